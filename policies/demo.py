@@ -1,0 +1,372 @@
+"""The whole story, read from top to bottom: preferences, a model of the human, search, fine-tuning.
+
+In the embedded world (`rewardmodel.simulated`) a small Llama learns to write from uneven
+demonstrations; a simulated human compares what it writes; a reward model learns the human from
+these comparisons; best-of-N, beam search and tree search plan against the reward model; the policy
+is fine-tuned on what the search found; and the human's own utility, which nothing above ever saw,
+says what all of that gained. Each step seeds itself and leaves its result, so a killed run goes
+on.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from rich.console import Console
+
+from policies.collection import Samples, pairs_of, sample_responses, searched_demonstrations
+from policies.demo_report import closing_rows, write_report
+from policies.evaluation import best_of_n_records, kl_to, search_records
+from policies.gain_report import closing_table, show_interval
+from policies.language_model import Policy, TinyModel, build_tiny_model, fine_tune
+from policies.leaf_values import ValueHead, fit_value_head
+from policies.methods import TITLES, MethodName, build_searcher
+from policies.proposals import Proposal
+from rewardmodel.doors import json_lines
+from rewardmodel.evaluation import evaluate_reward_model
+from rewardmodel.preferences import load_demonstrations, load_preferences
+from rewardmodel.sequence import SequenceRewardModel
+from rewardmodel.simulated import SimulatedHuman, demonstrations, sample_requests
+from rewardmodel.training import Optimisation, train_reward_model
+from search.evaluation.metrics import bootstrap_interval, paired_difference
+from search.evaluation.records import write_json_atomic, write_text_atomic
+from search.evaluation.run_directory import RunDirectory, step_seed
+from search.evaluation.settings import check_types, require
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass
+class DemoConfig:
+    """How large the demo is.
+
+    Attributes:
+        out: The run's folder.
+        resume: Continue the run in that folder.
+        fast: A much smaller run, about a minute, for trying it out; its figures mean little.
+        seed: Of everything.
+        demonstrations: Texts the policy learns to write from.
+        comparisons: Prompts with four responses each, compared two by two by the human.
+        few_labels: Comparisons for a second reward model, small enough to be over-optimised.
+        eval_prompts: Held-out prompts that everything is measured on.
+        pool: Responses to each held-out prompt, the largest N of best-of-N.
+        improve_prompts: Training prompts searched for fine-tuning.
+        threads: Torch threads. On models this small more than one seldom helps.
+    """
+
+    out: str = "runs/demo"
+    resume: bool = False
+    fast: bool = False
+    seed: int = 0
+    demonstrations: int = 6000
+    comparisons: int = 1200
+    few_labels: int = 100
+    eval_prompts: int = 64
+    pool: int = 64
+    improve_prompts: int = 256
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        """Checks types and bounds, and shrinks the run where `fast` asks for it."""
+        check_types(self)
+        if self.fast:
+            self.demonstrations, self.comparisons, self.few_labels = 1600, 150, 50
+            self.eval_prompts, self.pool, self.improve_prompts = 12, 16, 24
+        for name, least in (("demonstrations", 100), ("comparisons", 20), ("few_labels", 10)):
+            require(getattr(self, name) >= least, name, getattr(self, name), f"at least {least}")
+        require(self.eval_prompts >= 2, "eval_prompts", self.eval_prompts, "at least 2")
+        require(self.pool >= 16, "pool", self.pool, "at least 16, for best-of-16")
+        require(self.improve_prompts >= 2, "improve_prompts", self.improve_prompts, "at least 2")
+        require(self.threads >= 1, "threads", self.threads, "at least 1")
+
+    @property
+    def ladder(self) -> list[tuple[MethodName, int]]:
+        """The methods and budgets that are measured beside best-of-N."""
+        budgets = (4,) if self.fast else (4, 8, 16)
+        return [(method, b) for method in ("beam", "muzero", "gumbel") for b in budgets]
+
+
+PROPOSAL = Proposal(unit="sentence", max_new_tokens=128)
+HUMAN = SimulatedHuman()
+
+
+class Demo:
+    """The steps of the demo; `run` takes them in order."""
+
+    def __init__(self, config: DemoConfig, console: Console) -> None:
+        """Opens the run's folder.
+
+        Raises:
+            RunExistsError: If the folder is in use and `resume` is off.
+            StorageError: If it cannot be written.
+        """
+        settings = {k: v for k, v in asdict(config).items() if k not in ("out", "resume")}
+        self.config = config
+        self.console = console
+        self.folder = RunDirectory.open(config.out, settings, resume=config.resume)
+        self.models = self.folder.checkpoints
+
+    def seed(self, name: str) -> int:
+        """The seed of a step."""
+        return step_seed(self.config.seed, name)
+
+    def step(self, name: str, what: str, work: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+        """Takes a step unless an earlier run has; `work` returns its result."""
+        done = self.folder.result(name)
+        if done is not None:
+            self.console.print(f"[dim]{what}: done before[/dim]")
+            return done
+        self.console.print(f"[bold]{what}[/bold]")
+        began = time.perf_counter()
+        torch.manual_seed(self.seed(name))
+        result = dict(work())
+        records = result.pop("records", ())
+        result["step_seconds"] = round(time.perf_counter() - began, 1)
+        return self.folder.finish(name, result, records=records)
+
+    def run(self) -> list[dict[str, Any]]:
+        """Takes all steps and returns the rows of the closing table."""
+        config = self.config
+        self.step("sft", "1/8  A small policy learns to write from uneven demonstrations", self.sft)
+        self.step("compare", "2/8  It writes, and a simulated human compares", self.compare)
+        self.step("reward", "3/8  A reward model learns the human", self.reward)
+        self.step("reward-few", "     and another one from few labels", self.reward_few)
+        self.step("value", "4/8  A value head learns to foresee the reward", self.value)
+        self.step("pool", "5/8  Best-of-N on held-out prompts", self.pool)
+        title = "6/8  Planning against the reward model"
+        for method, budget in config.ladder:
+            name = f"search-{method}-{budget}"
+            what = f"{title}: {TITLES[method]}, budget {budget}"
+            self.step(name, what, lambda m=method, b=budget: self.search(m, b))
+        self.step("improve", "7/8  Searching for better texts to learn from", self.improve)
+        self.step("distil", "     Fine-tuning the policy on them", self.distil)
+        self.step("tuned", "     The fine-tuned policy, without search", self.tuned)
+        what = "8/8  The report"
+        self.step("report", what, lambda: write_report(self.folder, asdict(config), HUMAN))
+        return closing_rows(self.folder)
+
+    # ------------------------------------------------------------------------ training the models
+
+    def sft(self) -> dict[str, Any]:
+        """Builds a tiny Llama and fine-tunes it on the world's demonstrations."""
+        data = demonstrations(self.config.demonstrations, seed=self.seed("demonstrations"))
+        texts = [p + c for p, c in zip(data["prompt"], data["completion"], strict=True)]
+        build_tiny_model(texts, self.models / "init", size=TinyModel(), seed=self.seed("init"))
+        optimisation = Optimisation(learning_rate=5e-3, batch_size=16, seed=self.seed("sft"))
+        init = str(self.models / "init")
+        return fine_tune(init, data, self.models / "sft", optimisation=optimisation)
+
+    def compare(self) -> dict[str, Any]:
+        """Samples four responses a prompt and asks the human about two pairs of them."""
+        requests = sample_requests(self.config.comparisons, seed=self.seed("requests"))
+        samples = sample_responses(
+            Policy.load(str(self.models / "sft")),
+            [request.prompt for request in requests],
+            4,
+            proposal=PROPOSAL,
+            seed=self.seed("compare"),
+            progress="sampling",
+        )
+        labelled, ties = HUMAN.label(*pairs_of(samples), seed=self.seed("labels"))
+        self._save_samples("samples", samples)
+        path = self.folder.path / "data" / "preferences.jsonl"
+        write_text_atomic(path, json_lines(labelled))
+        gold = HUMAN.utilities(*samples.flat())
+        return {"pairs": len(labelled), "ties": ties, "gold_mean": sum(gold) / len(gold)}
+
+    def _preferences(self) -> tuple[Dataset, Dataset]:
+        """The human's choices: for training, and the last tenth for measuring."""
+        labelled = load_preferences(str(self.folder.path / "data" / "preferences.jsonl"))
+        cut = int(0.9 * len(labelled))
+        return labelled.select(range(cut)), labelled.select(range(cut, len(labelled)))
+
+    def _train_reward(self, name: str, labels: int | None, epochs: float) -> dict[str, Any]:
+        training, held_out = self._preferences()
+        if labels is not None:
+            training = training.select(range(min(labels, len(training))))
+        optimisation = Optimisation(
+            epochs=epochs, learning_rate=1e-3, batch_size=32, seed=self.seed(name)
+        )
+        base = str(self.models / "sft")
+        outcome = train_reward_model(base, training, self.models / name, optimisation=optimisation)
+        reward_model = SequenceRewardModel.load(str(self.models / name))
+        measured = evaluate_reward_model(
+            reward_model, held_out, seed=self.seed(name), progress=False
+        )
+        return {
+            **outcome,
+            "held_out_pairs": measured.pairs,
+            "accuracy": asdict(measured.accuracy),
+            "longer_reply_accuracy": asdict(measured.longer_reply_accuracy),
+        }
+
+    def reward(self) -> dict[str, Any]:
+        """Trains the reward model that everything plans against, initialised from the policy."""
+        return self._train_reward("reward", None, 2)
+
+    def reward_few(self) -> dict[str, Any]:
+        """Trains a reward model on few labels, to show over-optimisation."""
+        return self._train_reward("reward-few", self.config.few_labels, 4)
+
+    def value(self) -> dict[str, Any]:
+        """Fits the value head to the reward model's scores of the policy's own samples."""
+        samples = self._load_samples("samples")
+        prompts, responses = samples.flat()
+        scores = SequenceRewardModel.load(str(self.models / "reward")).score(prompts, responses)
+        return fit_value_head(
+            Policy.load(str(self.models / "sft")),
+            PROPOSAL,
+            prompts,
+            responses,
+            scores,
+            self.models / "value",
+            seed=self.seed("value"),
+        )
+
+    # --------------------------------------------------------------------------------- measuring
+
+    def eval_prompts(self) -> list[str]:
+        """Held-out prompts: no combination of things in them was ever trained on."""
+        count = self.config.eval_prompts
+        held_out = sample_requests(count, seed=self.seed("evaluation"), held_out=True)
+        return [request.prompt for request in held_out]
+
+    def pool(self) -> dict[str, Any]:
+        """Measures best-of-N at every N, with both reward models, from one pool of samples."""
+        began = time.perf_counter()
+        seed = self.seed("pool")
+        policy = Policy.load(str(self.models / "sft"))
+        prompts = self.eval_prompts()
+        samples = sample_responses(
+            policy, prompts, self.config.pool, proposal=PROPOSAL, seed=seed, progress="sampling"
+        )
+        seconds = time.perf_counter() - began
+        self._save_samples("pool", samples)
+        counts = [2**i for i in range(self.config.pool.bit_length())]
+        records = []
+        for name in ("reward", "reward-few"):
+            reward_model = SequenceRewardModel.load(str(self.models / name))
+            records += [
+                {"reward_model": name, "policy": "sft", **record}
+                for record in best_of_n_records(
+                    samples, reward_model, HUMAN.utilities, counts=counts, seed=seed,
+                    seconds=seconds,
+                )
+            ]  # fmt: skip
+        return {"responses": len(prompts) * self.config.pool, "records": records}
+
+    def _searcher(self, method: MethodName, budget: int) -> Any:
+        return build_searcher(
+            method,
+            budget,
+            policy=Policy.load(str(self.models / "sft")),
+            reward_model=SequenceRewardModel.load(str(self.models / "reward")),
+            leaf_value=ValueHead.load(self.models / "value"),
+            proposal=PROPOSAL,
+        )
+
+    def search(self, method: MethodName, budget: int) -> dict[str, Any]:
+        """Searches the held-out prompts with one method at one budget."""
+        records, results = search_records(
+            self._searcher(method, budget),
+            self.eval_prompts(),
+            HUMAN.utilities,
+            method=TITLES[method],
+            budget=str(budget),
+            seed=self.seed(f"search-{method}-{budget}"),
+            keep_trees=1,
+        )
+        texts = [result.response for result in results]
+        write_json_atomic(
+            self.folder.path / "data" / f"search-{method}-{budget}.json",
+            {"responses": texts, "tree": results[0].tree},
+        )
+        tagged = [{"reward_model": "reward", "policy": "sft", **record} for record in records]
+        return {"records": tagged}
+
+    # --------------------------------------------------------------------- fine-tuning by search
+
+    def improve(self) -> dict[str, Any]:
+        """Searches training prompts for texts that are better than what the policy writes."""
+        count = self.config.improve_prompts
+        requests = sample_requests(count, seed=self.seed("improve"))
+        prompts = [request.prompt for request in requests]
+        budget = 4 if self.config.fast else 8
+        results = self._searcher("gumbel", budget).generate(
+            prompts, seed=self.seed("improve"), progress="searching"
+        )
+        found = searched_demonstrations(prompts, [result.response for result in results])
+        path = self.folder.path / "data" / "searched.jsonl"
+        write_text_atomic(path, json_lines(found))
+        tokens = sum(result.tokens for result in results)
+        return {"texts": len(found), "tokens": tokens, "budget": budget}
+
+    def distil(self) -> dict[str, Any]:
+        """Fine-tunes the policy on the searched texts: one round of search-based fine-tuning."""
+        found = load_demonstrations(str(self.folder.path / "data" / "searched.jsonl"))
+        optimisation = Optimisation(
+            epochs=3, learning_rate=1e-3, batch_size=16, seed=self.seed("distil")
+        )
+        base = str(self.models / "sft")
+        return fine_tune(base, found, self.models / "tuned", optimisation=optimisation)
+
+    def tuned(self) -> dict[str, Any]:
+        """Measures the fine-tuned policy without search against the base policy without search."""
+        seed = self.seed("tuned")
+        tuned, base = (Policy.load(str(self.models / name)) for name in ("tuned", "sft"))
+        each = min(16, self.config.pool)
+        samples = sample_responses(
+            tuned, self.eval_prompts(), each, proposal=PROPOSAL, seed=seed, progress="sampling"
+        )
+        self._save_samples("tuned", samples)
+        reward_model = SequenceRewardModel.load(str(self.models / "reward"))
+        counts = [2**i for i in range(each.bit_length())]
+        records = best_of_n_records(
+            samples, reward_model, HUMAN.utilities, counts=counts, seed=seed, seconds=0.0
+        )
+        alone = [r["gold"] for r in records if r["budget"] == "1"]
+        before = [
+            r["gold"]
+            for r in self.folder.step_records("pool")
+            if r["budget"] == "1" and r["reward_model"] == "reward"
+        ]
+        return {
+            "gold": asdict(bootstrap_interval(alone, seed=seed)),
+            "gain_over_base": asdict(paired_difference(alone, before, seed=seed)),
+            "kl_to_base": asdict(kl_to(tuned, base, samples)),
+            "records": [{"reward_model": "reward", "policy": "tuned", **r} for r in records],
+        }
+
+    # --------------------------------------------------------------------------------- small files
+
+    def _save_samples(self, name: str, samples: Samples) -> None:
+        write_json_atomic(self.folder.path / "data" / f"{name}.json", asdict(samples))
+
+    def _load_samples(self, name: str) -> Samples:
+        return load_samples(self.folder.path / "data" / f"{name}.json")
+
+
+def load_samples(path: Path) -> Samples:
+    """Reads samples that a step saved."""
+    return Samples(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def run_demo(config: DemoConfig) -> None:
+    """Runs the demo and prints its closing table."""
+    torch.set_num_threads(config.threads)
+    console = Console()
+    began = time.perf_counter()
+    demo = Demo(config, console)
+    rows = demo.run()
+    title = "Gold utility on held-out prompts (95 % intervals over prompts)"
+    console.print(closing_table(rows, title=title))
+    gain = show_interval(demo.folder.result("tuned")["gain_over_base"], sign=True)
+    console.print(f"Fine-tuned above base, both without search: {gain}")
+    minutes = (time.perf_counter() - began) / 60
+    console.print(f"{minutes:.1f} minutes. Open {demo.folder.report} in a browser.")

@@ -1,0 +1,210 @@
+"""The policy: a causal language model that answers prompts, loaded, built small, or fine-tuned.
+
+This file does not know about search. `policies.kv_tree` runs the model over a search tree.
+"""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
+from trl import SFTConfig, SFTTrainer
+
+from rewardmodel.tokenization import TextEncoder, context_length, fit_embeddings, load_tokenizer
+from rewardmodel.training import Optimisation, run_trainer, save_model
+from search.evaluation.run_directory import new_folder
+from search.evaluation.settings import check_types, require
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass
+class TinyModel:
+    """The size of a Llama trained from scratch.
+
+    Attributes:
+        vocabulary: Entries of the byte-level BPE that is trained on the demonstrations.
+        hidden_size: Width of the residual stream.
+        layers: Transformer blocks.
+        heads: Attention heads, a divisor of `hidden_size`.
+        context: The most tokens of prompt and response.
+    """
+
+    vocabulary: int = 1024
+    hidden_size: int = 128
+    layers: int = 3
+    heads: int = 4
+    context: int = 256
+
+    def __post_init__(self) -> None:
+        """Checks types and that the heads divide the width."""
+        check_types(self)
+        divides = self.heads > 0 and self.hidden_size % self.heads == 0
+        require(divides, "heads", self.heads, f"a divisor of hidden_size = {self.hidden_size}")
+
+
+class Policy:
+    """A causal language model with its one way to token ids.
+
+    Attributes:
+        model: In evaluation mode, on the GPU where there is one.
+        encoder: Prompt and response to ids.
+        context: The most tokens the model can attend to.
+    """
+
+    def __init__(self, model: Any, encoder: TextEncoder, context: int) -> None:
+        """Takes a loaded model; use `load`."""
+        self.model = model.eval()
+        self.encoder = encoder
+        self.context = context
+
+    @classmethod
+    def load(cls, source: str) -> "Policy":
+        """Loads a policy by hub id, local folder, or adapter folder of peft.
+
+        Raises:
+            ValueError: If there are no weights or no tokenizer.
+        """
+        tokenizer = load_tokenizer(source)
+        model = load_language_model(source)
+        fit_embeddings(model, tokenizer)
+        if torch.cuda.is_available():
+            model = model.to("cuda")
+        return cls(model, TextEncoder(tokenizer), context_length(model) or 2**20)
+
+
+def load_language_model(source: str) -> Any:
+    """Loads a causal language model's weights.
+
+    Raises:
+        ValueError: If nothing can be loaded from `source`.
+    """
+    on_gpu = torch.cuda.is_available()
+    try:
+        if (Path(source) / "adapter_config.json").is_file():
+            from peft import AutoPeftModelForCausalLM
+
+            return AutoPeftModelForCausalLM.from_pretrained(source).merge_and_unload()
+        return AutoModelForCausalLM.from_pretrained(
+            source, dtype="auto" if on_gpu else torch.float32
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"no causal language model could be loaded from {source!r} "
+            f"({type(error).__name__}: {str(error).splitlines()[0]}). Name a folder with "
+            "config.json and model.safetensors, or a hub id"
+        ) from error
+
+
+def build_tiny_model(texts: Iterable[str], folder: Path, *, size: TinyModel, seed: int) -> None:
+    """Writes an untrained Llama and a tokenizer trained on `texts` to a folder.
+
+    Args:
+        texts: What the byte-level BPE is trained on.
+        folder: Becomes an ordinary transformers folder.
+        size: Of the model.
+        seed: Of the weights.
+    """
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    special = ["<|pad|>", "<|begin|>", "<|end|>"]
+    bpe.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=size.vocabulary,
+            special_tokens=special,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe, pad_token=special[0], bos_token=special[1], eos_token=special[2]
+    )
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=size.hidden_size,
+            intermediate_size=8 * size.hidden_size // 3 // 8 * 8,
+            num_hidden_layers=size.layers,
+            num_attention_heads=size.heads,
+            max_position_embeddings=size.context,
+            tie_word_embeddings=True,
+            initializer_range=0.7 * size.hidden_size**-0.5,  # 0.02 is for wide models
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    )
+    with new_folder(folder) as scratch:
+        model.save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
+
+
+def fine_tune(
+    base: str,
+    demonstrations: Dataset,
+    folder: Path,
+    *,
+    optimisation: Optimisation,
+    checkpoints: Path | None = None,
+) -> dict[str, Any]:
+    """Fine-tunes a policy on demonstrations through `trl.SFTTrainer` and saves it.
+
+    The loss is over the completion alone, its end token included.
+
+    Args:
+        base: Hub id or folder to begin from.
+        demonstrations: Columns `prompt` and `completion`.
+        folder: Where the policy goes.
+        optimisation: How to train.
+        checkpoints: Where checkpoints go on the way, default `folder` with `-trainer` added.
+
+    Returns:
+        Counts and losses: `rows`, `cut` (rows that were too long), `updates`, `seconds`...
+
+    Raises:
+        ValueError: If the data is empty, the base cannot be loaded or the loss diverges.
+        StorageError: If the disk is full.
+    """
+    if len(demonstrations) == 0:
+        raise ValueError("no demonstrations to train on; required: at least 1")
+    torch.manual_seed(optimisation.seed)
+    tokenizer = load_tokenizer(base)
+    model = load_language_model(base).float()
+    fit_embeddings(model, tokenizer)
+    encoder = TextEncoder(tokenizer, optimisation.max_length or context_length(model))
+    rows: dict[str, list[list[int]]] = {"input_ids": [], "labels": []}
+    cut = 0
+    for row in demonstrations:
+        prompt, completion = encoder.pair(row["prompt"], row["completion"])
+        rows["input_ids"].append(prompt + completion)
+        rows["labels"].append([-100] * len(prompt) + completion)
+        cut += encoder.overflow(row["prompt"], row["completion"]) > 0
+    if cut:
+        _logger.warning(
+            "%d of %d demonstrations are longer than %d tokens and were cut (prompt first)",
+            cut, len(demonstrations), encoder.max_length,
+        )  # fmt: skip
+    checkpoints = checkpoints or folder.with_name(folder.name + "-trainer")
+    trainer = SFTTrainer(
+        model=model,
+        args=SFTConfig(**optimisation.trainer_arguments(checkpoints, len(demonstrations))),
+        train_dataset=Dataset.from_dict(rows),
+        processing_class=tokenizer,
+        peft_config=optimisation.adapters("CAUSAL_LM"),
+    )
+    outcome = run_trainer(trainer)
+    save_model(trainer, tokenizer, folder)
+    return {"rows": len(demonstrations), "cut": cut, **outcome}

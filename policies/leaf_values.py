@@ -1,0 +1,231 @@
+"""How good is an unfinished response? Expected final scores for the leaves of a search.
+
+`ValueHead` reads the hidden state that the policy's forward pass produced anyway and so costs
+nothing; it is fitted to the final scores of sampled responses, the controlled decoding of Mudgal et
+al. 2023 (https://arxiv.org/abs/2310.17022), CD-FUDGE. `PartialReward` asks the reward model
+about the text so far as if it were finished, which needs no training and is biased by its length.
+"""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from policies.kv_tree import KVTree
+from policies.language_model import Policy
+from policies.proposals import Proposal
+from rewardmodel.interface import RewardModel
+from search.evaluation.records import write_json_atomic
+from search.evaluation.run_directory import new_folder
+
+_logger = logging.getLogger(__name__)
+
+
+class LeafValue(Protocol):
+    """Values unfinished nodes of a key/value tree."""
+
+    def values(self, tree: KVTree, prompts: Mapping[int, str], nodes: Sequence[int]) -> Tensor:
+        """Expected final scores, float32 [R] on the CPU, of R unfinished nodes.
+
+        Args:
+            tree: The key/value tree.
+            prompts: The prompt's text, by its handle.
+            nodes: Handles.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class PartialReward:
+    """The reward model's score of the text so far."""
+
+    reward_model: RewardModel
+
+    def values(self, tree: KVTree, prompts: Mapping[int, str], nodes: Sequence[int]) -> Tensor:
+        """See `LeafValue`."""
+        asked = [prompts[tree.root(node)] for node in nodes]
+        return self.reward_model.score(asked, [tree.response_text(node) for node in nodes])
+
+
+class ValueHead(nn.Module):
+    """A small network from the policy's last hidden state to the expected final score.
+
+    Attributes:
+        shift: Mean of the scores it was fitted to.
+        scale: Their standard deviation.
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, hidden_size: int, width: int = 256) -> None:
+        """Makes an unfitted head for hidden states of `hidden_size`."""
+        super().__init__()
+        self.sizes = {"hidden_size": hidden_size, "width": width}
+        self.layers = nn.Sequential(
+            nn.LayerNorm(hidden_size),
+            nn.Linear(hidden_size, width),
+            nn.GELU(),
+            nn.Linear(width, width),
+            nn.GELU(),
+            nn.Linear(width, 1),
+        )
+        self.register_buffer("shift", torch.zeros(()))
+        self.register_buffer("scale", torch.ones(()))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Maps hidden states [R, d] to standardised values [R]."""
+        return self.layers(hidden.float())[:, 0]
+
+    @torch.inference_mode()
+    def values(self, tree: KVTree, prompts: Mapping[int, str], nodes: Sequence[int]) -> Tensor:
+        """See `LeafValue`."""
+        return (self(tree.hidden(nodes)) * self.scale + self.shift).cpu()
+
+    def save(self, folder: Path) -> None:
+        """Writes `value_head.safetensors` and its sizes, in one rename."""
+        with new_folder(folder) as scratch:
+            save_file(self.state_dict(), scratch / "value_head.safetensors")
+            write_json_atomic(scratch / "value_head.json", self.sizes)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "ValueHead":
+        """Loads a fitted head.
+
+        Raises:
+            ValueError: If the folder holds none.
+        """
+        folder = Path(folder)
+        if not (folder / "value_head.json").is_file():
+            raise ValueError(
+                f"{folder} holds no value head; required: value_head.json and "
+                "value_head.safetensors, as `prefsearch policy value` writes them"
+            )
+        head = cls(**json.loads((folder / "value_head.json").read_text(encoding="utf-8")))
+        head.load_state_dict(load_file(folder / "value_head.safetensors"))
+        return head.eval()
+
+
+@torch.inference_mode()
+def boundary_states(
+    policy: Policy,
+    proposal: Proposal,
+    prompts: Sequence[str],
+    responses: Sequence[str],
+    *,
+    batch_size: int = 64,
+) -> tuple[Tensor, Tensor]:
+    """Hidden states at the ends of the prompts and of all unfinished segments.
+
+    Args:
+        policy: Whose hidden states.
+        proposal: Where segments end.
+        prompts: M prompts.
+        responses: M finished responses.
+        batch_size: Rows a forward pass.
+
+    Returns:
+        Hidden states [S, d] and for each the row int64 [S] it belongs to.
+    """
+    encoder, device = policy.encoder, policy.model.device
+    vocabulary = policy.model.get_output_embeddings().weight.shape[0]
+    ends = proposal.boundaries(encoder.tokenizer, vocabulary)
+    states, owners = [], []
+    for start in range(0, len(prompts), batch_size):
+        pairs = [
+            encoder.pair(p, r)
+            for p, r in zip(
+                prompts[start : start + batch_size],
+                responses[start : start + batch_size],
+                strict=True,
+            )
+        ]
+        width = max(len(p) + len(r) for p, r in pairs)
+        ids = torch.zeros(len(pairs), width, dtype=torch.long)
+        wanted = torch.zeros(len(pairs), width, dtype=torch.bool)
+        for line, (prompt, response) in enumerate(pairs):
+            ids[line, : len(prompt) + len(response)] = torch.tensor(prompt + response)
+            wanted[line, len(prompt) - 1] = True
+            inside = torch.tensor(response[:-1], dtype=torch.long)
+            segment = 0
+            for place, closes in enumerate(ends[inside].tolist()):
+                segment += 1
+                if closes or segment == proposal.segment_limit:
+                    wanted[line, len(prompt) + place] = True
+                    segment = 0
+        # Padding lies on the right, where a causal model does not look.
+        hidden = policy.model(input_ids=ids.to(device), output_hidden_states=True).hidden_states[-1]
+        states.append(hidden[wanted.to(device)].float().cpu())
+        owners.append(wanted.nonzero()[:, 0] + start)
+    return torch.cat(states), torch.cat(owners)
+
+
+def fit_value_head(
+    policy: Policy,
+    proposal: Proposal,
+    prompts: Sequence[str],
+    responses: Sequence[str],
+    scores: Tensor,
+    folder: Path,
+    *,
+    seed: int,
+    epochs: int = 12,
+    learning_rate: float = 2e-3,
+    batch_size: int = 512,
+    holdout: float = 0.1,
+) -> dict[str, Any]:
+    """Fits a value head to the final scores of sampled responses and saves it.
+
+    Args:
+        policy: The policy that sampled them.
+        proposal: Where segments end.
+        prompts: M prompts.
+        responses: M finished responses.
+        scores: float [M], the reward model's.
+        folder: Where the head goes.
+        seed: Of weights and order.
+        epochs: Passes over the states.
+        learning_rate: Peak, of AdamW with a one-cycle schedule.
+        batch_size: States a step.
+        holdout: Share of the responses kept to measure the fit.
+
+    Returns:
+        `states`, `seconds`-free counts and `explained_variance` on the held-out responses.
+
+    Raises:
+        ValueError: If there are too few responses to hold any out.
+    """
+    if len(prompts) < 10:
+        raise ValueError(f"{len(prompts)} responses to fit a value head to; required: at least 10")
+    torch.manual_seed(seed)
+    states, owners = boundary_states(policy, proposal, prompts, responses)
+    head = ValueHead(states.shape[1])
+    head.shift, head.scale = scores.mean(), scores.std().clamp(min=1e-6)
+    targets = (scores[owners] - head.shift) / head.scale
+    # Responses to one prompt stay together: the last prompts are held out.
+    first_held = owners.max() + 1 - max(1, int(holdout * len(prompts)))
+    fitting, held = (owners < first_held).nonzero()[:, 0], (owners >= first_held).nonzero()[:, 0]
+    optimiser = torch.optim.AdamW(head.parameters(), weight_decay=0.05)
+    steps = epochs * -(-len(fitting) // batch_size)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=steps)
+    for _ in range(epochs):
+        for batch in fitting[torch.randperm(len(fitting))].split(batch_size):
+            loss = nn.functional.mse_loss(head(states[batch]), targets[batch])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+    with torch.inference_mode():
+        error = nn.functional.mse_loss(head(states[held]), targets[held])
+    head.save(folder)
+    return {
+        "responses": len(prompts),
+        "states": len(states),
+        "explained_variance": round(1 - float(error / targets[held].var()), 4),
+    }

@@ -1,0 +1,125 @@
+"""From a command line and a YAML file to a checked configuration, for every door.
+
+A door is a table of verbs; each verb has a dataclass, whose docstring is the help, and a job.
+Mistakes of the user end with one line and exit code 2; `PREFSEARCH_TRACEBACK=1` shows where they
+arose.
+"""
+
+import dataclasses
+import logging
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import yaml
+from rich.logging import RichHandler
+
+_Job = tuple[type, Callable[[Any], None]]
+
+
+def field_help(config: type) -> dict[str, str]:
+    """Collects what the docstrings of a dataclass and its bases say of each field."""
+    described: dict[str, str] = {}
+    for base in reversed(config.__mro__):
+        _, _, attributes = (base.__doc__ or "").partition("Attributes:")
+        for name, text in re.findall(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", attributes, re.MULTILINE):
+            described[name] = " ".join(text.split()).replace("`", "").replace("%", "%%")
+    return described
+
+
+def parse(config: type, argv: Sequence[str], *, prog: str) -> Any:
+    """Parses `--config FILE.yaml` and `--flag value` into a dataclass instance.
+
+    Args:
+        config: The dataclass.
+        argv: Without the program's name.
+        prog: The command, for the help.
+
+    Raises:
+        ValueError: If the file is missing or no mapping, a key is unknown, or a value is wrong.
+    """
+    from trl import TrlParser
+
+    first_line = (config.__doc__ or "").strip().splitlines()[0]
+    parser = TrlParser([config], prog=prog, description=first_line)
+    parser.add_argument("--config", metavar="FILE", help="YAML file or name of a shipped one.")
+    helped = field_help(config)
+    for action in parser._actions:
+        default = (
+            f" (default: {action.default})" if action.default not in (None, "==SUPPRESS==") else ""
+        )
+        if action.dest in helped:
+            action.help = helped[action.dest] + default
+    arguments = list(argv)
+    if "--config" in arguments:
+        at = arguments.index("--config")
+        if at + 1 == len(arguments):
+            raise ValueError("--config: found nothing after it; required: a YAML file")
+        _check_yaml(arguments[at + 1], config)
+    (parsed, *_) = parser.parse_args_and_config(arguments)
+    return parsed
+
+
+def _check_yaml(path: str, config: type) -> None:
+    """Refuses a configuration file that is no mapping or has keys that the dataclass lacks."""
+    known = [field.name for field in dataclasses.fields(config)]
+    try:
+        with open(path, encoding="utf-8") as file:
+            values = yaml.safe_load(file)
+    except (OSError, yaml.YAMLError) as error:
+        raise ValueError(f"--config {path}: cannot be read as YAML ({error})") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: found {type(values).__name__}; required: a mapping of settings")
+    unknown = sorted(set(values) - set(known) - {"env"})
+    if unknown:
+        raise ValueError(
+            f"{path}: unknown setting {', '.join(unknown)}; required: some of {', '.join(known)}"
+        )
+
+
+def configure_logging() -> None:
+    """Sets up logging and progress bars for a command."""
+    logging.basicConfig(
+        level="WARNING", format="%(message)s", handlers=[RichHandler(show_path=False)]
+    )
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()  # "Loading weights", for a second each
+
+
+def run_door(prog: str, verbs: Mapping[str, _Job], argv: Sequence[str]) -> int:
+    """Runs one verb of a door.
+
+    Args:
+        prog: The door's command, such as `prefsearch reward`.
+        verbs: The configuration and the job of each verb.
+        argv: The verb and its flags.
+
+    Returns:
+        The exit code: 0, or 2 for a mistake of the user.
+    """
+    if not argv or argv[0] in ("-h", "--help"):
+        lines = [f"usage: {prog} VERB [--config FILE.yaml] [--flag value ...]", "", "verbs:"]
+        for name, (config, _) in verbs.items():
+            lines.append(f"  {name:<10} {(config.__doc__ or '').strip().splitlines()[0]}")
+        lines += ["", f"`{prog} VERB --help` explains the flags."]
+        sys.stdout.write("\n".join(lines) + "\n")
+        return 0
+    if argv[0] not in verbs:
+        sys.stderr.write(f"{prog}: unknown verb {argv[0]!r}; choose one of {', '.join(verbs)}\n")
+        return 2
+    config, job = verbs[argv[0]]
+    configure_logging()
+    try:
+        job(parse(config, argv[1:], prog=f"{prog} {argv[0]}"))
+    except (ValueError, OSError) as error:
+        if os.environ.get("PREFSEARCH_TRACEBACK"):
+            raise
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    return 0

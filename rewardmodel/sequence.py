@@ -1,0 +1,108 @@
+"""Bradley-Terry sequence scores: one number for a prompt and its response.
+
+Any `AutoModelForSequenceClassification` with one label, from a hub id, a local folder or an adapter
+folder of peft. The saved folder is an ordinary transformers folder.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForSequenceClassification
+
+from rewardmodel.tokenization import TextEncoder, context_length, fit_embeddings, load_tokenizer
+
+
+def load_scorer(source: str, *, init_head: bool) -> Any:
+    """Loads a one-label sequence classifier.
+
+    Args:
+        source: Hub id or local folder; a causal language model's folder gets a fresh head.
+        init_head: Whether the head is new and to be drawn from N(0, 1/(d+1)), Stiennon et al. 2020
+            (https://arxiv.org/abs/2009.01325).
+
+    Raises:
+        ValueError: If nothing can be loaded there, or it was trained with another number of labels.
+    """
+    try:
+        if (Path(source) / "adapter_config.json").is_file():
+            from peft import AutoPeftModelForSequenceClassification
+
+            return AutoPeftModelForSequenceClassification.from_pretrained(source, num_labels=1)
+        model: Any = AutoModelForSequenceClassification.from_pretrained(
+            source, **({"num_labels": 1} if init_head else {}), dtype=torch.float32
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"no sequence classifier or base model could be loaded from {source!r} "
+            f"({type(error).__name__}: {str(error).splitlines()[0]}). Name a folder with "
+            "config.json and model.safetensors, or a hub id"
+        ) from error
+    if model.config.num_labels != 1:
+        raise ValueError(
+            f"{source} has {model.config.num_labels} labels; required: 1, a reward. "
+            "Train a reward model from it with `prefsearch reward train`"
+        )
+    head = getattr(model, "score", None)
+    if init_head and isinstance(head, torch.nn.Linear):
+        torch.nn.init.normal_(head.weight, std=(head.in_features + 1) ** -0.5)
+    return model
+
+
+class SequenceRewardModel:
+    """Scores finished responses with a sequence classifier; a `RewardModel`."""
+
+    def __init__(self, model: Any, encoder: TextEncoder, *, batch_size: int = 128) -> None:
+        """Takes a loaded classifier.
+
+        Args:
+            model: One-label sequence classifier.
+            encoder: Its tokenisation, with the `max_length` it was trained with.
+            batch_size: Rows a forward pass.
+        """
+        self.model = model.eval()
+        self.encoder = encoder
+        self.batch_size = batch_size
+
+    @classmethod
+    def load(cls, source: str, *, max_length: int | None = None, batch_size: int = 128) -> Self:
+        """Loads a trained reward model by hub id or local folder.
+
+        Raises:
+            ValueError: If the weights, the tokenizer or the single-label head are missing.
+        """
+        tokenizer = load_tokenizer(source)
+        model = load_scorer(source, init_head=False)
+        fit_embeddings(model, tokenizer)
+        if torch.cuda.is_available():
+            model = model.to("cuda")
+        limit = max_length or context_length(model)
+        return cls(model, TextEncoder(tokenizer, limit), batch_size=batch_size)
+
+    @torch.inference_mode()
+    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Tensor:
+        """Scores finished responses, float32 [B]; see `RewardModel`."""
+        rows = [self.encoder.joined(p, r) for p, r in zip(prompts, responses, strict=True)]
+        scores = torch.empty(len(rows))
+        by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        pad = self.encoder.tokenizer.pad_token_id
+        for start in range(0, len(rows), self.batch_size):
+            batch = by_length[start : start + self.batch_size]
+            width = max(len(rows[i]) for i in batch)
+            ids = torch.full((len(batch), width), pad, dtype=torch.long)
+            for line, i in enumerate(batch):
+                ids[line, : len(rows[i])] = torch.tensor(rows[i])
+            ids = ids.to(self.model.device)
+            logits = self.model(input_ids=ids, attention_mask=(ids != pad).long()).logits  # [b, 1]
+            scores[torch.tensor(batch)] = logits[:, 0].float().cpu()
+        broken = (~scores.isfinite()).nonzero().flatten().tolist()
+        if broken:
+            raise ValueError(
+                f"the reward model scored row {broken[0]} as {scores[broken[0]].item()} "
+                f"({len(broken)} of {len(rows)} rows are not finite); required: finite scores. "
+                f"Response: {responses[broken[0]][:80]!r}. The model diverged: train it again "
+                "with a lower learning rate"
+            )
+        return scores

@@ -1,0 +1,178 @@
+"""The one path from text to token ids, for training, scoring and planning alike.
+
+A prompt and a response are tokenised apart and joined: `[bos] prompt response eos`. Reward models
+are so scored on exactly the ids that they were trained on, and a prompt has the same ids under
+every response, which is what lets a search compute it once.
+"""
+
+import functools
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+_logger = logging.getLogger(__name__)
+
+
+def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
+    """Loads the tokenizer of a model, by hub id or local folder, with a pad token of its own.
+
+    Raises:
+        ValueError: If there is no tokenizer, or it has no end-of-sequence token.
+    """
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if Path(source).is_dir():
+            held = ", ".join(sorted(p.name for p in Path(source).iterdir())[:12]) or "nothing"
+            raise ValueError(
+                f"{source} has no tokenizer that transformers can load (it holds {held}); "
+                "required: tokenizer.json, or the tokenizer's own files, beside the weights. Save "
+                f"it there with tokenizer.save_pretrained({source!r}) ({type(error).__name__})"
+            ) from error
+        raise ValueError(
+            f"no tokenizer at {source!r}: it is neither a local folder nor a model that the hub "
+            f"gave ({type(error).__name__}: {str(error).splitlines()[0]}). Name a local folder, or "
+            "check the hub id and the connection"
+        ) from error
+    if tokenizer.eos_token_id is None and tokenizer.sep_token_id is None:
+        raise ValueError(
+            f"the tokenizer of {source!r} has no end-of-sequence token; required: one, since "
+            "responses end with it. Set tokenizer.eos_token and save the tokenizer again"
+        )
+    give_pad_token(tokenizer)
+    return tokenizer
+
+
+def give_pad_token(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Makes sure that padding has a token of its own, different from the end of sequence.
+
+    Sequence heads of transformers find the last token by comparing with the pad id, so with
+    pad = eos they would read the token before the end. A special token that the tokenizer already
+    has is taken where there is one, else `<|pad|>` is added (`fit_embeddings` then grows the
+    model).
+    """
+    reserved = {tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.sep_token_id}
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id != tokenizer.eos_token_id:
+        return
+    candidates = [tokenizer.unk_token, *(str(t) for t in tokenizer.additional_special_tokens)]
+    spare = next(
+        (t for t in candidates if t and tokenizer.convert_tokens_to_ids(t) not in reserved), None
+    )
+    if spare is None:
+        spare = "<|pad|>"
+        tokenizer.add_special_tokens({"pad_token": spare})
+    else:
+        tokenizer.pad_token = spare
+    _logger.warning("the tokenizer has no pad token of its own; padding with %r", spare)
+
+
+def fit_embeddings(model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Grows a model's embeddings to the tokenizer and tells the model the pad and end ids.
+
+    Raises:
+        ValueError: If the tokenizer's ordinary vocabulary does not belong to the model.
+    """
+    rows = model.get_input_embeddings().weight.shape[0]
+    size = len(tokenizer)
+    if size > rows + len(tokenizer.get_added_vocab()):
+        raise ValueError(
+            f"the tokenizer has {size} tokens and the model {rows} embeddings; required: a "
+            "tokenizer made for this model. Load both from the same folder"
+        )
+    if size > rows:
+        model.resize_token_embeddings(size)
+    text_config = model.config.get_text_config()
+    text_config.pad_token_id = tokenizer.pad_token_id
+    model.config.pad_token_id = tokenizer.pad_token_id
+    if getattr(model, "generation_config", None) is not None:
+        model.generation_config.pad_token_id = tokenizer.pad_token_id
+
+
+def context_length(model: Any) -> int | None:
+    """How many tokens a model can attend to, or None where its configuration does not say."""
+    text_config = model.config.get_text_config()
+    for name in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"):
+        length = getattr(text_config, name, None)
+        if isinstance(length, int) and length > 0:
+            return length
+    return None
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """Turns prompts and responses into token ids.
+
+    Attributes:
+        tokenizer: With a pad token of its own.
+        max_length: Tokens of prompt and response together, or None for no limit.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int | None = None
+
+    @property
+    def end_id(self) -> int:
+        """The id that ends a response."""
+        end = self.tokenizer.eos_token_id
+        return int(end if end is not None else self.tokenizer.sep_token_id)
+
+    @functools.cached_property
+    def _begin_id(self) -> int | None:
+        """The id that the tokenizer puts before a text, if it puts one."""
+        begin = self.tokenizer.bos_token_id
+        if begin is None:
+            begin = self.tokenizer.cls_token_id
+        return begin if begin is not None and begin in self.tokenizer("")["input_ids"] else None
+
+    def prompt_ids(self, prompt: str) -> list[int]:
+        """Ids of a prompt, with the begin token where the tokenizer puts one (once)."""
+        ids = list(self.tokenizer(prompt, add_special_tokens=False)["input_ids"])
+        begin = self._begin_id
+        if begin is not None and ids[:1] != [begin]:  # a chat template may have written it already
+            ids.insert(0, begin)
+        return ids
+
+    def response_ids(self, response: str, *, finished: bool = True) -> list[int]:
+        """Ids of a response, closed by the end token if it is finished."""
+        ids = list(self.tokenizer(response, add_special_tokens=False)["input_ids"])
+        if finished and ids[-1:] != [self.end_id]:
+            ids.append(self.end_id)
+        return ids
+
+    def pair(
+        self, prompt: str, response: str, *, finished: bool = True
+    ) -> tuple[list[int], list[int]]:
+        """Ids of a prompt and its response, cut to `max_length`.
+
+        The prompt gives way first, from its left; a response that is too long by itself keeps its
+        beginning and its end token. `overflow` tells beforehand.
+        """
+        prompt_ids, response_ids = (
+            self.prompt_ids(prompt),
+            self.response_ids(response, finished=finished),
+        )
+        if self.max_length is None:
+            return prompt_ids, response_ids
+        if len(response_ids) >= self.max_length:
+            cut = response_ids[: self.max_length - 1]
+            response_ids = [*cut[:-1], response_ids[-1]] if finished else cut
+        room = self.max_length - len(response_ids)
+        if len(prompt_ids) > room:
+            begins = prompt_ids[:1] == [self._begin_id] and room > 1
+            prompt_ids = [*prompt_ids[:begins], *prompt_ids[len(prompt_ids) - room + begins :]]
+        return prompt_ids, response_ids
+
+    def joined(self, prompt: str, response: str) -> list[int]:
+        """Ids of a prompt and its finished response in one list."""
+        prompt_ids, response_ids = self.pair(prompt, response)
+        return prompt_ids + response_ids
+
+    def overflow(self, prompt: str, response: str) -> int:
+        """How many tokens of a finished pair lie beyond `max_length`; 0 if it fits."""
+        if self.max_length is None:
+            return 0
+        length = len(self.prompt_ids(prompt)) + len(self.response_ids(response))
+        return max(0, length - self.max_length)

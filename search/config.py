@@ -1,0 +1,90 @@
+"""A planner as plain values, for YAML files and command lines.
+
+This file knows every planner, so that no other file has to: the name of the algorithm stops here.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from search.beam import BeamPlanner
+from search.best_of_n import BestOfNPlanner
+from search.gumbel import GumbelMuZeroPlanner
+from search.muzero import MuZeroPlanner
+from search.planner import Planner, require_float, require_int
+
+PlannerName = Literal["muzero", "gumbel", "best_of_n", "beam"]
+
+
+@dataclass(frozen=True)
+class PlannerConfig:
+    """Which planner, and its numbers; those of other planners are checked and then ignored.
+
+    Attributes and their ranges are those of `MuZeroPlanner`, `GumbelMuZeroPlanner`,
+    `BestOfNPlanner` and `BeamPlanner`.
+
+    Raises:
+        ValueError: If a value has the wrong type or is out of range, naming what was found, what
+            is required and the remedy. (YAML loaders bypass annotations.)
+    """
+
+    planner: PlannerName = field(default="gumbel", metadata={"help": "Which planner to use."})
+    num_simulations: int = field(default=50, metadata={"help": "Budget: model steps per root."})
+    max_depth: int | None = field(default=None, metadata={"help": "Deepest leaf; none: no limit."})
+    dirichlet_fraction: float = field(default=0.25, metadata={"help": "muzero: root noise share."})
+    dirichlet_alpha: float = field(default=0.3, metadata={"help": "muzero: noise concentration."})
+    pb_c_init: float = field(default=1.25, metadata={"help": "muzero: c1, weight of the prior."})
+    pb_c_base: float = field(default=19652.0, metadata={"help": "muzero: c2, when c1 grows."})
+    temperature: float = field(default=1.0, metadata={"help": "muzero: of the action; 0: argmax."})
+    max_num_considered_actions: int = field(
+        default=16, metadata={"help": "gumbel: root actions in the first round."}
+    )
+    gumbel_scale: float = field(default=1.0, metadata={"help": "gumbel: root noise; 0: none."})
+    beam_width: int = field(default=4, metadata={"help": "beam: candidates kept per depth."})
+
+    def __post_init__(self) -> None:
+        """Validates every value and type, also those the chosen planner does not read."""
+        owner = type(self).__name__
+        names = get_args(PlannerName)
+        if self.planner not in names:
+            raise ValueError(
+                f"{owner}.planner: found {self.planner!r}; required one of {', '.join(names)}. "
+                "Correct the name."
+            )
+        require_int(owner, "num_simulations", self.num_simulations, minimum=1)
+        require_int(owner, "max_depth", self.max_depth, minimum=1, optional=True)
+        require_float(owner, "dirichlet_fraction", self.dirichlet_fraction, maximum=1.0)
+        require_float(owner, "dirichlet_alpha", self.dirichlet_alpha, above=True)
+        require_float(owner, "pb_c_init", self.pb_c_init)
+        require_float(owner, "pb_c_base", self.pb_c_base, above=True)
+        require_float(owner, "temperature", self.temperature)
+        require_int(owner, "max_num_considered_actions", self.max_num_considered_actions, minimum=1)
+        require_float(owner, "gumbel_scale", self.gumbel_scale)
+        require_int(owner, "beam_width", self.beam_width, minimum=1)
+
+
+def build_planner(config: PlannerConfig) -> Planner:
+    """Builds the planner a configuration names, with its default Q-transform."""
+    match config.planner:
+        case "muzero":
+            return MuZeroPlanner(
+                config.num_simulations,
+                max_depth=config.max_depth,
+                dirichlet_fraction=config.dirichlet_fraction,
+                dirichlet_alpha=config.dirichlet_alpha,
+                pb_c_init=config.pb_c_init,
+                pb_c_base=config.pb_c_base,
+                temperature=config.temperature,
+            )
+        case "gumbel":
+            return GumbelMuZeroPlanner(
+                config.num_simulations,
+                max_depth=config.max_depth,
+                max_num_considered_actions=config.max_num_considered_actions,
+                gumbel_scale=config.gumbel_scale,
+            )
+        case "best_of_n":
+            return BestOfNPlanner(config.num_simulations)
+        case "beam":
+            return BeamPlanner(
+                config.num_simulations, beam_width=config.beam_width, max_depth=config.max_depth
+            )

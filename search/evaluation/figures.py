@@ -1,0 +1,393 @@
+"""The figures of a run: curves of gain, over-optimisation, and one search tree.
+
+Each function draws one figure and writes it twice, as PNG for a README and as SVG for the report.
+The same input gives the same bytes. Nothing here computes a score, an interval or a fit.
+"""
+
+# pyright: reportUnknownMemberType=false
+# (matplotlib's stubs leave keyword arguments untyped.)
+from __future__ import annotations
+
+import math
+import os
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from search.evaluation.canvas import FAINT, INK, PALETTE, open_canvas
+from search.evaluation.metrics import best_of_n_kl
+from search.evaluation.scaling import BestOfNFit
+from search.evaluation.tree_layout import PlacedNode, SearchNode, place_tree
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Array = NDArray[np.float64]
+
+# Width of a tree's column in inches, and of a character in columns, at sizes 9.5 and 8.5.
+_COLUMN, _LETTER, _SMALL_LETTER = 2.7, 0.0305, 0.0262
+_FITTED = "fitted law"
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line with its band, in one panel of a figure.
+
+    Attributes:
+        label: what the legend says; curves of one label share a colour over all panels.
+        cost: [L] horizontal position, in the unit of the axis: tokens, or KL in nats.
+        estimate: [L].
+        low: [L] lower end of the interval.
+        high: [L] upper end of the interval.
+        panel: title of the panel it is drawn in, such as "gold" or "proxy".
+    """
+
+    label: str
+    cost: ArrayLike
+    estimate: ArrayLike
+    low: ArrayLike
+    high: ArrayLike
+    panel: str
+
+    def __post_init__(self) -> None:
+        """Convert to sorted float64 arrays and check them.
+
+        Raises:
+            ValueError: the arrays are not of one shape [L] with L >= 1, a value is not finite, or
+                an estimate lies outside its interval.
+        """
+        names = ("cost", "estimate", "low", "high")
+        arrays = {n: np.asarray(getattr(self, n), dtype=np.float64) for n in names}
+        shapes = {n: list(a.shape) for n, a in arrays.items()}
+        if any(a.ndim != 1 or a.shape != arrays["cost"].shape for a in arrays.values()):
+            raise ValueError(f"curve {self.label!r} has shapes {shapes}, required one shape [L]")
+        if not arrays["cost"].size or not all(np.isfinite(a).all() for a in arrays.values()):
+            raise ValueError(f"curve {self.label!r} is empty or not finite: leave it out")
+        slack = 1e-9 * (1 + np.abs(arrays["estimate"]))
+        inside = (arrays["low"] <= arrays["estimate"] + slack) & (
+            arrays["estimate"] <= arrays["high"] + slack
+        )
+        if not inside.all():
+            at = int(np.argmin(inside))
+            raise ValueError(
+                f"curve {self.label!r}, point {at}: estimate {arrays['estimate'][at]:g} outside "
+                f"[{arrays['low'][at]:g}, {arrays['high'][at]:g}]: give bounds, not half-widths"
+            )
+        order = np.argsort(arrays["cost"], kind="stable")
+        for name, array in arrays.items():
+            object.__setattr__(self, name, array[order])
+
+    @property
+    def arrays(self) -> tuple[Array, Array, Array, Array]:
+        """Cost, estimate, low and high as arrays [L]."""
+        return (
+            np.asarray(self.cost),
+            np.asarray(self.estimate),
+            np.asarray(self.low),
+            np.asarray(self.high),
+        )
+
+
+def gain_curves(
+    series: Sequence[Curve],
+    path: str | os.PathLike[str],
+    *,
+    x_label: str,
+    y_label: str,
+    title: str,
+) -> tuple[Path, Path]:
+    """Draw score against log cost, a panel for each `Curve.panel`, bands as given.
+
+    Panels stand side by side in order of appearance and share the cost axis only: gold and proxy
+    have different units.
+
+    Args:
+        series: the curves; costs must be positive.
+        path: where to write; its suffix, if .png or .svg, is replaced by both.
+        x_label: cost and its unit, such as "generated tokens a prompt".
+        y_label: score and its unit.
+        title: over all panels.
+
+    Returns:
+        Paths of the PNG and the SVG.
+
+    Raises:
+        ValueError: there is no curve, or a cost is not positive.
+        StorageError: a file could not be written.
+    """
+    if not series:
+        raise ValueError("found no curve, required at least one")
+    for curve in series:
+        if curve.arrays[0][0] <= 0:
+            raise ValueError(
+                f"curve {curve.label!r} has cost {curve.arrays[0][0]:g}, required positive costs "
+                "on a log axis"
+            )
+    panels = list(dict.fromkeys(c.panel for c in series))
+    labels = list(dict.fromkeys(c.label for c in series))
+    with open_canvas(4.6 * max(len(panels), 1.25), 4.4) as (figure, save):
+        axes = figure.subplots(1, len(panels), sharex=True, squeeze=False)[0]
+        for axis, panel in zip(axes, panels, strict=True):
+            axis.set_xscale("log")
+            for curve in (c for c in series if c.panel == panel):
+                rank = labels.index(curve.label)
+                _draw_curve(axis, *curve.arrays, rank=rank, label=curve.label)
+            axis.set_title(panel)
+            axis.set_xlabel(x_label)
+        axes[0].set_ylabel(y_label)
+        _mark_costs(axes[0], np.concatenate([c.arrays[0] for c in series]))
+        _finish(figure, list(axes), title)
+        return save(path)
+
+
+def overoptimisation(
+    series: Sequence[Curve],
+    path: str | os.PathLike[str],
+    *,
+    title: str,
+    y_label: str = "gain over one sample",
+    fits: Mapping[tuple[str, str], BestOfNFit] | None = None,
+    best_of: Sequence[int] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384, 65536),
+) -> tuple[Path, Path]:
+    """Draw gold and proxy against the root of the KL, a panel for each reward model.
+
+    Panels share both axes, so that reward models compare; put the proxies in the gold score's unit
+    first (Gao et al. 2022 centre and scale them).
+
+    Args:
+        series: `Curve.panel` names the reward model ("50 labels"), `Curve.label` the score ("gold",
+            "proxy"), and `Curve.cost` is the KL in nats.
+        path: where to write; its suffix, if .png or .svg, is replaced by both.
+        title: over all panels.
+        y_label: score and its unit.
+        fits: fitted laws by (panel, label), drawn dotted over the measured range only; give them
+            the same offset as the curves.
+        best_of: the n to mark along the top, where they fall inside the axis and leave room.
+
+    Returns:
+        Paths of the PNG and the SVG.
+
+    Raises:
+        ValueError: there is no curve, or a KL is negative.
+        StorageError: a file could not be written.
+    """
+    if not series:
+        raise ValueError("found no curve, required at least one")
+    for curve in series:
+        if curve.arrays[0][0] < 0:
+            raise ValueError(f"curve {curve.label!r} has KL {curve.arrays[0][0]:g}, required >= 0")
+    panels = list(dict.fromkeys(c.panel for c in series))
+    labels = list(dict.fromkeys(c.label for c in series))
+    farthest = max(float(np.sqrt(c.arrays[0][-1])) for c in series) or 1.0
+    with open_canvas(4.6 * max(len(panels), 1.25), 4.7) as (figure, save):
+        axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
+        for axis, panel in zip(axes, panels, strict=True):
+            for curve in (c for c in series if c.panel == panel):
+                rank = labels.index(curve.label)
+                kl, *band = curve.arrays
+                _draw_curve(axis, np.sqrt(kl), *band, rank=rank, label=curve.label)
+                fit = (fits or {}).get((panel, curve.label))
+                if fit is not None:
+                    x = np.linspace(0.0, float(np.sqrt(kl[-1])), 100)
+                    axis.plot(x, fit.predict(x**2), ":", color=INK, lw=1.2, label=_FITTED)
+            axis.axhline(0.0, color=FAINT, lw=0.8)
+            axis.set_xlabel(r"distance $\sqrt{\mathrm{KL}}$, root nats")
+            axis.set_xlim(-0.02 * farthest, 1.04 * farthest)
+            top = axis.secondary_xaxis("top")
+            marks = _spaced([(math.sqrt(best_of_n_kl(n)), n) for n in best_of], farthest)
+            top.set_xticks([d for d, _ in marks], [f"{n}" for _, n in marks])
+            top.tick_params(labelsize=9, colors=FAINT)
+            top.set_xlabel("best of n", fontsize=9, color=FAINT)
+            top.spines["top"].set_visible(False)
+            axis.set_title(panel)
+        axes[0].set_ylabel(y_label)
+        _finish(figure, list(axes), title)
+        return save(path)
+
+
+def search_tree(
+    tree: SearchNode,
+    path: str | os.PathLike[str],
+    *,
+    title: str = "",
+    max_children: int = 3,
+    max_depth: int = 3,
+    max_nodes: int = 18,
+) -> tuple[Path, Path]:
+    """Draw one search tree from left to right, most visited children first.
+
+    A circle's area grows with visits and its colour with value; the principal line, the most
+    visited child all the way down, is thick and orange. What is pruned is counted under its parent.
+
+    Args:
+        tree: the root.
+        path: where to write; its suffix, if .png or .svg, is replaced by both.
+        title: over the tree.
+        max_children: children drawn of each node.
+        max_depth: levels drawn below the root.
+        max_nodes: nodes drawn in all; the least visited go first.
+
+    Returns:
+        Paths of the PNG and the SVG.
+
+    Raises:
+        ValueError: the tree lacks a field, or a limit is below 1.
+        StorageError: a file could not be written.
+    """
+    root = place_tree(tree, max_children=max_children, max_depth=max_depth, max_nodes=max_nodes)
+    nodes = list(root.walk())
+    columns = 1 + max(n.depth for n in nodes)
+    rows = 1 + max(n.row for n in nodes)
+    with open_canvas(1.0 + _COLUMN * columns, 1.2 + 0.8 * max(rows, 2)) as (figure, save):
+        from matplotlib.cm import ScalarMappable
+        from matplotlib.colors import Normalize
+
+        axis = figure.subplots()
+        values = [n.value for n in nodes if n.value is not None] or [0.0]
+        margin = 0.5 if min(values) == max(values) else 0.0
+        norm = Normalize(min(values) - margin, max(values) + margin)
+        colour = ScalarMappable(norm, "viridis")
+        for node in nodes:
+            _draw_edges(axis, node)
+            fill = "white" if node.value is None else colour.to_rgba(node.value)  # pyright: ignore
+            _draw_node(axis, node, fill, share=node.visits / max(root.visits, 1))
+        axis.set_xlim(-0.14, columns - 0.05)
+        axis.set_ylim(rows - 0.5, -0.5)
+        axis.axis("off")
+        bar = figure.colorbar(colour, ax=axis, fraction=0.02, pad=0.01, aspect=24, shrink=0.8)
+        bar.set_label("v: value (expected return)", fontsize=10)
+        figure.supxlabel(
+            "n: visits, the circle's area · orange: the most visited line · +k: children not shown",
+            fontsize=9,
+            color=FAINT,
+        )
+        if title:
+            figure.suptitle(title, fontsize=13, parse_math=False)
+        return save(path)
+
+
+def _draw_curve(
+    axis: Axes, x: Array, estimate: Array, low: Array, high: Array, *, rank: int, label: str
+) -> None:
+    """Draw one line, its points and its band, in the look of the label's rank."""
+    colour = PALETTE[rank % len(PALETTE)]
+    axis.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+    axis.plot(
+        x,
+        estimate,
+        color=colour,
+        marker=_MARKERS[rank % len(_MARKERS)],
+        linestyle=("-", "--", "-.")[rank // len(PALETTE) % 3],
+        markersize=5,
+        linewidth=1.8,
+        label=label,
+    )
+
+
+def _mark_costs(axis: Axes, costs: Array) -> None:
+    """Label a log axis in plain numbers, finely where it spans little."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    decades = math.log10(float(costs.max()) / float(costs.min()))
+    axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)))
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.xaxis.set_major_formatter(FuncFormatter(_short_number))
+
+
+def _short_number(value: float, _position: int | None = None) -> str:
+    """Write 2000 as 2k and 5000000 as 5M; the position is matplotlib's, unused."""
+    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= unit:
+            return f"{value / unit:g}{name}"
+    return f"{value:g}"
+
+
+def _spaced(marks: Sequence[tuple[float, int]], farthest: float) -> list[tuple[float, int]]:
+    """Keep marks inside the axis that leave room for each other's labels."""
+    kept: list[tuple[float, int]] = []
+    for position, n in sorted(marks):
+        room = not kept or position - kept[-1][0] >= 0.11 * farthest
+        if room and position <= 1.02 * farthest:
+            kept.append((position, n))
+    return kept
+
+
+def _finish(figure: Figure, axes: Sequence[Axes], title: str) -> None:
+    """Add the title and one legend for all panels, outside them."""
+    entries: dict[str, Artist] = {}
+    for axis in axes:
+        handles, labels = axis.get_legend_handles_labels()
+        for handle, label in zip(handles, labels, strict=True):
+            entries.setdefault(label, handle)
+    if _FITTED in entries:
+        entries[_FITTED] = entries.pop(_FITTED)  # last in the legend
+    figure.suptitle(title, fontsize=13)
+    columns = min(len(entries), 2 + 2 * len(axes))
+    figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns)
+
+
+def _draw_edges(axis: Axes, node: PlacedNode) -> None:
+    """Draw the edges to a node's children, from the end of its label."""
+    from matplotlib.patches import PathPatch
+    from matplotlib.path import Path as Outline
+
+    *text, numbers = _label_lines(node)
+    label = max(_LETTER * max(map(len, text)), _SMALL_LETTER * len(numbers))
+    start = node.depth + min(0.13 + label, 0.82)
+    bend, y = node.depth + 0.82, node.row
+    for child in reversed(node.children):  # the principal child last, on top
+        end = child.depth - 0.02
+        middle = (bend + end) / 2
+        points = [(start, y), (bend, y), (middle, y), (middle, child.row), (end, child.row)]
+        codes = [Outline.MOVETO, Outline.LINETO, *[Outline.CURVE4] * 3]
+        look = ("#D55E00", 3.0) if child.principal else ("#b5b5b5", 1.2)
+        patch = PathPatch(
+            Outline(points, codes), fill=False, edgecolor=look[0], linewidth=look[1], zorder=1
+        )
+        axis.add_patch(patch)
+
+
+def _draw_node(axis: Axes, node: PlacedNode, fill: Any, *, share: float) -> None:
+    """Draw a node's circle, its text and its numbers; `share` is of the root's visits."""
+    axis.scatter(
+        [node.depth],
+        [node.row],
+        s=30 + 330 * share,
+        color=[fill],
+        edgecolors="#D55E00" if node.principal else FAINT,
+        linewidths=2.0 if node.principal else 0.8,
+        zorder=3,
+    )
+    *text, numbers = _label_lines(node)
+    look: dict[str, Any] = {"xy": (node.depth + 0.11, node.row), "textcoords": "offset points"}
+    # Lines are 13.2 points apart; text and numbers together are centred on the circle.
+    rise = 6.6 * len(text) + 4.0
+    axis.annotate(
+        "\n".join(text),
+        **look,
+        xytext=(0, rise),
+        va="top",
+        fontsize=9.5,
+        linespacing=1.2,
+        color=INK,
+        weight="bold" if node.principal else "normal",
+        parse_math=False,
+    )
+    below = (0, rise - 13.2 * len(text))
+    axis.annotate(numbers, **look, xytext=below, va="top", fontsize=8.5, color=FAINT)
+
+
+def _label_lines(node: PlacedNode) -> list[str]:
+    """A node's text in at most three short lines, then its numbers."""
+    words = " ".join(node.text.split()) or ("(start)" if node.depth == 0 else "(empty)")
+    lines = textwrap.wrap(words, width=22, max_lines=3, placeholder=" …")
+    numbers = f"n {node.visits}" + ("" if node.value is None else f" · v {node.value:.2f}")
+    return [*lines, numbers + (f" · +{node.hidden}" if node.hidden else "")]

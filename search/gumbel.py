@@ -1,0 +1,195 @@
+"""Gumbel MuZero's planner: Sequential Halving at the root, an improved policy everywhere.
+
+This file does not know how trees are grown (`search.mcts`), only where to go next in one.
+"""
+
+from dataclasses import KW_ONLY, dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from search.halving import considered_visits_table, score_considered
+from search.mcts import masked_argmax, run_mcts
+from search.model import PlanningModel, evaluate_root
+from search.planner import (
+    SearchOutput,
+    release_output,
+    require_float,
+    require_int,
+    require_shape,
+)
+from search.qtransforms import QTransform, qtransform_completed_by_mix_value
+from search.tree import Tree, mask_logits
+
+
+@dataclass(frozen=True)
+class GumbelMuZeroPlanner:
+    """Plans with Gumbel MuZero's search; with noise off, equal to mctx's `gumbel_muzero_policy`.
+
+    `action_weights` are the improved policy, softmax of logits plus completed Q-values, and
+    `value` is the root's mean return. The action is the best by Gumbel, logit and Q-value of the
+    most visited ones. Deviations from mctx: nodes that nothing can follow are not searched below
+    (see `run_mcts`); actions may be invalid at every node.
+
+    Attributes:
+        num_simulations: The budget, at least 1.
+        max_depth: Most edges between root and leaf; None for no limit.
+        qtransform: Completes and scales Q-values to be added to logits.
+        max_num_considered_actions: Actions in the first round at the root, at least 1.
+        gumbel_scale: Weight of the Gumbel noise; 0 plans without noise.
+
+    Raises:
+        ValueError: If a number is out of its range.
+
+    Source: Danihelka et al. 2022, "Policy improvement by planning with Gumbel", Algorithm 2
+    (root), Section 5 equation 14 (other nodes), equation 11 (improved policy).
+    """
+
+    num_simulations: int
+    _: KW_ONLY
+    max_depth: int | None = None
+    qtransform: QTransform = qtransform_completed_by_mix_value
+    max_num_considered_actions: int = 16
+    gumbel_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Validates the numbers."""
+        owner = type(self).__name__
+        require_int(owner, "num_simulations", self.num_simulations, minimum=1)
+        require_int(owner, "max_depth", self.max_depth, minimum=1, optional=True)
+        require_int(owner, "max_num_considered_actions", self.max_num_considered_actions, minimum=1)
+        require_float(owner, "gumbel_scale", self.gumbel_scale)
+
+    def plan(
+        self,
+        model: PlanningModel,
+        observation: Any,
+        *,
+        generator: torch.Generator | None = None,
+        root_gumbel: Tensor | None = None,
+    ) -> SearchOutput:
+        """Searches from each observation; see `search.planner.Planner.plan`.
+
+        Args:
+            model: The planning model.
+            observation: Handed to `model.root`.
+            generator: Source of the Gumbel noise and of the model's randomness.
+            root_gumbel: `[B, A]` standard Gumbel noise to use in place of drawn noise (for tests).
+
+        Returns:
+            The decision, with its tree.
+
+        Raises:
+            ValueError: If the model's outputs break the contract, or the noise has another shape.
+        """
+        with torch.inference_mode():
+            root = evaluate_root(model, observation, generator=generator)
+            valid, num_actions = root.valid_actions, root.valid_actions.shape[1]
+            logits = mask_logits(root.prior_logits, valid)
+            if root_gumbel is not None:
+                require_shape(
+                    "GumbelMuZeroPlanner.plan",
+                    "root_gumbel",
+                    root_gumbel,
+                    shape=tuple(logits.shape),
+                )
+            elif self.gumbel_scale > 0:
+                root_gumbel = sample_gumbel(logits, generator=generator)
+            else:
+                root_gumbel = torch.zeros_like(logits)
+            gumbel = self.gumbel_scale * root_gumbel.to(logits)
+            table = considered_visits_table(
+                min(self.max_num_considered_actions, num_actions), self.num_simulations
+            ).to(logits.device)
+            num_considered = valid.sum(dim=-1).clamp_max(table.shape[0] - 1)  # [B]
+            tree = run_mcts(
+                model,
+                root,
+                num_simulations=self.num_simulations,
+                root_action_selection=partial(
+                    select_by_halving,
+                    gumbel=gumbel,
+                    schedule=table[num_considered],  # [B, num_simulations]
+                    qtransform=self.qtransform,
+                ),
+                interior_action_selection=partial(
+                    select_by_improved_policy, qtransform=self.qtransform
+                ),
+                max_depth=self.max_depth,
+                generator=generator,
+            )
+            summary = tree.summary()
+            qvalues = self.qtransform(tree, torch.zeros_like(tree.rows))
+            # Rows with fewer valid actions halve sooner: the most visited are each row's own.
+            scores = score_considered(
+                summary.visit_counts.amax(dim=-1),
+                gumbel,
+                logits=logits,
+                qvalues=qvalues,
+                visit_counts=summary.visit_counts,
+            )
+            action = masked_argmax(scores, valid)
+            weights = torch.softmax(mask_logits(logits + qvalues, valid), dim=-1)
+        return release_output(action, weights, summary.value, tree)
+
+
+def select_by_halving(
+    tree: Tree, node_index: Tensor, *, gumbel: Tensor, schedule: Tensor, qtransform: QTransform
+) -> Tensor:
+    """The root action of greatest Gumbel + logit + Q-value that Sequential Halving may visit now.
+
+    Args:
+        tree: B trees.
+        node_index: `[B]` int64, all 0: the root.
+        gumbel: `[B, A]`, scaled noise, the same throughout a search.
+        schedule: `[B, num_simulations]` int64, the visit count considered at each simulation.
+        qtransform: Completes and scales Q-values.
+
+    Returns:
+        `[B]` int64, ties to the lowest index.
+
+    Source: Danihelka et al. 2022, Algorithm 2.
+    """
+    node = (tree.rows, node_index)
+    visit_counts = tree.children_visits[node]
+    # The root's visits sum to the number of simulations done: no counter is needed.
+    considered = schedule[tree.rows, visit_counts.sum(dim=-1)]
+    scores = score_considered(
+        considered,
+        gumbel,
+        logits=tree.children_prior_logits[node],
+        qvalues=qtransform(tree, node_index),
+        visit_counts=visit_counts,
+    )
+    return masked_argmax(scores, tree.valid_actions[node])
+
+
+def select_by_improved_policy(tree: Tree, node_index: Tensor, *, qtransform: QTransform) -> Tensor:
+    """The action whose visits lag furthest behind the improved policy, deterministically.
+
+    Args:
+        tree: B trees.
+        node_index: `[B]` int64, one node a tree.
+        qtransform: Completes and scales Q-values.
+
+    Returns:
+        `[B]` int64, ties to the lowest index.
+
+    Source: Danihelka et al. 2022, Section 5, equation 14.
+    """
+    node = (tree.rows, node_index)
+    valid = tree.valid_actions[node]
+    logits = tree.children_prior_logits[node] + qtransform(tree, node_index)
+    improved = torch.softmax(mask_logits(logits, valid), dim=-1)
+    visits = tree.children_visits[node].to(improved.dtype)
+    return masked_argmax(improved - visits / (1 + visits.sum(dim=-1, keepdim=True)), valid)
+
+
+def sample_gumbel(like: Tensor, *, generator: torch.Generator | None) -> Tensor:
+    """Draws standard Gumbel noise of the shape, dtype and device of `like`, in float64 first."""
+    device = like.device if generator is None else generator.device
+    exponential = torch.empty(like.shape, dtype=torch.float64, device=device)
+    exponential.exponential_(generator=generator).clamp_min_(torch.finfo(torch.float64).tiny)
+    return exponential.log().neg().to(like)

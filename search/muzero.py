@@ -1,0 +1,209 @@
+"""MuZero's planner: PUCT at every node, Dirichlet noise at the root, acting by visit counts.
+
+This file does not know how trees are grown (`search.mcts`), only where to go next in one.
+"""
+
+from dataclasses import KW_ONLY, dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from search.mcts import masked_argmax, run_mcts
+from search.model import PlanningModel, RootOutput, evaluate_root
+from search.planner import (
+    SearchOutput,
+    release_output,
+    require_float,
+    require_int,
+    require_shape,
+)
+from search.qtransforms import QTransform, qtransform_by_parent_and_siblings
+from search.tree import Tree, mask_logits
+
+
+@dataclass(frozen=True)
+class MuZeroPlanner:
+    """Plans with MuZero's search; with noise off, equal to mctx's `muzero_policy`.
+
+    `action_weights` are the root's visit frequencies and `value` is the root's mean return.
+    Deviations from mctx: score ties go to the lowest index (mctx adds random numbers below 1e-7);
+    noise is drawn over the valid actions only; nodes that nothing can follow are not searched
+    below (see `run_mcts`); actions may be invalid at every node.
+
+    Attributes:
+        num_simulations: The budget, at least 1.
+        max_depth: Most edges between root and leaf; None for no limit.
+        qtransform: Brings Q-values to [0, 1], beside the prior's scores.
+        dirichlet_fraction: Share of noise in the root's prior, 0 (off) to 1.
+        dirichlet_alpha: Concentration of the noise, above 0; smaller is peakier.
+        pb_c_init: c1, weight of the prior against the values.
+        pb_c_base: c2, visits at which that weight starts to grow.
+        temperature: The action is sampled by visits ** (1 / temperature); 0 takes the most
+            visited one, ties to the lowest index.
+
+    Raises:
+        ValueError: If a number is out of its range.
+
+    Source: Schrittwieser et al. 2020 (MuZero), Appendix B equations 2 and 5, and Appendix D.
+    """
+
+    num_simulations: int
+    _: KW_ONLY
+    max_depth: int | None = None
+    qtransform: QTransform = qtransform_by_parent_and_siblings
+    dirichlet_fraction: float = 0.25
+    dirichlet_alpha: float = 0.3
+    pb_c_init: float = 1.25
+    pb_c_base: float = 19652
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Validates the numbers."""
+        owner = type(self).__name__
+        require_int(owner, "num_simulations", self.num_simulations, minimum=1)
+        require_int(owner, "max_depth", self.max_depth, minimum=1, optional=True)
+        require_float(owner, "dirichlet_fraction", self.dirichlet_fraction, maximum=1.0)
+        require_float(owner, "dirichlet_alpha", self.dirichlet_alpha, above=True)
+        require_float(owner, "pb_c_init", self.pb_c_init)
+        require_float(owner, "pb_c_base", self.pb_c_base, above=True)
+        require_float(owner, "temperature", self.temperature)
+
+    def plan(
+        self,
+        model: PlanningModel,
+        observation: Any,
+        *,
+        generator: torch.Generator | None = None,
+        dirichlet_noise: Tensor | None = None,
+    ) -> SearchOutput:
+        """Searches from each observation; see `search.planner.Planner.plan`.
+
+        Args:
+            model: The planning model.
+            observation: Handed to `model.root`.
+            generator: Source of the noise, of sampled actions and of the model's randomness.
+            dirichlet_noise: `[B, A]` probabilities to use in place of drawn noise (for tests).
+
+        Returns:
+            The decision, with its tree.
+
+        Raises:
+            ValueError: If the model's outputs break the contract, or the noise has another shape.
+        """
+        with torch.inference_mode():
+            root = evaluate_root(model, observation, generator=generator)
+            if dirichlet_noise is not None:
+                require_shape(
+                    "MuZeroPlanner.plan",
+                    "dirichlet_noise",
+                    dirichlet_noise,
+                    shape=tuple(root.prior_logits.shape),
+                )
+            select = partial(
+                select_by_puct,
+                pb_c_init=self.pb_c_init,
+                pb_c_base=self.pb_c_base,
+                qtransform=self.qtransform,
+            )
+            tree = run_mcts(
+                model,
+                replace(root, prior_logits=self._noisy_logits(root, generator, dirichlet_noise)),
+                num_simulations=self.num_simulations,
+                root_action_selection=select,
+                interior_action_selection=select,
+                max_depth=self.max_depth,
+                generator=generator,
+            )
+            summary = tree.summary()
+            action = sample_by_visits(
+                summary.visit_probs, temperature=self.temperature, generator=generator
+            )
+        return release_output(action, summary.visit_probs, summary.value, tree)
+
+    def _noisy_logits(
+        self, root: RootOutput, generator: torch.Generator | None, noise: Tensor | None
+    ) -> Tensor:
+        """Log-probabilities `[B, A]` of the root's prior mixed with Dirichlet noise."""
+        probs = torch.softmax(mask_logits(root.prior_logits, root.valid_actions), dim=-1)
+        if self.dirichlet_fraction > 0:
+            if noise is None:
+                noise = sample_dirichlet(
+                    root.valid_actions, alpha=self.dirichlet_alpha, generator=generator
+                )
+            noise = noise.to(probs).masked_fill(~root.valid_actions, 0.0)
+            noise = noise / noise.sum(dim=-1, keepdim=True)
+            probs = (1 - self.dirichlet_fraction) * probs + self.dirichlet_fraction * noise
+        log_probs = probs.clamp_min(torch.finfo(probs.dtype).tiny).log()
+        return mask_logits(log_probs, root.valid_actions)
+
+
+def select_by_puct(
+    tree: Tree,
+    node_index: Tensor,
+    *,
+    pb_c_init: float,
+    pb_c_base: float,
+    qtransform: QTransform,
+) -> Tensor:
+    """The valid action of greatest transformed Q-value plus prior bonus.
+
+    With n the node's visits, p the prior and m the action's visits the bonus is
+    `p * sqrt(n) / (1 + m) * (c1 + log((n + c2 + 1) / c2))`.
+
+    Args:
+        tree: B trees.
+        node_index: `[B]` int64, one node a tree.
+        pb_c_init: c1.
+        pb_c_base: c2.
+        qtransform: Scores Q-values.
+
+    Returns:
+        `[B]` int64, ties to the lowest index.
+
+    Source: Schrittwieser et al. 2020 (MuZero), Appendix B, equation 2. As in mctx, n counts the
+    node's own first visit too, so the prior orders the very first choice.
+    """
+    node = (tree.rows, node_index)
+    prior = torch.softmax(tree.children_prior_logits[node], dim=-1)
+    visits = tree.node_visits[node].to(prior.dtype).unsqueeze(-1)  # [B, 1]
+    pb_c = pb_c_init + torch.log((visits + pb_c_base + 1.0) / pb_c_base)
+    bonus = visits.sqrt() * pb_c * prior / (tree.children_visits[node] + 1)
+    return masked_argmax(qtransform(tree, node_index) + bonus, tree.valid_actions[node])
+
+
+def sample_by_visits(
+    visit_probs: Tensor, *, temperature: float, generator: torch.Generator | None
+) -> Tensor:
+    """Samples an action by `visit_probs ** (1 / temperature)`: `[B, A]` to `[B]` int64.
+
+    Unvisited actions are never taken. Temperature 0 takes the most visited action, ties to the
+    lowest index.
+    """
+    if temperature == 0:
+        return visit_probs.argmax(dim=-1)
+    device = visit_probs.device if generator is None else generator.device
+    log_probs = visit_probs.to(device, torch.float64).log()
+    # Subtracting the greatest keeps a small temperature from overflowing.
+    scaled = (log_probs - log_probs.amax(dim=-1, keepdim=True)) / temperature
+    action = torch.multinomial(torch.softmax(scaled, dim=-1), 1, generator=generator)
+    return action.squeeze(-1).to(visit_probs.device)
+
+
+def sample_dirichlet(
+    valid_actions: Tensor, *, alpha: float, generator: torch.Generator | None
+) -> Tensor:
+    """Draws symmetric Dirichlet noise over the valid actions: `[B, A]` bool to `[B, A]` float64.
+
+    Deviation from mctx, which draws over all actions and masks afterwards: the noise that stays
+    would then depend on how many actions are invalid.
+    """
+    device = valid_actions.device if generator is None else generator.device
+    concentration = torch.full(valid_actions.shape, alpha, dtype=torch.float64, device=device)
+    # torch.distributions.Dirichlet takes no generator; the sampler below it does.
+    gamma = torch._standard_gamma(concentration, generator=generator)  # pyright: ignore
+    # A small concentration underflows: clamped so that a row never sums to zero.
+    gamma = gamma.clamp_min(torch.finfo(torch.float64).tiny).to(valid_actions.device)
+    gamma = gamma.masked_fill(~valid_actions, 0.0)
+    return gamma / gamma.sum(dim=-1, keepdim=True)

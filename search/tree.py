@@ -1,0 +1,295 @@
+"""A batch of search trees as tensors: one row a tree, one column a node, node 0 the root.
+
+This file does not know how a tree is grown or which planner grew it. Planners allocate a tree
+once, write nodes into it in place, and hand it out to be read.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from operator import itemgetter
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from search.model import RootOutput, StepOutput
+
+
+@dataclass(frozen=True)
+class SearchSummary:
+    """Statistics of the roots of B trees.
+
+    Attributes:
+        visit_counts: `[B, A]` int64, visits of each root action.
+        visit_probs: `[B, A]`, the same as a distribution (uniform over valid actions if none).
+        value: `[B]`, the root's value after the search.
+        qvalues: `[B, A]`, reward + discount * child value; 0 where unvisited.
+    """
+
+    visit_counts: Tensor
+    visit_probs: Tensor
+    value: Tensor
+    qvalues: Tensor
+
+
+@dataclass(frozen=True)
+class Tree:
+    """B search trees of up to N nodes and A actions a node; N = num_simulations + 1.
+
+    A node's column is the simulation that made it, counted from 1, so columns of simulations that
+    ended in a known node stay unused (`node_visits` 0, `parents` -1). Integers are int64; the
+    floats have the dtype of the root's value, `children_prior_logits` that of its logits. All of
+    it lies on the device of the model's outputs.
+
+    Attributes:
+        node_visits: `[B, N]`, how many simulations ended in the node or below it.
+        raw_values: `[B, N]`, the model's value of the node.
+        node_values: `[B, N]`, the node's value after the search, for the node's player.
+        parents: `[B, N]`, column of the parent, -1 for the root and unused columns.
+        action_from_parent: `[B, N]`, action that leads here, -1 likewise.
+        children_index: `[B, N, A]`, column of each child, -1 where unvisited.
+        children_prior_logits: `[B, N, A]`, the node's logits, most negative float where invalid.
+        children_visits: `[B, N, A]`, visits of each child through this edge.
+        children_rewards: `[B, N, A]`, reward of each edge.
+        children_discounts: `[B, N, A]`, discount of each edge.
+        children_values: `[B, N, A]`, value of each child, for the child's player.
+        valid_actions: `[B, N, A]` bool, True where allowed.
+        terminal: `[B, N]` bool, True where nothing can follow: reached by discount 0, or without
+            a valid action.
+        embeddings: Leaves `[B, N, ...]`, what the model remembers of each node.
+
+    Source: field names and meanings follow mctx's `Tree` (Babuschkin et al., DeepMind JAX
+    ecosystem); `valid_actions` and `terminal` are ours.
+    """
+
+    node_visits: Tensor
+    raw_values: Tensor
+    node_values: Tensor
+    parents: Tensor
+    action_from_parent: Tensor
+    children_index: Tensor
+    children_prior_logits: Tensor
+    children_visits: Tensor
+    children_rewards: Tensor
+    children_discounts: Tensor
+    children_values: Tensor
+    valid_actions: Tensor
+    terminal: Tensor
+    embeddings: Mapping[str, Tensor]
+
+    ROOT: ClassVar[int] = 0
+    NONE: ClassVar[int] = -1
+
+    @property
+    def batch_size(self) -> int:
+        """B."""
+        return self.node_visits.shape[0]
+
+    @property
+    def num_actions(self) -> int:
+        """A."""
+        return self.children_index.shape[2]
+
+    @property
+    def num_simulations(self) -> int:
+        """N - 1."""
+        return self.node_visits.shape[1] - 1
+
+    @property
+    def root_invalid_actions(self) -> Tensor:
+        """`[B, A]` bool, True where a root action is not allowed (mctx's convention)."""
+        return ~self.valid_actions[:, self.ROOT]
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """`[B]` int64, 0..B-1: the first index of every per-row gather, made once."""
+        return torch.arange(self.batch_size, device=self.node_visits.device)
+
+    def qvalues(self, node_index: Tensor) -> Tensor:
+        """Reward + discount * child value of each action of one node a row.
+
+        Args:
+            node_index: `[B]` int64.
+
+        Returns:
+            `[B, A]`, for the node's player; 0 where unvisited.
+        """
+        edge = (self.rows, node_index)
+        return (
+            self.children_rewards[edge]
+            + self.children_discounts[edge] * (self.children_values[edge])
+        )
+
+    def summary(self) -> SearchSummary:
+        """Statistics of the roots, shapes in `SearchSummary`."""
+        value = self.node_values[:, self.ROOT]
+        visit_counts = self.children_visits[:, self.ROOT]
+        valid = self.valid_actions[:, self.ROOT].to(value.dtype)
+        # An unsearched root has no visits: its distribution is uniform over what is allowed.
+        counts = torch.where(
+            visit_counts.sum(dim=-1, keepdim=True) > 0, visit_counts.to(value.dtype), valid
+        )
+        return SearchSummary(
+            visit_counts=visit_counts,
+            visit_probs=counts / counts.sum(dim=-1, keepdim=True),
+            value=value,
+            qvalues=self.qvalues(torch.zeros_like(self.rows)),
+        )
+
+    def principal_line(self, row: int) -> list[int]:
+        """The actions of tree `row` from the root by most visits, then Q-value, then lowest index.
+
+        Raises:
+            ValueError: If the batch has no such row.
+        """
+        self._require_row(row)
+        children = _plain(self.children_index[row])
+        visits = _plain(self.children_visits[row])
+        qvalues = _plain(
+            self.children_rewards[row] + self.children_discounts[row] * self.children_values[row]
+        )
+        line: list[int] = []
+        node = self.ROOT
+        while known := [a for a, child in enumerate(children[node]) if child != self.NONE]:
+            best = max((visits[node][a], qvalues[node][a], -a) for a in known)
+            action = -int(best[2])
+            line.append(action)
+            node = int(children[node][action])
+        return line
+
+    def to_dict(self, row: int) -> dict[str, Any]:
+        """Tree `row` as nested plain Python, ready for `json.dumps`.
+
+        Returns:
+            The root as a dict of `node` (column), `action`, `visits`, `value`, `prior`
+            (probability), `reward`, `discount` and `children`, a list of the same by action. At
+            the root `action`, `prior`, `reward` and `discount` are None.
+
+        Raises:
+            ValueError: If the batch has no such row.
+        """
+        self._require_row(row)
+        visits, values = _plain(self.node_visits[row]), _plain(self.node_values[row])
+        parents, actions = _plain(self.parents[row]), _plain(self.action_from_parent[row])
+        priors = _plain(torch.softmax(self.children_prior_logits[row].double(), dim=-1))
+        rewards, discounts = (
+            _plain(self.children_rewards[row]),
+            _plain(self.children_discounts[row]),
+        )
+        nodes: dict[int, dict[str, Any]] = {}
+        # Parents have lower columns than their children: one pass, no recursion.
+        for node in range(len(visits)):
+            parent, action = parents[node], actions[node]
+            if node != self.ROOT and parent == self.NONE:
+                continue
+            is_root = node == self.ROOT
+            nodes[node] = {
+                "node": node,
+                "action": None if is_root else action,
+                "visits": visits[node],
+                "value": values[node],
+                "prior": None if is_root else priors[parent][action],
+                "reward": None if is_root else rewards[parent][action],
+                "discount": None if is_root else discounts[parent][action],
+                "children": [],
+            }
+            if not is_root:
+                nodes[parent]["children"].append(nodes[node])
+        for entry in nodes.values():
+            entry["children"].sort(key=itemgetter("action"))
+        return nodes[self.ROOT]
+
+    def _require_row(self, row: int) -> None:
+        if not 0 <= row < self.batch_size:
+            raise ValueError(
+                f"Tree row: found {row}; required 0 to {self.batch_size - 1}. Pass the index of a "
+                "batch row."
+            )
+
+
+def _plain(tensor: Tensor) -> list[Any]:
+    """A tensor as nested lists; torch's stub leaves the items' type open."""
+    return tensor.tolist()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+
+
+def mask_logits(prior_logits: Tensor, valid_actions: Tensor) -> Tensor:
+    """Gives invalid actions no probability: `[..., A]` logits and bool mask to `[..., A]` logits.
+
+    The most negative finite number rather than `-inf`, so that a node without valid actions has
+    a softmax (which nobody uses) instead of NaN.
+    """
+    return prior_logits.masked_fill(~valid_actions, torch.finfo(prior_logits.dtype).min)
+
+
+def allocate_tree(root: RootOutput, num_simulations: int) -> Tree:
+    """Allocates trees of `num_simulations + 1` nodes and writes the roots, with one visit each.
+
+    Args:
+        root: Validated output of B rows and A actions.
+        num_simulations: At least 1.
+    """
+    batch_size, num_actions = root.prior_logits.shape
+    nodes = (batch_size, num_simulations + 1)
+    edges = (*nodes, num_actions)
+
+    def integers(shape: tuple[int, ...], fill: int) -> Tensor:
+        return torch.full(shape, fill, dtype=torch.int64, device=root.value.device)
+
+    tree = Tree(
+        node_visits=integers(nodes, 0),
+        raw_values=root.value.new_zeros(nodes),
+        node_values=root.value.new_zeros(nodes),
+        parents=integers(nodes, Tree.NONE),
+        action_from_parent=integers(nodes, Tree.NONE),
+        children_index=integers(edges, Tree.NONE),
+        children_prior_logits=root.prior_logits.new_zeros(edges),
+        children_visits=integers(edges, 0),
+        children_rewards=root.value.new_zeros(edges),
+        children_discounts=root.value.new_zeros(edges),
+        children_values=root.value.new_zeros(edges),
+        valid_actions=root.valid_actions.new_zeros(edges),
+        terminal=root.valid_actions.new_zeros(nodes),
+        embeddings={
+            name: leaf.new_zeros((*nodes, *leaf.shape[1:])) for name, leaf in root.embedding.items()
+        },
+    )
+    tree.node_visits[:, Tree.ROOT] = 1
+    _write_nodes(tree, tree.rows, torch.zeros_like(tree.rows), output=root)
+    return tree
+
+
+def add_children(
+    tree: Tree, rows: Tensor, *, parent: Tensor, action: Tensor, node: Tensor, step: StepOutput
+) -> None:
+    """Writes M new nodes and the edges that lead to them, in place; visits are left to a back-up.
+
+    Args:
+        tree: The trees.
+        rows: `[M]` int64, the tree each new node belongs to; a tree may occur several times.
+        parent: `[M]` int64, column of each parent.
+        action: `[M]` int64, taken there.
+        node: `[M]` int64, the unused column each new node gets.
+        step: Validated output of the M transitions.
+    """
+    _write_nodes(tree, rows, node, output=step)
+    tree.parents[rows, node] = parent
+    tree.action_from_parent[rows, node] = action
+    tree.children_index[rows, parent, action] = node
+    tree.children_rewards[rows, parent, action] = step.reward.to(tree.raw_values.dtype)
+    tree.children_discounts[rows, parent, action] = step.discount.to(tree.raw_values.dtype)
+    tree.terminal[rows, node] |= step.discount == 0
+
+
+def _write_nodes(
+    tree: Tree, rows: Tensor, node: Tensor, *, output: RootOutput | StepOutput
+) -> None:
+    logits = mask_logits(output.prior_logits, output.valid_actions)
+    value = output.value.to(tree.raw_values.dtype)
+    tree.raw_values[rows, node] = value
+    tree.node_values[rows, node] = value
+    tree.children_prior_logits[rows, node] = logits.to(tree.children_prior_logits.dtype)
+    tree.valid_actions[rows, node] = output.valid_actions
+    tree.terminal[rows, node] = ~output.valid_actions.any(dim=-1)
+    for name, leaf in tree.embeddings.items():
+        leaf[rows, node] = output.embedding[name]

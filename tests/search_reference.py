@@ -1,0 +1,309 @@
+"""Oracles for the planning core: random table models, and the search written as plain recursion.
+
+The reference searches one tree of Python objects, keeps every return it ever backed up, and
+knows nothing of tensors: what it shares with `search` is the papers.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from search import Embedding, RootOutput, StepOutput
+
+
+@dataclass
+class TableModel:
+    """T random MDPs of S states; an observation `[B]` names the table of each row, state 0 starts.
+
+    Tables: `next_state`, `reward`, `discount` `[T, S, A]`; `prior_logits`, `valid_actions`
+    `[T, S, A]` and `value` `[T, S]` of each state. `step_rows` logs the rows of each step call.
+    """
+
+    next_state: Tensor
+    reward: Tensor
+    discount: Tensor
+    prior_logits: Tensor
+    valid_actions: Tensor
+    value: Tensor
+    step_rows: list[int] = field(default_factory=list)
+
+    @property
+    def num_actions(self) -> int:
+        """A."""
+        return self.reward.shape[2]
+
+    def root(self, observation: Tensor, *, generator: Any = None) -> RootOutput:
+        """State 0 of each named table."""
+        state = torch.zeros_like(observation)
+        trace = torch.full((observation.shape[0], 3), -1, dtype=torch.int32)
+        return RootOutput(
+            prior_logits=self.prior_logits[observation, state],
+            value=self.value[observation, state],
+            valid_actions=self.valid_actions[observation, state],
+            embedding={"table": observation, "state": state, "trace": trace},
+        )
+
+    def step(self, embedding: Embedding, action: Tensor, *, generator: Any = None) -> StepOutput:
+        """One transition a row; `trace` remembers the last three actions."""
+        self.step_rows.append(action.shape[0])
+        table, state = embedding["table"], embedding["state"]
+        child = self.next_state[table, state, action]
+        trace = torch.cat([embedding["trace"][:, 1:], action[:, None].int()], dim=1)
+        return StepOutput(
+            prior_logits=self.prior_logits[table, child],
+            value=self.value[table, child],
+            valid_actions=self.valid_actions[table, child],
+            embedding={"table": table, "state": child, "trace": trace},
+            reward=self.reward[table, state, action],
+            discount=self.discount[table, state, action],
+        )
+
+
+def random_tables(
+    seed: int,
+    *,
+    num_tables: int = 4,
+    num_states: int = 30,
+    num_actions: int = 5,
+    discount: float = 0.97,
+    invalid: float = 0.0,
+    invalid_at_root: float | None = None,
+    dead: float = 0.0,
+    terminal: float = 0.0,
+    uniform_prior: bool = False,
+    dtype: torch.dtype = torch.float64,
+) -> TableModel:
+    """Random tables: `invalid` share of actions, `dead` of states, `terminal` of transitions."""
+    generator = torch.Generator().manual_seed(seed)
+    states, edges = (num_tables, num_states), (num_tables, num_states, num_actions)
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator, dtype=torch.float64)
+
+    logits = 2 * torch.randn(edges, generator=generator, dtype=torch.float64)
+    valid = uniform(*edges) >= invalid
+    if invalid_at_root is not None:
+        valid[:, 0] = uniform(num_tables, num_actions) >= invalid_at_root
+    spare = torch.randint(num_actions, states, generator=generator)
+    valid |= torch.nn.functional.one_hot(spare, num_actions).bool()
+    is_dead = uniform(*states) < dead
+    is_dead[:, 0] = False
+    return TableModel(
+        next_state=torch.randint(num_states, edges, generator=generator),
+        reward=(2 * uniform(*edges) - 1).to(dtype),
+        discount=torch.where(uniform(*edges) < terminal, 0.0, discount).to(dtype),
+        prior_logits=(torch.zeros_like(logits) if uniform_prior else logits).to(dtype),
+        valid_actions=valid & ~is_dead.unsqueeze(-1),
+        value=(4 * uniform(*states) - 2).to(dtype),
+    )
+
+
+@dataclass
+class Node:
+    """A node of the reference: its state's tables, its edges, every return backed up into it."""
+
+    state: int
+    raw: float
+    prior: list[float]
+    valid: list[bool]
+    terminal: bool
+    index: int
+    returns: list[float]
+    children: dict[int, tuple[float, float, "Node"]] = field(default_factory=dict)
+
+    @property
+    def value(self) -> float:
+        """Mean of all returns, the raw value being the first."""
+        return sum(self.returns) / len(self.returns)
+
+    def visits(self, action: int) -> int:
+        """Visits of an action."""
+        return len(self.children[action][2].returns) if action in self.children else 0
+
+    def q(self, action: int) -> float:
+        """Reward + discount * value of a visited action."""
+        reward, discount, child = self.children[action]
+        return reward + discount * child.value
+
+
+Score = Callable[[Node], list[float]]
+
+
+def softmax(logits: list[float]) -> list[float]:
+    """Softmax of a list; -inf has probability 0, a list of nothing else is uniform."""
+    top = max(logits)
+    if top == -math.inf:
+        return [1 / len(logits)] * len(logits)
+    exps = [math.exp(logit - top) for logit in logits]
+    return [e / sum(exps) for e in exps]
+
+
+def first_best(scores: list[float], allowed: list[bool]) -> int:
+    """Lowest index of the greatest score among the allowed."""
+    return max((a for a, ok in enumerate(allowed) if ok), key=lambda a: (scores[a], -a))
+
+
+def q_by_parent_and_siblings(node: Node) -> list[float]:
+    """Q-values to [0, 1] by the least and greatest of node value and visited Q-values."""
+    known = [node.value] + [node.q(a) for a in node.children]
+    low, span = min(known), max(max(known) - min(known), 1e-8)
+    return [(node.q(a) - low) / span if a in node.children else 0 for a in range(len(node.valid))]
+
+
+def q_completed(node: Node, c_visit: float = 50.0, c_scale: float = 0.1) -> list[float]:
+    """Completed, rescaled and scaled Q-values."""
+    actions = range(len(node.valid))
+    num_visits = sum(node.visits(a) for a in actions)
+    mixed = node.raw
+    if node.children:
+        mass = sum(node.prior[a] for a in node.children)
+        weighted = sum(node.prior[a] * node.q(a) for a in node.children) / mass
+        mixed = (node.raw + num_visits * weighted) / (1 + num_visits)
+    completed = [node.q(a) if a in node.children else mixed for a in actions]
+    low, span = min(completed), max(max(completed) - min(completed), 1e-8)
+    scale = (c_visit + max(node.visits(a) for a in actions)) * c_scale
+    return [scale * (q - low) / span for q in completed]
+
+
+class ReferenceSearch:
+    """One search of one table: MuZero's (`gumbel=None`) or Gumbel MuZero's."""
+
+    def __init__(
+        self,
+        model: TableModel,
+        table: int,
+        *,
+        num_simulations: int,
+        max_depth: int | None = None,
+        gumbel: list[float] | None = None,
+        max_considered: int = 16,
+    ) -> None:
+        """Runs the search; `root` is its result."""
+        self.tables = {
+            name: getattr(model, name)[table].tolist()
+            for name in ("next_state", "reward", "discount", "prior_logits", "valid_actions")
+        }
+        self.values = model.value[table].tolist()
+        self.max_depth = num_simulations if max_depth is None else max_depth
+        self.gumbel = gumbel
+        self.root = self.make_node(0, discount=1.0, index=0)
+        num_valid = sum(self.root.valid)
+        self.schedule = self.halving(min(max_considered, num_valid), num_simulations)
+        for simulation in range(num_simulations):
+            self.simulate(self.root, depth=0, simulation=simulation)
+
+    def make_node(self, state: int, *, discount: float, index: int) -> Node:
+        """A fresh node with its raw value as only return."""
+        valid = self.tables["valid_actions"][state]
+        logits = self.tables["prior_logits"][state]
+        logits = [logit if ok else -math.inf for logit, ok in zip(logits, valid, strict=True)]
+        terminal = discount == 0 or not any(valid)
+        raw = self.values[state]
+        return Node(state, raw, softmax(logits), valid, terminal, index, [raw])
+
+    def simulate(self, node: Node, *, depth: int, simulation: int) -> float:
+        """Backs one return up into `node` and says which."""
+        if depth == self.max_depth or node.terminal:
+            result = node.raw
+        else:
+            action = self.select(node, depth, simulation)
+            if action in node.children:
+                reward, discount, child = node.children[action]
+                deeper = self.simulate(child, depth=depth + 1, simulation=simulation)
+            else:
+                edge = (node.state, action)
+                reward, discount, state = (
+                    self.tables[name][edge[0]][edge[1]]
+                    for name in ("reward", "discount", "next_state")
+                )
+                child = self.make_node(state, discount=discount, index=simulation + 1)
+                node.children[action] = (reward, discount, child)
+                deeper = child.raw
+            result = reward + discount * deeper
+        node.returns.append(result)
+        return result
+
+    def select(self, node: Node, depth: int, simulation: int) -> int:
+        """MuZero's PUCT, or Gumbel MuZero's two rules."""
+        actions = range(len(node.valid))
+        if self.gumbel is None:
+            n, q = len(node.returns), q_by_parent_and_siblings(node)
+            rate = math.sqrt(n) * (1.25 + math.log((n + 19652 + 1) / 19652))
+            scores = [q[a] + rate * node.prior[a] / (1 + node.visits(a)) for a in actions]
+            return first_best(scores, node.valid)
+        if depth == 0:
+            level = self.schedule[simulation]
+            allowed = [node.valid[a] and node.visits(a) == level for a in actions]
+            return first_best(self.root_scores(), allowed)
+        improved = self.improved_policy(node)
+        total = sum(node.visits(a) for a in actions)
+        return first_best([improved[a] - node.visits(a) / (1 + total) for a in actions], node.valid)
+
+    def root_scores(self) -> list[float]:
+        """Gumbel + log prior + completed Q-value of the root's actions."""
+        assert self.gumbel is not None
+        logits = [math.log(p) if p > 0 else -math.inf for p in self.root.prior]
+        terms = zip(self.gumbel, logits, q_completed(self.root), strict=True)
+        return [sum(term) for term in terms]
+
+    def improved_policy(self, node: Node) -> list[float]:
+        """Softmax of log prior + completed Q-values."""
+        logits = [math.log(p) if p > 0 else -math.inf for p in node.prior]
+        return softmax([x + q for x, q in zip(logits, q_completed(node), strict=True)])
+
+    def decide(self) -> int:
+        """The action: most visited, and for Gumbel the best scored of the most visited."""
+        counts = [self.root.visits(a) for a in range(len(self.root.valid))]
+        if self.gumbel is None:
+            return first_best([float(c) for c in counts], self.root.valid)
+        return first_best(self.root_scores(), [c == max(counts) for c in counts])
+
+    @staticmethod
+    def halving(num_considered: int, num_simulations: int) -> list[int]:
+        """Sequential Halving played out on a row of arms; the count each pull required."""
+        arms = [0] * num_considered
+        rounds = max(1, math.ceil(math.log2(num_considered)))
+        alive, pulls = num_considered, []
+        while len(pulls) < num_simulations:
+            for _ in range(max(1, int(num_simulations / (rounds * alive)))):
+                for arm in range(alive):
+                    pulls.append(arms[arm])
+                    arms[arm] += 1
+            alive = min(alive, max(2, alive // 2))
+        return pulls[:num_simulations]
+
+
+def to_dict(node: Node, edge: tuple[int, float, float, float] | None = None) -> dict[str, Any]:
+    """A reference tree in the form of `Tree.to_dict`; `edge` is action, prior, reward, discount."""
+    action, prior, reward, discount = edge or (None, None, None, None)
+    return {
+        "node": node.index,
+        "action": action,
+        "visits": len(node.returns),
+        "value": node.value,
+        "prior": prior,
+        "reward": reward,
+        "discount": discount,
+        "children": [
+            to_dict(child, (a, node.prior[a], r, d))
+            for a, (r, d, child) in sorted(node.children.items())
+        ],
+    }
+
+
+def assert_same_tree(found: dict[str, Any], expected: dict[str, Any], tolerance: float) -> None:
+    """Compares two nested trees: integers exactly, floats within an absolute tolerance."""
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        if key == "children":
+            assert len(found[key]) == len(value)
+            for child, other in zip(found[key], value, strict=True):
+                assert_same_tree(child, other, tolerance)
+        elif isinstance(value, float):
+            assert abs(found[key] - value) <= tolerance, (key, found[key], value)
+        else:
+            assert found[key] == value, (key, found, expected)

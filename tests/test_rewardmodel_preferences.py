@@ -1,0 +1,709 @@
+"""Loading preferences, prompts and demonstrations from every kind of source, good and bad."""
+
+import gzip
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset, DatasetDict
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
+
+from rewardmodel.preferences import (
+    PreferenceDataError,
+    load_demonstrations,
+    load_preferences,
+    load_prompts,
+    preference_report,
+    split_by_prompt,
+)
+
+HH_SAMPLE = (
+    Path(__file__).parents[2] / "shared" / "data" / "hh-rlhf" / "harmless-base-1800.jsonl.gz"
+)
+ROWS = [
+    {"prompt": "What is red?", "chosen": " A rose.", "rejected": " The sea."},
+    {"prompt": "What is blue?", "chosen": " The sea, mostly.", "rejected": " A rose."},
+]
+TEMPLATE = (
+    "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}</s>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+@pytest.fixture
+def tokenizer() -> PreTrainedTokenizerFast:
+    words = Tokenizer(WordLevel({"<unk>": 0}, unk_token="<unk>"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>")
+    tokenizer.chat_template = TEMPLATE
+    return tokenizer
+
+
+def write_lines(path: Path, rows: list) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def user(text: str) -> dict:
+    return {"role": "user", "content": text}
+
+
+def assistant(text: str) -> dict:
+    return {"role": "assistant", "content": text}
+
+
+GOOD = {"prompt": "a", "chosen": "b", "rejected": "c"}
+CHAT = [user("Hi"), assistant("Yes")]
+
+
+# ------------------------------------------------------------------------------------ where from
+
+
+def _json_list(folder: Path) -> Path:
+    (folder / "p.json").write_text(json.dumps(ROWS, indent=1), encoding="utf-8")
+    return folder / "p.json"
+
+
+def _json_list_gz(folder: Path) -> Path:
+    (folder / "p.json.gz").write_bytes(gzip.compress(json.dumps(ROWS).encode()))
+    return folder / "p.json.gz"
+
+
+def _json_lines_gz(folder: Path) -> Path:
+    text = "\n".join(json.dumps(row) for row in ROWS)
+    (folder / "p.jsonl.gz").write_bytes(gzip.compress(text.encode()))
+    return folder / "p.jsonl.gz"
+
+
+def _parquet(folder: Path) -> Path:
+    Dataset.from_list(ROWS).to_parquet(folder / "p.parquet")
+    return folder / "p.parquet"
+
+
+def _csv(folder: Path) -> Path:
+    Dataset.from_list(ROWS).to_csv(folder / "p.csv")
+    return folder / "p.csv"
+
+
+def _csv_gz(folder: Path) -> Path:
+    path = folder / "p.csv.gz"
+    path.write_bytes(gzip.compress(_csv(folder).read_bytes()))
+    return path
+
+
+def _saved(folder: Path) -> Path:
+    Dataset.from_list(ROWS).save_to_disk(folder / "saved")
+    return folder / "saved"
+
+
+def _saved_splits(folder: Path) -> Path:
+    other = Dataset.from_list([{"prompt": "x", "chosen": "y", "rejected": "z"}])
+    DatasetDict({"train": Dataset.from_list(ROWS), "test": other}).save_to_disk(folder / "saved")
+    return folder / "saved"
+
+
+def _folder(folder: Path) -> Path:
+    (folder / "data" / "sub").mkdir(parents=True)
+    write_lines(folder / "data" / "sub" / "train-00000-of-00002.jsonl", ROWS[:1])
+    Dataset.from_list(ROWS[1:]).to_parquet(folder / "data" / "sub" / "train-00001-of-00002.parquet")
+    write_lines(folder / "data" / "test.jsonl", [{"prompt": "x", "chosen": "y", "rejected": "z"}])
+    (folder / "data" / "train_notes.txt").write_text("notes", encoding="utf-8")
+    return folder / "data"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda folder: write_lines(folder / "p.jsonl", ROWS),
+        lambda folder: write_lines(folder / "lines.json", ROWS),
+        _json_list,
+        _json_list_gz,
+        _json_lines_gz,
+        _parquet,
+        _csv,
+        _csv_gz,
+        _saved,
+        _saved_splits,
+        _folder,
+    ],
+)
+def test_every_kind_of_source_gives_the_same_pairs(make, tmp_path):
+    source = make(tmp_path)
+    for given in (source, str(source)):
+        pairs = load_preferences(given)
+        assert pairs.column_names == ["prompt", "chosen", "rejected"]
+        assert pairs.to_list() == ROWS
+
+
+def test_split_picks_the_files_or_the_saved_split(tmp_path):
+    expected = [{"prompt": "x", "chosen": "y", "rejected": "z"}]
+    assert load_preferences(_folder(tmp_path), split="test").to_list() == expected
+    assert load_preferences(_saved_splits(tmp_path), split="test").to_list() == expected
+    with pytest.raises(
+        PreferenceDataError, match=r"no split 'dev'; choose one of .*'train', 'test'"
+    ):
+        load_preferences(tmp_path / "saved", split="dev")
+    with pytest.raises(
+        PreferenceDataError, match=r"no file for the split 'dev'; found .*test.jsonl"
+    ):
+        load_preferences(tmp_path / "data", split="dev")
+
+
+def test_folder_whose_names_tell_no_split_is_train(tmp_path):
+    write_lines(tmp_path / "part1.jsonl", ROWS[:1])
+    write_lines(tmp_path / "part2.jsonl", ROWS[1:])
+    assert load_preferences(tmp_path).to_list() == ROWS
+
+
+def test_byte_order_mark_blank_lines_and_quoted_line_breaks_are_read(tmp_path):
+    lines = tmp_path / "p.jsonl"
+    lines.write_text("\ufeff" + "\n\n".join(json.dumps(r) for r in ROWS), encoding="utf-8")
+    assert load_preferences(lines).to_list() == ROWS
+    table = tmp_path / "p.csv"
+    table.write_text('\ufeffprompt,chosen,rejected\n"a\nb","c,d",e\n', encoding="utf-8")
+    assert load_preferences(table).to_list() == [
+        {"prompt": "a\nb", "chosen": "c,d", "rejected": "e"}
+    ]
+
+
+def test_csv_field_longer_than_the_csv_default_is_read(tmp_path):
+    row = {"prompt": "a", "chosen": "b" * 200_000, "rejected": "c"}
+    Dataset.from_list([row]).to_csv(tmp_path / "p.csv")
+    assert load_preferences(tmp_path / "p.csv").to_list() == [row]
+
+
+def test_limit_stops_after_so_many_pairs(tmp_path):
+    path = write_lines(tmp_path / "p.jsonl", [*ROWS, {"broken": 1}])
+    assert load_preferences(path, limit=1).to_list() == ROWS[:1]
+    assert len(load_preferences(path, limit=2)) == 2
+    with pytest.raises(ValueError, match=r"limit is 0"):
+        load_preferences(path, limit=0)
+
+
+def test_margin_is_kept_as_float(tmp_path):
+    path = write_lines(tmp_path / "p.jsonl", [{**ROWS[0], "margin": 2}, {**ROWS[1], "margin": 0.5}])
+    pairs = load_preferences(path)
+    assert pairs["margin"] == [2.0, 0.5]
+    assert pairs.features["margin"].dtype == "float64"
+    pairs.to_csv(tmp_path / "p.csv")
+    assert load_preferences(tmp_path / "p.csv")["margin"] == [2.0, 0.5]
+
+
+def test_other_column_names_are_read_when_named(tmp_path):
+    path = write_lines(tmp_path / "p.jsonl", [{"q": "a", "good": "b", "bad": "c"}])
+    pairs = load_preferences(path, prompt_column="q", chosen_column="good", rejected_column="bad")
+    assert pairs.to_list() == [{"prompt": "a", "chosen": "b", "rejected": "c"}]
+
+
+# ------------------------------------------------------------------------------- implicit prompts
+
+
+def split_one(tmp_path: Path, chosen: object, rejected: object, **options: Any) -> dict:
+    path = write_lines(tmp_path / "p.jsonl", [{"chosen": chosen, "rejected": rejected}])
+    return load_preferences(path, **options)[0]
+
+
+def test_transcripts_are_split_after_the_last_assistant_turn(tmp_path):
+    shared = "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: And?\n\nAssistant:"
+    pair = split_one(tmp_path, shared + " Go on then.", shared + " Go away.")
+    assert pair == {"prompt": shared, "chosen": " Go on then.", "rejected": " Go away."}
+
+
+def test_transcripts_that_part_earlier_are_split_at_the_last_shared_assistant_turn(tmp_path):
+    shared = "\n\nHuman: Hi\n\nAssistant:"
+    chosen = " Hello\n\nHuman: And?\n\nAssistant: Bye"
+    pair = split_one(tmp_path, shared + chosen, shared + " Hello there")
+    assert pair == {"prompt": shared, "chosen": chosen, "rejected": " Hello there"}
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "prompt"),
+    [
+        ("The sky is blue.", "The sky is black.", "The sky is"),
+        ("The sky is  blue.", "The sky is  green.", "The sky is"),
+        ("The sky is", "The sky is green.", "The sky"),
+        ("Q: red?\n\nA: yes", "Q: red?\n\nA: no", "Q: red?\n\nA:"),
+    ],
+)
+def test_other_text_is_split_at_white_space_before_the_first_difference(
+    chosen, rejected, prompt, tmp_path
+):
+    pair = split_one(tmp_path, chosen, rejected)
+    assert pair["prompt"] == prompt
+    assert pair["prompt"] + pair["chosen"] == chosen
+    assert pair["prompt"] + pair["rejected"] == rejected
+
+
+def test_texts_that_share_nothing_are_refused_with_the_remedy(tmp_path):
+    with pytest.raises(PreferenceDataError, match=r"p.jsonl:1: .*shared prompt.*prompt_column="):
+        split_one(tmp_path, "Yes", "No")
+
+
+def test_identical_texts_are_called_identical_whatever_they_share(tmp_path):
+    for text in ("Yes", "The sky is blue.", "\n\nHuman: Hi\n\nAssistant: Yes"):
+        with pytest.raises(PreferenceDataError, match=r"chosen and rejected are identical"):
+            split_one(tmp_path, text, text)
+
+
+def test_mistyped_prompt_column_is_not_taken_for_an_implicit_prompt(tmp_path):
+    path = write_lines(tmp_path / "p.jsonl", [{"Prompts": "a", "chosen": "x b", "rejected": "x c"}])
+    with pytest.raises(PreferenceDataError, match=r"prompt_column='Prompts'"):
+        load_preferences(path)
+
+
+# ------------------------------------------------------------------------------------------ chat
+
+
+def test_messages_are_rendered_so_that_prompt_and_reply_make_the_whole(tokenizer, tmp_path):
+    chosen, rejected = [user("Hi"), assistant("Yes")], [user("Hi"), assistant("No")]
+    expected = {"prompt": "<user>Hi</s><assistant>", "chosen": "Yes</s>", "rejected": "No</s>"}
+    assert split_one(tmp_path, chosen, rejected, tokenizer=tokenizer) == expected
+    whole = tokenizer.apply_chat_template(chosen, tokenize=False)
+    assert expected["prompt"] + expected["chosen"] == whole
+
+
+@pytest.mark.parametrize(
+    ("prompt", "chosen", "rejected"),
+    [
+        ([user("Hi")], [assistant("Yes")], [assistant("No")]),
+        ("Hi", [assistant("Yes")], [assistant("No")]),
+        ("Hi", [user("Hi"), assistant("Yes")], [user("Hi"), assistant("No")]),
+        ([user("Hi")], [user("Hi"), assistant("Yes")], [user("Hi"), assistant("No")]),
+        ([user("Hi")], "Yes", "No"),
+    ],
+)
+def test_explicit_chat_prompt_in_every_combination(prompt, chosen, rejected, tokenizer, tmp_path):
+    row = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+    path = write_lines(tmp_path / "p.jsonl", [row])
+    assert load_preferences(path, tokenizer=tokenizer).to_list() == [
+        {"prompt": "<user>Hi</s><assistant>", "chosen": "Yes</s>", "rejected": "No</s>"}
+    ]
+
+
+def test_prompt_text_beside_conversations_with_a_system_turn(tokenizer, tmp_path):
+    system = {"role": "system", "content": "Be brief"}
+    row = {
+        "prompt": "Hi",
+        "chosen": [system, user("Hi"), assistant("Yes")],
+        "rejected": [system, user("Hi"), assistant("No")],
+    }
+    pair = load_preferences(write_lines(tmp_path / "p.jsonl", [row]), tokenizer=tokenizer)[0]
+    assert pair["prompt"] == "<system>Be brief</s><user>Hi</s><assistant>"
+
+
+def test_implicit_chat_prompt_goes_back_to_where_both_are_answered(tokenizer, tmp_path):
+    start = [user("Hi"), assistant("Yes")]
+    pair = split_one(tmp_path, start, [*start, user("And?"), assistant("No")], tokenizer=tokenizer)
+    assert pair["prompt"] == "<user>Hi</s><assistant>"
+    assert pair["rejected"] == "Yes</s><user>And?</s><assistant>No</s>"
+    chosen = [*start, user("And?"), assistant("No")]
+    rejected = [*start, user("Or?"), assistant("No")]
+    pair = split_one(tmp_path, chosen, rejected, tokenizer=tokenizer)
+    assert pair["prompt"] == "<user>Hi</s><assistant>"
+
+
+def test_nulls_that_arrow_adds_to_messages_do_not_hide_a_repeated_prompt(tokenizer, tmp_path):
+    chosen = [user("Hi"), {**assistant("Yes"), "name": "bot"}]
+    rows = [{"prompt": [user("Hi")], "chosen": chosen, "rejected": [user("Hi"), assistant("No")]}]
+    Dataset.from_list(rows).to_parquet(tmp_path / "p.parquet")
+    assert load_preferences(tmp_path / "p.parquet", tokenizer=tokenizer).to_list() == [
+        {"prompt": "<user>Hi</s><assistant>", "chosen": "Yes</s>", "rejected": "No</s>"}
+    ]
+
+
+def test_messages_without_tokenizer_or_template_name_the_remedy(tokenizer, tmp_path):
+    chosen, rejected = [user("Hi"), assistant("Yes")], [user("Hi"), assistant("No")]
+    rows = [{"chosen": "x b", "rejected": "x c"}, {"chosen": chosen, "rejected": rejected}]
+    path = write_lines(tmp_path / "chat.jsonl", rows)
+    for on_bad_row in ("error", "skip"):  # not a row's fault: never skipped
+        with pytest.raises(PreferenceDataError, match=r"chat.jsonl:2: .*no tok.*Pass tokenizer="):
+            load_preferences(path, on_bad_row=on_bad_row)
+    tokenizer.chat_template = None
+    with pytest.raises(PreferenceDataError, match=r"no chat template.*set tokenizer.chat_template"):
+        split_one(tmp_path, chosen, rejected, tokenizer=tokenizer)
+
+
+def test_template_whose_prompt_rendering_is_no_prefix_is_refused(tokenizer, tmp_path):
+    tokenizer.chat_template = TEMPLATE.replace("<assistant>{%", "<assistant><think>{%")
+    chosen, rejected = [user("Hi"), assistant("Yes")], [user("Hi"), assistant("No")]
+    with pytest.raises(PreferenceDataError, match=r"p.jsonl:1: .*<think>.*parting after 23 char"):
+        split_one(tmp_path, chosen, rejected, tokenizer=tokenizer)
+
+
+def test_template_that_refuses_the_messages_is_a_bad_row(tokenizer, tmp_path):
+    tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
+    chosen, rejected = [user("Hi"), assistant("Yes")], [user("Hi"), assistant("No")]
+    with pytest.raises(PreferenceDataError, match=r"p.jsonl:1: .*roles must alternate"):
+        split_one(tmp_path, chosen, rejected, tokenizer=tokenizer)
+
+
+def test_plain_text_is_not_rendered_even_with_a_tokenizer(tokenizer, tmp_path):
+    path = write_lines(tmp_path / "p.jsonl", ROWS)
+    assert load_preferences(path, tokenizer=tokenizer).to_list() == ROWS
+
+
+# -------------------------------------------------------------------------------------- bad rows
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"prompt": "a", "chosen": "b"}, "'rejected' is missing; found .*'prompt', 'chosen'"),
+        ({**GOOD, "rejected": None}, "'rejected' is null"),
+        ({**GOOD, "chosen": ""}, "'chosen' is an empty str"),
+        ({**GOOD, "chosen": []}, "'chosen' is an empty list"),
+        ({**GOOD, "prompt": None}, "'prompt' is null"),
+        ({**GOOD, "chosen": 3}, r"'chosen' holds int \(.3.\)"),
+        ({**GOOD, "chosen": ["b"]}, "'chosen' holds list"),
+        ({**GOOD, "chosen": {"text": "b"}}, "'chosen' holds dict"),
+        ({**GOOD, "rejected": "b"}, "chosen and rejected are identical"),
+        ({**GOOD, "rejected": CHAT}, "found text and messages as replies"),
+        ({**GOOD, "rejected": [{"role": "assistant"}]}, r"message in column 'rejected'.*content"),
+        ({"prompt": "a", "chosen": "b", "rejectd": "c"}, "nearest 'rejectd'.*rejected_column='rej"),
+        ({"chosen": "b", "rejected": "c"}, "column 'prompt' is missing"),
+        ([1, 2], "found a JSON list; required is an object"),
+    ],
+)
+def test_bad_row_is_an_error_with_its_line_and_is_counted_when_skipped(
+    row, message, tmp_path, caplog
+):
+    path = write_lines(tmp_path / "p.jsonl", [GOOD, row, {**GOOD, "prompt": "z"}])
+    with pytest.raises(PreferenceDataError, match=rf"p\.jsonl:2: .*{message}"):
+        load_preferences(path)
+    with caplog.at_level(logging.WARNING):
+        pairs = load_preferences(path, on_bad_row="skip")
+    assert pairs["prompt"] == ["a", "z"]
+    (record,) = caplog.records
+    assert "skipped 1 bad rows and kept 2 (1 x " in record.getMessage()
+
+
+@pytest.mark.parametrize("margin", [None, "wide", float("nan"), True])
+def test_margin_that_is_no_finite_number_is_a_bad_row(margin, tmp_path):
+    rows = [{**GOOD, "margin": 1.0}, {**GOOD, "margin": margin}]
+    path = write_lines(tmp_path / "p.jsonl", rows)
+    with pytest.raises(PreferenceDataError, match=r"p\.jsonl:2: column 'margin' holds"):
+        load_preferences(path)
+
+
+def test_reply_that_is_empty_after_the_shared_prompt_is_a_bad_row(tmp_path):
+    shared = "\n\nHuman: Hi\n\nAssistant:"
+    with pytest.raises(PreferenceDataError, match=r"empty after the shared prompt"):
+        split_one(tmp_path, shared, shared + " Hello")
+
+
+def test_line_that_does_not_parse_is_named(tmp_path):
+    path = tmp_path / "p.jsonl"
+    path.write_text(f"{json.dumps(GOOD)}\n\n{{'prompt': 1}}\n", encoding="utf-8")
+    with pytest.raises(PreferenceDataError, match=r"p\.jsonl:3: not JSON") as caught:
+        load_preferences(path)
+    assert caught.value.reason == "not JSON"
+    assert len(load_preferences(path, on_bad_row="skip")) == 1
+
+
+def test_line_that_is_not_utf8_is_named_and_the_rest_is_read(tmp_path):
+    path = tmp_path / "p.jsonl"
+    good = json.dumps(GOOD).encode() + b"\n"
+    path.write_bytes(good + good.replace(b'"b"', b'"\xff"') + good)
+    with pytest.raises(PreferenceDataError, match=r"p\.jsonl:2: not UTF-8"):
+        load_preferences(path)
+    assert len(load_preferences(path, on_bad_row="skip")) == 2
+
+
+def test_broken_json_list_and_its_bad_element_are_named(tmp_path):
+    path = tmp_path / "p.json"
+    path.write_text(f"[\n{json.dumps(GOOD)},\n{{]", encoding="utf-8")
+    with pytest.raises(PreferenceDataError, match=r"p\.json:3: not JSON"):
+        load_preferences(path)
+    path.write_text(json.dumps([GOOD, {**GOOD, "chosen": None}]), encoding="utf-8")
+    with pytest.raises(PreferenceDataError, match=r"p\.json\[1\]: column 'chosen' is null"):
+        load_preferences(path)
+
+
+def test_bad_rows_of_tables_and_saved_datasets_are_named_by_line_or_row(tmp_path):
+    rows = Dataset.from_list([GOOD, {**GOOD, "chosen": None}])
+    rows.to_parquet(tmp_path / "p.parquet")
+    with pytest.raises(PreferenceDataError, match=r"p\.parquet\[1\]: column 'chosen' is null"):
+        load_preferences(tmp_path / "p.parquet")
+    rows.save_to_disk(tmp_path / "saved")
+    with pytest.raises(PreferenceDataError, match=r"saved\[1\]: column 'chosen' is null"):
+        load_preferences(tmp_path / "saved")
+    table = tmp_path / "p.csv"
+    table.write_text('prompt,chosen,rejected\n"a\nb",c,d\na,,c\n', encoding="utf-8")
+    with pytest.raises(PreferenceDataError, match=r"p\.csv:4: column 'chosen' is an empty str"):
+        load_preferences(table)
+    table.write_text("prompt,chosen,rejected\na,b,c,d\na,b,c\n", encoding="utf-8")
+    with pytest.raises(PreferenceDataError, match=r"p\.csv:2: found 4 fields .* 3 columns"):
+        load_preferences(table)
+    assert len(load_preferences(table, on_bad_row="skip")) == 1
+
+
+@pytest.mark.parametrize("name", ["p.jsonl", "p.json", "p.csv", "p.jsonl.gz"])
+def test_empty_file_is_named(name, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(b"") if name.endswith("gz") else b"")
+    for on_bad_row in ("error", "skip"):
+        with pytest.raises(PreferenceDataError, match=rf"{name}: the file holds no row"):
+            load_preferences(path, on_bad_row=on_bad_row)
+
+
+def test_empty_json_list_and_empty_saved_dataset_are_named(tmp_path):
+    (tmp_path / "p.json").write_text("[]", encoding="utf-8")
+    with pytest.raises(PreferenceDataError, match=r"the file holds no row"):
+        load_preferences(tmp_path / "p.json")
+    Dataset.from_dict({"chosen": [], "rejected": []}).save_to_disk(tmp_path / "saved")
+    with pytest.raises(PreferenceDataError, match=r"the dataset holds no row"):
+        load_preferences(tmp_path / "saved")
+
+
+@pytest.mark.parametrize("name", ["p.jsonl.gz", "p.parquet"])
+def test_file_that_is_not_what_its_name_says_is_unreadable(name, tmp_path):
+    (tmp_path / name).write_bytes(b"neither gzip nor parquet")
+    with pytest.raises(PreferenceDataError, match=rf"{name}: unreadable"):
+        load_preferences(tmp_path / name)
+
+
+def test_truncated_gzip_is_an_error_and_skipping_says_that_the_rest_is_lost(tmp_path, caplog):
+    whole = gzip.compress("".join(f"{json.dumps(GOOD)}\n" for _ in range(5000)).encode())
+    path = tmp_path / "p.jsonl.gz"
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(PreferenceDataError, match=r"p\.jsonl\.gz: unreadable from here on"):
+        load_preferences(path)
+    with caplog.at_level(logging.WARNING):
+        assert 0 < len(load_preferences(path, on_bad_row="skip")) < 5000
+    assert "1 x unreadable rest of a file" in caplog.text
+
+
+def test_skipping_counts_by_reason_in_one_warning(tmp_path, caplog):
+    rows = [{**GOOD, "chosen": None}, GOOD, {**GOOD, "chosen": ""}, {**GOOD, "rejected": "b"}]
+    path = write_lines(tmp_path / "p.jsonl", rows)
+    with caplog.at_level(logging.WARNING):
+        assert len(load_preferences(path, on_bad_row="skip")) == 1
+    (record,) = caplog.records
+    assert (
+        "skipped 3 bad rows and kept 1 (2 x null or empty 'chosen', 1 x identical" in record.message
+    )
+    assert "p.jsonl:1" in record.message
+
+
+def test_nothing_left_after_skipping_is_an_error_with_the_counts(tmp_path):
+    path = write_lines(tmp_path / "p.jsonl", [{"a": 1}, {"a": 2}])
+    with pytest.raises(
+        PreferenceDataError, match=r"no usable row. Skipped 2 x missing column 'chosen'.*p.jsonl:1"
+    ):
+        load_preferences(path, on_bad_row="skip")
+
+
+def test_prompt_that_is_missing_in_a_later_row_is_not_taken_as_implicit(tmp_path):
+    path = write_lines(tmp_path / "p.jsonl", [GOOD, {"chosen": "x b", "rejected": "x c"}])
+    with pytest.raises(PreferenceDataError, match=r"p\.jsonl:2: column 'prompt' is missing"):
+        load_preferences(path)
+
+
+def test_unknown_on_bad_row_is_refused(tmp_path):
+    path = write_lines(tmp_path / "p.jsonl", ROWS)
+    with pytest.raises(ValueError, match=r"on_bad_row is 'drop'; use \"error\" or \"skip\""):
+        load_preferences(path, on_bad_row="drop")  # pyright: ignore[reportArgumentType]
+
+
+def test_missing_path_names_its_neighbours(tmp_path):
+    write_lines(tmp_path / "preferences.jsonl", ROWS)
+    with pytest.raises(PreferenceDataError, match=r"did you mean 'preferences.jsonl'"):
+        load_preferences(tmp_path / "preference.jsonl")
+    with pytest.raises(PreferenceDataError, match=r"did you mean 'preferences.jsonl'"):
+        load_preferences(f"{tmp_path}/preferences.json")
+    with pytest.raises(PreferenceDataError, match=r"holds no 'nowhere'; found \['preferences"):
+        load_preferences(tmp_path / "nowhere" / "p.jsonl")
+
+
+def test_bare_file_name_that_does_not_exist_is_not_sought_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_lines(tmp_path / "pairs.jsonl", ROWS)
+    with pytest.raises(PreferenceDataError, match=r"does not exist.*did you mean 'pairs.jsonl'"):
+        load_preferences("pair.jsonl")
+    (tmp_path / "pairs.csv").touch()
+    with pytest.raises(PreferenceDataError, match=r"did you mean 'pairs.csv'"):
+        load_preferences("pair.csv")
+
+
+def test_hub_id_that_cannot_be_reached_says_so():
+    with pytest.raises(PreferenceDataError, match=r"'nobody/nothing-here' is no file or folder"):
+        load_preferences("nobody/nothing-here")
+
+
+def test_hub_dataset_is_read_with_its_split(monkeypatch):
+    asked = []
+
+    def load_dataset(name: str, split: str) -> Dataset:
+        asked.append((name, split))
+        return Dataset.from_list([*ROWS, {**GOOD, "chosen": None}])
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    assert load_preferences("owner/name", split="test", limit=2).to_list() == ROWS
+    assert asked == [("owner/name", "test")]
+    with pytest.raises(
+        PreferenceDataError, match=r"owner/name/train\[2\]: column 'chosen' is null"
+    ):
+        load_preferences("owner/name")
+
+
+def test_unknown_kind_of_file_and_folder_without_data_are_refused(tmp_path):
+    (tmp_path / "p.xlsx").write_bytes(b"x")
+    with pytest.raises(PreferenceDataError, match=r"ends in '\.xlsx'; required is one of \.jsonl"):
+        load_preferences(tmp_path / "p.xlsx")
+    with pytest.raises(PreferenceDataError, match=r"holds no data file"):
+        load_preferences(tmp_path)
+
+
+# -------------------------------------------------------------------- prompts and demonstrations
+
+
+def test_prompts_come_from_a_column_a_text_file_or_preferences(tokenizer, tmp_path):
+    path = write_lines(tmp_path / "q.jsonl", [{"question": "a"}, {"question": "a"}])
+    assert load_prompts(path, column="question") == ["a", "a"]
+    with pytest.raises(PreferenceDataError, match=r"q\.jsonl:1: column 'prompt' is missing"):
+        load_prompts(path)
+    (tmp_path / "p.txt").write_text("first one\r\n\n second\n", encoding="utf-8")
+    assert load_prompts(tmp_path / "p.txt") == ["first one", " second"]
+    pairs = write_lines(tmp_path / "p.jsonl", [ROWS[1], ROWS[0], ROWS[1]])
+    assert load_prompts(pairs) == ["What is blue?", "What is red?"]
+    assert load_prompts(pairs, limit=1) == ["What is blue?"]
+    shared = "\n\nHuman: Hi\n\nAssistant:"
+    implicit = [{"chosen": shared + " a", "rejected": shared + " b"}] * 2
+    assert load_prompts(write_lines(tmp_path / "i.jsonl", implicit)) == [shared]
+    chat = write_lines(tmp_path / "c.jsonl", [{"prompt": [user("Hi")]}])
+    assert load_prompts(chat, tokenizer=tokenizer) == ["<user>Hi</s><assistant>"]
+
+
+def test_plain_text_as_preferences_says_what_it_found(tmp_path):
+    (tmp_path / "p.txt").write_text("first one\n", encoding="utf-8")
+    with pytest.raises(PreferenceDataError, match=r"p\.txt:1: column 'chosen' is missing; found"):
+        load_preferences(tmp_path / "p.txt")
+
+
+@pytest.mark.parametrize(
+    ("row", "options", "expected"),
+    [
+        ({"prompt": "a", "completion": "b"}, {}, ("a", "b")),
+        ({"prompt": "a", "response": "b"}, {}, ("a", "b")),
+        (GOOD, {}, ("a", "b")),
+        ({"chosen": "x y b", "rejected": "x y c"}, {}, ("x y", " b")),
+        ({"q": "a", "r": "b"}, {"prompt_column": "q", "completion_column": "r"}, ("a", "b")),
+        ({"messages": CHAT}, {}, ("<user>Hi</s><assistant>", "Yes</s>")),
+        ({"messages": [*CHAT, user("And?")]}, {}, ("<user>Hi</s><assistant>", "Yes</s>")),
+        (
+            {"prompt": "Hello", "completion": CHAT},
+            {},
+            ("<user>Hi</s><assistant>", "Yes</s>"),
+        ),
+        (
+            {"prompt": [user("Hi")], "completion": [assistant("Yes")]},
+            {},
+            ("<user>Hi</s><assistant>", "Yes</s>"),
+        ),
+    ],
+)
+def test_demonstrations_from_every_format(row, options, expected, tokenizer, tmp_path):
+    path = write_lines(tmp_path / "p.jsonl", [row])
+    shown = load_demonstrations(path, tokenizer=tokenizer, **options)
+    assert shown.to_list() == [{"prompt": expected[0], "completion": expected[1]}]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"messages": [user("Hi")]}, r"found messages of \['user'\]; .*assistant answers"),
+        ({"messages": "Hi"}, "found messages of text"),
+        ({"messages": [assistant("Yes")]}, r"found messages of .*assistant answers"),
+        ({"prompt": "a", "answer": "b"}, "'completion' is missing.*completion_column="),
+        ({"prompt": "a", "completion": ""}, "'completion' is an empty str"),
+        ({"completion": "a"}, "'prompt' is missing"),
+    ],
+)
+def test_bad_demonstration_is_named(row, message, tokenizer, tmp_path):
+    path = write_lines(tmp_path / "p.jsonl", [row])
+    with pytest.raises(PreferenceDataError, match=rf"p\.jsonl:1: .*{message}"):
+        load_demonstrations(path, tokenizer=tokenizer)
+
+
+# ---------------------------------------------------------------------------- splits and reports
+
+
+def test_split_by_prompt_puts_no_prompt_on_both_sides_and_loses_no_row():
+    rows = [
+        {"prompt": f"p{index % 10}", "chosen": f"c{index}", "rejected": "r"} for index in range(40)
+    ]
+    train, test = split_by_prompt(Dataset.from_list(rows), holdout=0.3, seed=1)
+    assert not set(train["prompt"]) & set(test["prompt"])
+    assert len(set(test["prompt"])) == 3
+    assert sorted([*train["chosen"], *test["chosen"]]) == sorted(row["chosen"] for row in rows)
+    again = split_by_prompt(Dataset.from_list(rows), holdout=0.3, seed=1)[1]
+    other = split_by_prompt(Dataset.from_list(rows), holdout=0.3, seed=2)[1]
+    assert again.to_list() == test.to_list() != other.to_list()
+
+
+def test_split_by_prompt_leaves_a_prompt_on_either_side():
+    pairs = Dataset.from_list(ROWS)
+    for holdout in (0.01, 0.99):
+        assert [len(part) for part in split_by_prompt(pairs, holdout=holdout, seed=0)] == [1, 1]
+
+
+def test_split_by_prompt_refuses_what_cannot_be_split():
+    pairs = Dataset.from_list(ROWS)
+    for holdout in (0.0, 1.0, 20.0):
+        with pytest.raises(ValueError, match=rf"holdout is {holdout}"):
+            split_by_prompt(pairs, holdout=holdout, seed=0)
+    with pytest.raises(ValueError, match=r"found 1 distinct prompt"):
+        split_by_prompt(pairs.select([0, 0]), holdout=0.5, seed=0)
+
+
+def test_report_counts_duplicates_contradictions_and_lengths():
+    def pair(prompt: str, chosen: str, rejected: str) -> dict:
+        return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+
+    rows = [
+        pair("p", "aaa", "b"),
+        pair("p", "aaa", "b"),  # duplicate
+        pair("p", "b", "aaa"),  # contradicts the first two
+        pair("q", "b", "aaa"),  # another prompt: no contradiction
+        pair("q", "c", "c"),
+        pair("q", "d", "d"),
+        pair("q", " ", "cc"),
+    ]
+    report = preference_report(Dataset.from_list(rows))
+    lengths = report.pop("characters")
+    assert report == {
+        "pairs": 7,
+        "prompts": 2,
+        "duplicate_pairs": 1,
+        "contradictory_pairs": 1,
+        "identical_pairs": 2,
+        "blank_replies": 1,
+        "longer_chosen_share": pytest.approx(3 / 7),
+    }
+    assert lengths["chosen"]["p50"] == 1
+    assert lengths["rejected"]["p100"] == 3
+    with pytest.raises(ValueError, match=r"found no pairs"):
+        preference_report(Dataset.from_dict({"prompt": [], "chosen": [], "rejected": []}))
+
+
+# ------------------------------------------------------------------------------------- real data
+
+
+@pytest.mark.skipif(not HH_SAMPLE.exists(), reason=f"the shared sample {HH_SAMPLE} is absent")
+def test_every_pair_of_the_hh_sample_reconstructs_its_transcripts(tmp_path):
+    with gzip.open(HH_SAMPLE, "rt", encoding="utf-8") as file:
+        originals = [json.loads(line) for line in file]
+    pairs = load_preferences(HH_SAMPLE)
+    assert len(pairs) == len(originals) == 1800
+    for pair, original in zip(pairs.to_list(), originals, strict=True):
+        assert pair["prompt"].endswith("\n\nAssistant:")
+        assert pair["prompt"] + pair["chosen"] == original["chosen"]
+        assert pair["prompt"] + pair["rejected"] == original["rejected"]
+    report = preference_report(pairs)
+    assert report["identical_pairs"] == sum(o["chosen"] == o["rejected"] for o in originals) == 0
+    assert report["blank_replies"] == 2
+    pairs.save_to_disk(tmp_path / "saved")
+    assert load_preferences(tmp_path / "saved").to_list() == pairs.to_list()

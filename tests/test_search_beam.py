@@ -1,0 +1,177 @@
+"""Beam search against exhaustive search, its budget, and the tree it leaves."""
+
+import pytest
+import torch
+
+from search import BeamPlanner, BestOfNPlanner
+from tests.search_reference import TableModel, random_tables
+
+WORLD = {"num_actions": 3, "invalid": 0.3, "terminal": 0.2, "dead": 0.1}
+
+
+def best_return(model: TableModel, table: int, state: int, depth: int) -> tuple[float, int]:
+    """Greatest return of any line of `depth` actions from a state, and its first action."""
+    best = (float("-inf"), -1)
+    for action in range(model.num_actions):
+        if not model.valid_actions[table, state, action]:
+            continue
+        child = int(model.next_state[table, state, action])
+        discount = float(model.discount[table, state, action])
+        finished = discount == 0 or not bool(model.valid_actions[table, child].any())
+        value = float(model.value[table, child])
+        if depth > 1 and not finished:
+            value, _ = best_return(model, table, child, depth - 1)
+        total = float(model.reward[table, state, action]) + discount * value
+        best = max(best, (total, action), key=lambda pair: (pair[0], -pair[1]))
+    return best
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_large_width_equals_exhaustive_search(depth):
+    """Action and value, with invalid actions, terminal nodes and dead ends."""
+    model = random_tables(1, num_tables=8, **WORLD)
+    output = BeamPlanner(200, beam_width=100, max_depth=depth).plan(model, torch.arange(8))
+    for table in range(8):
+        value, action = best_return(model, table, 0, depth)
+        assert float(output.value[table]) == pytest.approx(value, abs=1e-12)
+        assert int(output.action[table]) == action
+    assert len(model.step_rows) <= depth
+
+
+def test_depth_one_equals_best_of_n():
+    """With a budget for all root actions the two planners agree."""
+    model, tables = random_tables(2, num_tables=8, **WORLD), torch.arange(8)
+    beam, best = BeamPlanner(3, max_depth=1).plan(model, tables), BestOfNPlanner(3)
+    expected = best.plan(model, tables)
+    assert torch.equal(beam.action, expected.action)
+    torch.testing.assert_close(beam.value, expected.value)
+    assert torch.equal(beam.action_weights, expected.action_weights)
+
+
+@pytest.mark.parametrize("budget", [1, 2, 7, 40])
+def test_tree_counts_every_evaluated_node_within_budget(budget):
+    """Visits are 1 + nodes below; values are the best evaluated child's; the budget holds."""
+    model = random_tables(3, num_tables=8, **WORLD)
+    tree = BeamPlanner(budget, beam_width=2).plan(model, torch.arange(8)).tree
+    evaluated = (tree.node_visits > 0).sum(dim=-1) - 1
+    assert torch.equal(tree.node_visits[:, 0], 1 + evaluated)
+    assert int(evaluated.max()) == budget
+    assert sum(model.step_rows) == int(evaluated.sum())
+    used = tree.node_visits > 0
+    assert torch.equal(tree.node_visits[used], 1 + tree.children_visits.sum(dim=-1)[used])
+    visited = tree.children_index >= 0
+    assert bool((tree.valid_actions | ~visited).all())
+    qvalues = tree.children_rewards + tree.children_discounts * tree.children_values
+    best = qvalues.masked_fill(~visited, -torch.inf).amax(dim=-1)
+    expected = torch.where(visited.any(dim=-1), best, tree.raw_values)
+    torch.testing.assert_close(tree.node_values[used], expected[used])
+
+
+def test_width_one_follows_the_best_candidate():
+    """Greedy: each depth expands the child of best score and nothing else."""
+    model = random_tables(4, num_actions=3)
+    tree = BeamPlanner(9, beam_width=1, max_depth=3).plan(model, torch.arange(4)).tree
+    assert model.step_rows == [12, 12, 12]
+    for row in range(4):
+        node, score = tree.to_dict(row), None
+        while node["children"]:
+            expanded = [child for child in node["children"] if child["children"]]
+            score = [c["reward"] + c["discount"] * raw(tree, row, c) for c in node["children"]]
+            best = node["children"][score.index(max(score))]
+            assert expanded in ([], [best])
+            node = best
+
+
+def raw(tree, row, node) -> float:
+    """The model's value of a node of `Tree.to_dict`."""
+    return float(tree.raw_values[row, node["node"]])
+
+
+def expanded_by_plain_beam(model: TableModel, table: int, *, width: int, depth: int) -> set:
+    """The action paths a list-based beam search expands; a beam is (score, path, state, G, D)."""
+    beams, expanded = [(0.0, (), 0, 0.0, 1.0)], set()
+    for _ in range(depth):
+        candidates = []
+        for beam in beams:
+            _, path, state, gained, discount = beam
+            valid = model.valid_actions[table, state].nonzero().flatten().tolist()
+            if discount == 0 or not valid:
+                candidates.append(beam)
+                continue
+            expanded.add(path)
+            for action in valid:
+                child = int(model.next_state[table, state, action])
+                total = gained + discount * float(model.reward[table, state, action])
+                rest = discount * float(model.discount[table, state, action])
+                score = total + rest * float(model.value[table, child])
+                candidates.append((score, (*path, action), child, total, rest))
+        beams = sorted(candidates, key=lambda beam: -beam[0])[:width]
+    return expanded
+
+
+def expanded_in_tree(node, path=()) -> set:
+    """The action paths of a `Tree.to_dict` that have children."""
+    below = [expanded_in_tree(child, (*path, child["action"])) for child in node["children"]]
+    return set().union({path}, *below) if below else set()
+
+
+@pytest.mark.parametrize("width", [1, 2, 3])
+@pytest.mark.parametrize("discount", [0.3, 1.5])
+def test_kept_candidates_are_the_best_by_discounted_score(discount, width):
+    """Which nodes are expanded, against lists, where discounts weigh heavily in the order."""
+    model = random_tables(9, num_tables=8, discount=discount, **WORLD)
+    planner = BeamPlanner(100, beam_width=width, max_depth=4)
+    tree = planner.plan(model, torch.arange(8)).tree
+    for table in range(8):
+        expected = expanded_by_plain_beam(model, table, width=width, depth=4)
+        assert expanded_in_tree(tree.to_dict(table)) == expected
+
+
+def test_partly_affordable_depth_expands_best_beam_and_highest_prior_first():
+    """Budget 3 + 2: both actions of highest prior below the best first move."""
+    model = random_tables(5, num_actions=3)
+    tree = BeamPlanner(5, beam_width=3).plan(model, torch.arange(4)).tree
+    for row in range(4):
+        qvalues = model.reward[row, 0] + 0.97 * model.value[row, model.next_state[row, 0]]
+        first = int(qvalues.argmax())
+        state = int(model.next_state[row, 0, first])
+        expected = model.prior_logits[row, state].topk(2).indices.sort().values.tolist()
+        children = {c["action"]: c["children"] for c in tree.to_dict(row)["children"]}
+        assert [c["action"] for c in children.pop(first)] == expected
+        assert not any(children.values())
+
+
+def test_finished_candidates_stay_and_end_the_search():
+    """Every first move ends the episode: one step call, the best reward, no further depth."""
+    model = random_tables(6, num_actions=3, terminal=1.0)
+    output = BeamPlanner(50, beam_width=2).plan(model, torch.arange(4))
+    assert model.step_rows == [12]
+    assert torch.equal(output.action, model.reward[:, 0].argmax(dim=-1))
+    torch.testing.assert_close(output.value, model.reward[:, 0].amax(dim=-1))
+
+
+def test_finished_candidate_keeps_its_place_among_deeper_ones():
+    """A finished candidate of high score fills one of two places at every depth."""
+    model = random_tables(7, num_tables=1, num_actions=2)
+    model.reward.zero_()
+    model.value.zero_()
+    model.reward[0, 0, 0], model.discount[0, 0, 0] = 100.0, 0.0  # move 0 finishes, worth most
+    model.next_state.clamp_(min=1)  # and is there only once
+    output = BeamPlanner(20, beam_width=2, max_depth=4).plan(model, torch.arange(1))
+    assert model.step_rows == [2, 2, 2, 2]  # one open beam of two actions at each depth
+    assert (int(output.action), float(output.value)) == (0, 100.0)
+
+
+def test_negative_discount_is_refused():
+    """A beam maximises for one player."""
+    model = random_tables(8, discount=-1.0)
+    with pytest.raises(ValueError, match=r"discount of -1.0; required .* Use MuZeroPlanner"):
+        BeamPlanner(10).plan(model, torch.arange(4))
+
+
+@pytest.mark.parametrize("bad", [{"beam_width": 0}, {"max_depth": 0}, {"max_depth": 1.0}])
+def test_numbers_out_of_range_are_refused(bad):
+    """The message names the parameter, what was found and what is required."""
+    ((name, value),) = bad.items()
+    with pytest.raises(ValueError, match=rf"BeamPlanner.{name}: found {value} .*at least 1"):
+        BeamPlanner(10, **bad)

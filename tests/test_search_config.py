@@ -1,0 +1,103 @@
+"""PlannerConfig: what it builds and what it refuses."""
+
+from dataclasses import FrozenInstanceError, fields
+
+import pytest
+import torch
+
+from search import (
+    BeamPlanner,
+    BestOfNPlanner,
+    GumbelMuZeroPlanner,
+    MuZeroPlanner,
+    PlannerConfig,
+    build_planner,
+)
+from tests.search_reference import random_tables
+
+SETTINGS = {
+    "num_simulations": 7,
+    "max_depth": 3,
+    "dirichlet_fraction": 0.1,
+    "dirichlet_alpha": 0.5,
+    "pb_c_init": 2.0,
+    "pb_c_base": 100.0,
+    "temperature": 0.5,
+    "max_num_considered_actions": 4,
+    "gumbel_scale": 0.25,
+    "beam_width": 2,
+}
+KINDS = {
+    "muzero": MuZeroPlanner,
+    "gumbel": GumbelMuZeroPlanner,
+    "best_of_n": BestOfNPlanner,
+    "beam": BeamPlanner,
+}
+BAD = [
+    ("planner", "alphazero", "required one of muzero, gumbel, best_of_n, beam"),
+    ("num_simulations", -5, "required an int of at least 1"),
+    ("num_simulations", "50", "required an int of at least 1"),
+    ("num_simulations", True, "required an int of at least 1"),
+    ("max_depth", 0, r"required an int of at least 1 or None \(no limit\)"),
+    ("dirichlet_fraction", 1.5, "of at least 0.0 and at most 1.0"),
+    ("dirichlet_alpha", 0.0, "required a finite number above 0.0"),
+    ("pb_c_init", "1e-3", r"\(str\); required a finite number .* write 1.0e-3"),
+    ("pb_c_init", -1, "of at least 0.0"),
+    ("pb_c_base", 0, "above 0.0"),
+    ("temperature", float("nan"), "required a finite number"),
+    ("temperature", None, r"None \(NoneType\)"),
+    ("max_num_considered_actions", 0, "required an int of at least 1"),
+    ("gumbel_scale", float("inf"), "required a finite number"),
+    ("gumbel_scale", False, r"False \(bool\)"),
+    ("beam_width", 2.0, "required an int of at least 1"),
+]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_built_planner_has_every_setting_it_knows(name):
+    """Each field of the planner that the configuration names holds the configured value."""
+    planner = build_planner(PlannerConfig(planner=name, **SETTINGS))
+    assert type(planner) is KINDS[name]
+    known = {f.name for f in fields(planner)} & SETTINGS.keys()
+    assert {key: getattr(planner, key) for key in known} == {key: SETTINGS[key] for key in known}
+    assert len(known) == {"muzero": 7, "gumbel": 4, "best_of_n": 1, "beam": 3}[name]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_defaults_are_the_planners_own(name):
+    """A configuration that only names planner and budget builds the planner's defaults."""
+    assert build_planner(PlannerConfig(planner=name, num_simulations=9)) == KINDS[name](9)
+
+
+@pytest.mark.parametrize(("name", "value", "required"), BAD)
+def test_bad_value_is_refused(name, value, required):
+    """The message names the field, what was found and what is required."""
+    with pytest.raises(ValueError, match=rf"PlannerConfig.{name}: found .*{required}"):
+        PlannerConfig(**{name: value})
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_planners_refuse_the_same_values(kind):
+    """What the configuration refuses, a planner built by hand refuses too."""
+    known = {field.name for field in fields(kind)}
+    for name, value, required in BAD:
+        if name in known:
+            settings = {"num_simulations": 5, name: value}
+            with pytest.raises(ValueError, match=rf"{kind.__name__}.{name}: found .*{required}"):
+                kind(settings.pop("num_simulations"), **settings)
+
+
+def test_config_is_frozen():
+    """A run's configuration cannot drift."""
+    with pytest.raises(FrozenInstanceError):
+        PlannerConfig().num_simulations = 3
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_built_planner_plans(name):
+    """The loop every door runs: build, plan, read action, weights and value."""
+    planner = build_planner(PlannerConfig(planner=name, num_simulations=6))
+    output = planner.plan(random_tables(1), torch.arange(4), generator=torch.Generator())
+    assert planner.num_simulations == 6
+    assert (output.action.shape, output.value.shape) == ((4,), (4,))
+    torch.testing.assert_close(output.action_weights.sum(dim=-1), torch.ones(4).double())

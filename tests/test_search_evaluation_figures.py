@@ -1,0 +1,231 @@
+"""Figures are written whole, the same each time, and refuse what they cannot draw honestly."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from search.evaluation.figures import Curve, gain_curves, overoptimisation, search_tree
+from search.evaluation.metrics import best_of_n_kl
+from search.evaluation.records import StorageError
+from search.evaluation.scaling import fit_best_of_n
+from search.evaluation.tree_layout import SearchNode, place_tree
+
+KL = np.array([best_of_n_kl(n) for n in (1, 2, 4, 16, 64)])
+
+
+def curve(label: str, panel: str, cost: Any = (10.0, 100.0, 1000.0)) -> Curve:
+    estimate = np.log1p(np.asarray(cost)) + len(label)
+    return Curve(label, cost, estimate, estimate - 0.2, estimate + 0.1, panel)
+
+
+def node(text: str, visits: int, *children: SearchNode, value: float | None = 0.5) -> SearchNode:
+    return {"text": text, "visits": visits, "value": value, "children": children}
+
+
+TREE = node(
+    "prompt & <b>",
+    20,
+    node("rare", 2, value=0.9),
+    node("never", 0, value=None),
+    node("often", 12, node("left $x", 6, value=0.1), node("right $y", 6, value=0.2)),
+    node("sometimes", 5),
+)
+
+
+def draw_all(folder: Path) -> list[Path]:
+    gains = [curve(label, panel) for panel in ("gold", "proxy") for label in ("beam", "search")]
+    options = {"x_label": "tokens", "y_label": "score", "title": "gains"}
+    over = [curve(label, panel, KL) for panel in ("few", "many") for label in ("gold", "proxy")]
+    fits = {("few", "gold"): fit_best_of_n(KL, np.sqrt(KL) * (1 - np.sqrt(KL)))}
+    return [
+        *gain_curves(gains, folder / "gain", **options),
+        *overoptimisation(over, folder / "over.svg", title="over", fits=fits),
+        *search_tree(TREE, folder / "tree.v2.png", title="a $ title"),
+    ]
+
+
+def test_every_figure_is_written_as_png_and_svg_and_is_the_same_again(tmp_path: Path) -> None:
+    first, second = draw_all(tmp_path / "first"), draw_all(tmp_path / "second")
+    names = ["gain.png", "gain.svg", "over.png", "over.svg", "tree.v2.png", "tree.v2.svg"]
+    assert [p.name for p in first] == names
+    assert sorted(p.name for p in (tmp_path / "first").iterdir()) == sorted(names)
+    for one, other in zip(first, second, strict=True):
+        content = one.read_bytes()
+        assert content == other.read_bytes()
+        assert content.startswith(b"\x89PNG" if one.suffix == ".png" else b"<?xml")
+        assert not re.search(rb"<dc:date>|Software|matplotlib\.org", content)
+
+
+def test_drawing_leaves_matplotlib_as_it_was_and_imports_it_late(tmp_path: Path) -> None:
+    import matplotlib
+
+    with matplotlib.rc_context({"font.size": 3.0, "svg.hashsalt": "other"}):
+        before = dict(matplotlib.rcParams)
+        draw_all(tmp_path)
+        assert dict(matplotlib.rcParams) == before
+    program = "import search.evaluation.figures, sys; sys.exit('matplotlib' in sys.modules)"
+    root = Path(__file__).resolve().parents[1]
+    subprocess.run([sys.executable, "-c", program], cwd=root, check=True)
+
+
+def test_gain_curves_share_the_cost_axis_and_keep_colours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = capture_figures(monkeypatch)
+    series = [curve("a", "gold"), curve("b", "gold", [5.0, 50.0]), curve("b", "proxy", [20.0, 30])]
+    gain_curves(series, tmp_path / "gain", x_label="tokens", y_label="score", title="t")
+    gold, proxy = figures[0].axes
+    assert gold.get_xscale() == "log"
+    assert gold.get_xlim() == proxy.get_xlim()
+    assert gold.get_xlim()[0] < 5
+    assert [axis.get_title() for axis in (gold, proxy)] == ["gold", "proxy"]
+    colours = {(a.get_title(), line.get_label()): line.get_color()
+               for a in (gold, proxy) for line in a.lines}  # fmt: skip
+    assert colours["gold", "b"] == colours["proxy", "b"] != colours["gold", "a"]
+    assert [t.get_text() for t in figures[0].legends[0].get_texts()] == ["a", "b"]
+    band = gold.collections[0].get_paths()[0].vertices
+    assert band[:, 1].min() == pytest.approx(np.min(series[0].low))
+    assert band[:, 1].max() == pytest.approx(np.max(series[0].high))
+
+
+def test_overoptimisation_draws_against_distance_and_marks_n(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = capture_figures(monkeypatch)
+    fit = fit_best_of_n(KL, 1 + np.sqrt(KL) * (1 - np.sqrt(KL)))
+    overoptimisation(
+        [curve("gold", "few", KL), curve("gold", "many", KL)],
+        tmp_path / "over",
+        title="t",
+        fits={("many", "gold"): fit},
+    )
+    few, many = (axis for axis in figures[0].axes if axis.get_title())
+    np.testing.assert_allclose(few.lines[0].get_xdata(), np.sqrt(KL))
+    fitted = [line for line in many.lines if line.get_label() == "fitted law"]
+    assert len(fitted) == 1
+    np.testing.assert_allclose(fitted[0].get_ydata(), fit.predict(fitted[0].get_xdata() ** 2))
+    assert max(fitted[0].get_xdata()) == pytest.approx(np.sqrt(KL[-1]))  # not extrapolated
+    assert not [line for line in few.lines if line.get_label() == "fitted law"]
+    top = few.child_axes[0]
+    marks = dict(zip((t.get_text() for t in top.get_xticklabels()), top.get_xticks(), strict=True))
+    assert marks["16"] == pytest.approx(np.sqrt(best_of_n_kl(16)))
+    assert few.get_ylim() == many.get_ylim()
+
+
+def test_search_tree_shows_text_literally_and_colours_by_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = capture_figures(monkeypatch)
+    search_tree(TREE, tmp_path / "tree")
+    axis = figures[0].axes[0]
+    texts = [t for t in axis.texts if t.get_text()]
+    shown = {t.get_text() for t in texts}
+    assert {"prompt & <b>", "often", "left $x", "n 12 · v 0.50"} <= shown
+    assert "n 20 · v 0.50 · +1" in shown  # the child that was never visited
+    assert not any(t.get_parse_math() for t in texts if "$" in t.get_text())
+    circles = {tuple(c.get_offsets()[0]): c for c in axis.collections}
+    sizes = [circles[place].get_sizes()[0] for place in sorted(circles)]
+    assert sizes[0] == max(sizes)
+    colours = {tuple(c.get_facecolor()[0]) for c in circles.values()}
+    assert len(colours) == 4  # values 0.1, 0.2, 0.5, 0.9
+    orange = [p for p in axis.patches if p.get_edgecolor()[0] > 0.8]
+    assert len(orange) == 2  # prompt, often, right
+
+
+def test_placed_tree_keeps_the_principal_line_and_the_most_visited() -> None:
+    root = place_tree(TREE, max_children=2, max_depth=2, max_nodes=10)
+    assert [(n.text, n.depth, n.hidden, n.principal) for n in root.walk()] == [
+        ("prompt & <b>", 0, 2, True),
+        ("often", 1, 0, True),
+        ("right $y", 2, 0, True),  # as many visits as its sibling, and a higher value
+        ("left $x", 2, 0, False),
+        ("sometimes", 1, 0, False),
+    ]
+    assert [n.row for n in root.walk()] == [1.25, 0.5, 0.0, 1.0, 2.0]
+
+
+def test_placed_tree_obeys_its_limits() -> None:
+    def texts(**limits: int) -> list[str]:
+        wide = {"max_children": 9, "max_depth": 9, "max_nodes": 99} | limits
+        root = place_tree(TREE, **wide)
+        nodes = list(root.walk())
+        everything = 7
+        assert len(nodes) + sum(n.hidden for n in nodes) <= everything
+        return [n.text for n in nodes]
+
+    assert texts(max_depth=1) == ["prompt & <b>", "often", "sometimes", "rare"]
+    assert texts(max_nodes=3) == ["prompt & <b>", "often", "right $y"]
+    assert texts(max_nodes=4) == ["prompt & <b>", "often", "right $y", "left $x"]
+    assert texts(max_nodes=1) == ["prompt & <b>"]
+    assert place_tree(TREE, max_children=9, max_depth=9, max_nodes=1).hidden == 4
+    with pytest.raises(ValueError, match="at least 1"):
+        texts(max_children=0)
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ({"text": "a", "visits": 1}, r"tree is .* required a mapping with text, visits and value"),
+        (node("a", 3, node("b", -1)), r"tree\.children\[0\]\.visits is -1"),
+        (node("a", 3, node("b", 1, value=float("nan"))), r"children\[0\]\.value is nan"),
+        (node("a", 3, node("b", 1, value="high")), "required a number or None"),  # pyright: ignore
+    ],
+)
+def test_broken_trees_are_refused_with_their_place(broken: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        place_tree(broken, max_children=3, max_depth=3, max_nodes=9)
+
+
+def test_single_node_and_unknown_values_are_drawn(tmp_path: Path) -> None:
+    for name, tree in (("one", node("", 1)), ("none", node("a", 2, node("b", 1), value=None))):
+        assert all(p.stat().st_size > 1000 for p in search_tree(tree, tmp_path / name))
+
+
+def test_curves_refuse_what_would_mislead(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="bounds, not half-widths"):
+        Curve("a", [1.0, 2.0], [5.0, 5.0], [0.1, 0.1], [0.2, 0.2], "gold")
+    with pytest.raises(ValueError, match="one shape"):
+        Curve("a", [1.0, 2.0], [5.0], [4.0], [6.0], "gold")
+    with pytest.raises(ValueError, match="not finite"):
+        Curve("a", [1.0], [np.nan], [0.0], [1.0], "gold")
+    options: dict[str, Any] = {"x_label": "x", "y_label": "y", "title": "t"}
+    with pytest.raises(ValueError, match="positive costs"):
+        gain_curves([curve("a", "gold", [0.0, 1.0])], tmp_path / "a", **options)
+    with pytest.raises(ValueError, match="at least one"):
+        gain_curves([], tmp_path / "a", **options)
+    with pytest.raises(ValueError, match="required >= 0"):
+        overoptimisation([Curve("a", [-1], [0], [0], [0], "p")], tmp_path / "a", title="t")
+    with pytest.raises(ValueError, match="at least one"):
+        overoptimisation([], tmp_path / "a", title="t")
+    assert not list(tmp_path.iterdir())
+
+
+def test_curve_sorts_its_points_by_cost() -> None:
+    unsorted = Curve("a", [3.0, 1.0], [30.0, 10.0], [29.0, 9.0], [31.0, 11.0], "gold")
+    assert [a.tolist() for a in unsorted.arrays] == [[1, 3], [10, 30], [9, 29], [11, 31]]
+
+
+def test_unwritable_place_is_a_storage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="a part of the path is a file"):
+        search_tree(TREE, tmp_path / "file" / "tree")
+
+
+def capture_figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Collect each matplotlib figure as it is made."""
+    import matplotlib.figure
+
+    figures: list[Any] = []
+
+    class Captured(matplotlib.figure.Figure):
+        def __init__(self, *args: Any, **keywords: Any) -> None:
+            super().__init__(*args, **keywords)
+            figures.append(self)
+
+    monkeypatch.setattr(matplotlib.figure, "Figure", Captured)
+    return figures

@@ -1,0 +1,146 @@
+"""run_mcts against the recursive reference, node for node, and what it asks of a model."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from search import GumbelMuZeroPlanner, MuZeroPlanner, run_mcts
+from search.muzero import select_by_puct
+from search.qtransforms import qtransform_by_parent_and_siblings
+from tests.search_reference import ReferenceSearch, assert_same_tree, random_tables, to_dict
+
+SIMULATIONS = 40
+TOLERANCE = 1e-10  # float64: the reference sums returns, the search keeps running means
+WORLDS = {
+    "plain": {},
+    "two_players": {"discount": -1.0},
+    "invalid_everywhere": {"invalid": 0.5},
+    "terminal": {"terminal": 0.3},
+    "dead_ends": {"dead": 0.3, "invalid": 0.3},
+    "all_at_once": {"terminal": 0.2, "dead": 0.2, "invalid": 0.4, "discount": -1.0},
+    "uniform_prior": {"uniform_prior": True, "terminal": 0.1},
+    "one_action": {"num_actions": 1, "terminal": 0.1},
+}
+SELECT = partial(
+    select_by_puct,
+    pb_c_init=1.25,
+    pb_c_base=19652,
+    qtransform=qtransform_by_parent_and_siblings,
+)
+
+
+@pytest.mark.parametrize("max_depth", [None, 1, 3])
+@pytest.mark.parametrize("world", WORLDS)
+def test_muzero_tree_equals_recursive_reference(world, max_depth):
+    """Topology, visits, values, priors, action and weights of every tree."""
+    model = random_tables(1, **WORLDS[world])
+    planner = MuZeroPlanner(SIMULATIONS, max_depth=max_depth, dirichlet_fraction=0, temperature=0)
+    output = planner.plan(model, torch.arange(4))
+    for table in range(4):
+        reference = ReferenceSearch(model, table, num_simulations=SIMULATIONS, max_depth=max_depth)
+        assert_same_tree(output.tree.to_dict(table), to_dict(reference.root), TOLERANCE)
+        assert int(output.action[table]) == reference.decide()
+        visits = [reference.root.visits(a) for a in range(model.num_actions)]
+        assert output.action_weights[table].tolist() == pytest.approx(
+            [count / SIMULATIONS for count in visits], abs=TOLERANCE
+        )
+        assert float(output.value[table]) == pytest.approx(reference.root.value, abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("considered", [1, 3, 16])
+@pytest.mark.parametrize("max_depth", [None, 1, 3])
+@pytest.mark.parametrize("world", WORLDS)
+def test_gumbel_tree_equals_recursive_reference(world, max_depth, considered):
+    """Topology, visits, values, priors, action and weights of every tree, with noise injected."""
+    model = random_tables(2, **WORLDS[world])
+    planner = GumbelMuZeroPlanner(
+        SIMULATIONS, max_depth=max_depth, max_num_considered_actions=considered, gumbel_scale=0.5
+    )
+    generator = torch.Generator().manual_seed(3)
+    noise = torch.randn(4, model.num_actions, generator=generator, dtype=torch.float64)
+    output = planner.plan(model, torch.arange(4), root_gumbel=noise)
+    for table in range(4):
+        reference = ReferenceSearch(
+            model,
+            table,
+            num_simulations=SIMULATIONS,
+            max_depth=max_depth,
+            gumbel=(0.5 * noise[table]).tolist(),
+            max_considered=considered,
+        )
+        assert_same_tree(output.tree.to_dict(table), to_dict(reference.root), TOLERANCE)
+        assert int(output.action[table]) == reference.decide()
+        assert output.action_weights[table].tolist() == pytest.approx(
+            reference.improved_policy(reference.root), abs=TOLERANCE
+        )
+
+
+def test_model_steps_only_rows_that_need_a_node():
+    """A row at a terminal child costs a simulation but no step row."""
+    model = random_tables(4, num_tables=2, num_actions=1)
+    model.discount[1] = 0.0  # table 1 ends with its first action
+    output = MuZeroPlanner(5, dirichlet_fraction=0).plan(model, torch.arange(2))
+    assert model.step_rows == [2, 1, 1, 1, 1]
+    assert output.tree.node_visits[0].tolist() == [6, 5, 4, 3, 2, 1]
+    assert output.tree.node_visits[1].tolist() == [6, 5, 0, 0, 0, 0]
+
+
+def test_model_is_not_called_when_all_rows_are_done():
+    """Once every tree is exhausted the simulations go on without the model."""
+    model = random_tables(4, num_tables=2, num_actions=1, terminal=1.0)
+    MuZeroPlanner(5, dirichlet_fraction=0).plan(model, torch.arange(2))
+    assert model.step_rows == [2]
+
+
+def test_embeddings_of_any_dtype_lie_at_their_nodes():
+    """Each node remembers the actions that led to it, and the table of its own row."""
+    model = random_tables(5, invalid=0.3)
+    tree = MuZeroPlanner(30, dirichlet_fraction=0).plan(model, torch.arange(4)).tree
+    assert tree.embeddings["trace"].dtype == torch.int32
+    for row in range(4):
+        for node in tree.node_visits[row].nonzero().flatten().tolist():
+            path, at = [], node
+            while at != 0:
+                path.insert(0, int(tree.action_from_parent[row, at]))
+                at = int(tree.parents[row, at])
+            assert tree.embeddings["trace"][row, node].tolist() == ([-1] * 3 + path)[-3:]
+            assert int(tree.embeddings["table"][row, node]) == row
+
+
+def test_dtype_follows_the_model():
+    """A float32 model gives float32 trees and outputs."""
+    model = random_tables(6, dtype=torch.float32)
+    for planner in (MuZeroPlanner(4), GumbelMuZeroPlanner(4)):
+        output = planner.plan(model, torch.arange(4))
+        assert output.value.dtype == output.action_weights.dtype == torch.float32
+        assert output.tree.node_values.dtype == torch.float32
+        assert output.action.dtype == torch.int64
+
+
+@pytest.mark.parametrize("bad", [0, -3, 2.0, True])
+def test_budget_must_be_a_positive_int(bad):
+    """The message names what was found, what is required and the remedy."""
+    model = random_tables(7)
+    with pytest.raises(ValueError, match=rf"num_simulations: found {bad!r} .*int of at least 1"):
+        run_mcts(
+            model,
+            model.root(torch.arange(4)),
+            num_simulations=bad,
+            root_action_selection=SELECT,
+            interior_action_selection=SELECT,
+        )
+
+
+def test_depth_must_be_positive():
+    """Depth 0 has no action to take."""
+    model = random_tables(7)
+    with pytest.raises(ValueError, match=r"max_depth: found 0 .*at least 1 or None"):
+        run_mcts(
+            model,
+            model.root(torch.arange(4)),
+            num_simulations=2,
+            root_action_selection=SELECT,
+            interior_action_selection=SELECT,
+            max_depth=0,
+        )
