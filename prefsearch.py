@@ -71,6 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"prefsearch: unknown command {words[0]!r}; choose {', '.join(DOORS)}\n")
         return 2
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Idle OpenMP threads that spin double the time of small models wherever cores are shared.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         arguments = resolve_configuration(words[1:])
     except FileNotFoundError as error:

@@ -8,12 +8,10 @@ says what all of that gained. Each step seeds itself and leaves its result, so a
 on.
 """
 
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,7 +23,6 @@ from policies.demo_report import closing_rows, write_report
 from policies.evaluation import best_of_n_records, kl_to, search_records
 from policies.gain_report import closing_table, show_interval
 from policies.language_model import Policy, TinyModel, build_tiny_model, fine_tune
-from policies.leaf_values import ValueHead, fit_value_head
 from policies.methods import TITLES, MethodName, build_searcher
 from policies.proposals import Proposal
 from rewardmodel.doors import json_lines
@@ -57,7 +54,7 @@ class DemoConfig:
         eval_prompts: Held-out prompts that everything is measured on.
         pool: Responses to each held-out prompt, the largest N of best-of-N.
         improve_prompts: Training prompts searched for fine-tuning.
-        threads: Torch threads. On models this small more than one seldom helps.
+        threads: Torch threads.
     """
 
     out: str = "runs/demo"
@@ -70,7 +67,7 @@ class DemoConfig:
     eval_prompts: int = 64
     pool: int = 64
     improve_prompts: int = 256
-    threads: int = 1
+    threads: int = 2
 
     def __post_init__(self) -> None:
         """Checks types and bounds, and shrinks the run where `fast` asks for it."""
@@ -133,21 +130,20 @@ class Demo:
     def run(self) -> list[dict[str, Any]]:
         """Takes all steps and returns the rows of the closing table."""
         config = self.config
-        self.step("sft", "1/8  A small policy learns to write from uneven demonstrations", self.sft)
-        self.step("compare", "2/8  It writes, and a simulated human compares", self.compare)
-        self.step("reward", "3/8  A reward model learns the human", self.reward)
+        self.step("sft", "1/7  A small policy learns to write from uneven demonstrations", self.sft)
+        self.step("compare", "2/7  It writes, and a simulated human compares", self.compare)
+        self.step("reward", "3/7  A reward model learns the human", self.reward)
         self.step("reward-few", "     and another one from few labels", self.reward_few)
-        self.step("value", "4/8  A value head learns to foresee the reward", self.value)
-        self.step("pool", "5/8  Best-of-N on held-out prompts", self.pool)
-        title = "6/8  Planning against the reward model"
+        self.step("pool", "4/7  Best-of-N on held-out prompts", self.pool)
+        title = "5/7  Planning against the reward model"
         for method, budget in config.ladder:
             name = f"search-{method}-{budget}"
             what = f"{title}: {TITLES[method]}, budget {budget}"
             self.step(name, what, lambda m=method, b=budget: self.search(m, b))
-        self.step("improve", "7/8  Searching for better texts to learn from", self.improve)
+        self.step("improve", "6/7  Searching for better texts to learn from", self.improve)
         self.step("distil", "     Fine-tuning the policy on them", self.distil)
         self.step("tuned", "     The fine-tuned policy, without search", self.tuned)
-        what = "8/8  The report"
+        what = "7/7  The report"
         self.step("report", what, lambda: write_report(self.folder, asdict(config), HUMAN))
         return closing_rows(self.folder)
 
@@ -174,7 +170,6 @@ class Demo:
             progress="sampling",
         )
         labelled, ties = HUMAN.label(*pairs_of(samples), seed=self.seed("labels"))
-        self._save_samples("samples", samples)
         path = self.folder.path / "data" / "preferences.jsonl"
         write_text_atomic(path, json_lines(labelled))
         gold = HUMAN.utilities(*samples.flat())
@@ -214,21 +209,6 @@ class Demo:
         """Trains a reward model on few labels, to show over-optimisation."""
         return self._train_reward("reward-few", self.config.few_labels, 4)
 
-    def value(self) -> dict[str, Any]:
-        """Fits the value head to the reward model's scores of the policy's own samples."""
-        samples = self._load_samples("samples")
-        prompts, responses = samples.flat()
-        scores = SequenceRewardModel.load(str(self.models / "reward")).score(prompts, responses)
-        return fit_value_head(
-            Policy.load(str(self.models / "sft")),
-            PROPOSAL,
-            prompts,
-            responses,
-            scores,
-            self.models / "value",
-            seed=self.seed("value"),
-        )
-
     # --------------------------------------------------------------------------------- measuring
 
     def eval_prompts(self) -> list[str]:
@@ -267,7 +247,7 @@ class Demo:
             budget,
             policy=Policy.load(str(self.models / "sft")),
             reward_model=SequenceRewardModel.load(str(self.models / "reward")),
-            leaf_value=ValueHead.load(self.models / "value"),
+            leaf_value=None,  # the reward model values unfinished text, too
             proposal=PROPOSAL,
         )
 
@@ -318,17 +298,19 @@ class Demo:
 
     def tuned(self) -> dict[str, Any]:
         """Measures the fine-tuned policy without search against the base policy without search."""
+        began = time.perf_counter()
         seed = self.seed("tuned")
         tuned, base = (Policy.load(str(self.models / name)) for name in ("tuned", "sft"))
         each = min(16, self.config.pool)
         samples = sample_responses(
             tuned, self.eval_prompts(), each, proposal=PROPOSAL, seed=seed, progress="sampling"
         )
+        seconds = time.perf_counter() - began
         self._save_samples("tuned", samples)
         reward_model = SequenceRewardModel.load(str(self.models / "reward"))
         counts = [2**i for i in range(each.bit_length())]
         records = best_of_n_records(
-            samples, reward_model, HUMAN.utilities, counts=counts, seed=seed, seconds=0.0
+            samples, reward_model, HUMAN.utilities, counts=counts, seed=seed, seconds=seconds
         )
         alone = [r["gold"] for r in records if r["budget"] == "1"]
         before = [
@@ -347,14 +329,6 @@ class Demo:
 
     def _save_samples(self, name: str, samples: Samples) -> None:
         write_json_atomic(self.folder.path / "data" / f"{name}.json", asdict(samples))
-
-    def _load_samples(self, name: str) -> Samples:
-        return load_samples(self.folder.path / "data" / f"{name}.json")
-
-
-def load_samples(path: Path) -> Samples:
-    """Reads samples that a step saved."""
-    return Samples(**json.loads(path.read_text(encoding="utf-8")))
 
 
 def run_demo(config: DemoConfig) -> None:

@@ -23,7 +23,7 @@ from search.evaluation.records import write_json_atomic
 from search.evaluation.report import Report
 from search.evaluation.run_directory import RunDirectory
 
-_STEPS = ("sft", "compare", "reward", "reward-few", "value", "improve", "distil", "tuned")
+_STEPS = ("sft", "compare", "reward", "reward-few", "improve", "distil", "tuned")
 
 
 def base_cells(run: RunDirectory) -> list[Cell]:

@@ -6,6 +6,7 @@ files.
 
 import importlib
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -74,7 +75,6 @@ def sft(job: SftJob) -> None:
     from rewardmodel.tokenization import load_tokenizer
 
     console = Console()
-    run = RunDirectory.open(job.out, settings_of(job), resume=job.resume)
     tokenizer = load_tokenizer(job.model) if job.model else None
     data = load_demonstrations(
         job.dataset,
@@ -83,6 +83,7 @@ def sft(job: SftJob) -> None:
         on_bad_row=job.on_bad_row,
         limit=job.limit,
     )
+    run = RunDirectory.open(job.out, settings_of(job), resume=job.resume)
     folder = run.checkpoints / "model"
     result = run.result("sft")
     if result is None:
@@ -342,12 +343,13 @@ class FinetuneJob(SearchSettings, Optimisation):
 def finetune(job: FinetuneJob) -> None:
     """Searches and distils; see `FinetuneJob`."""
     console = Console()
+    models = job.models()
+    prompts = job.prompts(models[0])
     run = RunDirectory.open(job.out, settings_of(job), resume=job.resume)
     found = run.path / "searched.jsonl"
     if run.result("search") is None:
-        models = job.models()
         results = job.searcher(models, job.method, job.budget).generate(
-            job.prompts(models[0]), seed=job.seed, progress="searching"
+            prompts, seed=job.seed, progress="searching"
         )
         rows = searched_demonstrations(
             [result.prompt for result in results], [result.response for result in results]
@@ -424,17 +426,19 @@ def evaluate(job: EvaluateJob) -> None:
     """Measures and reports; see `EvaluateJob`."""
     console = Console()
     judge = load_judge(job.gold)
-    run = RunDirectory.open(job.out, settings_of(job), resume=job.resume)
     models = job.models()
     prompts = job.prompts(models[0])
+    run = RunDirectory.open(job.out, settings_of(job), resume=job.resume)
     if run.result("pool") is None:
+        began = time.perf_counter()
         seed = step_seed(job.seed, "pool")
         samples = sample_responses(
             models[0], prompts, job.pool, proposal=job.proposal(), seed=seed, progress="best-of-N"
         )
+        seconds = time.perf_counter() - began
         counts = [2**i for i in range(job.pool.bit_length())]
         records = best_of_n_records(
-            samples, models[1], judge, counts=counts, seed=seed, seconds=0.0
+            samples, models[1], judge, counts=counts, seed=seed, seconds=seconds
         )
         run.finish("pool", {"responses": len(prompts) * job.pool}, records=records)
         write_json_atomic(run.path / "data" / "pool.json", asdict(samples))

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from policies.evaluation import BEST_OF_N, Cell, cell_row, curves, summarise
@@ -57,24 +58,27 @@ def show_interval(value: Mapping[str, float] | None, *, sign: bool = False) -> s
 
 
 def closing_table(rows: Sequence[Mapping[str, Any]], *, title: str) -> Table:
-    """The rows of all cells as a table for a terminal."""
+    """The rows of all cells as a table for a terminal of 80 columns."""
     judged = any(row["gold"] for row in rows)
-    table = Table(title=title)
-    table.add_column("policy")
-    table.add_column("method, budget")
-    for heading in ("tokens", *(["gold"] if judged else []), "proxy"):
-        table.add_column(heading, justify="right")
-    what = "gold" if judged else "proxy"
-    table.add_column(f"{what} above best-of-N\nat equal tokens", justify="right")
+    target = "gold" if judged else "proxy"
+    table = Table(title=title, box=box.SIMPLE, pad_edge=False)
+    for heading in ("policy", "method, budget"):
+        table.add_column(heading, no_wrap=True)
+    headings = ["tokens", target, *(["proxy"] if judged else []), "at equal tokens"]
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
             str(row["policy"]),
             method_name(row),
             f"{row['tokens']:.0f}",
-            *([show_interval(row["gold"])] if judged else []),
-            show_interval(row["proxy"]),
+            show_interval(row[target]),
+            *([f"{row['proxy']['estimate']:.2f}"] if judged else []),
             show_interval(row["gain_at_equal_tokens"], sign=True),
         )
+    table.caption = (
+        f"at equal tokens: {target} above best-of-N at the same tokens, paired by prompt"
+    )
     return table
 
 

@@ -17,6 +17,8 @@ from typing import Any
 import yaml
 from rich.logging import RichHandler
 
+from search.evaluation.settings import check_value
+
 _Job = tuple[type, Callable[[Any], None]]
 
 
@@ -78,6 +80,18 @@ def _check_yaml(path: str, config: type) -> None:
         raise ValueError(
             f"{path}: unknown setting {', '.join(unknown)}; required: some of {', '.join(known)}"
         )
+    for name, value in values.items():
+        if name != "env" and not _is_number(value):
+            check_value(config, name, value)
+
+
+def _is_number(value: object) -> bool:
+    """Whether a text is a number that YAML did not take for one, as `1e-3`; the parser does."""
+    try:
+        float(value if isinstance(value, str) else "no")
+    except ValueError:
+        return False
+    return True
 
 
 def configure_logging() -> None:
@@ -89,7 +103,9 @@ def configure_logging() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()  # "Loading weights", for a second each
+    # "Loading weights" for a second each, and that a fresh head was not in the checkpoint.
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
 
 
 def run_door(prog: str, verbs: Mapping[str, _Job], argv: Sequence[str]) -> int:

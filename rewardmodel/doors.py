@@ -81,7 +81,6 @@ def optimisation_of(job: Optimisation) -> Optimisation:
 def train(job: TrainJob) -> None:
     """Trains, measures and saves; see `TrainJob`."""
     console = Console()
-    run = RunDirectory.open(job.out, settings_of(job), resume=job.resume)
     tokenizer = load_tokenizer(job.model)
     data = load_preferences(
         job.dataset,
@@ -91,6 +90,7 @@ def train(job: TrainJob) -> None:
         limit=job.limit,
     )
     training, held_out = split_by_prompt(data, holdout=job.holdout, seed=job.seed)
+    run = RunDirectory.open(job.out, settings_of(job), resume=job.resume)
     folder = run.checkpoints / "model"
     if run.result("train") is None:
         write_json_atomic(run.path / "data_report.json", preference_report(data))

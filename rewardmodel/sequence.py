@@ -92,10 +92,12 @@ class SequenceRewardModel:
             batch = by_length[start : start + self.batch_size]
             width = max(len(rows[i]) for i in batch)
             ids = torch.full((len(batch), width), pad, dtype=torch.long)
+            mask = torch.zeros_like(ids)
             for line, i in enumerate(batch):
                 ids[line, : len(rows[i])] = torch.tensor(rows[i])
-            ids = ids.to(self.model.device)
-            logits = self.model(input_ids=ids, attention_mask=(ids != pad).long()).logits  # [b, 1]
+                mask[line, : len(rows[i])] = 1
+            device = self.model.device
+            logits = self.model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
             scores[torch.tensor(batch)] = logits[:, 0].float().cpu()
         broken = (~scores.isfinite()).nonzero().flatten().tolist()
         if broken:

@@ -299,7 +299,7 @@ class SimulatedHuman:
         ties: How readily the human calls two equal texts equal; 0 never does.
     """
 
-    temperature: float = 0.7
+    temperature: float = 0.5
     ties: float = 0.25
     per_covered: float = 0.5
     per_relevant: float = 0.4

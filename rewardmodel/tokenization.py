@@ -50,17 +50,13 @@ def give_pad_token(tokenizer: PreTrainedTokenizerBase) -> None:
     """Makes sure that padding has a token of its own, different from the end of sequence.
 
     Sequence heads of transformers find the last token by comparing with the pad id, so with
-    pad = eos they would read the token before the end. A special token that the tokenizer already
-    has is taken where there is one, else `<|pad|>` is added (`fit_embeddings` then grows the
-    model).
+    pad = eos they would read the token before the end. The unknown token is taken where there
+    is one, else `<|pad|>` is added (`fit_embeddings` then grows the model).
     """
-    reserved = {tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.sep_token_id}
     if tokenizer.pad_token_id is not None and tokenizer.pad_token_id != tokenizer.eos_token_id:
         return
-    candidates = [tokenizer.unk_token, *(str(t) for t in tokenizer.additional_special_tokens)]
-    spare = next(
-        (t for t in candidates if t and tokenizer.convert_tokens_to_ids(t) not in reserved), None
-    )
+    # Other special tokens may carry meaning, as those of a chat template do.
+    spare = tokenizer.unk_token if tokenizer.unk_token_id != tokenizer.eos_token_id else None
     if spare is None:
         spare = "<|pad|>"
         tokenizer.add_special_tokens({"pad_token": spare})

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import get_last_checkpoint
 from trl import RewardConfig, RewardTrainer
 
@@ -130,6 +131,15 @@ class Optimisation:
         )
 
 
+class _LossProgress(ProgressCallback):
+    """A progress bar that shows the loss instead of printing every log."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Shows the newest loss behind the bar."""
+        if self.training_bar is not None and logs and "loss" in logs:
+            self.training_bar.set_postfix_str(f"loss {float(logs['loss']):.3f}")
+
+
 def run_trainer(trainer: Any) -> dict[str, Any]:
     """Trains to the end, from the last checkpoint in the trainer's folder if there is one.
 
@@ -138,6 +148,9 @@ def run_trainer(trainer: Any) -> dict[str, Any]:
     """
     output = Path(trainer.args.output_dir)
     checkpoint = get_last_checkpoint(str(output)) if output.is_dir() else None
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
+    trainer.add_callback(_LossProgress)
     result = trainer.train(resume_from_checkpoint=checkpoint)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     final = losses[-1] if losses else result.training_loss

@@ -10,3 +10,22 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 import torch
 
 torch.set_num_threads(1)
+
+from pathlib import Path
+
+import pytest
+
+from policies.language_model import Policy
+from tests.fakes import build_untrained_policy
+
+
+@pytest.fixture(scope="session")
+def policy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an untrained tiny policy."""
+    return build_untrained_policy(tmp_path_factory.mktemp("policy") / "model")
+
+
+@pytest.fixture(scope="session")
+def policy(policy_folder: Path) -> Policy:
+    """The untrained tiny policy, loaded."""
+    return Policy.load(str(policy_folder))

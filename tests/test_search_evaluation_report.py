@@ -26,7 +26,7 @@ class Page(HTMLParser):
 
     VOID = frozenset({"meta", "link", "br", "img", "hr"})
 
-    def __init__(self, html: str) -> None:  # noqa: D107
+    def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.open: list[str] = []
@@ -141,7 +141,7 @@ def test_tables_align_numbers_and_format_cells() -> None:
     cells = [a.get("class") for a in page.all("td")]
     assert cells == [None, "number", "number", None] * 2
     assert [a.get("class") for a in page.all("th")] == [None, "number", "number", None]
-    for shown in ("−0.50 [−0.71, −0.30]", "12,345", '<td class="number">–</td>', "many"):  # noqa: RUF001
+    for shown in ("−0.50 [−0.71, −0.30]", "12,345", '<td class="number">–</td>', "many"):
         assert shown in html
     assert "Table 1." in html
     with pytest.raises(ValueError, match="no row has the column 'seed'; the rows have: gold"):
@@ -156,7 +156,7 @@ def test_tables_align_numbers_and_format_cells() -> None:
         (1234.5678, "1,235"),
         (1e-5, "1e-05"),
         (True, "yes"),
-        (None, "–"),  # noqa: RUF001
+        (None, "–"),
         (9999, "9999"),
         (1_000_000, "1,000,000"),
         (np.float32(0.5), "0.5"),

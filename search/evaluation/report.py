@@ -235,7 +235,7 @@ def format_cell(value: object) -> str:
     """Write a value as a person would: three digits, thousands apart, intervals in brackets."""
     value = plain_number(value)
     if value is None:
-        return "–"  # noqa: RUF001
+        return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
@@ -247,7 +247,7 @@ def format_cell(value: object) -> str:
         return ", ".join(f"{k}: {format_cell(v)}" for k, v in items)
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return ", ".join(format_cell(v) for v in cast("Sequence[object]", value))
-    return str(value).replace("-", "−") if isinstance(value, Interval) else str(value)  # noqa: RUF001
+    return str(value).replace("-", "−") if isinstance(value, Interval) else str(value)
 
 
 def _alignment(cells: Sequence[object]) -> Literal["", ' class="number"']:

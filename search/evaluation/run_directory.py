@@ -8,6 +8,7 @@ interrupted or not.
 """
 
 import contextlib
+import errno
 import hashlib
 import importlib.metadata
 import json
@@ -196,6 +197,14 @@ def new_folder(target: Path) -> Iterator[Path]:
             if target.exists():
                 shutil.rmtree(target)
             os.replace(scratch, target)
+    except StorageError:
+        raise
+    except Exception as error:
+        # safetensors reports a full disk as an error of its own.
+        if "No space left on device" not in str(error):
+            raise
+        with naming_path(target, "write"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -48,14 +48,22 @@ def check_types(config: Any) -> None:
     Raises:
         ValueError: Naming the key, the value found and what is required.
     """
-    hints = typing.get_type_hints(type(config))
     for field in dataclasses.fields(config):
-        value, hint = getattr(config, field.name), hints[field.name]
-        if not _fits(value, hint):
-            raise ValueError(
-                f"{field.name}: found {value!r} ({type(value).__name__}); "
-                f"required: {_describe(hint)}. Correct it in the YAML file or on the command line"
-            )
+        check_value(type(config), field.name, getattr(config, field.name))
+
+
+def check_value(config: type, name: str, value: object) -> None:
+    """Checks one value against the type hint of a dataclass's field.
+
+    Raises:
+        ValueError: As `check_types`.
+    """
+    hint = typing.get_type_hints(config)[name]
+    if not _fits(value, hint):
+        raise ValueError(
+            f"{name}: found {value!r} ({type(value).__name__}); "
+            f"required: {_describe(hint)}. Correct it in the YAML file or on the command line"
+        )
 
 
 def require(condition: bool, name: str, value: object, required: str) -> None:

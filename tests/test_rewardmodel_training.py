@@ -1,0 +1,193 @@
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from policies.language_model import fine_tune
+from rewardmodel.sequence import SequenceRewardModel, load_scorer
+from rewardmodel.training import Optimisation, train_reward_model
+from search.evaluation.records import StorageError
+
+PROMPT = "Write a short story about the baker, the bell and the lake.\n"
+GOOD, BAD = "The baker found the bell at the lake.", "That was all."
+
+
+def pairs(count: int = 32) -> Dataset:
+    return Dataset.from_dict(
+        {"prompt": [PROMPT] * count, "chosen": [GOOD] * count, "rejected": [BAD] * count}
+    )
+
+
+def quick(**options: Any) -> Optimisation:
+    return Optimisation(**{"learning_rate": 5e-3, "batch_size": 8, **options})
+
+
+@pytest.fixture(scope="module")
+def reward_folder(policy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reward") / "model"
+    result = train_reward_model(str(policy_folder), pairs(), folder, optimisation=quick(epochs=3))
+    assert result["updates"] == 12
+    return folder
+
+
+def test_training_learns_the_preference(reward_folder: Path) -> None:
+    scores = SequenceRewardModel.load(str(reward_folder)).score([PROMPT, PROMPT], [GOOD, BAD])
+    assert scores[0] > scores[1] + 1
+
+
+def test_a_score_does_not_depend_on_the_batch(reward_folder: Path) -> None:
+    responses = [GOOD, BAD, GOOD * 5, "The", BAD * 3]
+    prompts = [PROMPT, "How?\n", PROMPT, PROMPT * 2, "How?\n"]
+    alone = SequenceRewardModel.load(str(reward_folder), batch_size=1).score(prompts, responses)
+    together = SequenceRewardModel.load(str(reward_folder)).score(prompts, responses)
+    torch.testing.assert_close(alone, together, atol=1e-5, rtol=1e-5)
+
+
+def test_the_saved_folder_is_an_ordinary_classifier_with_the_same_scores(
+    reward_folder: Path,
+) -> None:
+    ours = SequenceRewardModel.load(str(reward_folder)).score([PROMPT], [GOOD])
+    model = AutoModelForSequenceClassification.from_pretrained(reward_folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(reward_folder)
+    ids = tokenizer(PROMPT)["input_ids"] + tokenizer(GOOD)["input_ids"] + [tokenizer.eos_token_id]
+    with torch.inference_mode():
+        plain = model(input_ids=torch.tensor([ids])).logits[0]
+    torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-5)
+
+
+def test_the_end_token_is_read_even_where_pad_was_the_end(
+    policy_folder: Path, tmp_path: Path
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(policy_folder)
+    model = AutoModelForSequenceClassification.from_pretrained(policy_folder, num_labels=1)
+    tokenizer.pad_token = tokenizer.eos_token
+    model.config.pad_token_id = tokenizer.eos_token_id
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    reward_model = SequenceRewardModel.load(str(tmp_path))
+    finished = reward_model.score([PROMPT], [GOOD])
+    ids = reward_model.encoder.joined(PROMPT, GOOD)
+    assert ids[-1] == tokenizer.eos_token_id
+    with torch.inference_mode():
+        hidden = model.eval().model(input_ids=torch.tensor([ids])).last_hidden_state[0, -1]
+        expected = model.score(hidden)
+    torch.testing.assert_close(finished, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_adapters_train_and_save_their_head(policy_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "adapter"
+    train_reward_model(
+        str(policy_folder), pairs(), folder, optimisation=quick(epochs=4, lora_rank=4)
+    )
+    assert (folder / "adapter_config.json").is_file()
+    scores = SequenceRewardModel.load(str(folder)).score([PROMPT, PROMPT], [GOOD, BAD])
+    assert scores[0] > scores[1]
+
+
+def test_nan_scores_are_refused_by_row(reward_folder: Path) -> None:
+    reward_model = SequenceRewardModel.load(str(reward_folder))
+    with torch.no_grad():
+        reward_model.model.score.weight.fill_(torch.nan)
+    with pytest.raises(ValueError, match=r"scored row 0 as nan \(2 of 2 rows"):
+        reward_model.score([PROMPT, PROMPT], [GOOD, BAD])
+
+
+def test_a_classifier_of_several_labels_is_no_reward_model(
+    policy_folder: Path, tmp_path: Path
+) -> None:
+    AutoModelForSequenceClassification.from_pretrained(policy_folder, num_labels=3).save_pretrained(
+        tmp_path
+    )
+    with pytest.raises(ValueError, match="has 3 labels; required: 1"):
+        load_scorer(str(tmp_path), init_head=False)
+
+
+def test_no_data_is_an_error(policy_folder: Path, tmp_path: Path) -> None:
+    empty = pairs().select([])
+    with pytest.raises(ValueError, match="no preference pairs"):
+        train_reward_model(str(policy_folder), empty, tmp_path / "m", optimisation=quick())
+    with pytest.raises(ValueError, match="no demonstrations"):
+        fine_tune(str(policy_folder), Dataset.from_dict({"prompt": [], "completion": []}),
+                  tmp_path / "m", optimisation=quick())  # fmt: skip
+
+
+def test_long_pairs_are_cut_and_counted_not_dropped(policy_folder: Path, tmp_path: Path) -> None:
+    data = Dataset.from_dict(
+        {"prompt": [PROMPT * 40, PROMPT], "chosen": [GOOD, GOOD], "rejected": [BAD, BAD]}
+    )
+    result = train_reward_model(
+        str(policy_folder), data, tmp_path / "m", optimisation=quick(max_length=64, batch_size=2)
+    )
+    assert (result["pairs"], result["cut"], result["updates"]) == (2, 1, 1)
+
+
+def test_fine_tuning_learns_a_completion(policy_folder: Path, tmp_path: Path) -> None:
+    data = Dataset.from_dict({"prompt": [PROMPT] * 32, "completion": [GOOD] * 32})
+    result = fine_tune(str(policy_folder), data, tmp_path / "m", optimisation=quick(epochs=15))
+    assert result["loss_last"] < 0.5 * result["loss_first"]
+
+
+def test_training_goes_on_from_its_checkpoint_to_the_same_weights(
+    policy_folder: Path, tmp_path: Path
+) -> None:
+    from trl import RewardTrainer
+
+    options = quick(epochs=2, save_steps=2)
+    whole = tmp_path / "whole"
+    train_reward_model(str(policy_folder), pairs(), whole, optimisation=options)
+    halted = tmp_path / "halted"
+    steps = iter(range(100))
+    original = RewardTrainer.training_step
+
+    def dies_at_the_sixth(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if next(steps) == 5:
+            raise KeyboardInterrupt
+        return original(self, *args, **kwargs)
+
+    RewardTrainer.training_step = dies_at_the_sixth
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train_reward_model(str(policy_folder), pairs(), halted, optimisation=options)
+    finally:
+        RewardTrainer.training_step = original
+    assert not halted.exists()
+    train_reward_model(str(policy_folder), pairs(), halted, optimisation=options)
+    first, second = (SequenceRewardModel.load(str(f)).model.state_dict() for f in (whole, halted))
+    for name, weight in first.items():
+        torch.testing.assert_close(second[name], weight, atol=0, rtol=0, msg=name)
+
+
+def test_a_full_disk_while_saving_leaves_nothing_behind(
+    policy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import PreTrainedModel
+
+    def full(self: Any, folder: Path, **kwargs: Any) -> None:
+        Path(folder, "model.safetensors").write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+
+    monkeypatch.setattr(PreTrainedModel, "save_pretrained", full)
+    folder = tmp_path / "m"
+    with pytest.raises(StorageError, match=r"free some space"):
+        train_reward_model(str(policy_folder), pairs(8), folder, optimisation=quick())
+    assert not folder.exists()
+    assert not list(tmp_path.glob("*.partial-*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("learning_rate", "1e-3", r"learning_rate: found '1e-3' \(str\); required: float"),
+        ("epochs", 0, "epochs: found 0; required: more than 0"),
+        ("batch_size", True, r"batch_size: found True \(bool\); required: int"),
+        ("max_length", 3, "max_length: found 3; required: at least 8"),
+    ],
+)
+def test_a_wrong_setting_is_named(name: str, value: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Optimisation(**{name: value})  # type: ignore[arg-type]
