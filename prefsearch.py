@@ -11,7 +11,7 @@ from pathlib import Path
 
 DOORS = {
     "demo": ("policies.demo_door", "the whole story in minutes: train, search, fine-tune, report"),
-    "reward": ("rewardmodel.__main__", "reward models: train, evaluate, world, label"),
+    "reward": ("rewardmodel.__main__", "reward models: train, evaluate, split, world, label"),
     "policy": (
         "policies.__main__",
         "policies: sft, sample, value, plan, finetune, evaluate",

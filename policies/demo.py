@@ -61,12 +61,12 @@ class DemoConfig:
     resume: bool = False
     fast: bool = False
     seed: int = 0
-    demonstrations: int = 6000
-    comparisons: int = 1200
+    demonstrations: int = 5000
+    comparisons: int = 1000
     few_labels: int = 100
-    eval_prompts: int = 64
+    eval_prompts: int = 48
     pool: int = 64
-    improve_prompts: int = 256
+    improve_prompts: int = 128
     threads: int = 2
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ files.
 
 import importlib
 import json
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -30,6 +31,8 @@ from rewardmodel.training import Optimisation
 from search.evaluation.records import write_json_atomic, write_text_atomic
 from search.evaluation.run_directory import RunDirectory, step_seed
 from search.evaluation.settings import check_types, require
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -114,6 +117,8 @@ class ProposalSettings:
         split: Split of a hub dataset or folder.
         limit: Use this many prompts; null takes all.
         on_bad_row: "error" stops at the first bad row, "skip" leaves bad rows out and counts them.
+        on_long_prompt: "error" stops at a prompt that leaves no room for a response in the policy's
+            context, "skip" leaves such prompts out and counts them.
         unit: A segment is a sentence, line, block (of segment_tokens) or response.
         segment_tokens: The most tokens of a segment.
         max_new_tokens: The most tokens of a response.
@@ -129,6 +134,7 @@ class ProposalSettings:
     split: str = "train"
     limit: int | None = None
     on_bad_row: BadRows = "error"
+    on_long_prompt: BadRows = "error"
     unit: Literal["sentence", "line", "block", "response"] = "sentence"
     segment_tokens: int = 64
     max_new_tokens: int = 128
@@ -160,14 +166,33 @@ class ProposalSettings:
         )
 
     def prompts(self, policy: Policy) -> list[str]:
-        """Loads the prompts, chat messages by the policy's template."""
-        return load_prompts(
+        """Loads the prompts, chat messages by the policy's template.
+
+        Raises:
+            ValueError: If a prompt leaves no room for a response and is not to be skipped, or none
+                is left.
+        """
+        found = load_prompts(
             self.dataset,
             split=self.split,
             tokenizer=policy.encoder.tokenizer,
             on_bad_row=self.on_bad_row,
             limit=self.limit,
         )
+        room = policy.context - self.max_new_tokens
+        lengths = [len(policy.encoder.prompt_ids(prompt)) for prompt in found]
+        fitting = [p for p, length in zip(found, lengths, strict=True) if length <= room]
+        if (len(fitting) < len(found) and self.on_long_prompt == "error") or not fitting:
+            row = next(i for i, length in enumerate(lengths) if length > room)
+            raise ValueError(
+                f"{self.dataset}: prompt {row} has {lengths[row]} tokens "
+                f"({len(found) - len(fitting)} of {len(found)} prompts are too long); required: at "
+                f"most {room}, the policy's context of {policy.context} less max_new_tokens. Lower "
+                "max_new_tokens, or leave such prompts out with on_long_prompt: skip"
+            )
+        if len(fitting) < len(found):
+            _logger.warning("%d of %d prompts too long", len(found) - len(fitting), len(found))
+        return fitting
 
 
 @dataclass

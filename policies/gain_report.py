@@ -76,9 +76,7 @@ def closing_table(rows: Sequence[Mapping[str, Any]], *, title: str) -> Table:
             *([f"{row['proxy']['estimate']:.2f}"] if judged else []),
             show_interval(row["gain_at_equal_tokens"], sign=True),
         )
-    table.caption = (
-        f"at equal tokens: {target} above best-of-N at the same tokens, paired by prompt"
-    )
+    table.caption = f"at equal tokens: {target} above best-of-N of that cost, paired by prompt"
     return table
 
 

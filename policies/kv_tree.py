@@ -239,11 +239,12 @@ class KVTree:
         open_rows = set(rows)
         while open_rows:
             drawn = self.proposal.draw(logits, generator=generator)
+            tokens = drawn.tolist()
             ended: set[int] = set()
             for line, row in enumerate(rows):
                 if row not in open_rows:
                     continue
-                node, token = made[row], int(drawn[line])
+                node, token = made[row], tokens[line]
                 node.ids.append(token)
                 node.response_tokens += 1
                 self.generated_tokens[node.root] += 1

@@ -90,4 +90,8 @@ class Proposal:
             outside = ordered.cumsum(-1) - ordered >= self.top_p  # the first is always kept
             ordered = ordered.masked_fill(outside, 0)
             probabilities = torch.zeros_like(probabilities).scatter(-1, order, ordered)
-        return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+        # By inverse CDF: on the CPU several times faster than torch.multinomial.
+        summed = probabilities.cumsum(-1)
+        level = torch.rand(len(summed), 1, generator=generator, device=summed.device)
+        drawn = torch.searchsorted(summed, level * summed[:, -1:], right=True)
+        return drawn[:, 0].clamp(max=summed.shape[-1] - 1)

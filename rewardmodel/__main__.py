@@ -9,6 +9,7 @@ from rewardmodel.command_line import run_door
 VERBS = {
     "train": (doors.TrainJob, doors.train),
     "evaluate": (doors.EvaluateJob, doors.evaluate),
+    "split": (doors.SplitJob, doors.split),
     "world": (doors.WorldJob, doors.world),
     "label": (doors.LabelJob, doors.label),
 }

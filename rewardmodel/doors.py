@@ -142,6 +142,7 @@ class EvaluateJob:
         split: Split of a hub dataset or folder.
         holdout: Measure on this share of the prompts, the same that `train` held out with the same
             seed; 0 measures on all.
+        training_dataset: Pairs for the bag-of-words baseline to learn from, where `holdout` is 0.
         seed: Of the split and the bootstrap.
         max_length: Tokens of prompt and response together; null takes the model's context.
         limit: Use this many pairs; null takes all.
@@ -153,6 +154,7 @@ class EvaluateJob:
     dataset: str = ""
     split: str = "train"
     holdout: float = 0.0
+    training_dataset: str | None = None
     seed: int = 0
     max_length: int | None = None
     limit: int | None = None
@@ -171,20 +173,67 @@ def evaluate(job: EvaluateJob) -> None:
     """Measures a saved reward model; see `EvaluateJob`."""
     console = Console()
     reward_model = SequenceRewardModel.load(job.model, max_length=job.max_length)
+    tokenizer = reward_model.encoder.tokenizer
     data = load_preferences(
         job.dataset,
         split=job.split,
-        tokenizer=reward_model.encoder.tokenizer,
+        tokenizer=tokenizer,
         on_bad_row=job.on_bad_row,
         limit=job.limit,
     )
     training = None
     if job.holdout:
         training, data = split_by_prompt(data, holdout=job.holdout, seed=job.seed)
+    elif job.training_dataset:
+        training = load_preferences(
+            job.training_dataset, tokenizer=tokenizer, on_bad_row=job.on_bad_row
+        )
     result = measure(reward_model, training, data, seed=job.seed)
     if job.out:
         write_json_atomic(job.out, {"settings": asdict(job), **result})
     show_measures(console, result)
+
+
+@dataclass
+class SplitJob:
+    """Split preference pairs by prompt into train.jsonl and test.jsonl, and report on them.
+
+    Attributes:
+        dataset: Preference pairs, as for `train`.
+        split: Split of a hub dataset or folder.
+        holdout: Share of the prompts that go to test.jsonl.
+        limit: Use this many pairs; null takes all.
+        on_bad_row: "error" stops at the first bad row, "skip" leaves bad rows out and counts them.
+        seed: Of the split.
+        out: Folder for train.jsonl, test.jsonl and data_report.json.
+    """
+
+    dataset: str = ""
+    split: str = "train"
+    holdout: float = 0.1
+    limit: int | None = None
+    on_bad_row: BadRows = "error"
+    seed: int = 0
+    out: str = "runs/split"
+
+    def __post_init__(self) -> None:
+        """Checks types and bounds."""
+        check_types(self)
+        require(bool(self.dataset), "dataset", self.dataset, "a hub id or file, by --dataset")
+        require(0 < self.holdout < 1, "holdout", self.holdout, "in (0, 1)")
+
+
+def split(job: SplitJob) -> None:
+    """Splits text pairs; see `SplitJob`."""
+    data = load_preferences(
+        job.dataset, split=job.split, on_bad_row=job.on_bad_row, limit=job.limit
+    )
+    folder = Path(job.out)
+    parts = split_by_prompt(data, holdout=job.holdout, seed=job.seed)
+    for name, part in zip(("train", "test"), parts, strict=True):
+        write_text_atomic(folder / f"{name}.jsonl", json_lines(part))
+    write_json_atomic(folder / "data_report.json", preference_report(data))
+    Console().print(f"{len(parts[0])} and {len(parts[1])} pairs: {folder}")
 
 
 @dataclass

@@ -352,8 +352,8 @@ class SimulatedHuman:
     ) -> tuple[Dataset, int]:
         """Labels pairs of responses as a person would.
 
-        Pairs of equal text are not shown to the human; ties are counted and left out, since a
-        Bradley-Terry loss has no place for them.
+        Pairs of equal or empty texts are not shown to the human; ties are counted and left out,
+        since a Bradley-Terry loss has no place for them.
 
         Returns:
             A dataset in TRL's explicit preference format (`prompt`, `chosen`, `rejected`) and
@@ -363,7 +363,7 @@ class SimulatedHuman:
         rows: dict[str, list[str]] = {"prompt": [], "chosen": [], "rejected": []}
         tied = 0
         for prompt, first, second in zip(prompts, firsts, seconds, strict=True):
-            if first == second:
+            if first == second or not first or not second:
                 continue
             choice = self.choose(self.utility(prompt, first), self.utility(prompt, second), rng)
             if choice == 0:

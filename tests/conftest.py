@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from policies.language_model import Policy
-from tests.fakes import build_untrained_policy
+from tests.fakes import build_untrained_policy, start_demo
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +29,11 @@ def policy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def policy(policy_folder: Path) -> Policy:
     """The untrained tiny policy, loaded."""
     return Policy.load(str(policy_folder))
+
+
+@pytest.fixture(scope="session")
+def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished demo, made as small as it goes."""
+    out = tmp_path_factory.mktemp("demo") / "run"
+    assert start_demo(out).wait(timeout=300) == 0
+    return out

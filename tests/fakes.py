@@ -1,5 +1,7 @@
 """Tiny models and fakes that several tests share."""
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,3 +40,28 @@ class CountingReward:
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Tensor:
         self.asked += len(responses)
         return torch.tensor([float(sum(map(ord, text)) % 997) / 100 for text in responses])
+
+
+MICRO_DEMO = {
+    "demonstrations": 100,
+    "comparisons": 20,
+    "few_labels": 10,
+    "eval_prompts": 3,
+    "pool": 16,
+    "improve_prompts": 8,
+    "threads": 1,
+}
+
+
+def demo_command(out: Path, *flags: str) -> list[str]:
+    """The command line of a demo made as small as it goes."""
+    sizes = [word for name, value in MICRO_DEMO.items() for word in (f"--{name}", str(value))]
+    return [sys.executable, "-m", "prefsearch", "demo", "--out", str(out), *sizes, *flags]
+
+
+def start_demo(out: Path, *flags: str) -> subprocess.Popen[bytes]:
+    """Starts the small demo in a process of its own."""
+    root = Path(__file__).resolve().parent.parent
+    return subprocess.Popen(
+        demo_command(out, *flags), cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )

@@ -170,3 +170,34 @@ def test_policy_doors_from_demonstrations_to_a_report(tmp_path: Path, policy_fol
     assert (run / "report.html").stat().st_size > 10_000
     methods = {row["method"] for row in json.loads((run / "summary.json").read_text())}
     assert methods == {"best-of-N", "beam search", "MCTS (Gumbel)"}
+
+
+def test_a_prompt_longer_than_the_context_is_named_and_may_be_skipped(
+    tmp_path: Path, policy_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "prompts.jsonl"
+    prompts = ["Tell me of the bell.\n", "the bell and the lake " * 100]
+    data.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts))
+    argv = ["policy", "sample", "--policy", str(policy_folder), "--dataset", str(data)]
+    argv += ["--max_new_tokens", "8", "--out", str(tmp_path / "out.jsonl")]
+    assert prefsearch.main(argv) == 2
+    assert "prompt 1 has" in capsys.readouterr().err
+    assert not (tmp_path / "out.jsonl").exists()
+    assert prefsearch.main([*argv, "--on_long_prompt", "skip"]) == 0
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 1
+
+
+def test_pairs_are_split_by_prompt(tmp_path: Path) -> None:
+    data = tmp_path / "pairs.csv"
+    lines = [f"ask {i // 2},good {i},bad {i}" for i in range(40)]
+    data.write_text("\n".join(["prompt,chosen,rejected", *lines]))
+    out = tmp_path / "split"
+    argv = ["reward", "split", "--dataset", str(data), "--holdout", "0.25", "--out", str(out)]
+    assert prefsearch.main(argv) == 0
+    parts = [
+        [json.loads(line) for line in (out / f"{name}.jsonl").read_text().splitlines()]
+        for name in ("train", "test")
+    ]
+    assert [len(part) for part in parts] == [30, 10]
+    assert not {row["prompt"] for row in parts[0]} & {row["prompt"] for row in parts[1]}
+    assert json.loads((out / "data_report.json").read_text())["pairs"] == 40

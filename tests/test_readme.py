@@ -1,0 +1,66 @@
+"""What the README shows runs as it is written."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_python_of_the_readme_runs_from_top_to_bottom(
+    demo_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) == 4
+    assert all(len(block.strip().splitlines()) <= 12 for block in blocks)
+    shutil.copytree(demo_run, tmp_path / "runs" / "demo")
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), namespace)
+    printed = capsys.readouterr().out
+    assert "best-of-N 16" in printed
+    assert "MCTS 8" in printed
+    assert (tmp_path / "runs" / "my_policy" / "model.safetensors").is_file()
+
+
+def test_every_command_of_the_readme_exists() -> None:
+    import importlib
+
+    import prefsearch
+
+    for door in ("reward", "policy"):
+        verbs = importlib.import_module(prefsearch.DOORS[door][0]).VERBS
+        rows = re.findall(rf"^\| `prefsearch {door} (.*?) \|", README, re.MULTILINE)
+        named = {verb for row in rows for verb in re.findall(r"[a-z]+", row)}
+        assert named == set(verbs)
+
+
+def test_every_linked_file_is_there() -> None:
+    for document in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        text = document.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+            assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_the_table_of_the_readme_is_that_of_the_results() -> None:
+    results = json.loads((ROOT / "docs" / "results" / "demo.json").read_text(encoding="utf-8"))
+    assert results["command"] in README
+    cells = [("base", cell) for cell in results["base"]]
+    cells += [("fine-tuned", cell) for cell in results["fine_tuned"]]
+    row = r"^\| (base|fine-tuned) \| (.*?) \| (\d+) \| (\S+) \["
+    shown = re.findall(row, README, re.MULTILINE)
+    assert len(shown) >= 10
+    expected = {
+        (policy, f"{cell['tokens']:.0f}", f"{cell['gold']['estimate']:.2f}")
+        for policy, cell in cells
+    }
+    for policy, _, tokens, gold in shown:
+        assert (policy, tokens, gold) in expected
