@@ -340,7 +340,8 @@ def run_demo(config: DemoConfig) -> None:
     rows = demo.run()
     title = "Gold utility on held-out prompts (95 % intervals over prompts)"
     console.print(closing_table(rows, title=title))
-    gain = show_interval(demo.folder.result("tuned")["gain_over_base"], sign=True)
+    tuned = demo.folder.result("tuned") or {}
+    gain = show_interval(tuned["gain_over_base"], sign=True)
     console.print(f"Fine-tuned above base, both without search: {gain}")
     minutes = (time.perf_counter() - began) / 60
     console.print(f"{minutes:.1f} minutes. Open {demo.folder.report} in a browser.")

@@ -94,7 +94,7 @@ def sft(job: SftJob) -> None:
         if base is None:
             base = str(run.checkpoints / "init")
             size = TinyModel(job.vocabulary, job.hidden_size, job.layers, job.heads, job.context)
-            texts = [row["prompt"] + row["completion"] for row in data]
+            texts = [p + c for p, c in zip(data["prompt"], data["completion"], strict=True)]
             build_tiny_model(texts, Path(base), size=size, seed=job.seed)
         outcome = fine_tune(
             base,

@@ -31,6 +31,9 @@ _CHECK_TOLERANCE = 1e-3
 class _GrowingLayer(DynamicLayer):
     """A layer's keys and values with room to grow, so that a new token is written, not appended."""
 
+    keys: Tensor
+    values: Tensor
+
     def __init__(self, keys: Tensor, values: Tensor, room: int) -> None:
         super().__init__()
         self.lazy_initialization(keys, values)
@@ -371,7 +374,7 @@ class KVTree:
 
 
 def _cache_of(layers: Sequence[DynamicLayer]) -> DynamicCache:
-    cache = DynamicCache()
+    cache: Any = DynamicCache()
     cache.layers = list(layers)
     return cache
 

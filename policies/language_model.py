@@ -128,7 +128,7 @@ def build_tiny_model(texts: Iterable[str], folder: Path, *, size: TinyModel, see
             show_progress=False,
         ),
     )
-    tokenizer = PreTrainedTokenizerFast(
+    tokenizer: Any = PreTrainedTokenizerFast(
         tokenizer_object=bpe, pad_token=special[0], bos_token=special[1], eos_token=special[2]
     )
     torch.manual_seed(seed)
@@ -187,11 +187,12 @@ def fine_tune(
     encoder = TextEncoder(tokenizer, optimisation.max_length or context_length(model))
     rows: dict[str, list[list[int]]] = {"input_ids": [], "labels": []}
     cut = 0
-    for row in demonstrations:
-        prompt, completion = encoder.pair(row["prompt"], row["completion"])
-        rows["input_ids"].append(prompt + completion)
-        rows["labels"].append([-100] * len(prompt) + completion)
-        cut += encoder.overflow(row["prompt"], row["completion"]) > 0
+    texts = zip(demonstrations["prompt"], demonstrations["completion"], strict=True)
+    for prompt, completion in texts:
+        prompt_ids, completion_ids = encoder.pair(prompt, completion)
+        rows["input_ids"].append(prompt_ids + completion_ids)
+        rows["labels"].append([-100] * len(prompt_ids) + completion_ids)
+        cut += encoder.overflow(prompt, completion) > 0
     if cut:
         _logger.warning(
             "%d of %d demonstrations are longer than %d tokens and were cut (prompt first)",

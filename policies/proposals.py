@@ -6,11 +6,10 @@ model.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from search.evaluation.settings import check_types, require
 
@@ -52,7 +51,7 @@ class Proposal:
         """The most tokens of one segment."""
         return self.max_new_tokens if self.unit == "response" else self.segment_tokens
 
-    def boundaries(self, tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> Tensor:
+    def boundaries(self, tokenizer: Any, vocabulary: int) -> Tensor:
         """Marks the tokens that end a segment.
 
         Args:

@@ -12,7 +12,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from rich.logging import RichHandler
@@ -46,7 +46,7 @@ def parse(config: type, argv: Sequence[str], *, prog: str) -> Any:
     from trl import TrlParser
 
     first_line = (config.__doc__ or "").strip().splitlines()[0]
-    parser = TrlParser([config], prog=prog, description=first_line)
+    parser: Any = TrlParser([cast(Any, config)], prog=prog, description=first_line)
     parser.add_argument("--config", metavar="FILE", help="YAML file or name of a shipped one.")
     helped = field_help(config)
     for action in parser._actions:

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer
 
 _logger = logging.getLogger(__name__)
 
 
-def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(source: str) -> Any:
     """Loads the tokenizer of a model, by hub id or local folder, with a pad token of its own.
 
     Raises:
@@ -46,7 +46,7 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def give_pad_token(tokenizer: PreTrainedTokenizerBase) -> None:
+def give_pad_token(tokenizer: Any) -> None:
     """Makes sure that padding has a token of its own, different from the end of sequence.
 
     Sequence heads of transformers find the last token by comparing with the pad id, so with
@@ -65,7 +65,7 @@ def give_pad_token(tokenizer: PreTrainedTokenizerBase) -> None:
     _logger.warning("the tokenizer has no pad token of its own; padding with %r", spare)
 
 
-def fit_embeddings(model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+def fit_embeddings(model: Any, tokenizer: Any) -> None:
     """Grows a model's embeddings to the tokenizer and tells the model the pad and end ids.
 
     Raises:
@@ -106,7 +106,7 @@ class TextEncoder:
         max_length: Tokens of prompt and response together, or None for no limit.
     """
 
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: Any
     max_length: int | None = None
 
     @property

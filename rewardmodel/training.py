@@ -210,10 +210,11 @@ def train_reward_model(
     encoder = TextEncoder(tokenizer, optimisation.max_length or context_length(model))
     rows: dict[str, list[Any]] = {"chosen_ids": [], "rejected_ids": []}
     cut = 0
-    for row in preferences:
-        for side in ("chosen", "rejected"):
-            rows[f"{side}_ids"].append(encoder.joined(row["prompt"], row[side]))
-        cut += max(encoder.overflow(row["prompt"], row[s]) for s in ("chosen", "rejected")) > 0
+    texts = zip(preferences["prompt"], preferences["chosen"], preferences["rejected"], strict=True)
+    for prompt, chosen, rejected in texts:
+        rows["chosen_ids"].append(encoder.joined(prompt, chosen))
+        rows["rejected_ids"].append(encoder.joined(prompt, rejected))
+        cut += max(encoder.overflow(prompt, text) for text in (chosen, rejected)) > 0
     if "margin" in preferences.column_names:
         rows["margin"] = list(preferences["margin"])
     if cut:
