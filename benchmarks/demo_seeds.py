@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,12 @@ from typing import Any
 import yaml
 
 from policies.evaluation import cell_row, summarise
+from policies.gain_report import method_name
 from search.evaluation.metrics import paired_difference
-from search.evaluation.records import read_records, write_json_atomic
+from search.evaluation.records import read_records, write_json_atomic, write_text_atomic
 
 ROOT = Path(__file__).resolve().parent.parent
+MARKS = ("<!-- results of the demo -->", "<!-- end of the results -->")
 OFFSET = 1_000_000  # keeps the prompts of different seeds apart
 
 
@@ -55,6 +58,62 @@ def gold(records: list[dict[str, Any]], policy: str, budget: str) -> list[float]
     return [r["gold"] for r in sorted(kept, key=lambda r: r["prompt"])]
 
 
+def show(interval: Mapping[str, float] | None, *, sign: bool = False) -> str:
+    """An interval in two decimals, or a dash."""
+    if interval is None:
+        return "–"
+    form = "+.2f" if sign else ".2f"
+    low, high = interval["low"], interval["high"]
+    return f"{interval['estimate']:{form}} [{low:{form}}, {high:{form}}]"
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """The README's account of the results."""
+    minutes = results["minutes"].values()
+    seeds = ", ".join(map(str, results["seeds"]))
+    gain, learned = (
+        show(results[key], sign=True)
+        for key in ("best_of_16_above_base", "fine_tuned_above_base_without_search")
+    )
+    lines = [
+        f"Seeds {seeds}, {results['held_out_prompts']} held-out prompts in all, 95 % intervals "
+        f"over prompts; {min(minutes):.1f} to {max(minutes):.1f} minutes a seed on two shared CPU "
+        f"cores; "
+        f"`{results['command']}`, kept in "
+        "[docs/results/demo.json](docs/results/demo.json) with each seed's own figures.",
+        "",
+        f"- Best-of-16 above the base policy in gold utility: **{gain}**.",
+        f"- Fine-tuned policy above the base policy, both without search: **{learned}**.",
+        "",
+        "| policy | method, budget | tokens a prompt | gold utility | above best-of-N at equal "
+        "tokens |",
+        "|---|---|---|---|---|",
+    ]
+    cells = [("base", cell) for cell in results["base"]]
+    cells += [("fine-tuned", c) for c in results["fine_tuned"] if c["budget"] in ("1", "16")]
+    for policy, cell in cells:
+        lines.append(
+            f"| {policy} | {method_name(cell)} | {cell['tokens']:.0f} | {show(cell['gold'])} | "
+            f"{show(cell['gain_at_equal_tokens'], sign=True)} |"
+        )
+    lines += [
+        "",
+        "A method gains over best-of-N where the last column's interval lies above zero, loses "
+        "where it lies below, and is undecided elsewhere. The budget is N for best-of-N, segments a step "
+        "for beam search, simulations a decision for tree search.",
+    ]
+    return "\n".join(lines)
+
+
+def write_readme(results: Mapping[str, Any]) -> None:
+    """Puts the account of the results between the README's marks."""
+    path = ROOT / "README.md"
+    before, _, rest = path.read_text(encoding="utf-8").partition(MARKS[0])
+    _, _, after = rest.partition(MARKS[1])
+    text = f"{before}{MARKS[0]}\n{markdown(results)}\n{MARKS[1]}{after}"
+    write_text_atomic(path, text)
+
+
 def main() -> None:
     """Runs all seeds and writes the pooled figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -81,28 +140,25 @@ def main() -> None:
     configuration = yaml.safe_load((first / "config.yaml").read_text())
     environment = json.loads((first / "environment.json").read_text())
     flags = " ".join(map(str, options.seeds))
-    write_json_atomic(
-        options.out,
-        {
-            "command": f"python benchmarks/demo_seeds.py --seeds {flags}",
-            "seeds": options.seeds,
-            "minutes": minutes,
-            "configuration": {k: v for k, v in configuration.items() if k != "seed"},
-            "versions": environment["versions"],
-            "machine": "two shared CPU cores",
-            "held_out_prompts": len(one),
-            "reward_model_accuracy": accuracies,
-            "best_of_16_above_base": asdict(
-                paired_difference(gold(pooled, "sft", "16"), one, seed=0)
-            ),
-            "fine_tuned_above_base_without_search": asdict(
-                paired_difference(gold(pooled, "tuned", "1"), one, seed=0)
-            ),
-            "base": [cell_row(cell) for cell in summarise(base, seed=0)],
-            "fine_tuned": [cell_row(cell) for cell in summarise(tuned, seed=0)],
-            "per_seed": per_seed,
-        },
-    )
+    results: dict[str, Any] = {
+        "command": f"python benchmarks/demo_seeds.py --seeds {flags}",
+        "seeds": options.seeds,
+        "minutes": minutes,
+        "configuration": {k: v for k, v in configuration.items() if k != "seed"},
+        "versions": environment["versions"],
+        "machine": "two shared CPU cores",
+        "held_out_prompts": len(one),
+        "reward_model_accuracy": accuracies,
+        "best_of_16_above_base": asdict(paired_difference(gold(pooled, "sft", "16"), one, seed=0)),
+        "fine_tuned_above_base_without_search": asdict(
+            paired_difference(gold(pooled, "tuned", "1"), one, seed=0)
+        ),
+        "base": [cell_row(cell) for cell in summarise(base, seed=0)],
+        "fine_tuned": [cell_row(cell) for cell in summarise(tuned, seed=0)],
+        "per_seed": per_seed,
+    }
+    write_json_atomic(options.out, results)
+    write_readme(json.loads(options.out.read_text()))
     for name in ("gains", "overoptimisation", "tree"):
         source = first / "figures" / f"{name}.png"
         shutil.copyfile(source, options.out.parent / f"demo_{name}.png")

@@ -69,9 +69,6 @@ def build_searcher(
             planner=method,
             num_simulations=budget,
             dirichlet_fraction=0.0,
-            # The prior of a slot is 1/K because there are K of them, not because it is unlikely to
-            # be good: undone, or PUCT would hardly ever try a second slot.
-            pb_c_init=1.25 * slots,
             temperature=0.0,
             gumbel_scale=0.0,
             max_num_considered_actions=slots,

@@ -99,6 +99,16 @@ def test_report_renders_its_figures_and_asks_no_host(report: Path, tmp_path: Pat
     assert dom.rstrip().endswith("</html>")
 
 
+def test_the_report_of_the_demo_shows_its_figures_and_asks_no_host(
+    demo_run: Path, tmp_path: Path
+) -> None:
+    dom, hosts = browse(demo_run / "report.html", tmp_path, "--dump-dom")
+    assert hosts == set()
+    assert dom.count("<svg") == 3, "gains, over-optimisation, a search tree"
+    for heading in ("What was gained", "Examples", "A search tree", "How it was made"):
+        assert heading in dom
+
+
 def test_screenshot_shows_the_colours_of_the_curves(report: Path, tmp_path: Path) -> None:
     from matplotlib.image import imread
 
