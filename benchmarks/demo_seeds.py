@@ -99,8 +99,8 @@ def markdown(results: Mapping[str, Any]) -> str:
     lines += [
         "",
         "A method gains over best-of-N where the last column's interval lies above zero, loses "
-        "where it lies below, and is undecided elsewhere. The budget is N for best-of-N, segments a step "
-        "for beam search, simulations a decision for tree search.",
+        "where it lies below, and is undecided elsewhere. The budget is N for best-of-N, segments "
+        "a step for beam search, simulations a decision for tree search.",
     ]
     return "\n".join(lines)
 
