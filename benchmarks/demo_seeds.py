@@ -125,10 +125,10 @@ def main() -> None:
     minutes, accuracies, per_seed = {}, {}, {}
     for seed in options.seeds:
         out = options.runs / f"demo-seed-{seed}"
-        minutes[seed] = round(run_seed(seed, out), 2)
+        minutes[str(seed)] = round(run_seed(seed, out), 2)
         summary = json.loads((out / "summary.json").read_text())
-        accuracies[seed] = summary["steps"]["reward"]["accuracy"]
-        per_seed[seed] = [
+        accuracies[str(seed)] = summary["steps"]["reward"]["accuracy"]
+        per_seed[str(seed)] = [
             {key: row[key] for key in ("policy", "method", "budget", "tokens", "gold")}
             for row in summary["rows"]
         ]
