@@ -4,7 +4,8 @@
 
 Each seed has its own world, models and held-out prompts. Pooled intervals are bootstrapped over all
 prompts of all seeds and say nothing about seeds that were not run; the estimate of each seed stands
-beside them. A finished seed is not run again. The report's picture is copied from the first seed.
+beside them. A finished seed is not run again. The picture of over-optimisation is
+that of the first seed.
 """
 
 import argparse
@@ -20,8 +21,9 @@ from typing import Any
 
 import yaml
 
-from policies.evaluation import cell_row, summarise
+from policies.evaluation import cell_row, curves, summarise
 from policies.gain_report import method_name
+from search.evaluation.figures import gain_curves
 from search.evaluation.metrics import paired_difference
 from search.evaluation.records import read_records, write_json_atomic, write_text_atomic
 
@@ -159,9 +161,15 @@ def main() -> None:
     }
     write_json_atomic(options.out, results)
     write_readme(json.loads(options.out.read_text()))
-    for name in ("gains", "overoptimisation", "tree"):
-        source = first / "figures" / f"{name}.png"
-        shutil.copyfile(source, options.out.parent / f"demo_{name}.png")
+    gain_curves(
+        curves(summarise(base, seed=0)),
+        options.out.parent / "demo_gains.png",
+        x_label="generated tokens a prompt",
+        y_label="mean score",
+        title=f"Planning against the reward model, seeds {flags}",
+    )
+    source = first / "figures" / "overoptimisation.png"
+    shutil.copyfile(source, options.out.parent / "demo_overoptimisation.png")
     print(f"wrote {options.out.name}")
 
 

@@ -11,15 +11,15 @@ prefsearch reward split --dataset "$DATA" --holdout 0.2 --out "$OUT/data"
 
 # A small Llama from scratch learns to write from the chosen replies.
 prefsearch policy sft --dataset "$OUT/data/train.jsonl" --out "$OUT/sft" \
-  --vocabulary 4096 --hidden_size 160 --layers 4 --heads 4 --context 512 --max_length 384 \
-  --epochs 4 --learning_rate 3e-3 --batch_size 16
+  --vocabulary 2048 --hidden_size 128 --layers 4 --heads 4 --context 384 --max_length 256 \
+  --epochs 2 --learning_rate 3e-3 --batch_size 8
 
 # The reward model starts from the policy.
 prefsearch reward train --model "$OUT/sft/checkpoints/model" --dataset "$OUT/data/train.jsonl" \
-  --out "$OUT/reward" --max_length 384 --epochs 1 --learning_rate 3e-4 --batch_size 16
+  --out "$OUT/reward" --max_length 256 --epochs 1 --learning_rate 3e-4 --batch_size 16
 
 # Held-out accuracy beside choosing the longer reply and a bag of words.
-prefsearch reward evaluate --model "$OUT/reward/checkpoints/model" --max_length 384 \
+prefsearch reward evaluate --model "$OUT/reward/checkpoints/model" --max_length 256 \
   --dataset "$OUT/data/test.jsonl" --training_dataset "$OUT/data/train.jsonl" \
   --out "$OUT/evaluation.json"
 
