@@ -10,6 +10,7 @@ that of the first seed.
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -79,8 +80,8 @@ def markdown(results: Mapping[str, Any]) -> str:
     )
     lines = [
         f"Seeds {seeds}, {results['held_out_prompts']} held-out prompts in all, 95 % intervals "
-        f"over prompts; {min(minutes):.1f} to {max(minutes):.1f} minutes a seed on two shared CPU "
-        f"cores; "
+        f"over prompts; {min(minutes):.1f} to {max(minutes):.1f} minutes a seed on "
+        f"{results['cores']} shared CPU cores; "
         f"`{results['command']}`, kept in "
         "[docs/results/demo.json](docs/results/demo.json) with each seed's own figures.",
         "",
@@ -148,7 +149,7 @@ def main() -> None:
         "minutes": minutes,
         "configuration": {k: v for k, v in configuration.items() if k != "seed"},
         "versions": environment["versions"],
-        "machine": "two shared CPU cores",
+        "cores": os.cpu_count(),
         "held_out_prompts": len(one),
         "reward_model_accuracy": accuracies,
         "best_of_16_above_base": asdict(paired_difference(gold(pooled, "sft", "16"), one, seed=0)),

@@ -4,6 +4,7 @@
 set -euo pipefail
 DATA=${DATA:-../shared/data/hh-rlhf/harmless-base-1800.jsonl.gz}
 OUT=${OUT:-runs/hh}
+PATH="$PWD/.venv/bin:$PATH"  # where `make` installed
 test -f "$DATA" || { echo "no data at $DATA; set DATA to a preference file" >&2; exit 2; }
 
 # 1,800 pairs with implicit prompts; a fifth of the prompts is held out from everything below.

@@ -212,17 +212,17 @@ class Demo:
     # --------------------------------------------------------------------------------- measuring
 
     def eval_prompts(self) -> list[str]:
-        """Held-out prompts: no combination of things in them was ever trained on."""
+        """Held-out prompts: no assignment of things to roles in them was ever trained on."""
         count = self.config.eval_prompts
         held_out = sample_requests(count, seed=self.seed("evaluation"), held_out=True)
         return [request.prompt for request in held_out]
 
     def pool(self) -> dict[str, Any]:
         """Measures best-of-N at every N, with both reward models, from one pool of samples."""
-        began = time.perf_counter()
         seed = self.seed("pool")
         policy = Policy.load(str(self.models / "sft"))
         prompts = self.eval_prompts()
+        began = time.perf_counter()
         samples = sample_responses(
             policy, prompts, self.config.pool, proposal=PROPOSAL, seed=seed, progress="sampling"
         )
@@ -298,10 +298,10 @@ class Demo:
 
     def tuned(self) -> dict[str, Any]:
         """Measures the fine-tuned policy without search against the base policy without search."""
-        began = time.perf_counter()
         seed = self.seed("tuned")
         tuned, base = (Policy.load(str(self.models / name)) for name in ("tuned", "sft"))
         each = min(16, self.config.pool)
+        began = time.perf_counter()
         samples = sample_responses(
             tuned, self.eval_prompts(), each, proposal=PROPOSAL, seed=seed, progress="sampling"
         )

@@ -135,7 +135,9 @@ def write_report(
     rows = closing_rows(run)
     results = {name: run.result(name) or {} for name in _STEPS}
     write_json_atomic(run.path / "summary.json", {"rows": rows, "steps": results})
-    searched = min((run.path / "data").glob("search-gumbel-*.json"), key=lambda p: len(p.name))
+    searched = min(
+        (run.path / "data").glob("search-gumbel-*.json"), key=lambda p: (len(p.name), p.name)
+    )
     report = Report(
         "Planning against a learned model of the human",
         subtitle="prefsearch demo: the embedded world and its simulated human",

@@ -7,6 +7,7 @@ files.
 import importlib
 import json
 import logging
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +21,7 @@ from policies.evaluation import Judge, best_of_n_records, search_records
 from policies.gain_report import write_gain_report
 from policies.language_model import Policy, TinyModel, build_tiny_model, fine_tune
 from policies.leaf_values import ValueHead, fit_value_head
-from policies.methods import METHOD_NAMES, TITLES, MethodName, build_searcher
+from policies.methods import METHOD_NAMES, TITLES, MethodName, build_searcher, check_budget
 from policies.proposals import Proposal
 from policies.search_policy import SearchPolicy
 from rewardmodel.doors import BadRows, json_lines, optimisation_of, settings_of
@@ -71,6 +72,11 @@ class SftJob(Optimisation):
         """Checks types and bounds."""
         super().__post_init__()
         require(bool(self.dataset), "dataset", self.dataset, "a hub id or file, by --dataset")
+        self.size()
+
+    def size(self) -> TinyModel:
+        """The sizes of a model from scratch."""
+        return TinyModel(self.vocabulary, self.hidden_size, self.layers, self.heads, self.context)
 
 
 def sft(job: SftJob) -> None:
@@ -93,9 +99,8 @@ def sft(job: SftJob) -> None:
         base = job.model
         if base is None:
             base = str(run.checkpoints / "init")
-            size = TinyModel(job.vocabulary, job.hidden_size, job.layers, job.heads, job.context)
             texts = [p + c for p, c in zip(data["prompt"], data["completion"], strict=True)]
-            build_tiny_model(texts, Path(base), size=size, seed=job.seed)
+            build_tiny_model(texts, Path(base), size=job.size(), seed=job.seed)
         outcome = fine_tune(
             base,
             data,
@@ -179,7 +184,7 @@ class ProposalSettings:
             on_bad_row=self.on_bad_row,
             limit=self.limit,
         )
-        room = policy.context - self.max_new_tokens
+        room = policy.room_for_prompts(self.max_new_tokens)
         lengths = [len(policy.encoder.prompt_ids(prompt)) for prompt in found]
         fitting = [p for p, length in zip(found, lengths, strict=True) if length <= room]
         if (len(fitting) < len(found) and self.on_long_prompt == "error") or not fitting:
@@ -187,8 +192,9 @@ class ProposalSettings:
             raise ValueError(
                 f"{self.dataset}: prompt {row} has {lengths[row]} tokens "
                 f"({len(found) - len(fitting)} of {len(found)} prompts are too long); required: at "
-                f"most {room}, the policy's context of {policy.context} less max_new_tokens. Lower "
-                "max_new_tokens, or leave such prompts out with on_long_prompt: skip"
+                f"most {room}, the policy's context of {policy.context} less max_new_tokens and an "
+                "end token. Lower max_new_tokens, or leave such prompts out with on_long_prompt: "
+                "skip"
             )
         if len(fitting) < len(found):
             _logger.warning("%d of %d prompts too long", len(found) - len(fitting), len(found))
@@ -294,7 +300,7 @@ class SearchSettings(ProposalSettings):
         """Checks types and bounds."""
         super().__post_init__()
         require(bool(self.reward_model), "reward_model", self.reward_model, "a hub id or folder")
-        require(self.budget > 0, "budget", self.budget, "at least 1")
+        check_budget(self.method, self.budget)
 
     def models(self) -> tuple[Policy, SequenceRewardModel, ValueHead | None]:
         """Loads policy, reward model and value head."""
@@ -423,6 +429,8 @@ class EvaluateJob(SearchSettings):
         for method in self.methods:
             known = ", ".join(METHOD_NAMES[1:])
             require(method in METHOD_NAMES[1:], "methods", method, f"some of {known}")
+            for budget in self.budgets:
+                check_budget(cast(MethodName, method), budget)
         require(self.pool >= 2, "pool", self.pool, "at least 2")
 
 
@@ -437,6 +445,8 @@ def load_judge(name: str | None) -> Judge | None:
     if name == "simulated":
         return SimulatedHuman().utilities
     module, _, function = name.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # a file of the user's, beside where the command is typed
     try:
         return cast(Callable[[Sequence[str], Sequence[str]], Sequence[float]], getattr(
             importlib.import_module(module), function))  # fmt: skip
@@ -465,8 +475,8 @@ def evaluate(job: EvaluateJob) -> None:
         records = best_of_n_records(
             samples, models[1], judge, counts=counts, seed=seed, seconds=seconds
         )
-        run.finish("pool", {"responses": len(prompts) * job.pool}, records=records)
         write_json_atomic(run.path / "data" / "pool.json", asdict(samples))
+        run.finish("pool", {"responses": len(prompts) * job.pool}, records=records)
     assert job.methods is not None
     assert job.budgets is not None
     for method in cast(list[MethodName], job.methods):

@@ -5,6 +5,7 @@ gold score is a judge that the search never saw; the proxy is the reward model t
 against.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -74,14 +75,16 @@ def best_of_n_records(
         judge: Gold score, or None.
         counts: The values of N.
         seed: That the samples were drawn with.
-        seconds: That sampling took, the whole pool.
+        seconds: That sampling took, the whole pool; scoring is measured here and added.
 
     Returns:
         One record a prompt and N; its `tokens` are N times the prompt's mean response.
     """
+    began = time.perf_counter()
     prompts, texts = samples.flat()
     shape = (len(samples.prompts), len(samples.texts[0]))
     proxy = reward_model.score(prompts, texts).reshape(shape).numpy()  # [P, N]
+    seconds += time.perf_counter() - began
     gold = None if judge is None else np.array(judge(prompts, texts)).reshape(shape)
     tokens = np.array(samples.tokens, dtype=float).mean(1)  # [P]
     records = []
@@ -136,11 +139,11 @@ def search_records(
             "method": method,
             "budget": budget,
             "prompt": index,
-            "gold": gold[index],
+            "gold": None if judge is None else float(gold[index]),
             "proxy": result.score,
             "tokens": float(result.tokens),
             "forward_tokens": result.forward_tokens,
-            "simulations": searcher.planner.num_simulations,
+            "simulations": searcher.planner.num_simulations if searcher.replan else result.segments,
             "finished": result.finished,
             "seconds": result.seconds,
             "seed": seed,
@@ -225,8 +228,9 @@ def cell_row(cell: Cell) -> dict[str, Any]:
 def kl_to(policy: Policy, reference: Policy, samples: Samples, *, batch_size: int = 64) -> Interval:
     """Estimates KL(policy || reference) in nats a response from the policy's own samples.
 
-    The plain Monte Carlo estimate, the mean of log(policy / reference), with a bootstrap interval
-    over prompts.
+    The Monte Carlo estimate, the mean of log(policy / reference), with a bootstrap interval over
+    prompts. It is of the texts, encoded again and closed by an end token; the rare sample that
+    encodes to other tokens than were drawn, or was cut off, counts as if drawn so.
 
     Args:
         policy: That sampled them, at temperature 1.

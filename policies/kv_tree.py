@@ -119,7 +119,8 @@ class KVTree:
 
     def stops_at_once(self, node: int) -> bool:
         """Whether a node is the end token alone."""
-        return self._nodes[node].ids == [self.policy.encoder.end_id]
+        ids = self._nodes[node].ids
+        return len(ids) == 1 and ids[0] in self.policy.end_ids
 
     def root(self, node: int) -> int:
         """The handle of the prompt that a node belongs to."""
@@ -163,7 +164,7 @@ class KVTree:
         Raises:
             ValueError: If a prompt is empty or leaves no room in the model's context.
         """
-        room = self.policy.context - self.proposal.max_new_tokens
+        room = self.policy.room_for_prompts(self.proposal.max_new_tokens)
         for row, prompt in enumerate(prompts):
             if not prompt:
                 raise ValueError(f"prompt {row} is empty; required: at least one token")
@@ -227,7 +228,7 @@ class KVTree:
         Returns:
             A handle for each new segment.
         """
-        end_id = self.policy.encoder.end_id
+        end_ids = self.policy.end_ids
         sources = [self._nodes[node] for node in nodes]
         assert not any(source.finished for source in sources), "a finished node cannot be extended"
         batch = _Reencoded(self, nodes) if self._reencode else _Cached(self, nodes)
@@ -237,7 +238,9 @@ class KVTree:
         ]
         logits = self._next_logits(sources)  # [R, V]
         if forbid_end is not None:
-            logits[torch.tensor(forbid_end, device=logits.device), end_id] = -torch.inf
+            forbidden = torch.tensor(forbid_end, device=logits.device).nonzero()  # [F, 1]
+            ends = torch.tensor(sorted(end_ids), device=logits.device)
+            logits[forbidden, ends] = -torch.inf
         rows = list(range(len(nodes)))  # which new node each row of the batch decodes
         open_rows = set(rows)
         while open_rows:
@@ -252,7 +255,7 @@ class KVTree:
                 node.response_tokens += 1
                 self.generated_tokens[node.root] += 1
                 full = node.response_tokens >= self.proposal.max_new_tokens
-                node.finished = token == end_id or full
+                node.finished = token in end_ids or full
                 if node.finished:
                     open_rows.discard(row)
                 elif self._ends[token] or len(node.ids) >= self.proposal.segment_limit:  # type: ignore[index]
@@ -289,7 +292,7 @@ class KVTree:
         if head is not None:
             made = head(output.hidden_states[-1][:, -1]).float()
             self._head_makes_logits = bool(torch.allclose(made, logits, atol=_CHECK_TOLERANCE))
-        layers = getattr(output.past_key_values, "layers", None) or []
+        layers = getattr(getattr(output, "past_key_values", None), "layers", None) or []
         plain = bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
         if self._reencode is None:
             self._reencode = not (plain and self._step_agrees(ids, logits))

@@ -21,7 +21,7 @@ from transformers import (
 from trl import SFTConfig, SFTTrainer
 
 from rewardmodel.tokenization import TextEncoder, context_length, fit_embeddings, load_tokenizer
-from rewardmodel.training import Optimisation, run_trainer, save_model
+from rewardmodel.training import Optimisation, is_adapter, run_trainer, save_model
 from search.evaluation.run_directory import new_folder
 from search.evaluation.settings import check_types, require
 
@@ -60,6 +60,7 @@ class Policy:
         model: In evaluation mode, on the GPU where there is one.
         encoder: Prompt and response to ids.
         context: The most tokens the model can attend to.
+        end_ids: Tokens that end a response; chat models may have several.
     """
 
     def __init__(self, model: Any, encoder: TextEncoder, context: int) -> None:
@@ -67,6 +68,13 @@ class Policy:
         self.model = model.eval()
         self.encoder = encoder
         self.context = context
+        ends = getattr(model.generation_config, "eos_token_id", None)
+        listed = ends if isinstance(ends, list) else [] if ends is None else [ends]
+        self.end_ids = frozenset([encoder.end_id, *listed])
+
+    def room_for_prompts(self, max_new_tokens: int) -> int:
+        """The most tokens of a prompt beside a response of `max_new_tokens` and its end token."""
+        return self.context - max_new_tokens - 1
 
     @classmethod
     def load(cls, source: str) -> "Policy":
@@ -89,15 +97,14 @@ def load_language_model(source: str) -> Any:
     Raises:
         ValueError: If nothing can be loaded from `source`.
     """
-    on_gpu = torch.cuda.is_available()
+    dtype: Any = "auto" if torch.cuda.is_available() else torch.float32
     try:
         if (Path(source) / "adapter_config.json").is_file():
             from peft import AutoPeftModelForCausalLM
 
-            return AutoPeftModelForCausalLM.from_pretrained(source).merge_and_unload()
-        return AutoModelForCausalLM.from_pretrained(
-            source, dtype="auto" if on_gpu else torch.float32
-        )
+            loaded = AutoPeftModelForCausalLM.from_pretrained(source, dtype=dtype)
+            return loaded.merge_and_unload()
+        return AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
     except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"no causal language model could be loaded from {source!r} "
@@ -207,5 +214,6 @@ def fine_tune(
         peft_config=optimisation.adapters("CAUSAL_LM"),
     )
     outcome = run_trainer(trainer)
-    save_model(trainer, tokenizer, folder)
+    # An adapter was merged when it was loaded: new adapters alone would forget it.
+    save_model(trainer, tokenizer, folder, merge=bool(optimisation.lora_rank) and is_adapter(base))
     return {"rows": len(demonstrations), "cut": cut, **outcome}

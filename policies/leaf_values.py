@@ -86,7 +86,8 @@ class ValueHead(nn.Module):
     @torch.inference_mode()
     def values(self, tree: KVTree, prompts: Mapping[int, str], nodes: Sequence[int]) -> Tensor:
         """See `LeafValue`."""
-        return (self(tree.hidden(nodes)) * self.scale + self.shift).cpu()
+        hidden = tree.hidden(nodes).to(self.scale.device)
+        return (self(hidden) * self.scale + self.shift).cpu()
 
     def save(self, folder: Path) -> None:
         """Writes `value_head.safetensors` and its sizes, in one rename."""

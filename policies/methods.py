@@ -26,6 +26,24 @@ _SLOTS = 8
 _BEAM_SLOTS = 4
 
 
+def check_budget(method: MethodName, budget: int) -> None:
+    """Checks a method and its budget.
+
+    Raises:
+        ValueError: If the method is unknown, the budget is not positive, or beams of four segments
+            cannot use it up.
+    """
+    if method not in METHOD_NAMES:
+        raise ValueError(f"method: found {method!r}; required: one of {', '.join(METHOD_NAMES)}")
+    if budget < 1:
+        raise ValueError(f"budget: found {budget}; required: at least 1")
+    if method == "beam" and budget > _BEAM_SLOTS and budget % _BEAM_SLOTS:
+        raise ValueError(
+            f"budget: found {budget} for beam search; required: at most {_BEAM_SLOTS}, or a "
+            f"multiple of {_BEAM_SLOTS}, the segments that each beam tries"
+        )
+
+
 def build_searcher(
     method: MethodName,
     budget: int,
@@ -48,12 +66,9 @@ def build_searcher(
         batch_size: Prompts searched side by side.
 
     Raises:
-        ValueError: If the method is unknown or the budget not positive.
+        ValueError: As `check_budget`.
     """
-    if method not in METHOD_NAMES:
-        raise ValueError(f"method: found {method!r}; required: one of {', '.join(METHOD_NAMES)}")
-    if budget < 1:
-        raise ValueError(f"budget: found {budget}; required: at least 1")
+    check_budget(method, budget)
     if method == "best_of_n":
         proposal, slots = Proposal(**{**vars(proposal), "unit": "response"}), budget
         config = PlannerConfig(planner=method, num_simulations=budget)

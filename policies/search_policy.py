@@ -35,6 +35,7 @@ class SearchResult:
         forward_tokens: Tokens the model was given, the batch's total shared equally.
         seconds: Wall-clock, the batch's total shared equally.
         finished: How many finished responses the search saw.
+        segments: Segments drawn.
         tree: The first decision's search tree (nested dict with texts) if it was asked for.
     """
 
@@ -45,6 +46,7 @@ class SearchResult:
     forward_tokens: float
     seconds: float
     finished: int
+    segments: int
     tree: dict[str, Any] | None = None
 
 
@@ -154,6 +156,7 @@ class SearchPolicy:
         counts = dict.fromkeys(roots, 0)
         for node in model.scores:
             counts[tree.root(node)] += 1
+        segments = model.segments()
         results = []
         for row, root in enumerate(roots):
             best = model.best_finished(root)
@@ -169,6 +172,7 @@ class SearchPolicy:
                     forward_tokens=tree.forward_tokens / len(roots),
                     seconds=seconds,
                     finished=counts[root],
+                    segments=segments[root],
                     tree=drawn[row],
                 )
             )

@@ -88,6 +88,13 @@ class TextPlanningModel:
         """Whether a slot has been stepped into."""
         return (node, slot) in self._children
 
+    def segments(self) -> dict[int, int]:
+        """How many segments were drawn, by the prompt's handle."""
+        counts = dict.fromkeys(self.prompts, 0)
+        for node, _ in self._children:
+            counts[self.tree.root(node)] += 1
+        return counts
+
     def best_finished(self, prompt: int) -> int | None:
         """The finished node with the highest score under a prompt, the earliest of equals."""
         under = [node for node in self.scores if self.tree.root(node) == prompt]

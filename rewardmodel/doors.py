@@ -24,7 +24,7 @@ from rewardmodel.simulated import SimulatedHuman, demonstrations, sample_request
 from rewardmodel.tokenization import load_tokenizer
 from rewardmodel.training import Optimisation, train_reward_model
 from search.evaluation.records import write_json_atomic, write_text_atomic
-from search.evaluation.run_directory import RunDirectory
+from search.evaluation.run_directory import RunDirectory, step_seed
 from search.evaluation.settings import check_types, require
 
 BadRows = Literal["error", "skip"]
@@ -265,7 +265,8 @@ def world(job: WorldJob) -> None:
     told = demonstrations(job.demonstrations, seed=job.seed)
     write_text_atomic(folder / "demonstrations.jsonl", json_lines(told))
     for name, held_out in (("prompts", False), ("held_out_prompts", True)):
-        requests = sample_requests(job.prompts, seed=job.seed, held_out=held_out)
+        seed = step_seed(job.seed, name)  # other requests than the demonstrations answer
+        requests = sample_requests(job.prompts, seed=seed, held_out=held_out)
         rows = [{"prompt": request.prompt} for request in requests]
         write_text_atomic(folder / f"{name}.jsonl", json_lines(rows))
     Console().print(f"World: {folder}")

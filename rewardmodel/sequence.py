@@ -4,6 +4,7 @@ Any `AutoModelForSequenceClassification` with one label, from a hub id, a local 
 folder of peft. The saved folder is an ordinary transformers folder.
 """
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -20,20 +21,24 @@ def load_scorer(source: str, *, init_head: bool) -> Any:
 
     Args:
         source: Hub id or local folder; a causal language model's folder gets a fresh head.
-        init_head: Whether the head is new and to be drawn from N(0, 1/(d+1)), Stiennon et al. 2020
-            (https://arxiv.org/abs/2009.01325).
+        init_head: Whether the model may lack a head, as before training; a missing one is drawn
+            from N(0, 1/(d+1)), Stiennon et al. 2020 (https://arxiv.org/abs/2009.01325).
 
     Raises:
         ValueError: If nothing can be loaded there, or it was trained with another number of labels.
     """
+    options: dict[str, Any] = {"dtype": torch.float32}
+    if init_head:
+        options["num_labels"] = 1
+    fresh = False
     try:
         if (Path(source) / "adapter_config.json").is_file():
-            from peft import AutoPeftModelForSequenceClassification
-
-            return AutoPeftModelForSequenceClassification.from_pretrained(source, num_labels=1)
-        model: Any = AutoModelForSequenceClassification.from_pretrained(
-            source, **({"num_labels": 1} if init_head else {}), dtype=torch.float32
-        )
+            model = _load_adapter(source, options, trainable=init_head)
+        else:
+            model, loading = AutoModelForSequenceClassification.from_pretrained(
+                source, output_loading_info=True, **options
+            )
+            fresh = any(name.startswith("score.") for name in loading["missing_keys"])
     except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"no sequence classifier or base model could be loaded from {source!r} "
@@ -46,9 +51,23 @@ def load_scorer(source: str, *, init_head: bool) -> Any:
             "Train a reward model from it with `prefsearch reward train`"
         )
     head = getattr(model, "score", None)
-    if init_head and isinstance(head, torch.nn.Linear):
+    if fresh and isinstance(head, torch.nn.Linear):
         torch.nn.init.normal_(head.weight, std=(head.in_features + 1) ** -0.5)
     return model
+
+
+def _load_adapter(source: str, options: dict[str, Any], *, trainable: bool) -> Any:
+    """Loads an adapter: of a reward model as it is, of a policy merged under a new head."""
+    from peft import AutoPeftModelForCausalLM, AutoPeftModelForSequenceClassification, PeftConfig
+
+    if PeftConfig.from_pretrained(source).task_type == "SEQ_CLS":
+        return AutoPeftModelForSequenceClassification.from_pretrained(
+            source, is_trainable=trainable, **{**options, "num_labels": 1}
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        policy: Any = AutoPeftModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+        policy.merge_and_unload().save_pretrained(folder)
+        return load_scorer(folder, init_head=trainable)
 
 
 class SequenceRewardModel:
@@ -78,7 +97,8 @@ class SequenceRewardModel:
         fit_embeddings(model, tokenizer)
         if torch.cuda.is_available():
             model = model.to("cuda")
-        limit = max_length or context_length(model)
+        trained_with = tokenizer.model_max_length  # astronomically large where it is not set
+        limit = max_length or (trained_with if trained_with < 2**20 else context_length(model))
         return cls(model, TextEncoder(tokenizer, limit), batch_size=batch_size)
 
     @torch.inference_mode()

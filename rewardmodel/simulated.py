@@ -50,6 +50,12 @@ def _held_out(things: tuple[str, ...]) -> bool:
     return digest[0] < 256 * _HELD_OUT_SHARE
 
 
+@functools.cache
+def _count_held_out(nouns: tuple[tuple[str, ...], ...]) -> int:
+    named = itertools.product(*nouns)
+    return sum(_held_out(things) for things in named if len(set(things)) == len(things))
+
+
 def _requests(rng: random.Random, *, held_out: bool) -> Iterator[Request]:
     while True:
         genre = rng.choice(GENRES)
@@ -63,12 +69,12 @@ def _requests(rng: random.Random, *, held_out: bool) -> Iterator[Request]:
 
 
 def sample_requests(count: int, *, seed: int, held_out: bool = False) -> list[Request]:
-    """Draws requests; no combination of things is on both sides of `held_out`.
+    """Draws requests; no assignment of things to roles is on both sides of `held_out`.
 
     Args:
         count: How many. Training requests may repeat, held-out ones are distinct.
         seed: Of the draw.
-        held_out: Whether to draw from the combinations kept for evaluation (15 %).
+        held_out: Whether to draw from the assignments kept for evaluation (15 %).
 
     Raises:
         ValueError: If `count` is not positive.
@@ -79,6 +85,9 @@ def sample_requests(count: int, *, seed: int, held_out: bool = False) -> list[Re
     if not held_out:
         return list(itertools.islice(stream, count))
     distinct: dict[str, Request] = {}
+    most = sum(_count_held_out(genre.things) * len(genre.requests) for genre in GENRES)
+    if count > most:
+        raise ValueError(f"count is {count}; required: at most {most}, all held-out requests")
     for request in stream:
         distinct.setdefault(request.prompt, request)
         if len(distinct) == count:

@@ -6,6 +6,7 @@ counted.
 """
 
 import logging
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from typing import Any
 import torch
 from datasets import Dataset
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
-from transformers.trainer_utils import get_last_checkpoint
 from trl import RewardConfig, RewardTrainer
 
 from rewardmodel.sequence import load_scorer
@@ -147,7 +147,7 @@ def run_trainer(trainer: Any) -> dict[str, Any]:
         ValueError: If the loss is not finite at the end.
     """
     output = Path(trainer.args.output_dir)
-    checkpoint = get_last_checkpoint(str(output)) if output.is_dir() else None
+    checkpoint = _last_whole_checkpoint(output)
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     trainer.add_callback(_LossProgress)
@@ -167,13 +167,35 @@ def run_trainer(trainer: Any) -> dict[str, Any]:
     }
 
 
-def save_model(trainer: Any, tokenizer: Any, folder: Path) -> None:
-    """Saves weights and tokenizer in one rename; nothing is left where the disk is full."""
+def save_model(trainer: Any, tokenizer: Any, folder: Path, *, merge: bool = False) -> None:
+    """Saves weights and tokenizer in one rename, then drops the checkpoints on the way.
+
+    Args:
+        trainer: After training.
+        tokenizer: Of the model.
+        folder: Where they go; nothing is left there if the disk is full.
+        merge: Save adapters merged into the weights that they were trained on, needed where those
+            are not what `base_model_name_or_path` names.
+    """
     if not trainer.is_world_process_zero():
         return
+    model = trainer.model.merge_and_unload() if merge else trainer.model
     with new_folder(folder) as scratch:
-        trainer.model.save_pretrained(scratch)
+        model.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
+    shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
+
+
+def is_adapter(source: str) -> bool:
+    """Whether a local folder holds a peft adapter."""
+    return (Path(source) / "adapter_config.json").is_file()
+
+
+def _last_whole_checkpoint(output: Path) -> str | None:
+    """The newest checkpoint that was written to its end: its state file is written last."""
+    whole = [path.parent for path in output.glob("checkpoint-*/trainer_state.json")]
+    newest = max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    return None if newest is None else str(newest)
 
 
 def train_reward_model(
@@ -207,7 +229,7 @@ def train_reward_model(
     tokenizer = load_tokenizer(base)
     model = load_scorer(base, init_head=True)
     fit_embeddings(model, tokenizer)
-    encoder = TextEncoder(tokenizer, optimisation.max_length or context_length(model))
+    encoder = TextEncoder(tokenizer, optimisation.max_length or context_length(model) or 2**20)
     rows: dict[str, list[Any]] = {"chosen_ids": [], "rejected_ids": []}
     cut = 0
     texts = zip(preferences["prompt"], preferences["chosen"], preferences["rejected"], strict=True)
@@ -229,8 +251,9 @@ def train_reward_model(
         args=arguments,
         train_dataset=Dataset.from_dict(rows),
         processing_class=tokenizer,
-        peft_config=optimisation.adapters("SEQ_CLS"),
+        peft_config=None if hasattr(model, "peft_config") else optimisation.adapters("SEQ_CLS"),
     )
     outcome = run_trainer(trainer)
-    save_model(trainer, tokenizer, folder)
+    tokenizer.model_max_length = encoder.max_length  # what it was trained with, for scoring
+    save_model(trainer, tokenizer, folder, merge=bool(optimisation.lora_rank) and is_adapter(base))
     return {"pairs": len(preferences), "cut": cut, **outcome}

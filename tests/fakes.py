@@ -27,7 +27,7 @@ def build_untrained_policy(folder: Path) -> Path:
 def policy_of(config: PretrainedConfig, encoder: TextEncoder, *, seed: int = 0) -> Policy:
     """An untrained policy of any architecture, with a given tokenizer."""
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+    model = AutoModelForCausalLM.from_config(config)
     return Policy(model, encoder, 256)
 
 

@@ -146,7 +146,11 @@ def test_a_larger_budget_draws_more_tokens_for_every_method(policy: Policy) -> N
 
 @pytest.mark.parametrize(
     ("method", "budget", "message"),
-    [("astar", 4, "method: found 'astar'"), ("beam", 0, "budget: found 0")],
+    [
+        ("astar", 4, "method: found 'astar'"),
+        ("beam", 0, "budget: found 0"),
+        ("beam", 6, "budget: found 6 for beam search"),
+    ],
 )
 def test_unknown_methods_and_empty_budgets_are_refused(
     method: Any, budget: int, message: str, policy: Policy

@@ -4,6 +4,7 @@ from transformers import (
     GPT2Config,
     GPTNeoXConfig,
     LlamaConfig,
+    MambaConfig,
     MistralConfig,
     PretrainedConfig,
     Qwen2Config,
@@ -82,8 +83,18 @@ def test_reused_and_recomputed_prefixes_draw_the_same_texts(reencode: bool, poli
     assert texts(reencode) == texts(False)
 
 
-def test_a_sliding_window_is_never_silently_wrong(policy: Policy) -> None:
-    model = policy_of(MistralConfig(**GROUPED, sliding_window=4), policy.encoder)
+@pytest.mark.parametrize(
+    "config",
+    [
+        MistralConfig(**GROUPED, sliding_window=4),
+        MambaConfig(vocab_size=420, hidden_size=32, num_hidden_layers=2, state_size=4),
+    ],
+    ids=["sliding window", "state space"],
+)
+def test_a_cache_that_cannot_be_shared_is_never_silently_wrong(
+    config: PretrainedConfig, policy: Policy
+) -> None:
+    model = policy_of(config, policy.encoder)
     tree = KVTree(model, BLOCKS)
     prompts = prompts_of(policy)
     roots = tree.add_prompts(prompts)
@@ -115,6 +126,19 @@ def test_tokens_are_counted_as_they_are_drawn(policy: Policy) -> None:
     assert tree.forward_tokens - before == sum(seen)
 
 
+def test_a_chat_model_ends_at_any_of_its_end_tokens(policy: Policy) -> None:
+    model = policy_of(CONFIGS["llama"], policy.encoder).model
+    model.generation_config.eos_token_id = [policy.encoder.end_id, 7, 9]
+    chat = Policy(model, policy.encoder, 256)
+    tree = KVTree(chat, Proposal(unit="response", max_new_tokens=200))
+    roots = tree.add_prompts(prompts_of(policy) * 8)
+    made = tree.extend(roots, generator=torch.Generator().manual_seed(0))
+    lasts = [tree.response_ids(node)[-1] for node in made]
+    assert {7, 9} & set(lasts)
+    for node in made:
+        assert not {7, 9, policy.encoder.end_id} & set(tree.response_ids(node)[:-1])
+
+
 def test_a_response_ends_at_its_token_limit(policy: Policy) -> None:
     tree = KVTree(policy, Proposal(unit="response", max_new_tokens=7))
     made = tree.extend(
@@ -142,7 +166,7 @@ def test_forbidding_the_end_forbids_it_as_the_first_token_alone(policy: Policy) 
 
 def test_a_prompt_longer_than_the_context_is_an_error_before_the_search(policy: Policy) -> None:
     tree = KVTree(policy, Proposal(max_new_tokens=100))
-    with pytest.raises(ValueError, match=r"prompt 1 has 300 tokens; required: at most 156"):
+    with pytest.raises(ValueError, match=r"prompt 1 has 300 tokens; required: at most 155"):
         tree.add_prompts([[5, 6], [7] * 300])
     with pytest.raises(ValueError, match="prompt 0 is empty"):
         tree.add_prompts([[]])

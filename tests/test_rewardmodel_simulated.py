@@ -105,6 +105,11 @@ def test_held_out_requests_share_no_things_with_training_requests() -> None:
     assert not training & held_out
 
 
+def test_more_held_out_requests_than_there_are_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"required: at most \d+, all held-out"):
+        sample_requests(100_000, seed=0, held_out=True)
+
+
 def test_a_seed_repeats_the_world_and_another_changes_it() -> None:
     first, again, other = (demonstrations(20, seed=seed) for seed in (1, 1, 2))
     assert first.to_dict() == again.to_dict()

@@ -8,7 +8,7 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from policies.language_model import fine_tune
+from policies.language_model import fine_tune, load_language_model
 from rewardmodel.sequence import SequenceRewardModel, load_scorer
 from rewardmodel.training import Optimisation, train_reward_model
 from search.evaluation.records import StorageError
@@ -191,3 +191,57 @@ def test_a_full_disk_while_saving_leaves_nothing_behind(
 def test_a_wrong_setting_is_named(name: str, value: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Optimisation(**{name: value})  # type: ignore[arg-type]
+
+
+def test_training_goes_on_from_a_reward_model_with_its_head(
+    reward_folder: Path, tmp_path: Path
+) -> None:
+    before = load_scorer(str(reward_folder), init_head=False).score.weight
+    again = load_scorer(str(reward_folder), init_head=True).score.weight
+    torch.testing.assert_close(again, before, atol=0, rtol=0)
+
+
+def test_adapters_on_a_policy_of_adapters_forget_neither(
+    policy_folder: Path, tmp_path: Path
+) -> None:
+    demonstrations = Dataset.from_dict({"prompt": [PROMPT] * 32, "completion": [GOOD] * 32})
+    first, second, reward = (tmp_path / name for name in ("first", "second", "reward"))
+    lora = quick(epochs=20, lora_rank=8, learning_rate=1e-2)
+    fine_tune(str(policy_folder), demonstrations, first, optimisation=lora)
+    assert (first / "adapter_config.json").is_file()
+    barely = quick(epochs=1, lora_rank=4, learning_rate=1e-7)
+    fine_tune(str(first), demonstrations, second, optimisation=barely)
+    ids = torch.tensor([[5, 6, 7, 8, 9]])
+    with torch.inference_mode():
+        logits = [
+            load_language_model(str(folder)).eval()(input_ids=ids).logits
+            for folder in (policy_folder, first, second)
+        ]
+    assert (logits[1] - logits[0]).abs().max() > 0.1
+    torch.testing.assert_close(logits[2], logits[1], atol=1e-3, rtol=1e-3)
+    result = train_reward_model(str(first), pairs(), reward, optimisation=quick(epochs=3))
+    assert result["updates"] == 12
+    scores = SequenceRewardModel.load(str(reward)).score([PROMPT, PROMPT], [GOOD, BAD])
+    assert scores[0] > scores[1]
+
+
+def test_a_half_written_checkpoint_is_passed_over(policy_folder: Path, tmp_path: Path) -> None:
+    checkpoints = tmp_path / "trainer"
+    (checkpoints / "checkpoint-3").mkdir(parents=True)  # a kill came before its state was written
+    result = train_reward_model(
+        str(policy_folder),
+        pairs(),
+        tmp_path / "m",
+        optimisation=quick(save_steps=2),
+        checkpoints=checkpoints,
+    )
+    assert result["updates"] == 4
+    assert not checkpoints.exists()
+
+
+def test_a_reward_model_remembers_the_length_it_was_trained_with(
+    policy_folder: Path, tmp_path: Path
+) -> None:
+    options = quick(max_length=40)
+    train_reward_model(str(policy_folder), pairs(8), tmp_path / "m", optimisation=options)
+    assert SequenceRewardModel.load(str(tmp_path / "m")).encoder.max_length == 40

@@ -69,6 +69,18 @@ def test_a_folder_appears_only_when_its_block_ends_well(tmp_path: Path) -> None:
     assert (run.checkpoints / "model" / "whole").is_file()
 
 
+def test_a_folder_that_holds_no_model_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(ValueError, match=r"holds letter\.txt and no model"), new_folder(tmp_path):
+        pytest.fail("nothing may be made for a folder that cannot be replaced")
+    assert (tmp_path / "letter.txt").read_text() == "dear"
+    model = tmp_path / "model"
+    for text in ("old", "new"):
+        with new_folder(model) as scratch:
+            (scratch / "config.json").write_text(text)
+    assert (model / "config.json").read_text() == "new"
+
+
 def test_litter_of_a_kill_is_swept_when_the_run_goes_on(tmp_path: Path) -> None:
     run = RunDirectory.open(tmp_path, SETTINGS, resume=False)
     litter = run.checkpoints / "model.partial-1234"

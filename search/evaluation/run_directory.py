@@ -39,6 +39,9 @@ _RECORDED_PACKAGES = (
 )  # fmt: skip
 
 
+_ARTEFACTS = {"config.json", "adapter_config.json", "value_head.json"}
+
+
 class RunExistsError(ValueError):
     """The folder of a new run is in use, or the run in it was made with other settings."""
 
@@ -121,14 +124,15 @@ class RunDirectory:
                     f"{run.path} was made with other settings ({what}); required: the same "
                     "settings to continue it. Choose another folder with --out"
                 )
+        if not used:  # first, so that a kill leaves either nothing or a run to continue
+            write_text_atomic(saved_path, yaml.safe_dump(settings, sort_keys=False))
         with naming_path(run.path, "write to"):
             for folder in (run.path, run.figures, run.checkpoints, run.path / "steps"):
                 folder.mkdir(parents=True, exist_ok=True)
             for litter in run.path.rglob("*.partial-*"):
                 shutil.rmtree(litter, ignore_errors=True)
-        if not used:
+        if not (run.path / "environment.json").is_file():
             write_json_atomic(run.path / "environment.json", environment())
-            write_text_atomic(saved_path, yaml.safe_dump(settings, sort_keys=False))
         return run
 
     def result(self, step: str) -> dict[str, Any] | None:
@@ -184,11 +188,18 @@ class RunDirectory:
 def new_folder(target: Path) -> Iterator[Path]:
     """Gives a scratch folder beside `target` that takes its name if the block ends well.
 
-    A folder that already has the name is replaced only then.
+    A model's folder that already has the name is replaced only then.
 
     Raises:
+        ValueError: If the name belongs to a folder that holds something else.
         StorageError: If the disk is full or cannot be written; nothing is left behind.
     """
+    held = {path.name for path in target.iterdir()} if target.is_dir() else set()
+    if held and not held & _ARTEFACTS:
+        raise ValueError(
+            f"{target} holds {', '.join(sorted(held)[:5])} and no model; required: a new folder, "
+            "or a model's to replace. Choose another one"
+        )
     scratch = target.with_name(f"{target.name}.partial-{uuid.uuid4().hex[:8]}")
     try:
         with naming_path(target, "write"):
