@@ -133,13 +133,14 @@ def search_records(
         prompts, seed=seed, keep_trees=keep_trees, progress=f"{method}, budget {budget}"
     )
     texts = [result.response for result in results]
-    gold = [None] * len(prompts) if judge is None else judge(prompts, texts)
+    # A judge may return an array: plain numbers go into the records.
+    gold = [None] * len(prompts) if judge is None else [float(g) for g in judge(prompts, texts)]
     records = [
         {
             "method": method,
             "budget": budget,
             "prompt": index,
-            "gold": None if judge is None else float(gold[index]),
+            "gold": gold[index],
             "proxy": result.score,
             "tokens": float(result.tokens),
             "forward_tokens": result.forward_tokens,
