@@ -229,3 +229,18 @@ def capture_figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr(matplotlib.figure, "Figure", Captured)
     return figures
+
+
+def test_text_that_xml_cannot_hold_is_drawn_and_reported(tmp_path: Path) -> None:
+    from xml.etree import ElementTree
+
+    from search.evaluation.report import Report
+
+    wild = "bell\x03\x1b and \ud800 & <b> $x"
+    child: SearchNode = {"text": wild, "visits": 1, "value": 0.0}
+    tree: SearchNode = {"text": wild, "visits": 2, "value": 0.0, "children": [child]}
+    _, svg = search_tree(tree, tmp_path / "tree")
+    ElementTree.parse(svg)
+    page = Report("A page").examples(wild, [(wild, wild, {})]).figure(svg, alt="t", caption=wild)
+    page.tree(tree, summary=wild).write(tmp_path / "page.html")
+    assert "\x03" not in (tmp_path / "page.html").read_text()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from html import escape
+from html import escape as escape_markup
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 from xml.etree import ElementTree
@@ -20,7 +20,7 @@ import numpy as np
 from search.evaluation.metrics import Interval
 from search.evaluation.records import naming_path, plain_number, write_text_atomic
 from search.evaluation.report_style import STYLE
-from search.evaluation.tree_layout import PlacedNode, SearchNode, place_tree
+from search.evaluation.tree_layout import PlacedNode, SearchNode, place_tree, printable
 
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
@@ -229,6 +229,11 @@ class Report:
             StorageError: the file could not be written; an old report is untouched.
         """
         return write_text_atomic(path, self.html())
+
+
+def escape(text: str) -> str:
+    """Makes text safe inside HTML."""
+    return escape_markup(printable(text))
 
 
 def format_cell(value: object) -> str:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import heapq
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NotRequired, TypedDict
+
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 
 
 class SearchNode(TypedDict):
@@ -149,6 +152,11 @@ def _set_rows(root: PlacedNode) -> None:
         node.row = next_row - 1 - node.row
 
 
+def printable(text: str) -> str:
+    """Replaces what XML and HTML cannot hold, which an untrained model may well write."""
+    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
 def _read(source: SearchNode, *, depth: int, principal: bool, where: str) -> PlacedNode:
     """Check one node's fields and copy them."""
     try:
@@ -169,7 +177,7 @@ def _read(source: SearchNode, *, depth: int, principal: bool, where: str) -> Pla
     if visits != int(visits) or visits < 0:
         raise ValueError(f"{where}.visits is {visits!r}, required a whole number of at least 0")
     return PlacedNode(
-        text=str(text),
+        text=printable(str(text)),
         visits=int(visits),
         value=read["value"],
         prior=read["prior"],
