@@ -125,7 +125,7 @@ def search_records(
         prompts: Prompts.
         judge: Gold score, or None.
         method: Name for the records.
-        budget: Likewise.
+        budget: Likewise, a number.
         seed: Of the search.
         keep_trees: For how many prompts to keep the search tree.
     """
@@ -160,7 +160,7 @@ def _matrix(records: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
 
 
 def summarise(records: Sequence[Mapping[str, Any]], *, seed: int) -> list[Cell]:
-    """Summarises records into cells, best-of-N first, each method by growing cost.
+    """Summarises records into cells, best-of-N first, each method by growing budget.
 
     Args:
         records: Of `best_of_n_records` and `search_records`, of one policy.
@@ -196,7 +196,7 @@ def summarise(records: Sequence[Mapping[str, Any]], *, seed: int) -> list[Cell]:
                 gain_at_equal_tokens=gain,
             )
         )
-    return sorted(cells, key=lambda cell: (cell.method != BEST_OF_N, cell.method, cell.tokens))
+    return sorted(cells, key=lambda cell: (cell.method != BEST_OF_N, cell.method, int(cell.budget)))
 
 
 def curves(cells: Sequence[Cell]) -> list[Curve]:

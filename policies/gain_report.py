@@ -62,18 +62,14 @@ def closing_table(rows: Sequence[Mapping[str, Any]], *, title: str) -> Table:
     judged = any(row["gold"] for row in rows)
     target = "gold" if judged else "proxy"
     table = Table(title=title, box=box.SIMPLE, pad_edge=False)
-    for heading in ("policy", "method, budget"):
-        table.add_column(heading, no_wrap=True)
-    headings = ["tokens", target, *(["proxy"] if judged else []), "at equal tokens"]
-    for heading in headings:
+    table.add_column("policy: method, budget", no_wrap=True)
+    for heading in ("tokens", target, "at equal tokens"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
-            str(row["policy"]),
-            method_name(row),
+            f"{row['policy']}: {method_name(row)}",
             f"{row['tokens']:.0f}",
             show_interval(row[target]),
-            *([f"{row['proxy']['estimate']:.2f}"] if judged else []),
             show_interval(row["gain_at_equal_tokens"], sign=True),
         )
     table.caption = f"at equal tokens: {target} above best-of-N of that cost, paired by prompt"

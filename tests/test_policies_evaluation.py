@@ -1,12 +1,16 @@
+import io
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 from policies.collection import Samples, pairs_of, sample_responses, searched_demonstrations
 from policies.evaluation import best_of_n_records, curves, kl_to, summarise
+from policies.gain_report import closing_table
 from policies.kv_tree import KVTree
 from policies.language_model import Policy
 from policies.leaf_values import ValueHead, boundary_states, fit_value_head
@@ -185,3 +189,18 @@ def test_segments_end_where_their_unit_says(unit: Any, ends: set[str], policy: P
     for text in (".", "!", "\n", "a", ","):
         (token,) = tokenizer(text, add_special_tokens=False)["input_ids"]
         assert bool(marks[token]) == (text in ends), text
+
+
+def test_the_closing_table_fits_a_terminal_of_80_columns() -> None:
+    rows = [record("best-of-N", "64", p, 1.0 + p, 3000.0) for p in range(3)]
+    rows += [record("best-of-N", "1", p, -1.0 - p, 30.0) for p in range(3)]
+    rows += [record("MCTS (Gumbel)", "16", p, -2.0 - p, 2000.0) for p in range(3)]
+    cells = [asdict(cell) for cell in summarise(rows, seed=0)]
+    shown = [{"policy": "base", **cell} for cell in cells]
+    console = Console(width=80, file=io.StringIO())
+    console.print(closing_table(shown, title="Gold"))
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert "…" not in text
+    assert "base: MCTS (Gumbel), 16" in text
+    assert "base: no search" in text
