@@ -1,6 +1,7 @@
 import pytest
 import torch
 from transformers import (
+    CohereConfig,
     GPT2Config,
     GPTNeoXConfig,
     LlamaConfig,
@@ -23,6 +24,7 @@ CONFIGS: dict[str, PretrainedConfig] = {
     "qwen2": Qwen2Config(**GROUPED),
     "qwen3": Qwen3Config(**GROUPED, head_dim=8),
     "mistral": MistralConfig(**GROUPED, sliding_window=None),
+    "cohere": CohereConfig(**GROUPED, logit_scale=0.3),  # logits are not the head's output alone
     "gpt2": GPT2Config(vocab_size=420, n_embd=32, n_layer=2, n_head=4),
     "gpt_neox": GPTNeoXConfig(**SIZES, intermediate_size=64),
 }
