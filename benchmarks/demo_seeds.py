@@ -61,6 +61,12 @@ def gold(records: list[dict[str, Any]], policy: str, budget: str) -> list[float]
     return [r["gold"] for r in sorted(kept, key=lambda r: r["prompt"])]
 
 
+def cells_of(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """All cells but their seconds, which a shared machine makes of little use."""
+    rows = [cell_row(cell) for cell in summarise(records, seed=0)]
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
 def show(interval: Mapping[str, float] | None, *, sign: bool = False) -> str:
     """An interval in two decimals, or a dash."""
     if interval is None:
@@ -156,8 +162,8 @@ def main() -> None:
         "fine_tuned_above_base_without_search": asdict(
             paired_difference(gold(pooled, "tuned", "1"), one, seed=0)
         ),
-        "base": [cell_row(cell) for cell in summarise(base, seed=0)],
-        "fine_tuned": [cell_row(cell) for cell in summarise(tuned, seed=0)],
+        "base": cells_of(base),
+        "fine_tuned": cells_of(tuned),
         "per_seed": per_seed,
     }
     write_json_atomic(options.out, results)
