@@ -8,7 +8,6 @@ says what all of that gained. Each step seeds itself and leaves its result, so a
 on.
 """
 
-import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -35,8 +34,6 @@ from search.evaluation.metrics import bootstrap_interval, paired_difference
 from search.evaluation.records import write_json_atomic, write_text_atomic
 from search.evaluation.run_directory import RunDirectory, step_seed
 from search.evaluation.settings import check_types, require
-
-_logger = logging.getLogger(__name__)
 
 
 @dataclass

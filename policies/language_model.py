@@ -20,8 +20,9 @@ from transformers import (
 )
 from trl import SFTConfig, SFTTrainer
 
+from rewardmodel.sequence import is_adapter
 from rewardmodel.tokenization import TextEncoder, context_length, fit_embeddings, load_tokenizer
-from rewardmodel.training import Optimisation, is_adapter, run_trainer, save_model
+from rewardmodel.training import Optimisation, run_trainer, save_model
 from search.evaluation.run_directory import new_folder
 from search.evaluation.settings import check_types, require
 
@@ -99,7 +100,7 @@ def load_language_model(source: str) -> Any:
     """
     dtype: Any = "auto" if torch.cuda.is_available() else torch.float32
     try:
-        if (Path(source) / "adapter_config.json").is_file():
+        if is_adapter(source):
             from peft import AutoPeftModelForCausalLM
 
             loaded = AutoPeftModelForCausalLM.from_pretrained(source, dtype=dtype)

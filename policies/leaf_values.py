@@ -7,7 +7,6 @@ about the text so far as if it were finished, which needs no training and is bia
 """
 
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +22,6 @@ from policies.proposals import Proposal
 from rewardmodel.interface import RewardModel
 from search.evaluation.records import write_json_atomic
 from search.evaluation.run_directory import new_folder
-
-_logger = logging.getLogger(__name__)
 
 
 class LeafValue(Protocol):

@@ -16,6 +16,11 @@ from transformers import AutoModelForSequenceClassification
 from rewardmodel.tokenization import TextEncoder, context_length, fit_embeddings, load_tokenizer
 
 
+def is_adapter(source: str) -> bool:
+    """Whether a local folder holds a peft adapter."""
+    return (Path(source) / "adapter_config.json").is_file()
+
+
 def load_scorer(source: str, *, init_head: bool) -> Any:
     """Loads a one-label sequence classifier.
 
@@ -32,7 +37,7 @@ def load_scorer(source: str, *, init_head: bool) -> Any:
         options["num_labels"] = 1
     fresh = False
     try:
-        if (Path(source) / "adapter_config.json").is_file():
+        if is_adapter(source):
             model = _load_adapter(source, options, trainable=init_head)
         else:
             model, loading = AutoModelForSequenceClassification.from_pretrained(

@@ -16,7 +16,7 @@ from datasets import Dataset
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import RewardConfig, RewardTrainer
 
-from rewardmodel.sequence import load_scorer
+from rewardmodel.sequence import is_adapter, load_scorer
 from rewardmodel.tokenization import TextEncoder, context_length, fit_embeddings, load_tokenizer
 from search.evaluation.run_directory import new_folder
 from search.evaluation.settings import check_types, require
@@ -184,11 +184,6 @@ def save_model(trainer: Any, tokenizer: Any, folder: Path, *, merge: bool = Fals
         model.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
     shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
-
-
-def is_adapter(source: str) -> bool:
-    """Whether a local folder holds a peft adapter."""
-    return (Path(source) / "adapter_config.json").is_file()
 
 
 def _last_whole_checkpoint(output: Path) -> str | None:

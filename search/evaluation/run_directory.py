@@ -12,7 +12,6 @@ import errno
 import hashlib
 import importlib.metadata
 import json
-import logging
 import os
 import platform
 import shutil
@@ -33,7 +32,6 @@ from search.evaluation.records import (
     write_text_atomic,
 )
 
-_logger = logging.getLogger(__name__)
 _RECORDED_PACKAGES = (
     "prefsearch", "torch", "numpy", "transformers", "trl", "accelerate", "peft", "datasets",
 )  # fmt: skip
