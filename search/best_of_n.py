@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from search.mcts import masked_argmax
 from search.model import PlanningModel, evaluate_root, evaluate_step
 from search.planner import SearchOutput, release_output, require_int
+from search.selection import masked_argmax
 from search.tree import Tree, add_children, allocate_tree
 
 

@@ -4,14 +4,13 @@ This file does not know how trees are grown (`search.mcts`), only where to go ne
 """
 
 from dataclasses import KW_ONLY, dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from search.halving import considered_visits_table, score_considered
-from search.mcts import masked_argmax, run_mcts
+from search.mcts import run_mcts
 from search.model import PlanningModel, evaluate_root
 from search.planner import (
     SearchOutput,
@@ -21,7 +20,8 @@ from search.planner import (
     require_shape,
 )
 from search.qtransforms import QTransform, qtransform_completed_by_mix_value
-from search.tree import Tree, mask_logits
+from search.selection import HalvingSelection, ImprovedPolicySelection, masked_argmax
+from search.tree import mask_logits
 
 
 @dataclass(frozen=True)
@@ -108,15 +108,12 @@ class GumbelMuZeroPlanner:
                 model,
                 root,
                 num_simulations=self.num_simulations,
-                root_action_selection=partial(
-                    select_by_halving,
+                root_action_selection=HalvingSelection(
+                    self.qtransform,
                     gumbel=gumbel,
                     schedule=table[num_considered],  # [B, num_simulations]
-                    qtransform=self.qtransform,
                 ),
-                interior_action_selection=partial(
-                    select_by_improved_policy, qtransform=self.qtransform
-                ),
+                interior_action_selection=ImprovedPolicySelection(self.qtransform),
                 max_depth=self.max_depth,
                 generator=generator,
             )
@@ -133,58 +130,6 @@ class GumbelMuZeroPlanner:
             action = masked_argmax(scores, valid)
             weights = torch.softmax(mask_logits(logits + qvalues, valid), dim=-1)
         return release_output(action, weights, summary.value, tree)
-
-
-def select_by_halving(
-    tree: Tree, node_index: Tensor, *, gumbel: Tensor, schedule: Tensor, qtransform: QTransform
-) -> Tensor:
-    """The root action of greatest Gumbel + logit + Q-value that Sequential Halving may visit now.
-
-    Args:
-        tree: B trees.
-        node_index: `[B]` int64, all 0: the root.
-        gumbel: `[B, A]`, scaled noise, the same throughout a search.
-        schedule: `[B, num_simulations]` int64, the visit count considered at each simulation.
-        qtransform: Completes and scales Q-values.
-
-    Returns:
-        `[B]` int64, ties to the lowest index.
-
-    Source: Danihelka et al. 2022, Algorithm 2.
-    """
-    node = (tree.rows, node_index)
-    visit_counts = tree.children_visits[node]
-    # The root's visits sum to the number of simulations done: no counter is needed.
-    considered = schedule[tree.rows, visit_counts.sum(dim=-1)]
-    scores = score_considered(
-        considered,
-        gumbel,
-        logits=tree.children_prior_logits[node],
-        qvalues=qtransform(tree, node_index),
-        visit_counts=visit_counts,
-    )
-    return masked_argmax(scores, tree.valid_actions[node])
-
-
-def select_by_improved_policy(tree: Tree, node_index: Tensor, *, qtransform: QTransform) -> Tensor:
-    """The action whose visits lag furthest behind the improved policy, deterministically.
-
-    Args:
-        tree: B trees.
-        node_index: `[B]` int64, one node a tree.
-        qtransform: Completes and scales Q-values.
-
-    Returns:
-        `[B]` int64, ties to the lowest index.
-
-    Source: Danihelka et al. 2022, Section 5, equation 14.
-    """
-    node = (tree.rows, node_index)
-    valid = tree.valid_actions[node]
-    logits = tree.children_prior_logits[node] + qtransform(tree, node_index)
-    improved = torch.softmax(mask_logits(logits, valid), dim=-1)
-    visits = tree.children_visits[node].to(improved.dtype)
-    return masked_argmax(improved - visits / (1 + visits.sum(dim=-1, keepdim=True)), valid)
 
 
 def sample_gumbel(like: Tensor, *, generator: torch.Generator | None) -> Tensor:

@@ -7,18 +7,13 @@ Every simulation walks each tree from its root until it would leave the known tr
 it would have reached, and averages what it found there into every node it came through.
 """
 
-from collections.abc import Callable
-from typing import TypeAlias
-
 import torch
 from torch import Tensor
 
 from search.model import PlanningModel, RootOutput, evaluate_step, validate_root
 from search.planner import require_int
+from search.selection import ActionSelection
 from search.tree import Tree, add_children, allocate_tree
-
-ActionSelection: TypeAlias = Callable[[Tree, Tensor], Tensor]
-"""`(tree, node_index [B] int64) -> action [B] int64`, always a valid action of that node."""
 
 
 def run_mcts(
@@ -77,11 +72,6 @@ def run_mcts(
             )
             _back_up(tree, leaf)
     return tree
-
-
-def masked_argmax(scores: Tensor, valid_actions: Tensor) -> Tensor:
-    """The valid action of highest score, ties to the lowest index: two `[B, A]` to `[B]` int64."""
-    return scores.masked_fill(~valid_actions, -torch.inf).argmax(dim=-1)
 
 
 def _simulate(

@@ -4,13 +4,12 @@ This file does not know how trees are grown (`search.mcts`), only where to go ne
 """
 
 from dataclasses import KW_ONLY, dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from search.mcts import masked_argmax, run_mcts
+from search.mcts import run_mcts
 from search.model import PlanningModel, RootOutput, evaluate_root
 from search.planner import (
     SearchOutput,
@@ -20,7 +19,8 @@ from search.planner import (
     require_shape,
 )
 from search.qtransforms import QTransform, qtransform_by_parent_and_siblings
-from search.tree import Tree, mask_logits
+from search.selection import PuctSelection
+from search.tree import mask_logits
 
 
 @dataclass(frozen=True)
@@ -101,11 +101,8 @@ class MuZeroPlanner:
                     dirichlet_noise,
                     shape=tuple(root.prior_logits.shape),
                 )
-            select = partial(
-                select_by_puct,
-                pb_c_init=self.pb_c_init,
-                pb_c_base=self.pb_c_base,
-                qtransform=self.qtransform,
+            select = PuctSelection(
+                self.qtransform, pb_c_init=self.pb_c_init, pb_c_base=self.pb_c_base
             )
             tree = run_mcts(
                 model,
@@ -137,40 +134,6 @@ class MuZeroPlanner:
             probs = (1 - self.dirichlet_fraction) * probs + self.dirichlet_fraction * noise
         log_probs = probs.clamp_min(torch.finfo(probs.dtype).tiny).log()
         return mask_logits(log_probs, root.valid_actions)
-
-
-def select_by_puct(
-    tree: Tree,
-    node_index: Tensor,
-    *,
-    pb_c_init: float,
-    pb_c_base: float,
-    qtransform: QTransform,
-) -> Tensor:
-    """The valid action of greatest transformed Q-value plus prior bonus.
-
-    With n the node's visits, p the prior and m the action's visits the bonus is
-    `p * sqrt(n) / (1 + m) * (c1 + log((n + c2 + 1) / c2))`.
-
-    Args:
-        tree: B trees.
-        node_index: `[B]` int64, one node a tree.
-        pb_c_init: c1.
-        pb_c_base: c2.
-        qtransform: Scores Q-values.
-
-    Returns:
-        `[B]` int64, ties to the lowest index.
-
-    Source: Schrittwieser et al. 2020 (MuZero), Appendix B, equation 2. As in mctx, n counts the
-    node's own first visit too, so the prior orders the very first choice.
-    """
-    node = (tree.rows, node_index)
-    prior = torch.softmax(tree.children_prior_logits[node], dim=-1)
-    visits = tree.node_visits[node].to(prior.dtype).unsqueeze(-1)  # [B, 1]
-    pb_c = pb_c_init + torch.log((visits + pb_c_base + 1.0) / pb_c_base)
-    bonus = visits.sqrt() * pb_c * prior / (tree.children_visits[node] + 1)
-    return masked_argmax(qtransform(tree, node_index) + bonus, tree.valid_actions[node])
 
 
 def sample_by_visits(

@@ -1,13 +1,11 @@
 """run_mcts against the recursive reference, node for node, and what it asks of a model."""
 
-from functools import partial
-
 import pytest
 import torch
 
 from search import GumbelMuZeroPlanner, MuZeroPlanner, run_mcts
-from search.muzero import select_by_puct
 from search.qtransforms import qtransform_by_parent_and_siblings
+from search.selection import PuctSelection
 from tests.search_reference import ReferenceSearch, assert_same_tree, random_tables, to_dict
 
 SIMULATIONS = 40
@@ -22,12 +20,7 @@ WORLDS = {
     "uniform_prior": {"uniform_prior": True, "terminal": 0.1},
     "one_action": {"num_actions": 1, "terminal": 0.1},
 }
-SELECT = partial(
-    select_by_puct,
-    pb_c_init=1.25,
-    pb_c_base=19652,
-    qtransform=qtransform_by_parent_and_siblings,
-)
+SELECT = PuctSelection(qtransform_by_parent_and_siblings)
 
 
 @pytest.mark.parametrize("max_depth", [None, 1, 3])
