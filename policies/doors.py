@@ -334,18 +334,34 @@ class PlanJob(SearchSettings):
 
     Attributes:
         keep_trees: For how many of the first prompts to keep the search tree.
+        save_trees: New or empty folder for all search trees, which `prefsearch tree show` opens;
+            null saves none.
         out: JSON lines of prompt, response, score and cost.
     """
 
     keep_trees: int = 0
+    save_trees: str | None = None
     out: str = "runs/planned.jsonl"
+
+    def __post_init__(self) -> None:
+        """Checks types and bounds."""
+        super().__post_init__()
+        if self.save_trees is not None:
+            folder = Path(self.save_trees)
+            free = folder.is_dir() and not any(folder.iterdir())
+            wanted = "a new or empty folder, so that no older trees lie between the new ones"
+            require(free or not folder.exists(), "save_trees", self.save_trees, wanted)
 
 
 def plan(job: PlanJob) -> None:
     """Plans; see `PlanJob`."""
     models = job.models()
     results = job.searcher(models, job.method, job.budget).generate(
-        job.prompts(models[0]), seed=job.seed, keep_trees=job.keep_trees, progress=job.method
+        job.prompts(models[0]),
+        seed=job.seed,
+        keep_trees=job.keep_trees,
+        save_trees=None if job.save_trees is None else Path(job.save_trees),
+        progress=job.method,
     )
     write_text_atomic(job.out, json_lines([asdict(result) for result in results]))
     tokens = sum(result.tokens for result in results) / len(results)

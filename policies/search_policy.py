@@ -8,6 +8,7 @@ and beam search reach finished text in one plan and stop there.
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -21,6 +22,7 @@ from policies.text_planning import TextPlanningModel
 from rewardmodel.interface import RewardModel
 from search import Planner, Tree
 from search.evaluation.run_directory import step_seed
+from search.tree_file import save_tree
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class SearchPolicy:
         *,
         seed: int,
         keep_trees: int = 0,
+        save_trees: Path | None = None,
         progress: str | None = None,
     ) -> list[SearchResult]:
         """Searches a response to each prompt.
@@ -93,6 +96,8 @@ class SearchPolicy:
             prompts: Prompts; a batch of them is searched at a time.
             seed: Of everything drawn.
             keep_trees: For how many of the first prompts to keep the search tree.
+            save_trees: Folder for the trees of all prompts: one file for each decision of each
+                batch, named by its first prompt; `prefsearch tree show` opens them.
             progress: Label of a progress bar, or None for none.
 
         Returns:
@@ -110,11 +115,19 @@ class SearchPolicy:
             generator.manual_seed(step_seed(seed, f"batch-{start}"))
             batch = prompts[start : start + self.batch_size]
             kept = max(0, min(len(batch), keep_trees - start))
-            results += self._search(batch, generator, keep_trees=kept, first=start)
+            results += self._search(
+                batch, generator, keep_trees=kept, save_trees=save_trees, first=start
+            )
         return results
 
     def _search(
-        self, prompts: Sequence[str], generator: torch.Generator, *, keep_trees: int, first: int
+        self,
+        prompts: Sequence[str],
+        generator: torch.Generator,
+        *,
+        keep_trees: int,
+        save_trees: Path | None,
+        first: int,
     ) -> list[SearchResult]:
         began = time.perf_counter()
         tree = KVTree(self.policy, self.proposal)
@@ -130,6 +143,7 @@ class SearchPolicy:
         standing = list(roots)  # the committed node of each prompt
         drawn: list[dict[str, Any] | None] = [None] * len(roots)
         alive = list(range(len(roots)))
+        decision = 0
         while alive:
             output = self.planner.plan(
                 model, torch.tensor([standing[row] for row in alive]), generator=generator
@@ -138,6 +152,14 @@ class SearchPolicy:
                 for line, row in enumerate(alive):
                     if row < keep_trees and drawn[row] is None:
                         drawn[row] = tree_with_texts(output.tree, line, model)
+            if output.tree is not None and save_trees is not None:
+                save_tree(
+                    output.tree,
+                    save_trees / f"prompt-{first}-decision-{decision}.safetensors",
+                    labels=[node_texts(output.tree, line, model) for line in range(len(alive))],
+                    title=f"Prompts {first} to {first + len(roots) - 1}, decision {decision}",
+                    embeddings=False,  # handles, which mean nothing outside this process
+                )
             chosen = output.action.tolist()
             untried = [
                 line
@@ -152,6 +174,7 @@ class SearchPolicy:
                 standing[row] = model.child(standing[row], chosen[line])
             seen = set() if self.replan else {tree.root(node) for node in model.scores}
             alive = [r for r in alive if not tree.finished(standing[r]) and roots[r] not in seen]
+            decision += 1
         seconds = (time.perf_counter() - began) / len(roots)
         counts = dict.fromkeys(roots, 0)
         for node in model.scores:
@@ -177,6 +200,19 @@ class SearchPolicy:
                 )
             )
         return results
+
+
+def node_texts(tree: Tree, row: int, model: TextPlanningModel) -> dict[int, str]:
+    """The text of each node of one search tree by column: its segment; at the root all so far."""
+    handles = tree.embeddings["node"][row].tolist()
+    texts = {
+        column: model.tree.segment_text(handles[column])
+        for column, parent in enumerate(tree.parents[row].tolist())
+        if parent != Tree.NONE
+    }
+    root = handles[Tree.ROOT]
+    prompt = model.prompts[model.tree.root(root)]
+    return {Tree.ROOT: prompt + model.tree.response_text(root), **texts}
 
 
 def tree_with_texts(tree: Tree, row: int, model: TextPlanningModel) -> dict[str, Any]:
