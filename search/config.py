@@ -9,8 +9,9 @@ from typing import Literal, get_args
 from search.beam import BeamPlanner
 from search.best_of_n import BestOfNPlanner
 from search.gumbel import GumbelMuZeroPlanner
-from search.muzero import MuZeroPlanner
-from search.planner import Planner, require_float, require_int
+from search.mcts import Backend, require_search_numbers
+from search.muzero import MuZeroMode, MuZeroPlanner
+from search.planner import Planner, require_choice, require_float, require_int
 
 PlannerName = Literal["muzero", "gumbel", "best_of_n", "beam"]
 
@@ -35,11 +36,21 @@ class PlannerConfig:
     pb_c_init: float = field(default=1.25, metadata={"help": "muzero: c1, weight of the prior."})
     pb_c_base: float = field(default=19652.0, metadata={"help": "muzero: c2, when c1 grows."})
     temperature: float = field(default=1.0, metadata={"help": "muzero: of the action; 0: argmax."})
+    mode: MuZeroMode = field(default="mctx", metadata={"help": "muzero: mctx or efficientzero."})
+    value_delta_max: float = field(
+        default=0.01, metadata={"help": "efficientzero: least span Q-values are scaled by."}
+    )
     max_num_considered_actions: int = field(
         default=16, metadata={"help": "gumbel: root actions in the first round."}
     )
     gumbel_scale: float = field(default=1.0, metadata={"help": "gumbel: root noise; 0: none."})
     beam_width: int = field(default=4, metadata={"help": "beam: candidates kept per depth."})
+    leaves_per_step: int = field(
+        default=1, metadata={"help": "muzero, gumbel: leaves a tree and call of the model."}
+    )
+    backend: Backend = field(
+        default="auto", metadata={"help": "muzero, gumbel: auto, torch, numba or triton."}
+    )
 
     def __post_init__(self) -> None:
         """Validates every value and type, also those the chosen planner does not read."""
@@ -50,8 +61,11 @@ class PlannerConfig:
                 f"{owner}.planner: found {self.planner!r}; required one of {', '.join(names)}. "
                 "Correct the name."
             )
-        require_int(owner, "num_simulations", self.num_simulations, minimum=1)
-        require_int(owner, "max_depth", self.max_depth, minimum=1, optional=True)
+        require_search_numbers(
+            owner, self.num_simulations, self.max_depth, self.leaves_per_step, self.backend
+        )
+        require_choice(owner, "mode", self.mode, choices=get_args(MuZeroMode))
+        require_float(owner, "value_delta_max", self.value_delta_max, above=True)
         require_float(owner, "dirichlet_fraction", self.dirichlet_fraction, maximum=1.0)
         require_float(owner, "dirichlet_alpha", self.dirichlet_alpha, above=True)
         require_float(owner, "pb_c_init", self.pb_c_init)
@@ -74,6 +88,10 @@ def build_planner(config: PlannerConfig) -> Planner:
                 pb_c_init=config.pb_c_init,
                 pb_c_base=config.pb_c_base,
                 temperature=config.temperature,
+                mode=config.mode,
+                value_delta_max=config.value_delta_max,
+                leaves_per_step=config.leaves_per_step,
+                backend=config.backend,
             )
         case "gumbel":
             return GumbelMuZeroPlanner(
@@ -81,6 +99,8 @@ def build_planner(config: PlannerConfig) -> Planner:
                 max_depth=config.max_depth,
                 max_num_considered_actions=config.max_num_considered_actions,
                 gumbel_scale=config.gumbel_scale,
+                leaves_per_step=config.leaves_per_step,
+                backend=config.backend,
             )
         case "best_of_n":
             return BestOfNPlanner(config.num_simulations)

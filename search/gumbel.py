@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from search.halving import considered_visits_table, score_considered
-from search.mcts import run_mcts
+from search.mcts import Backend, grow_trees, require_search_numbers
 from search.model import PlanningModel, evaluate_root
 from search.planner import (
     SearchOutput,
@@ -20,8 +20,9 @@ from search.planner import (
     require_shape,
 )
 from search.qtransforms import QTransform, qtransform_completed_by_mix_value
+from search.reroot import replace_roots
 from search.selection import HalvingSelection, ImprovedPolicySelection, masked_argmax
-from search.tree import mask_logits
+from search.tree import Tree, mask_logits
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,10 @@ class GumbelMuZeroPlanner:
         qtransform: Completes and scales Q-values to be added to logits.
         max_num_considered_actions: Actions in the first round at the root, at least 1.
         gumbel_scale: Weight of the Gumbel noise; 0 plans without noise.
+        leaves_per_step: Leaves of each tree that one call of the model expands (see `run_mcts`);
+            more than 1 pays where the model is large and the trees are few. The actions that one
+            round of halving considers are independent of each other.
+        backend: Which form of the search loop runs: "auto" takes the fastest there is.
 
     Raises:
         ValueError: If a number is out of its range.
@@ -53,12 +58,15 @@ class GumbelMuZeroPlanner:
     qtransform: QTransform = qtransform_completed_by_mix_value
     max_num_considered_actions: int = 16
     gumbel_scale: float = 1.0
+    leaves_per_step: int = 1
+    backend: Backend = "auto"
 
     def __post_init__(self) -> None:
         """Validates the numbers."""
         owner = type(self).__name__
-        require_int(owner, "num_simulations", self.num_simulations, minimum=1)
-        require_int(owner, "max_depth", self.max_depth, minimum=1, optional=True)
+        require_search_numbers(
+            owner, self.num_simulations, self.max_depth, self.leaves_per_step, self.backend
+        )
         require_int(owner, "max_num_considered_actions", self.max_num_considered_actions, minimum=1)
         require_float(owner, "gumbel_scale", self.gumbel_scale)
 
@@ -69,6 +77,7 @@ class GumbelMuZeroPlanner:
         *,
         generator: torch.Generator | None = None,
         root_gumbel: Tensor | None = None,
+        kept: Tree | None = None,
     ) -> SearchOutput:
         """Searches from each observation; see `search.planner.Planner.plan`.
 
@@ -77,6 +86,8 @@ class GumbelMuZeroPlanner:
             observation: Handed to `model.root`.
             generator: Source of the Gumbel noise and of the model's randomness.
             root_gumbel: `[B, A]` standard Gumbel noise to use in place of drawn noise (for tests).
+            kept: Trees of `search.reroot.keep_subtree` to go on from. Sequential Halving counts
+                new simulations only; values and the improved policy know all.
 
         Returns:
             The decision, with its tree.
@@ -104,7 +115,9 @@ class GumbelMuZeroPlanner:
                 min(self.max_num_considered_actions, num_actions), self.num_simulations
             ).to(logits.device)
             num_considered = valid.sum(dim=-1).clamp_max(table.shape[0] - 1)  # [B]
-            tree = run_mcts(
+            kept = None if kept is None else replace_roots(kept, root)
+            kept_visits = None if kept is None else kept.children_visits[:, Tree.ROOT]
+            tree = grow_trees(
                 model,
                 root,
                 num_simulations=self.num_simulations,
@@ -112,20 +125,27 @@ class GumbelMuZeroPlanner:
                     self.qtransform,
                     gumbel=gumbel,
                     schedule=table[num_considered],  # [B, num_simulations]
+                    kept_visits=kept_visits,
                 ),
                 interior_action_selection=ImprovedPolicySelection(self.qtransform),
                 max_depth=self.max_depth,
+                leaves_per_step=self.leaves_per_step,
+                kept=kept,
+                backend=self.backend,
                 generator=generator,
             )
             summary = tree.summary()
             qvalues = self.qtransform(tree, torch.zeros_like(tree.rows))
             # Rows with fewer valid actions halve sooner: the most visited are each row's own.
+            visit_counts = summary.visit_counts
+            if kept_visits is not None:
+                visit_counts = visit_counts - kept_visits
             scores = score_considered(
-                summary.visit_counts.amax(dim=-1),
+                visit_counts.amax(dim=-1),
                 gumbel,
                 logits=logits,
                 qvalues=qvalues,
-                visit_counts=summary.visit_counts,
+                visit_counts=visit_counts,
             )
             action = masked_argmax(scores, valid)
             weights = torch.softmax(mask_logits(logits + qvalues, valid), dim=-1)

@@ -1,19 +1,32 @@
 """Monte Carlo tree search over a batch of trees: simulate, expand, back up, as often as allowed.
 
 This file does not know how actions are chosen: a variant of the search is a pair of selection
-functions, one for the root and one for all other nodes, handed to the one loop below.
+rules, one for the root and one for all other nodes, handed to the one loop below.
 
 Every simulation walks each tree from its root until it would leave the known tree, adds the node
 it would have reached, and averages what it found there into every node it came through.
+
+The loop stands here in plain torch: it is the definition, runs on any device and takes any rule.
+The rules of `search.selection` have compiled forms as well, which `run_mcts` prefers: on the CPU
+`search.cpu_search`, on CUDA `search.cuda_search`.
 """
+
+import importlib.util
+from functools import cache
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
 from search.model import PlanningModel, RootOutput, evaluate_step, validate_root
-from search.planner import require_int
+from search.planner import require_choice, require_int
+from search.reroot import replace_roots
+from search.rules import encode_rules
 from search.selection import ActionSelection
 from search.tree import Tree, add_children, allocate_tree
+
+Backend: TypeAlias = Literal["auto", "torch", "numba", "triton"]
+"""Which form of the loop: plain torch, compiled for the CPU or for CUDA, or the best there is."""
 
 
 def run_mcts(
@@ -24,13 +37,21 @@ def run_mcts(
     root_action_selection: ActionSelection,
     interior_action_selection: ActionSelection,
     max_depth: int | None = None,
+    leaves_per_step: int = 1,
+    kept: Tree | None = None,
+    backend: Backend = "auto",
     generator: torch.Generator | None = None,
 ) -> Tree:
     """Runs `num_simulations` simulations from each of B roots.
 
     A simulation that reaches a node it cannot go beyond stops there, counts as a visit, and backs
-    that node's raw value up again without calling the model. Such nodes are those at `max_depth`
-    and terminal ones: reached by discount 0, or without a valid action.
+    that node's raw value up again without calling the model. Such nodes are those at `max_depth`,
+    terminal ones (reached by discount 0, or without a valid action), and with several leaves a
+    step those that another walk of the same step has just found.
+
+    With `leaves_per_step` above 1, each tree is walked that often before the model is called once
+    for all leaves. A walk counts as a visit of all it passes from the moment it passes; a leaf
+    the model has not yet seen counts as worth what its parent is worth; values change when it has.
 
     Deviation from mctx: mctx searches on below a node reached by discount 0 (what it finds there
     is multiplied by 0), and knows no invalid actions below the root. It also steps a node at
@@ -44,119 +65,280 @@ def run_mcts(
         root_action_selection: Chooses where to go from the root.
         interior_action_selection: Chooses where to go from any other node.
         max_depth: Most edges between root and leaf, at least 1; None for no limit.
+        leaves_per_step: W, leaves of each tree a call of the model expands; at most
+            `num_simulations`. 1 is the sequential search.
+        kept: Trees of K nodes of `search.reroot.keep_subtree` to go on from, whose roots become
+            what `root` says (`search.reroot.replace_roots`). None to start anew.
+        backend: "auto" takes the compiled form where there is one.
         generator: Handed to the model.
 
     Returns:
-        Trees with N = num_simulations + 1. The node first reached in simulation i (from 0) has
-        column i + 1. `node_values` are means: of the raw value and of all returns backed up.
+        Trees with N = num_simulations + 1 (K with kept trees, instead of 1). The node first reached
+        in simulation i (from 0) has column i + 1 (K + i). `node_values` are means: of the raw value
+        and of all returns backed up.
 
     Raises:
-        ValueError: On a budget or depth below 1, or outputs that break the contract.
+        ValueError: On a number out of its range, outputs that break the contract, or a backend that
+            cannot run these rules here.
 
-    Source: Schrittwieser et al. 2020 (MuZero), Appendix B; batching after mctx's `search`.
+    Source: Schrittwieser et al. 2020 (MuZero), Appendix B; batching after mctx's `search`. Walks
+    that count before they end: Liu et al. 2020 (WU-UCT).
     """
-    require_int("run_mcts", "num_simulations", num_simulations, minimum=1)
-    require_int("run_mcts", "max_depth", max_depth, minimum=1, optional=True)
+    require_search_numbers("run_mcts", num_simulations, max_depth, leaves_per_step, backend)
     validate_root(root, model.num_actions)
+    return grow_trees(
+        model,
+        root,
+        num_simulations=num_simulations,
+        root_action_selection=root_action_selection,
+        interior_action_selection=interior_action_selection,
+        max_depth=max_depth,
+        leaves_per_step=leaves_per_step,
+        kept=None if kept is None else replace_roots(kept, root),
+        backend=backend,
+        generator=generator,
+    )
+
+
+def grow_trees(
+    model: PlanningModel,
+    root: RootOutput,
+    *,
+    num_simulations: int,
+    root_action_selection: ActionSelection,
+    interior_action_selection: ActionSelection,
+    max_depth: int | None,
+    leaves_per_step: int,
+    kept: Tree | None,
+    backend: Backend,
+    generator: torch.Generator | None,
+) -> Tree:
+    """`run_mcts` for planners, whose numbers and root are checked, and kept roots replaced."""
+    form = _choose_form(backend, root, root_action_selection, interior_action_selection)
     with torch.inference_mode():
-        tree = allocate_tree(root, num_simulations)
-        for simulation in range(num_simulations):
-            parent, action = _simulate(
+        if form == "torch":
+            return _search(
+                model,
+                root,
+                num_simulations=num_simulations,
+                root_action_selection=root_action_selection,
+                interior_action_selection=interior_action_selection,
+                max_depth=max_depth,
+                leaves_per_step=leaves_per_step,
+                kept=kept,
+                generator=generator,
+            )
+        rules = encode_rules(root_action_selection, interior_action_selection)
+        assert rules is not None
+        # Compiled forms are imported where they are wanted: numba alone takes half a second.
+        if form == "numba":
+            from search.cpu_search import search_on_cpu as search
+        else:
+            from search.cuda_search import search_on_cuda as search
+        return search(
+            model,
+            root,
+            rules,
+            num_simulations=num_simulations,
+            max_depth=max_depth,
+            leaves_per_step=leaves_per_step,
+            kept=kept,
+            generator=generator,
+        )
+
+
+def require_search_numbers(
+    owner: str,
+    num_simulations: object,
+    max_depth: object,
+    leaves_per_step: object,
+    backend: object,
+) -> None:
+    """Checks the numbers that all planners hand to `run_mcts`.
+
+    Raises:
+        ValueError: Naming the parameter, what was found, what is required and the remedy.
+    """
+    require_int(owner, "num_simulations", num_simulations, minimum=1)
+    require_int(owner, "max_depth", max_depth, minimum=1, optional=True)
+    require_int(owner, "leaves_per_step", leaves_per_step, minimum=1)
+    require_choice(owner, "backend", backend, choices=get_args(Backend))
+    assert isinstance(leaves_per_step, int)
+    assert isinstance(num_simulations, int)
+    if leaves_per_step > num_simulations:
+        raise ValueError(
+            f"{owner}.leaves_per_step: found {leaves_per_step}; required at most "
+            f"num_simulations = {num_simulations}, since every leaf is a simulation. Lower "
+            "leaves_per_step or raise num_simulations."
+        )
+
+
+def _choose_form(
+    backend: Backend, root: RootOutput, root_rule: ActionSelection, rule: ActionSelection
+) -> str:
+    """The form of the loop to run: "torch", "numba" or "triton".
+
+    Raises:
+        ValueError: If a form was asked for that cannot run these rules on this device.
+    """
+    if backend == "torch":
+        return "torch"
+    devices = {root.value.device.type, *(leaf.device.type for leaf in root.embedding.values())}
+    fitting = {"cpu": "numba", "cuda": "triton"}.get(devices.pop()) if len(devices) == 1 else None
+    encodable = encode_rules(root_rule, rule) is not None
+    if backend == "auto":
+        return fitting if fitting and encodable and _is_installed(fitting) else "torch"
+    problem = (
+        "rules without a compiled form (a selection or Q-transform of one's own)"
+        if not encodable
+        else f"a model on {root.value.device}"
+        if fitting != backend
+        else f"no package {backend!r}"
+        if not _is_installed(backend)
+        else None
+    )
+    if problem is not None:
+        raise ValueError(
+            f"backend: found {backend!r} with {problem}; required: rules of search.selection and "
+            "search.qtransforms, the CPU with numba or CUDA with triton. Take backend='auto'."
+        )
+    return backend
+
+
+@cache
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def _search(
+    model: PlanningModel,
+    root: RootOutput,
+    *,
+    num_simulations: int,
+    root_action_selection: ActionSelection,
+    interior_action_selection: ActionSelection,
+    max_depth: int | None,
+    leaves_per_step: int,
+    kept: Tree | None,
+    generator: torch.Generator | None,
+) -> Tree:
+    """The search in plain torch; arguments as in `run_mcts`."""
+    tree = allocate_tree(root, num_simulations, kept=kept)
+    pending = torch.zeros_like(tree.node_visits)  # [B, N], walks of this step through each node
+    column = tree.num_nodes - num_simulations
+    while column < tree.num_nodes:
+        width = min(leaves_per_step, tree.num_nodes - column)
+        leaves, new = [], []
+        for node in range(column, column + width):
+            leaf, is_new = _simulate(
                 tree,
+                pending,
                 root_action_selection,
                 interior_action_selection,
-                max_depth=num_simulations if max_depth is None else max_depth,
+                node=node,
+                max_depth=tree.num_nodes if max_depth is None else max_depth,
             )
-            leaf = _expand(
-                tree, model, parent=parent, action=action, node=simulation + 1, generator=generator
-            )
-            _back_up(tree, leaf)
+            leaves.append(leaf)
+            new.append(is_new)
+        _expand(tree, model, torch.stack(leaves, 1), torch.stack(new, 1), generator=generator)
+        for leaf in leaves:
+            _back_up(tree, pending, leaf)
+        column += width
     return tree
 
 
 def _simulate(
     tree: Tree,
+    pending: Tensor,
     root_action_selection: ActionSelection,
     interior_action_selection: ActionSelection,
     *,
+    node: int,
     max_depth: int,
 ) -> tuple[Tensor, Tensor]:
-    """Walks down each tree; returns the last edge as `parent` and `action`, `[B]` int64 each.
+    """Walks down each tree, counting visits; returns its leaf, `[B]` int64, and whether it is new.
 
-    The edge leads to an unvisited child, or to a known one that is terminal or at `max_depth`.
+    A new leaf takes column `node`. Until the model has spoken it counts as an end of walks, worth
+    what its parent is worth.
     """
-    node = torch.zeros_like(tree.rows)
-    action = root_action_selection(tree, node)
-    going, child = _can_go_on(tree, node, action, depth_left=max_depth - 1)
-    depth = 1
+    at = torch.zeros_like(tree.rows)
+    going = torch.ones_like(tree.terminal[:, Tree.ROOT])
+    parent, action, depth = at, at, 0
     # One host synchronisation a level: how deep the walk goes is known to the tree alone.
     while bool(going.any()):
-        node = torch.where(going, child, node)
+        select = root_action_selection if depth == 0 else interior_action_selection
         # Rows that have arrived are computed along and left as they are.
-        action = torch.where(going, interior_action_selection(tree, node), action)
+        parent = torch.where(going, at, parent)
+        action = torch.where(going, select(tree, parent), action)
+        rows = going.nonzero().squeeze(-1)
+        edge = (rows, parent[rows], action[rows])
+        tree.node_visits[edge[:2]] += 1
+        pending[edge[:2]] += 1
+        tree.children_visits[edge] += 1
+        child = tree.children_index[tree.rows, parent, action]
+        at = torch.where(going & (child != Tree.NONE), child, at)
         depth += 1
-        still_going, child = _can_go_on(tree, node, action, depth_left=max_depth - depth)
-        going = going & still_going
-    return node, action
-
-
-def _can_go_on(
-    tree: Tree, node: Tensor, action: Tensor, *, depth_left: int
-) -> tuple[Tensor, Tensor]:
-    """Whether a walk may choose again at the child, `[B]` bool, and the child, `[B]` or -1."""
-    child = tree.children_index[tree.rows, node, action]
-    known = child != Tree.NONE
-    if depth_left <= 0:
-        return torch.zeros_like(known), child
-    # Index -1 reads the last column; `known` discards what it says.
-    return known & ~tree.terminal[tree.rows, child], child
+        # Index -1 reads the last column; `child != NONE` discards what it says.
+        ends = (child == Tree.NONE) | tree.terminal[tree.rows, child]
+        going = going & ~ends if depth < max_depth else torch.zeros_like(going)
+    child = tree.children_index[tree.rows, parent, action]
+    is_new = child == Tree.NONE
+    rows = is_new.nonzero().squeeze(-1)
+    edge = (rows, parent[rows], action[rows])
+    tree.children_index[edge] = node
+    tree.children_discounts[edge] = 1
+    tree.children_values[edge] = tree.node_values[edge[:2]]
+    tree.parents[rows, node], tree.action_from_parent[rows, node] = edge[1:]
+    tree.terminal[rows, node] = True
+    leaf = child.masked_fill(is_new, node)
+    tree.node_visits[tree.rows, leaf] += 1
+    pending[tree.rows, leaf] += 1
+    return leaf, is_new
 
 
 def _expand(
     tree: Tree,
     model: PlanningModel,
+    leaves: Tensor,
+    is_new: Tensor,
     *,
-    parent: Tensor,
-    action: Tensor,
-    node: int,
     generator: torch.Generator | None,
-) -> Tensor:
-    """Adds column `node` to the trees whose edge is new; returns each tree's leaf, `[B]` int64."""
-    child = tree.children_index[tree.rows, parent, action]
-    is_new = child == Tree.NONE
+) -> None:
+    """Asks the model for the new ones of `leaves` `[B, W]` and writes what it says."""
     # Host synchronisation: rows that arrived at a known node cost no model call, so the model
     # gets a smaller batch; append-only models (text) keep no nodes that nobody reached.
-    rows = is_new.nonzero().squeeze(-1)  # [M]
-    if rows.numel() > 0:
-        from_node, taken = parent[rows], action[rows]
-        step = evaluate_step(
-            model,
-            {name: leaf[rows, from_node] for name, leaf in tree.embeddings.items()},
-            action=taken,
-            generator=generator,
-        )
-        column = torch.full_like(rows, node)
-        add_children(tree, rows, parent=from_node, action=taken, node=column, step=step)
-    leaf = child.masked_fill(is_new, node)
-    tree.node_visits[tree.rows, leaf] += 1
-    return leaf
+    rows, walk = is_new.nonzero(as_tuple=True)  # [M] each
+    if rows.numel() == 0:
+        return
+    node = leaves[rows, walk]
+    parent, action = tree.parents[rows, node], tree.action_from_parent[rows, node]
+    step = evaluate_step(
+        model,
+        {name: leaf[rows, parent] for name, leaf in tree.embeddings.items()},
+        action=action,
+        generator=generator,
+    )
+    add_children(tree, rows, parent=parent, action=action, node=node, step=step)
 
 
-def _back_up(tree: Tree, leaf: Tensor) -> None:
+def _back_up(tree: Tree, pending: Tensor, leaf: Tensor) -> None:
     """Averages each leaf's raw value into all its ancestors, one level of all trees at a time."""
     rows, node = tree.rows, leaf
     value = tree.raw_values[rows, node]  # [M], as seen by the player at `node`
+    observed = tree.node_visits[rows, node] - pending[rows, node]
+    pending[rows, node] -= 1
+    # Written so that a value that is the mean already stays what it is.
+    tree.node_values[rows, node] += (value - tree.node_values[rows, node]) / (observed + 1)
     while rows.numel() > 0:
         parent = tree.parents[rows, node]
         action = tree.action_from_parent[rows, node]
         edge = (rows, parent, action)
         value = tree.children_rewards[edge] + tree.children_discounts[edge] * value
-        visits = tree.node_visits[rows, parent].to(value.dtype)
-        mean = (tree.node_values[rows, parent] * visits + value) / (visits + 1)
+        observed = tree.node_visits[rows, parent] - pending[rows, parent]
+        pending[rows, parent] -= 1
+        mean = (tree.node_values[rows, parent] * observed + value) / (observed + 1)
         tree.node_values[rows, parent] = mean
-        tree.node_visits[rows, parent] += 1
         tree.children_values[edge] = tree.node_values[rows, node]
-        tree.children_visits[edge] += 1
         # Host synchronisation: only trees that have not arrived at their root go on.
         above = parent != Tree.ROOT
         rows, node, value = rows[above], parent[above], value[above]

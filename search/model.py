@@ -141,7 +141,18 @@ def validate_root(root: RootOutput, num_actions: int) -> None:
 
 
 def validate_step(step: StepOutput, num_actions: int, *, num_rows: int, parent: Embedding) -> None:
-    """Checks shapes, dtypes and finite values of a step of M rows.
+    """Checks shapes, dtypes and finite values of a step of M rows; arguments as in `check_form`.
+
+    Raises:
+        ValueError: Naming the field, the row, what was found, what is required and the remedy.
+    """
+    check_form(step, num_actions, num_rows=num_rows, parent=parent)
+    named = {"value": step.value, "reward": step.reward, "discount": step.discount}
+    _check_finite(step, named)
+
+
+def check_form(step: StepOutput, num_actions: int, *, num_rows: int, parent: Embedding) -> None:
+    """Checks the shapes and dtypes of a step of M rows, and reads no number.
 
     Args:
         step: The model's answer.
@@ -151,7 +162,7 @@ def validate_step(step: StepOutput, num_actions: int, *, num_rows: int, parent: 
             names, shapes and dtypes, as both live in one buffer.
 
     Raises:
-        ValueError: Naming the field, the row, what was found, what is required and the remedy.
+        ValueError: Naming the field, what was found, what is required and the remedy.
     """
     _check_form(step, num_actions)
     if step.value.shape[0] != num_rows:
@@ -178,8 +189,6 @@ def validate_step(step: StepOutput, num_actions: int, *, num_rows: int, parent: 
             )
     for name, leaf in (("reward", step.reward), ("discount", step.discount)):
         _check_tensor("StepOutput", name, leaf, shape=tuple(step.value.shape))
-    named = {"value": step.value, "reward": step.reward, "discount": step.discount}
-    _check_finite(step, named)
 
 
 def _check_form(output: RootOutput | StepOutput, num_actions: int) -> None:

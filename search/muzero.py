@@ -4,23 +4,26 @@ This file does not know how trees are grown (`search.mcts`), only where to go ne
 """
 
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
-from search.mcts import run_mcts
+from search.mcts import Backend, grow_trees, require_search_numbers
 from search.model import PlanningModel, RootOutput, evaluate_root
 from search.planner import (
     SearchOutput,
     release_output,
+    require_choice,
     require_float,
-    require_int,
     require_shape,
 )
 from search.qtransforms import QTransform, qtransform_by_parent_and_siblings
-from search.selection import PuctSelection
-from search.tree import mask_logits
+from search.reroot import replace_roots
+from search.selection import ActionSelection, EfficientZeroSelection, PuctSelection
+from search.tree import Tree, mask_logits
+
+MuZeroMode: TypeAlias = Literal["mctx", "efficientzero"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,12 @@ class MuZeroPlanner:
         pb_c_base: c2, visits at which that weight starts to grow.
         temperature: The action is sampled by visits ** (1 / temperature); 0 takes the most
             visited one, ties to the lowest index.
+        mode: "mctx" scales Q-values by `qtransform`; "efficientzero" searches as EfficientZero's
+            own tree does (`search.selection.EfficientZeroSelection`), without a `qtransform`.
+        value_delta_max: Of "efficientzero": the least span that Q-values are scaled by.
+        leaves_per_step: Leaves of each tree that one call of the model expands (see `run_mcts`);
+            more than 1 pays where the model is large and the trees are few.
+        backend: Which form of the search loop runs: "auto" takes the fastest there is.
 
     Raises:
         ValueError: If a number is out of its range.
@@ -58,17 +67,24 @@ class MuZeroPlanner:
     pb_c_init: float = 1.25
     pb_c_base: float = 19652
     temperature: float = 1.0
+    mode: MuZeroMode = "mctx"
+    value_delta_max: float = 0.01
+    leaves_per_step: int = 1
+    backend: Backend = "auto"
 
     def __post_init__(self) -> None:
         """Validates the numbers."""
         owner = type(self).__name__
-        require_int(owner, "num_simulations", self.num_simulations, minimum=1)
-        require_int(owner, "max_depth", self.max_depth, minimum=1, optional=True)
+        require_search_numbers(
+            owner, self.num_simulations, self.max_depth, self.leaves_per_step, self.backend
+        )
         require_float(owner, "dirichlet_fraction", self.dirichlet_fraction, maximum=1.0)
         require_float(owner, "dirichlet_alpha", self.dirichlet_alpha, above=True)
         require_float(owner, "pb_c_init", self.pb_c_init)
         require_float(owner, "pb_c_base", self.pb_c_base, above=True)
         require_float(owner, "temperature", self.temperature)
+        require_choice(owner, "mode", self.mode, choices=get_args(MuZeroMode))
+        require_float(owner, "value_delta_max", self.value_delta_max, above=True)
 
     def plan(
         self,
@@ -77,6 +93,7 @@ class MuZeroPlanner:
         *,
         generator: torch.Generator | None = None,
         dirichlet_noise: Tensor | None = None,
+        kept: Tree | None = None,
     ) -> SearchOutput:
         """Searches from each observation; see `search.planner.Planner.plan`.
 
@@ -85,6 +102,8 @@ class MuZeroPlanner:
             observation: Handed to `model.root`.
             generator: Source of the noise, of sampled actions and of the model's randomness.
             dirichlet_noise: `[B, A]` probabilities to use in place of drawn noise (for tests).
+            kept: Trees of `search.reroot.keep_subtree` to go on from. Their visits count in
+                `action_weights`; the budget counts new simulations.
 
         Returns:
             The decision, with its tree.
@@ -101,16 +120,27 @@ class MuZeroPlanner:
                     dirichlet_noise,
                     shape=tuple(root.prior_logits.shape),
                 )
-            select = PuctSelection(
-                self.qtransform, pb_c_init=self.pb_c_init, pb_c_base=self.pb_c_base
+            noisy_root = replace(
+                root,
+                prior_logits=mix_dirichlet_noise(
+                    root,
+                    fraction=self.dirichlet_fraction,
+                    alpha=self.dirichlet_alpha,
+                    noise=dirichlet_noise,
+                    generator=generator,
+                ),
             )
-            tree = run_mcts(
+            select = self._selection()
+            tree = grow_trees(
                 model,
-                replace(root, prior_logits=self._noisy_logits(root, generator, dirichlet_noise)),
+                noisy_root,
                 num_simulations=self.num_simulations,
                 root_action_selection=select,
                 interior_action_selection=select,
                 max_depth=self.max_depth,
+                leaves_per_step=self.leaves_per_step,
+                kept=None if kept is None else replace_roots(kept, noisy_root),
+                backend=self.backend,
                 generator=generator,
             )
             summary = tree.summary()
@@ -119,21 +149,13 @@ class MuZeroPlanner:
             )
         return release_output(action, summary.visit_probs, summary.value, tree)
 
-    def _noisy_logits(
-        self, root: RootOutput, generator: torch.Generator | None, noise: Tensor | None
-    ) -> Tensor:
-        """Log-probabilities `[B, A]` of the root's prior mixed with Dirichlet noise."""
-        probs = torch.softmax(mask_logits(root.prior_logits, root.valid_actions), dim=-1)
-        if self.dirichlet_fraction > 0:
-            if noise is None:
-                noise = sample_dirichlet(
-                    root.valid_actions, alpha=self.dirichlet_alpha, generator=generator
-                )
-            noise = noise.to(probs).masked_fill(~root.valid_actions, 0.0)
-            noise = noise / noise.sum(dim=-1, keepdim=True)
-            probs = (1 - self.dirichlet_fraction) * probs + self.dirichlet_fraction * noise
-        log_probs = probs.clamp_min(torch.finfo(probs.dtype).tiny).log()
-        return mask_logits(log_probs, root.valid_actions)
+    def _selection(self) -> ActionSelection:
+        """The rule of every node."""
+        if self.mode == "efficientzero":
+            return EfficientZeroSelection(
+                self.value_delta_max, pb_c_init=self.pb_c_init, pb_c_base=self.pb_c_base
+            )
+        return PuctSelection(self.qtransform, pb_c_init=self.pb_c_init, pb_c_base=self.pb_c_base)
 
 
 def sample_by_visits(
@@ -152,6 +174,35 @@ def sample_by_visits(
     scaled = (log_probs - log_probs.amax(dim=-1, keepdim=True)) / temperature
     action = torch.multinomial(torch.softmax(scaled, dim=-1), 1, generator=generator)
     return action.squeeze(-1).to(visit_probs.device)
+
+
+def mix_dirichlet_noise(
+    root: RootOutput,
+    *,
+    fraction: float,
+    alpha: float,
+    noise: Tensor | None,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """Log-probabilities `[B, A]` of the root's prior mixed with Dirichlet noise.
+
+    Args:
+        root: B roots.
+        fraction: Share of noise in the mixture, 0 (off) to 1.
+        alpha: Concentration of drawn noise.
+        noise: `[B, A]` probabilities to use in place of drawn noise; renormalised over the valid
+            actions.
+        generator: Source of drawn noise.
+    """
+    probs = torch.softmax(mask_logits(root.prior_logits, root.valid_actions), dim=-1)
+    if fraction > 0:
+        if noise is None:
+            noise = sample_dirichlet(root.valid_actions, alpha=alpha, generator=generator)
+        noise = noise.to(probs).masked_fill(~root.valid_actions, 0.0)
+        noise = noise / noise.sum(dim=-1, keepdim=True)
+        probs = (1 - fraction) * probs + fraction * noise
+    log_probs = probs.clamp_min(torch.finfo(probs.dtype).tiny).log()
+    return mask_logits(log_probs, root.valid_actions)
 
 
 def sample_dirichlet(

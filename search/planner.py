@@ -124,6 +124,19 @@ def require_float(
         )
 
 
+def require_choice(owner: str, name: str, value: object, *, choices: tuple[str, ...]) -> None:
+    """Checks that a user's word is one of several.
+
+    Raises:
+        ValueError: Naming the parameter, what was found, what is required and the remedy.
+    """
+    if value not in choices:
+        raise ValueError(
+            f"{owner}.{name}: found {value!r}; required one of {', '.join(choices)}. Correct the "
+            "name."
+        )
+
+
 def require_shape(owner: str, name: str, tensor: Tensor, *, shape: tuple[int, ...]) -> None:
     """Checks the shape of a tensor a caller injected.
 

@@ -5,7 +5,7 @@ once, write nodes into it in place, and hand it out to be read.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from operator import itemgetter
 from typing import Any, ClassVar
@@ -38,9 +38,9 @@ class Tree:
     """B search trees of up to N nodes and A actions a node; N = num_simulations + 1.
 
     A node's column is the simulation that made it, counted from 1, so columns of simulations that
-    ended in a known node stay unused (`node_visits` 0, `parents` -1). Integers are int64; the
-    floats have the dtype of the root's value, `children_prior_logits` that of its logits. All of
-    it lies on the device of the model's outputs.
+    ended in a known node stay unused (`node_visits` 0, `parents` -1). Integers are int64, floats
+    as wide as the root's logits and value, but at least float32, since means of many returns drown
+    in a half precision. All of it lies on the device of the model's outputs.
 
     Attributes:
         node_visits: `[B, N]`, how many simulations ended in the node or below it.
@@ -57,7 +57,8 @@ class Tree:
         valid_actions: `[B, N, A]` bool, True where allowed.
         terminal: `[B, N]` bool, True where nothing can follow: reached by discount 0, or without
             a valid action.
-        embeddings: Leaves `[B, N, ...]`, what the model remembers of each node.
+        embeddings: Leaves `[B, N, ...]`, what the model remembers of each node; undefined in
+            unused columns.
 
     Source: field names and meanings follow mctx's `Tree` (Babuschkin et al., DeepMind JAX
     ecosystem); `valid_actions` and `terminal` are ours.
@@ -92,9 +93,14 @@ class Tree:
         return self.children_index.shape[2]
 
     @property
+    def num_nodes(self) -> int:
+        """N."""
+        return self.node_visits.shape[1]
+
+    @property
     def num_simulations(self) -> int:
-        """N - 1."""
-        return self.node_visits.shape[1] - 1
+        """N - 1: the budget, and in a tree that was kept from an earlier search more than that."""
+        return self.num_nodes - 1
 
     @property
     def root_invalid_actions(self) -> Tensor:
@@ -222,38 +228,56 @@ def mask_logits(prior_logits: Tensor, valid_actions: Tensor) -> Tensor:
     return prior_logits.masked_fill(~valid_actions, torch.finfo(prior_logits.dtype).min)
 
 
-def allocate_tree(root: RootOutput, num_simulations: int) -> Tree:
+def tree_dtype(root: RootOutput) -> torch.dtype:
+    """The dtype of a tree's floats: the widest of the root's, at least float32."""
+    widest = torch.promote_types(root.value.dtype, root.prior_logits.dtype)
+    return torch.promote_types(widest, torch.float32)
+
+
+def allocate_tree(root: RootOutput, num_simulations: int, *, kept: Tree | None = None) -> Tree:
     """Allocates trees of `num_simulations + 1` nodes and writes the roots, with one visit each.
 
     Args:
         root: Validated output of B rows and A actions.
         num_simulations: At least 1.
+        kept: Trees of K nodes to go on from; room is made for `num_simulations` more nodes.
     """
     batch_size, num_actions = root.prior_logits.shape
-    nodes = (batch_size, num_simulations + 1)
+    num_kept = 1 if kept is None else kept.num_nodes
+    nodes = (batch_size, num_kept + num_simulations)
     edges = (*nodes, num_actions)
 
     def integers(shape: tuple[int, ...], fill: int) -> Tensor:
         return torch.full(shape, fill, dtype=torch.int64, device=root.value.device)
 
+    def floats(shape: tuple[int, ...]) -> Tensor:
+        return torch.zeros(shape, dtype=tree_dtype(root), device=root.value.device)
+
     tree = Tree(
         node_visits=integers(nodes, 0),
-        raw_values=root.value.new_zeros(nodes),
-        node_values=root.value.new_zeros(nodes),
+        raw_values=floats(nodes),
+        node_values=floats(nodes),
         parents=integers(nodes, Tree.NONE),
         action_from_parent=integers(nodes, Tree.NONE),
         children_index=integers(edges, Tree.NONE),
-        children_prior_logits=root.prior_logits.new_zeros(edges),
+        children_prior_logits=floats(edges),
         children_visits=integers(edges, 0),
-        children_rewards=root.value.new_zeros(edges),
-        children_discounts=root.value.new_zeros(edges),
-        children_values=root.value.new_zeros(edges),
+        children_rewards=floats(edges),
+        children_discounts=floats(edges),
+        children_values=floats(edges),
         valid_actions=root.valid_actions.new_zeros(edges),
         terminal=root.valid_actions.new_zeros(nodes),
         embeddings={
             name: leaf.new_zeros((*nodes, *leaf.shape[1:])) for name, leaf in root.embedding.items()
         },
     )
+    if kept is not None:
+        for name in _NODE_FIELDS:
+            getattr(tree, name)[:, :num_kept] = getattr(kept, name)
+        for name, leaf in tree.embeddings.items():
+            leaf[:, :num_kept] = kept.embeddings[name]
+            leaf[:, Tree.ROOT] = root.embedding[name]
+        return tree
     tree.node_visits[:, Tree.ROOT] = 1
     _write_nodes(tree, tree.rows, torch.zeros_like(tree.rows), output=root)
     return tree
@@ -281,14 +305,18 @@ def add_children(
     tree.terminal[rows, node] |= step.discount == 0
 
 
+_NODE_FIELDS = tuple(field.name for field in fields(Tree) if field.name != "embeddings")
+"""All tensors `[B, N, ...]` of a tree but its embeddings."""
+
+
 def _write_nodes(
     tree: Tree, rows: Tensor, node: Tensor, *, output: RootOutput | StepOutput
 ) -> None:
-    logits = mask_logits(output.prior_logits, output.valid_actions)
+    logits = output.prior_logits.to(tree.raw_values.dtype)
     value = output.value.to(tree.raw_values.dtype)
     tree.raw_values[rows, node] = value
     tree.node_values[rows, node] = value
-    tree.children_prior_logits[rows, node] = logits.to(tree.children_prior_logits.dtype)
+    tree.children_prior_logits[rows, node] = mask_logits(logits, output.valid_actions)
     tree.valid_actions[rows, node] = output.valid_actions
     tree.terminal[rows, node] = ~output.valid_actions.any(dim=-1)
     for name, leaf in tree.embeddings.items():

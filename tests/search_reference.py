@@ -114,15 +114,35 @@ class Node:
     index: int
     returns: list[float]
     children: dict[int, tuple[float, float, "Node"]] = field(default_factory=dict)
+    waiting: int = 0
+    hidden: bool = False
+    guess: float = 0.0
+    arrival: tuple["Node", int, tuple[float, float, "Node"]] | None = None
 
     @property
     def value(self) -> float:
-        """Mean of all returns, the raw value being the first."""
-        return sum(self.returns) / len(self.returns)
+        """Mean of all returns, the raw value being the first; a guess before the model spoke."""
+        return self.guess if self.hidden else sum(self.returns) / len(self.returns)
+
+    @property
+    def count(self) -> int:
+        """Visits: returns, and walks that have not yet come back."""
+        return len(self.returns) + self.waiting
+
+    def hide(self, guess: float) -> None:
+        """Makes a fresh node one of which only its parent's value is known."""
+        self.hidden, self.guess, self.returns = True, guess, []
+
+    def speak(self) -> None:
+        """Reveals what the model says of the node and of the edge that leads to it."""
+        if self.hidden and self.arrival is not None:
+            parent, action, edge = self.arrival
+            self.hidden = False
+            parent.children[action] = edge
 
     def visits(self, action: int) -> int:
         """Visits of an action."""
-        return len(self.children[action][2].returns) if action in self.children else 0
+        return self.children[action][2].count if action in self.children else 0
 
     def q(self, action: int) -> float:
         """Reward + discount * value of a visited action."""
@@ -170,7 +190,11 @@ def q_completed(node: Node, c_visit: float = 50.0, c_scale: float = 0.1) -> list
 
 
 class ReferenceSearch:
-    """One search of one table: MuZero's (`gumbel=None`) or Gumbel MuZero's."""
+    """One search of one table: MuZero's (`gumbel=None`), EfficientZero's or Gumbel MuZero's.
+
+    With `leaves_per_step` above 1 a step first walks that many times, each walk counting as a visit
+    of what it passes, and only then learns what the leaves are worth.
+    """
 
     def __init__(
         self,
@@ -181,6 +205,8 @@ class ReferenceSearch:
         max_depth: int | None = None,
         gumbel: list[float] | None = None,
         max_considered: int = 16,
+        efficientzero: bool = False,
+        leaves_per_step: int = 1,
     ) -> None:
         """Runs the search; `root` is its result."""
         self.tables = {
@@ -193,8 +219,21 @@ class ReferenceSearch:
         self.root = self.make_node(0, discount=1.0, index=0)
         num_valid = sum(self.root.valid)
         self.schedule = self.halving(min(max_considered, num_valid), num_simulations)
-        for simulation in range(num_simulations):
-            self.simulate(self.root, depth=0, simulation=simulation)
+        self.efficientzero = efficientzero
+        for first in range(0, num_simulations, leaves_per_step):
+            last = min(first + leaves_per_step, num_simulations)
+            walks = [self.walk(simulation) for simulation in range(first, last)]
+            for leaf, _ in walks:
+                leaf.speak()
+            for leaf, path in walks:
+                leaf.returns.append(leaf.raw)
+                leaf.waiting -= 1
+                value = leaf.raw
+                for node, action in reversed(path):
+                    reward, discount, _ = node.children[action]
+                    value = reward + discount * value
+                    node.returns.append(value)
+                    node.waiting -= 1
 
     def make_node(self, state: int, *, discount: float, index: int) -> Node:
         """A fresh node with its raw value as only return."""
@@ -205,33 +244,38 @@ class ReferenceSearch:
         raw = self.values[state]
         return Node(state, raw, softmax(logits), valid, terminal, index, [raw])
 
-    def simulate(self, node: Node, *, depth: int, simulation: int) -> float:
-        """Backs one return up into `node` and says which."""
-        if depth == self.max_depth or node.terminal:
-            result = node.raw
-        else:
-            action = self.select(node, depth, simulation)
-            if action in node.children:
-                reward, discount, child = node.children[action]
-                deeper = self.simulate(child, depth=depth + 1, simulation=simulation)
-            else:
+    def walk(self, simulation: int) -> tuple[Node, list[tuple[Node, int]]]:
+        """Goes down to a leaf, counting visits; returns it and the edges passed."""
+        node, path = self.root, []
+        self.sibling_mean = 0.0
+        while True:
+            action = self.select(node, len(path), simulation)
+            node.waiting += 1
+            path.append((node, action))
+            if action not in node.children:
                 edge = (node.state, action)
                 reward, discount, state = (
                     self.tables[name][edge[0]][edge[1]]
                     for name in ("reward", "discount", "next_state")
                 )
                 child = self.make_node(state, discount=discount, index=simulation + 1)
-                node.children[action] = (reward, discount, child)
-                deeper = child.raw
-            result = reward + discount * deeper
-        node.returns.append(result)
-        return result
+                child.hide(node.value)
+                node.children[action] = (0.0, 1.0, child)
+                child.arrival = (node, action, (reward, discount, child))
+                child.waiting += 1
+                return child, path
+            node = node.children[action][2]
+            if node.terminal or node.hidden or len(path) == self.max_depth:
+                node.waiting += 1
+                return node, path
 
     def select(self, node: Node, depth: int, simulation: int) -> int:
         """MuZero's PUCT, or Gumbel MuZero's two rules."""
         actions = range(len(node.valid))
+        if self.efficientzero:
+            return self.select_by_tree_bounds(node)
         if self.gumbel is None:
-            n, q = len(node.returns), q_by_parent_and_siblings(node)
+            n, q = node.count, q_by_parent_and_siblings(node)
             rate = math.sqrt(n) * (1.25 + math.log((n + 19652 + 1) / 19652))
             scores = [q[a] + rate * node.prior[a] / (1 + node.visits(a)) for a in actions]
             return first_best(scores, node.valid)
@@ -242,6 +286,26 @@ class ReferenceSearch:
         improved = self.improved_policy(node)
         total = sum(node.visits(a) for a in actions)
         return first_best([improved[a] - node.visits(a) / (1 + total) for a in actions], node.valid)
+
+    def select_by_tree_bounds(self, node: Node) -> int:
+        """EfficientZero's PUCT: Q-values scaled over the tree, unvisited ones by their siblings."""
+        known = [node.q(a) for a in node.children]
+        above = [self.sibling_mean] if node is not self.root else []
+        self.sibling_mean = sum(known + above) / max(1, len(known + above))
+        bounds, stack = [], [self.root]
+        while stack:
+            at = stack.pop()
+            bounds += [at.q(a) for a in at.children]
+            stack += [child for _, _, child in at.children.values()]
+        total = sum(node.visits(a) for a in node.children)
+        rate = math.sqrt(total) * (1.25 + math.log((total + 19652 + 1) / 19652))
+        scores = []
+        for a, prior in enumerate(node.prior):
+            q = node.q(a) if a in node.children else self.sibling_mean
+            if bounds and max(bounds) > min(bounds):
+                q = (q - min(bounds)) / max(max(bounds) - min(bounds), 0.01)
+            scores.append(min(max(q, 0), 1) + rate * prior / (1 + node.visits(a)))
+        return first_best(scores, node.valid)
 
     def root_scores(self) -> list[float]:
         """Gumbel + log prior + completed Q-value of the root's actions."""
@@ -283,7 +347,7 @@ def to_dict(node: Node, edge: tuple[int, float, float, float] | None = None) -> 
     return {
         "node": node.index,
         "action": action,
-        "visits": len(node.returns),
+        "visits": node.count,
         "value": node.value,
         "prior": prior,
         "reward": reward,

@@ -13,7 +13,7 @@ ALLOWED = {
     "policies": {"search", "search.evaluation", "rewardmodel"},
     "atari_bridge": {"search", "search.evaluation"},
 }
-GROUND = {"torch", "numpy", "numba", "scipy", "matplotlib", "yaml"}
+GROUND = {"torch", "numpy", "numba", "llvmlite", "scipy", "matplotlib", "yaml", "safetensors"}
 
 
 def imported_names(path: Path) -> set[str]:

@@ -10,6 +10,7 @@ from tests.search_reference import ReferenceSearch, assert_same_tree, random_tab
 
 SIMULATIONS = 40
 TOLERANCE = 1e-10  # float64: the reference sums returns, the search keeps running means
+BACKENDS = ["torch", "numba"]
 WORLDS = {
     "plain": {},
     "two_players": {"discount": -1.0},
@@ -23,15 +24,33 @@ WORLDS = {
 SELECT = PuctSelection(qtransform_by_parent_and_siblings)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("leaves", [1, 3, 8])
 @pytest.mark.parametrize("max_depth", [None, 1, 3])
+@pytest.mark.parametrize("mode", ["mctx", "efficientzero"])
 @pytest.mark.parametrize("world", WORLDS)
-def test_muzero_tree_equals_recursive_reference(world, max_depth):
+def test_muzero_tree_equals_recursive_reference(world, mode, max_depth, leaves, backend):
     """Topology, visits, values, priors, action and weights of every tree."""
     model = random_tables(1, **WORLDS[world])
-    planner = MuZeroPlanner(SIMULATIONS, max_depth=max_depth, dirichlet_fraction=0, temperature=0)
+    planner = MuZeroPlanner(
+        SIMULATIONS,
+        max_depth=max_depth,
+        dirichlet_fraction=0,
+        temperature=0,
+        mode=mode,
+        leaves_per_step=leaves,
+        backend=backend,
+    )
     output = planner.plan(model, torch.arange(4))
     for table in range(4):
-        reference = ReferenceSearch(model, table, num_simulations=SIMULATIONS, max_depth=max_depth)
+        reference = ReferenceSearch(
+            model,
+            table,
+            num_simulations=SIMULATIONS,
+            max_depth=max_depth,
+            efficientzero=mode == "efficientzero",
+            leaves_per_step=leaves,
+        )
         assert_same_tree(output.tree.to_dict(table), to_dict(reference.root), TOLERANCE)
         assert int(output.action[table]) == reference.decide()
         visits = [reference.root.visits(a) for a in range(model.num_actions)]
@@ -41,14 +60,21 @@ def test_muzero_tree_equals_recursive_reference(world, max_depth):
         assert float(output.value[table]) == pytest.approx(reference.root.value, abs=TOLERANCE)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("leaves", [1, 3, 8])
 @pytest.mark.parametrize("considered", [1, 3, 16])
 @pytest.mark.parametrize("max_depth", [None, 1, 3])
 @pytest.mark.parametrize("world", WORLDS)
-def test_gumbel_tree_equals_recursive_reference(world, max_depth, considered):
+def test_gumbel_tree_equals_recursive_reference(world, max_depth, considered, leaves, backend):
     """Topology, visits, values, priors, action and weights of every tree, with noise injected."""
     model = random_tables(2, **WORLDS[world])
     planner = GumbelMuZeroPlanner(
-        SIMULATIONS, max_depth=max_depth, max_num_considered_actions=considered, gumbel_scale=0.5
+        SIMULATIONS,
+        max_depth=max_depth,
+        max_num_considered_actions=considered,
+        gumbel_scale=0.5,
+        leaves_per_step=leaves,
+        backend=backend,
     )
     generator = torch.Generator().manual_seed(3)
     noise = torch.randn(4, model.num_actions, generator=generator, dtype=torch.float64)
@@ -61,6 +87,7 @@ def test_gumbel_tree_equals_recursive_reference(world, max_depth, considered):
             max_depth=max_depth,
             gumbel=(0.5 * noise[table]).tolist(),
             max_considered=considered,
+            leaves_per_step=leaves,
         )
         assert_same_tree(output.tree.to_dict(table), to_dict(reference.root), TOLERANCE)
         assert int(output.action[table]) == reference.decide()

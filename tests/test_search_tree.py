@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from search import GumbelMuZeroPlanner, Tree
-from search.mcts import masked_argmax
 from search.model import RootOutput
+from search.selection import masked_argmax
 from search.tree import allocate_tree, mask_logits
 from tests.search_reference import random_tables
 

@@ -1,0 +1,433 @@
+"""The compiled search on the CPU: memory for the kernels, and the model between two of their calls.
+
+This file does not know how trees are walked (`search.kernels`) nor what a rule means
+(`search.rules`): it lends the kernels memory, asks the model, and hands out the trees.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from search import kernels
+from search.memory import Array, Memory, Shapes, borrow_memory, return_memory
+from search.model import (
+    Embedding,
+    PlanningModel,
+    RootOutput,
+    StepOutput,
+    check_form,
+    validate_root,
+    validate_step,
+)
+from search.rules import HALVING, Rules
+from search.tree import Tree, tree_dtype
+
+_PARALLEL_WORK = 4096
+"""Trees times actions from which a step is worth the cost of waking other threads."""
+
+_DTYPES: dict[torch.dtype, type[np.floating[Any]]] = {
+    torch.float32: np.float32,
+    torch.float64: np.float64,
+}
+_STORED = ("children_prior_logits", "valid_actions")
+_SEARCHED = ("blocks", "paths", "rows", "scratch", *_STORED)
+_NODE_FIELDS = ("node_visits", "raw_values", "node_values", "parents", "action_from_parent")
+_EDGE_FIELDS = (
+    "children_index",
+    "children_visits",
+    "children_rewards",
+    "children_discounts",
+    "children_values",
+)
+_EXPORTED = ("blocks", *_STORED, *_NODE_FIELDS, *_EDGE_FIELDS, "terminal")
+_PUBLIC = (*_NODE_FIELDS, *_EDGE_FIELDS, *_STORED, "terminal")
+
+
+def search_on_cpu(
+    model: PlanningModel,
+    root: RootOutput,
+    rules: Rules,
+    *,
+    num_simulations: int,
+    max_depth: int | None,
+    leaves_per_step: int,
+    kept: Tree | None,
+    generator: torch.Generator | None,
+) -> Tree:
+    """Runs a search whose rules have a compiled form; arguments as in `search.mcts.run_mcts`.
+
+    Raises:
+        ValueError: If an output breaks the contract of `search.model`.
+    """
+    num_trees, num_actions = root.prior_logits.shape
+    num_nodes = num_simulations + (1 if kept is None else kept.num_nodes)
+    depth = num_nodes if max_depth is None else min(max_depth, num_nodes)
+    shapes = _shapes(
+        root.embedding,
+        nodes=(num_trees, num_nodes),
+        num_actions=num_actions,
+        width=leaves_per_step,
+        depth=depth,
+        dtype=_DTYPES[tree_dtype(root)],
+    )
+    key = (leaves_per_step, *shapes.items())
+    memory = borrow_memory(key, shapes)
+    try:
+        memory.arrays["paths"][:, :, 0] = 0  # no last walk to fetch yet
+        pools = _make_pools(memory, root.embedding)
+        if kept is not None:
+            _adopt(kept, memory, pools, rules)
+        for name, pool in pools.items():
+            pool[:num_trees] = root.embedding[name]
+        rule_arrays = _encode(rules, memory, kept, max_depth=depth)
+        _grow(
+            model,
+            root,
+            memory=memory,
+            pools=pools,
+            rule_arrays=rule_arrays,
+            num_simulations=num_simulations,
+            is_fresh=kept is None,
+            generator=generator,
+        )
+        export = kernels.export_parallel if _is_large(memory) else kernels.export_serial
+        export(*(memory.arrays[name] for name in _EXPORTED))
+        public = {name: torch.from_numpy(memory.arrays[name]) for name in _PUBLIC}
+        public["valid_actions"] = public["valid_actions"].view(torch.bool)
+        return Tree(
+            **public,
+            embeddings={
+                name: pool.view(num_nodes, num_trees, *pool.shape[1:]).transpose(0, 1)
+                for name, pool in pools.items()
+            },
+        )
+    finally:
+        return_memory(key, memory)
+
+
+def _grow(
+    model: PlanningModel,
+    root: RootOutput,
+    *,
+    memory: Memory,
+    pools: Mapping[str, Tensor],
+    rule_arrays: list[Array],
+    num_simulations: int,
+    is_fresh: bool,
+    generator: torch.Generator | None,
+) -> None:
+    """Runs all simulations: the kernel and the model in turn."""
+    searched = [memory.arrays[name] for name in _SEARCHED] + rule_arrays
+    num_trees, num_nodes, num_actions = memory.arrays["children_index"].shape
+    width = memory.arrays["rows"].shape[1]
+    advance = kernels.advance_parallel if _is_large(memory) else kernels.advance_serial
+    num_steps = -(-num_simulations // width)
+    store = (_KeptEmbeddings if num_trees * width == 1 else _PooledEmbeddings)(pools, memory)
+    # The model may hold on to the actions that it is given: each step has its own.
+    actions = np.empty((num_steps + 1, num_trees * width), np.int64)
+    action_rows = torch.from_numpy(actions).unbind(0)
+    outputs = _Outputs(tree_dtype(root), num_actions)
+    addresses = outputs.read_root(root)
+    step: StepOutput | None = None
+    embedding: Embedding = root.embedding
+    previous = -1 if is_fresh else 0
+    column = num_nodes - num_simulations
+    for number in range(num_steps + 1):
+        leaves = min(width, num_nodes - column)  # 0 at last, when only a back-up is left
+        count = advance(
+            *searched, *addresses, store.gather, store.scatter, actions, number,
+            previous, column, leaves,
+        )  # fmt: skip
+        if count > 0:
+            action = action_rows[number]
+            embedding = store.read(count)
+            step = model.step(
+                embedding, action if count == len(action) else action[:count], generator=generator
+            )
+            addresses = outputs.read(step, count, embedding)
+            store.write(column, count, step.embedding)
+        elif count == kernels.NOT_FINITE:
+            _explain(root, step, embedding, num_actions=num_actions)
+        previous, column = leaves, column + leaves
+    store.finish()
+
+
+class _PooledEmbeddings:
+    """Embeddings of all nodes in pools `[N * B, ...]`: gathered by row, written by row."""
+
+    def __init__(self, pools: Mapping[str, Tensor], memory: Memory) -> None:
+        self.pools = pools
+        self.gather, self.scatter = memory.arrays["gather"], memory.arrays["scatter"]
+        self.gather_rows = torch.from_numpy(self.gather)
+        self.scatter_rows = torch.from_numpy(self.scatter)
+
+    def read(self, count: int) -> dict[str, Tensor]:
+        rows = self.gather_rows if count == len(self.gather) else self.gather_rows[:count]
+        return {name: pool.index_select(0, rows) for name, pool in self.pools.items()}
+
+    def write(self, column: int, count: int, embedding: Embedding) -> None:
+        del column
+        rows = self.scatter_rows if count == len(self.gather) else self.scatter_rows[:count]
+        for name, pool in self.pools.items():
+            pool.index_copy_(0, rows, embedding[name])
+
+    def finish(self) -> None:
+        """Nothing is left to do."""
+
+
+class _KeptEmbeddings(_PooledEmbeddings):
+    """Embeddings of a single tree: the model's own tensors are kept and handed back.
+
+    A gather and a write cost more than the walk of one tree. The pools are filled at the end.
+    """
+
+    def __init__(self, pools: Mapping[str, Tensor], memory: Memory) -> None:
+        super().__init__(pools, memory)
+        self.columns: dict[int, Embedding] = {}
+
+    def read(self, count: int) -> dict[str, Tensor]:
+        kept = self.columns.get(int(self.gather[0]))
+        return super().read(count) if kept is None else dict(kept)
+
+    def write(self, column: int, count: int, embedding: Embedding) -> None:
+        del count
+        self.columns[column] = embedding
+
+    def finish(self) -> None:
+        """Copies all embeddings to the pools."""
+        if not self.columns:
+            return
+        rows = torch.tensor(list(self.columns))
+        for name, pool in self.pools.items():
+            leaves = [embedding[name] for embedding in self.columns.values()]
+            pool.index_copy_(0, rows, torch.cat(leaves))
+
+
+class _Outputs:
+    """Reads the addresses of the model's numbers, after a check of their form."""
+
+    def __init__(self, dtype: torch.dtype, num_actions: int) -> None:
+        self.dtype = dtype
+        self.num_actions = num_actions
+        self.held: tuple[Tensor, ...] = ()
+
+    def read_root(self, root: RootOutput) -> tuple[int, ...]:
+        zeros = root.value.new_zeros(root.value.shape, dtype=self.dtype)
+        return self._read((root.prior_logits, root.value, root.valid_actions, zeros, zeros))
+
+    def read(self, step: StepOutput, count: int, parent: Embedding) -> tuple[int, ...]:
+        tensors = (step.prior_logits, step.value, step.valid_actions, step.reward, step.discount)
+        if not self._is_as_expected(*tensors, count) or not _is_alike(step.embedding, parent):
+            check_form(step, self.num_actions, num_rows=count, parent=parent)
+        return self._read(tensors)
+
+    def _is_as_expected(
+        self,
+        logits: Tensor,
+        value: Tensor,
+        valid: Tensor,
+        reward: Tensor,
+        discount: Tensor,
+        count: int,
+    ) -> bool:
+        """A fast test that lets nothing wrong pass, though not all that is right."""
+        row, rows, dtype = (count,), (count, self.num_actions), self.dtype
+        return (
+            logits.shape == rows
+            and valid.shape == rows
+            and value.shape == row
+            and reward.shape == row
+            and discount.shape == row
+            and logits.dtype is dtype
+            and value.dtype is dtype
+            and reward.dtype is dtype
+            and discount.dtype is dtype
+            and valid.dtype is torch.bool
+        )
+
+    def _read(self, tensors: tuple[Tensor, ...]) -> tuple[int, ...]:
+        # Held until they are read: an address keeps nothing alive.
+        self.held = tensors
+        for tensor in tensors:
+            if not (
+                tensor.is_contiguous()
+                and tensor.is_cpu
+                and (tensor.dtype is self.dtype or tensor.dtype is torch.bool)
+            ):
+                self.held = tuple(self._convert(tensor) for tensor in tensors)
+                break
+        logits, value, valid, reward, discount = self.held
+        return (
+            logits.data_ptr(),
+            value.data_ptr(),
+            valid.data_ptr(),
+            reward.data_ptr(),
+            discount.data_ptr(),
+        )
+
+    def _convert(self, tensor: Tensor) -> Tensor:
+        if not tensor.is_cpu:
+            raise ValueError(
+                f"StepOutput: found a tensor on {tensor.device}; required the root's device, cpu. "
+                "Let root and step answer on one device."
+            )
+        dtype = torch.bool if tensor.dtype is torch.bool else self.dtype
+        return tensor.to(dtype).contiguous()
+
+
+def _is_alike(embedding: Embedding, parent: Embedding) -> bool:
+    """Whether two embeddings have the same leaves, shapes and dtypes."""
+    return embedding.keys() == parent.keys() and all(
+        leaf.shape == parent[name].shape and leaf.dtype is parent[name].dtype
+        for name, leaf in embedding.items()
+    )
+
+
+def _is_large(memory: Memory) -> bool:
+    num_trees, _, num_actions = memory.arrays["children_index"].shape
+    return num_trees > 1 and num_trees * num_actions >= _PARALLEL_WORK
+
+
+def _explain(
+    root: RootOutput, step: StepOutput | None, embedding: Embedding, *, num_actions: int
+) -> NoReturn:
+    """Raises the error that says which number of the model's last output is not finite."""
+    if step is None:
+        validate_root(root, num_actions)
+    else:
+        validate_step(step, num_actions, num_rows=step.value.shape[0], parent=embedding)
+    raise AssertionError("The kernels found a number that is not finite, the validation did not.")
+
+
+def _float(tensor: Tensor, dtype: np.dtype[Any]) -> Array:
+    if tensor.dtype == torch.bfloat16:  # numpy has none
+        tensor = tensor.float()
+    # astype copies neither a right dtype nor a right layout; without a copy another layout would
+    # have numba compile everything again.
+    return np.ascontiguousarray(tensor.detach().numpy(), dtype)
+
+
+def _shapes(
+    embedding: Embedding,
+    *,
+    nodes: tuple[int, int],
+    num_actions: int,
+    width: int,
+    depth: int,
+    dtype: type[np.floating[Any]],
+) -> Shapes:
+    """All arrays of a search; embeddings as bytes, since numpy lacks some of torch's dtypes."""
+    num_trees = nodes[0]
+    edges = (*nodes, num_actions)
+    floats = ("raw_values", "node_values")
+    edge_floats = (
+        "children_prior_logits",
+        "children_rewards",
+        "children_discounts",
+        "children_values",
+    )
+    return {
+        "blocks": ((*nodes, kernels.NODE_FIELDS + 4 * num_actions), dtype),
+        "paths": ((num_trees, width, depth + 2), np.int32),
+        "rows": ((num_trees, width), np.int32),
+        "scratch": ((num_trees, num_actions), dtype),
+        "gather": ((num_trees * width,), np.int64),
+        "scatter": ((num_trees * width,), np.int64),
+        "terminal": (nodes, np.bool_),
+        "valid_actions": (edges, np.uint8),  # a bool is no number to numba
+        **{name: (nodes, dtype if name in floats else np.int64) for name in _NODE_FIELDS},
+        **{name: (edges, dtype if name in edge_floats else np.int64) for name in _EDGE_FIELDS},
+        "children_prior_logits": (edges, dtype),
+        **{
+            f"embedding {name}": ((nodes[1] * leaf.numel() * leaf.element_size(),), np.uint8)
+            for name, leaf in embedding.items()
+        },
+    }
+
+
+def _make_pools(memory: Memory, embedding: Embedding) -> dict[str, Tensor]:
+    """Every node's embedding, leaves `[N * B, ...]`: column by column, and in each tree by tree."""
+    num_rows = memory.arrays["node_visits"].size
+    return {
+        name: torch.from_numpy(memory.arrays[f"embedding {name}"])
+        .view(leaf.dtype)
+        .view(num_rows, *leaf.shape[1:])
+        if leaf.numel() > 0  # a tensor without elements cannot be seen as another dtype
+        else leaf.new_empty((num_rows, *leaf.shape[1:]))
+        for name, leaf in embedding.items()
+    }
+
+
+def _adopt(kept: Tree, memory: Memory, pools: Mapping[str, Tensor], rules: Rules) -> None:
+    """Copies a kept tree into the memory of a search."""
+    arrays = memory.arrays
+    dtype = arrays["blocks"].dtype
+    num_kept, num_actions = kept.num_nodes, kept.num_actions
+    fields = ("valid_actions", *_NODE_FIELDS, *_EDGE_FIELDS, "terminal")
+    adopted = [np.ascontiguousarray(getattr(kept, name).numpy()) for name in fields]
+    priors = _float(torch.softmax(kept.children_prior_logits, dim=-1), dtype)
+    decisions = num_actions if rules.num_decisions is None else rules.num_decisions
+    kernels.adopt(arrays["blocks"], priors, *adopted, decisions)
+    arrays["children_prior_logits"][:, :num_kept] = kept.children_prior_logits.numpy()
+    arrays["valid_actions"][:, :num_kept] = kept.valid_actions.numpy()
+    for name, pool in pools.items():
+        rows = kept.embeddings[name].transpose(0, 1)  # [K, B, ...]
+        pool[: num_kept * kept.batch_size] = rows.reshape(-1, *pool.shape[1:])
+
+
+def _encode(rules: Rules, memory: Memory, kept: Tree | None, *, max_depth: int) -> list[Array]:
+    """The rules as the arrays that `kernels.advance` takes after those of the trees."""
+    num_trees, num_nodes, num_actions = memory.arrays["children_index"].shape
+    dtype = memory.arrays["blocks"].dtype
+    decisions = num_actions if rules.num_decisions is None else rules.num_decisions
+    settings = np.array(
+        [
+            rules.root_rule,
+            rules.rule,
+            rules.transform,
+            rules.option("rescale_values"),
+            rules.option("use_mixed_value"),
+            decisions,
+            max_depth,
+        ],
+        np.int64,
+    )
+    numbers = np.array(
+        [
+            rules.option("min_value"),
+            rules.option("max_value"),
+            rules.option("epsilon"),
+            rules.option("value_scale"),
+            rules.option("maxvisit_init"),
+            rules.value_delta_max,
+            np.finfo(dtype).min,
+            np.finfo(dtype).tiny,
+        ],
+        dtype,
+    )
+    most_visits = num_nodes + 1
+    if kept is not None:
+        most_visits += int(kept.node_visits[:, Tree.ROOT].max())
+    rates = puct_rates(rules.pb_c_init, rules.pb_c_base, most_visits, dtype)
+    halving = rules.halving
+    if rules.root_rule != HALVING or halving is None:
+        nothing = np.zeros((num_trees, 1), dtype)
+        return [settings, numbers, rates, nothing, nothing, np.zeros((num_trees, 1), np.int64)]
+    gumbel = _float(halving.gumbel, dtype)
+    kept_visits = (
+        np.zeros_like(gumbel) if halving.kept_visits is None else _float(halving.kept_visits, dtype)
+    )
+    schedule = np.ascontiguousarray(halving.schedule.numpy())
+    return [settings, numbers, rates, gumbel, kept_visits, schedule]
+
+
+@lru_cache(maxsize=32)
+def puct_rates(pb_c_init: float, pb_c_base: float, most_visits: int, dtype: np.dtype[Any]) -> Array:
+    """PUCT's weight of the prior by visits n, `sqrt(n) * (c1 + log((n + c2 + 1) / c2))`."""
+    visits = torch.from_numpy(np.arange(most_visits + 1, dtype=dtype))
+    pb_c = pb_c_init + torch.log((visits + pb_c_base + 1.0) / pb_c_base)
+    return (visits.sqrt() * pb_c).numpy()

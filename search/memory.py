@@ -1,0 +1,91 @@
+"""The memory of a search: allocated once for a shape, and used again once nobody reads it.
+
+A finished tree is handed out as tensors that share these arrays. Whether somebody still holds one
+(a tensor, or any view of it) is read off the arrays' reference counts, so memory is never
+overwritten under a reader, and never copied to be safe. This file does not know what is stored.
+"""
+
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.generic]
+Shapes = Mapping[str, tuple[tuple[int, ...], npt.DTypeLike]]
+"""Name to shape and dtype."""
+
+_RETAINED_BYTES = 256 * 2**20
+_RETAINED_NUMBER = 8
+
+
+class Memory:
+    """Named arrays of one shape of search; `arrays` are uninitialised or hold an earlier search."""
+
+    def __init__(self, shapes: Shapes) -> None:
+        """Allocates the arrays."""
+        self.arrays: dict[str, Array] = {
+            name: np.empty(shape, dtype) for name, (shape, dtype) in shapes.items()
+        }
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all arrays together."""
+        return sum(array.nbytes for array in self.arrays.values())
+
+    def is_read(self) -> bool:
+        """Whether anybody but this object holds one of the arrays."""
+        return self.count_holders() > _UNREAD
+
+    def count_holders(self) -> int:
+        """References to the array that has most, those of this object and this call included."""
+        return max(map(sys.getrefcount, self.arrays.values()))
+
+
+_UNREAD = Memory({"probe": ((1,), np.uint8)}).count_holders()
+"""What `count_holders` says where nobody else holds an array: measured, since releases of Python
+differ in how many references a call takes (3.14 takes fewer than those before it)."""
+
+
+class _Shelf(threading.local):
+    """Memories that are not in a search now, least recently used first; one shelf a thread."""
+
+    def __init__(self) -> None:
+        self.memories: OrderedDict[int, tuple[Hashable, Memory]] = OrderedDict()
+
+
+_shelf = _Shelf()
+
+
+def borrow_memory(key: Hashable, shapes: Shapes) -> Memory:
+    """Takes memory of these shapes off the shelf, or allocates it where none is free.
+
+    Args:
+        key: Stands for the shapes.
+        shapes: What to allocate where no memory of that key is free.
+    """
+    for number, (found, memory) in _shelf.memories.items():
+        if found == key and not memory.is_read():
+            del _shelf.memories[number]
+            return memory
+    return Memory(shapes)
+
+
+def return_memory(key: Hashable, memory: Memory) -> None:
+    """Puts memory on the shelf, for the next search of its shapes.
+
+    The memory returned last is kept whatever its size; all others up to 256 MiB together.
+    """
+    shelf = _shelf.memories
+    shelf[id(memory)] = (key, memory)
+    others = sum(kept.num_bytes for _, kept in list(shelf.values())[:-1])
+    while len(shelf) > 1 and (others > _RETAINED_BYTES or len(shelf) > _RETAINED_NUMBER):
+        _, (_, oldest) = shelf.popitem(last=False)
+        others -= oldest.num_bytes
+
+
+def release_memory() -> None:
+    """Gives back what searches of this thread keep for the next one; trees in use are unharmed."""
+    _shelf.memories.clear()

@@ -1,0 +1,121 @@
+"""Selection rules as plain numbers, for the compiled forms of the search.
+
+This file knows which pairs of rules have a compiled form, and nothing of how that is compiled. All
+others (a user's own function, a Q-transform of one's own) run in torch.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from search.qtransforms import (
+    QTransform,
+    qtransform_by_min_max,
+    qtransform_by_parent_and_siblings,
+    qtransform_completed_by_mix_value,
+)
+from search.selection import (
+    ActionSelection,
+    EfficientZeroSelection,
+    HalvingSelection,
+    ImprovedPolicySelection,
+    PuctSelection,
+    StochasticSelection,
+)
+
+# Compiled kernels are stored with these numbers in them: to change one, touch kernels.py as well.
+PUCT, EFFICIENT, HALVING, IMPROVED = range(4)
+MIN_MAX, SIBLINGS, MIXED = range(3)
+_TRANSFORMS = {
+    qtransform_by_min_max: MIN_MAX,
+    qtransform_by_parent_and_siblings: SIBLINGS,
+    qtransform_completed_by_mix_value: MIXED,
+}
+
+
+@dataclass(frozen=True)
+class Rules:
+    """A pair of selection rules and all their numbers.
+
+    Attributes:
+        root_rule: PUCT, EFFICIENT or HALVING.
+        rule: Below the root: PUCT, EFFICIENT or IMPROVED.
+        transform: MIN_MAX, SIBLINGS or MIXED.
+        num_decisions: Actions that are not chance outcomes; None for all.
+        options: The Q-transform's keyword arguments, defaults filled in.
+        pb_c_init: c1 of PUCT.
+        pb_c_base: c2 of PUCT.
+        value_delta_max: EfficientZero's least denominator.
+        halving: The root's rule where it is HALVING, with its tensors.
+    """
+
+    root_rule: int
+    rule: int
+    transform: int = SIBLINGS
+    num_decisions: int | None = None
+    options: dict[str, Any] | None = None
+    pb_c_init: float = 0.0
+    pb_c_base: float = 1.0
+    value_delta_max: float = 0.0
+    halving: HalvingSelection | None = None
+
+    def option(self, name: str, default: float = 0.0) -> float:
+        """A number of the Q-transform, or the default where it has none of that name."""
+        return float((self.options or {}).get(name, default))
+
+
+def encode_rules(root: ActionSelection, interior: ActionSelection) -> Rules | None:
+    """The numbers of a pair of rules, or None where they have no compiled form."""
+    if isinstance(root, HalvingSelection) and isinstance(interior, ImprovedPolicySelection):
+        decoded = _decode(root.qtransform)
+        if decoded is None or decoded != _decode(interior.qtransform):
+            return None
+        return Rules(HALVING, IMPROVED, decoded[0], options=decoded[1], halving=root)
+    if root is not interior and root != interior:
+        return None
+    num_decisions = None
+    if isinstance(root, StochasticSelection):
+        root, num_decisions = root.decision, root.num_decisions
+    if isinstance(root, EfficientZeroSelection):
+        return Rules(
+            EFFICIENT,
+            EFFICIENT,
+            pb_c_init=root.pb_c_init,
+            pb_c_base=root.pb_c_base,
+            value_delta_max=root.value_delta_max,
+        )
+    if isinstance(root, PuctSelection):
+        decoded = _decode(root.qtransform)
+        if decoded is None:
+            return None
+        return Rules(
+            PUCT,
+            PUCT,
+            decoded[0],
+            num_decisions=num_decisions,
+            options=decoded[1],
+            pb_c_init=root.pb_c_init,
+            pb_c_base=root.pb_c_base,
+        )
+    return None
+
+
+def _decode(qtransform: QTransform) -> tuple[int, dict[str, Any]] | None:
+    """A known Q-transform's number and keyword arguments, through any `functools.partial`."""
+    options: dict[str, Any] = {}
+    if isinstance(qtransform, partial):
+        if qtransform.args:
+            return None
+        options = dict(qtransform.keywords)
+        qtransform = qtransform.func
+    transform = _TRANSFORMS.get(qtransform)
+    if transform is None:
+        return None
+    known = dict(qtransform.__kwdefaults__ or {})
+    if transform == MIN_MAX:
+        known |= {"min_value": None, "max_value": None}
+    filled = known | options
+    # An unknown or a missing argument is torch's to complain about, by name.
+    if filled.keys() != known.keys() or None in filled.values():
+        return None
+    return transform, filled
