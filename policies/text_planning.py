@@ -8,6 +8,7 @@ discount 0. The embedding is a handle into the key/value tree, so the core moves
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -30,6 +31,8 @@ class TextPlanningModel:
         num_actions: K, the slots of a node.
         scores: Scores of the finished nodes, by handle.
     """
+
+    append_only: ClassVar[bool] = True  # every row stepped is text that was generated
 
     tree: KVTree
     prompts: dict[int, str]

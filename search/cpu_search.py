@@ -4,10 +4,13 @@ This file does not know how trees are walked (`search.kernels`) nor what a rule 
 (`search.rules`): it lends the kernels memory, asks the model, and hands out the trees.
 """
 
+import math
+import os
 from collections.abc import Mapping
-from functools import lru_cache
-from typing import Any, NoReturn
+from functools import cache, lru_cache, partial
+from typing import Any, NamedTuple, NoReturn
 
+import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -26,7 +29,7 @@ from search.model import (
 from search.rules import HALVING, Rules
 from search.tree import Tree, tree_dtype
 
-_PARALLEL_WORK = 4096
+_PARALLEL_WORK = 2048
 """Trees times actions from which a step is worth the cost of waking other threads."""
 
 _DTYPES: dict[torch.dtype, type[np.floating[Any]]] = {
@@ -45,6 +48,18 @@ _EDGE_FIELDS = (
 )
 _EXPORTED = ("blocks", *_STORED, *_NODE_FIELDS, *_EDGE_FIELDS, "terminal")
 _PUBLIC = (*_NODE_FIELDS, *_EDGE_FIELDS, *_STORED, "terminal")
+
+
+class _Size(NamedTuple):
+    """All that the memory of a search depends on."""
+
+    num_trees: int
+    num_nodes: int
+    num_actions: int
+    width: int
+    depth: int
+    dtype: type[np.floating[Any]]
+    embedding: tuple[tuple[str, torch.Size, torch.dtype], ...]
 
 
 def search_on_cpu(
@@ -66,16 +81,18 @@ def search_on_cpu(
     num_trees, num_actions = root.prior_logits.shape
     num_nodes = num_simulations + (1 if kept is None else kept.num_nodes)
     depth = num_nodes if max_depth is None else min(max_depth, num_nodes)
-    shapes = _shapes(
-        root.embedding,
-        nodes=(num_trees, num_nodes),
+    size = _Size(
+        num_trees=num_trees,
+        num_nodes=num_nodes,
         num_actions=num_actions,
         width=leaves_per_step,
         depth=depth,
         dtype=_DTYPES[tree_dtype(root)],
+        embedding=tuple(
+            (name, leaf.shape[1:], leaf.dtype) for name, leaf in root.embedding.items()
+        ),
     )
-    key = (leaves_per_step, *shapes.items())
-    memory = borrow_memory(key, shapes)
+    memory = borrow_memory(size, partial(_shapes, size))
     try:
         memory.arrays["paths"][:, :, 0] = 0  # no last walk to fetch yet
         pools = _make_pools(memory, root.embedding)
@@ -94,7 +111,7 @@ def search_on_cpu(
             is_fresh=kept is None,
             generator=generator,
         )
-        export = kernels.export_parallel if _is_large(memory) else kernels.export_serial
+        export = kernels.export_parallel if _uses_threads(memory) else kernels.export_serial
         export(*(memory.arrays[name] for name in _EXPORTED))
         public = {name: torch.from_numpy(memory.arrays[name]) for name in _PUBLIC}
         public["valid_actions"] = public["valid_actions"].view(torch.bool)
@@ -106,7 +123,7 @@ def search_on_cpu(
             },
         )
     finally:
-        return_memory(key, memory)
+        return_memory(size, memory)
 
 
 def _grow(
@@ -124,8 +141,8 @@ def _grow(
     searched = [memory.arrays[name] for name in _SEARCHED] + rule_arrays
     num_trees, num_nodes, num_actions = memory.arrays["children_index"].shape
     width = memory.arrays["rows"].shape[1]
-    advance = kernels.advance_parallel if _is_large(memory) else kernels.advance_serial
-    num_steps = -(-num_simulations // width)
+    advance = kernels.advance_parallel if _uses_threads(memory) else kernels.advance_serial
+    num_steps, full = -(-num_simulations // width), num_trees * width
     store = (_KeptEmbeddings if num_trees * width == 1 else _PooledEmbeddings)(pools, memory)
     # The model may hold on to the actions that it is given: each step has its own.
     actions = np.empty((num_steps + 1, num_trees * width), np.int64)
@@ -143,11 +160,9 @@ def _grow(
             previous, column, leaves,
         )  # fmt: skip
         if count > 0:
-            action = action_rows[number]
+            action = action_rows[number] if count == full else action_rows[number][:count]
             embedding = store.read(count)
-            step = model.step(
-                embedding, action if count == len(action) else action[:count], generator=generator
-            )
+            step = model.step(embedding, action, generator=generator)
             addresses = outputs.read(step, count, embedding)
             store.write(column, count, step.embedding)
         elif count == kernels.NOT_FINITE:
@@ -217,79 +232,88 @@ class _Outputs:
 
     def read_root(self, root: RootOutput) -> tuple[int, ...]:
         zeros = root.value.new_zeros(root.value.shape, dtype=self.dtype)
-        return self._read((root.prior_logits, root.value, root.valid_actions, zeros, zeros))
+        return self._convert((root.prior_logits, root.value, root.valid_actions, zeros, zeros))
 
     def read(self, step: StepOutput, count: int, parent: Embedding) -> tuple[int, ...]:
-        tensors = (step.prior_logits, step.value, step.valid_actions, step.reward, step.discount)
-        if not self._is_as_expected(*tensors, count) or not _is_alike(step.embedding, parent):
-            check_form(step, self.num_actions, num_rows=count, parent=parent)
-        return self._read(tensors)
-
-    def _is_as_expected(
-        self,
-        logits: Tensor,
-        value: Tensor,
-        valid: Tensor,
-        reward: Tensor,
-        discount: Tensor,
-        count: int,
-    ) -> bool:
-        """A fast test that lets nothing wrong pass, though not all that is right."""
+        logits, value, valid = step.prior_logits, step.value, step.valid_actions
+        reward, discount = step.reward, step.discount
         row, rows, dtype = (count,), (count, self.num_actions), self.dtype
-        return (
-            logits.shape == rows
-            and valid.shape == rows
-            and value.shape == row
-            and reward.shape == row
-            and discount.shape == row
-            and logits.dtype is dtype
-            and value.dtype is dtype
-            and reward.dtype is dtype
-            and discount.dtype is dtype
+        # Between two kernels of a single tree this is a third of all there is to do, so what is as
+        # it should be is seen in one expression. All else is looked at again, and explained.
+        if (
+            logits.shape == rows == valid.shape
+            and value.shape == row == reward.shape == discount.shape
+            and logits.dtype is dtype is value.dtype is reward.dtype is discount.dtype
             and valid.dtype is torch.bool
-        )
-
-    def _read(self, tensors: tuple[Tensor, ...]) -> tuple[int, ...]:
-        # Held until they are read: an address keeps nothing alive.
-        self.held = tensors
-        for tensor in tensors:
-            if not (
-                tensor.is_contiguous()
-                and tensor.is_cpu
-                and (tensor.dtype is self.dtype or tensor.dtype is torch.bool)
-            ):
-                self.held = tuple(self._convert(tensor) for tensor in tensors)
-                break
-        logits, value, valid, reward, discount = self.held
-        return (
-            logits.data_ptr(),
-            value.data_ptr(),
-            valid.data_ptr(),
-            reward.data_ptr(),
-            discount.data_ptr(),
-        )
-
-    def _convert(self, tensor: Tensor) -> Tensor:
-        if not tensor.is_cpu:
-            raise ValueError(
-                f"StepOutput: found a tensor on {tensor.device}; required the root's device, cpu. "
-                "Let root and step answer on one device."
+            and logits.is_cpu
+            and value.is_cpu
+            and valid.is_cpu
+            and reward.is_cpu
+            and discount.is_cpu
+            and logits.is_contiguous()
+            and value.is_contiguous()
+            and valid.is_contiguous()
+            and reward.is_contiguous()
+            and discount.is_contiguous()
+            and _is_alike(step.embedding, parent)
+        ):
+            # Held until they are read: an address keeps nothing alive.
+            self.held = (logits, value, valid, reward, discount)
+            return (
+                logits.data_ptr(),
+                value.data_ptr(),
+                valid.data_ptr(),
+                reward.data_ptr(),
+                discount.data_ptr(),
             )
-        dtype = torch.bool if tensor.dtype is torch.bool else self.dtype
-        return tensor.to(dtype).contiguous()
+        check_form(step, self.num_actions, num_rows=count, parent=parent)
+        return self._convert((logits, value, valid, reward, discount))
+
+    def _convert(self, tensors: tuple[Tensor, ...]) -> tuple[int, ...]:
+        for tensor in tensors:
+            if not tensor.is_cpu:
+                raise ValueError(
+                    f"StepOutput: found a tensor on {tensor.device}; required the root's device, "
+                    "cpu. Let root and step answer on one device."
+                )
+        self.held = tuple(
+            tensor.to(tensor.dtype if tensor.dtype is torch.bool else self.dtype).contiguous()
+            for tensor in tensors
+        )
+        return tuple(tensor.data_ptr() for tensor in self.held)
 
 
 def _is_alike(embedding: Embedding, parent: Embedding) -> bool:
     """Whether two embeddings have the same leaves, shapes and dtypes."""
-    return embedding.keys() == parent.keys() and all(
-        leaf.shape == parent[name].shape and leaf.dtype is parent[name].dtype
-        for name, leaf in embedding.items()
-    )
+    if embedding.keys() != parent.keys():
+        return False
+    for name, leaf in embedding.items():
+        other = parent[name]
+        if leaf.shape != other.shape or leaf.dtype is not other.dtype:
+            return False
+    return True
 
 
-def _is_large(memory: Memory) -> bool:
+def _uses_threads(memory: Memory) -> bool:
+    """Whether the trees are many enough to be shared out; `NUMBA_NUM_THREADS` says to how many."""
     num_trees, _, num_actions = memory.arrays["children_index"].shape
-    return num_trees > 1 and num_trees * num_actions >= _PARALLEL_WORK
+    return num_trees > 1 and num_trees * num_actions >= _PARALLEL_WORK and _start_threads() > 1
+
+
+@cache
+def _start_threads() -> int:
+    """Starts numba's threads, if nobody has yet, and returns their number.
+
+    Threads that spin while they wait cost a hundred times what they save as soon as another process
+    wants the core. OpenMP reads how they should wait when it is loaded, which is here.
+    """
+    if "OMP_WAIT_POLICY" in os.environ:
+        return numba.get_num_threads()
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    try:
+        return numba.get_num_threads()
+    finally:
+        del os.environ["OMP_WAIT_POLICY"]
 
 
 def _explain(
@@ -311,40 +335,28 @@ def _float(tensor: Tensor, dtype: np.dtype[Any]) -> Array:
     return np.ascontiguousarray(tensor.detach().numpy(), dtype)
 
 
-def _shapes(
-    embedding: Embedding,
-    *,
-    nodes: tuple[int, int],
-    num_actions: int,
-    width: int,
-    depth: int,
-    dtype: type[np.floating[Any]],
-) -> Shapes:
+def _shapes(size: _Size) -> Shapes:
     """All arrays of a search; embeddings as bytes, since numpy lacks some of torch's dtypes."""
-    num_trees = nodes[0]
+    num_trees, num_actions, dtype = size.num_trees, size.num_actions, size.dtype
+    nodes = (num_trees, size.num_nodes)
     edges = (*nodes, num_actions)
     floats = ("raw_values", "node_values")
-    edge_floats = (
-        "children_prior_logits",
-        "children_rewards",
-        "children_discounts",
-        "children_values",
-    )
+    edge_floats = ("children_rewards", "children_discounts", "children_values")
     return {
         "blocks": ((*nodes, kernels.NODE_FIELDS + 4 * num_actions), dtype),
-        "paths": ((num_trees, width, depth + 2), np.int32),
-        "rows": ((num_trees, width), np.int32),
+        "paths": ((num_trees, size.width, size.depth + 2), np.int32),
+        "rows": ((num_trees, size.width), np.int32),
         "scratch": ((num_trees, num_actions), dtype),
-        "gather": ((num_trees * width,), np.int64),
-        "scatter": ((num_trees * width,), np.int64),
+        "gather": ((num_trees * size.width,), np.int64),
+        "scatter": ((num_trees * size.width,), np.int64),
         "terminal": (nodes, np.bool_),
         "valid_actions": (edges, np.uint8),  # a bool is no number to numba
+        "children_prior_logits": (edges, dtype),
         **{name: (nodes, dtype if name in floats else np.int64) for name in _NODE_FIELDS},
         **{name: (edges, dtype if name in edge_floats else np.int64) for name in _EDGE_FIELDS},
-        "children_prior_logits": (edges, dtype),
         **{
-            f"embedding {name}": ((nodes[1] * leaf.numel() * leaf.element_size(),), np.uint8)
-            for name, leaf in embedding.items()
+            f"embedding {name}": ((math.prod(nodes) * math.prod(shape) * kind.itemsize,), np.uint8)
+            for name, shape, kind in size.embedding
         },
     }
 
@@ -376,7 +388,7 @@ def _adopt(kept: Tree, memory: Memory, pools: Mapping[str, Tensor], rules: Rules
     arrays["valid_actions"][:, :num_kept] = kept.valid_actions.numpy()
     for name, pool in pools.items():
         rows = kept.embeddings[name].transpose(0, 1)  # [K, B, ...]
-        pool[: num_kept * kept.batch_size] = rows.reshape(-1, *pool.shape[1:])
+        pool[: num_kept * kept.batch_size] = rows.flatten(0, 1)
 
 
 def _encode(rules: Rules, memory: Memory, kept: Tree | None, *, max_depth: int) -> list[Array]:

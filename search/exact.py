@@ -125,10 +125,12 @@ class ExactModel:
     Who owns the states: this model, in a store that every step adds to. Numbers are counted up and
     never used twice, so that a state that is gone is an error and never another state. `root`
     first forgets all earlier searches: over an episode the store holds one search. To search on
-    from a kept tree, set `keep_states` and say after each search what may go:
+    from kept trees, set `keep_states` and release, before each search, what they dropped:
 
         model = ExactModel(simulator, evaluator, keep_states=True)
-        model.release(keep=output.tree)  # the tree as re-rooted: what it dropped is forgotten
+        kept = keep_subtree(output.tree, output.action)
+        model.release(keep=kept)
+        output = planner.plan(model, states, kept=kept)
 
     Attributes:
         simulator: The rules.

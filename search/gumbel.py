@@ -11,7 +11,7 @@ from torch import Tensor
 
 from search.halving import considered_visits_table, score_considered
 from search.mcts import Backend, grow_trees, require_search_numbers
-from search.model import PlanningModel, evaluate_root
+from search.model import PlanningModel, check_root_form
 from search.planner import (
     SearchOutput,
     release_output,
@@ -96,7 +96,8 @@ class GumbelMuZeroPlanner:
             ValueError: If the model's outputs break the contract, or the noise has another shape.
         """
         with torch.inference_mode():
-            root = evaluate_root(model, observation, generator=generator)
+            root = model.root(observation, generator=generator)
+            check_root_form(root, model.num_actions)  # its numbers are checked by grow_trees
             valid, num_actions = root.valid_actions, root.valid_actions.shape[1]
             logits = mask_logits(root.prior_logits, valid)
             if root_gumbel is not None:
@@ -112,8 +113,10 @@ class GumbelMuZeroPlanner:
                 root_gumbel = torch.zeros_like(logits)
             gumbel = self.gumbel_scale * root_gumbel.to(logits)
             table = considered_visits_table(
-                min(self.max_num_considered_actions, num_actions), self.num_simulations
-            ).to(logits.device)
+                min(self.max_num_considered_actions, num_actions),
+                self.num_simulations,
+                device=logits.device,
+            )
             num_considered = valid.sum(dim=-1).clamp_max(table.shape[0] - 1)  # [B]
             kept = None if kept is None else replace_roots(kept, root)
             kept_visits = None if kept is None else kept.children_visits[:, Tree.ROOT]
@@ -134,10 +137,9 @@ class GumbelMuZeroPlanner:
                 backend=self.backend,
                 generator=generator,
             )
-            summary = tree.summary()
             qvalues = self.qtransform(tree, torch.zeros_like(tree.rows))
             # Rows with fewer valid actions halve sooner: the most visited are each row's own.
-            visit_counts = summary.visit_counts
+            visit_counts = tree.children_visits[:, Tree.ROOT]
             if kept_visits is not None:
                 visit_counts = visit_counts - kept_visits
             scores = score_considered(
@@ -149,7 +151,7 @@ class GumbelMuZeroPlanner:
             )
             action = masked_argmax(scores, valid)
             weights = torch.softmax(mask_logits(logits + qvalues, valid), dim=-1)
-        return release_output(action, weights, summary.value, tree)
+        return release_output(action, weights, tree.node_values[:, Tree.ROOT], tree)
 
 
 def sample_gumbel(like: Tensor, *, generator: torch.Generator | None) -> Tensor:

@@ -44,14 +44,19 @@ def considered_visits(num_considered: int, num_simulations: int) -> tuple[int, .
     return tuple(schedule[:num_simulations])
 
 
-def considered_visits_table(max_considered: int, num_simulations: int) -> Tensor:
+@lru_cache(maxsize=256)
+def considered_visits_table(
+    max_considered: int, num_simulations: int, *, device: torch.device | None = None
+) -> Tensor:
     """`considered_visits` for 0..max_considered actions, `[max_considered + 1, n]` int64.
 
-    A table, because rows of a batch differ in their number of valid actions.
+    A table, because rows of a batch differ in their number of valid actions. It is made once and
+    shared: read it only.
     """
     return torch.tensor(
         [considered_visits(m, num_simulations) for m in range(max_considered + 1)],
         dtype=torch.int64,
+        device=device,
     )
 
 

@@ -31,7 +31,7 @@ import numpy as np
 from numba import njit, prange
 
 from search.pointers import data, moved, number, pointer, prefetch
-from search.rules import EFFICIENT, HALVING, IMPROVED, MIN_MAX, MIXED, PUCT, SIBLINGS
+from search.rules import EFFICIENT, HALVING, MIN_MAX, MIXED, PUCT, SIBLINGS
 
 VALUE, COUNT, PENDING, REWARD, DISCOUNT, RAW, END, CHANCE, PARENT, ACTION = range(10)
 """Fields of a node: mean return, visits, walks under way, reward and discount of the edge that
@@ -176,6 +176,8 @@ def _advance_tree(
             blocks, tree, stored_logits, stored_valid, b * num_nodes * num_actions,
             logits, value, valid, b, settings, numbers, layout,
         )  # fmt: skip
+        if blocks[tree + END] > zero:
+            bad += 1  # nothing to choose
     for w in range(previous):
         asked = np.int64(rows[row + w])
         if asked >= 0:
@@ -327,18 +329,23 @@ def _walk(
             action = _select_by_tree_bounds(
                 blocks, at, low, high, mean, numbers[DELTA], rates, layout
             )
-        elif rule == IMPROVED and transform == MIXED:
-            action = _select_by_improved_policy_and_mixed(
-                blocks, at, scores, settings, numbers, layout
+        elif rule == HALVING:
+            _transform(blocks, at, scores, settings, numbers, layout)
+            action = _select_by_halving(
+                blocks, at, scores, stored_logits, gumbel, kept_visits, schedule, b, layout
             )
         else:
-            _transform(blocks, at, scores, settings, numbers, layout)
-            if rule == HALVING:
-                action = _select_by_halving(
-                    blocks, at, scores, stored_logits, gumbel, kept_visits, schedule, b, layout
+            action = np.int64(-1)
+            if transform == MIXED:
+                action = _select_by_improved_policy_and_mixed(
+                    blocks, at, scores, settings, numbers, layout
                 )
-            else:
-                action = _select_by_improved_policy(blocks, at, scores, layout)
+            if action < 0:
+                _transform(blocks, at, scores, settings, numbers, layout)
+                logits = (b * layout.nodes + node) * layout.actions
+                action = _select_by_improved_policy(
+                    blocks, at, scores, stored_logits, logits, layout
+                )
         blocks[at + COUNT] += one
         blocks[at + PENDING] += one
         blocks[at + layout.visits + action] += one
@@ -575,28 +582,30 @@ def _select_by_halving(blocks, at, scores, stored_logits, gumbel, kept_visits, s
 
 
 @njit(**_OPTIONS)
-def _select_by_improved_policy(blocks, at, scores, layout):
+def _select_by_improved_policy(blocks, at, scores, stored_logits, logits, layout):
     """Gumbel MuZero's rule below the root; leaves the unnormalised policy in `scores`."""
     zero, one = number(blocks, 0), number(blocks, 1)
     top = number(blocks, -np.inf)
     count = one
     for a in range(layout.actions):
         if blocks[at + layout.priors + a] >= zero:
+            scores[a] += stored_logits[logits + a]
             top = max(top, scores[a])
             count += blocks[at + layout.visits + a]
     total = zero
     for a in range(layout.actions):
         if blocks[at + layout.priors + a] >= zero:
-            scores[a] = blocks[at + layout.priors + a] * math.exp(scores[a] - top)
+            scores[a] = math.exp(scores[a] - top)
             total += scores[a]
     return _most_behind(blocks, at, scores, total, count, layout)
 
 
 @njit(**_OPTIONS)
 def _select_by_improved_policy_and_mixed(blocks, at, scores, settings, numbers, layout):
-    """The same with Q-values completed by the mixed value; leaves the policy in `scores`.
+    """The same with Q-values completed by the mixed value, or -1 where that needs the logits.
 
-    Unvisited actions share one completed Q-value, so they share one exponential.
+    Unvisited actions share one completed Q-value, so they share one exponential; and `p * exp(Q)`
+    stands for `exp(logit + Q)`, unless a prior is too small a number to keep its digits.
     """
     zero, one = number(blocks, 0), number(blocks, 1)
     unvisited, low, span, scale = _completion(blocks, at, settings, numbers, layout)
@@ -617,6 +626,8 @@ def _select_by_improved_policy_and_mixed(blocks, at, scores, settings, numbers, 
         scores[a] = prior * weight
         if prior >= zero:
             total += prior * weight
+            if prior < numbers[TINY]:
+                return np.int64(-1)
     return _most_behind(blocks, at, scores, total, count, layout)
 
 

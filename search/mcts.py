@@ -18,7 +18,13 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from search.model import PlanningModel, RootOutput, evaluate_step, validate_root
+from search.model import (
+    PlanningModel,
+    RootOutput,
+    check_root_form,
+    evaluate_step,
+    validate_root,
+)
 from search.planner import require_choice, require_int
 from search.reroot import replace_roots
 from search.rules import encode_rules
@@ -85,7 +91,7 @@ def run_mcts(
     that count before they end: Liu et al. 2020 (WU-UCT).
     """
     require_search_numbers("run_mcts", num_simulations, max_depth, leaves_per_step, backend)
-    validate_root(root, model.num_actions)
+    check_root_form(root, model.num_actions)
     return grow_trees(
         model,
         root,
@@ -115,6 +121,8 @@ def grow_trees(
 ) -> Tree:
     """`run_mcts` for planners, whose numbers and root are checked, and kept roots replaced."""
     form = _choose_form(backend, root, root_action_selection, interior_action_selection)
+    if form == "torch" or kept is not None:
+        validate_root(root, model.num_actions)  # compiled forms find bad numbers as they read them
     with torch.inference_mode():
         if form == "torch":
             return _search(

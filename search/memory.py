@@ -8,7 +8,7 @@ overwritten under a reader, and never copied to be safe. This file does not know
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -59,18 +59,18 @@ class _Shelf(threading.local):
 _shelf = _Shelf()
 
 
-def borrow_memory(key: Hashable, shapes: Shapes) -> Memory:
-    """Takes memory of these shapes off the shelf, or allocates it where none is free.
+def borrow_memory(key: Hashable, shapes: Callable[[], Shapes]) -> Memory:
+    """Takes memory of a key off the shelf, or allocates it where none is free.
 
     Args:
         key: Stands for the shapes.
-        shapes: What to allocate where no memory of that key is free.
+        shapes: Says what to allocate where no memory of that key is free.
     """
     for number, (found, memory) in _shelf.memories.items():
         if found == key and not memory.is_read():
             del _shelf.memories[number]
             return memory
-    return Memory(shapes)
+    return Memory(shapes())
 
 
 def return_memory(key: Hashable, memory: Memory) -> None:

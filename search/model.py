@@ -62,6 +62,13 @@ class PlanningModel(Protocol):
     order and with repetition. A tree search steps only the rows that need a new node, and
     best-of-N flattens `[B, K]` slots into `[B*K]` rows. Whatever a row needs must therefore be
     in its embedding, never in its position. Both functions run under `torch.inference_mode`.
+
+    The tensors they return are the search's until it ends: a model must not write to them again
+    (return a clone of a buffer that the next call overwrites).
+
+    On CUDA, `step` may be called for rows whose answer is thrown away, so that no search waits for
+    the host. A model that must not be asked in vain, since it remembers all that it is asked, says
+    so by an attribute `append_only = True`.
     """
 
     @property
@@ -120,15 +127,9 @@ def validate_root(root: RootOutput, num_actions: int) -> None:
     Raises:
         ValueError: Naming the field, the row, what was found, what is required and the remedy.
     """
-    _check_form(root, num_actions)
-    for name, leaf in root.embedding.items():
-        if leaf.ndim < 1 or leaf.shape[0] != root.value.shape[0]:
-            _fail(
-                f'RootOutput.embedding["{name}"]',
-                found=f"shape {list(leaf.shape)}",
-                required=f"shape [{root.value.shape[0]}, ...], one row per observation",
-                remedy="Give every leaf of the embedding the batch as its first dimension.",
-            )
+    check_root_form(root, num_actions)
+    if root.value.is_cuda and torch.cuda.is_current_stream_capturing():
+        return  # what is being recorded has no numbers yet
     has_valid = root.valid_actions.any(dim=-1)
     _check_finite(root, {"value": root.value})
     if not bool(has_valid.all()):
@@ -138,6 +139,23 @@ def validate_root(root: RootOutput, num_actions: int) -> None:
             required="at least one valid action at the root",
             remedy="Do not plan from finished states: drop such rows before calling plan.",
         )
+
+
+def check_root_form(root: RootOutput, num_actions: int) -> None:
+    """Checks the shapes and dtypes of a root, and reads no number; arguments as `validate_root`.
+
+    Raises:
+        ValueError: Naming the field, what was found, what is required and the remedy.
+    """
+    _check_form(root, num_actions)
+    for name, leaf in root.embedding.items():
+        if leaf.ndim < 1 or leaf.shape[0] != root.value.shape[0]:
+            _fail(
+                f'RootOutput.embedding["{name}"]',
+                found=f"shape {list(leaf.shape)}",
+                required=f"shape [{root.value.shape[0]}, ...], one row per observation",
+                remedy="Give every leaf of the embedding the batch as its first dimension.",
+            )
 
 
 def validate_step(step: StepOutput, num_actions: int, *, num_rows: int, parent: Embedding) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from search.mcts import Backend, grow_trees, require_search_numbers
-from search.model import PlanningModel, RootOutput, evaluate_root
+from search.model import PlanningModel, RootOutput, check_root_form, validate_root
 from search.planner import (
     SearchOutput,
     release_output,
@@ -112,7 +112,8 @@ class MuZeroPlanner:
             ValueError: If the model's outputs break the contract, or the noise has another shape.
         """
         with torch.inference_mode():
-            root = evaluate_root(model, observation, generator=generator)
+            root = model.root(observation, generator=generator)
+            check_root_form(root, model.num_actions)  # its numbers are checked by grow_trees
             if dirichlet_noise is not None:
                 require_shape(
                     "MuZeroPlanner.plan",
@@ -184,7 +185,7 @@ def mix_dirichlet_noise(
     noise: Tensor | None,
     generator: torch.Generator | None,
 ) -> Tensor:
-    """Log-probabilities `[B, A]` of the root's prior mixed with Dirichlet noise.
+    """Logits `[B, A]` of the root's prior mixed with Dirichlet noise; the root's own without noise.
 
     Args:
         root: B roots.
@@ -193,14 +194,19 @@ def mix_dirichlet_noise(
         noise: `[B, A]` probabilities to use in place of drawn noise; renormalised over the valid
             actions.
         generator: Source of drawn noise.
+
+    Raises:
+        ValueError: See `search.model.validate_root`.
     """
+    if fraction == 0:
+        return root.prior_logits
+    validate_root(root, root.prior_logits.shape[1])  # what is mixed hides what was wrong
     probs = torch.softmax(mask_logits(root.prior_logits, root.valid_actions), dim=-1)
-    if fraction > 0:
-        if noise is None:
-            noise = sample_dirichlet(root.valid_actions, alpha=alpha, generator=generator)
-        noise = noise.to(probs).masked_fill(~root.valid_actions, 0.0)
-        noise = noise / noise.sum(dim=-1, keepdim=True)
-        probs = (1 - fraction) * probs + fraction * noise
+    if noise is None:
+        noise = sample_dirichlet(root.valid_actions, alpha=alpha, generator=generator)
+    noise = noise.to(probs).masked_fill(~root.valid_actions, 0.0)
+    noise = noise / noise.sum(dim=-1, keepdim=True)
+    probs = (1 - fraction) * probs + fraction * noise
     log_probs = probs.clamp_min(torch.finfo(probs.dtype).tiny).log()
     return mask_logits(log_probs, root.valid_actions)
 

@@ -75,7 +75,6 @@ def replace_roots(kept: Tree, root: RootOutput) -> Tree:
         below_root = kept.parents == Tree.ROOT
         top = _climb(kept, below_root | (kept.parents == Tree.NONE))  # [B, N], child of the root
         lost = ~root.valid_actions[rows, kept.action_from_parent[rows, top].clamp_min(0)]
-        lost &= kept.parents != Tree.NONE
         columns = torch.arange(kept.num_nodes, device=top.device)
         tree = _compact(kept, ((kept.node_visits > 0) & ~lost) | (columns == Tree.ROOT))
         gone = ~root.valid_actions

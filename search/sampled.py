@@ -86,7 +86,7 @@ class SampledModel:
     actions were drawn from and β̂ = n/K their frequencies. `exp(prior_logits)` is that very
     product: an unbiased estimate of π, before planners normalise it over the slots. Equal samples
     are merged: the first slot has their count n, the others are invalid. So are slots of actions
-    that cannot be taken.
+    that cannot be taken. Trees cannot be kept for another search: a new root has new samples.
 
     Attributes:
         model: The user's.

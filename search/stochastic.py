@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from search.mcts import run_mcts
+from search.mcts import Backend, require_search_numbers, run_mcts
 from search.model import Embedding, RootOutput, StepOutput, validate_root, validate_step
 from search.muzero import mix_dirichlet_noise, sample_by_visits
 from search.planner import (
@@ -56,6 +56,8 @@ class StochasticMuZeroPlanner:
         pb_c_base: c2, visits at which that weight starts to grow.
         temperature: The action is sampled by visits ** (1 / temperature); 0 takes the most
             visited one, ties to the lowest index.
+        leaves_per_step: Leaves of each tree expanded together (see `run_mcts`).
+        backend: Which form of the search loop runs: "auto" takes the fastest there is.
 
     Raises:
         ValueError: If a number is out of its range.
@@ -73,12 +75,15 @@ class StochasticMuZeroPlanner:
     pb_c_init: float = 1.25
     pb_c_base: float = 19652
     temperature: float = 1.0
+    leaves_per_step: int = 1
+    backend: Backend = "auto"
 
     def __post_init__(self) -> None:
         """Validates the numbers."""
         owner = type(self).__name__
-        require_int(owner, "num_simulations", self.num_simulations, minimum=1)
-        require_int(owner, "max_depth", self.max_depth, minimum=1, optional=True)
+        require_search_numbers(
+            owner, self.num_simulations, self.max_depth, self.leaves_per_step, self.backend
+        )
         require_float(owner, "dirichlet_fraction", self.dirichlet_fraction, maximum=1.0)
         require_float(owner, "dirichlet_alpha", self.dirichlet_alpha, above=True)
         require_float(owner, "pb_c_init", self.pb_c_init)
@@ -137,6 +142,8 @@ class StochasticMuZeroPlanner:
                 root_action_selection=select,
                 interior_action_selection=select,
                 max_depth=self.max_depth,
+                leaves_per_step=self.leaves_per_step,
+                backend=self.backend,
                 generator=generator,
             )
             weights = tree.summary().visit_probs[:, : model.num_actions]
@@ -262,6 +269,33 @@ def _widen(output: _Output, num_outcomes: int) -> _Output:
         prior_logits=pad(output.prior_logits, (0, num_outcomes)),
         valid_actions=pad(output.valid_actions, (0, num_outcomes), value=False),
     )
+
+
+def _take(embedding: Embedding, rows: Tensor, prefix: str) -> dict[str, Tensor]:
+    """Some rows of one kind's leaves; of all others as many, whichever, for their form alone."""
+    count = len(rows)
+    return {
+        name: leaf[rows] if name.startswith(prefix) and count < len(leaf) else leaf[:count]
+        for name, leaf in embedding.items()
+    }
+
+
+def _take(embedding: Embedding, rows: Tensor, prefix: str) -> dict[str, Tensor]:
+    """Some rows of one kind's leaves; of all others as many, whichever, for their form alone."""
+    count = len(rows)
+    return {
+        name: leaf[rows] if name.startswith(prefix) and count < len(leaf) else leaf[:count]
+        for name, leaf in embedding.items()
+    }
+
+
+def _take(embedding: Embedding, rows: Tensor, prefix: str) -> dict[str, Tensor]:
+    """Some rows of one kind's leaves; of all others as many, whichever, for their form alone."""
+    count = len(rows)
+    return {
+        name: leaf[rows] if name.startswith(prefix) and count < len(leaf) else leaf[:count]
+        for name, leaf in embedding.items()
+    }
 
 
 def _take(embedding: Embedding, rows: Tensor, prefix: str) -> dict[str, Tensor]:

@@ -6,34 +6,42 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 
 torch.set_num_threads(1)
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from policies.language_model import Policy
-from tests.fakes import build_untrained_policy, start_demo
+if TYPE_CHECKING:  # the planning core is also tested where there is no transformers
+    from policies.language_model import Policy
 
 
 @pytest.fixture(scope="session")
 def policy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an untrained tiny policy."""
+    from tests.fakes import build_untrained_policy
+
     return build_untrained_policy(tmp_path_factory.mktemp("policy") / "model")
 
 
 @pytest.fixture(scope="session")
-def policy(policy_folder: Path) -> Policy:
+def policy(policy_folder: Path) -> "Policy":
     """The untrained tiny policy, loaded."""
+    from policies.language_model import Policy
+
     return Policy.load(str(policy_folder))
 
 
 @pytest.fixture(scope="session")
 def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished demo, made as small as it goes."""
+    from tests.fakes import start_demo
+
     out = tmp_path_factory.mktemp("demo") / "run"
     assert start_demo(out).wait(timeout=300) == 0
     return out

@@ -13,7 +13,17 @@ ALLOWED = {
     "policies": {"search", "search.evaluation", "rewardmodel"},
     "atari_bridge": {"search", "search.evaluation"},
 }
-GROUND = {"torch", "numpy", "numba", "llvmlite", "scipy", "matplotlib", "yaml", "safetensors"}
+GROUND = {
+    "torch",
+    "numpy",
+    "numba",
+    "llvmlite",
+    "triton",
+    "scipy",
+    "matplotlib",
+    "yaml",
+    "safetensors",
+}
 
 
 def imported_names(path: Path) -> set[str]:

@@ -14,6 +14,7 @@ from search import (
     Transition,
     UniformRollouts,
     ZeroValues,
+    keep_subtree,
 )
 from tests.search_reference import TableModel, assert_same_tree, random_tables
 
@@ -309,6 +310,30 @@ def test_states_of_a_kept_tree_survive_and_others_are_released():
     ]
     with pytest.raises(ValueError, match=r"found a node of state 0, which was released"):
         model.step({"state": first.embeddings["state"][:, 0]}, torch.tensor([1]))
+
+
+def test_an_episode_of_kept_trees_holds_their_states_and_no_others():
+    """Each node's state is the one its path leads to, through all re-rooting."""
+    model, planner = player(60)
+    model.keep_states = True
+    state, kept, sizes = GAME_START, None, []
+    for _ in range(4):
+        output = planner.plan(model, [state], generator=generator(), kept=kept)
+        tree = output.tree
+        sizes.append(model.num_states)
+        for node in (tree.node_visits[0] > 0).nonzero().flatten().tolist():
+            (found,) = model.states(tree.embeddings["state"][0, node : node + 1])
+            if node == 0:
+                assert found == state
+            else:
+                parent, action = int(tree.parents[0, node]), int(tree.action_from_parent[0, node])
+                (before,) = model.states(tree.embeddings["state"][0, parent : parent + 1])
+                assert found == GAME.step(before, action).state
+        kept = keep_subtree(tree, output.action)
+        model.release(keep=kept)
+        assert model.num_states == int((kept.node_visits > 0).sum())
+        state = GAME.step(state, int(output.action)).state
+    assert max(sizes) < 2 * 61  # what was kept, and one search
 
 
 def test_stale_nodes_are_an_error_and_never_another_state():

@@ -1,7 +1,7 @@
 """Equality with mctx (PyPI 0.0.7x), field by field, on random table models.
 
 Runs only where mctx is installed (it needs jax, which the project does not):
-`python3 -m venv V && V/bin/pip install mctx torch pytest numpy && V/bin/python -m pytest` this
+`python3 -m venv V && V/bin/pip install mctx torch numba pytest && V/bin/python -m pytest` this
 file. Each row of a batch is a model of its own. Both sides compute in float64 and mctx's tie-break
 noise (1e-7 in muzero_action_selection) is replaced by zeros, so that every argmax must agree.
 """
@@ -27,6 +27,7 @@ mctx = pytest.importorskip("mctx", reason=REASON)
 jax = pytest.importorskip("jax", reason=REASON)
 
 TABLES = 16
+BACKENDS = ["torch", "numba"]
 INTEGERS = (
     "node_visits",
     "parents",
@@ -147,8 +148,9 @@ def assert_equal_search(output, expected) -> None:
         )
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", CASES)
-def test_muzero_equals_mctx(name):
+def test_muzero_equals_mctx(name, backend):
     """Trees, weights, and the action where the most visited one is unique."""
     model = make_model(name, seed=11)
     case, (ours, theirs) = CASES[name], make_transforms(name)
@@ -158,7 +160,7 @@ def test_muzero_equals_mctx(name):
         "dirichlet_fraction": 0.0,
         "temperature": 0.0,
     }
-    output = MuZeroPlanner(**options, **ours).plan(model, torch.arange(TABLES))
+    output = MuZeroPlanner(**options, **ours, backend=backend).plan(model, torch.arange(TABLES))
     expected = run_mctx(mctx.muzero_policy, model, **options, **theirs)
     assert_equal_search(output, expected)
     weights = output.action_weights
@@ -167,8 +169,9 @@ def test_muzero_equals_mctx(name):
     np.testing.assert_array_equal(found, required)  # mctx samples among ties
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", CASES)
-def test_gumbel_equals_mctx(name):
+def test_gumbel_equals_mctx(name, backend):
     """Trees, weights and actions, with fewer considered actions than there are."""
     model = make_model(name, seed=12)
     case, (ours, theirs) = CASES[name], make_transforms(name)
@@ -178,7 +181,9 @@ def test_gumbel_equals_mctx(name):
         "gumbel_scale": 0.0,
         "max_num_considered_actions": case.get("considered", 5),
     }
-    output = GumbelMuZeroPlanner(**options, **ours).plan(model, torch.arange(TABLES))
+    output = GumbelMuZeroPlanner(**options, **ours, backend=backend).plan(
+        model, torch.arange(TABLES)
+    )
     expected = run_mctx(mctx.gumbel_muzero_policy, model, **options, **theirs)
     assert_equal_search(output, expected)
     np.testing.assert_array_equal(output.action.numpy(), expected.action)

@@ -64,7 +64,7 @@ def test_environment_is_stepped_from_any_state_and_states_stay(cloning):
 
 @pytest.mark.parametrize("cloning", CLONING)
 def test_search_in_a_cloned_environment_walks_to_the_goal(cloning):
-    """An episode played on snapshots: two steps right, with a value of about 0.9."""
+    """An episode played on snapshots: two steps right."""
     simulator = CloneableEnvironment(
         Walk(), num_actions=2, valid_actions_of=Walk.allowed, **CLONING[cloning]
     )
@@ -81,7 +81,7 @@ def test_search_in_a_cloned_environment_walks_to_the_goal(cloning):
     assert transition.terminated
 
 
-def test_deep_copies_leave_the_environment_itself_alone():
+def test_deep_copies_and_the_environment_leave_each_other_alone():
     """Playing and searching with one instance."""
     walk = Walk()
     simulator = CloneableEnvironment(walk, num_actions=2)
@@ -89,6 +89,8 @@ def test_deep_copies_leave_the_environment_itself_alone():
     state = simulator.capture(copy.copy(walk.position))
     MuZeroPlanner(40).plan(ExactModel(simulator, ZeroValues(2)), [state])
     assert walk.position == [2]
+    walk.step(0)
+    assert simulator.step(state, 1).state.observation == [3]
 
 
 @pytest.mark.parametrize(("given", "missing"), [("save", "restore"), ("restore", "save")])

@@ -59,12 +59,13 @@ def plan(model, budget, *, seed=0, tables=None, **options):
     return planner.plan(model, tables, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.parametrize("backend", ["torch", "numba"])
 @pytest.mark.parametrize("max_depth", [None, 1, 2, 5])
 @pytest.mark.parametrize("world", WORLDS)
-def test_tree_equals_recursive_reference(world, max_depth):
+def test_tree_equals_recursive_reference(world, max_depth, backend):
     """Topology, visits, values, probabilities, action and weights of every tree."""
     model = random_games(1, **WORLDS[world])
-    output = plan(model, SIMULATIONS, max_depth=max_depth, **QUIET)
+    output = plan(model, SIMULATIONS, max_depth=max_depth, backend=backend, **QUIET)
     for table in range(4):
         reference = StochasticReference(
             model, table, num_simulations=SIMULATIONS, max_depth=max_depth
@@ -315,3 +316,19 @@ def test_dtype_follows_the_model_and_outputs_can_be_trained_on():
     weights = torch.zeros(4, 4, requires_grad=True)
     (output.action_weights * weights).sum().backward()
     assert torch.equal(weights.grad, output.action_weights)
+
+
+@pytest.mark.parametrize("leaves", [1, 3, 8])
+@pytest.mark.parametrize("world", WORLDS)
+def test_forms_of_the_search_agree_with_several_leaves_a_step(world, leaves):
+    """Torch and numba grow the same trees, and root visits still sum to the budget."""
+    model = random_games(7, **WORLDS[world])
+    options = {"dirichlet_fraction": 0, "temperature": 0, "leaves_per_step": leaves}
+    torch_form, compiled = (
+        plan(model, 40, backend=backend, **options) for backend in ("torch", "numba")
+    )
+    assert torch.equal(torch_form.action, compiled.action)
+    for name in ("children_index", "children_visits", "node_visits", "parents"):
+        assert torch.equal(getattr(torch_form.tree, name), getattr(compiled.tree, name)), name
+    torch.testing.assert_close(torch_form.tree.node_values, compiled.tree.node_values)
+    assert bool((compiled.tree.children_visits[:, 0].sum(dim=-1) == 40).all())

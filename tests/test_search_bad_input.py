@@ -1,0 +1,552 @@
+"""What users and models can get wrong in a tree search, and that every backend says it alike."""
+
+import re
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+
+from search import (
+    GumbelMuZeroPlanner,
+    MuZeroPlanner,
+    PlannerConfig,
+    build_planner,
+    qtransform_by_min_max,
+    qtransform_by_parent_and_siblings,
+    qtransform_completed_by_mix_value,
+    run_mcts,
+)
+from search.selection import PuctSelection
+from tests.search_reference import random_tables
+
+ROWS = torch.arange(4)
+BACKENDS = ["torch", "numba"]
+PLANNERS = {
+    "muzero": partial(MuZeroPlanner, 9, dirichlet_fraction=0, temperature=0),
+    "efficientzero": partial(
+        MuZeroPlanner, 9, dirichlet_fraction=0, temperature=0, mode="efficientzero"
+    ),
+    "gumbel": partial(GumbelMuZeroPlanner, 9, gumbel_scale=0),
+}
+SELECT = PuctSelection(qtransform_by_parent_and_siblings)
+NUMBERS = {"nan": float("nan"), "inf": float("inf"), "-inf": -float("inf")}
+REMEDY = r"Check the model's weights and inputs for this row; mark actions that cannot be taken in"
+
+
+class FaultyModel:
+    """A table model whose root, or one call of step, is changed; `calls` counts steps."""
+
+    def __init__(self, change, *, call, tables=None):
+        """`call` 0 is the root, 1 the first step."""
+        self.tables = random_tables(1) if tables is None else tables
+        self.num_actions = self.tables.num_actions
+        self.change, self.call, self.calls = change, call, 0
+
+    def root(self, observation, *, generator=None):
+        """The root output, changed if call 0 is."""
+        output = self.tables.root(observation)
+        return replace(output, **self.change(output)) if self.call == 0 else output
+
+    def step(self, embedding, action, *, generator=None):
+        """The step output, changed in its call."""
+        self.calls += 1
+        output = self.tables.step(
+            {name: embedding[name] for name in ("table", "state", "trace")}, action
+        )
+        return replace(output, **self.change(output)) if self.calls == self.call else output
+
+
+def fail(change, *, call, planner, rows=4, tables=None, **options):
+    """The one message with which all backends refuse a changed output."""
+    messages = set()
+    for backend in BACKENDS:
+        model = FaultyModel(change, call=call, tables=tables)
+        with pytest.raises(ValueError, match=r"found .*required ") as error:
+            PLANNERS[planner](backend=backend, **options).plan(model, torch.arange(rows))
+        assert model.calls == call
+        messages.add(str(error.value))
+    assert len(messages) == 1, messages
+    return messages.pop()
+
+
+def with_item(tensor, index, value):
+    """A copy with one item overwritten."""
+    tensor = tensor.clone()
+    tensor[index] = value
+    return tensor
+
+
+# Numbers that are none.
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize("planner", PLANNERS)
+@pytest.mark.parametrize(
+    ("call", "field"),
+    [(0, "value"), *((call, f) for call in (1, 4, 9) for f in ("value", "reward", "discount"))],
+)
+def test_number_that_is_not_finite_is_named(call, field, planner, number):
+    """Owner, field, row and number, from the root, the first, a middle and the very last step."""
+    owner = "StepOutput" if call else "RootOutput"
+    message = fail(
+        lambda output: {field: with_item(getattr(output, field), 2, NUMBERS[number])},
+        call=call,
+        planner=planner,
+    )
+    expected = rf"{owner}.{field}, row 2: found {number}; required finite values\. {REMEDY}"
+    assert re.match(expected, message), message
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize("planner", PLANNERS)
+@pytest.mark.parametrize("call", [0, 1, 4, 9])
+def test_logits_that_are_not_finite_are_named(call, planner, number, rows):
+    """Where the action is valid: the whole row is shown, and the mask is what is asked for."""
+    owner, row = ("StepOutput" if call else "RootOutput"), rows - 1
+    message = fail(
+        lambda output: {"prior_logits": with_item(output.prior_logits, (row, 3), NUMBERS[number])},
+        call=call,
+        planner=planner,
+        rows=rows,
+    )
+    expected = (
+        rf"{owner}.prior_logits, row {row}: found \[([-\d.e]+, ){{3}}{number}, [-\d.e]+\]; "
+        rf"required finite values where valid_actions is True\. {REMEDY}"
+    )
+    assert re.match(expected, message), message
+
+
+@pytest.mark.parametrize("planner", PLANNERS)
+def test_first_row_and_field_are_named_where_several_are_bad(planner):
+    """Logits before values before rewards, and of a field its first row."""
+
+    def change(output):
+        bad = torch.tensor([False, True, False, True])
+        return {
+            "discount": output.discount.masked_fill(~bad, float("nan")),
+            "reward": output.reward.masked_fill(bad, float("inf")),
+            "value": output.value.masked_fill(bad, float("nan")),
+        }
+
+    message = fail(change, call=3, planner=planner)
+    assert message.startswith("StepOutput.value, row 1: found nan")
+
+
+@pytest.mark.parametrize("planner", PLANNERS)
+def test_row_is_that_of_the_call_with_several_leaves(planner):
+    """The row counts within the model's batch, which holds up to three rows a tree."""
+    rows = []
+
+    def change(output):
+        rows.append(output.reward.shape[0])
+        return {"reward": with_item(output.reward, -1, float("nan"))}
+
+    message = fail(change, call=1, planner=planner, leaves_per_step=3)
+    assert rows[0] == rows[1] > 4
+    assert message.startswith(f"StepOutput.reward, row {rows[0] - 1}: found nan")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("planner", PLANNERS)
+@pytest.mark.parametrize("junk", [float("nan"), float("inf"), -float("inf"), 1e300])
+def test_logits_of_invalid_actions_may_be_anything(junk, planner, backend):
+    """At the root and below: the tree is that of zeros there."""
+    plain = random_tables(2, invalid=0.5)
+    trees = []
+    for number in (0.0, junk):
+        logits = plain.prior_logits.masked_fill(~plain.valid_actions, number)
+        model = replace(plain, prior_logits=logits)
+        trees.append(PLANNERS[planner](backend=backend).plan(model, ROWS).tree)
+    for name in ("children_index", "node_values", "children_prior_logits", "children_visits"):
+        assert torch.equal(getattr(trees[0], name), getattr(trees[1], name))
+
+
+@pytest.mark.parametrize("planner", PLANNERS)
+def test_numbers_of_dead_ends_are_checked_too(planner):
+    """No action is valid, so no logit counts; the value does."""
+
+    def dead_end(output):
+        nothing = torch.zeros_like(output.valid_actions)
+        return {"valid_actions": nothing, "prior_logits": output.prior_logits * float("nan")}
+
+    for backend in BACKENDS:
+        model = FaultyModel(dead_end, call=2)
+        assert bool(
+            torch.isfinite(PLANNERS[planner](backend=backend).plan(model, ROWS).value).all()
+        )
+    message = fail(
+        lambda output: {**dead_end(output), "value": output.value * float("nan")},
+        call=2,
+        planner=planner,
+    )
+    assert message.startswith("StepOutput.value, row 0: found nan")
+
+
+# Shapes and dtypes.
+
+SHARED = {
+    "value_column": (
+        lambda o: {"value": o.value[:, None]},
+        r"value: found shape \[4, 1\]; required shape \[B\].*squeeze",
+    ),
+    "value_scalar": (lambda o: {"value": o.value[0]}, r"value: found shape \[\]; required shape"),
+    "value_empty": (
+        lambda o: {"value": o.value[:0]},
+        r"value: found shape \[0\]; required shape \[B\] with B at least 1",
+    ),
+    "value_integer": (
+        lambda o: {"value": o.value.long()},
+        r"value: found dtype torch.int64; required a floating-point dtype. Convert with .float",
+    ),
+    "value_complex": (
+        lambda o: {"value": o.value.to(torch.complex64)},
+        r"value: found dtype torch.complex64; required a floating-point dtype",
+    ),
+    "logits_wide": (
+        lambda o: {"prior_logits": torch.cat([o.prior_logits] * 2, dim=1)},
+        r"prior_logits: found shape \[4, 10\]; required shape \[4, 5\].*num_actions",
+    ),
+    "logits_narrow": (
+        lambda o: {"prior_logits": o.prior_logits[:, :4]},
+        r"prior_logits: found shape \[4, 4\]; required shape \[4, 5\]",
+    ),
+    "logits_transposed": (
+        lambda o: {"prior_logits": o.prior_logits.T},
+        r"prior_logits: found shape \[5, 4\]; required shape \[4, 5\]",
+    ),
+    "logits_flat": (
+        lambda o: {"prior_logits": o.prior_logits[0]},
+        r"prior_logits: found shape \[5\]; required shape \[4, 5\]",
+    ),
+    "logits_boolean": (
+        lambda o: {"prior_logits": o.prior_logits > 0},
+        r"prior_logits: found dtype torch.bool; required a floating-point dtype",
+    ),
+    "mask_float": (
+        lambda o: {"valid_actions": o.valid_actions.float()},
+        r"valid_actions: found dtype torch.float32; required dtype torch.bool.*invalid actions",
+    ),
+    "mask_bytes": (
+        lambda o: {"valid_actions": o.valid_actions.to(torch.uint8)},
+        r"valid_actions: found dtype torch.uint8; required dtype torch.bool",
+    ),
+    "mask_narrow": (
+        lambda o: {"valid_actions": o.valid_actions[:, :4]},
+        r"valid_actions: found shape \[4, 4\]; required shape \[4, 5\]",
+    ),
+}
+ROOT = {
+    "leaf_without_rows": (
+        lambda o: {"embedding": {**o.embedding, "extra": torch.zeros(7)}},
+        r'embedding\["extra"\]: found shape \[7\]; required shape \[4, ...\], one row per obs',
+    ),
+    "leaf_scalar": (
+        lambda o: {"embedding": {**o.embedding, "extra": torch.tensor(1.0)}},
+        r'embedding\["extra"\]: found shape \[\]; required shape \[4, ...\]',
+    ),
+    "no_valid_action": (
+        lambda o: {"valid_actions": with_item(o.valid_actions, 3, False)},
+        r"valid_actions, row 3: found 0 of 5 actions valid; required at least one.*drop such rows",
+    ),
+}
+STEP = {
+    "reward_column": (
+        lambda o: {"reward": o.reward[:, None]},
+        r"reward: found shape \[4, 1\]; required shape \[4\]",
+    ),
+    "reward_integer": (
+        lambda o: {"reward": o.reward.long()},
+        r"reward: found dtype torch.int64; required a floating-point dtype",
+    ),
+    "discount_scalar": (
+        lambda o: {"discount": torch.tensor(0.9)},
+        r"discount: found shape \[\]; required shape \[4\]",
+    ),
+    "discount_boolean": (
+        lambda o: {"discount": o.discount > 0},
+        r"discount: found dtype torch.bool; required a floating-point dtype",
+    ),
+    "too_few_rows": (
+        lambda o: {
+            name: getattr(o, name)[:3]
+            for name in ("prior_logits", "value", "valid_actions", "reward", "discount")
+        },
+        r"value: found 3 rows; required 4 rows, one per action stepped. Read the batch size",
+    ),
+    "leaf_missing": (
+        lambda o: {"embedding": {"state": o.embedding["state"]}},
+        r"embedding: found leaves \['state'\]; required the root's leaves \['state', 'table', 't",
+    ),
+    "leaf_extra": (
+        lambda o: {"embedding": {**o.embedding, "extra": o.value}},
+        r"embedding: found leaves \['extra', 'state', .*required the root's leaves \['state'",
+    ),
+    "leaf_renamed": (
+        lambda o: {
+            "embedding": {name.replace("t", "T"): leaf for name, leaf in o.embedding.items()}
+        },
+        r"embedding: found leaves .*required the root's leaves .*same leaves from root and from",
+    ),
+    "leaf_of_other_shape": (
+        lambda o: {"embedding": {**o.embedding, "trace": o.embedding["trace"][:, :2]}},
+        r'embedding\["trace"\]: found shape \[4, 2\] .*required \[4, 3\] and torch.int32',
+    ),
+    "leaf_of_other_dtype": (
+        lambda o: {"embedding": {**o.embedding, "trace": o.embedding["trace"].float()}},
+        r'embedding\["trace"\]: found shape .* dtype torch.float32; required .* torch.int32',
+    ),
+    "leaf_of_too_few_rows": (
+        lambda o: {"embedding": {**o.embedding, "state": o.embedding["state"][:2]}},
+        r'embedding\["state"\]: found shape \[2\] .*required \[4\] and torch.int64',
+    ),
+}
+
+
+@pytest.mark.parametrize("planner", PLANNERS)
+@pytest.mark.parametrize("fault", SHARED | ROOT)
+def test_malformed_root_is_named(fault, planner):
+    """Before any step."""
+    change, expected = (SHARED | ROOT)[fault]
+    message = fail(change, call=0, planner=planner)
+    assert re.match(f"RootOutput.{expected}", message), message
+
+
+@pytest.mark.parametrize("call", [1, 5])
+@pytest.mark.parametrize("planner", PLANNERS)
+@pytest.mark.parametrize("fault", [f for f in SHARED if f != "value_empty"] + list(STEP))
+def test_malformed_step_is_named(fault, planner, call):
+    """In the call that returned it."""
+    change, expected = (SHARED | STEP)[fault]
+    message = fail(change, call=call, planner=planner)
+    assert re.match(f"StepOutput.{expected}", message), message
+
+
+@pytest.mark.parametrize("planner", PLANNERS)
+@pytest.mark.parametrize("fault", ["leaf_of_other_shape", "leaf_of_other_dtype", "leaf_missing"])
+def test_malformed_step_of_a_single_tree_is_named(fault, planner):
+    """Single trees keep the model's tensors, and check them all the same."""
+    change, expected = STEP[fault]
+    message = fail(change, call=4, planner=planner, rows=1)
+    assert re.match(f"StepOutput.{expected}".replace(r"\[4", r"\[1"), message), message
+
+
+# Numbers and names that users pass.
+
+
+@pytest.mark.parametrize("bad", [0, -1, 2.0, True, "8", None])
+@pytest.mark.parametrize("owner", ["MuZeroPlanner", "GumbelMuZeroPlanner", "PlannerConfig"])
+def test_budget_that_is_no_positive_int_is_refused(owner, bad):
+    """By planners and configuration; run_mcts is next."""
+    kind = {"MuZeroPlanner": MuZeroPlanner, "GumbelMuZeroPlanner": GumbelMuZeroPlanner}.get(
+        owner, lambda budget: PlannerConfig(num_simulations=budget)
+    )
+    expected = rf"{owner}.num_simulations: found {bad!r} \(.*required an int of at least 1\. Pass a"
+    with pytest.raises(ValueError, match=expected):
+        kind(bad)
+
+
+def search(*, select=SELECT, **options):
+    """`run_mcts` on a table model."""
+    model = random_tables(3)
+    options = {"num_simulations": 4} | options
+    return run_mcts(
+        model,
+        model.root(ROWS),
+        root_action_selection=select,
+        interior_action_selection=select,
+        **options,
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_simulations": 0}, r"num_simulations: found 0 \(int\); .*at least 1"),
+        ({"num_simulations": False}, r"num_simulations: found False \(bool\)"),
+        ({"max_depth": 0}, r"max_depth: found 0 .*at least 1 or None \(no limit\)"),
+        ({"max_depth": 1.5}, r"max_depth: found 1.5 \(float\)"),
+        ({"leaves_per_step": 0}, r"leaves_per_step: found 0 .*at least 1"),
+        ({"leaves_per_step": 5}, r"leaves_per_step: found 5; required at most num_simulations = 4"),
+        ({"backend": "cuda"}, r"backend: found 'cuda'; required one of auto, torch, numba, triton"),
+        ({"backend": None}, r"backend: found None; required one of auto, torch, numba, triton"),
+    ],
+)
+def test_run_mcts_refuses_what_planners_refuse(options, message):
+    """By its own name."""
+    with pytest.raises(ValueError, match=f"run_mcts.{message}"):
+        search(**options)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("backend", "jax", r"found 'jax'; required one of auto, torch, numba, triton. Correct the"),
+        ("backend", 1, r"found 1; required one of auto, torch, numba, triton"),
+        ("mode", "alphazero", r"found 'alphazero'; required one of mctx, efficientzero"),
+        ("mode", None, r"found None; required one of mctx, efficientzero"),
+        ("value_delta_max", 0, r"found 0 \(int\); required a finite number above 0.0"),
+        ("value_delta_max", -1.0, r"found -1.0 \(float\); required a finite number above 0.0"),
+        ("value_delta_max", float("nan"), r"found nan \(float\); required a finite number"),
+        ("value_delta_max", "1e-2", r"found '1e-2' \(str\); .*write 1.0e-3"),
+        ("leaves_per_step", 0, r"found 0 \(int\); required an int of at least 1"),
+        ("leaves_per_step", 51, r"found 51; required at most num_simulations = 50"),
+    ],
+)
+def test_new_settings_are_checked_by_planners_and_configuration(name, value, message):
+    """Whichever planner a configuration names."""
+    for planner in ("muzero", "gumbel", "best_of_n", "beam"):
+        with pytest.raises(ValueError, match=rf"PlannerConfig.{name}: {message}"):
+            PlannerConfig(planner=planner, num_simulations=50, **{name: value})
+    with pytest.raises(ValueError, match=rf"MuZeroPlanner.{name}: {message}"):
+        MuZeroPlanner(50, **{name: value})
+    if name in ("backend", "leaves_per_step"):
+        with pytest.raises(ValueError, match=rf"GumbelMuZeroPlanner.{name}: {message}"):
+            GumbelMuZeroPlanner(50, **{name: value})
+
+
+def test_configuration_passes_the_new_settings_on():
+    """Each to the planners that know it."""
+    settings = {"leaves_per_step": 3, "backend": "torch"}
+    muzero = {"mode": "efficientzero", "value_delta_max": 0.5}
+    config = PlannerConfig(planner="muzero", num_simulations=6, **settings, **muzero)
+    assert build_planner(config) == MuZeroPlanner(6, **settings, **muzero)
+    assert build_planner(replace(config, planner="gumbel")) == GumbelMuZeroPlanner(6, **settings)
+    for name in ("best_of_n", "beam"):
+        assert build_planner(replace(config, planner=name)).num_simulations == 6
+    default = PlannerConfig()
+    assert (default.leaves_per_step, default.backend, default.mode) == (1, "auto", "mctx")
+
+
+# Backends that cannot.
+
+
+def own_qtransform(tree, node_index):
+    """A user's transform."""
+    return qtransform_by_parent_and_siblings(tree, node_index)
+
+
+def own_selection(tree, node_index):
+    """A user's rule."""
+    return SELECT(tree, node_index)
+
+
+UNCOMPILED = {
+    "own_qtransform": MuZeroPlanner(4, qtransform=own_qtransform, temperature=0),
+    "lambda": MuZeroPlanner(4, qtransform=lambda *arguments: own_qtransform(*arguments)),
+    "partial_of_own": GumbelMuZeroPlanner(4, qtransform=partial(own_qtransform)),
+    "gumbel_own": GumbelMuZeroPlanner(4, qtransform=own_qtransform),
+}
+REQUIRED = (
+    r"required: rules of search.selection and search.qtransforms, the CPU with numba or CUDA "
+    r"with triton\. Take backend='auto'"
+)
+
+
+@pytest.mark.parametrize("name", UNCOMPILED)
+def test_rule_of_ones_own_has_no_compiled_form(name):
+    """A compiled backend refuses it, naming the remedy; auto and torch run it, and agree."""
+    planner, model = UNCOMPILED[name], random_tables(4)
+    expected = rf"backend: found 'numba' with rules without a compiled form.*{REQUIRED}"
+    with pytest.raises(ValueError, match=expected):
+        replace(planner, backend="numba").plan(model, ROWS)
+    trees = [
+        replace(planner, backend=backend)
+        .plan(model, ROWS, generator=torch.Generator().manual_seed(0))
+        .tree
+        for backend in ("auto", "torch")
+    ]
+    assert torch.equal(trees[0].node_values, trees[1].node_values)
+
+
+def test_selection_of_ones_own_has_no_compiled_form():
+    """`run_mcts` with any callable: in torch it equals the rule it wraps."""
+    with pytest.raises(ValueError, match=rf"rules without a compiled form.*{REQUIRED}"):
+        search(select=own_selection, backend="numba")
+    for backend in ("auto", "torch"):
+        own, known = search(select=own_selection, backend=backend), search(backend="torch")
+        assert torch.equal(own.node_values, known.node_values)
+
+
+@pytest.mark.parametrize("planner", PLANNERS)
+def test_triton_is_refused_on_the_cpu(planner):
+    """The device is the model's."""
+    model = random_tables(5)
+    expected = rf"backend: found 'triton' with a model on cpu; {REQUIRED}"
+    with pytest.raises(ValueError, match=expected):
+        PLANNERS[planner](backend="triton").plan(model, ROWS)
+    assert model.step_rows == []
+
+
+def test_compiled_backend_without_its_package_is_refused(monkeypatch):
+    """And auto falls back to torch."""
+    monkeypatch.setattr("search.mcts._is_installed", lambda package: False)
+    with pytest.raises(ValueError, match=rf"found 'numba' with no package 'numba'; {REQUIRED}"):
+        search(backend="numba")
+    assert torch.equal(search(backend="auto").node_values, search(backend="torch").node_values)
+
+
+@pytest.mark.parametrize("backend", ["torch", "auto"])
+def test_qtransform_without_its_bounds_is_torch_s_to_complain_about(backend):
+    """`qtransform_by_min_max` needs bounds; without them there is nothing to compile."""
+    planner = MuZeroPlanner(4, qtransform=qtransform_by_min_max, backend=backend)
+    with pytest.raises(TypeError, match="min_value"):
+        planner.plan(random_tables(6), ROWS)
+
+
+@pytest.mark.parametrize("backend", ["torch", "auto"])
+def test_unknown_option_of_a_qtransform_is_named(backend):
+    """Not swallowed by the encoding."""
+    qtransform = partial(qtransform_completed_by_mix_value, value_scal=0.2)
+    planner = GumbelMuZeroPlanner(4, qtransform=qtransform, backend=backend)
+    with pytest.raises(TypeError, match="value_scal"):
+        planner.plan(random_tables(6), ROWS)
+
+
+@pytest.mark.parametrize(
+    "planner",
+    [
+        MuZeroPlanner(
+            9,
+            dirichlet_fraction=0,
+            temperature=0,
+            qtransform=partial(qtransform_by_min_max, min_value=-2.0, max_value=3.0),
+        ),
+        MuZeroPlanner(
+            9,
+            dirichlet_fraction=0,
+            temperature=0,
+            qtransform=partial(qtransform_by_parent_and_siblings, epsilon=0.5),
+        ),
+        MuZeroPlanner(
+            9,
+            dirichlet_fraction=0,
+            temperature=0,
+            qtransform=partial(partial(qtransform_completed_by_mix_value, value_scale=2.0)),
+        ),
+        GumbelMuZeroPlanner(
+            9,
+            gumbel_scale=0,
+            qtransform=partial(
+                qtransform_completed_by_mix_value,
+                value_scale=0.3,
+                maxvisit_init=5.0,
+                rescale_values=False,
+                use_mixed_value=False,
+            ),
+        ),
+        GumbelMuZeroPlanner(9, gumbel_scale=0, qtransform=qtransform_by_parent_and_siblings),
+        GumbelMuZeroPlanner(
+            9,
+            gumbel_scale=0,
+            qtransform=partial(qtransform_by_min_max, min_value=-2, max_value=3),
+        ),
+    ],
+)
+def test_known_qtransform_with_options_is_compiled(planner):
+    """Not refused, and the same tree as torch's."""
+    model = random_tables(7, invalid=0.3)
+    trees = [replace(planner, backend=b).plan(model, ROWS).tree for b in BACKENDS]
+    assert torch.equal(trees[0].children_index, trees[1].children_index)
+    torch.testing.assert_close(trees[0].node_values, trees[1].node_values)

@@ -1,0 +1,178 @@
+"""The search compiled for the CPU against its torch form: every rule, option and dtype."""
+
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from search import (
+    GumbelMuZeroPlanner,
+    MuZeroPlanner,
+    kernels,
+    qtransform_by_min_max,
+    qtransform_by_parent_and_siblings,
+    qtransform_completed_by_mix_value,
+    rules,
+)
+from search import cpu_search as cpu
+from search.tree import Tree
+from tests.search_reference import TableModel, random_tables
+
+ROOT = Path(__file__).resolve().parent.parent
+SIBLINGS, MIXED = qtransform_by_parent_and_siblings, qtransform_completed_by_mix_value
+TRANSFORMS = {
+    "min_max": partial(qtransform_by_min_max, min_value=-3.0, max_value=4.0),
+    "siblings": partial(SIBLINGS, epsilon=2.5),
+    "mixed": partial(MIXED, value_scale=0.3, maxvisit_init=7.0),
+    "raw": partial(MIXED, use_mixed_value=False, epsilon=1.5),
+    "unscaled": partial(MIXED, rescale_values=False),
+}
+PLANNERS = {
+    "muzero": partial(MuZeroPlanner, dirichlet_fraction=0, temperature=0),
+    "gumbel": partial(GumbelMuZeroPlanner, gumbel_scale=0, max_num_considered_actions=4),
+}
+WORLD = {"num_tables": 6, "num_actions": 7, "invalid": 0.3, "terminal": 0.1, "dead": 0.1}
+INTEGERS = ("node_visits", "parents", "action_from_parent", "children_index", "children_visits")
+FLOATS = (
+    "raw_values",
+    "node_values",
+    "children_prior_logits",
+    "children_rewards",
+    "children_discounts",
+    "children_values",
+)
+
+
+def assert_same_trees(found: Tree, expected: Tree) -> None:
+    """Integers and masks exactly, floats to the rounding of their dtype."""
+    for name in (*INTEGERS, "valid_actions", "terminal"):
+        assert torch.equal(getattr(found, name), getattr(expected, name)), name
+    for name in FLOATS:
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), msg=name)
+    used = expected.node_visits > 0
+    for name, leaf in expected.embeddings.items():
+        assert torch.equal(found.embeddings[name][used], leaf[used]), name
+
+
+def grow_both(kind: str, model: TableModel, budget: int, **options) -> tuple[Tree, Tree]:
+    """The same search compiled and in torch."""
+    observation = torch.arange(len(model.value))
+    compiled, plain = (
+        PLANNERS[kind](budget, backend=backend, **options).plan(model, observation).tree
+        for backend in ("numba", "torch")
+    )
+    return compiled, plain
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("kind", PLANNERS)
+def test_forms_agree_for_every_qtransform(kind, transform, dtype):
+    """Every option of every transform, at the root and below, beside both planners."""
+    model = random_tables(21, dtype=dtype, **WORLD)
+    assert_same_trees(*grow_both(kind, model, 60, qtransform=TRANSFORMS[transform]))
+
+
+@pytest.mark.parametrize("constants", [(1.25, 19652), (0.0, 19652), (3.0, 10.0)])
+def test_forms_agree_for_any_weight_of_the_prior(constants):
+    """c1 and c2 of PUCT, also where the bonus is 0."""
+    model = random_tables(22, **WORLD)
+    c1, c2 = constants
+    assert_same_trees(*grow_both("muzero", model, 60, pb_c_init=c1, pb_c_base=c2))
+
+
+@pytest.mark.parametrize("delta", [0.01, 10.0])
+def test_forms_agree_for_efficientzero(delta):
+    """Bounds over the tree, and the least span."""
+    model = random_tables(23, **WORLD)
+    options = {"mode": "efficientzero", "value_delta_max": delta}
+    assert_same_trees(*grow_both("muzero", model, 60, **options))
+
+
+@pytest.mark.parametrize("kind", PLANNERS)
+def test_forms_agree_where_trees_are_shared_out_to_threads(kind, monkeypatch):
+    """The parallel kernels grow what the serial ones grow, from one tree to many."""
+    monkeypatch.setattr(cpu, "_PARALLEL_WORK", 1)
+    monkeypatch.setattr(cpu, "_start_threads", lambda: 2)
+    for num_tables in (2, 13):
+        model = random_tables(24, **(WORLD | {"num_tables": num_tables}))
+        assert_same_trees(*grow_both(kind, model, 40, leaves_per_step=3))
+
+
+def test_forms_agree_where_a_prior_is_zero_in_floating_point():
+    """Gumbel MuZero adds Q-values to logits: a tiny prior does not hide a far better Q-value."""
+    states = torch.arange(40)
+    value = torch.full((1, 40), 100.0)
+    value[0, 3::2] = -100.0
+    edges = (1, 40, 2)
+    model = TableModel(
+        next_state=torch.stack([(2 * states + 1) % 40, (2 * states + 2) % 40], dim=1).unsqueeze(0),
+        reward=torch.zeros(edges),
+        discount=torch.ones(edges),
+        prior_logits=torch.tensor([0.0, -200.0]).expand(edges).contiguous(),
+        valid_actions=torch.ones(edges, dtype=torch.bool),
+        value=value,
+    )
+    found, expected = grow_both("gumbel", model, 24, qtransform=TRANSFORMS["unscaled"])
+    assert int((expected.action_from_parent[0, 3:] == 1).sum()) > 1
+    assert_same_trees(found, expected)
+
+
+def test_many_actions_and_long_walks():
+    """A width no vector fits, and chains as deep as the budget."""
+    wide = random_tables(25, num_actions=67, num_tables=2)
+    assert_same_trees(*grow_both("gumbel", wide, 90))
+    narrow = random_tables(26, num_actions=1, num_tables=2)
+    found, expected = grow_both("muzero", narrow, 90)
+    assert len(found.principal_line(0)) == 90
+    assert_same_trees(found, expected)
+
+
+def test_rules_keep_the_numbers_kernels_are_stored_with():
+    """Kernels on disk hold these numbers; see the note beside them."""
+    assert (rules.PUCT, rules.EFFICIENT, rules.HALVING, rules.IMPROVED) == (0, 1, 2, 3)
+    assert (rules.MIN_MAX, rules.SIBLINGS, rules.MIXED) == (0, 1, 2)
+    assert kernels.NODE_FIELDS == kernels.ACTION + 1
+
+
+SECOND_PROCESS = """
+import torch
+from search import MuZeroPlanner, kernels
+from tests.search_reference import random_tables
+MuZeroPlanner(4, backend="numba").plan(random_tables(1), torch.arange(4))
+hits = sum(kernels.advance_serial.stats.cache_hits.values())
+print("hits", hits, "misses", sum(kernels.advance_serial.stats.cache_misses.values()))
+"""
+
+
+def test_a_second_process_compiles_nothing(tmp_path):
+    """Compiled code is found on disk by the next process."""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", SECOND_PROCESS],
+            env=environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split()
+        for _ in range(2)
+    ]
+    assert said == [["hits", "0", "misses", "1"], ["hits", "1", "misses", "0"]]
+
+
+def test_search_runs_in_torch_where_numba_is_missing(monkeypatch):
+    """Without numba "auto" falls back, and asking for numba says what is missing."""
+    from search import mcts
+
+    monkeypatch.setattr(mcts, "_is_installed", lambda package: False)
+    monkeypatch.setattr(cpu, "search_on_cpu", None)
+    model = random_tables(27)
+    assert MuZeroPlanner(4).plan(model, torch.arange(4)).tree.num_simulations == 4
+    with pytest.raises(ValueError, match="no package 'numba'"):
+        MuZeroPlanner(4, backend="numba").plan(model, torch.arange(4))

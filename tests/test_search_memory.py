@@ -1,0 +1,677 @@
+"""Memory between searches: used again when nobody reads it, never before."""
+
+import gc
+import threading
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+
+from search import GumbelMuZeroPlanner, MuZeroPlanner, Tree, release_memory
+from search import memory as memory_module
+from search.memory import Memory, borrow_memory, return_memory
+from tests.search_reference import random_tables
+
+SHAPES = {"a": ((3,), np.float32), "b": ((2, 2), np.int64)}
+NAMES = [field.name for field in fields(Tree) if field.name != "embeddings"]
+LEAVES = ["table", "state", "trace"]
+
+
+@pytest.fixture(autouse=True)
+def _empty_shelf():
+    """Every test starts and ends without kept memory."""
+    release_memory()
+    yield
+    release_memory()
+
+
+def make_planner(num_simulations=12, **options):
+    """A compiled MuZero planner without noise."""
+    options = {"backend": "numba", "dirichlet_fraction": 0, "temperature": 0} | options
+    return MuZeroPlanner(num_simulations, **options)
+
+
+def plan(model, *, rows=4, num_simulations=12, **options):
+    """A search of the first tables."""
+    return make_planner(num_simulations, **options).plan(model, torch.arange(rows))
+
+
+def addresses(tree):
+    """Where each tensor of a tree lies."""
+    return {
+        **{name: getattr(tree, name).data_ptr() for name in NAMES},
+        **{name: leaf.data_ptr() for name, leaf in tree.embeddings.items()},
+    }
+
+
+def tensors(tree):
+    """All tensors of a tree by name."""
+    return {**{name: getattr(tree, name) for name in NAMES}, **tree.embeddings}
+
+
+def shelf():
+    """The memories this thread keeps."""
+    return [kept for _, kept in memory_module._shelf.memories.values()]
+
+
+def assert_same(found, expected):
+    """All tensors of two trees, embeddings where there is a node."""
+    used = expected.node_visits > 0
+    for name, tensor in tensors(expected).items():
+        left, right = tensors(found)[name], tensor
+        assert left.dtype == right.dtype
+        assert left.shape == right.shape
+        if name in expected.embeddings:
+            assert torch.equal(left[used], right[used]), name
+        elif right.dtype.is_floating_point:
+            torch.testing.assert_close(left, right, atol=1e-10, rtol=1e-6, msg=name)
+        else:
+            assert torch.equal(left, right), name
+
+
+# Reuse.
+
+
+def test_memory_is_used_again_once_the_tree_is_gone():
+    """The next search of the same shapes writes where the last one did."""
+    model = random_tables(1)
+    output = plan(model)
+    before = addresses(output.tree)
+    del output
+    assert addresses(plan(model).tree) == before
+
+
+def test_memory_is_used_again_when_values_were_kept_apart():
+    """Action, weights and value are copies: an actor that keeps those keeps no tree."""
+    model = random_tables(1)
+    output = plan(model)
+    kept, before = (output.action, output.action_weights, output.value), addresses(output.tree)
+    copies = [tensor.clone() for tensor in kept]
+    del output
+    other = plan(random_tables(2))
+    assert addresses(other.tree) == before
+    assert all(torch.equal(a, b) for a, b in zip(kept, copies, strict=True))
+
+
+def test_memory_of_other_shapes_stays_for_its_own():
+    """Each of several alternating shapes finds its memory."""
+    model = random_tables(1)
+    first, second = addresses(plan(model).tree), addresses(plan(model, num_simulations=20).tree)
+    for _ in range(3):
+        assert addresses(plan(model).tree) == first
+        assert addresses(plan(model, num_simulations=20).tree) == second
+
+
+HOLDS = {
+    "output": lambda output: output,
+    "tree": lambda output: output.tree,
+    "summary": lambda output: output.tree.summary(),
+    "embeddings": lambda output: output.tree.embeddings,
+    **{name: lambda output, name=name: getattr(output.tree, name) for name in NAMES},
+    **{leaf: lambda output, leaf=leaf: output.tree.embeddings[leaf] for leaf in LEAVES},
+    "view": lambda output: output.tree.children_visits[-1, 0, 2:],
+    "view_of_view": lambda output: output.tree.node_values.T[3][:2],
+    "number": lambda output: output.tree.node_values[-1, 0],
+    "other_dtype": lambda output: output.tree.node_values.view(torch.int64),
+    "detached": lambda output: output.tree.raw_values.detach(),
+    "numpy": lambda output: output.tree.node_values.numpy(),
+    "numpy_view": lambda output: output.tree.children_index.numpy()[0, :, 1],
+    "numpy_of_leaf": lambda output: output.tree.embeddings["trace"].numpy(),
+    "memoryview": lambda output: memoryview(output.tree.parents.numpy()),
+    "storage": lambda output: output.tree.terminal.untyped_storage(),
+    "dlpack": lambda output: np.from_dlpack(output.tree.children_rewards),
+    "closure": lambda output: lambda: output.tree.valid_actions,
+    "cycle": lambda output: (lambda cell: cell.append(cell) or cell)([output.tree.parents]),
+}
+
+
+@pytest.mark.parametrize("held", HOLDS)
+@pytest.mark.parametrize("rows", [1, 4])
+def test_memory_is_not_used_again_while_somebody_holds_any_of_it(held, rows):
+    """A tree, a tensor, a view, numpy's view of it: all are readers."""
+    model = random_tables(1)
+    output = plan(model, rows=rows)
+    before = addresses(output.tree)
+    copies = {name: tensor.clone() for name, tensor in tensors(output.tree).items()}
+    holder = HOLDS[held](output)
+    del output
+    others = [plan(random_tables(2 + i), rows=rows).tree for i in range(3)]
+    for other in others:
+        assert not set(addresses(other).values()) & set(before.values())
+    if held in copies:
+        assert torch.equal(holder, copies[held])
+    del holder, others, other
+    if held == "cycle":
+        gc.collect()
+    again = {
+        address for _ in range(8) for address in addresses(plan(model, rows=rows).tree).values()
+    }
+    assert again & set(before.values())
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+def test_held_tree_stays_as_it_is_through_many_searches(rows):
+    """Bit for bit, whatever is searched afterwards in the same and in other shapes."""
+    model = random_tables(1)
+    held = plan(model, rows=rows).tree
+    copies = {name: tensor.clone() for name, tensor in tensors(held).items()}
+    for i in range(12):
+        other = random_tables(10 + i)
+        plan(other, rows=rows)
+        plan(other, rows=rows, num_simulations=12 + i % 3)
+        plan(other, rows=1 + i % 4, leaves_per_step=1 + i % 5)
+        GumbelMuZeroPlanner(12, backend="numba").plan(other, torch.arange(rows))
+        MuZeroPlanner(12, backend="numba", mode="efficientzero").plan(other, torch.arange(rows))
+    for name, tensor in tensors(held).items():
+        assert torch.equal(tensor, copies[name]), name
+
+
+def test_used_memory_leaves_no_trace():
+    """After larger, deeper and wider searches the same search gives the same tree."""
+    model = random_tables(3, terminal=0.2, dead=0.2, invalid=0.3)
+    expected = {
+        (rows, leaves): tensors(
+            plan(model, rows=rows, leaves_per_step=leaves, backend="torch").tree
+        )
+        for rows in (1, 4)
+        for leaves in (1, 5)
+    }
+    for seed in range(6):
+        for (rows, leaves), wanted in expected.items():
+            plan(random_tables(20 + seed), rows=rows, leaves_per_step=leaves)
+            found = plan(model, rows=rows, leaves_per_step=leaves).tree
+            for name in NAMES:
+                torch.testing.assert_close(tensors(found)[name], wanted[name], msg=name)
+
+
+def test_tree_of_an_iterating_reader_is_safe():
+    """Keeping every tree of a loop gives as many trees."""
+    trees = [plan(random_tables(seed)).tree for seed in range(12)]
+    for seed, tree in enumerate(trees):
+        assert_same(tree, plan(random_tables(seed), backend="torch").tree)
+
+
+def test_kept_tree_is_a_copy():
+    """Going on from a subtree leaves the memory of the old tree free."""
+    from search import keep_subtree
+
+    model = random_tables(1)
+    output = plan(model)
+    before = addresses(output.tree)
+    kept = keep_subtree(output.tree, output.action)
+    copies = {name: tensor.clone() for name, tensor in tensors(kept).items()}
+    del output
+    assert addresses(plan(random_tables(2)).tree) == before
+    for name, tensor in tensors(kept).items():
+        assert torch.equal(tensor, copies[name]), name
+
+
+# Searches inside searches, and beside them.
+
+
+class PlanningInside:
+    """A table model whose every step runs a search of its own, of the same shapes."""
+
+    def __init__(self, outer, inner):
+        self.outer, self.inner, self.num_actions = outer, inner, outer.num_actions
+        self.held = []
+
+    def root(self, observation, *, generator=None):
+        """The outer model's root."""
+        return self.outer.root(observation)
+
+    def step(self, embedding, action, *, generator=None):
+        """The outer model's step, after a search."""
+        self.held.append(plan(self.inner, rows=action.shape[0]).tree)
+        plan(random_tables(30), rows=action.shape[0])
+        return self.outer.step(embedding, action)
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+def test_search_inside_a_step_does_not_share_memory(rows):
+    """Outer and inner trees are those of searches alone."""
+    outer, inner = random_tables(4), random_tables(5)
+    model = PlanningInside(outer, inner)
+    found = plan(model, rows=rows).tree
+    assert_same(found, plan(outer, rows=rows, backend="torch").tree)
+    alone = plan(inner, rows=rows, backend="torch").tree
+    assert len(model.held) == 12
+    for tree in model.held:
+        assert_same(tree, alone)
+
+
+def test_nested_search_uses_memory_again():
+    """What the inner searches do not hold they share: two memories for any number of them."""
+    model = PlanningInside(random_tables(4), random_tables(5))
+    model.held = type("Forgetting", (), {"append": lambda self, tree: None})()
+    plan(model)
+    plan(model)
+    assert len(shelf()) == 2
+
+
+def test_threads_search_beside_each_other():
+    """Each finds what it finds alone, and none is handed another's memory."""
+    models = [random_tables(seed) for seed in range(4)]
+    expected = [plan(model, backend="torch").tree for model in models]
+    found, places, failures = {}, {}, []
+    barrier = threading.Barrier(4)
+
+    def work(number):
+        try:
+            barrier.wait()
+            seen = set()
+            for _ in range(20):
+                tree = plan(models[number]).tree
+                seen |= set(addresses(tree).values())
+                assert_same(tree, expected[number])
+            found[number] = tree
+            places[number] = seen
+            barrier.wait()  # all memories are alive while their addresses are compared
+        except BaseException as error:  # noqa: BLE001 - told to the main thread
+            failures.append(error)
+            barrier.abort()
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    for a in range(4):
+        assert_same(found[a], expected[a])
+        for b in range(a):
+            assert not places[a] & places[b]
+
+
+def test_tree_outlives_the_thread_that_made_it():
+    """A thread's shelf goes with it; what it handed out stays."""
+    result = []
+    thread = threading.Thread(target=lambda: result.append(plan(random_tables(1)).tree))
+    thread.start()
+    thread.join()
+    plan(random_tables(2))
+    assert_same(result[0], plan(random_tables(1), backend="torch").tree)
+
+
+def test_release_is_of_this_thread():
+    """Another thread's memory stays on its shelf."""
+    plan(random_tables(1))
+    thread = threading.Thread(target=release_memory)
+    thread.start()
+    thread.join()
+    assert len(shelf()) == 1
+
+
+# Giving back.
+
+
+def test_release_gives_back_and_harms_no_tree():
+    """Nothing is kept, what is held stays, and the next search allocates anew."""
+    model = random_tables(1)
+    tree = plan(model).tree
+    copies = {name: tensor.clone() for name, tensor in tensors(tree).items()}
+    assert len(shelf()) == 1
+    release_memory()
+    assert shelf() == []
+    other = plan(random_tables(2)).tree
+    assert not set(addresses(other).values()) & set(addresses(tree).values())
+    for name, tensor in tensors(tree).items():
+        assert torch.equal(tensor, copies[name]), name
+
+
+def test_release_within_a_search_is_harmless():
+    """The memory in use is on no shelf."""
+
+    class Releasing(PlanningInside):
+        def step(self, embedding, action, *, generator=None):
+            release_memory()
+            return self.outer.step(embedding, action)
+
+    model = random_tables(6)
+    found = plan(Releasing(model, None)).tree
+    assert_same(found, plan(model, backend="torch").tree)
+
+
+def test_what_is_kept_is_bounded_in_number():
+    """Many shapes: the latest are kept, the first are given back."""
+    model = random_tables(1)
+    for num_simulations in range(1, 31):
+        plan(model, num_simulations=num_simulations)
+    assert len(shelf()) == memory_module._RETAINED_NUMBER
+    sizes = [kept.arrays["node_visits"].shape[1] for kept in shelf()]
+    assert sizes == list(range(24, 32))
+
+
+def test_what_is_kept_is_bounded_in_bytes(monkeypatch):
+    """All but the last together stay below the bound; the last is kept whatever its size."""
+    model = random_tables(1)
+    plan(model)
+    size = shelf()[0].num_bytes
+    monkeypatch.setattr(memory_module, "_RETAINED_BYTES", 2 * size)
+    for num_simulations in (12, 11, 10, 9, 8):
+        plan(model, num_simulations=num_simulations)
+    kept = [memory.arrays["node_visits"].shape[1] - 1 for memory in shelf()]
+    assert kept == [10, 9, 8] or sum(m.num_bytes for m in shelf()[:-1]) <= 2 * size
+    plan(model, num_simulations=500)
+    assert [memory.arrays["node_visits"].shape[1] for memory in shelf()][-1] == 501
+    assert shelf()[-1].num_bytes > 2 * size
+    plan(model, num_simulations=8)
+    assert [memory.arrays["node_visits"].shape[1] for memory in shelf()] == [9]
+
+
+def test_size_counts_all_arrays():
+    """3 floats of 4 bytes and 4 integers of 8."""
+    assert Memory(SHAPES).num_bytes == 3 * 4 + 4 * 8
+
+
+def test_each_array_is_watched():
+    """One reader of one array makes the whole memory a held one, and no longer than it reads."""
+    memory = Memory(SHAPES)
+    assert not memory.is_read()
+    for name in SHAPES:
+        reader = memory.arrays[name]
+        assert memory.is_read()
+        reader = reader[:1]
+        assert memory.is_read()
+        reader = torch.from_numpy(memory.arrays[name])[:1]
+        assert memory.is_read()
+        del reader
+        assert not memory.is_read()
+
+
+def test_least_recently_used_memory_is_borrowed_first_and_held_ones_are_passed_over():
+    """The shelf hands out what is free, and allocates where all is read."""
+    first, second = Memory(SHAPES), Memory(SHAPES)
+    return_memory("key", first)
+    return_memory("key", second)
+    reader = first.arrays["b"][0]
+    assert borrow_memory("key", lambda: SHAPES) is second
+    fresh = borrow_memory("key", lambda: SHAPES)
+    assert fresh is not first
+    assert fresh is not second
+    del reader
+    assert borrow_memory("key", lambda: SHAPES) is first
+    assert shelf() == []
+
+
+def test_memory_of_another_key_is_not_borrowed():
+    """Same bytes or not."""
+    memory = Memory(SHAPES)
+    return_memory("key", memory)
+    assert borrow_memory("other", lambda: SHAPES) is not memory
+
+
+# Searches that fail.
+
+
+class Failing(PlanningInside):
+    """A table model that breaks in its fourth step."""
+
+    def __init__(self, outer, fault):
+        super().__init__(outer, None)
+        self.fault, self.calls = fault, 0
+
+    def step(self, embedding, action, *, generator=None):
+        """The step, or the fault."""
+        self.calls += 1
+        output = self.outer.step(embedding, action)
+        return output if self.calls < 4 else self.fault(output)
+
+
+def raise_error(output):
+    """What a model out of memory does."""
+    raise RuntimeError("out of memory")
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (lambda o: replace(o, value=o.value * float("nan")), ValueError),
+        (lambda o: replace(o, reward=o.reward[:, None]), ValueError),
+        (lambda o: replace(o, embedding={}), ValueError),
+        (raise_error, RuntimeError),
+    ],
+)
+def test_search_that_fails_gives_its_memory_back(fault, error, rows):
+    """The next search uses it again and is right."""
+    model = random_tables(7)
+    before = addresses(plan(model, rows=rows).tree)
+    with pytest.raises(error):
+        plan(Failing(model, fault), rows=rows)
+    assert len(shelf()) == 1
+    found = plan(model, rows=rows).tree
+    assert addresses(found) == before
+    assert_same(found, plan(model, rows=rows, backend="torch").tree)
+
+
+def test_memory_is_not_used_again_while_a_failed_search_is_looked_at():
+    """A debugger at the error sees the arrays the search left."""
+    model = random_tables(7)
+    try:
+        plan(Failing(model, raise_error))
+    except RuntimeError as caught:
+        error = caught
+    (left,) = shelf()
+    assert left.is_read()
+    plan(model)
+    assert len(shelf()) == 2
+    error.__traceback__ = None
+    del error
+    assert not left.is_read()
+
+
+# Outputs of every make.
+
+
+def each_output(change):
+    """A class of table models whose every output is changed."""
+
+    class Changed(PlanningInside):
+        def __init__(self, outer):
+            super().__init__(outer, None)
+
+        def root(self, observation, *, generator=None):
+            return change(self.outer.root(observation))
+
+        def step(self, embedding, action, *, generator=None):
+            assert action.dtype == torch.int64
+            return change(self.outer.step({k: embedding[k] for k in LEAVES}, action))
+
+    return Changed
+
+
+def convert(**dtypes):
+    """Converts the named fields."""
+    return lambda output: replace(
+        output, **{name: getattr(output, name).to(dtype) for name, dtype in dtypes.items()}
+    )
+
+
+def convert_steps(**dtypes):
+    """Converts the named fields of steps only."""
+    change = convert(**dtypes)
+    return lambda output: change(output) if hasattr(output, "reward") else output
+
+
+def strided(output):
+    """Every field and leaf a view with gaps between its items."""
+
+    def spread(tensor):
+        wide = torch.zeros(*tensor.shape, 2, dtype=tensor.dtype)
+        wide[..., 1] = tensor
+        return wide[..., 1]
+
+    names = [field.name for field in fields(output) if field.name != "embedding"]
+    embedding = {name: spread(leaf) for name, leaf in output.embedding.items()}
+    changed = {name: spread(getattr(output, name)) for name in names}
+    return replace(output, **changed, embedding=embedding)
+
+
+def transposed(output):
+    """Logits and mask laid out action by action."""
+    return replace(
+        output,
+        prior_logits=output.prior_logits.T.contiguous().T,
+        valid_actions=output.valid_actions.T.contiguous().T,
+    )
+
+
+def expanded(output):
+    """Constants as one number seen many times."""
+    rows, actions = output.prior_logits.shape
+    changed = {
+        "prior_logits": torch.linspace(0, 1, actions, dtype=torch.float64).expand(rows, actions),
+        "valid_actions": torch.ones((), dtype=torch.bool).expand(rows, actions),
+        "embedding": {**output.embedding, "constant": torch.ones(1, 3).expand(rows, 3)},
+    }
+    if hasattr(output, "reward"):
+        changed["discount"] = torch.tensor(0.9, dtype=torch.float64).expand(rows)
+    return replace(output, **changed)
+
+
+def parameters(output):
+    """Outputs that autograd watches."""
+    names = [f.name for f in fields(output) if f.name not in ("embedding", "valid_actions")]
+    with torch.inference_mode(False):
+        changed = {name: torch.nn.Parameter(getattr(output, name).clone()) for name in names}
+        hidden = torch.nn.Parameter(output.value.clone()[:, None])
+    return replace(output, **changed, embedding={**output.embedding, "hidden": hidden})
+
+
+def leaf_of(make):
+    """Adds a leaf that is made of the trace, so that it differs from node to node."""
+    return lambda output: replace(
+        output, embedding={**output.embedding, "extra": make(output.embedding["trace"])}
+    )
+
+
+CHANGES = {
+    "wide_logits": convert(value=torch.float32),
+    "wide_values": convert(prior_logits=torch.float32),
+    "float32": convert(prior_logits=torch.float32, value=torch.float32),
+    "half": convert(prior_logits=torch.float16, value=torch.float16),
+    "bfloat16": convert(prior_logits=torch.bfloat16, value=torch.bfloat16),
+    "half_rewards": convert_steps(reward=torch.float16, discount=torch.bfloat16),
+    "wider_steps": lambda output: (
+        output
+        if hasattr(output, "reward")
+        else convert(prior_logits=torch.float32, value=torch.float32)(output)
+    ),
+    "narrower_steps": convert_steps(prior_logits=torch.float16, value=torch.float32),
+    "strided": strided,
+    "transposed": transposed,
+    "expanded": expanded,
+    "parameters": parameters,
+    "bool_leaf": leaf_of(lambda trace: trace > 1),
+    "int8_leaf": leaf_of(lambda trace: trace.to(torch.int8)),
+    "uint8_leaf": leaf_of(lambda trace: trace.clamp_min(0).to(torch.uint8)),
+    "bfloat16_leaf": leaf_of(lambda trace: trace.to(torch.bfloat16)),
+    "half_leaf": leaf_of(lambda trace: trace[:, :1].half()),
+    "complex_leaf": leaf_of(lambda trace: torch.complex(trace.float(), -trace.float())),
+    "complex128_leaf": leaf_of(lambda trace: trace[:, 0].to(torch.complex128)),
+    "scalar_leaf": leaf_of(lambda trace: trace[:, 1]),
+    "deep_leaf": leaf_of(lambda trace: trace[:, None, :, None].expand(-1, 2, 3, 5)),
+    "empty_leaf": leaf_of(lambda trace: trace[:, :0]),
+    "empty_deep_leaf": leaf_of(lambda trace: torch.zeros(trace.shape[0], 2, 0, 3)),
+    "no_leaf": None,
+}
+
+
+class Remembering(PlanningInside):
+    """Embeds nothing: the model of a bandit."""
+
+    def __init__(self, outer):
+        super().__init__(outer, None)
+
+    def root(self, observation, *, generator=None):
+        return replace(self.outer.root(observation), embedding={})
+
+    def step(self, embedding, action, *, generator=None):
+        assert embedding == {}
+        zeros = torch.zeros_like(action)
+        known = {"table": zeros, "state": zeros, "trace": torch.zeros(len(action), 3).int()}
+        return replace(self.outer.step(known, action), embedding={})
+
+
+@pytest.mark.parametrize("leaves", [1, 4])
+@pytest.mark.parametrize("rows", [1, 4])
+@pytest.mark.parametrize("change", CHANGES)
+def test_outputs_of_every_make_are_read_as_torch_reads_them(change, rows, leaves):
+    """dtypes, layouts, parameters and leaves of every shape: the trees are those of torch."""
+    kind = Remembering if CHANGES[change] is None else each_output(CHANGES[change])
+    trees = [
+        plan(kind(random_tables(8)), rows=rows, leaves_per_step=leaves, backend=backend).tree
+        for backend in ("numba", "torch")
+    ]
+    assert_same(*trees)
+    again = plan(kind(random_tables(8)), rows=rows, leaves_per_step=leaves).tree
+    assert_same(again, trees[1])
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+def test_same_tensors_may_be_returned_every_time(rows):
+    """A model that says the same of every node may keep one output and return it."""
+
+    class Constant:
+        num_actions = 5
+
+        def __init__(self):
+            self.answers = {}
+            self.tables = random_tables(9)
+
+        def root(self, observation, *, generator=None):
+            return self.tables.root(observation)
+
+        def step(self, embedding, action, *, generator=None):
+            count = action.shape[0]
+            if count not in self.answers:
+                self.answers[count] = self.tables.step(
+                    {name: leaf.clone() for name, leaf in embedding.items()}, action
+                )
+            return self.answers[count]
+
+    trees = [plan(Constant(), rows=rows, backend=backend).tree for backend in ("numba", "torch")]
+    assert_same(*trees)
+
+
+def test_model_may_keep_what_it_is_given():
+    """Embeddings and actions handed to a step are not written to by later steps or searches."""
+
+    class Recording(PlanningInside):
+        def __init__(self, outer):
+            super().__init__(outer, None)
+            self.given, self.copies = [], []
+
+        def step(self, embedding, action, *, generator=None):
+            self.given.append({**embedding, "action": action})
+            self.copies.append({k: v.clone() for k, v in self.given[-1].items()})
+            return self.outer.step(embedding, action)
+
+    for rows in (1, 4):
+        model = Recording(random_tables(10))
+        for _ in range(3):
+            plan(model, rows=rows)
+        for given, copy in zip(model.given, model.copies, strict=True):
+            for name, tensor in given.items():
+                assert torch.equal(tensor, copy[name]), name
+
+
+@pytest.mark.parametrize("gumbel", [False, True])
+def test_noise_of_a_planner_is_not_kept_with_the_memory(gumbel):
+    """Rules bring arrays of their own: two planners of one shape take turns undisturbed."""
+    model = random_tables(11)
+    kinds = [
+        lambda backend: MuZeroPlanner(12, dirichlet_fraction=0, temperature=0, backend=backend),
+        lambda backend: MuZeroPlanner(
+            12, dirichlet_fraction=0, temperature=0, backend=backend, mode="efficientzero"
+        ),
+        lambda backend: GumbelMuZeroPlanner(12, gumbel_scale=0, backend=backend),
+    ]
+    order = kinds if gumbel else kinds[::-1]
+    for kind in order * 2:
+        found = kind("numba").plan(model, torch.arange(4)).tree
+        assert_same(found, kind("torch").plan(model, torch.arange(4)).tree)
+        assert len(shelf()) == 1
+        del found
