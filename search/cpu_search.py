@@ -383,7 +383,8 @@ def _adopt(kept: Tree, memory: Memory, pools: Mapping[str, Tensor], rules: Rules
     adopted = [np.ascontiguousarray(getattr(kept, name).numpy()) for name in fields]
     priors = _float(torch.softmax(kept.children_prior_logits, dim=-1), dtype)
     decisions = num_actions if rules.num_decisions is None else rules.num_decisions
-    kernels.adopt(arrays["blocks"], priors, *adopted, decisions)
+    adopt: Any = kernels.adopt
+    adopt(arrays["blocks"], priors, *adopted, decisions)
     arrays["children_prior_logits"][:, :num_kept] = kept.children_prior_logits.numpy()
     arrays["valid_actions"][:, :num_kept] = kept.valid_actions.numpy()
     for name, pool in pools.items():
@@ -408,6 +409,7 @@ def _encode(rules: Rules, memory: Memory, kept: Tree | None, *, max_depth: int) 
         ],
         np.int64,
     )
+    limits = torch.finfo(torch.float32 if dtype == np.float32 else torch.float64)
     numbers = np.array(
         [
             rules.option("min_value"),
@@ -416,8 +418,8 @@ def _encode(rules: Rules, memory: Memory, kept: Tree | None, *, max_depth: int) 
             rules.option("value_scale"),
             rules.option("maxvisit_init"),
             rules.value_delta_max,
-            np.finfo(dtype).min,
-            np.finfo(dtype).tiny,
+            limits.min,
+            limits.tiny,
         ],
         dtype,
     )

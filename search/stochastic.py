@@ -280,33 +280,6 @@ def _take(embedding: Embedding, rows: Tensor, prefix: str) -> dict[str, Tensor]:
     }
 
 
-def _take(embedding: Embedding, rows: Tensor, prefix: str) -> dict[str, Tensor]:
-    """Some rows of one kind's leaves; of all others as many, whichever, for their form alone."""
-    count = len(rows)
-    return {
-        name: leaf[rows] if name.startswith(prefix) and count < len(leaf) else leaf[:count]
-        for name, leaf in embedding.items()
-    }
-
-
-def _take(embedding: Embedding, rows: Tensor, prefix: str) -> dict[str, Tensor]:
-    """Some rows of one kind's leaves; of all others as many, whichever, for their form alone."""
-    count = len(rows)
-    return {
-        name: leaf[rows] if name.startswith(prefix) and count < len(leaf) else leaf[:count]
-        for name, leaf in embedding.items()
-    }
-
-
-def _take(embedding: Embedding, rows: Tensor, prefix: str) -> dict[str, Tensor]:
-    """Some rows of one kind's leaves; of all others as many, whichever, for their form alone."""
-    count = len(rows)
-    return {
-        name: leaf[rows] if name.startswith(prefix) and count < len(leaf) else leaf[:count]
-        for name, leaf in embedding.items()
-    }
-
-
 def _leaves(embedding: Embedding, prefix: str) -> dict[str, Tensor]:
     """The leaves of one kind, under the names the model gave them."""
     named = embedding.items()
