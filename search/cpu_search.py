@@ -307,13 +307,15 @@ def _start_threads() -> int:
     Threads that spin while they wait cost a hundred times what they save as soon as another process
     wants the core. OpenMP reads how they should wait when it is loaded, which is here.
     """
-    if "OMP_WAIT_POLICY" in os.environ:
-        return numba.get_num_threads()
-    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    is_told = "OMP_WAIT_POLICY" in os.environ
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        return numba.get_num_threads()
+        number = numba.get_num_threads()
+        # Where numba finds neither OpenMP nor TBB, two callers at a time would end the process.
+        return 1 if numba.threading_layer() == "workqueue" else number
     finally:
-        del os.environ["OMP_WAIT_POLICY"]
+        if not is_told:
+            del os.environ["OMP_WAIT_POLICY"]
 
 
 def _explain(
@@ -324,7 +326,11 @@ def _explain(
         validate_root(root, num_actions)
     else:
         validate_step(step, num_actions, num_rows=step.value.shape[0], parent=embedding)
-    raise AssertionError("The kernels found a number that is not finite, the validation did not.")
+    dtype = tree_dtype(root)
+    raise ValueError(
+        f"StepOutput: found a number beyond the range of {dtype}; required numbers that the tree "
+        "can hold, whose dtype is the root's. Let root and step answer in one dtype."
+    )
 
 
 def _float(tensor: Tensor, dtype: np.dtype[Any]) -> Array:

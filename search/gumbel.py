@@ -137,7 +137,7 @@ class GumbelMuZeroPlanner:
                 backend=self.backend,
                 generator=generator,
             )
-            qvalues = self.qtransform(tree, torch.zeros_like(tree.rows))
+            qvalues = self.qtransform(tree, tree.roots)
             # Rows with fewer valid actions halve sooner: the most visited are each row's own.
             visit_counts = tree.children_visits[:, Tree.ROOT]
             if kept_visits is not None:

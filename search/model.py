@@ -63,8 +63,9 @@ class PlanningModel(Protocol):
     best-of-N flattens `[B, K]` slots into `[B*K]` rows. Whatever a row needs must therefore be
     in its embedding, never in its position. Both functions run under `torch.inference_mode`.
 
-    The tensors they return are the search's until it ends: a model must not write to them again
-    (return a clone of a buffer that the next call overwrites).
+    What they return is the search's until it ends: a model must not write to those tensors again
+    (it returns a clone of a buffer that its next call overwrites), nor to the embedding that it is
+    handed, which may be one of them. To return the same unchanged tensor twice is fine.
 
     On CUDA, `step` may be called for rows whose answer is thrown away, so that no search waits for
     the host. A model that must not be asked in vain, since it remembers all that it is asked, says

@@ -32,7 +32,7 @@ def qtransform_by_min_max(
 
     Source: Schrittwieser et al. 2020 (MuZero), Appendix B, for environments of known bounds.
     """
-    visited = tree.children_visits[tree.rows, node_index] > 0
+    visited = tree.pick(tree.children_visits, node_index) > 0
     qvalues = tree.qvalues(node_index)
     qvalues = torch.where(visited, qvalues, torch.full_like(qvalues, min_value))
     return (qvalues - min_value) / (max_value - min_value)
@@ -54,9 +54,9 @@ def qtransform_by_parent_and_siblings(
     Source: Schrittwieser et al. 2020 (MuZero), Appendix B, equation 5, with the bounds taken over
     one node's neighbourhood instead of the whole tree, as mctx does.
     """
-    visited = tree.children_visits[tree.rows, node_index] > 0
+    visited = tree.pick(tree.children_visits, node_index) > 0
     qvalues = tree.qvalues(node_index)
-    node_value = tree.node_values[tree.rows, node_index].unsqueeze(-1)  # [B, 1]
+    node_value = tree.pick(tree.node_values, node_index).unsqueeze(-1)  # [B, 1]
     known = torch.where(visited, qvalues, node_value)
     low = torch.minimum(node_value, known.amin(dim=-1, keepdim=True))
     high = torch.maximum(node_value, known.amax(dim=-1, keepdim=True))
@@ -92,11 +92,11 @@ def qtransform_completed_by_mix_value(
     Source: Danihelka et al. 2022 (Gumbel MuZero), equations 8 (scale) and 10 (completion),
     Appendix D equation 33 (mixed value).
     """
-    visit_counts = tree.children_visits[tree.rows, node_index]
+    visit_counts = tree.pick(tree.children_visits, node_index)
     qvalues = tree.qvalues(node_index)
-    value = tree.raw_values[tree.rows, node_index]
+    value = tree.pick(tree.raw_values, node_index)
     if use_mixed_value:
-        prior = torch.softmax(tree.children_prior_logits[tree.rows, node_index], dim=-1)
+        prior = torch.softmax(tree.pick(tree.children_prior_logits, node_index), dim=-1)
         value = mixed_value(value, qvalues, visit_counts=visit_counts, prior=prior)
     completed = torch.where(visit_counts > 0, qvalues, value.unsqueeze(-1))
     if rescale_values:

@@ -112,6 +112,17 @@ class Tree:
         """`[B]` int64, 0..B-1: the first index of every per-row gather, made once."""
         return torch.arange(self.batch_size, device=self.node_visits.device)
 
+    @cached_property
+    def roots(self) -> Tensor:
+        """`[B]` int64, all 0: the roots as a `node_index`, of which `pick` takes slices."""
+        return torch.zeros(self.batch_size, dtype=torch.int64, device=self.node_visits.device)
+
+    def pick(self, field: Tensor, node_index: Tensor) -> Tensor:
+        """What a field `[B, N, ...]` holds at one node a row, `[B, ...]`."""
+        if node_index is self.roots:
+            return field[:, self.ROOT]
+        return field[self.rows, node_index]
+
     def qvalues(self, node_index: Tensor) -> Tensor:
         """Reward + discount * child value of each action of one node a row.
 
@@ -121,11 +132,9 @@ class Tree:
         Returns:
             `[B, A]`, for the node's player; 0 where unvisited.
         """
-        edge = (self.rows, node_index)
-        return (
-            self.children_rewards[edge]
-            + self.children_discounts[edge] * (self.children_values[edge])
-        )
+        rewards = self.pick(self.children_rewards, node_index)
+        discounts = self.pick(self.children_discounts, node_index)
+        return rewards + discounts * self.pick(self.children_values, node_index)
 
     def summary(self) -> SearchSummary:
         """Statistics of the roots, shapes in `SearchSummary`."""
@@ -140,7 +149,7 @@ class Tree:
             visit_counts=visit_counts,
             visit_probs=counts / counts.sum(dim=-1, keepdim=True),
             value=value,
-            qvalues=self.qvalues(torch.zeros_like(self.rows)),
+            qvalues=self.qvalues(self.roots),
         )
 
     def principal_line(self, row: int) -> list[int]:
