@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from search import kernels
+from search.cpu_exchange import KeptEmbeddings, Outputs, Pool, PooledEmbeddings
 from search.memory import Array, Memory, Shapes, borrow_memory, return_memory
 from search.model import (
     Embedding,
     PlanningModel,
     RootOutput,
     StepOutput,
-    check_form,
     validate_root,
     validate_step,
 )
@@ -95,11 +95,15 @@ def search_on_cpu(
     memory = borrow_memory(size, partial(_shapes, size))
     try:
         memory.arrays["paths"][:, :, 0] = 0  # no last walk to fetch yet
-        pools = _make_pools(memory, root.embedding)
+        num_rows = num_nodes * num_trees
+        pools = {
+            name: Pool(memory.arrays[f"embedding {name}"], leaf, num_rows)
+            for name, leaf in root.embedding.items()
+        }
         if kept is not None:
             _adopt(kept, memory, pools, rules)
         for name, pool in pools.items():
-            pool[:num_trees] = root.embedding[name]
+            pool.write_first(root.embedding[name])
         rule_arrays = _encode(rules, memory, kept, max_depth=depth)
         _grow(
             model,
@@ -117,10 +121,7 @@ def search_on_cpu(
         public["valid_actions"] = public["valid_actions"].view(torch.bool)
         return Tree(
             **public,
-            embeddings={
-                name: pool.view(num_nodes, num_trees, *pool.shape[1:]).transpose(0, 1)
-                for name, pool in pools.items()
-            },
+            embeddings={name: pool.trees(num_trees) for name, pool in pools.items()},
         )
     finally:
         return_memory(size, memory)
@@ -131,7 +132,7 @@ def _grow(
     root: RootOutput,
     *,
     memory: Memory,
-    pools: Mapping[str, Tensor],
+    pools: Mapping[str, Pool],
     rule_arrays: list[Array],
     num_simulations: int,
     is_fresh: bool,
@@ -143,11 +144,11 @@ def _grow(
     width = memory.arrays["rows"].shape[1]
     advance = kernels.advance_parallel if _uses_threads(memory) else kernels.advance_serial
     num_steps, full = -(-num_simulations // width), num_trees * width
-    store = (_KeptEmbeddings if num_trees * width == 1 else _PooledEmbeddings)(pools, memory)
+    store = (KeptEmbeddings if num_trees * width == 1 else PooledEmbeddings)(pools, memory)
     # The model may hold on to the actions that it is given: each step has its own.
     actions = np.empty((num_steps + 1, num_trees * width), np.int64)
     action_rows = torch.from_numpy(actions).unbind(0)
-    outputs = _Outputs(tree_dtype(root), num_actions)
+    outputs = Outputs(tree_dtype(root), num_actions)
     addresses = outputs.read_root(root)
     step: StepOutput | None = None
     embedding: Embedding = root.embedding
@@ -169,129 +170,6 @@ def _grow(
             _explain(root, step, embedding, num_actions=num_actions)
         previous, column = leaves, column + leaves
     store.finish()
-
-
-class _PooledEmbeddings:
-    """Embeddings of all nodes in pools `[N * B, ...]`: gathered by row, written by row."""
-
-    def __init__(self, pools: Mapping[str, Tensor], memory: Memory) -> None:
-        self.pools = pools
-        self.gather, self.scatter = memory.arrays["gather"], memory.arrays["scatter"]
-        self.gather_rows = torch.from_numpy(self.gather)
-        self.scatter_rows = torch.from_numpy(self.scatter)
-
-    def read(self, count: int) -> dict[str, Tensor]:
-        rows = self.gather_rows if count == len(self.gather) else self.gather_rows[:count]
-        return {name: pool.index_select(0, rows) for name, pool in self.pools.items()}
-
-    def write(self, column: int, count: int, embedding: Embedding) -> None:
-        del column
-        rows = self.scatter_rows if count == len(self.gather) else self.scatter_rows[:count]
-        for name, pool in self.pools.items():
-            pool.index_copy_(0, rows, embedding[name])
-
-    def finish(self) -> None:
-        """Nothing is left to do."""
-
-
-class _KeptEmbeddings(_PooledEmbeddings):
-    """Embeddings of a single tree: the model's own tensors are kept and handed back.
-
-    A gather and a write cost more than the walk of one tree. The pools are filled at the end.
-    """
-
-    def __init__(self, pools: Mapping[str, Tensor], memory: Memory) -> None:
-        super().__init__(pools, memory)
-        self.columns: dict[int, Embedding] = {}
-
-    def read(self, count: int) -> dict[str, Tensor]:
-        kept = self.columns.get(int(self.gather[0]))
-        return super().read(count) if kept is None else dict(kept)
-
-    def write(self, column: int, count: int, embedding: Embedding) -> None:
-        del count
-        self.columns[column] = embedding
-
-    def finish(self) -> None:
-        """Copies all embeddings to the pools."""
-        if not self.columns:
-            return
-        rows = torch.tensor(list(self.columns))
-        for name, pool in self.pools.items():
-            leaves = [embedding[name] for embedding in self.columns.values()]
-            pool.index_copy_(0, rows, torch.cat(leaves))
-
-
-class _Outputs:
-    """Reads the addresses of the model's numbers, after a check of their form."""
-
-    def __init__(self, dtype: torch.dtype, num_actions: int) -> None:
-        self.dtype = dtype
-        self.num_actions = num_actions
-        self.held: tuple[Tensor, ...] = ()
-
-    def read_root(self, root: RootOutput) -> tuple[int, ...]:
-        zeros = root.value.new_zeros(root.value.shape, dtype=self.dtype)
-        return self._convert((root.prior_logits, root.value, root.valid_actions, zeros, zeros))
-
-    def read(self, step: StepOutput, count: int, parent: Embedding) -> tuple[int, ...]:
-        logits, value, valid = step.prior_logits, step.value, step.valid_actions
-        reward, discount = step.reward, step.discount
-        row, rows, dtype = (count,), (count, self.num_actions), self.dtype
-        # Between two kernels of a single tree this is a third of all there is to do, so what is as
-        # it should be is seen in one expression. All else is looked at again, and explained.
-        if (
-            logits.shape == rows == valid.shape
-            and value.shape == row == reward.shape == discount.shape
-            and logits.dtype is dtype is value.dtype is reward.dtype is discount.dtype
-            and valid.dtype is torch.bool
-            and logits.is_cpu
-            and value.is_cpu
-            and valid.is_cpu
-            and reward.is_cpu
-            and discount.is_cpu
-            and logits.is_contiguous()
-            and value.is_contiguous()
-            and valid.is_contiguous()
-            and reward.is_contiguous()
-            and discount.is_contiguous()
-            and _is_alike(step.embedding, parent)
-        ):
-            # Held until they are read: an address keeps nothing alive.
-            self.held = (logits, value, valid, reward, discount)
-            return (
-                logits.data_ptr(),
-                value.data_ptr(),
-                valid.data_ptr(),
-                reward.data_ptr(),
-                discount.data_ptr(),
-            )
-        check_form(step, self.num_actions, num_rows=count, parent=parent)
-        return self._convert((logits, value, valid, reward, discount))
-
-    def _convert(self, tensors: tuple[Tensor, ...]) -> tuple[int, ...]:
-        for tensor in tensors:
-            if not tensor.is_cpu:
-                raise ValueError(
-                    f"StepOutput: found a tensor on {tensor.device}; required the root's device, "
-                    "cpu. Let root and step answer on one device."
-                )
-        self.held = tuple(
-            tensor.to(tensor.dtype if tensor.dtype is torch.bool else self.dtype).contiguous()
-            for tensor in tensors
-        )
-        return tuple(tensor.data_ptr() for tensor in self.held)
-
-
-def _is_alike(embedding: Embedding, parent: Embedding) -> bool:
-    """Whether two embeddings have the same leaves, shapes and dtypes."""
-    if embedding.keys() != parent.keys():
-        return False
-    for name, leaf in embedding.items():
-        other = parent[name]
-        if leaf.shape != other.shape or leaf.dtype is not other.dtype:
-            return False
-    return True
 
 
 def _uses_threads(memory: Memory) -> bool:
@@ -367,20 +245,7 @@ def _shapes(size: _Size) -> Shapes:
     }
 
 
-def _make_pools(memory: Memory, embedding: Embedding) -> dict[str, Tensor]:
-    """Every node's embedding, leaves `[N * B, ...]`: column by column, and in each tree by tree."""
-    num_rows = memory.arrays["node_visits"].size
-    return {
-        name: torch.from_numpy(memory.arrays[f"embedding {name}"])
-        .view(leaf.dtype)
-        .view(num_rows, *leaf.shape[1:])
-        if leaf.numel() > 0  # a tensor without elements cannot be seen as another dtype
-        else leaf.new_empty((num_rows, *leaf.shape[1:]))
-        for name, leaf in embedding.items()
-    }
-
-
-def _adopt(kept: Tree, memory: Memory, pools: Mapping[str, Tensor], rules: Rules) -> None:
+def _adopt(kept: Tree, memory: Memory, pools: Mapping[str, Pool], rules: Rules) -> None:
     """Copies a kept tree into the memory of a search."""
     arrays = memory.arrays
     dtype = arrays["blocks"].dtype
@@ -394,8 +259,8 @@ def _adopt(kept: Tree, memory: Memory, pools: Mapping[str, Tensor], rules: Rules
     arrays["children_prior_logits"][:, :num_kept] = kept.children_prior_logits.numpy()
     arrays["valid_actions"][:, :num_kept] = kept.valid_actions.numpy()
     for name, pool in pools.items():
-        rows = kept.embeddings[name].transpose(0, 1)  # [K, B, ...]
-        pool[: num_kept * kept.batch_size] = rows.flatten(0, 1)
+        columns = kept.embeddings[name].transpose(0, 1)  # [K, B, ...]
+        pool.write_first(columns.flatten(0, 1))
 
 
 def _encode(rules: Rules, memory: Memory, kept: Tree | None, *, max_depth: int) -> list[Array]:

@@ -11,6 +11,7 @@ of many trees is bound by the latency of memory. The public tensors are written 
 Below `advance`, arrays are pointers: a numba array is a dozen words to hand on, and slicing one
 costs two atomic operations on a counter that all threads share. This file knows neither torch nor
 models; it is tested, number for number, against the torch form of the same search (`search.mcts`).
+It is one file because numba's cache on disk notices a change in a function's own file only.
 
 Arrays (F is float32 or float64; W leaves a step, D the deepest walk):
     blocks: `[B, N, 10 + 4 * A]` F, a node: the fields named below, then four numbers of each

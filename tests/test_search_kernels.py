@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -130,6 +131,34 @@ def test_many_actions_and_long_walks():
     found, expected = grow_both("muzero", narrow, 90)
     assert len(found.principal_line(0)) == 90
     assert_same_trees(found, expected)
+
+
+@pytest.mark.parametrize("num_tables", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.uint16, torch.uint32, torch.bool])
+def test_embeddings_that_torch_cannot_gather_lie_at_their_nodes(dtype, num_tables):
+    """A leaf of a dtype without gathers is carried bit for bit."""
+
+    class Typed(TableModel):
+        def root(self, observation, *, generator=None):
+            output = super().root(observation)
+            return replace(output, embedding=self.add(output.embedding))
+
+        def step(self, embedding, action, *, generator=None):
+            output = super().step(embedding, action)
+            return replace(output, embedding=self.add(output.embedding))
+
+        def add(self, embedding):
+            return dict(embedding) | {"typed": (embedding["state"] % 16).view(-1, 1).to(dtype)}
+
+    model = Typed(**vars(random_tables(28, num_tables=num_tables)))
+    planner = MuZeroPlanner(30, dirichlet_fraction=0, temperature=0, backend="numba")
+    output = planner.plan(model, torch.arange(num_tables))
+    used = output.tree.node_visits > 0
+    assert output.tree.embeddings["typed"].dtype == dtype
+    expected = (output.tree.embeddings["state"] % 16).unsqueeze(-1).to(dtype)
+    as_integers = torch.float32 if dtype.is_floating_point else torch.int64
+    found = output.tree.embeddings["typed"].to(as_integers)
+    assert torch.equal(found[used], expected.to(as_integers)[used])
 
 
 def test_rules_keep_the_numbers_kernels_are_stored_with():
