@@ -9,8 +9,8 @@ from typing import Literal, get_args
 from search.beam import BeamPlanner
 from search.best_of_n import BestOfNPlanner
 from search.gumbel import GumbelMuZeroPlanner
-from search.mcts import Backend, require_search_numbers
-from search.muzero import MuZeroMode, MuZeroPlanner
+from search.mcts import Backend
+from search.muzero import MuZeroMode, MuZeroPlanner, require_puct_numbers
 from search.planner import Planner, require_choice, require_float, require_int
 
 PlannerName = Literal["muzero", "gumbel", "best_of_n", "beam"]
@@ -55,22 +55,10 @@ class PlannerConfig:
     def __post_init__(self) -> None:
         """Validates every value and type, also those the chosen planner does not read."""
         owner = type(self).__name__
-        names = get_args(PlannerName)
-        if self.planner not in names:
-            raise ValueError(
-                f"{owner}.planner: found {self.planner!r}; required one of {', '.join(names)}. "
-                "Correct the name."
-            )
-        require_search_numbers(
-            owner, self.num_simulations, self.max_depth, self.leaves_per_step, self.backend
-        )
+        require_choice(owner, "planner", self.planner, choices=get_args(PlannerName))
+        require_puct_numbers(self)
         require_choice(owner, "mode", self.mode, choices=get_args(MuZeroMode))
         require_float(owner, "value_delta_max", self.value_delta_max, above=True)
-        require_float(owner, "dirichlet_fraction", self.dirichlet_fraction, maximum=1.0)
-        require_float(owner, "dirichlet_alpha", self.dirichlet_alpha, above=True)
-        require_float(owner, "pb_c_init", self.pb_c_init)
-        require_float(owner, "pb_c_base", self.pb_c_base, above=True)
-        require_float(owner, "temperature", self.temperature)
         require_int(owner, "max_num_considered_actions", self.max_num_considered_actions, minimum=1)
         require_float(owner, "gumbel_scale", self.gumbel_scale)
         require_int(owner, "beam_width", self.beam_width, minimum=1)

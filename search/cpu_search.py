@@ -102,8 +102,9 @@ def search_on_cpu(
         }
         if kept is not None:
             _adopt(kept, memory, pools, rules)
-        for name, pool in pools.items():
-            pool.write_first(root.embedding[name])
+        else:
+            for name, pool in pools.items():
+                pool.write_first(root.embedding[name])
         rule_arrays = _encode(rules, memory, kept, max_depth=depth)
         _grow(
             model,
@@ -253,7 +254,7 @@ def _adopt(kept: Tree, memory: Memory, pools: Mapping[str, Pool], rules: Rules) 
     fields = ("valid_actions", *_NODE_FIELDS, *_EDGE_FIELDS, "terminal")
     adopted = [np.ascontiguousarray(getattr(kept, name).numpy()) for name in fields]
     priors = _float(torch.softmax(kept.children_prior_logits, dim=-1), dtype)
-    decisions = num_actions if rules.num_decisions is None else rules.num_decisions
+    decisions = rules.decisions(num_actions)
     adopt: Any = kernels.adopt
     adopt(arrays["blocks"], priors, *adopted, decisions)
     arrays["children_prior_logits"][:, :num_kept] = kept.children_prior_logits.numpy()
@@ -267,7 +268,7 @@ def _encode(rules: Rules, memory: Memory, kept: Tree | None, *, max_depth: int) 
     """The rules as the arrays that `kernels.advance` takes after those of the trees."""
     num_trees, num_nodes, num_actions = memory.arrays["children_index"].shape
     dtype = memory.arrays["blocks"].dtype
-    decisions = num_actions if rules.num_decisions is None else rules.num_decisions
+    decisions = rules.decisions(num_actions)
     settings = np.array(
         [
             rules.root_rule,

@@ -168,7 +168,7 @@ class _Launch:
         self.halving = _encode_halving(tree, rules)
         self.numbers = _encode_numbers(rules, tree.node_values.dtype, tree.node_values.device)
         self.faults = faults
-        decisions = num_actions if rules.num_decisions is None else rules.num_decisions
+        decisions = rules.decisions(num_actions)
         self.sizes = (
             num_trees,
             num_nodes,

@@ -27,7 +27,7 @@ from search.model import (
 )
 from search.planner import require_choice, require_int
 from search.reroot import replace_roots
-from search.rules import encode_rules
+from search.rules import Rules, encode_rules
 from search.selection import ActionSelection
 from search.tree import Tree, add_children, allocate_tree
 
@@ -120,7 +120,8 @@ def grow_trees(
     generator: torch.Generator | None,
 ) -> Tree:
     """`run_mcts` for planners, whose numbers and root are checked, and kept roots replaced."""
-    form = _choose_form(backend, root, root_action_selection, interior_action_selection)
+    rules = encode_rules(root_action_selection, interior_action_selection)
+    form = _choose_form(backend, root, rules)
     if form == "torch" or kept is not None:
         validate_root(root, model.num_actions)  # compiled forms find bad numbers as they read them
     with torch.inference_mode():
@@ -136,7 +137,6 @@ def grow_trees(
                 kept=kept,
                 generator=generator,
             )
-        rules = encode_rules(root_action_selection, interior_action_selection)
         assert rules is not None
         # Compiled forms are imported where they are wanted: numba alone takes half a second.
         if form == "numba":
@@ -181,9 +181,7 @@ def require_search_numbers(
         )
 
 
-def _choose_form(
-    backend: Backend, root: RootOutput, root_rule: ActionSelection, rule: ActionSelection
-) -> str:
+def _choose_form(backend: Backend, root: RootOutput, rules: Rules | None) -> str:
     """The form of the loop to run: "torch", "numba" or "triton".
 
     Raises:
@@ -193,12 +191,11 @@ def _choose_form(
         return "torch"
     devices = {root.value.device.type, *(leaf.device.type for leaf in root.embedding.values())}
     fitting = {"cpu": "numba", "cuda": "triton"}.get(devices.pop()) if len(devices) == 1 else None
-    encodable = encode_rules(root_rule, rule) is not None
     if backend == "auto":
-        return fitting if fitting and encodable and _is_installed(fitting) else "torch"
+        return fitting if fitting and rules is not None and _is_installed(fitting) else "torch"
     problem = (
         "rules without a compiled form (a selection or Q-transform of one's own)"
-        if not encodable
+        if rules is None
         else f"a model on {root.value.device}"
         if fitting != backend
         else f"no package {backend!r}"

@@ -75,14 +75,7 @@ class MuZeroPlanner:
     def __post_init__(self) -> None:
         """Validates the numbers."""
         owner = type(self).__name__
-        require_search_numbers(
-            owner, self.num_simulations, self.max_depth, self.leaves_per_step, self.backend
-        )
-        require_float(owner, "dirichlet_fraction", self.dirichlet_fraction, maximum=1.0)
-        require_float(owner, "dirichlet_alpha", self.dirichlet_alpha, above=True)
-        require_float(owner, "pb_c_init", self.pb_c_init)
-        require_float(owner, "pb_c_base", self.pb_c_base, above=True)
-        require_float(owner, "temperature", self.temperature)
+        require_puct_numbers(self)
         require_choice(owner, "mode", self.mode, choices=get_args(MuZeroMode))
         require_float(owner, "value_delta_max", self.value_delta_max, above=True)
 
@@ -114,22 +107,13 @@ class MuZeroPlanner:
         with torch.inference_mode():
             root = model.root(observation, generator=generator)
             check_root_form(root, model.num_actions)  # its numbers are checked by grow_trees
-            if dirichlet_noise is not None:
-                require_shape(
-                    "MuZeroPlanner.plan",
-                    "dirichlet_noise",
-                    dirichlet_noise,
-                    shape=tuple(root.prior_logits.shape),
-                )
-            noisy_root = replace(
+            noisy_root = mix_dirichlet_noise(
                 root,
-                prior_logits=mix_dirichlet_noise(
-                    root,
-                    fraction=self.dirichlet_fraction,
-                    alpha=self.dirichlet_alpha,
-                    noise=dirichlet_noise,
-                    generator=generator,
-                ),
+                owner=type(self).__name__,
+                fraction=self.dirichlet_fraction,
+                alpha=self.dirichlet_alpha,
+                noise=dirichlet_noise,
+                generator=generator,
             )
             select = self._selection()
             tree = grow_trees(
@@ -159,6 +143,23 @@ class MuZeroPlanner:
         return PuctSelection(self.qtransform, pb_c_init=self.pb_c_init, pb_c_base=self.pb_c_base)
 
 
+def require_puct_numbers(numbers: Any) -> None:
+    """Checks what planners by PUCT have in common, fields of a planner or of its configuration.
+
+    Raises:
+        ValueError: Naming the parameter, what was found, what is required and the remedy.
+    """
+    owner = type(numbers).__name__
+    require_search_numbers(
+        owner, numbers.num_simulations, numbers.max_depth, numbers.leaves_per_step, numbers.backend
+    )
+    require_float(owner, "dirichlet_fraction", numbers.dirichlet_fraction, maximum=1.0)
+    require_float(owner, "dirichlet_alpha", numbers.dirichlet_alpha, above=True)
+    require_float(owner, "pb_c_init", numbers.pb_c_init)
+    require_float(owner, "pb_c_base", numbers.pb_c_base, above=True)
+    require_float(owner, "temperature", numbers.temperature)
+
+
 def sample_by_visits(
     visit_probs: Tensor, *, temperature: float, generator: torch.Generator | None
 ) -> Tensor:
@@ -180,15 +181,17 @@ def sample_by_visits(
 def mix_dirichlet_noise(
     root: RootOutput,
     *,
+    owner: str,
     fraction: float,
     alpha: float,
     noise: Tensor | None,
     generator: torch.Generator | None,
-) -> Tensor:
-    """Logits `[B, A]` of the root's prior mixed with Dirichlet noise; the root's own without noise.
+) -> RootOutput:
+    """The roots with Dirichlet noise mixed into their priors; as they are where there is none.
 
     Args:
         root: B roots.
+        owner: The planner's name, for errors.
         fraction: Share of noise in the mixture, 0 (off) to 1.
         alpha: Concentration of drawn noise.
         noise: `[B, A]` probabilities to use in place of drawn noise; renormalised over the valid
@@ -196,10 +199,13 @@ def mix_dirichlet_noise(
         generator: Source of drawn noise.
 
     Raises:
-        ValueError: See `search.model.validate_root`.
+        ValueError: If the noise has another shape; and see `search.model.validate_root`.
     """
+    if noise is not None:
+        shape = tuple(root.prior_logits.shape)
+        require_shape(f"{owner}.plan", "dirichlet_noise", noise, shape=shape)
     if fraction == 0:
-        return root.prior_logits
+        return root
     validate_root(root, root.prior_logits.shape[1])  # what is mixed hides what was wrong
     probs = torch.softmax(mask_logits(root.prior_logits, root.valid_actions), dim=-1)
     if noise is None:
@@ -208,7 +214,7 @@ def mix_dirichlet_noise(
     noise = noise / noise.sum(dim=-1, keepdim=True)
     probs = (1 - fraction) * probs + fraction * noise
     log_probs = probs.clamp_min(torch.finfo(probs.dtype).tiny).log()
-    return mask_logits(log_probs, root.valid_actions)
+    return replace(root, prior_logits=mask_logits(log_probs, root.valid_actions))
 
 
 def sample_dirichlet(

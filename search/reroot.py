@@ -86,7 +86,7 @@ def replace_roots(kept: Tree, root: RootOutput) -> Tree:
         own = before.clamp_min(1)  # visits that ended at the root itself
         visits = tree.children_visits[:, Tree.ROOT]
         raw = root.value.to(tree.raw_values.dtype)
-        returns = (visits * tree.qvalues(torch.zeros_like(tree.rows))).sum(dim=-1)
+        returns = (visits * tree.qvalues(tree.roots)).sum(dim=-1)
         total = own + visits.sum(dim=-1)
         tree.node_visits[:, Tree.ROOT] = total
         tree.raw_values[:, Tree.ROOT] = raw

@@ -59,6 +59,10 @@ class Rules:
     value_delta_max: float = 0.0
     halving: HalvingSelection | None = None
 
+    def decisions(self, num_actions: int) -> int:
+        """How many of `num_actions` are no chance outcomes."""
+        return num_actions if self.num_decisions is None else self.num_decisions
+
     def option(self, name: str, default: float = 0.0) -> float:
         """A number of the Q-transform, or the default where it has none of that name."""
         return float((self.options or {}).get(name, default))

@@ -11,15 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from search.mcts import Backend, require_search_numbers, run_mcts
+from search.mcts import Backend, run_mcts
 from search.model import Embedding, RootOutput, StepOutput, validate_root, validate_step
-from search.muzero import mix_dirichlet_noise, sample_by_visits
+from search.muzero import mix_dirichlet_noise, require_puct_numbers, sample_by_visits
 from search.planner import (
     SearchOutput,
     release_output,
-    require_float,
     require_int,
-    require_shape,
 )
 from search.qtransforms import QTransform, qtransform_by_parent_and_siblings
 from search.selection import PuctSelection, StochasticSelection
@@ -80,15 +78,7 @@ class StochasticMuZeroPlanner:
 
     def __post_init__(self) -> None:
         """Validates the numbers."""
-        owner = type(self).__name__
-        require_search_numbers(
-            owner, self.num_simulations, self.max_depth, self.leaves_per_step, self.backend
-        )
-        require_float(owner, "dirichlet_fraction", self.dirichlet_fraction, maximum=1.0)
-        require_float(owner, "dirichlet_alpha", self.dirichlet_alpha, above=True)
-        require_float(owner, "pb_c_init", self.pb_c_init)
-        require_float(owner, "pb_c_base", self.pb_c_base, above=True)
-        require_float(owner, "temperature", self.temperature)
+        require_puct_numbers(self)
 
     def plan(
         self,
@@ -119,21 +109,14 @@ class StochasticMuZeroPlanner:
         with torch.inference_mode():
             root = model.root(observation, generator=generator)
             validate_root(root, model.num_actions)
-            if dirichlet_noise is not None:
-                require_shape(
-                    f"{type(self).__name__}.plan",
-                    "dirichlet_noise",
-                    dirichlet_noise,
-                    shape=tuple(root.prior_logits.shape),
-                )
-            noisy_logits = mix_dirichlet_noise(
+            root = mix_dirichlet_noise(
                 root,
+                owner=type(self).__name__,
                 fraction=self.dirichlet_fraction,
                 alpha=self.dirichlet_alpha,
                 noise=dirichlet_noise,
                 generator=generator,
             )
-            root = replace(root, prior_logits=noisy_logits)
             alternating = _AlternatingModel(model, root, select=select, generator=generator)
             tree = run_mcts(
                 alternating,
@@ -173,7 +156,7 @@ class _AlternatingModel:
         wide = _widen(root, model.num_outcomes)
         # Selection reads no embeddings, so the trees it looks at here have none.
         bare = allocate_tree(replace(wide, embedding={}), 1)
-        action = select(bare, torch.zeros_like(bare.rows))
+        action = select(bare, bare.roots)
         step = self._step_action(embedding, action, like=None, generator=generator)
         self._first: tuple[Tensor, StepOutput] | None = (action, step)
         afterstate = _blank(_leaves(step.embedding, AFTERSTATE), AFTERSTATE)

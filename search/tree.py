@@ -249,7 +249,8 @@ def allocate_tree(root: RootOutput, num_simulations: int, *, kept: Tree | None =
     Args:
         root: Validated output of B rows and A actions.
         num_simulations: At least 1.
-        kept: Trees of K nodes to go on from; room is made for `num_simulations` more nodes.
+        kept: Trees of K nodes to go on from, whose roots are `root`'s already; room is made for
+            `num_simulations` more nodes.
     """
     batch_size, num_actions = root.prior_logits.shape
     num_kept = 1 if kept is None else kept.num_nodes
@@ -285,7 +286,6 @@ def allocate_tree(root: RootOutput, num_simulations: int, *, kept: Tree | None =
             getattr(tree, name)[:, :num_kept] = getattr(kept, name)
         for name, leaf in tree.embeddings.items():
             leaf[:, :num_kept] = kept.embeddings[name]
-            leaf[:, Tree.ROOT] = root.embedding[name]
         return tree
     tree.node_visits[:, Tree.ROOT] = 1
     _write_nodes(tree, tree.rows, torch.zeros_like(tree.rows), output=root)

@@ -102,6 +102,26 @@ def random_tables(
     )
 
 
+def hopeless_prior_table() -> TableModel:
+    """One table, float32, of 40 states and 2 actions, whose priors hide where the value is.
+
+    Action 0 of every state leads to one that is worth little, and action 1 is hopeless by its
+    logit, by less than the unscaled Q-values differ; neither weight survives `prior * exp(Q)`.
+    """
+    states = torch.arange(40)
+    value = torch.full((1, 40), 100.0)
+    value[0, 3::2] = -100.0
+    edges = (1, 40, 2)
+    return TableModel(
+        next_state=torch.stack([(2 * states + 1) % 40, (2 * states + 2) % 40], dim=1).unsqueeze(0),
+        reward=torch.zeros(edges),
+        discount=torch.ones(edges),
+        prior_logits=torch.tensor([0.0, -200.0]).expand(edges).contiguous(),
+        valid_actions=torch.ones(edges, dtype=torch.bool),
+        value=value,
+    )
+
+
 @dataclass
 class Node:
     """A node of the reference: its state's tables, its edges, every return backed up into it."""

@@ -35,7 +35,7 @@ from search.selection import (
     StochasticSelection,
 )
 from search.tree import Tree, allocate_tree
-from tests.search_reference import TableModel, random_tables
+from tests.search_reference import TableModel, hopeless_prior_table, random_tables
 from tests.test_search_mcts import WORLDS
 
 pytest.importorskip("triton", reason="triton is not installed; it comes with torch's CUDA builds")
@@ -312,23 +312,8 @@ def test_logits_of_invalid_actions_may_be_anything(device):
 
 
 def test_improved_policy_weighs_logits_before_it_exponentiates(device):
-    """An action whose prior is 0 in floating point is still taken where its Q-value is far better.
-
-    Action 0 of every state leads to one that is worth little, and action 1 is hopeless by its
-    logit, by less than the scaled Q-values differ; neither weight survives `prior * exp(Q)`.
-    """
-    states = torch.arange(40)
-    value = torch.full((1, 40), 100.0)
-    value[0, 3::2] = -100.0
-    edges = (1, 40, 2)
-    tables = TableModel(
-        next_state=torch.stack([(2 * states + 1) % 40, (2 * states + 2) % 40], dim=1).unsqueeze(0),
-        reward=torch.zeros(edges),
-        discount=torch.ones(edges),
-        prior_logits=torch.tensor([0.0, -200.0]).expand(edges).contiguous(),
-        valid_actions=torch.ones(edges, dtype=torch.bool),
-        value=value,
-    )
+    """An action whose prior is 0 in floating point is taken where its Q-value is far better."""
+    tables = hopeless_prior_table()
     qtransform = partial(qtransform_completed_by_mix_value, rescale_values=False)
     options = {"gumbel_scale": 0, "qtransform": qtransform}
     expected = planner("gumbel", "torch", **options).plan(tables, torch.arange(1)).tree

@@ -21,7 +21,7 @@ from search import (
 )
 from search import cpu_search as cpu
 from search.tree import Tree
-from tests.search_reference import TableModel, random_tables
+from tests.search_reference import TableModel, hopeless_prior_table, random_tables
 
 ROOT = Path(__file__).resolve().parent.parent
 SIBLINGS, MIXED = qtransform_by_parent_and_siblings, qtransform_completed_by_mix_value
@@ -106,18 +106,7 @@ def test_forms_agree_where_trees_are_shared_out_to_threads(kind, monkeypatch):
 
 def test_forms_agree_where_a_prior_is_zero_in_floating_point():
     """Gumbel MuZero adds Q-values to logits: a tiny prior does not hide a far better Q-value."""
-    states = torch.arange(40)
-    value = torch.full((1, 40), 100.0)
-    value[0, 3::2] = -100.0
-    edges = (1, 40, 2)
-    model = TableModel(
-        next_state=torch.stack([(2 * states + 1) % 40, (2 * states + 2) % 40], dim=1).unsqueeze(0),
-        reward=torch.zeros(edges),
-        discount=torch.ones(edges),
-        prior_logits=torch.tensor([0.0, -200.0]).expand(edges).contiguous(),
-        valid_actions=torch.ones(edges, dtype=torch.bool),
-        value=value,
-    )
+    model = hopeless_prior_table()
     found, expected = grow_both("gumbel", model, 24, qtransform=TRANSFORMS["unscaled"])
     assert int((expected.action_from_parent[0, 3:] == 1).sum()) > 1
     assert_same_trees(found, expected)
