@@ -30,7 +30,6 @@ from search.simulator import CloneableEnvironment, Simulator, Snapshot, Transiti
 from search.stochastic import StochasticMuZeroPlanner
 from search.stochastic_model import AfterstateOutput, StochasticPlanningModel
 from search.tree import Tree
-from search.tree_file import SavedTree, load_tree, save_tree
 
 __all__ = [
     "ActionDistribution",
@@ -55,7 +54,6 @@ __all__ = [
     "SampledPlanningModel",
     "SampledRootOutput",
     "SampledStepOutput",
-    "SavedTree",
     "SearchOutput",
     "Simulator",
     "Snapshot",
@@ -68,12 +66,10 @@ __all__ = [
     "ZeroValues",
     "build_planner",
     "keep_subtree",
-    "load_tree",
     "qtransform_by_min_max",
     "qtransform_by_parent_and_siblings",
     "qtransform_completed_by_mix_value",
     "release_memory",
     "run_mcts",
     "sampled_policy_loss",
-    "save_tree",
 ]
