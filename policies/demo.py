@@ -25,8 +25,8 @@ from policies.language_model import Policy, TinyModel, build_tiny_model, fine_tu
 from policies.methods import TITLES, MethodName, build_searcher
 from policies.policy_kl import kl_to
 from policies.proposals import Proposal
-from rewardmodel.doors import json_lines
 from rewardmodel.evaluation import evaluate_reward_model
+from rewardmodel.job_settings import json_lines
 from rewardmodel.preferences import load_demonstrations, load_preferences
 from rewardmodel.sequence import SequenceRewardModel
 from rewardmodel.simulated import SimulatedHuman, demonstrations, sample_requests

@@ -15,7 +15,7 @@ from policies.measuring import Measurement
 from policies.methods import METHOD_NAMES, POOLED, MethodName, check_budget
 from policies.search_policy import SearchPolicy
 from policies.sharding import join_processes
-from rewardmodel.doors import settings_of
+from rewardmodel.job_settings import settings_of
 from rewardmodel.verifiers import AnswerMatch
 from search.evaluation.records import write_json_atomic
 from search.evaluation.settings import require

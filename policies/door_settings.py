@@ -15,9 +15,9 @@ from policies.proposals import Proposal, Unit
 from policies.search_policy import SearchPolicy
 from policies.segment_rewards import KLPenalty, SegmentReward
 from rewardmodel.answers import extract_answer
-from rewardmodel.doors import BadRows
 from rewardmodel.interface import RewardModel
 from rewardmodel.preferences import load_prompts
+from rewardmodel.rows import OnBadRow
 from rewardmodel.sequence import SequenceRewardModel
 from search.evaluation.settings import check_types, require
 
@@ -59,8 +59,8 @@ class ProposalSettings:
     dataset: str = ""
     split: str = "train"
     limit: int | None = None
-    on_bad_row: BadRows = "error"
-    on_long_prompt: BadRows = "error"
+    on_bad_row: OnBadRow = "error"
+    on_long_prompt: OnBadRow = "error"
     unit: Unit = "sentence"
     segment_tokens: int = 64
     max_new_tokens: int = 128

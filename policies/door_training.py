@@ -12,8 +12,9 @@ from policies.door_settings import ProposalSettings, SearchModels, SearchSetting
 from policies.language_model import Policy, TinyModel, build_tiny_model, fine_tune
 from policies.leaf_values import fit_value_head
 from policies.sharding import Processes, join_processes
-from rewardmodel.doors import BadRows, json_lines, optimisation_of, settings_of
+from rewardmodel.job_settings import json_lines, optimisation_of, settings_of
 from rewardmodel.preferences import load_demonstrations
+from rewardmodel.rows import OnBadRow
 from rewardmodel.sequence import SequenceRewardModel
 from rewardmodel.tokenization import load_tokenizer
 from rewardmodel.training import Optimisation
@@ -45,7 +46,7 @@ class SftJob(Optimisation):
     dataset: str = ""
     split: str = "train"
     limit: int | None = None
-    on_bad_row: BadRows = "error"
+    on_bad_row: OnBadRow = "error"
     vocabulary: int = 1024
     hidden_size: int = 128
     layers: int = 3

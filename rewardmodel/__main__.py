@@ -3,15 +3,15 @@
 import sys
 from collections.abc import Sequence
 
-from rewardmodel import doors
+from rewardmodel import door_data, door_evaluate, door_train, door_world
 from rewardmodel.command_line import run_door
 
 VERBS = {
-    "train": (doors.TrainJob, doors.train),
-    "evaluate": (doors.EvaluateJob, doors.evaluate),
-    "split": (doors.SplitJob, doors.split),
-    "world": (doors.WorldJob, doors.world),
-    "label": (doors.LabelJob, doors.label),
+    "train": (door_train.TrainJob, door_train.train),
+    "evaluate": (door_evaluate.EvaluateJob, door_evaluate.evaluate),
+    "split": (door_data.SplitJob, door_data.split),
+    "world": (door_world.WorldJob, door_world.world),
+    "label": (door_world.LabelJob, door_world.label),
 }
 
 

@@ -11,7 +11,7 @@ import yaml
 
 import prefsearch
 from rewardmodel.command_line import field_help, parse
-from rewardmodel.doors import TrainJob
+from rewardmodel.door_train import TrainJob
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -1,0 +1,91 @@
+"""`prefsearch reward world` and `label`: the embedded world and its simulated human."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from rewardmodel.job_settings import json_lines
+from rewardmodel.simulated import SimulatedHuman, demonstrations, sample_requests
+from search.evaluation.records import write_text_atomic
+from search.evaluation.run_directory import step_seed
+from search.evaluation.settings import check_types, require
+
+
+@dataclass
+class WorldJob:
+    """Write the embedded world's demonstrations and held-out prompts to files.
+
+    Attributes:
+        out: Folder for demonstrations.jsonl, prompts.jsonl and held_out_prompts.jsonl.
+        demonstrations: Texts to learn to write from.
+        prompts: Prompts to sample from, and as many held-out ones.
+        seed: Of the world.
+    """
+
+    out: str = "runs/world"
+    demonstrations: int = 6000
+    prompts: int = 200
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks types and bounds."""
+        check_types(self)
+        require(self.demonstrations > 0, "demonstrations", self.demonstrations, "at least 1")
+        require(self.prompts > 0, "prompts", self.prompts, "at least 1")
+
+
+def world(job: WorldJob) -> None:
+    """Writes the embedded world; see `WorldJob`."""
+    folder = Path(job.out)
+    told = demonstrations(job.demonstrations, seed=job.seed)
+    write_text_atomic(folder / "demonstrations.jsonl", json_lines(told))
+    for name, held_out in (("prompts", False), ("held_out_prompts", True)):
+        seed = step_seed(job.seed, name)  # other requests than the demonstrations answer
+        requests = sample_requests(job.prompts, seed=seed, held_out=held_out)
+        rows = [{"prompt": request.prompt} for request in requests]
+        write_text_atomic(folder / f"{name}.jsonl", json_lines(rows))
+    Console().print(f"World: {folder}")
+
+
+@dataclass
+class LabelJob:
+    """Let the simulated human compare responses, two by two, into preference pairs.
+
+    Attributes:
+        responses: JSON lines of `prompt` and `responses`, as `prefsearch policy sample` writes
+            them.
+        out: File for the preference pairs.
+        seed: Of the human's choices.
+    """
+
+    responses: str = ""
+    out: str = "runs/world/preferences.jsonl"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks types."""
+        check_types(self)
+        require(bool(self.responses), "responses", self.responses, "a file, by --responses")
+
+
+def label(job: LabelJob) -> None:
+    """Labels pairs; see `LabelJob`."""
+    triples = []
+    lines = Path(job.responses).read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            prompt, texts = row["prompt"], row["responses"]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{job.responses}:{number}: found {line[:60]!r}; required: a JSON object with "
+                "prompt and responses. Write it with `prefsearch policy sample`"
+            ) from error
+        triples += [(prompt, a, b) for a, b in zip(texts[::2], texts[1::2], strict=False)]
+    if not triples:
+        raise ValueError(f"{job.responses} holds no pair; required: two responses a prompt or more")
+    pairs, ties = SimulatedHuman().label(*zip(*triples, strict=True), seed=job.seed)
+    write_text_atomic(job.out, json_lines(pairs))
+    Console().print(f"{len(pairs)} pairs, {ties} ties left out: {job.out}")

@@ -1,0 +1,125 @@
+"""What a reward model has to beat: the longer reply, and a bag of words.
+
+A reward model is worth its cost only where it beats both. Letters: P pairs, V tokens in the
+vocabulary.
+"""
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+from datasets import Dataset
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.sparse import csr_array
+from scipy.special import expit
+from tqdm.auto import tqdm
+
+from rewardmodel.evaluation.clustered import clustered_accuracy, length_margins, number_prompts
+from search.evaluation.metrics import Interval
+
+Floats = NDArray[np.float64]
+
+_TOKEN = re.compile(r"\w+|[^\w\s]")
+_FOLDS = 5
+_L2_GRID = tuple(10.0 ** (power / 2) for power in range(-8, 3))
+
+
+@dataclass(frozen=True)
+class BagOfWordsBaseline:
+    """Logistic regression on token counts: what word choice alone tells about the preference.
+
+    `margins` [P] are of the test pairs in their order, so that they can be paired with another
+    model's.
+    """
+
+    accuracy: Interval
+    margins: Floats
+    l2: float
+    vocabulary: int
+
+
+def longer_reply_accuracy(dataset: Dataset) -> Interval:
+    """Accuracy of preferring the reply with more characters, equal lengths counting half.
+
+    Raises:
+        ValueError: The dataset is empty.
+    """
+    return clustered_accuracy(length_margins(dataset), number_prompts(dataset))
+
+
+def bag_of_words_accuracy(train: Dataset, test: Dataset, *, seed: int = 0) -> BagOfWordsBaseline:
+    """Accuracy of logistic regression on the difference of two replies' token counts.
+
+    A reply is log1p of how often each token of the training replies occurs in it. There is no
+    intercept, so swapping a pair flips its margin. The penalty is chosen among `_L2_GRID` by log
+    loss in cross validation over the training prompts; the test pairs are read once, at the end.
+
+    Args:
+        train: Text columns `prompt`, `chosen` and `rejected`.
+        test: The same, of other prompts.
+        seed: Of the division into folds.
+
+    Raises:
+        ValueError: `test` is empty, or `train` has fewer than two prompts.
+    """
+    groups = number_prompts(train)
+    prompts = int(groups.max(initial=-1)) + 1
+    if prompts < 2 or len(test) == 0:
+        raise ValueError(
+            f"found {prompts} training prompts and {len(test)} test pairs; required are at least "
+            "2 and 1. Load more pairs, or choose another holdout."
+        )
+    vocabulary: dict[str, int] = {}
+    features = _count_differences(train, vocabulary, grow=True)
+    folds = min(_FOLDS, prompts)
+    fold = (np.random.default_rng(seed).permutation(prompts) % folds)[groups]  # [P]
+    losses = []
+    for l2 in tqdm(_L2_GRID, desc="choosing the penalty", delay=2, leave=False):
+        held_out = np.empty(len(train))
+        for index in range(folds):
+            weights = _fit_logistic(features[fold != index], len(vocabulary), l2)
+            held_out[fold == index] = features[fold == index] @ weights
+        losses.append(np.logaddexp(0.0, -held_out).mean())
+    l2 = _L2_GRID[int(np.argmin(losses))]
+    weights = _fit_logistic(features, len(vocabulary), l2)
+    margins = np.asarray(_count_differences(test, vocabulary, grow=False) @ weights)
+    return BagOfWordsBaseline(
+        accuracy=clustered_accuracy(margins, number_prompts(test)),
+        margins=margins,
+        l2=l2,
+        vocabulary=len(vocabulary),
+    )
+
+
+def _count_differences(dataset: Dataset, vocabulary: dict[str, int], *, grow: bool) -> csr_array:
+    """Return log1p token counts of chosen minus rejected, [P, V]; `grow` adds to `vocabulary`."""
+    values: list[float] = []
+    columns: list[int] = []
+    starts = [0]
+    for chosen, rejected in zip(dataset["chosen"], dataset["rejected"], strict=True):
+        counts = [Counter(_TOKEN.findall(text.lower())) for text in (chosen, rejected)]
+        for token in {**counts[0], **counts[1]}:  # in order of appearance, unlike a set
+            if grow:
+                vocabulary.setdefault(token, len(vocabulary))
+            if token in vocabulary and counts[0][token] != counts[1][token]:
+                columns.append(vocabulary[token])
+                values.append(np.log1p(counts[0][token]) - np.log1p(counts[1][token]))
+        starts.append(len(values))
+    return csr_array((values, columns, starts), shape=(len(dataset), len(vocabulary)))
+
+
+def _fit_logistic(features: csr_array, vocabulary: int, l2: float) -> Floats:
+    """Return the weights [V] that minimise mean log loss of `features` [P, V] plus the penalty."""
+    transposed = features.T.tocsr()
+
+    def objective(weights: Floats) -> tuple[float, Floats]:
+        margins = features @ weights
+        loss = np.logaddexp(0.0, -margins).mean() + 0.5 * l2 * (weights @ weights)
+        gradient = l2 * weights - transposed @ expit(-margins) / len(margins)
+        return float(loss), gradient
+
+    start = np.zeros(vocabulary)
+    found = minimize(objective, start, jac=True, method="L-BFGS-B", options={"maxiter": 1000})
+    return np.asarray(found.x)

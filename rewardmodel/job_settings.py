@@ -1,0 +1,27 @@
+"""What the jobs behind the doors share: settings as runs keep them, rows as JSON lines."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from datasets import Dataset
+
+from rewardmodel.training import Optimisation
+
+
+def json_lines(rows: Sequence[Mapping[str, Any]] | Dataset) -> str:
+    """Rows as JSON lines."""
+    return "".join(json.dumps(dict(row), ensure_ascii=False) + "\n" for row in rows)
+
+
+def settings_of(job: Any) -> dict[str, Any]:
+    """A job's settings as a run keeps them: all but where it is and whether it is resumed."""
+    return {k: v for k, v in asdict(job).items() if k not in ("out", "resume")}
+
+
+def optimisation_of(job: Optimisation) -> Optimisation:
+    """The training settings alone."""
+    names = [f.name for f in dataclasses.fields(Optimisation)]
+    return Optimisation(**{name: getattr(job, name) for name in names})

@@ -1,0 +1,7 @@
+"""How reward models, and with the same tools policies, are trained."""
+
+from rewardmodel.training.optimisation import Optimisation
+from rewardmodel.training.reward_model import train_reward_model
+from rewardmodel.training.trainer_run import run_trainer, save_model
+
+__all__ = ["Optimisation", "run_trainer", "save_model", "train_reward_model"]

@@ -1,0 +1,116 @@
+"""How a model is trained: the settings that every training door shares."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from search.evaluation.settings import check_types, require
+
+
+@dataclass
+class Optimisation:
+    """How a model is trained; shared by every training door.
+
+    Attributes:
+        epochs: Passes over the data.
+        learning_rate: Peak, of AdamW with warm-up and cosine decay.
+        batch_size: Rows (pairs, for a reward model) a device and step.
+        gradient_accumulation_steps: Steps gathered into one update.
+        warmup_ratio: Share of all updates spent warming up.
+        weight_decay: Of AdamW.
+        max_grad_norm: Gradients are clipped to this norm.
+        max_length: Tokens of prompt and response together; null takes the model's context.
+        save_steps: Updates between checkpoints that `--resume` continues from; 0 keeps none.
+        gradient_checkpointing: Trade time for memory.
+        bf16: Train in bfloat16 (needs a GPU that has it).
+        lora_rank: Train LoRA adapters of this rank; 0 trains every weight.
+        lora_alpha: Scale of the adapters.
+        lora_target_modules: Linear layers that get adapters.
+        seed: Of everything random.
+    """
+
+    epochs: float = 1.0
+    learning_rate: float = 1e-5
+    batch_size: int = 16
+    gradient_accumulation_steps: int = 1
+    warmup_ratio: float = 0.05
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    max_length: int | None = None
+    save_steps: int = 0
+    gradient_checkpointing: bool = False
+    bf16: bool = False
+    lora_rank: int = 0
+    lora_alpha: int = 32
+    lora_target_modules: str = "all-linear"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks types and bounds.
+
+        Raises:
+            ValueError: Naming the key, the value found and what is required.
+        """
+        check_types(self)
+        require(self.epochs > 0, "epochs", self.epochs, "more than 0")
+        require(self.learning_rate > 0, "learning_rate", self.learning_rate, "more than 0")
+        require(self.batch_size > 0, "batch_size", self.batch_size, "at least 1")
+        steps = self.gradient_accumulation_steps
+        require(steps > 0, "gradient_accumulation_steps", steps, "at least 1")
+        require(0 <= self.warmup_ratio < 1, "warmup_ratio", self.warmup_ratio, "in [0, 1)")
+        require(self.lora_rank >= 0, "lora_rank", self.lora_rank, "0 or more")
+        require(self.save_steps >= 0, "save_steps", self.save_steps, "0 or more")
+        if self.max_length is not None:
+            require(self.max_length >= 8, "max_length", self.max_length, "at least 8 tokens")
+
+    def trainer_arguments(self, output: Path, rows: int) -> dict[str, Any]:
+        """The arguments that TRL's trainers share.
+
+        Args:
+            output: Folder for checkpoints.
+            rows: Training rows, for the length of the warm-up.
+        """
+        updates = self.epochs * rows / (self.batch_size * self.gradient_accumulation_steps)
+        return {
+            "output_dir": str(output),
+            "num_train_epochs": self.epochs,
+            "learning_rate": self.learning_rate,
+            "per_device_train_batch_size": self.batch_size,
+            "gradient_accumulation_steps": self.gradient_accumulation_steps,
+            "lr_scheduler_type": "cosine",
+            "warmup_steps": int(self.warmup_ratio * updates),
+            "weight_decay": self.weight_decay,
+            "max_grad_norm": self.max_grad_norm,
+            "max_length": None,  # rows come tokenised and cut already
+            "save_strategy": "steps" if self.save_steps else "no",
+            "save_steps": self.save_steps or 500,
+            "save_total_limit": 2,
+            "gradient_checkpointing": self.gradient_checkpointing,
+            "bf16": self.bf16,
+            "use_cpu": not torch.cuda.is_available(),
+            "dataloader_pin_memory": torch.cuda.is_available(),
+            "report_to": "none",
+            "logging_steps": 20,
+            "seed": self.seed,
+            "data_seed": self.seed,
+        }
+
+    def adapters(self, task_type: str) -> Any:
+        """The peft configuration, or None for full training.
+
+        Args:
+            task_type: `"SEQ_CLS"` (whose new head is trained and saved too) or `"CAUSAL_LM"`.
+        """
+        if not self.lora_rank:
+            return None
+        from peft import LoraConfig
+
+        return LoraConfig(
+            r=self.lora_rank,
+            lora_alpha=self.lora_alpha,
+            target_modules=self.lora_target_modules,
+            task_type=task_type,
+            modules_to_save=["score"] if task_type == "SEQ_CLS" else None,
+        )
