@@ -234,7 +234,7 @@ def fine_tune(
     checkpoints = checkpoints or folder.with_name(folder.name + "-trainer")
     trainer = SFTTrainer(
         model=model,
-        args=SFTConfig(**optimisation.trainer_arguments(checkpoints, len(demonstrations))),
+        args=SFTConfig(**optimisation.trainer_arguments(checkpoints)),
         train_dataset=Dataset.from_dict(rows),
         processing_class=tokenizer,
         peft_config=optimisation.adapters("CAUSAL_LM"),

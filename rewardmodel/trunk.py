@@ -9,7 +9,7 @@ give the same hidden states on a small tree as on each of its branches alone.
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -86,7 +86,18 @@ class PathSight:
         return seen if window is None else seen & (position[:, None] > own[..., None] - window)
 
 
-Sight = TreeSight | RowSight | PathSight
+class Sight(Protocol):
+    """What the new tokens of a forward pass attend to."""
+
+    def visible(self, shape: torch.Size, *, end: int, window: int | None) -> Tensor:
+        """True where attention may look, bool [R, W, end].
+
+        Args:
+            shape: Of the new tokens, [R, W]; they are the last columns.
+            end: Columns in all.
+            window: Tokens that a sliding window lets see, or None for all.
+        """
+        ...
 
 
 class Trunk:
@@ -144,7 +155,7 @@ class Trunk:
         """
         hidden, logits, _ = self._call(
             input_ids=ids,
-            attention_mask=self._mask(sight, ids.shape, end=cache.end),
+            attention_mask=self.attention_mask(sight, ids.shape, end=cache.end),
             position_ids=positions,
             past_key_values=cache,
             use_cache=True,
@@ -161,17 +172,14 @@ class Trunk:
         """Feeds tokens [R, W] the ordinary way; returns also the model's own cache."""
         return self._call(input_ids=ids, use_cache=True, **options)
 
-    # ----------------------------------------------------------------------------------- internals
+    def attention_mask(self, sight: Sight, shape: torch.Size, *, end: int) -> Any:
+        """Additive masks [R, 1, W, end]; a dict by kind of layer where layers differ.
 
-    def _call(self, **inputs: Any) -> tuple[Tensor, Tensor | None, Any]:
-        if self.head_makes_logits:
-            output = self._body(**inputs)
-            return output.last_hidden_state, None, getattr(output, "past_key_values", None)
-        output = self.model(**inputs, output_hidden_states=True)
-        return output.hidden_states[-1], output.logits, getattr(output, "past_key_values", None)
-
-    def _mask(self, sight: Sight, shape: torch.Size, *, end: int) -> Any:
-        """Additive masks [R, 1, W, end]; a dict by kind of layer where layers differ."""
+        Args:
+            sight: What each token attends to.
+            shape: Of the new tokens, [R, W].
+            end: Columns of the cache, the new ones included.
+        """
         dtype = self.model.dtype
         masks = {}
         for window in self._windows:
@@ -184,6 +192,15 @@ class Trunk:
         sliding = next((window for window in masks if window is not None), None)
         full = masks[None] if None in masks else masks[sliding]
         return {"full_attention": full, "sliding_attention": masks[sliding]}
+
+    # ----------------------------------------------------------------------------------- internals
+
+    def _call(self, **inputs: Any) -> tuple[Tensor, Tensor | None, Any]:
+        if self.head_makes_logits:
+            output = self._body(**inputs)
+            return output.last_hidden_state, None, getattr(output, "past_key_values", None)
+        output = self.model(**inputs, output_hidden_states=True)
+        return output.hidden_states[-1], output.logits, getattr(output, "past_key_values", None)
 
     @torch.inference_mode()
     def _check_head(self) -> bool:

@@ -1,7 +1,8 @@
 """How reward models, and with the same tools policies, are trained."""
 
+from rewardmodel.training.objective import Objective
 from rewardmodel.training.optimisation import Optimisation
 from rewardmodel.training.reward_model import train_reward_model
 from rewardmodel.training.trainer_run import run_trainer, save_model
 
-__all__ = ["Optimisation", "run_trainer", "save_model", "train_reward_model"]
+__all__ = ["Objective", "Optimisation", "run_trainer", "save_model", "train_reward_model"]

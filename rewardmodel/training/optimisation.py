@@ -65,14 +65,12 @@ class Optimisation:
         if self.max_length is not None:
             require(self.max_length >= 8, "max_length", self.max_length, "at least 8 tokens")
 
-    def trainer_arguments(self, output: Path, rows: int) -> dict[str, Any]:
+    def trainer_arguments(self, output: Path) -> dict[str, Any]:
         """The arguments that TRL's trainers share.
 
         Args:
             output: Folder for checkpoints.
-            rows: Training rows, for the length of the warm-up.
         """
-        updates = self.epochs * rows / (self.batch_size * self.gradient_accumulation_steps)
         return {
             "output_dir": str(output),
             "num_train_epochs": self.epochs,
@@ -80,7 +78,7 @@ class Optimisation:
             "per_device_train_batch_size": self.batch_size,
             "gradient_accumulation_steps": self.gradient_accumulation_steps,
             "lr_scheduler_type": "cosine",
-            "warmup_steps": int(self.warmup_ratio * updates),
+            "warmup_steps": self.warmup_ratio,  # below 1 it is a share
             "weight_decay": self.weight_decay,
             "max_grad_norm": self.max_grad_norm,
             "max_length": None,  # rows come tokenised and cut already
@@ -93,6 +91,11 @@ class Optimisation:
             "dataloader_pin_memory": torch.cuda.is_available(),
             "report_to": "none",
             "logging_steps": 20,
+            "logging_first_step": True,
+            "logging_nan_inf_filter": False,  # it would report a finite loss after NaN
+            "ddp_find_unused_parameters": False,
+            # Buffers are the same everywhere; writing them between two passes breaks the gradient.
+            "ddp_broadcast_buffers": False,
             "seed": self.seed,
             "data_seed": self.seed,
         }

@@ -1,24 +1,29 @@
-"""Training a reward model on preference pairs, through `trl.RewardTrainer`.
-
-TRL sees token ids only (its stable seam: `chosen_ids` and `rejected_ids`), so training and scoring
-share one tokenisation, and no pair is dropped for its length: the prompt is cut instead, and
-counted.
-"""
+"""Training a Bradley-Terry reward model on human comparisons, from text to a saved folder."""
 
 import logging
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from trl import RewardConfig, RewardTrainer
+from trl import RewardConfig
 
 from rewardmodel.sequence import is_adapter, load_scorer
 from rewardmodel.tokenization import TextEncoder, context_length, fit_embeddings, load_tokenizer
+from rewardmodel.training.comparisons import tokenise_comparisons
+from rewardmodel.training.layout_choice import choose_layout
+from rewardmodel.training.model_card import write_model_card
+from rewardmodel.training.objective import Objective
 from rewardmodel.training.optimisation import Optimisation
+from rewardmodel.training.reference_shift import centre_on
+from rewardmodel.training.trainer import ComparisonTrainer
 from rewardmodel.training.trainer_run import run_trainer, save_model
+from rewardmodel.trunk import plain_model
 
 _logger = logging.getLogger(__name__)
+_ENDLESS = 2**20
 
 
 def train_reward_model(
@@ -27,56 +32,138 @@ def train_reward_model(
     folder: Path,
     *,
     optimisation: Optimisation,
+    objective: Objective | None = None,
+    reference: Dataset | None = None,
     checkpoints: Path | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Trains a Bradley-Terry reward model and saves it.
+    """Trains a reward model and saves it.
 
     Args:
         base: Hub id or folder to begin from: the fine-tuned policy (Stiennon et al. 2020), another
             language model, or a classifier.
-        preferences: Columns `prompt`, `chosen`, `rejected` and optionally `margin`.
+        preferences: Pairs, as `rewardmodel.load_preferences` gives them, or rankings, as
+            `rewardmodel.load_rankings` does.
         folder: Where the model goes, an ordinary transformers (or peft) folder.
         optimisation: How to train.
+        objective: What is learned of ties, doubts and rankings, and how batches are laid out.
+        reference: Demonstrations (`prompt`, `completion`) whose mean score becomes 0, or None to
+            leave the zero where training put it.
         checkpoints: Where checkpoints go on the way, default `folder` with `-trainer` added.
+        facts: More for the model card, such as where the data came from.
 
     Returns:
-        Counts and losses: `pairs`, `cut` (pairs that were too long), `updates`, `seconds`...
+        Counts and losses: those of `ComparisonCounts`, and `pairs`, `layout`, `updates`,
+        `seconds`, `reward_shift`...
 
     Raises:
-        ValueError: If the data is empty, the base cannot be loaded or the loss diverges.
+        ValueError: If the data is empty or all ties, the base cannot be loaded or the loss
+            diverges.
         StorageError: If the disk is full.
     """
-    if len(preferences) == 0:
-        raise ValueError("no preference pairs to train on; required: at least 1")
+    objective = objective or Objective()
     torch.manual_seed(optimisation.seed)
     tokenizer = load_tokenizer(base)
     model = load_scorer(base, init_head=True)
     fit_embeddings(model, tokenizer)
-    encoder = TextEncoder(tokenizer, optimisation.max_length or context_length(model) or 2**20)
-    rows: dict[str, list[Any]] = {"chosen_ids": [], "rejected_ids": []}
-    cut = 0
-    texts = zip(preferences["prompt"], preferences["chosen"], preferences["rejected"], strict=True)
-    for prompt, chosen, rejected in texts:
-        rows["chosen_ids"].append(encoder.joined(prompt, chosen))
-        rows["rejected_ids"].append(encoder.joined(prompt, rejected))
-        cut += max(encoder.overflow(prompt, text) for text in (chosen, rejected)) > 0
-    if "margin" in preferences.column_names:
-        rows["margin"] = list(preferences["margin"])
-    if cut:
-        _logger.warning(
-            "%d of %d pairs are longer than %d tokens and were cut (prompt first, from the left)",
-            cut, len(preferences), encoder.max_length,
-        )  # fmt: skip
-    checkpoints = checkpoints or folder.with_name(folder.name + "-trainer")
-    arguments = RewardConfig(**optimisation.trainer_arguments(checkpoints, len(preferences)))
-    trainer = RewardTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=Dataset.from_dict(rows),
-        processing_class=tokenizer,
-        peft_config=None if hasattr(model, "peft_config") else optimisation.adapters("SEQ_CLS"),
+    encoder = TextEncoder(tokenizer, optimisation.max_length or context_length(model) or _ENDLESS)
+    rows, counts = tokenise_comparisons(preferences, encoder, objective, seed=optimisation.seed)
+    model = prepare_model(model, optimisation, objective)
+    layout = choose_layout(
+        model,
+        objective,
+        pad_id=tokenizer.pad_token_id,
+        max_tokens=encoder.max_length or _ENDLESS,
+        checkpointing=optimisation.gradient_checkpointing,
     )
-    outcome = run_trainer(trainer)
+    checkpoints = checkpoints or folder.with_name(folder.name + "-trainer")
+    trainer = ComparisonTrainer(
+        model=model,
+        train_dataset=rows,
+        layout=layout,
+        objective=objective,
+        args=RewardConfig(**optimisation.trainer_arguments(checkpoints)),
+        processing_class=tokenizer,
+    )
+    outcome = {
+        "pairs": counts.groups,
+        **asdict(counts),
+        "layout": layout.name,
+        **run_trainer(trainer),
+    }
     tokenizer.model_max_length = encoder.max_length  # what it was trained with, for scoring
-    save_model(trainer, tokenizer, folder, merge=bool(optimisation.lora_rank) and is_adapter(base))
-    return {"pairs": len(preferences), "cut": cut, **outcome}
+    if trainer.is_world_process_zero() and reference is not None:
+        outcome["reward_shift"] = centre_on(reference, trainer.model, encoder)
+    save_model(
+        trainer,
+        tokenizer,
+        folder,
+        merge=bool(optimisation.lora_rank) and is_adapter(base),
+        finish=lambda scratch: write_model_card(
+            scratch,
+            {
+                "base": base,
+                "data": dict(facts or {}),
+                "training": outcome,
+                "optimisation": asdict(optimisation),
+                "objective": asdict(objective),
+                "max_length": encoder.max_length,
+            },
+        ),
+    )
+    return outcome
+
+
+def prepare_model(model: Any, optimisation: Optimisation, objective: Objective) -> Any:
+    """Gives a loaded classifier its heads and adapters.
+
+    Args:
+        model: One-label sequence classifier.
+        optimisation: With the adapters' size.
+        objective: With the number of heads.
+
+    Returns:
+        The model to train.
+
+    Raises:
+        ValueError: If several heads are asked of a model whose head is no linear layer, or of a
+            trained adapter, whose head cannot be replaced.
+    """
+    plain = plain_model(model)
+    if getattr(plain.config, "reward_shift", None):
+        del plain.config.reward_shift  # training moves the zero; `centre_on` sets it anew
+    if objective.heads > 1:
+        _widen_head(plain, objective.heads, adapters=plain is not model)
+    adapters = None if plain is not model else optimisation.adapters("SEQ_CLS")
+    if adapters is None:
+        return model
+    from peft import get_peft_model
+
+    name = _head_name(plain)
+    adapters.modules_to_save = None if name is None else [name]
+    return get_peft_model(model, adapters)
+
+
+def _widen_head(plain: Any, heads: int, *, adapters: bool) -> None:
+    """Puts so many fresh linear heads where the one was."""
+    name = _head_name(plain)
+    if name is None or adapters:
+        what = "a trained adapter" if adapters else type(plain).__name__
+        raise ValueError(
+            f"heads: found {heads} heads for {what}; required: a model whose head is one linear "
+            "layer, full or with new adapters. Take heads: 1 and an ensemble of several models"
+        )
+    old = getattr(plain, name)
+    new = torch.nn.Linear(old.in_features, heads, bias=old.bias is not None)
+    torch.nn.init.normal_(new.weight, std=(old.in_features + 1) ** -0.5)
+    if new.bias is not None:
+        torch.nn.init.zeros_(new.bias)
+    setattr(plain, name, new.to(old.weight))
+    plain.num_labels = plain.config.num_labels = heads
+    plain.config.reward_heads = heads
+
+
+def _head_name(plain: Any) -> str | None:
+    """What a classifier calls its linear head."""
+    names = ("score", "classifier")
+    return next((n for n in names if isinstance(getattr(plain, n, None), torch.nn.Linear)), None)

@@ -4,17 +4,25 @@ From the last whole checkpoint, if there is one; the model appears in one rename
 """
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from search.evaluation.run_directory import new_folder
 
 
 class _LossProgress(ProgressCallback):
-    """A progress bar that shows the loss instead of printing every log."""
+    """A progress bar that shows the loss instead of printing every log; the last loss is logged."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Moves the bar on, and asks for the log that the last few updates would not get."""
+        super().on_step_end(args, state, control, **kwargs)
+        if state.global_step >= state.max_steps:
+            control.should_log = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Shows the newest loss behind the bar."""
@@ -29,7 +37,9 @@ def run_trainer(trainer: Any) -> dict[str, Any]:
         ValueError: If the loss is not finite at the end.
     """
     output = Path(trainer.args.output_dir)
-    checkpoint = _last_whole_checkpoint(output)
+    checkpoint = last_whole_checkpoint(output)
+    if checkpoint is not None:
+        require_same_weights(checkpoint, trainer.model)
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     trainer.add_callback(_LossProgress)
@@ -49,7 +59,14 @@ def run_trainer(trainer: Any) -> dict[str, Any]:
     }
 
 
-def save_model(trainer: Any, tokenizer: Any, folder: Path, *, merge: bool = False) -> None:
+def save_model(
+    trainer: Any,
+    tokenizer: Any,
+    folder: Path,
+    *,
+    merge: bool = False,
+    finish: Callable[[Path], None] | None = None,
+) -> None:
     """Saves weights and tokenizer in one rename, then drops the checkpoints on the way.
 
     Args:
@@ -58,6 +75,7 @@ def save_model(trainer: Any, tokenizer: Any, folder: Path, *, merge: bool = Fals
         folder: Where they go; nothing is left there if the disk is full.
         merge: Save adapters merged into the weights that they were trained on, needed where those
             are not what `base_model_name_or_path` names.
+        finish: Adds to the folder before it appears.
     """
     if not trainer.is_world_process_zero():
         return
@@ -65,11 +83,37 @@ def save_model(trainer: Any, tokenizer: Any, folder: Path, *, merge: bool = Fals
     with new_folder(folder) as scratch:
         model.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
+        if finish is not None:
+            finish(scratch)
     shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
 
 
-def _last_whole_checkpoint(output: Path) -> str | None:
+def last_whole_checkpoint(output: Path) -> str | None:
     """The newest checkpoint that was written to its end: its state file is written last."""
     whole = [path.parent for path in output.glob("checkpoint-*/trainer_state.json")]
     newest = max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
     return None if newest is None else str(newest)
+
+
+def require_same_weights(checkpoint: str, model: Any) -> None:
+    """Refuses to go on from a checkpoint of another model.
+
+    Raises:
+        ValueError: A weight is missing there or has another shape; the message names it.
+    """
+    saved: dict[str, list[int]] = {}
+    for path in Path(checkpoint).glob("model*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            saved |= {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    if not saved:  # adapters; peft names what does not fit
+        return
+    own = {name: list(weight.shape) for name, weight in model.state_dict().items()}
+    tied = set(getattr(model, "all_tied_weights_keys", None) or ())
+    for name in sorted((own.keys() | saved.keys()) - tied):
+        if own.get(name) != saved.get(name):
+            raise ValueError(
+                f"{checkpoint} is a checkpoint of another model: its weight {name} has shape "
+                f"{saved.get(name, 'none, it is missing')}, this model's "
+                f"{own.get(name, 'none, it has no such weight')}; required: a checkpoint of the "
+                "same model and settings. Choose another folder, or delete the checkpoints"
+            )

@@ -1,0 +1,135 @@
+"""The likelihood of human comparisons under scores: pairs with ties and doubts, rankings.
+
+Pure functions of tensors. Letters: G groups (a prompt with its compared responses), K responses in
+a group, M heads. Losses come back one a group and head, so that the caller alone averages.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from rewardmodel.training.objective import Ties
+
+
+def pair_loss(
+    chosen: Tensor,
+    rejected: Tensor,
+    *,
+    probability: Tensor,
+    margin: Tensor | None = None,
+    ties: Ties = "half",
+    tie_threshold: float = 0.5,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Negative log likelihood of pairs.
+
+    Args:
+        chosen: Scores [G, M].
+        rejected: Scores [G, M].
+        probability: That the chosen is the better, float [G]; one half is a tie.
+        margin: Lead that the better score has to have, float [G]; ties have none.
+        ties: See `Objective`; "drop" is the caller's to do and treated as "half" here.
+        tie_threshold: Of `rao_kupper`, the logarithm of its theta.
+        label_smoothing: Share of the labels taken to be wrong.
+
+    Returns:
+        Nats, [G, M].
+
+    Source: Bradley and Terry 1952; with a margin Touvron et al. 2023 (Llama 2), equation 2; with
+        ties Rao and Kupper 1967.
+    """
+    certain = probability[:, None]  # [G, 1]
+    tied = certain == 0.5
+    target = certain * (1 - label_smoothing) + (1 - certain) * label_smoothing
+    lead = chosen - rejected  # [G, M]
+    least = torch.zeros_like(certain) if margin is None else margin[:, None].to(lead)
+    least = torch.where(tied, torch.zeros_like(least), least)
+    if ties == "rao_kupper":
+        least = least + tie_threshold
+    wins, loses = logsigmoid(lead - least), logsigmoid(-lead - least)
+    loss = -(target * wins + (1 - target) * loses)
+    if ties != "rao_kupper":
+        return loss
+    # What wins and losses leave: 1 - P(win) - P(loss) = (theta^2 - 1) P(win) P(loss).
+    even = wins + loses + math.log(math.expm1(2 * tie_threshold))
+    return torch.where(tied, -even, loss)
+
+
+def plackett_luce_loss(scores: Tensor, ranks: Tensor) -> Tensor:
+    """Negative log likelihood of rankings, the best drawn first among all that are left.
+
+    Tied responses are each drawn from the same rest, which counts their order neither way
+    (Breslow's treatment of ties).
+
+    Args:
+        scores: [G, K, M].
+        ranks: int64 [G, K], 1 the best, equal numbers are ties; 0 fills up short rankings.
+
+    Returns:
+        Nats, [G, M]. With K = 2 and no tie it is the Bradley-Terry loss.
+
+    Source: Plackett 1975; Luce 1959; Breslow 1974 for ties.
+    """
+    real = ranks > 0
+    # rest[g, i, j]: when i is drawn, j is still there.
+    rest = (ranks[:, None, :] >= ranks[:, :, None]) & real[:, None, :] & real[:, :, None]
+    rest = rest | torch.eye(ranks.shape[1], dtype=torch.bool, device=ranks.device)
+    left = scores[:, None].masked_fill(~rest[..., None], -torch.inf)  # [G, K, K, M]
+    drawn = left.logsumexp(2) - scores  # [G, K, M]
+    return drawn.masked_fill(~real[..., None], 0.0).sum(1)
+
+
+def all_pairs_loss(
+    scores: Tensor, ranks: Tensor, *, ties: Ties = "half", tie_threshold: float = 0.5
+) -> Tensor:
+    """Mean of `pair_loss` over all pairs of a ranking.
+
+    Args:
+        scores: [G, K, M].
+        ranks: int64 [G, K], as in `plackett_luce_loss`.
+        ties: What pairs of equal rank teach; "drop" leaves them out.
+        tie_threshold: Of `rao_kupper`.
+
+    Returns:
+        Nats, [G, M].
+
+    Source: Ouyang et al. 2022 (InstructGPT), equation 1: all pairs of a prompt are one element.
+    """
+    first, second = torch.triu_indices(ranks.shape[1], ranks.shape[1], 1, device=ranks.device)
+    above, below = ranks[:, first], ranks[:, second]  # [G, pairs]
+    real = (above > 0) & (below > 0)
+    if ties == "drop":
+        real = real & (above != below)
+    swapped = (above > below)[..., None]
+    a, b = scores[:, first], scores[:, second]  # [G, pairs, M]
+    chosen, rejected = torch.where(swapped, b, a), torch.where(swapped, a, b)
+    probability = torch.where(above == below, 0.5, 1.0).to(scores.dtype)
+    losses = pair_loss(
+        chosen.flatten(0, 1),
+        rejected.flatten(0, 1),
+        probability=probability.flatten(),
+        ties=ties,
+        tie_threshold=tie_threshold,
+    ).view_as(a)  # [G * pairs, M] back to [G, pairs, M]
+    total = losses.masked_fill(~real[..., None], 0.0).sum(1)
+    return total / real.sum(1).clamp(min=1)[:, None]
+
+
+def centring_loss(scores: Tensor, real: Tensor) -> Tensor:
+    """Square of a group's sum of scores, scaled to that of a pair.
+
+    Args:
+        scores: [G, K, M].
+        real: bool [G, K], False where a short group is filled up.
+
+    Returns:
+        [G, M].
+
+    Source: Eisenstein et al. 2023, equation 3, as trl's `center_rewards_coefficient`; of K
+        responses twice their mean takes the place of a pair's sum.
+    """
+    counts = real.sum(1)[:, None]
+    total = scores.masked_fill(~real[..., None], 0.0).sum(1)
+    return (2 * total / counts) ** 2

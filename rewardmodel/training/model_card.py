@@ -1,0 +1,132 @@
+"""The README of a trained reward model: what it is, what it was made of, how to ask it."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from search.evaluation.records import write_json_atomic, write_text_atomic
+
+_FACTS = "reward_model.json"
+
+_CARD = """---
+{front}---
+
+# A reward model
+
+A model of human preference: one number for a prompt and its response, higher is better. Only
+differences between responses to one prompt mean something{zero}. Trained from `{base}` with
+[prefsearch](https://pypi.org/project/prefsearch/).
+
+## Asking it
+
+```python
+import rewardmodel as rm
+
+reward_model = rm.load_reward_model("{name}")
+reward_model.score(["How are you?"], [" Well, thank you."])
+```
+
+With transformers alone, without the sigmoid that its pipeline would apply:
+
+```python
+from transformers import pipeline
+
+reward = pipeline("text-classification", model="{name}", function_to_apply="none")
+```
+
+The pipeline tokenises text as a whole. This model was trained on prompt and response tokenised
+apart, joined, and closed by the end token, at most {max_length} tokens (the prompt is cut first,
+from its left); `load_reward_model` does the same.
+{warnings}
+## Data and training
+
+{training}
+## How good it is
+
+{metrics}
+"""
+
+
+def write_model_card(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Writes README.md and the facts it is made of, `reward_model.json`.
+
+    Args:
+        folder: The model's.
+        facts: `base`, `data`, `training`, `optimisation`, `objective`, `max_length`, and once it is
+            measured `evaluation`.
+    """
+    write_json_atomic(folder / _FACTS, facts)
+    write_text_atomic(folder / "README.md", _card(facts, name=folder.name.partition(".partial")[0]))
+
+
+def add_evaluation(folder: Path, evaluation: Mapping[str, Any]) -> None:
+    """Adds what was measured to a model's card."""
+    facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+    write_model_card(folder, {**facts, "evaluation": dict(evaluation)})
+
+
+def _card(facts: Mapping[str, Any], *, name: str) -> str:
+    training, objective = facts["training"], facts["objective"]
+    evaluation = facts.get("evaluation") or {}
+    shifted = training.get("reward_shift")
+    front: dict[str, Any] = {
+        "library_name": "transformers",
+        "pipeline_tag": "text-classification",
+        "tags": ["reward-model", "prefsearch", "trl"],
+        "base_model": facts["base"],
+    }
+    warnings = ""
+    if objective["heads"] > 1:
+        warnings = (
+            f"\nIt has {objective['heads']} heads, an ensemble on one trunk: `member_scores` gives "
+            "each one's\nscores, `score` their aggregate.\n"
+        )
+    return _CARD.format(
+        front=yaml.safe_dump(front, sort_keys=False),
+        base=facts["base"],
+        name=name,
+        zero=", and zero is the mean score of the demonstrations" if shifted else "",
+        max_length=facts["max_length"],
+        warnings=warnings,
+        training=_table(
+            {
+                **facts["data"],
+                **training,
+                **{k: v for k, v in facts["optimisation"].items() if v not in (None, 0, False)},
+                **objective,
+            }
+        ),
+        metrics=_measures(evaluation) if evaluation else "Not measured yet.\n",
+    )
+
+
+def _table(values: Mapping[str, Any]) -> str:
+    rows = [f"| {key} | {_short(value)} |" for key, value in values.items() if value is not None]
+    return "\n".join(["| | |", "|---|---|", *rows, ""])
+
+
+def _measures(evaluation: Mapping[str, Any]) -> str:
+    """Accuracy beside its baselines, each with its interval, and the rest as it was measured."""
+    named = {"this model": evaluation["accuracy"], **evaluation.get("baselines", {})}
+    lines = [
+        f"On {evaluation['pairs']} held-out pairs, 95 % intervals over prompts:",
+        "",
+        "| | accuracy |",
+        "|---|---|",
+    ]
+    lines += [
+        f"| {name} | {value['estimate']:.3f} [{value['low']:.3f}, {value['high']:.3f}] |"
+        for name, value in named.items()
+    ]
+    lines += [
+        "",
+        f"Log loss {evaluation['log_loss']['estimate']:.3f}, ECE {evaluation['ece']:.3f}.",
+    ]
+    return "\n".join([*lines, ""])
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,52 @@
+"""Where a reward model's zero is: at the mean score of demonstrations.
+
+The likelihood of comparisons does not know where zero is. Stiennon et al. 2020 put it at the
+reference summaries, so that a positive score says better than what people wrote.
+"""
+
+from typing import Any
+
+import torch
+from datasets import Dataset
+
+from rewardmodel.sequence import SequenceRewardModel
+from rewardmodel.tokenization import TextEncoder
+from rewardmodel.trunk import plain_model
+
+
+def centre_on(reference: Dataset, model: Any, encoder: TextEncoder) -> list[float]:
+    """Moves a trained classifier's zero to the mean score of demonstrations.
+
+    A head with a bias takes the shift into it. One without keeps it beside the weights, as
+    `reward_shift` in the model's configuration, which `rewardmodel` subtracts; other readers of the
+    folder then see scores that are higher by this constant.
+
+    Args:
+        reference: Columns `prompt` and `completion`.
+        model: Sequence classifier of M heads, adapters included.
+        encoder: Its tokenisation.
+
+    Returns:
+        What was subtracted, a number a head.
+
+    Raises:
+        ValueError: If there is no demonstration.
+    """
+    if len(reference) == 0:
+        raise ValueError("no demonstrations to centre the scores on; required: at least 1")
+    plain = plain_model(model)
+    training = model.training
+    scores = SequenceRewardModel(model, encoder).score(
+        list(reference["prompt"]), list(reference["completion"])
+    )[:, None]  # [B, M]
+    model.train(training)
+    means = scores.mean(0)
+    head = getattr(plain, "score", None) or getattr(plain, "classifier", None)
+    bias = getattr(head, "bias", None)
+    if bias is not None:
+        with torch.no_grad():
+            bias -= means.to(bias)
+    else:
+        shift = means.tolist()
+        plain.config.reward_shift = shift if len(shift) > 1 else shift[0]
+    return means.tolist()

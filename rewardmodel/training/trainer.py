@@ -1,0 +1,211 @@
+"""`trl.RewardTrainer` for comparisons of any kind, laid out so that prompts are computed once.
+
+TRL keeps what it is good at: adapters, quantisation, precision, dropout, checkpoints, processes.
+Rows come tokenised, so its own preprocessing (which drops long pairs) is passed over.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from transformers import TrainerCallback
+from trl import RewardTrainer
+
+from rewardmodel.training.layouts import Layout, Tensors
+from rewardmodel.training.length_sampler import LengthGroupedOrder
+from rewardmodel.training.losses import (
+    all_pairs_loss,
+    centring_loss,
+    pair_loss,
+    plackett_luce_loss,
+)
+from rewardmodel.training.objective import Objective
+
+_COLUMNS = ("sequences", "shared", "probability", "margin", "ranks", "head_weights")
+
+
+@dataclass(frozen=True)
+class ComparisonCollator:
+    """Rows of `tokenise_comparisons` as one batch: token tensors and labels.
+
+    Attributes:
+        layout: Lays out the tokens.
+    """
+
+    layout: Layout
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> Tensors:
+        """Makes a batch of G rows.
+
+        Returns:
+            The layout's tensors; `slots` int64 [G, K], where each response's score is among all, a
+            short group filled up with -1; and, as far as the rows have them, `probability` [G],
+            `margin` [G], `ranks` [G, K], `head_weights` [G, M].
+        """
+        tensors = self.layout.collate([(row["sequences"], row["shared"]) for row in rows])
+        counts = [len(row["sequences"]) for row in rows]
+        slots = torch.full((len(rows), max(counts)), -1)
+        start = 0
+        for line, count in enumerate(counts):
+            slots[line, :count] = torch.arange(start, start + count)
+            start += count
+        tensors["slots"] = slots
+        for name in ("probability", "margin", "head_weights"):
+            if name in rows[0]:
+                tensors[name] = torch.tensor([row[name] for row in rows], dtype=torch.float32)
+        if "ranks" in rows[0]:
+            ranks = torch.zeros_like(slots)
+            for line, row in enumerate(rows):
+                ranks[line, : counts[line]] = torch.tensor(row["ranks"])
+            tensors["ranks"] = ranks
+        return tensors
+
+
+class _EpochOfOrder(TrainerCallback):
+    """Tells the order its epoch, also where a resumed loader hides it behind wrappers."""
+
+    def __init__(self, order: LengthGroupedOrder) -> None:
+        self._order = order
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Sets the number of the epoch that begins or is gone on with."""
+        self._order.set_epoch(int(state.epoch))
+
+
+class ComparisonTrainer(RewardTrainer):
+    """Trains sequence classifiers on rows of `tokenise_comparisons`."""
+
+    def __init__(
+        self,
+        model: Any,
+        train_dataset: Dataset,
+        *,
+        layout: Layout,
+        objective: Objective,
+        **rest: Any,
+    ) -> None:
+        """Takes a model and its rows.
+
+        Args:
+            model: Sequence classifier with as many labels as the objective has heads.
+            train_dataset: Of `tokenise_comparisons`.
+            layout: How rows become tensors.
+            objective: The loss.
+            **rest: As `trl.RewardTrainer` takes them.
+        """
+        self._objective = objective
+        self._layout = layout
+        labels, model.config.num_labels = model.config.num_labels, 1  # all that trl lets pass
+        super().__init__(
+            model=model,
+            train_dataset=train_dataset,
+            data_collator=ComparisonCollator(layout),
+            **rest,
+        )
+        self.model.config.num_labels = labels
+
+    def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
+        """Takes rows as they are: tokenised, none dropped."""
+        return dataset
+
+    def _set_signature_columns_if_needed(self) -> None:
+        """Names the columns that reach the collator."""
+        self._signature_columns = list(_COLUMNS)
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> LengthGroupedOrder:
+        """The same order in every process, and after a kill."""
+        assert train_dataset is None or len(train_dataset) == len(self.train_dataset)
+        args = self.args
+        order = LengthGroupedOrder(
+            self.train_dataset["length"],
+            rows=args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+            seed=args.data_seed if args.data_seed is not None else args.seed,
+            grouped=self._objective.group_by_length,
+        )
+        self.add_callback(_EpochOfOrder(order))
+        return order
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """Mean loss over the groups of a batch and over heads.
+
+        Raises:
+            ValueError: If it is not finite, before it has touched a weight.
+        """
+        scores = self._layout.scores(model, inputs).float()  # [S, M]
+        losses = comparison_losses(scores, inputs, self._objective)  # [G, M]
+        weights = inputs.get("head_weights")
+        loss = (losses if weights is None else losses * weights).mean()
+        # One look at the loss a step, as Trainer's own filter of NaN takes, but it is told.
+        if not bool(torch.isfinite(loss)):
+            raise ValueError(
+                f"the training loss is {loss.item()} at update {self.state.global_step + 1}; "
+                "required: finite. Lower learning_rate or max_grad_norm, train in float32, or look "
+                "for broken rows in the data; the last checkpoint is untouched"
+            )
+        with torch.no_grad():
+            chosen, rejected = ends_of_groups(scores, inputs)  # [G, M]
+            decided = (
+                inputs["probability"] != 0.5
+                if "probability" in inputs
+                else torch.ones(len(chosen), dtype=torch.bool, device=chosen.device)
+            )[:, None].expand_as(chosen)
+            right = (chosen > rejected).float() + 0.5 * (chosen == rejected)
+            seen = self._metrics["train" if self.model.training else "eval"]
+            if bool(decided.any()):
+                seen["accuracy"].append(float(right[decided].mean()))
+            seen["margin"].append(float((chosen - rejected).mean()))
+            seen["mean_reward"].append(float(scores.mean()))
+        return (loss, {"logits": scores}) if return_outputs else loss
+
+
+def comparison_losses(scores: Tensor, inputs: Tensors, objective: Objective) -> Tensor:
+    """The loss of each group under each head, [G, M].
+
+    Args:
+        scores: Of all responses, [S, M].
+        inputs: Of `ComparisonCollator`.
+        objective: Which loss.
+    """
+    slots = inputs["slots"]
+    real = slots >= 0
+    grouped = scores[slots.clamp(min=0)]  # [G, K, M]
+    if "ranks" not in inputs:
+        losses = pair_loss(
+            grouped[:, 0],
+            grouped[:, 1],
+            probability=inputs["probability"],
+            margin=inputs.get("margin"),
+            ties=objective.ties,
+            tie_threshold=objective.tie_threshold,
+            label_smoothing=objective.label_smoothing,
+        )
+    elif objective.rankings == "plackett_luce":
+        losses = plackett_luce_loss(grouped, inputs["ranks"])
+    else:
+        losses = all_pairs_loss(
+            grouped, inputs["ranks"], ties=objective.ties, tie_threshold=objective.tie_threshold
+        )
+    if objective.center_rewards_coefficient:
+        losses = losses + objective.center_rewards_coefficient * centring_loss(grouped, real)
+    return losses
+
+
+def ends_of_groups(scores: Tensor, inputs: Tensors) -> tuple[Tensor, Tensor]:
+    """Scores of the best and of the worst response of each group, each [G, M]."""
+    slots = inputs["slots"]
+    if "ranks" not in inputs:
+        return scores[slots[:, 0]], scores[slots[:, 1]]
+    ranks = inputs["ranks"]
+    best = ranks.masked_fill(ranks == 0, int(ranks.max()) + 1).argmin(1)
+    worst = ranks.argmax(1)
+    lines = torch.arange(len(slots), device=slots.device)
+    return scores[slots[lines, best]], scores[slots[lines, worst]]

@@ -1,0 +1,273 @@
+"""The trainer of comparisons: TRL's loss to the digit, in one process or two, killed or not."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification
+from trl import RewardConfig, RewardTrainer
+
+from rewardmodel.sequence import load_scorer
+from rewardmodel.tokenization import TextEncoder, fit_embeddings, load_tokenizer
+from rewardmodel.training import Objective, Optimisation, train_reward_model
+from rewardmodel.training.comparisons import tokenise_comparisons
+from rewardmodel.training.layout_choice import choose_layout
+from rewardmodel.training.trainer import ComparisonTrainer
+
+ROOT = Path(__file__).resolve().parent.parent
+THINGS = ("baker", "bell", "lake", "fox", "boat", "star", "tree", "cat")
+
+
+def pairs(count: int = 24, **columns: list[Any]) -> Dataset:
+    """Pairs of unlike lengths, of which the one with a bell is the better."""
+    prompts = [f"Write about the {THINGS[i % 8]} and the {THINGS[i % 5]}.\n" for i in range(count)]
+    return Dataset.from_dict(
+        {
+            "prompt": prompts,
+            "chosen": [f"The {THINGS[i % 7]} heard a bell." * (1 + i % 3) for i in range(count)],
+            "rejected": [f"The {THINGS[i % 3]} was gone." * (1 + i % 2) for i in range(count)],
+            **columns,
+        }
+    )
+
+
+def losses_of(
+    folder: Path, data: Dataset, out: Path, *, trl: bool = False, **options: Any
+) -> list[float]:
+    """The training losses, step by step, of one epoch from the same weights."""
+    torch.manual_seed(0)
+    tokenizer = load_tokenizer(str(folder))
+    model = load_scorer(str(folder), init_head=True)
+    fit_embeddings(model, tokenizer)
+    objective = Objective(group_by_length=False, **options)
+    rows, _ = tokenise_comparisons(data, TextEncoder(tokenizer, 200), objective, seed=0)
+    optimisation = Optimisation(learning_rate=3e-3, batch_size=4, epochs=2)
+    arguments = RewardConfig(**{**optimisation.trainer_arguments(out), "logging_steps": 1})
+    layout = choose_layout(model, objective, pad_id=tokenizer.pad_token_id, max_tokens=200,
+                           checkpointing=False)  # fmt: skip
+    trainer: Any = ComparisonTrainer(
+        model=model, train_dataset=rows, layout=layout, objective=objective, args=arguments,
+        processing_class=tokenizer,
+    )  # fmt: skip
+    if trl:
+        ids = {
+            "chosen_ids": [own[0] for own in rows["sequences"]],
+            "rejected_ids": [own[1] for own in rows["sequences"]],
+        }
+        if "margin" in rows.column_names:
+            ids["margin"] = rows["margin"]
+        order = trainer._get_train_sampler
+        trainer = RewardTrainer(
+            model=model, train_dataset=Dataset.from_dict(ids), args=arguments,
+            processing_class=tokenizer,
+        )  # fmt: skip
+        trainer._get_train_sampler = order
+    trainer.train()
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+@pytest.mark.parametrize("layout", ["plain", "prefix", "packed"])
+def test_the_losses_are_trls_over_training(
+    policy_folder: Path, tmp_path: Path, layout: str
+) -> None:
+    data = pairs(margin=[0.1 * (i % 4) for i in range(24)])
+    expected = losses_of(policy_folder, data, tmp_path / "trl", trl=True, layout="plain")
+    found = losses_of(policy_folder, data, tmp_path / "ours", layout=layout)
+    assert len(found) == 12
+    assert max(expected) - min(expected) > 0.05  # it does learn
+    # Logged losses are rounded to four digits.
+    assert found == pytest.approx(expected, abs=2e-4)
+
+
+def test_doubts_change_what_is_learned(policy_folder: Path, tmp_path: Path) -> None:
+    sure = losses_of(policy_folder, pairs(), tmp_path / "a")
+    doubtful = pairs(chosen_probability=[0.6] * 24)
+    assert losses_of(policy_folder, doubtful, tmp_path / "b")[-1] > sure[-1] + 0.1
+
+
+def rankings(count: int = 16) -> Dataset:
+    data = pairs(count)
+    return Dataset.from_dict(
+        {
+            "prompt": data["prompt"],
+            "responses": [
+                [r, c, "A bell."] if i % 2 else [c, r]
+                for i, (c, r) in enumerate(zip(data["chosen"], data["rejected"], strict=True))
+            ],
+            "ranks": [[2, 1, 1] if i % 2 else [1, 2] for i in range(count)],
+        }
+    )
+
+
+@pytest.mark.parametrize("kind", ["plackett_luce", "all_pairs"])
+def test_rankings_of_unlike_sizes_are_learned(
+    policy_folder: Path, tmp_path: Path, kind: Any
+) -> None:
+    outcome = train_reward_model(
+        str(policy_folder),
+        rankings(),
+        tmp_path / "m",
+        optimisation=Optimisation(epochs=6, learning_rate=5e-3, batch_size=4),
+        objective=Objective(rankings=kind),
+    )
+    assert outcome["responses"] == 8 * 2 + 8 * 3
+    assert outcome["layout"] == "prefix"
+    model = load_scorer(str(tmp_path / "m"), init_head=False).eval()
+    encoder = TextEncoder(load_tokenizer(str(tmp_path / "m")))
+    data = pairs(16)
+    with torch.inference_mode():
+        good, bad = (
+            torch.tensor([
+                model(input_ids=torch.tensor([encoder.joined(p, r)])).logits.item()
+                for p, r in zip(data["prompt"], data[name], strict=True)
+            ])
+            for name in ("chosen", "rejected")
+        )  # fmt: skip
+    assert (good > bad).float().mean() > 0.9
+
+
+def test_checkpointing_of_activations_trains_packed(policy_folder: Path, tmp_path: Path) -> None:
+    outcome = train_reward_model(
+        str(policy_folder),
+        pairs(8),
+        tmp_path / "m",
+        optimisation=Optimisation(learning_rate=1e-3, batch_size=4, gradient_checkpointing=True),
+    )
+    assert outcome["layout"] == "packed"
+
+
+def test_a_loss_that_is_no_number_ends_training_at_once(
+    policy_folder: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    broken = tmp_path / "broken"
+    model = AutoModelForCausalLM.from_pretrained(policy_folder)
+    with torch.no_grad():
+        model.model.norm.weight.fill_(torch.nan)
+    model.save_pretrained(broken)
+    load_tokenizer(str(policy_folder)).save_pretrained(broken)
+    with pytest.raises(ValueError, match="training loss is nan at update 1; required: finite"):
+        train_reward_model(
+            str(broken), pairs(8), tmp_path / "m", optimisation=Optimisation(batch_size=4)
+        )
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_checkpoint_of_another_model_is_refused(policy_folder: Path, tmp_path: Path) -> None:
+    checkpoints = tmp_path / "trainer"
+    optimisation = Optimisation(batch_size=4, save_steps=1, epochs=1)
+    checkpoint = checkpoints / "checkpoint-1"
+    model = AutoModelForSequenceClassification.from_pretrained(policy_folder, num_labels=2)
+    model.save_pretrained(checkpoint)
+    (checkpoint / "trainer_state.json").write_text("{}")
+    with pytest.raises(
+        ValueError,
+        match=r"checkpoint-1 is a checkpoint of another model: its weight score.weight has shape "
+        r"\[2, 32\], this model's \[1, 32\]",
+    ):
+        train_reward_model(
+            str(policy_folder), pairs(8), tmp_path / "m", optimisation=optimisation,
+            checkpoints=checkpoints,
+        )  # fmt: skip
+
+
+WORKER = """
+import json, os, sys
+import torch
+torch.set_num_threads(1)
+from pathlib import Path
+from datasets import Dataset
+from rewardmodel.training import Objective, Optimisation, train_reward_model
+
+settings = json.loads(sys.argv[1])
+data = Dataset.from_json(settings["data"])
+outcome = train_reward_model(
+    settings["base"], data, Path(settings["out"]),
+    optimisation=Optimisation(**settings["optimisation"]),
+    objective=Objective(**settings["objective"]),
+)
+if os.environ.get("RANK", "0") == "0":
+    Path(settings["out"] + ".json").write_text(json.dumps(outcome))
+"""
+
+
+def start(tmp_path: Path, *, processes: int, **settings: Any) -> subprocess.Popen[bytes]:
+    worker = tmp_path / "worker.py"
+    worker.write_text(WORKER)
+    pairs(24).to_json(tmp_path / "pairs.jsonl")
+    command = [sys.executable]
+    if processes > 1:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        command += ["-m", "torch.distributed.run", "--nproc_per_node", str(processes),
+                    "--master_addr", "127.0.0.1", "--master_port", str(port)]  # fmt: skip
+    command += [str(worker), json.dumps({"data": str(tmp_path / "pairs.jsonl"), **settings})]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, cwd=tmp_path, env=environment,
+        stdout=subprocess.DEVNULL, stderr=(tmp_path / "stderr").open("wb"),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", ["prefix", pytest.param("plain", marks=pytest.mark.slow)])
+def test_two_processes_train_the_model_of_one(
+    policy_folder: Path, tmp_path: Path, layout: str
+) -> None:
+    weights, outcomes = [], []
+    for processes in (1, 2):
+        out = tmp_path / f"of-{processes}"
+        settings = {
+            "base": str(policy_folder),
+            "out": str(out),
+            "optimisation": {"learning_rate": 2e-3, "batch_size": 8 // processes, "epochs": 2},
+            "objective": {"layout": layout, "heads": 1},
+        }
+        assert start(tmp_path, processes=processes, **settings).wait(timeout=240) == 0, (
+            tmp_path / "stderr"
+        ).read_text()[-2000:]
+        weights.append(load_file(out / "model.safetensors"))
+        outcomes.append(json.loads(Path(f"{out}.json").read_text()))
+    assert outcomes[0]["updates"] == outcomes[1]["updates"] == 6
+    assert outcomes[1]["loss_last"] == pytest.approx(outcomes[0]["loss_last"], abs=2e-4)
+    for name, weight in weights[0].items():
+        # Adam turns the order of additions into steps of its own where gradients are tiny.
+        torch.testing.assert_close(weights[1][name], weight, atol=2e-4, rtol=0, msg=name)
+
+
+def test_killed_training_ends_with_the_same_weights(policy_folder: Path, tmp_path: Path) -> None:
+    def settings(out: Path) -> dict[str, Any]:
+        return {
+            "base": str(policy_folder),
+            "out": str(out),
+            "optimisation": {
+                "learning_rate": 2e-3, "batch_size": 4, "epochs": 3, "save_steps": 2,
+            },
+            "objective": {},
+        }  # fmt: skip
+
+    whole, halted = tmp_path / "whole", tmp_path / "halted"
+    assert start(tmp_path, processes=1, **settings(whole)).wait(timeout=120) == 0
+    killed = start(tmp_path, processes=1, **settings(halted))
+    state = tmp_path / "halted-trainer" / "checkpoint-8" / "trainer_state.json"  # second epoch
+    deadline = time.monotonic() + 120
+    while not state.exists() and killed.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL, "training ended before it could be killed"
+    assert not halted.exists()
+    assert start(tmp_path, processes=1, **settings(halted)).wait(timeout=120) == 0
+    first, second = (load_file(out / "model.safetensors") for out in (whole, halted))
+    for name, weight in first.items():
+        torch.testing.assert_close(second[name], weight, atol=0, rtol=0, msg=name)
