@@ -18,7 +18,7 @@ from policies.text_context import TextContext
 from policies.text_planning import TextPlanningModel
 from policies.tree_texts import node_texts, tree_with_texts
 from policies.voting import VoteRule, choose
-from rewardmodel.prefix_tree import available_memory
+from rewardmodel.prefixes.prefix_tree import available_memory
 from search import SearchOutput
 from search.evaluation.run_directory import step_seed
 from search.tree_file import save_tree

@@ -15,10 +15,10 @@ from policies.proposals import Proposal, Unit
 from policies.search_policy import SearchPolicy
 from policies.segment_rewards import KLPenalty, SegmentReward
 from rewardmodel.answers import extract_answer
+from rewardmodel.data.rows import OnBadRow
 from rewardmodel.interface import RewardModel
+from rewardmodel.loading import load_reward_model
 from rewardmodel.preferences import load_prompts
-from rewardmodel.rows import OnBadRow
-from rewardmodel.sequence import SequenceRewardModel
 from search.evaluation.settings import check_types, require
 
 _logger = logging.getLogger(__name__)
@@ -253,7 +253,7 @@ class SearchSettings(ProposalSettings):
             penalty = KLPenalty(Policy.load(self.reference), self.kl_beta)
         return SearchModels(
             policy,
-            SequenceRewardModel.load(self.reward_model),
+            load_reward_model(self.reward_model),
             leaves[self.leaf or ("value_head" if self.value_head else "partial")](),
             penalty,
         )

@@ -12,10 +12,10 @@ from policies.door_settings import ProposalSettings, SearchModels, SearchSetting
 from policies.language_model import Policy, TinyModel, build_tiny_model, fine_tune
 from policies.leaf_values import fit_value_head
 from policies.sharding import Processes, join_processes
-from rewardmodel.job_settings import json_lines, optimisation_of, settings_of
+from rewardmodel.data.rows import OnBadRow
+from rewardmodel.job_settings import fields_of, json_lines, settings_of
+from rewardmodel.loading import load_reward_model
 from rewardmodel.preferences import load_demonstrations
-from rewardmodel.rows import OnBadRow
-from rewardmodel.sequence import SequenceRewardModel
 from rewardmodel.tokenization import load_tokenizer
 from rewardmodel.training import Optimisation
 from search.evaluation.records import write_text_atomic
@@ -90,7 +90,7 @@ def sft(job: SftJob) -> None:
             base,
             data,
             folder,
-            optimisation=optimisation_of(job),
+            optimisation=fields_of(Optimisation, job),
             checkpoints=run.path / "trainer",
         )
         result = run.finish("sft", outcome)
@@ -130,7 +130,7 @@ def value(job: ValueJob) -> None:
         progress="sampling",
     )
     prompts, responses = samples.flat()
-    scores = SequenceRewardModel.load(job.reward_model).score(prompts, responses)
+    scores = load_reward_model(job.reward_model).score(prompts, responses)
     found = fit_value_head(
         policy, job.proposal(), prompts, responses, scores, Path(job.out), seed=job.seed
     )
@@ -178,7 +178,7 @@ def finetune(job: FinetuneJob) -> None:
             job.policy,
             load_demonstrations(str(found)),
             folder,
-            optimisation=optimisation_of(job),
+            optimisation=fields_of(Optimisation, job),
             checkpoints=run.path / "trainer",
         )
         run.finish("distil", outcome)

@@ -2,8 +2,8 @@
 
 Segments are sampled row by row behind copies of their prefixes, finished rows giving place to
 those that wait; ranked tokens of all prompts and branches go through the model in one forward pass
-(`rewardmodel.prefix_tree`). Draws are keyed by prompt and slots (`policies.keyed_draws`), so a
-segment is the same in whatever company it is drawn.
+(`rewardmodel.prefixes`). Draws are keyed by prompt and slots (`policies.keyed_draws`), so a segment
+is the same in whatever company it is drawn.
 
 This file does not know about values, rewards or search.
 """

@@ -23,12 +23,12 @@ from transformers import (
 from trl import SFTConfig, SFTTrainer
 
 from policies.proposals import Proposal
-from rewardmodel.prefix_rerun import RerunTree
-from rewardmodel.prefix_tree import PrefixTree
+from rewardmodel.prefixes.prefix_rerun import RerunTree
+from rewardmodel.prefixes.prefix_tree import PrefixTree
+from rewardmodel.prefixes.trunk import Trunk
 from rewardmodel.sequence import is_adapter
 from rewardmodel.tokenization import TextEncoder, context_length, fit_embeddings, load_tokenizer
 from rewardmodel.training import Optimisation, run_trainer, save_model
-from rewardmodel.trunk import Trunk
 from search.evaluation.run_directory import new_folder
 from search.evaluation.settings import check_types, require
 

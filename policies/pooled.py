@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from policies.collection import Samples
 from policies.judges import Judge, judged
@@ -61,7 +62,9 @@ def pool_lines(
         numbers = [first + start + i // each for i in range(len(texts))]
         # A session counts what the reward model reads; it forgets with the batch.
         session = reward_model.session() if isinstance(reward_model, SessionRewardModel) else None
-        proxy = (session or reward_model).score(prompts, texts).tolist()
+        scores = (session or reward_model).score(prompts, texts)
+        _require_finite(scores, prompts, texts, numbers)
+        proxy = scores.tolist()
         gold = None if judge is None else judged(judge, prompts, texts, rows=numbers)
         scored = session.forward_tokens * each / len(texts) if session is not None else 0.0
         for i, prompt in enumerate(samples.prompts[here]):
@@ -79,6 +82,20 @@ def pool_lines(
                 }
             )
     return lines
+
+
+def _require_finite(
+    scores: Tensor, prompts: Sequence[str], texts: Sequence[str], numbers: Sequence[int]
+) -> None:
+    """Refuses scores that are no numbers, by prompt: no best-of-N would be drawn from them."""
+    broken: list[int] = (~scores.isfinite()).nonzero().flatten().tolist()
+    if broken:
+        row = broken[0]
+        raise ValueError(
+            f"the reward model scored {scores[row].item()} for the response {texts[row][:80]!r} to "
+            f"prompt {numbers[row]}, {prompts[row][:80]!r} ({len(broken)} of {len(scores)} scores "
+            "are not finite); required: finite scores. Correct or train the reward model again"
+        )
 
 
 @dataclass(frozen=True)

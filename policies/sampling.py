@@ -8,9 +8,9 @@ import torch
 
 from policies.keyed_draws import uniforms
 from policies.segment_ends import SegmentEnds
-from rewardmodel.branches import Branches
-from rewardmodel.prefix_rerun import RerunBranches
-from rewardmodel.prefix_tree import pick
+from rewardmodel.prefixes.branches import Branches
+from rewardmodel.prefixes.prefix_rerun import RerunBranches
+from rewardmodel.prefixes.prefix_tree import pick
 
 if TYPE_CHECKING:
     from policies.kv_tree import KVTree, Segment

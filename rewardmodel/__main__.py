@@ -3,13 +3,19 @@
 import sys
 from collections.abc import Sequence
 
-from rewardmodel import door_data, door_evaluate, door_train, door_world
+from rewardmodel import door_data, door_evaluate, door_models, door_train, door_world
 from rewardmodel.command_line import run_door
 
 VERBS = {
-    "train": (door_train.TrainJob, door_train.train),
-    "evaluate": (door_evaluate.EvaluateJob, door_evaluate.evaluate),
+    "inspect": (door_data.InspectJob, door_data.inspect_data),
+    "convert": (door_data.ConvertJob, door_data.convert),
     "split": (door_data.SplitJob, door_data.split),
+    "train": (door_train.TrainJob, door_train.train),
+    "train_steps": (door_models.TrainStepsJob, door_models.train_steps),
+    "evaluate": (door_evaluate.EvaluateJob, door_evaluate.evaluate),
+    "score": (door_models.ScoreJob, door_models.score),
+    "average": (door_models.AverageJob, door_models.average),
+    "ensemble": (door_models.EnsembleJob, door_models.ensemble),
     "world": (door_world.WorldJob, door_world.world),
     "label": (door_world.LabelJob, door_world.label),
 }

@@ -1,14 +1,21 @@
-"""`prefsearch reward split`: preference pairs looked at and divided before training."""
+"""`prefsearch reward inspect`, `convert` and `split`: preference data before training."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from datasets import Dataset
 from rich.console import Console
+from rich.table import Table
 
+from rewardmodel.data.data_report import DataReport, examine_preferences, preference_report
+from rewardmodel.data.data_report_page import advice, length_rows, report_rows, write_data_report
+from rewardmodel.data.formats import FormatName
+from rewardmodel.data.rows import OnBadRow
 from rewardmodel.job_settings import json_lines
-from rewardmodel.preferences import load_preferences, preference_report, split_by_prompt
-from rewardmodel.rows import OnBadRow
+from rewardmodel.preferences import load_preferences, split_by_prompt
+from rewardmodel.tokenization import TextEncoder, load_tokenizer
 from search.evaluation.records import write_json_atomic, write_text_atomic
+from search.evaluation.report import format_cell
 from search.evaluation.settings import check_types, require
 
 
@@ -19,6 +26,8 @@ class SplitJob:
     Attributes:
         dataset: Preference pairs, as for `train`.
         split: Split of a hub dataset or folder.
+        format: What the rows are: auto (told by hub id or columns), plain (columns as they are),
+            hh, tldr, ultrafeedback, rewardbench, rewardbench2, qa_feedback, scores or rankings.
         holdout: Share of the prompts that go to test.jsonl.
         limit: Use this many pairs; null takes all.
         on_bad_row: "error" stops at the first bad row, "skip" leaves bad rows out and counts them.
@@ -28,6 +37,7 @@ class SplitJob:
 
     dataset: str = ""
     split: str = "train"
+    format: FormatName = "auto"
     holdout: float = 0.1
     limit: int | None = None
     on_bad_row: OnBadRow = "error"
@@ -44,7 +54,11 @@ class SplitJob:
 def split(job: SplitJob) -> None:
     """Splits text pairs; see `SplitJob`."""
     data = load_preferences(
-        job.dataset, split=job.split, on_bad_row=job.on_bad_row, limit=job.limit
+        job.dataset,
+        split=job.split,
+        format=job.format,
+        on_bad_row=job.on_bad_row,
+        limit=job.limit,
     )
     folder = Path(job.out)
     parts = split_by_prompt(data, holdout=job.holdout, seed=job.seed)
@@ -52,3 +66,122 @@ def split(job: SplitJob) -> None:
         write_text_atomic(folder / f"{name}.jsonl", json_lines(part))
     write_json_atomic(folder / "data_report.json", preference_report(data))
     Console().print(f"{len(parts[0])} and {len(parts[1])} pairs: {folder}")
+
+
+@dataclass
+class InspectJob:
+    """Report on preference pairs before training: counts, labels, lengths, what a limit cuts.
+
+    Attributes:
+        dataset: Preference pairs, as for `train`.
+        split: Split of a hub dataset or folder.
+        format: What the rows are: auto (told by hub id or columns), plain (columns as they are),
+            hh, tldr, ultrafeedback, rewardbench, rewardbench2, qa_feedback, scores or rankings.
+        model: Hub id or folder whose tokenizer counts tokens and renders messages; null counts
+            characters alone.
+        max_length: Tokens of prompt and response together, to see what it would cut.
+        limit: Use this many pairs; null takes all.
+        on_bad_row: "error" stops at the first bad row, "skip" leaves bad rows out and counts them.
+        out: Folder for data_report.json and data_report.html.
+    """
+
+    dataset: str = ""
+    split: str = "train"
+    format: FormatName = "auto"
+    model: str | None = None
+    max_length: int | None = None
+    limit: int | None = None
+    on_bad_row: OnBadRow = "error"
+    out: str = "runs/inspect"
+
+    def __post_init__(self) -> None:
+        """Checks types and bounds."""
+        check_types(self)
+        require(bool(self.dataset), "dataset", self.dataset, "a hub id or file, by --dataset")
+        if self.max_length is not None:
+            require(self.max_length > 0, "max_length", self.max_length, "at least 1")
+            require(bool(self.model), "model", self.model, "a tokenizer for max_length, by --model")
+
+
+def inspect_data(job: InspectJob) -> None:
+    """Reports on pairs; see `InspectJob`."""
+    tokenizer = load_tokenizer(job.model) if job.model else None
+    data = load_preferences(
+        job.dataset,
+        split=job.split,
+        format=job.format,
+        tokenizer=tokenizer,
+        on_bad_row=job.on_bad_row,
+        limit=job.limit,
+    )
+    encoder = TextEncoder(tokenizer, job.max_length) if tokenizer is not None else None
+    report = examine_preferences(data, encoder=encoder)
+    page = write_data_report(report, job.out)
+    show_data_report(Console(), report)
+    Console().print(f"Report: {page}")
+
+
+def show_data_report(console: Console, report: DataReport) -> None:
+    """Prints what was found, the lengths, and what should not be overlooked."""
+    found = Table("finding", "value", title="Preference data")
+    for row in report_rows(report):
+        found.add_row(str(row["finding"]), format_cell(row["value"]))
+    lengths = length_rows(report)
+    table = Table(*lengths[0], title="Lengths")
+    for row in lengths:
+        table.add_row(*map(format_cell, row.values()))
+    console.print(found, table, advice(report))
+
+
+@dataclass
+class ConvertJob:
+    """Write preferences of any supported format as plain pairs, one JSON object a line.
+
+    Attributes:
+        dataset: Preferences: a hub id, a folder or a file.
+        split: Split of a hub dataset or folder.
+        format: What the rows are: auto (told by hub id or columns), plain (columns as they are),
+            hh, tldr, ultrafeedback, rewardbench, rewardbench2, qa_feedback, scores or rankings.
+        model: Hub id or folder whose tokenizer renders messages and counts query_tokens.
+        margins: Write the difference of two scores as margin (ultrafeedback and scores).
+        query_tokens: Cut the queries of format tldr to so many tokens; 512 in the paper.
+        limit: Write this many pairs; null writes all.
+        on_bad_row: "error" stops at the first bad row, "skip" leaves bad rows out and counts them.
+        out: File for the pairs.
+    """
+
+    dataset: str = ""
+    split: str = "train"
+    format: FormatName = "auto"
+    model: str | None = None
+    margins: bool = False
+    query_tokens: int | None = None
+    limit: int | None = None
+    on_bad_row: OnBadRow = "error"
+    out: str = "runs/pairs.jsonl"
+
+    def __post_init__(self) -> None:
+        """Checks types and bounds."""
+        check_types(self)
+        require(bool(self.dataset), "dataset", self.dataset, "a hub id or file, by --dataset")
+        require(self.out.endswith(".jsonl"), "out", self.out, "a file that ends in .jsonl")
+        if self.query_tokens is not None:
+            require(self.query_tokens > 0, "query_tokens", self.query_tokens, "at least 1")
+            require(bool(self.model), "model", self.model, "a tokenizer to count with, by --model")
+
+
+def convert(job: ConvertJob) -> None:
+    """Writes plain pairs; see `ConvertJob`."""
+    pairs: Dataset = load_preferences(
+        job.dataset,
+        split=job.split,
+        format=job.format,
+        tokenizer=load_tokenizer(job.model) if job.model else None,
+        margins=job.margins,
+        query_tokens=job.query_tokens,
+        on_bad_row=job.on_bad_row,
+        limit=job.limit,
+    )
+    path = write_text_atomic(job.out, json_lines(pairs))
+    columns = ", ".join(pairs.column_names)
+    Console().print(f"{len(pairs)} pairs of {columns}: {path}")

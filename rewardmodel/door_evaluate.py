@@ -1,47 +1,77 @@
-"""`prefsearch reward evaluate`: what a reward model is worth on preference pairs."""
+"""`prefsearch reward evaluate`: what a reward model is worth on preference pairs or a benchmark."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from datasets import Dataset
 from rich.console import Console
 
+from rewardmodel.data.reward_bench_rows import load_reward_bench, load_reward_bench_2
+from rewardmodel.data.rows import OnBadRow
 from rewardmodel.evaluation import (
+    EvaluationRecord,
+    RewardBenchScore,
     bag_of_words_accuracy,
+    edit_accuracy,
+    evaluate_agreement,
+    evaluate_reward_bench,
+    evaluate_reward_bench2,
     evaluate_reward_model,
+    load_edits,
     longer_reply_accuracy,
+    measure_batch_invariance,
+    truncation_probe,
+    write_evaluation,
 )
+from rewardmodel.interface import RewardModel, UncertainRewardModel
+from rewardmodel.loading import load_reward_model
 from rewardmodel.preferences import load_preferences, split_by_prompt
-from rewardmodel.rows import OnBadRow
-from rewardmodel.sequence import SequenceRewardModel
+from search.evaluation.metrics import Interval
 from search.evaluation.records import write_json_atomic
+from search.evaluation.run_directory import environment
 from search.evaluation.settings import check_types, require
+
+_INVARIANCE_PAIRS = 16
 
 
 @dataclass
 class EvaluateJob:
-    """Measure a reward model on preference pairs.
+    """Measure a reward model on preference pairs or on RewardBench.
 
     Attributes:
-        model: Folder or hub id of a trained reward model.
-        dataset: Preference pairs, as for `train`.
-        split: Split of a hub dataset or folder.
+        model: Folder or hub id of a trained reward model, or an ensemble's folder.
+        dataset: Preference pairs, as for `train`; or RewardBench, where `benchmark` says so.
+        split: Split of a hub dataset or folder; null takes "train", of a benchmark its own.
+        benchmark: "pairs" measures on preference pairs; "rewardbench" and "rewardbench2" score
+            that benchmark by its own rules.
         holdout: Measure on this share of the prompts, the same that `train` held out with the same
             seed; 0 measures on all.
         training_dataset: Pairs for the bag-of-words baseline to learn from, where `holdout` is 0.
+        calibrate: Also fit a temperature, and say what it mends on prompts it was not fitted to.
+        edits: Human edits: rows of prompt, original and edited, or qa-feedback's corrections.
+        probes: Also score replies with their last sentence removed and repeated.
+        check_batches: Also score texts alone and in batches, and report the largest difference.
         seed: Of the split and the bootstrap.
         max_length: Tokens of prompt and response together; null takes the model's context.
         limit: Use this many pairs; null takes all.
         on_bad_row: "error" stops at the first bad row, "skip" leaves bad rows out and counts them.
-        out: JSON file for the figures.
+        out: Folder for report.html, evaluation.json and figures, or a .json file for the figures
+            alone.
     """
 
     model: str = ""
     dataset: str = ""
-    split: str = "train"
+    split: str | None = None
+    benchmark: Literal["pairs", "rewardbench", "rewardbench2"] = "pairs"
     holdout: float = 0.0
     training_dataset: str | None = None
+    calibrate: bool = False
+    edits: str | None = None
+    probes: bool = False
+    check_batches: bool = False
     seed: int = 0
     max_length: int | None = None
     limit: int | None = None
@@ -54,50 +84,199 @@ class EvaluateJob:
         require(bool(self.model), "model", self.model, "a hub id or folder, by --model")
         require(bool(self.dataset), "dataset", self.dataset, "a hub id or file, by --dataset")
         require(0 <= self.holdout < 1, "holdout", self.holdout, "in [0, 1)")
+        if self.benchmark != "pairs":
+            for name in ("holdout", "training_dataset", "calibrate", "probes", "check_batches"):
+                value = getattr(self, name)
+                require(not value, name, value, f"unset, for benchmark is {self.benchmark}")
 
 
 def evaluate(job: EvaluateJob) -> None:
     """Measures a saved reward model; see `EvaluateJob`."""
     console = Console()
-    reward_model = SequenceRewardModel.load(job.model, max_length=job.max_length)
-    tokenizer = reward_model.encoder.tokenizer
-    data = load_preferences(
-        job.dataset,
-        split=job.split,
-        tokenizer=tokenizer,
-        on_bad_row=job.on_bad_row,
-        limit=job.limit,
-    )
-    training = None
-    if job.holdout:
-        training, data = split_by_prompt(data, holdout=job.holdout, seed=job.seed)
-    elif job.training_dataset:
-        training = load_preferences(
-            job.training_dataset, tokenizer=tokenizer, on_bad_row=job.on_bad_row
+    reward_model = load_reward_model(job.model, max_length=job.max_length)
+    record = EvaluationRecord(settings=asdict(job), environment=environment())
+    if job.benchmark == "pairs":
+        record = _on_pairs(job, reward_model, record)
+    else:
+        record = _on_benchmark(job, reward_model, record)
+    if job.edits:
+        edits = load_edits(job.edits, on_bad_row=job.on_bad_row)
+        record = dataclasses.replace(
+            record, edits=edit_accuracy(reward_model, edits, seed=job.seed)
         )
-    result = measure(reward_model, training, data, seed=job.seed)
-    if job.out:
-        write_json_atomic(job.out, {"settings": asdict(job), **result})
-    show_measures(console, result)
+    if job.out and Path(job.out).suffix == ".json":
+        write_json_atomic(job.out, {"settings": record.settings, **_flat(record)})
+    elif job.out:
+        page = write_evaluation(record, job.out, title=f"Reward model {Path(job.model).name}")
+        console.print(f"Report: {page}")
+    if record.pairs is not None:
+        show_measures(console, _flat(record))
+    _show_others(console, record)
 
 
 def measure(
-    reward_model: SequenceRewardModel, training: Dataset | None, held_out: Dataset, *, seed: int
+    reward_model: RewardModel,
+    training: Dataset | None,
+    held_out: Dataset,
+    *,
+    seed: int,
+    calibrate: bool = False,
 ) -> dict[str, Any]:
-    """Held-out accuracy with its intervals, beside the baselines."""
-    found = asdict(evaluate_reward_model(reward_model, held_out, seed=seed))
-    found["baselines"] = {"longer reply": asdict(longer_reply_accuracy(held_out))}
-    if training is not None and len(training) > 0:
-        words = bag_of_words_accuracy(training, held_out, seed=seed)
-        found["baselines"]["bag of words"] = asdict(words.accuracy)
+    """Held-out accuracy with its intervals, beside the baselines, as plain values."""
+    found = asdict(evaluate_reward_model(reward_model, held_out, seed=seed, calibrated=calibrate))
+    baselines = measure_baselines(training, held_out, seed=seed)
+    found["baselines"] = {name: asdict(value) for name, value in baselines.items()}
     return found
+
+
+def measure_baselines(
+    training: Dataset | None, held_out: Dataset, *, seed: int
+) -> dict[str, Interval]:
+    """Accuracy of the longer reply, and of a bag of words where there is something to learn from.
+
+    Ties have no better reply, so neither baseline sees them.
+    """
+    held_out = without_ties(held_out)
+    found = {"longer reply": longer_reply_accuracy(held_out)}
+    training = None if training is None else without_ties(training)
+    if training is not None and len(training) > 0:
+        found["bag of words"] = bag_of_words_accuracy(training, held_out, seed=seed).accuracy
+    return found
+
+
+def without_ties(dataset: Dataset) -> Dataset:
+    """The pairs with a better reply."""
+    if "chosen_probability" not in dataset.column_names:
+        return dataset
+    kept = [row for row, label in enumerate(dataset["chosen_probability"][:]) if label != 0.5]
+    return dataset.select(kept)
 
 
 def show_measures(console: Console, result: Mapping[str, Any]) -> None:
     """Prints accuracy and baselines."""
     rows = {"reward model": result["accuracy"], **result["baselines"]}
-    console.print(f"Held-out accuracy on {result['pairs']} pairs (95 % interval):")
+    ties = result.get("tied_labels", 0)
+    apart = f", {ties} ties left out" if ties else ""
+    console.print(f"Held-out accuracy on {result['pairs']} pairs{apart} (95 % interval):")
     for name, value in rows.items():
         low, high = value["low"], value["high"]
         console.print(f"  {name:<14} {value['estimate']:.3f} [{low:.3f}, {high:.3f}]")
     console.print(f"  log loss {result['log_loss']['estimate']:.3f}, ECE {result['ece']:.3f}")
+
+
+def _on_pairs(
+    job: EvaluateJob, reward_model: RewardModel, record: EvaluationRecord
+) -> EvaluationRecord:
+    """Measures on preference pairs all that the job asks for."""
+    training, data = _pairs(job, _tokenizer_of(reward_model))
+    pairs = evaluate_reward_model(reward_model, data, seed=job.seed, calibrated=job.calibrate)
+    record = dataclasses.replace(
+        record, pairs=pairs, baselines=measure_baselines(training, data, seed=job.seed)
+    )
+    if isinstance(reward_model, UncertainRewardModel):
+        record = dataclasses.replace(record, agreement=evaluate_agreement(reward_model, data))
+    if job.probes:
+        record = dataclasses.replace(
+            record, probe=truncation_probe(reward_model, data, seed=job.seed)
+        )
+    if job.check_batches:
+        rows = data.select(range(min(_INVARIANCE_PAIRS, len(data))))
+        record = dataclasses.replace(
+            record,
+            invariance=measure_batch_invariance(
+                reward_model,
+                [*rows["prompt"][:], *rows["prompt"][:]],
+                [*rows["chosen"][:], *rows["rejected"][:]],
+                seed=job.seed,
+            ),
+        )
+    return record
+
+
+def _pairs(job: EvaluateJob, tokenizer: Any) -> tuple[Dataset | None, Dataset]:
+    """Pairs for the baseline to learn from, and those to measure on."""
+    data = load_preferences(
+        job.dataset,
+        split=job.split or "train",
+        tokenizer=tokenizer,
+        on_bad_row=job.on_bad_row,
+        limit=job.limit,
+    )
+    if job.holdout:
+        return split_by_prompt(data, holdout=job.holdout, seed=job.seed)
+    if job.training_dataset:
+        training = load_preferences(
+            job.training_dataset, tokenizer=tokenizer, on_bad_row=job.on_bad_row
+        )
+        return training, data
+    return None, data
+
+
+def _on_benchmark(
+    job: EvaluateJob, reward_model: RewardModel, record: EvaluationRecord
+) -> EvaluationRecord:
+    """Scores RewardBench by its own rules."""
+    options: dict[str, Any] = {
+        "tokenizer": _tokenizer_of(reward_model),
+        "on_bad_row": job.on_bad_row,
+        "limit": job.limit,
+    }
+    if job.split is not None:
+        options["split"] = job.split
+    if job.benchmark == "rewardbench":
+        rows = load_reward_bench(job.dataset, **options)
+        return dataclasses.replace(record, benchmark=evaluate_reward_bench(reward_model, rows))
+    rows = load_reward_bench_2(job.dataset, **options)
+    return dataclasses.replace(record, benchmark=evaluate_reward_bench2(reward_model, rows))
+
+
+def _tokenizer_of(reward_model: Any) -> Any:
+    """The tokenizer that renders messages, or None for reward models without one."""
+    return getattr(getattr(reward_model, "encoder", None), "tokenizer", None)
+
+
+def _flat(record: EvaluationRecord) -> dict[str, Any]:
+    """What was measured, the figures on pairs at the top, as `measure` gives them."""
+    found: dict[str, Any] = {} if record.pairs is None else asdict(record.pairs)
+    if record.pairs is not None:
+        found["baselines"] = {name: asdict(value) for name, value in record.baselines.items()}
+    for name in ("benchmark", "agreement", "edits", "probe", "invariance"):
+        value = getattr(record, name)
+        if value is not None:
+            found[name] = asdict(value)
+    return found
+
+
+def _show_others(console: Console, record: EvaluationRecord) -> None:
+    """Prints what was measured beside plain accuracy, a line each."""
+    if record.pairs is not None and record.pairs.calibration is not None:
+        found = record.pairs.calibration
+        console.print(f"  temperature {found.temperature}, ECE with it {found.ece_after:.3f}")
+    if record.agreement is not None:
+        console.print(f"  members agree on {record.agreement.mean_agreement:.3f} of the pairs")
+    if record.edits is not None:
+        shorter = record.edits.accuracy_where_shorter
+        console.print(f"  edits preferred {record.edits.accuracy}, those that shorten {shorter}")
+    if record.probe is not None:
+        console.print(
+            f"  falls when cut {record.probe.cut_falls}, rises on filler "
+            f"{record.probe.filler_rises}"
+        )
+    if record.invariance is not None:
+        console.print(f"  alone and in a batch: within {record.invariance.max_difference:.2g}")
+    if record.benchmark is None:
+        return
+    score = record.benchmark.score
+    name = "RewardBench" if isinstance(record.benchmark, RewardBenchScore) else "RewardBench 2"
+    if score is None:
+        console.print(f"{name}: incomplete, without {', '.join(record.benchmark.missing)}")
+    else:
+        console.print(f"{name}: {score:.3f}")
+    if isinstance(record.benchmark, RewardBenchScore):
+        for section, value in record.benchmark.sections.items():
+            console.print(f"  {section:<14} {value:.3f}")
+    for subset in record.benchmark.subsets:
+        console.print(f"  {subset.subset:<22} {subset.accuracy} ({subset.rows})")
+    ties = getattr(record.benchmark, "ties", None)
+    if ties is not None:
+        console.print(f"  {'Ties':<22} {ties.score:.3f} ({ties.rows})")

@@ -1,32 +1,59 @@
 """`prefsearch reward train`: from preferences to a measured reward model in a run's folder."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
+import torch
+from accelerate import PartialState
+from datasets import Dataset
 from rich.console import Console
 
-from rewardmodel.door_evaluate import measure, show_measures
-from rewardmodel.job_settings import optimisation_of, settings_of
-from rewardmodel.preferences import load_preferences, preference_report, split_by_prompt
-from rewardmodel.rows import OnBadRow
-from rewardmodel.sequence import SequenceRewardModel
+from rewardmodel.data.data_report import examine_preferences
+from rewardmodel.data.data_report_page import write_data_report
+from rewardmodel.data.formats import FormatName
+from rewardmodel.data.rows import OnBadRow
+from rewardmodel.door_evaluate import measure, show_measures, without_ties
+from rewardmodel.evaluation import evaluate_reward_model
+from rewardmodel.job_settings import fields_of, settings_of
+from rewardmodel.loading import load_reward_model
+from rewardmodel.preferences import load_demonstrations, load_preferences, split_by_prompt
+from rewardmodel.rankings import load_rankings, pairs_from_rankings
 from rewardmodel.tokenization import load_tokenizer
-from rewardmodel.training import Optimisation, train_reward_model
-from search.evaluation.records import write_json_atomic
+from rewardmodel.training import Objective, Optimisation, train_reward_model
+from rewardmodel.training.hub import push_folder
+from rewardmodel.training.model_card import add_evaluation
+from rewardmodel.training.quantisation import Quantisation
+from rewardmodel.training.scratch import build_scratch_scorer
 from search.evaluation.run_directory import RunDirectory
 from search.evaluation.settings import require
 
 
 @dataclass
-class TrainJob(Optimisation):
-    """Train a reward model on preference pairs and measure it on held-out prompts.
+class TrainJob(Optimisation, Objective):
+    """Train a reward model on human comparisons and measure it on held-out prompts.
 
     Attributes:
         model: What to begin from: hub id or folder of a language model or classifier.
-        dataset: Preference pairs: hub id, folder, or .json, .jsonl, .jsonl.gz, .parquet, .csv file.
+        dataset: Comparisons: hub id, folder, or .json, .jsonl, .jsonl.gz, .parquet, .csv file.
         split: Split of a hub dataset or folder.
+        format: What the rows are: auto (told by hub id or columns), plain (columns as they are),
+            hh, tldr, ultrafeedback, rewardbench, qa_feedback, scores or rankings.
+        whole_rankings: Learn rankings of several responses whole, as `rankings` says, instead of
+            pair by pair.
         holdout: Share of the prompts kept for measuring.
-        limit: Use this many pairs; null takes all.
+        limit: Use this many rows; null takes all.
         on_bad_row: "error" stops at the first bad row, "skip" leaves bad rows out and counts them.
+        reference: Demonstrations whose mean score becomes zero: a dataset of prompts and
+            completions, or "chosen" for the chosen replies of the training pairs; null leaves the
+            zero where training put it.
+        quantise: "8bit" or "4bit" holds the base in bitsandbytes' integers and trains adapters on
+            it (QLoRA); needs lora_rank and the extra `qlora`.
+        scratch_baseline: Also train a small transformer from random weights on the same pairs, to
+            see what the base is worth.
+        hub_model_id: Upload the model, with its card, to this hub repository; null keeps it here.
+        hub_private: Make that repository private.
         out: Folder of the run.
         resume: Continue the run in that folder.
     """
@@ -34,47 +61,135 @@ class TrainJob(Optimisation):
     model: str = ""
     dataset: str = ""
     split: str = "train"
+    format: FormatName = "auto"
+    whole_rankings: bool = False
     holdout: float = 0.1
     limit: int | None = None
     on_bad_row: OnBadRow = "error"
+    reference: str | None = None
+    quantise: Quantisation = "none"
+    scratch_baseline: bool = False
+    hub_model_id: str | None = None
+    hub_private: bool = True
     out: str = "runs/reward"
     resume: bool = False
 
     def __post_init__(self) -> None:
         """Checks types and bounds."""
-        super().__post_init__()
+        Optimisation.__post_init__(self)
+        Objective.__post_init__(self)
         require(bool(self.model), "model", self.model, "a hub id or folder, by --model")
         require(bool(self.dataset), "dataset", self.dataset, "a hub id or file, by --dataset")
         require(0 < self.holdout < 1, "holdout", self.holdout, "in (0, 1)")
+        if self.quantise != "none":
+            require(self.lora_rank > 0, "lora_rank", self.lora_rank, "more than 0 with quantise")
 
 
 def train(job: TrainJob) -> None:
-    """Trains, measures and saves; see `TrainJob`."""
-    console = Console()
-    tokenizer = load_tokenizer(job.model)
-    data = load_preferences(
-        job.dataset,
-        split=job.split,
-        tokenizer=tokenizer,
-        on_bad_row=job.on_bad_row,
-        limit=job.limit,
-    )
-    training, held_out = split_by_prompt(data, holdout=job.holdout, seed=job.seed)
-    run = RunDirectory.open(job.out, settings_of(job), resume=job.resume)
+    """Trains, measures and saves; under `torchrun` or `accelerate launch` in several processes."""
+    processes = PartialState(cpu=not torch.cuda.is_available())
+    main = processes.is_main_process
+    with processes.main_process_first():  # the first makes the folder, the others find it
+        run = RunDirectory.open(job.out, settings_of(job), resume=job.resume or not main)
+    training, held_out, learned = _load(job)
     folder = run.checkpoints / "model"
+    console = Console(quiet=not main)
     if run.result("train") is None:
-        write_json_atomic(run.path / "data_report.json", preference_report(data))
+        if main:
+            write_data_report(examine_preferences(training), run.path / "data")
         outcome = train_reward_model(
             job.model,
-            training,
+            learned,
             folder,
-            optimisation=optimisation_of(job),
+            optimisation=fields_of(Optimisation, job),
+            objective=fields_of(Objective, job),
+            reference=_reference(job, training),
+            quantise=job.quantise,
             checkpoints=run.path / "trainer",
+            facts={"dataset": job.dataset, "split": job.split, "held_out": len(held_out)},
         )
-        run.finish("train", outcome)
+        if main:
+            run.finish("train", outcome)
+    if not main:
+        return
+    if job.scratch_baseline and run.result("scratch") is None:
+        run.finish("scratch", _train_from_scratch(job, learned, held_out, run))
     result = run.result("evaluate")
     if result is None:
-        reward_model = SequenceRewardModel.load(str(folder), max_length=job.max_length)
-        result = run.finish("evaluate", measure(reward_model, training, held_out, seed=job.seed))
+        reward_model = load_reward_model(str(folder), max_length=job.max_length)
+        found = measure(reward_model, training, held_out, seed=job.seed, calibrate=True)
+        if job.scratch_baseline:
+            scratch: Any = run.result("scratch")
+            found["baselines"]["from scratch"] = scratch["accuracy"]
+        add_evaluation(folder, found)
+        result = run.finish("evaluate", found)
+    if job.hub_model_id and run.result("push") is None:
+        url = push_folder(folder, job.hub_model_id, private=job.hub_private)
+        run.finish("push", {"url": url})
+        console.print(f"Uploaded: {url}")
     show_measures(console, result)
     console.print(f"Model: {folder}")
+
+
+def _load(job: TrainJob) -> tuple[Dataset, Dataset, Dataset]:
+    """Pairs to train on, pairs held out, and what is learned: the former, or their rankings."""
+    options: dict[str, Any] = {
+        "split": job.split,
+        "format": job.format,
+        "tokenizer": load_tokenizer(job.model),
+        "on_bad_row": job.on_bad_row,
+        "limit": job.limit,
+    }
+    if job.whole_rankings:
+        ranked, held_out = split_by_prompt(
+            load_rankings(job.dataset, **options), holdout=job.holdout, seed=job.seed
+        )
+        return pairs_from_rankings(ranked), pairs_from_rankings(held_out), ranked
+    data = load_preferences(job.dataset, **options)
+    training, held_out = split_by_prompt(data, holdout=job.holdout, seed=job.seed)
+    return training, held_out, training
+
+
+def _reference(job: TrainJob, training: Dataset) -> Dataset | None:
+    """The demonstrations whose mean score becomes zero."""
+    if job.reference is None:
+        return None
+    if job.reference == "chosen":
+        decided = without_ties(training)
+        return Dataset.from_dict({"prompt": decided["prompt"], "completion": decided["chosen"]})
+    return load_demonstrations(
+        job.reference, tokenizer=load_tokenizer(job.model), on_bad_row=job.on_bad_row
+    )
+
+
+def _train_from_scratch(
+    job: TrainJob, learned: Dataset, held_out: Dataset, run: RunDirectory
+) -> Mapping[str, Any]:
+    """Held-out accuracy of a small transformer that knew nothing before these pairs."""
+    base = build_scratch_scorer(job.model, run.path / "scratch" / "base", seed=job.seed)
+    folder = run.path / "scratch" / "model"
+    # Random weights want larger steps than a pretrained base.
+    optimisation = Optimisation(
+        epochs=3,
+        learning_rate=1e-3,
+        batch_size=job.batch_size,
+        max_length=job.max_length,
+        weight_decay=0.01,
+        warmup_ratio=0.1,
+        seed=job.seed,
+    )
+    outcome = train_reward_model(
+        str(base),
+        learned,
+        folder,
+        optimisation=optimisation,
+        objective=fields_of(Objective, job),
+    )
+    scratch = load_reward_model(str(folder), max_length=job.max_length)
+    found = evaluate_reward_model(scratch, held_out, seed=job.seed)
+    return {
+        "accuracy": asdict(found.accuracy),
+        "parameters": sum(weight.numel() for weight in scratch.model.parameters()),
+        "folder": str(Path(folder).relative_to(run.path)),
+        **{name: outcome[name] for name in ("updates", "seconds", "loss_last")},
+    }

@@ -65,12 +65,58 @@ class SessionRewardModel(RewardModel, Protocol):
         ...
 
 
-def require_finite(scores: Tensor, responses: Sequence[str]) -> None:
+@runtime_checkable
+class StepRewardModel(Protocol):
+    """A reward model that scores each step of a response."""
+
+    def step_scores(self, prompts: Sequence[str], steps: Sequence[Sequence[str]]) -> list[Tensor]:
+        """Scores the steps of responses.
+
+        Args:
+            prompts: B prompts.
+            steps: The steps of B responses, at least one each.
+
+        Returns:
+            float32 [T_i] on the CPU for each response, one score a step, higher is better; every
+            entry is finite.
+
+        Raises:
+            ValueError: If a response has no steps, or a score is not finite; the message names
+                the row.
+        """
+        ...
+
+
+@runtime_checkable
+class UncertainRewardModel(RewardModel, Protocol):
+    """A reward model of several members, whose disagreement says how sure it is."""
+
+    def member_scores(self, prompts: Sequence[str], responses: Sequence[str]) -> Tensor:
+        """Scores responses with each member.
+
+        Args:
+            prompts: B prompts.
+            responses: B responses, the i-th to the i-th prompt.
+
+        Returns:
+            float32 [M, B] on the CPU, a row a member, on the scale on which `score` combines them.
+        """
+        ...
+
+
+DIVERGED = "The model diverged: train it again with a lower learning rate"
+
+
+def require_finite(
+    scores: Tensor, responses: Sequence[str], *, found_by: str = "", remedy: str = DIVERGED
+) -> None:
     """Refuses scores that are no numbers.
 
     Args:
         scores: float32 [B].
         responses: The B responses that were scored.
+        found_by: What scored them, for the message; "the reward model" where it is not said.
+        remedy: What the user can do.
 
     Raises:
         ValueError: If a score is not finite; the message names the row.
@@ -78,8 +124,7 @@ def require_finite(scores: Tensor, responses: Sequence[str]) -> None:
     broken: list[int] = (~scores.isfinite()).nonzero().flatten().tolist()
     if broken:
         raise ValueError(
-            f"the reward model scored row {broken[0]} as {scores[broken[0]].item()} "
-            f"({len(broken)} of {len(scores)} rows are not finite); required: finite scores. "
-            f"Response: {responses[broken[0]][:80]!r}. The model diverged: train it again "
-            "with a lower learning rate"
+            f"{found_by or 'the reward model'} scored row {broken[0]} as "
+            f"{scores[broken[0]].item()} ({len(broken)} of {len(scores)} rows are not finite); "
+            f"required: finite scores. Response: {responses[broken[0]][:80]!r}. {remedy}"
         )

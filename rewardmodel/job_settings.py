@@ -4,11 +4,11 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 from datasets import Dataset
 
-from rewardmodel.training import Optimisation
+Config = TypeVar("Config", bound=Any)
 
 
 def json_lines(rows: Sequence[Mapping[str, Any]] | Dataset) -> str:
@@ -21,7 +21,6 @@ def settings_of(job: Any) -> dict[str, Any]:
     return {k: v for k, v in asdict(job).items() if k not in ("out", "resume")}
 
 
-def optimisation_of(job: Optimisation) -> Optimisation:
-    """The training settings alone."""
-    names = [f.name for f in dataclasses.fields(Optimisation)]
-    return Optimisation(**{name: getattr(job, name) for name in names})
+def fields_of(config: type[Config], job: Any) -> Config:
+    """The settings of one of a job's bases alone, such as how to train."""
+    return config(**{field.name: getattr(job, field.name) for field in dataclasses.fields(config)})

@@ -1,27 +1,28 @@
 """Preferences, prompts and demonstrations as datasets of plain text, from whatever holds them.
 
-The one shape downstream is `prompt`, `chosen`, `rejected` (and `margin` where there is one), all
-text, such that `prompt + chosen` is what the reward model reads. Bad rows are errors with their
-place, or counted and dropped when asked; never kept, never dropped in silence. Which text is the
-prompt is decided in `rewardmodel.reply_text`, where rows come from in
-`rewardmodel.row_sources`.
+The one shape downstream is `prompt`, `chosen`, `rejected`, all text, such that `prompt + chosen` is
+what the reward model reads, and beside them the labels that the source has: `chosen_probability`
+(1 certain, 0.5 a tie), `margin`, `confidence`, `subset`. Bad rows are errors with their place, or
+counted and dropped when asked; never kept, never dropped in silence. Which text is the prompt is
+decided in `rewardmodel.data.reply_text`, what published formats mean in
+`rewardmodel.data.formats`, where rows come from in `rewardmodel.data.row_sources`.
 """
 
-import itertools
-import math
 import os
-from collections.abc import Iterable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
-from datasets import Dataset, Features, Value, concatenate_datasets
+from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from rewardmodel.reply_text import Turns, split_last_turn, split_prompt, take_turns
-from rewardmodel.row_files import PLAIN_LINE
-from rewardmodel.row_sources import read_rows
-from rewardmodel.rows import OnBadRow, PreferenceDataError, Row, nearest_name, parse_rows
+from rewardmodel.data.data_report import preference_report
+from rewardmodel.data.formats import ConvertOptions, FormatName, hub_options
+from rewardmodel.data.pair_parser import PairParser
+from rewardmodel.data.reply_text import split_last_turn, split_prompt, take_turns
+from rewardmodel.data.row_files import PLAIN_LINE
+from rewardmodel.data.row_sources import read_rows
+from rewardmodel.data.row_tables import gather
+from rewardmodel.data.rows import LeftOut, OnBadRow, PreferenceDataError, Row, parse_rows
 
 __all__ = [
     "PreferenceDataError",
@@ -33,19 +34,21 @@ __all__ = [
 ]
 
 Source = str | os.PathLike[str]
-_CHUNK_ROWS = 10_000
-_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
 def load_preferences(
     source: Source,
     *,
     split: str = "train",
+    format: FormatName = "auto",
     tokenizer: PreTrainedTokenizerBase | None = None,
     on_bad_row: OnBadRow = "error",
     prompt_column: str = "prompt",
     chosen_column: str = "chosen",
     rejected_column: str = "rejected",
+    probability_column: str | None = None,
+    margins: bool = False,
+    query_tokens: int | None = None,
     limit: int | None = None,
 ) -> Dataset:
     r"""Load preference pairs as text.
@@ -53,32 +56,54 @@ def load_preferences(
     The prompt is a column of its own, or the beginning that chosen and rejected share: of
     transcripts all up to the last shared "\n\nAssistant:", of other text the common prefix up to
     the last white space, of messages the turns before the assistant's first differing one. Text is
-    taken as it is; messages are rendered by the tokenizer's chat template.
+    taken as it is; messages are rendered by the tokenizer's chat template. A source in one of the
+    published formats goes through its converter; a row may then give several pairs, and pairs of
+    identical replies in it are left out and counted in a warning.
+
+    Where a chosen_probability is below one half, the two replies change places, the probability
+    becomes its complement and the margin its negative: chosen is always the better.
 
     Args:
         source: A hub id, a folder (from `save_to_disk`, or of data files), or a `.json`, `.jsonl`,
             `.csv` (each also `.gz`) or `.parquet` file.
         split: Of a hub dataset or folder; a single file is read whole.
-        tokenizer: With a chat template; needed for messages only.
+        format: "auto" recognises a published format by hub id or by the first row's columns;
+            "plain" takes the columns as they are; or a name of `rewardmodel.data.formats.FORMATS`.
+        tokenizer: With a chat template; needed for messages, and for `query_tokens`.
         on_bad_row: "error" ends at the first bad row; "skip" drops bad rows and logs one warning
             with their counts.
         prompt_column: The explicit prompt. A source whose first row lacks it has implicit prompts.
         chosen_column: The preferred reply.
         rejected_column: The other reply.
+        probability_column: The probability, or share of annotators, that chosen is the better
+            reply, where it has another name than `chosen_probability`. Naming any of these four
+            columns makes "auto" plain.
+        margins: Keep the difference of the scores of scored replies (formats "ultrafeedback" and
+            "scores") as `margin`, which changes what is trained.
+        query_tokens: Cut the queries of format "tldr" to so many tokens as the paper does (512);
+            see `rewardmodel.data.formats.truncate_query`.
         limit: Stop after so many good pairs.
 
     Returns:
-        Text columns `prompt`, `chosen`, `rejected`, and float `margin` where the first good
-        row has a `margin`.
+        Text columns `prompt`, `chosen`, `rejected`; and where the first good row has them, float
+        `margin`, float `chosen_probability` in [0.5, 1], float `confidence` on the source's own
+        scale (null where a row has none), text `subset` (null where a row has none).
 
     Raises:
         PreferenceDataError: No such source, a bad row, or no good row at all.
-        ValueError: `on_bad_row` or `limit` is not allowed.
+        ValueError: An argument is not allowed, or arguments exclude each other.
     """
-    parse = _PairParser(tokenizer, prompt_column, chosen_column, rejected_column)
-    rows = read_rows(source, split=split)
-    records = parse_rows(rows, parse, source=source, on_bad_row=on_bad_row, limit=limit)
-    return _collect(records)
+    parse = PairParser(
+        source=source,
+        format=format,
+        options=ConvertOptions(tokenizer, margins, query_tokens),
+        prompt_column=prompt_column,
+        chosen_column=chosen_column,
+        rejected_column=rejected_column,
+        probability_column=probability_column,
+    )
+    rows = read_rows(source, split=split, hub_options=hub_options(source))
+    return gather(parse_rows(rows, parse, source=source, on_bad_row=on_bad_row, limit=limit))
 
 
 def load_prompts(
@@ -91,6 +116,8 @@ def load_prompts(
     limit: int | None = None,
 ) -> list[str]:
     """Load prompts from a prompt column, from preferences, or from a text file of one a line.
+
+    Preferences may be in any published format that `load_preferences` recognises.
 
     Args:
         source: As in `load_preferences`, or a `.txt` file.
@@ -107,15 +134,20 @@ def load_prompts(
         PreferenceDataError: No such source, a bad row, or no good row at all.
         ValueError: `on_bad_row` or `limit` is not allowed.
     """
-    pairs = _PairParser(tokenizer, column, "chosen", "rejected")
+    pairs = PairParser(
+        source=source, options=ConvertOptions(tokenizer=tokenizer), prompt_column=column
+    )
     seen: set[str] = set()
 
     def parse(row: Row) -> str | None:
         if PLAIN_LINE in row:
             return row[PLAIN_LINE]
-        is_pair = "chosen" in row and "rejected" in row
+        is_pair = ("chosen" in row and "rejected" in row) or pairs.format_of(row) is not None
         if is_pair and column not in row:
-            prompt = str(pairs(row)["prompt"])
+            found = [pair for pair in pairs(row) if not isinstance(pair, LeftOut)]
+            if not found:
+                return None
+            prompt = str(found[0]["prompt"])
         else:
             turns = take_turns(row, column, option="column")
             prompt, _ = split_prompt(turns, [], tokenizer)
@@ -124,7 +156,7 @@ def load_prompts(
         seen.add(prompt)
         return prompt
 
-    rows = read_rows(source, split=split)
+    rows = read_rows(source, split=split, hub_options=hub_options(source))
     return list(parse_rows(rows, parse, source=source, on_bad_row=on_bad_row, limit=limit))
 
 
@@ -160,14 +192,17 @@ def load_demonstrations(
         PreferenceDataError: No such source, a bad row, or no good row at all.
         ValueError: `on_bad_row` or `limit` is not allowed.
     """
-    pairs = _PairParser(tokenizer, prompt_column, "chosen", "rejected")
+    pairs = PairParser(
+        format="plain", options=ConvertOptions(tokenizer=tokenizer), prompt_column=prompt_column
+    )
 
     def parse(row: Row) -> dict[str, Any]:
         named = completion_column or next((c for c in ("completion", "response") if c in row), None)
         if named is None and "messages" in row:
             prompt, completion = split_last_turn(take_turns(row, "messages", option="messages"))
         elif named is None and "chosen" in row and "rejected" in row:
-            pair = pairs(row)
+            (pair,) = pairs(row)
+            assert not isinstance(pair, LeftOut)  # a plain row is one pair or an error
             return {"prompt": pair["prompt"], "completion": pair["chosen"]}
         else:
             completion = take_turns(row, named or "completion", option="completion_column")
@@ -177,7 +212,7 @@ def load_demonstrations(
 
     rows = read_rows(source, split=split)
     records = parse_rows(rows, parse, source=source, on_bad_row=on_bad_row, limit=limit)
-    return _collect(records)
+    return gather(records)
 
 
 def split_by_prompt(dataset: Dataset, *, holdout: float, seed: int) -> tuple[Dataset, Dataset]:
@@ -213,139 +248,3 @@ def split_by_prompt(dataset: Dataset, *, holdout: float, seed: int) -> tuple[Dat
     train = [row for row, prompt in enumerate(row_prompt) if prompt not in held]
     test = [row for row, prompt in enumerate(row_prompt) if prompt in held]
     return dataset.select(train), dataset.select(test)
-
-
-def preference_report(dataset: Dataset) -> dict[str, Any]:
-    """Count what is odd about preference pairs, and measure their lengths.
-
-    Args:
-        dataset: With text columns `prompt`, `chosen` and `rejected`.
-
-    Returns:
-        `pairs`; distinct `prompts`; `duplicate_pairs`, rows that repeat an earlier row;
-        `contradictory_pairs`, distinct pairs of replies to one prompt that stand in both orders;
-        `identical_pairs`, where both replies are the same; `blank_replies`, replies of white space
-        alone; `longer_chosen_share`, equal lengths counting half; and for `prompt`, `chosen` and
-        `rejected` under `characters` the quantiles of their lengths.
-
-    Raises:
-        ValueError: The dataset is empty.
-    """
-    if len(dataset) == 0:
-        raise ValueError("found no pairs; load at least one before asking for a report.")
-    pairs: set[tuple[str, str, str]] = set()
-    duplicates = blank = 0
-    lengths = np.empty((len(dataset), 3))
-    for index, (prompt, chosen, rejected) in enumerate(_iterate_pairs(dataset)):
-        duplicates += (prompt, chosen, rejected) in pairs
-        pairs.add((prompt, chosen, rejected))
-        blank += (not chosen.strip()) + (not rejected.strip())
-        lengths[index] = len(prompt), len(chosen), len(rejected)
-    both_orders = sum((p, r, c) in pairs for p, c, r in pairs if c != r)
-    quantiles = np.quantile(lengths, _QUANTILES, axis=0)  # [quantile, column]
-    longer, shorter = lengths[:, 1] > lengths[:, 2], lengths[:, 1] < lengths[:, 2]
-    return {
-        "pairs": len(dataset),
-        "prompts": len({prompt for prompt, _, _ in pairs}),
-        "duplicate_pairs": duplicates,
-        "contradictory_pairs": both_orders // 2,
-        "identical_pairs": sum(c == r for _, c, r in _iterate_pairs(dataset)),
-        "blank_replies": blank,
-        "longer_chosen_share": float(0.5 + 0.5 * (longer.mean() - shorter.mean())),
-        "characters": {
-            column: {
-                f"p{round(100 * share)}": int(value)
-                for share, value in zip(_QUANTILES, quantiles[:, place], strict=True)
-            }
-            for place, column in enumerate(("prompt", "chosen", "rejected"))
-        },
-    }
-
-
-class _PairParser:
-    """Turns rows into pairs; remembers what the source's rows so far have taught about columns."""
-
-    def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase | None,
-        prompt_column: str,
-        chosen_column: str,
-        rejected_column: str,
-    ) -> None:
-        self.tokenizer = tokenizer
-        self.prompt_column = prompt_column
-        self.chosen_column = chosen_column
-        self.rejected_column = rejected_column
-        # A name the user gave is a promise that the column is there.
-        self.has_prompt = prompt_column != "prompt"
-        self.has_margin: bool | None = None
-
-    def __call__(self, row: Row) -> dict[str, Any]:
-        chosen = take_turns(row, self.chosen_column, option="chosen_column")
-        rejected = take_turns(row, self.rejected_column, option="rejected_column")
-        prompt = self._take_prompt(row)
-        if chosen == rejected:
-            raise _identical()
-        text, (chosen_text, rejected_text) = split_prompt(
-            prompt, [chosen, rejected], self.tokenizer
-        )
-        if chosen_text == rejected_text:
-            raise _identical()
-        pair: dict[str, Any] = {"prompt": text, "chosen": chosen_text, "rejected": rejected_text}
-        if self.has_margin is None:
-            self.has_margin = "margin" in row
-        if self.has_margin:
-            pair["margin"] = _take_margin(row)
-        return pair
-
-    def _take_prompt(self, row: Row) -> Turns | None:
-        self.has_prompt = self.has_prompt or self.prompt_column in row
-        if self.has_prompt:
-            return take_turns(row, self.prompt_column, option="prompt_column")
-        others = [name for name in row if name not in (self.chosen_column, self.rejected_column)]
-        if nearest_name(self.prompt_column, others, cutoff=0.85):
-            # A mistyped prompt column must not be taken for an implicit prompt.
-            take_turns(row, self.prompt_column, option="prompt_column")
-        return None
-
-
-def _identical() -> PreferenceDataError:
-    return PreferenceDataError(
-        "chosen and rejected are identical; a preference needs two different replies. Drop the "
-        'row (on_bad_row="skip").',
-        reason="identical chosen and rejected",
-    )
-
-
-def _take_margin(row: Row) -> float:
-    value = row.get("margin")
-    try:
-        margin = math.nan if isinstance(value, bool) or value is None else float(value)
-    except (TypeError, ValueError):
-        margin = math.nan
-    if not math.isfinite(margin):
-        raise PreferenceDataError(
-            f"column 'margin' holds {type(value).__name__} {value!r}; required is a finite number "
-            'in every row. Fill it, remove the column, or drop the row (on_bad_row="skip").',
-            reason="bad margin",
-        )
-    return margin
-
-
-def _iterate_pairs(dataset: Dataset) -> Iterator[tuple[str, str, str]]:
-    for batch in dataset.with_format(None).iter(batch_size=_CHUNK_ROWS):
-        columns: dict[str, list[str]] = dict(batch)
-        yield from zip(columns["prompt"], columns["chosen"], columns["rejected"], strict=True)
-
-
-def _collect(records: Iterable[dict[str, Any]]) -> Dataset:
-    """Make a dataset, moving rows into Arrow by chunks so that text is not held twice."""
-    parts: list[Dataset] = []
-    rows = iter(records)
-    while chunk := list(itertools.islice(rows, _CHUNK_ROWS)):
-        features = Features(
-            {name: Value("float64" if name == "margin" else "string") for name in chunk[0]}
-        )
-        columns = {name: [record[name] for record in chunk] for name in features}
-        parts.append(Dataset.from_dict(columns, features=features))
-    return concatenate_datasets(parts)

@@ -1,103 +1,114 @@
 """Bradley-Terry sequence scores: one number for a prompt and its response.
 
 Any `AutoModelForSequenceClassification` with one label, from a hub id, a local folder or an adapter
-folder of peft. The saved folder is an ordinary transformers folder.
+folder of peft. The saved folder is an ordinary transformers folder. A text is scored at its last
+token, found by its length: heads of transformers look for the last id that is not the pad id, and
+so would miss an end token that pads, too.
 """
 
 import functools
-import tempfile
 from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification
 
+from rewardmodel.checkpoints import check_vocabulary, is_adapter, load_classifier
 from rewardmodel.interface import ScoringSession, require_finite
+from rewardmodel.prefixes.row_passes import row_batches
+from rewardmodel.prefixes.trunk import plain_model
 from rewardmodel.shared_prefix import (
     Pair,
     PrefixSession,
     SharedPrefixScorer,
+    head_of,
     open_scorer,
     worth_sharing,
 )
 from rewardmodel.tokenization import TextEncoder, context_length, fit_embeddings, load_tokenizer
 
-
-def is_adapter(source: str) -> bool:
-    """Whether a local folder holds a peft adapter."""
-    return (Path(source) / "adapter_config.json").is_file()
+_SET_LENGTH = 2**20  # tokenizers without a `model_max_length` say an astronomical one
 
 
-def load_scorer(source: str, *, init_head: bool) -> Any:
-    """Loads a one-label sequence classifier.
+def load_scorer(source: str, *, init_head: bool, heads: int = 1, **options: Any) -> Any:
+    """Loads a sequence classifier whose labels are rewards.
 
     Args:
         source: Hub id or local folder; a causal language model's folder gets a fresh head.
         init_head: Whether the model may lack a head, as before training; a missing one is drawn
             from N(0, 1/(d+1)), Stiennon et al. 2020 (https://arxiv.org/abs/2009.01325).
+        heads: Outputs of the head; more than one are several reward models on one trunk, which
+            `config.reward_heads` says.
+        options: Of `from_pretrained`, such as `quantization_config`.
 
     Raises:
-        ValueError: If nothing can be loaded there, or it was trained with another number of labels.
+        ValueError: If nothing can be loaded there, weights are missing, or it was trained with
+            another number of labels.
     """
-    options: dict[str, Any] = {"dtype": torch.float32}
-    if init_head:
-        options["num_labels"] = 1
-    fresh = False
-    try:
-        if is_adapter(source):
-            model = _load_adapter(source, options, trainable=init_head)
-        else:
-            model, loading = AutoModelForSequenceClassification.from_pretrained(
-                source, output_loading_info=True, **options
-            )
-            fresh = any(name.startswith("score.") for name in loading["missing_keys"])
-    except (OSError, ValueError, RuntimeError) as error:
+    labels = heads if init_head or is_adapter(source) else None
+    model = load_classifier(source, task="SEQ_CLS", labels=labels, init_head=init_head, **options)
+    found = model.config.num_labels
+    several = getattr(model.config, "reward_heads", None)
+    if heads == 1 and found != 1 and several == found:
         raise ValueError(
-            f"no sequence classifier or base model could be loaded from {source!r} "
-            f"({type(error).__name__}: {str(error).splitlines()[0]}). Name a folder with "
-            "config.json and model.safetensors, or a hub id"
-        ) from error
-    if model.config.num_labels != 1:
+            f"{source} is {found} reward models on one trunk; required: one. Load it with "
+            "rewardmodel.loading.load_reward_model"
+        )
+    if found != heads:
         raise ValueError(
-            f"{source} has {model.config.num_labels} labels; required: 1, a reward. "
+            f"{source} has {found} labels; required: {heads}, a reward. "
             "Train a reward model from it with `prefsearch reward train`"
         )
-    head = getattr(model, "score", None)
-    if fresh and isinstance(head, torch.nn.Linear):
-        torch.nn.init.normal_(head.weight, std=(head.in_features + 1) ** -0.5)
     return model
 
 
-def _load_adapter(source: str, options: dict[str, Any], *, trainable: bool) -> Any:
-    """Loads an adapter: of a reward model as it is, of a policy merged under a new head."""
-    from peft import AutoPeftModelForCausalLM, AutoPeftModelForSequenceClassification, PeftConfig
+def open_encoder(source: str, model: Any, max_length: int | None) -> TextEncoder:
+    """Loads a model's tokenisation, fits the model to it, and moves the model to the GPU if any.
 
-    if PeftConfig.from_pretrained(source).task_type == "SEQ_CLS":
-        return AutoPeftModelForSequenceClassification.from_pretrained(
-            source, is_trainable=trainable, **{**options, "num_labels": 1}
-        )
-    with tempfile.TemporaryDirectory() as folder:
-        policy: Any = AutoPeftModelForCausalLM.from_pretrained(source, dtype=torch.float32)
-        policy.merge_and_unload().save_pretrained(folder)
-        return load_scorer(folder, init_head=trainable)
+    Args:
+        source: Hub id or local folder.
+        model: As it was loaded from there.
+        max_length: Tokens of prompt and response; None takes what it was trained with, or else its
+            context.
+
+    Raises:
+        ValueError: If there is no tokenizer, or it is another model's.
+    """
+    tokenizer = load_tokenizer(source)
+    fit_embeddings(model, tokenizer)
+    check_vocabulary(model, tokenizer, source=source)
+    if torch.cuda.is_available() and not getattr(model, "is_quantized", False):
+        model.to("cuda")
+    trained_with = tokenizer.model_max_length
+    limit = max_length or (trained_with if trained_with < _SET_LENGTH else context_length(model))
+    return TextEncoder(tokenizer, limit)
 
 
 class SequenceRewardModel:
     """Scores responses with a sequence classifier; a `SessionRewardModel`."""
 
-    def __init__(self, model: Any, encoder: TextEncoder, *, batch_size: int = 128) -> None:
+    def __init__(
+        self,
+        model: Any,
+        encoder: TextEncoder,
+        *,
+        batch_size: int = 128,
+        reduce: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         """Takes a loaded classifier.
 
         Args:
-            model: One-label sequence classifier.
+            model: One-label sequence classifier. Scores are its outputs less
+                `config.reward_shift`, where the configuration has that.
             encoder: Its tokenisation, with the `max_length` it was trained with.
             batch_size: Rows a forward pass.
+            reduce: From outputs float32 [M, H] of H labels to scores [M]; needed where there are
+                several labels.
         """
         self.model = model.eval()
         self.encoder = encoder
         self.batch_size = batch_size
+        self._reduce = reduce or self._shifted
 
     @classmethod
     def load(cls, source: str, *, max_length: int | None = None, batch_size: int = 128) -> Self:
@@ -106,14 +117,8 @@ class SequenceRewardModel:
         Raises:
             ValueError: If the weights, the tokenizer or the single-label head are missing.
         """
-        tokenizer = load_tokenizer(source)
         model = load_scorer(source, init_head=False)
-        fit_embeddings(model, tokenizer)
-        if torch.cuda.is_available():
-            model = model.to("cuda")
-        trained_with = tokenizer.model_max_length  # astronomically large where it is not set
-        limit = max_length or (trained_with if trained_with < 2**20 else context_length(model))
-        return cls(model, TextEncoder(tokenizer, limit), batch_size=batch_size)
+        return cls(model, open_encoder(source, model, max_length), batch_size=batch_size)
 
     def score(
         self, prompts: Sequence[str], responses: Sequence[str], *, finished: bool = True
@@ -129,6 +134,12 @@ class SequenceRewardModel:
         scores, _ = self._score(prompts, responses, finished=finished)
         return scores
 
+    def outputs(
+        self, prompts: Sequence[str], responses: Sequence[str], *, finished: bool = True
+    ) -> Tensor:
+        """What the H labels say, float32 [B, H] on the CPU; see `score`."""
+        return self._output_pairs(self._pairs(prompts, responses, finished=finished))[0]
+
     def session(self) -> ScoringSession:
         """Starts a session that runs every prefix once, where the model allows it."""
         if self._scorer is None:
@@ -136,63 +147,71 @@ class SequenceRewardModel:
         return PrefixSession(self._scorer, self.encoder, score_pairs=self._score_pairs)
 
     @functools.cached_property
+    def _head(self) -> Callable[[Tensor], Tensor] | None:
+        """The layer that makes outputs of last hidden states, if that is all there is."""
+        return head_of(self.model)
+
+    @functools.cached_property
     def _scorer(self) -> SharedPrefixScorer | None:
         """How prompts are shared, or None; found out at first use."""
         limit = self.encoder.max_length or context_length(self.model)
-        return open_scorer(self.model, max_tokens=limit)
+        return open_scorer(self.model, self._head, max_tokens=limit, reduce=self._reduce)
+
+    def _shifted(self, outputs: Tensor) -> Tensor:
+        """Scores [M] of the first label's outputs [M, H]."""
+        return outputs[:, 0] - float(getattr(self.model.config, "reward_shift", None) or 0.0)
+
+    def _pairs(
+        self, prompts: Sequence[str], responses: Sequence[str], *, finished: bool
+    ) -> list[Pair]:
+        return [
+            self.encoder.pair(prompt, response, finished=finished)
+            for prompt, response in zip(prompts, responses, strict=True)
+        ]
 
     def _score(
         self, prompts: Sequence[str], responses: Sequence[str], *, finished: bool
     ) -> tuple[Tensor, int]:
         """Scores, and the tokens given to the model."""
-        pairs = [
-            self.encoder.pair(prompt, response, finished=finished)
-            for prompt, response in zip(prompts, responses, strict=True)
-        ]
-        scores, tokens = self._score_pairs(pairs)
+        scores, tokens = self._score_pairs(self._pairs(prompts, responses, finished=finished))
         require_finite(scores, responses)
         return scores, tokens
 
     def _score_pairs(self, pairs: Sequence[Pair]) -> tuple[Tensor, int]:
         """Scores of token ids, and the tokens given to the model."""
+        outputs, tokens = self._output_pairs(pairs)
+        return self._reduce(outputs), tokens
+
+    def _output_pairs(self, pairs: Sequence[Pair]) -> tuple[Tensor, int]:
+        """Outputs [P, H] of token ids, and the tokens given to the model."""
         shared = worth_sharing(pairs)
         if not shared or self._scorer is None:
             return self._score_rows([prompt + response for prompt, response in pairs])
-        scores, tokens = torch.empty(len(pairs)), 0
         alone = sorted(set(range(len(pairs))) - set(shared))
-        scores[torch.tensor(shared)], tokens = self._scorer.one_shot(
-            [pairs[i] for i in shared], rows=self.batch_size
-        )
-        if alone:
-            rows = [pairs[i][0] + pairs[i][1] for i in alone]
-            scores[torch.tensor(alone)], more = self._score_rows(rows)
-            tokens += more
-        return scores, tokens
+        together, tokens = self._scorer.one_shot([pairs[i] for i in shared], rows=self.batch_size)
+        rest, more = self._score_rows([pairs[i][0] + pairs[i][1] for i in alone])
+        outputs = torch.cat([together, rest])[torch.tensor(shared + alone).argsort()]
+        return outputs, tokens + more
 
     @torch.inference_mode()
     def _score_rows(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, int]:
-        """Scores whole texts the ordinary way, and the tokens given to the model."""
-        scores, tokens = torch.empty(len(rows)), 0
-        by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        if by_length and not rows[by_length[0]]:
-            raise ValueError(
-                "a prompt and its unfinished response have no tokens; required: at least one. "
-                "Score the response as finished, or give it a text"
-            )
-        pad = self.encoder.tokenizer.pad_token_id
-        for start in range(0, len(rows), self.batch_size):
-            batch = by_length[start : start + self.batch_size]
-            width = max(len(rows[i]) for i in batch)
-            ids = torch.full((len(batch), width), pad, dtype=torch.long)
-            mask = torch.zeros_like(ids)
-            for line, i in enumerate(batch):
-                ids[line, : len(rows[i])] = torch.tensor(rows[i])
-                mask[line, : len(rows[i])] = 1
-            device = self.model.device
-            logits = self.model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
-            scores[torch.tensor(batch)] = logits[:, 0].float().cpu()
-            tokens += ids.numel()
-        return scores, tokens
+        """Outputs [R, H] of whole texts the ordinary way, and the tokens given to the model."""
+        outputs, tokens = torch.empty(len(rows), self.model.config.num_labels), 0
+        body, head = plain_model(self.model).base_model, self._head
+        for batch in row_batches(
+            rows,
+            batch_size=self.batch_size,
+            pad_id=self.encoder.tokenizer.pad_token_id,
+            device=self.model.device,
+        ):
+            if head is None:  # as the model itself reads texts, from its mask
+                found = self.model(input_ids=batch.ids, attention_mask=batch.mask).logits
+            else:
+                states = body(input_ids=batch.ids, attention_mask=batch.mask).last_hidden_state
+                found = head(batch.of_last(states))
+            outputs[torch.tensor(batch.rows)] = found.float().cpu()
+            tokens += batch.ids.numel()
+        return outputs, tokens
 
 
 class PlainSession:
@@ -213,3 +232,12 @@ class PlainSession:
 
     def keep(self, prompts: Collection[str]) -> None:
         """Does nothing: nothing is remembered."""
+
+
+__all__ = [
+    "PlainSession",
+    "SequenceRewardModel",
+    "is_adapter",
+    "load_scorer",
+    "open_encoder",
+]

@@ -1,7 +1,7 @@
 """One prompt, many responses: what they have in common is computed once.
 
 Where a score is a linear head on the hidden state of the last token, and the model's branches can
-share a cache (`rewardmodel.trunk`), a prompt is run once for all its responses of a call, and in a
+share a cache (`prefixes.trunk`), a prompt is run once for all its responses of a call, and in a
 session every prefix is run once for all texts that begin with it. Texts that `TextEncoder.pair`
 had to cut begin somewhere in their prompt, so they share only with texts cut at the same place.
 
@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from rewardmodel.interface import require_finite
-from rewardmodel.prefix_tree import PrefixTree
+from rewardmodel.prefixes.prefix_tree import PrefixTree
+from rewardmodel.prefixes.trunk import Trunk, plain_model
 from rewardmodel.tokenization import TextEncoder
-from rewardmodel.trunk import Trunk, plain_model
 
 _logger = logging.getLogger(__name__)
 _TOLERANCES = {torch.float32: 1e-3, torch.float64: 1e-6}
@@ -35,7 +35,7 @@ def head_of(model: Any) -> Callable[[Tensor], Tensor] | None:
     """The layer that makes scores of last hidden states, or None where a score is more than that.
 
     Args:
-        model: One-label sequence classifier, adapters included.
+        model: Sequence classifier of one or several heads, adapters included.
     """
     plain = plain_model(model)
     head = getattr(plain, "score", None) or getattr(plain, "classifier", None)
@@ -47,42 +47,67 @@ def head_of(model: Any) -> Callable[[Tensor], Tensor] | None:
     ids = torch.where(ids == (plain.config.pad_token_id or 0), (ids + 1) % rows, ids)
     try:
         with torch.inference_mode():
-            expected = model(input_ids=ids).logits[:, 0]
-            found = head(plain.base_model(input_ids=ids).last_hidden_state[:, -1])[:, 0]
+            expected = model(input_ids=ids).logits
+            found = head(plain.base_model(input_ids=ids).last_hidden_state[:, -1])
     except (RuntimeError, ValueError, TypeError, AttributeError, IndexError):
+        return None
+    if found.shape != expected.shape:
         return None
     tolerance = _TOLERANCES.get(model.dtype, _ROUGH_TOLERANCE)
     close = (found - expected).abs().max() <= tolerance * expected.abs().max()
     return head if close or not expected.isfinite().all() else None
 
 
+def first_output(outputs: Tensor) -> Tensor:
+    """Scores [M] of a head's outputs [M, H]: the first of each."""
+    return outputs[:, 0]
+
+
 class SharedPrefixScorer:
     """Scores token ids with a classifier whose branches share a cache."""
 
-    def __init__(self, trunk: Trunk, head: Callable[[Tensor], Tensor]) -> None:
-        """Takes a trunk that shares and the head on its hidden states (`head_of`)."""
-        self.trunk = trunk
-        self._head = head
-
-    @torch.inference_mode()
-    def scores(self, hidden: Tensor) -> Tensor:
-        """Scores of hidden states [M, d], float32 [M] on the CPU."""
-        return self._head(hidden)[:, 0].float().cpu()
-
-    def one_shot(self, pairs: Sequence[Pair], *, rows: int) -> tuple[Tensor, int]:
-        """Scores pairs, each prompt run once; keeps nothing.
+    def __init__(
+        self,
+        trunk: Trunk,
+        head: Callable[[Tensor], Tensor],
+        reduce: Callable[[Tensor], Tensor] = first_output,
+    ) -> None:
+        """Takes a trunk that shares.
 
         Args:
-            pairs: None with an empty prompt or response.
+            trunk: The classifier's.
+            head: From its hidden states [M, d] to H outputs each (`head_of`).
+            reduce: From float32 outputs [M, H] on the CPU to scores [M].
+        """
+        self.trunk = trunk
+        self._head = head
+        self._reduce = reduce
+
+    @torch.inference_mode()
+    def outputs(self, hidden: Tensor) -> Tensor:
+        """What the head says of hidden states [M, d], float32 [M, H] on the CPU."""
+        return self._head(hidden).float().cpu()
+
+    def scores(self, hidden: Tensor) -> Tensor:
+        """Scores of hidden states [M, d], float32 [M] on the CPU."""
+        return self._reduce(self.outputs(hidden))
+
+    def one_shot(self, pairs: Sequence[Pair], *, rows: int) -> tuple[Tensor, int]:
+        """What the head says of pairs, each prompt run once; keeps nothing.
+
+        Args:
+            pairs: At least one, none with an empty prompt or response.
             rows: The most responses of a forward pass.
 
         Returns:
-            float32 [len(pairs)] on the CPU, and the tokens given to the model.
+            float32 [len(pairs), H] on the CPU, and the tokens given to the model.
         """
         groups: dict[tuple[int, ...], list[int]] = {}
         for i, (prompt, _) in enumerate(pairs):
             groups.setdefault(tuple(prompt), []).append(i)
-        scores, tokens = torch.empty(len(pairs)), 0
+        found: list[Tensor] = []
+        order: list[int] = []
+        tokens = 0
         waiting = list(groups)
         while waiting:  # as many prompts at a time as fill a forward pass
             batch = [waiting.pop()]
@@ -93,22 +118,30 @@ class SharedPrefixScorer:
             lines = [i for prompt in batch for i in groups[prompt]]
             parents = [h for prompt, h in zip(batch, handles, strict=True) for _ in groups[prompt]]
             states = tree.read(parents, [pairs[i][1] for i in lines], rows=rows)
-            scores[torch.tensor(lines)] = self.scores(states.hidden)
+            found.append(self.outputs(states.hidden))
+            order += lines
             tokens += sum(tree.forward_tokens.values()) + tree.idle_tokens
-        return scores, tokens
+        return torch.cat(found)[torch.tensor(order).argsort()], tokens
 
 
-def open_scorer(model: Any, *, max_tokens: int | None) -> SharedPrefixScorer | None:
+def open_scorer(
+    model: Any,
+    head: Callable[[Tensor], Tensor] | None,
+    *,
+    max_tokens: int | None,
+    reduce: Callable[[Tensor], Tensor] = first_output,
+) -> SharedPrefixScorer | None:
     """Looks whether a classifier's texts can share what they have in common.
 
     Args:
-        model: One-label sequence classifier, adapters included.
+        model: Sequence classifier, adapters included.
+        head: Its `head_of`.
         max_tokens: The most tokens of any text, or None where there is no limit.
+        reduce: From the head's outputs [M, H] to scores [M].
 
     Returns:
         How to share it, or None.
     """
-    head = head_of(model)
     if head is None:
         _logger.warning(
             "%s does not score by one layer on its last token: every text is run from its "
@@ -117,7 +150,7 @@ def open_scorer(model: Any, *, max_tokens: int | None) -> SharedPrefixScorer | N
         )
         return None
     trunk = Trunk(model, max_tokens=max_tokens or _ENDLESS, language_head=False)
-    return SharedPrefixScorer(trunk, head) if trunk.shares else None
+    return SharedPrefixScorer(trunk, head, reduce) if trunk.shares else None
 
 
 def worth_sharing(pairs: Sequence[Pair]) -> list[int]:

@@ -1,7 +1,8 @@
 """Rules as reward models: does a response end in the answer that is known to be right?
 
-`load_references` reads the right answers, `AnswerMatch` compares with them and scores 1 or 0. What
-an answer is and when two are equal is said in `rewardmodel.answers`.
+`load_references` reads the right answers. `AnswerMatch` compares the answer that a response states
+with them and scores 1 or 0; what an answer is and when two are equal is said in
+`rewardmodel.answers`. `ExactMatch` compares whole responses, letter for letter.
 """
 
 import os
@@ -12,9 +13,9 @@ import torch
 from torch import Tensor
 
 from rewardmodel.answers import extract_answer, normalise_answer, same_answer, stated_answer
-from rewardmodel.reply_text import take_turns
-from rewardmodel.row_sources import read_rows
-from rewardmodel.rows import OnBadRow, PreferenceDataError, Row, parse_rows
+from rewardmodel.data.reply_text import take_turns
+from rewardmodel.data.row_sources import read_rows
+from rewardmodel.data.rows import OnBadRow, PreferenceDataError, Row, parse_rows
 
 _PROMPT_COLUMNS = ("prompt", "question", "problem")
 _ANSWER_COLUMNS = ("answer", "solution")
@@ -134,15 +135,55 @@ class AnswerMatch:
         return [float(self._is_right(prompt, response)) for prompt, response in pairs]
 
     def _is_right(self, prompt: str, response: str) -> bool:
-        reference = self._references.get(prompt)
-        if reference is None:
-            raise ValueError(
-                f"no reference answer to the prompt {prompt[:80]!r}; required: one of the "
-                f"{len(self._references)} prompts with references, letter for letter. Load the "
-                "references of these prompts, or with the text that is put around them"
-            )
+        reference = reference_to(self._references, prompt)
         answer = extract_answer(response, self.form)
         return answer is not None and normalise_answer(answer) == reference
+
+
+class ExactMatch:
+    """Scores 1 for responses that are the reference, else 0; a `RewardModel`, and a judge."""
+
+    def __init__(self, references: Mapping[str, str], *, ignore_case: bool = False) -> None:
+        """Takes the right responses.
+
+        Args:
+            references: The right response to each prompt. Spaces around it do not count.
+            ignore_case: Whether case does not count, either.
+        """
+        self.ignore_case = ignore_case
+        self._references = {prompt: self._tidy(text) for prompt, text in references.items()}
+
+    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Tensor:
+        """Scores responses, float32 [B]: 1.0 for the reference, else 0.0.
+
+        Raises:
+            ValueError: If a prompt has no reference.
+        """
+        return torch.tensor(self(prompts, responses), dtype=torch.float32)
+
+    def __call__(self, prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
+        """Judges responses: `score` as plain numbers."""
+        pairs = zip(prompts, responses, strict=True)
+        return [float(self._tidy(r) == reference_to(self._references, p)) for p, r in pairs]
+
+    def _tidy(self, text: str) -> str:
+        return text.strip().casefold() if self.ignore_case else text.strip()
+
+
+def reference_to(references: Mapping[str, str], prompt: str) -> str:
+    """The reference to a prompt.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    reference = references.get(prompt)
+    if reference is None:
+        raise ValueError(
+            f"no reference answer to the prompt {prompt[:80]!r}; required: one of the "
+            f"{len(references)} prompts with references, letter for letter. Load the "
+            "references of these prompts, or with the text that is put around them"
+        )
+    return reference
 
 
 def _first_of(columns: Iterable[str], row: Row) -> str:

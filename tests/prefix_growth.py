@@ -26,10 +26,10 @@ from transformers import (
     Qwen3NextConfig,
 )
 
-from rewardmodel.kept_states import States, pick
-from rewardmodel.prefix_rerun import RerunTree
-from rewardmodel.prefix_tree import PrefixTree
-from rewardmodel.trunk import Trunk
+from rewardmodel.prefixes.kept_states import States, pick
+from rewardmodel.prefixes.prefix_rerun import RerunTree
+from rewardmodel.prefixes.prefix_tree import PrefixTree
+from rewardmodel.prefixes.trunk import Trunk
 
 VOCABULARY = 420
 SIZES: dict[str, Any] = {

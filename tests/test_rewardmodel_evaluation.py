@@ -206,7 +206,7 @@ def test_evaluate_reward_model_bars_progress_only_when_asked(capsys):
     evaluate_reward_model(NumberReader(), random_pairs(4), seed=0, progress=False)
     assert capsys.readouterr().err == ""
     evaluate_reward_model(NumberReader(), random_pairs(4), seed=0)
-    assert "4/4" in capsys.readouterr().err
+    assert "8/8" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not HH_SAMPLE.exists(), reason=f"the shared sample {HH_SAMPLE} is absent")

@@ -388,6 +388,62 @@ def test_margin_that_is_no_finite_number_is_a_bad_row(margin, tmp_path):
         load_preferences(path)
 
 
+def test_soft_labels_ties_confidence_and_subset_are_kept(tmp_path):
+    rows = [
+        {**GOOD, "chosen_probability": 0.8, "confidence": 3, "subset": "x"},
+        {**GOOD, "prompt": "z", "chosen_probability": 0.5, "confidence": None, "subset": 7},
+    ]
+    path = write_lines(tmp_path / "p.jsonl", rows)
+    pairs = load_preferences(path)
+    assert pairs["chosen_probability"] == [0.8, 0.5]
+    assert pairs["confidence"] == [3.0, None]
+    assert pairs["subset"] == ["x", "7"]
+    pairs.to_csv(tmp_path / "p.csv")
+    assert load_preferences(tmp_path / "p.csv").to_list() == pairs.to_list()
+    again = write_lines(tmp_path / "again.jsonl", pairs.to_list())
+    assert load_preferences(again).to_list() == pairs.to_list()
+
+
+def test_less_probable_reply_changes_places_with_the_other(tmp_path):
+    rows = [{**GOOD, "chosen_probability": 0.25, "margin": 2.0}]
+    path = write_lines(tmp_path / "p.jsonl", rows)
+    assert load_preferences(path).to_list() == [
+        {**GOOD, "chosen": "c", "rejected": "b", "margin": -2.0, "chosen_probability": 0.75}
+    ]
+
+
+def test_soft_label_by_another_name_must_be_in_every_row(tmp_path):
+    rows = [{**GOOD, "agreement": "0.75"}, GOOD]
+    path = write_lines(tmp_path / "p.jsonl", rows)
+    assert "chosen_probability" not in load_preferences(path).column_names
+    pairs = load_preferences(path, probability_column="agreement", limit=1)
+    assert pairs["chosen_probability"] == [0.75]
+    with pytest.raises(PreferenceDataError, match=r"p\.jsonl:2: column 'agreement' is missing"):
+        load_preferences(path, probability_column="agreement")
+    with pytest.raises(PreferenceDataError, match=r"p\.jsonl:1: column 'agreed' is missing"):
+        load_preferences(path, probability_column="agreed")
+
+
+@pytest.mark.parametrize("value", [None, 1.2, -0.1, float("nan"), "likely", True])
+def test_probability_out_of_range_is_a_bad_row(value, tmp_path, caplog):
+    rows = [{**GOOD, "chosen_probability": 1}, {**GOOD, "chosen_probability": value}]
+    path = write_lines(tmp_path / "p.jsonl", rows)
+    with pytest.raises(PreferenceDataError, match=r"p\.jsonl:2: .*number in \[0, 1\], 0.5 for a t"):
+        load_preferences(path)
+    with caplog.at_level(logging.WARNING):
+        assert len(load_preferences(path, on_bad_row="skip")) == 1
+    assert "1 x bad chosen_probability" in caplog.text
+
+
+def test_bad_confidence_and_subset_are_named(tmp_path):
+    path = write_lines(tmp_path / "p.jsonl", [{**GOOD, "confidence": "high"}])
+    with pytest.raises(PreferenceDataError, match=r"p\.jsonl:1: column 'confidence' holds str"):
+        load_preferences(path)
+    path = write_lines(tmp_path / "p.jsonl", [{**GOOD, "subset": ["a"]}])
+    with pytest.raises(PreferenceDataError, match=r"p\.jsonl:1: column 'subset' holds list"):
+        load_preferences(path)
+
+
 def test_reply_that_is_empty_after_the_shared_prompt_is_a_bad_row(tmp_path):
     shared = "\n\nHuman: Hi\n\nAssistant:"
     with pytest.raises(PreferenceDataError, match=r"empty after the shared prompt"):

@@ -230,7 +230,7 @@ def test_other_models_take_the_plain_path_with_one_warning(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from rewardmodel.trunk import Trunk
+    from rewardmodel.prefixes.trunk import Trunk
 
     def refuse(self: Any, *args: Any, **options: Any) -> torch.Tensor:
         raise ValueError("no mask of its own")

@@ -98,7 +98,7 @@ def _count_differences(dataset: Dataset, vocabulary: dict[str, int], *, grow: bo
     values: list[float] = []
     columns: list[int] = []
     starts = [0]
-    for chosen, rejected in zip(dataset["chosen"], dataset["rejected"], strict=True):
+    for chosen, rejected in zip(dataset["chosen"][:], dataset["rejected"][:], strict=True):
         counts = [Counter(_TOKEN.findall(text.lower())) for text in (chosen, rejected)]
         for token in {**counts[0], **counts[1]}:  # in order of appearance, unlike a set
             if grow:

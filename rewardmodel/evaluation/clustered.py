@@ -1,8 +1,10 @@
-"""Means and accuracies over pairs whose prompts repeat, with intervals over prompts.
+"""Means, accuracies and correlations over pairs whose prompts repeat, with intervals over prompts.
 
 Pairs of one prompt are not independent, so prompts are the unit of sampling. Letters: P pairs, G
-distinct prompts.
+distinct prompts, R resamples.
 """
+
+from collections.abc import Iterator
 
 import numpy as np
 from datasets import Dataset
@@ -17,20 +19,37 @@ from search.evaluation.metrics import (
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+_TAILS = (0.025, 0.975)
+_BLOCK_VALUES = 1_000_000
+
+
+def percentile_interval(estimate: float, resampled: Floats) -> Interval:
+    """Return the 95 % percentile interval of resampled estimates [R], widened to the estimate."""
+    low, high = np.quantile(resampled, _TAILS)
+    return Interval(estimate, min(float(low), estimate), max(float(high), estimate))
 
 
 def number_prompts(dataset: Dataset) -> Integers:
     """Return for each row the number of its prompt, [P] in 0..G-1."""
+    return number_texts(dataset["prompt"][:])
+
+
+def number_texts(texts: list[str]) -> Integers:
+    """Return for each text the number of the distinct text that it is, [P] in 0..G-1."""
     number: dict[str, int] = {}
-    return np.array(
-        [number.setdefault(prompt, len(number)) for prompt in dataset["prompt"]], dtype=np.int64
-    )
+    return np.array([number.setdefault(text, len(number)) for text in texts], dtype=np.int64)
 
 
 def length_margins(dataset: Dataset) -> Floats:
     """Return characters of chosen minus rejected, [P]."""
-    pairs = zip(dataset["chosen"], dataset["rejected"], strict=True)
+    pairs = zip(dataset["chosen"][:], dataset["rejected"][:], strict=True)
     return np.array([len(chosen) - len(rejected) for chosen, rejected in pairs], dtype=np.float64)
+
+
+def log_length_ratios(dataset: Dataset) -> Floats:
+    """Return log of characters of chosen over rejected, [P]; one is added, for empty replies."""
+    pairs = zip(dataset["chosen"][:], dataset["rejected"][:], strict=True)
+    return np.array([np.log1p(len(a)) - np.log1p(len(b)) for a, b in pairs], dtype=np.float64)
 
 
 def clustered_mean(values: Floats, groups: Integers, seed: int) -> Interval:
@@ -41,12 +60,20 @@ def clustered_mean(values: Floats, groups: Integers, seed: int) -> Interval:
 
     Source: ratio estimator, Cochran 1977, chapter 6.
     """
-    deviations = np.bincount(groups, weights=values - values.mean())  # [G]
+    _, dense = np.unique(groups, return_inverse=True)
+    deviations = np.bincount(dense, weights=values - values.mean())  # [G]
     return bootstrap_interval(values.mean() + deviations * len(deviations) / len(values), seed=seed)
 
 
 def clustered_accuracy(margins: Floats, groups: Integers) -> Interval:
-    """Accuracy over pairs [P] with a Wilson interval; repeated prompts widen it.
+    """Accuracy over pairs [P] with a Wilson interval, a margin of 0 counting half."""
+    if not len(margins):
+        return accuracy_from_margins(margins)  # which names the mistake
+    return clustered_share((margins > 0) + 0.5 * (margins == 0), groups)
+
+
+def clustered_share(right: Floats, groups: Integers) -> Interval:
+    """Mean of values in [0, 1] over pairs [P] with a Wilson interval; repeated prompts widen it.
 
     Where prompts repeat, the interval is for as many independent pairs as have the variance that
     the prompts show (never more than P).
@@ -54,9 +81,8 @@ def clustered_accuracy(margins: Floats, groups: Integers) -> Interval:
     Source: design effect, Kish 1965.
     """
     prompts = len(np.unique(groups))
-    if prompts == len(margins) or not len(margins):
-        return accuracy_from_margins(margins)
-    right = (margins > 0) + 0.5 * (margins == 0)  # [P]
+    if prompts == len(right):
+        return wilson_interval(float(right.sum()), len(right))
     share = float(right.mean())
     independent = float(prompts)  # all right or all wrong: there is no variance to measure
     if prompts > 1 and 0 < share < 1:
@@ -70,3 +96,52 @@ def clustered_accuracy(margins: Floats, groups: Integers) -> Interval:
 def accuracy_where(margins: Floats, groups: Integers, where: NDArray[np.bool_]) -> Interval | None:
     """Accuracy over the pairs where a mask [P] is True, or None where there are none."""
     return clustered_accuracy(margins[where], groups[where]) if where.any() else None
+
+
+def resample_prompts(groups: Integers, *, seed: int, resamples: int) -> Iterator[Floats]:
+    """Draw prompts with replacement; yield how often each comes, [R, G] in blocks of resamples.
+
+    Raises:
+        ValueError: There are fewer than two prompts.
+    """
+    prompts = int(groups.max(initial=-1)) + 1
+    if prompts < 2:
+        raise ValueError(
+            f"found {prompts} prompt; an interval over prompts needs at least 2. Evaluate on more."
+        )
+    generator = np.random.default_rng(seed)
+    chances = np.full(prompts, 1 / prompts)
+    block = max(1, _BLOCK_VALUES // prompts)
+    for done in range(0, resamples, block):
+        size = min(block, resamples - done)
+        yield generator.multinomial(prompts, chances, size=size).astype(np.float64)
+
+
+def clustered_correlation(
+    x: Floats, y: Floats, groups: Integers, *, seed: int, resamples: int = 1000
+) -> Interval | None:
+    """Correlation of x and y [P] about zero, with its bootstrap interval over prompts.
+
+    About zero, not about their means: give deviations, or differences that mean the same in both
+    orders. None where one of them does not vary.
+    """
+    sums = np.stack(
+        [np.bincount(groups, weights=values) for values in (x * y, x * x, y * y)], axis=1
+    )  # [G, 3]
+    if (sums[:, 1:].sum(axis=0) <= 0).any():
+        return None
+    blocks = resample_prompts(groups, seed=seed, resamples=resamples)
+    drawn = np.concatenate([counts @ sums for counts in blocks])  # [R, 3]
+    drawn = drawn[(drawn[:, 1:] > 0).all(axis=1)]
+    total = sums.sum(axis=0)
+    return percentile_interval(
+        float(total[0] / np.sqrt(total[1] * total[2])),
+        drawn[:, 0] / np.sqrt(drawn[:, 1] * drawn[:, 2]),
+    )
+
+
+def prompt_folds(groups: Integers, folds: int, *, seed: int) -> Integers:
+    """Return for each pair the fold of its prompt, [P]; fewer folds where prompts are fewer."""
+    prompts = int(groups.max(initial=-1)) + 1
+    order = np.random.default_rng(seed).permutation(prompts)
+    return (order % min(folds, max(prompts, 1)))[groups]

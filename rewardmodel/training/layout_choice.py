@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 
+from rewardmodel.prefixes.trunk import Trunk, plain_model
 from rewardmodel.shared_prefix import head_of
 from rewardmodel.training.layouts import Layout, PackedLayout, PlainLayout, PrefixLayout
 from rewardmodel.training.objective import Objective
-from rewardmodel.trunk import Trunk, plain_model
 
 _logger = logging.getLogger(__name__)
 _TOLERANCE = 1e-3  # of the scores' own spread, in float32

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from rewardmodel.trunk import Trunk
+from rewardmodel.prefixes.trunk import Trunk
 
 Group = tuple[Sequence[Sequence[int]], int]
 """Token ids of each response with its prompt, and how many tokens they all begin with."""
@@ -64,8 +64,11 @@ class TokenScores(AbstractContextManager["TokenScores"]):
 
     def __enter__(self) -> "TokenScores":
         """Begins to catch."""
-        self._hook = self._head.register_forward_hook(lambda _m, _i, out: self._caught.append(out))
+        self._hook = self._head.register_forward_hook(self._catch)
         return self
+
+    def _catch(self, _module: torch.nn.Module, _inputs: Any, outputs: Any) -> None:
+        self._caught.append(outputs)
 
     def __exit__(self, *_: object) -> None:
         """Stops."""

@@ -16,12 +16,12 @@ from torch import Tensor
 from transformers import Trainer, TrainingArguments
 
 from rewardmodel.checkpoints import is_adapter
+from rewardmodel.prefixes.trunk import plain_model
 from rewardmodel.process import load_step_scorer
 from rewardmodel.steps import SEPARATOR, step_ids
 from rewardmodel.tokenization import TextEncoder, context_length, fit_embeddings, load_tokenizer
 from rewardmodel.training.optimisation import Optimisation
 from rewardmodel.training.trainer_run import run_trainer, save_model
-from rewardmodel.trunk import plain_model
 
 _logger = logging.getLogger(__name__)
 _IGNORED = -100.0  # the trainer counts labels other than this, and sums over accumulated batches
@@ -73,6 +73,9 @@ def train_process_model(
     if adapters is not None:
         from peft import get_peft_model
 
+        # Of token classifiers, "all-linear" takes the head, too, which is trained as a whole.
+        heads = [name for name in ("score", "classifier") if hasattr(model, name)]
+        adapters.exclude_modules, adapters.modules_to_save = heads, heads
         model = get_peft_model(model, adapters)
     model.config.step_separator = separator
     checkpoints = checkpoints or folder.with_name(folder.name + "-trainer")

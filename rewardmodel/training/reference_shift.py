@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from datasets import Dataset
 
+from rewardmodel.prefixes.trunk import plain_model
 from rewardmodel.sequence import SequenceRewardModel
 from rewardmodel.tokenization import TextEncoder
-from rewardmodel.trunk import plain_model
 
 
 def centre_on(reference: Dataset, model: Any, encoder: TextEncoder) -> list[float]:
@@ -36,9 +36,9 @@ def centre_on(reference: Dataset, model: Any, encoder: TextEncoder) -> list[floa
         raise ValueError("no demonstrations to centre the scores on; required: at least 1")
     plain = plain_model(model)
     training = model.training
-    scores = SequenceRewardModel(model, encoder).score(
+    scores = SequenceRewardModel(model, encoder).outputs(
         list(reference["prompt"]), list(reference["completion"])
-    )[:, None]  # [B, M]
+    )  # [B, M]
     model.train(training)
     means = scores.mean(0)
     head = getattr(plain, "score", None) or getattr(plain, "classifier", None)

@@ -10,6 +10,7 @@ import torch
 from datasets import Dataset
 from trl import RewardConfig
 
+from rewardmodel.prefixes.trunk import plain_model
 from rewardmodel.sequence import is_adapter, load_scorer
 from rewardmodel.tokenization import TextEncoder, context_length, fit_embeddings, load_tokenizer
 from rewardmodel.training.comparisons import tokenise_comparisons
@@ -17,10 +18,10 @@ from rewardmodel.training.layout_choice import choose_layout
 from rewardmodel.training.model_card import write_model_card
 from rewardmodel.training.objective import Objective
 from rewardmodel.training.optimisation import Optimisation
+from rewardmodel.training.quantisation import Quantisation, quantised
 from rewardmodel.training.reference_shift import centre_on
 from rewardmodel.training.trainer import ComparisonTrainer
 from rewardmodel.training.trainer_run import run_trainer, save_model
-from rewardmodel.trunk import plain_model
 
 _logger = logging.getLogger(__name__)
 _ENDLESS = 2**20
@@ -34,6 +35,7 @@ def train_reward_model(
     optimisation: Optimisation,
     objective: Objective | None = None,
     reference: Dataset | None = None,
+    quantise: Quantisation = "none",
     checkpoints: Path | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -49,6 +51,7 @@ def train_reward_model(
         objective: What is learned of ties, doubts and rankings, and how batches are laid out.
         reference: Demonstrations (`prompt`, `completion`) whose mean score becomes 0, or None to
             leave the zero where training put it.
+        quantise: Holds the base in small integers, for adapters alone.
         checkpoints: Where checkpoints go on the way, default `folder` with `-trainer` added.
         facts: More for the model card, such as where the data came from.
 
@@ -64,7 +67,7 @@ def train_reward_model(
     objective = objective or Objective()
     torch.manual_seed(optimisation.seed)
     tokenizer = load_tokenizer(base)
-    model = load_scorer(base, init_head=True)
+    model = load_scorer(base, init_head=True, **quantised(quantise))
     fit_embeddings(model, tokenizer)
     encoder = TextEncoder(tokenizer, optimisation.max_length or context_length(model) or _ENDLESS)
     rows, counts = tokenise_comparisons(preferences, encoder, objective, seed=optimisation.seed)
@@ -94,12 +97,11 @@ def train_reward_model(
     tokenizer.model_max_length = encoder.max_length  # what it was trained with, for scoring
     if trainer.is_world_process_zero() and reference is not None:
         outcome["reward_shift"] = centre_on(reference, trainer.model, encoder)
-    save_model(
-        trainer,
-        tokenizer,
-        folder,
-        merge=bool(optimisation.lora_rank) and is_adapter(base),
-        finish=lambda scratch: write_model_card(
+
+    def finish(scratch: Path) -> None:
+        # Beside an adapter, too, to which peft gives none: it holds the shift and the heads.
+        plain_model(trainer.model).config.save_pretrained(scratch)
+        write_model_card(
             scratch,
             {
                 "base": base,
@@ -109,7 +111,14 @@ def train_reward_model(
                 "objective": asdict(objective),
                 "max_length": encoder.max_length,
             },
-        ),
+        )
+
+    save_model(
+        trainer,
+        tokenizer,
+        folder,
+        merge=bool(optimisation.lora_rank) and is_adapter(base),
+        finish=finish,
     )
     return outcome
 

@@ -98,6 +98,7 @@ class ComparisonTrainer(RewardTrainer):
         """
         self._objective = objective
         self._layout = layout
+        self._rows = train_dataset
         labels, model.config.num_labels = model.config.num_labels, 1  # all that trl lets pass
         super().__init__(
             model=model,
@@ -105,7 +106,7 @@ class ComparisonTrainer(RewardTrainer):
             data_collator=ComparisonCollator(layout),
             **rest,
         )
-        self.model.config.num_labels = labels
+        model.config.num_labels = labels
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
         """Takes rows as they are: tokenised, none dropped."""
@@ -117,10 +118,9 @@ class ComparisonTrainer(RewardTrainer):
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> LengthGroupedOrder:
         """The same order in every process, and after a kill."""
-        assert train_dataset is None or len(train_dataset) == len(self.train_dataset)
         args = self.args
         order = LengthGroupedOrder(
-            self.train_dataset["length"],
+            self._rows["length"],
             rows=args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
             seed=args.data_seed if args.data_seed is not None else args.seed,
             grouped=self._objective.group_by_length,
@@ -159,7 +159,7 @@ class ComparisonTrainer(RewardTrainer):
                 else torch.ones(len(chosen), dtype=torch.bool, device=chosen.device)
             )[:, None].expand_as(chosen)
             right = (chosen > rejected).float() + 0.5 * (chosen == rejected)
-            seen = self._metrics["train" if self.model.training else "eval"]
+            seen = self._metrics["train" if model.training else "eval"]
             if bool(decided.any()):
                 seen["accuracy"].append(float(right[decided].mean()))
             seen["margin"].append(float((chosen - rejected).mean()))

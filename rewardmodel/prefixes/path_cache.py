@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from rewardmodel.row_cache import RowCache
+from rewardmodel.prefixes.row_cache import RowCache
 
 Places = tuple[Tensor, Tensor]
 

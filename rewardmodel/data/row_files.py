@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rewardmodel.rows import Place, PreferenceDataError, Row
+from rewardmodel.data.rows import Place, PreferenceDataError, Row
 
 PLAIN_LINE = "a line of plain text"
 """The one column of a `.txt` file, which names none."""

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from rewardmodel.rows import PreferenceDataError, Row, nearest_name
+from rewardmodel.data.rows import PreferenceDataError, Row, nearest_name
 
 HUMAN_TURN = "\n\nHuman:"
 ASSISTANT_TURN = "\n\nAssistant:"

@@ -22,9 +22,9 @@ import psutil
 import torch
 from torch import Tensor
 
-from rewardmodel.branches import Branches
-from rewardmodel.kept_states import KeptStates, States, joined, pick
-from rewardmodel.prefix_passes import (
+from rewardmodel.prefixes.branches import Branches
+from rewardmodel.prefixes.kept_states import KeptStates, States, joined, pick
+from rewardmodel.prefixes.prefix_passes import (
     batches,
     last_places,
     rows_cost_less,
@@ -32,8 +32,8 @@ from rewardmodel.prefix_passes import (
     run_trees,
     states_at,
 )
-from rewardmodel.row_cache import RowCache, padded
-from rewardmodel.trunk import Trunk
+from rewardmodel.prefixes.row_cache import RowCache, padded
+from rewardmodel.prefixes.trunk import Trunk
 
 _PASS = 16_384  # tokens of one forward pass, prefixes included; bounds its activations
 _SPARE = 64  # columns beside the first prompts
@@ -65,7 +65,7 @@ class PrefixTree:
 
     def __init__(self, trunk: Trunk) -> None:
         """Makes an empty tree."""
-        assert trunk.shares, "other models take rewardmodel.prefix_rerun"
+        assert trunk.shares, "other models take rewardmodel.prefixes.prefix_rerun"
         self.trunk = trunk
         self.forward_tokens: dict[int, int] = {}
         self.idle_tokens = 0

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rewardmodel.kept_states import States, pick
-from rewardmodel.path_cache import PathCache
-from rewardmodel.row_cache import RowCache, padded, token_places
-from rewardmodel.trunk import PathSight, TreeSight, Trunk
+from rewardmodel.prefixes.kept_states import States, pick
+from rewardmodel.prefixes.path_cache import PathCache
+from rewardmodel.prefixes.row_cache import RowCache, padded, token_places
+from rewardmodel.prefixes.trunk import PathSight, TreeSight, Trunk
 
 _COPY = 8  # what copying a prefix's token costs, in attention entries
 _PASS_TOKENS = 512  # below which a forward pass is all but as dear as one of so many

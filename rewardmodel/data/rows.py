@@ -9,7 +9,8 @@ import difflib
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, TypeVar
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, cast
 
 from tqdm.auto import tqdm
 
@@ -42,9 +43,20 @@ Place = tuple[str, Row | PreferenceDataError]
 """A location, `file:line` or `file[row]`, and what was found there."""
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """A part of a good row that holds nothing to learn from: no fault, but counted.
+
+    Attributes:
+        reason: Why, in a few words, by which parts are counted.
+    """
+
+    reason: str
+
+
 def parse_rows(
     places: Iterator[Place],
-    parse: Callable[[Row], Record | None],
+    parse: Callable[[Row], Record | list[Record | LeftOut] | None],
     *,
     source: object,
     on_bad_row: OnBadRow,
@@ -52,7 +64,8 @@ def parse_rows(
 ) -> Iterator[Record]:
     """Yield `parse(row)` for each good row, and end or count at each bad one.
 
-    A row for which `parse` returns None is good but not wanted, such as a repeated prompt.
+    A row may give several records, as a list. A row for which `parse` returns None is good but not
+    wanted, such as a repeated prompt. `limit` counts records.
 
     Raises:
         PreferenceDataError: At the first bad row where `on_bad_row` is "error"; at the end where
@@ -64,6 +77,7 @@ def parse_rows(
     if limit is not None and limit < 1:
         raise ValueError(f"limit is {limit}; use a positive number of rows, or None for all.")
     skipped: Counter[str] = Counter()
+    left_out: Counter[str] = Counter()
     first: PreferenceDataError | None = None
     kept = 0
     # Seen only where reading takes longer than two seconds.
@@ -72,7 +86,7 @@ def parse_rows(
         try:
             if isinstance(row, PreferenceDataError):
                 raise row
-            record = parse(row)
+            parsed = parse(row)
         except PreferenceDataError as error:
             placed = error.at(location)
             if on_bad_row == "error" or error.reason is None:
@@ -80,22 +94,31 @@ def parse_rows(
             skipped[error.reason] += 1
             first = first or placed
             continue
-        if record is None:
-            continue
-        yield record
-        kept += 1
+        records = parsed if isinstance(parsed, list) else [parsed]
+        for record in cast("list[Record | LeftOut | None]", records):
+            if isinstance(record, LeftOut):
+                left_out[record.reason] += 1
+            elif record is not None and kept != limit:
+                yield record
+                kept += 1
         if kept == limit:
             break
-    counts = ", ".join(f"{count} x {reason}" for reason, count in skipped.most_common())
+    counts, parts = _counted(skipped), _counted(left_out)
     if not kept:
-        raise PreferenceDataError(
-            f"{source}: no usable row. Skipped {counts}. The first was {first}"
-        )
+        found = f" Skipped {counts}. The first was {first}" if skipped else ""
+        found += f" Left out {parts}." if left_out else ""
+        raise PreferenceDataError(f"{source}: no usable row.{found}")
+    if left_out:
+        logger.warning("%s: left out %d and kept %d (%s)", *(source, left_out.total(), kept, parts))
     if skipped:
         logger.warning(
             "%s: skipped %d bad rows and kept %d (%s). The first was %s",
             *(source, skipped.total(), kept, counts, first),
         )
+
+
+def _counted(reasons: Counter[str]) -> str:
+    return ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common())
 
 
 def nearest_name(name: str, names: list[str], *, cutoff: float = 0.6) -> str | None:

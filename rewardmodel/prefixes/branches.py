@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rewardmodel.kept_states import States
-from rewardmodel.row_cache import padded, token_places
-from rewardmodel.trunk import RowSight
+from rewardmodel.prefixes.kept_states import States
+from rewardmodel.prefixes.row_cache import padded, token_places
+from rewardmodel.prefixes.trunk import RowSight
 
 if TYPE_CHECKING:  # a tree makes its branches
-    from rewardmodel.prefix_tree import PrefixTree
+    from rewardmodel.prefixes.prefix_tree import PrefixTree
 
 
 class Branches:

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from rewardmodel.path_cache import PathCache
-from rewardmodel.row_cache import RowCache
+from rewardmodel.prefixes.path_cache import PathCache
+from rewardmodel.prefixes.row_cache import RowCache
 
 _logger = logging.getLogger(__name__)
 _TOLERANCES = {torch.float32: 1e-3, torch.float64: 1e-6}
@@ -105,7 +105,7 @@ class Trunk:
 
     Attributes:
         model: The whole model.
-        shares: Whether branches may share a cache; False asks for `rewardmodel.prefix_rerun`.
+        shares: Whether branches may share a cache; False asks for `prefix_rerun`.
         has_cache: Whether the model hands out a cache of its own to go on from.
         head_makes_logits: Whether logits are the head on the last hidden state and no more; where
             they are not, the whole model runs and `run` returns them.

@@ -1,7 +1,7 @@
 """Prefixes of models whose branches cannot share a cache: each branch runs its own.
 
 Linear attention, state spaces and hybrids keep a running state, which cannot be masked. What
-`rewardmodel.prefix_tree` offers is offered here too, exactly and for more tokens: a branch runs its
+`prefix_tree` offers is offered here too, exactly and for more tokens: a branch runs its
 whole prefix once, in a batch of prefixes of the same length so that nothing is padded, and goes on
 from the model's own cache. Where the model hands out no such cache, every token runs all before it.
 """
@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rewardmodel.kept_states import KeptStates, States, joined, pick
-from rewardmodel.trunk import Trunk
+from rewardmodel.prefixes.kept_states import KeptStates, States, joined, pick
+from rewardmodel.prefixes.trunk import Trunk
 
 _ROWS = 128  # of one forward pass over whole prefixes
 
@@ -29,7 +29,7 @@ class _Node:
 
 
 class RerunTree:
-    """Prefixes of any causal model; see `rewardmodel.prefix_tree.PrefixTree`."""
+    """Prefixes of any causal model; see `rewardmodel.prefixes.prefix_tree.PrefixTree`."""
 
     def __init__(self, trunk: Trunk) -> None:
         """Makes an empty tree."""
@@ -151,7 +151,7 @@ class _Group:
 
 
 class RerunBranches:
-    """R rows that go on from a prefix each; see `rewardmodel.prefix_tree.Branches`."""
+    """R rows that go on from a prefix each; see `rewardmodel.prefixes.prefix_tree.Branches`."""
 
     def __init__(self, tree: RerunTree, parents: Sequence[int]) -> None:
         self._tree = tree

@@ -1,20 +1,20 @@
 """Where user data lives: a file, a folder of files, a saved dataset, the hub.
 
-Finds it, picks the split, and explains what is missing; `rewardmodel.row_files` reads the files.
+Finds it, picks the split, and explains what is missing; `row_files` reads the files.
 """
 
 import difflib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pyarrow as pa
 
-from rewardmodel.row_files import FILE_KINDS, file_kind, read_file
-from rewardmodel.rows import Place, PreferenceDataError
+from rewardmodel.data.row_files import FILE_KINDS, file_kind, read_file
+from rewardmodel.data.rows import Place, PreferenceDataError
 
 _SPLIT_WORDS = (
     {"train", "training"},
@@ -24,7 +24,12 @@ _SPLIT_WORDS = (
 _BATCH_ROWS = 1000
 
 
-def read_rows(source: str | os.PathLike[str], *, split: str) -> Iterator[Place]:
+def read_rows(
+    source: str | os.PathLike[str],
+    *,
+    split: str,
+    hub_options: Mapping[str, str] | None = None,
+) -> Iterator[Place]:
     """Open `source` and return its rows, each with its location.
 
     A location is `file:line` in text files and `file[row]` elsewhere, rows counted from 0.
@@ -34,6 +39,8 @@ def read_rows(source: str | os.PathLike[str], *, split: str) -> Iterator[Place]:
             folder from `save_to_disk`, a folder of data files, or a dataset id on the hub.
         split: Which split of a hub dataset, saved dataset or folder; a single file has none and
             is read whole.
+        hub_options: For `datasets.load_dataset`, where a hub id alone does not say which of its
+            tables is meant.
 
     Returns:
         An iterator of (location, row), the row replaced by a `PreferenceDataError` where the
@@ -51,7 +58,7 @@ def read_rows(source: str | os.PathLike[str], *, split: str) -> Iterator[Place]:
         return _read_files(_split_files(path, split))
     if _looks_local(source):
         raise _missing_path(path)
-    return _read_dataset(_open_hub(str(source), split), f"{source}/{split}")
+    return _read_dataset(_open_hub(str(source), split, hub_options or {}), f"{source}/{split}")
 
 
 def _looks_local(source: str | os.PathLike[str]) -> bool:
@@ -83,9 +90,9 @@ def _missing_path(path: Path) -> PreferenceDataError:
     return PreferenceDataError(f"{path} does not exist: {parent} holds no {wanted!r}; {hint}")
 
 
-def _open_hub(name: str, split: str) -> datasets.Dataset:
+def _open_hub(name: str, split: str, options: Mapping[str, Any]) -> datasets.Dataset:
     try:
-        return datasets.load_dataset(name, split=split)
+        return datasets.load_dataset(name, split=split, **options)
     # ValueError: unknown split or missing configuration. RuntimeError: script-based dataset.
     except (OSError, ValueError, RuntimeError) as error:
         raise PreferenceDataError(

@@ -1,0 +1,137 @@
+"""What the benchmarks of reward models are given: classifiers of random weights, and token ids.
+
+For training, token ids are drawn, not tokenised from text: no side tokenises, and all read the same
+ids. Lengths are fixed for a grid, or drawn like those of three well-known data sets. For scoring,
+which begins with text, there is a tokenizer of one token a word.
+"""
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    LlamaConfig,
+    LlamaForSequenceClassification,
+    PreTrainedTokenizerFast,
+)
+
+SIZES: dict[str, dict[str, int]] = {
+    "4M": {
+        "vocab_size": 1024, "hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 5,
+        "num_attention_heads": 8, "num_key_value_heads": 8,
+    },
+    "30M": {
+        "vocab_size": 8192, "hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8,
+        "num_attention_heads": 8, "num_key_value_heads": 8,
+    },
+    "micro": {  # for tests
+        "vocab_size": 97, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 4,
+    },
+}  # fmt: skip
+LIKE: dict[str, tuple[tuple[float, float], tuple[float, float], int]] = {
+    # Log-normal (median, sigma) of prompt and response tokens, and the length limit, after the
+    # data cards: TL;DR posts and summaries; hh-rlhf transcripts and replies; UltraFeedback.
+    "TL;DR-like": ((330, 0.45), (37, 0.25), 640),
+    "hh-like": ((110, 0.8), (45, 0.8), 512),
+    "UltraFeedback-like": ((100, 0.9), (260, 0.6), 768),
+}
+PAD = 0
+SPECIAL = ("<|pad|>", "<|begin|>", "<|end|>")  # ids 0, 1, 2
+
+
+def classifier(size: str, *, seed: int = 0) -> Any:
+    """A one-label Llama of a size in `SIZES`, in float32, without dropout."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(**SIZES[size], max_position_embeddings=2048, num_labels=1,
+                         pad_token_id=PAD, tie_word_embeddings=False)  # fmt: skip
+    model = LlamaForSequenceClassification(config)
+    torch.nn.init.normal_(model.score.weight, std=(config.hidden_size + 1) ** -0.5)
+    return model
+
+
+def encoder_classifier(size: str, *, seed: int = 0) -> Any:
+    """A one-label BERT about as large as the Llama of that size, in float32."""
+    torch.manual_seed(seed)
+    shape = SIZES[size]
+    config = BertConfig(
+        vocab_size=shape["vocab_size"],
+        hidden_size=shape["hidden_size"],
+        intermediate_size=shape["intermediate_size"]
+        * 3
+        // 2,  # two matrices, where Llama has three
+        num_hidden_layers=shape["num_hidden_layers"],
+        num_attention_heads=shape["num_attention_heads"],
+        max_position_embeddings=2048,
+        num_labels=1,
+        pad_token_id=PAD,
+    )
+    return BertForSequenceClassification(config).eval()
+
+
+def word_tokenizer(size: str) -> Any:
+    """A tokenizer of one token a word, `w3` and up, for the vocabulary of a size in `SIZES`."""
+    words = [*SPECIAL, *(f"w{i}" for i in range(len(SPECIAL), SIZES[size]["vocab_size"]))]
+    core = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token=SPECIAL[0]))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    pad, begin, end = SPECIAL
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token=pad, bos_token=begin, eos_token=end
+    )
+
+
+def fixed_lengths(count: int, prompt: int, response: int) -> list[tuple[int, int, int]]:
+    """So many pairs of one prompt length and one response length."""
+    return [(prompt, response, response)] * count
+
+
+def drawn_lengths(count: int, name: str, *, seed: int) -> list[tuple[int, int, int]]:
+    """Lengths of prompt, chosen and rejected, like those of a data set in `LIKE`."""
+    draw = np.random.default_rng(seed)
+    (prompt, prompt_sigma), (response, response_sigma), limit = LIKE[name]
+    found = []
+    for _ in range(count):
+        replies = [int(np.clip(draw.lognormal(np.log(response), response_sigma), 4, limit - 16))
+                   for _ in range(2)]  # fmt: skip
+        room = limit - max(replies)
+        length = int(np.clip(draw.lognormal(np.log(prompt), prompt_sigma), 8, room))
+        found.append((length, *replies))
+    return found
+
+
+def draw_pairs(
+    lengths: Sequence[tuple[int, int, int]], vocabulary: int, *, seed: int
+) -> list[tuple[list[list[int]], int]]:
+    """Token ids of chosen and rejected with their prompt, and how many tokens they share."""
+    draw = np.random.default_rng(seed)
+
+    def ids(count: int) -> list[int]:
+        return draw.integers(3, vocabulary, count).tolist()
+
+    pairs = []
+    for prompt, chosen, rejected in lengths:
+        shared = ids(prompt)
+        # Distinct first tokens, so that no more is shared than the prompt.
+        replies = [[1, *ids(chosen - 1)], [2, *ids(rejected - 1)]]
+        pairs.append(([shared + reply for reply in replies], prompt))
+    return pairs
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median and range."""
+    return {"median": statistics.median(values), "low": min(values), "high": max(values)}
+
+
+def ratios(
+    slower: Sequence[dict[str, float]], faster: Sequence[dict[str, float]]
+) -> dict[str, dict[str, float]]:
+    """How many times as long as the other, by CPU and by wall time of the same round."""
+    return {
+        clock: spread([a[clock] / b[clock] for a, b in zip(slower, faster, strict=True)])
+        for clock in ("cpu", "wall")
+    }

@@ -1,0 +1,157 @@
+"""Several adapters on one base, which is loaded once: cheap members of an ensemble.
+
+An adapter is put in place before its member scores. Members therefore take turns; they are not for
+several threads.
+"""
+
+import json
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from rewardmodel.checkpoints import is_adapter
+from rewardmodel.interface import ScoringSession
+from rewardmodel.sequence import SequenceRewardModel, load_scorer, open_encoder
+from rewardmodel.tokenization import load_tokenizer
+
+
+def shared_base(sources: Sequence[str]) -> str | None:
+    """The base of several folders that are all adapters of the same one, or None."""
+    if len(sources) < 2 or not all(map(is_adapter, sources)):
+        return None
+    kinds = [json.loads((Path(s) / "adapter_config.json").read_text("utf-8")) for s in sources]
+    found = {(kind.get("base_model_name_or_path"), kind.get("task_type")) for kind in kinds}
+    base, task = found.pop()
+    return base if not found and task == "SEQ_CLS" else None
+
+
+class AdapterMember:
+    """One adapter of a model as a `SessionRewardModel`."""
+
+    def __init__(self, scorer: SequenceRewardModel, name: str, shift: float = 0.0) -> None:
+        """Takes a model that has several adapters.
+
+        Args:
+            scorer: Scores with whichever is in place.
+            name: Of this one.
+            shift: Taken off its scores.
+        """
+        self.encoder = scorer.encoder
+        self.name = name
+        self._scorer = scorer
+        self._shift = shift
+
+    def score(
+        self, prompts: Sequence[str], responses: Sequence[str], *, finished: bool = True
+    ) -> Tensor:
+        """Scores responses with this adapter, float32 [B]; see `RewardModel`."""
+        self.put_in_place()
+        return self._scorer.score(prompts, responses, finished=finished) - self._shift
+
+    def session(self) -> ScoringSession:
+        """Starts a session of this adapter's own."""
+        self.put_in_place()
+        return _AdapterSession(self, self._scorer.session(), self._shift)
+
+    def put_in_place(self) -> None:
+        """Makes this the adapter that the model computes with."""
+        if self._scorer.model.active_adapter != self.name:
+            self._scorer.model.set_adapter(self.name)
+
+
+class _AdapterSession:
+    """A session whose adapter is put in place before it reads."""
+
+    def __init__(self, member: AdapterMember, session: ScoringSession, shift: float) -> None:
+        self._member = member
+        self._session = session
+        self._shift = shift
+
+    @property
+    def forward_tokens(self) -> int:
+        """See `ScoringSession`."""
+        return self._session.forward_tokens
+
+    def score(
+        self, prompts: Sequence[str], responses: Sequence[str], *, finished: bool = True
+    ) -> Tensor:
+        """See `ScoringSession`."""
+        self._member.put_in_place()
+        return self._session.score(prompts, responses, finished=finished) - self._shift
+
+    def keep(self, prompts: Collection[str]) -> None:
+        """See `ScoringSession`."""
+        self._session.keep(prompts)
+
+
+def load_adapter_members(
+    sources: Sequence[str], *, max_length: int | None = None, batch_size: int = 128
+) -> list[AdapterMember]:
+    """Loads adapters of one base, which is loaded once.
+
+    Args:
+        sources: Local folders.
+        max_length: Tokens of prompt and response; None takes what the first was trained with.
+        batch_size: Rows a forward pass.
+
+    Raises:
+        ValueError: If they are not all reward adapters of the same base with one vocabulary, or one
+            cannot be loaded.
+    """
+    if len(sources) > 1 and shared_base(sources) is None:
+        raise ValueError(
+            f"{', '.join(sources)} are not all reward adapters of one base; required: folders "
+            "whose adapter_config.json name the same base_model_name_or_path and the task SEQ_CLS. "
+            "Load them as separate members"
+        )
+    first = sources[0]
+    model = load_scorer(first, init_head=False)
+    shifts = [_take_shift(model.config)]
+    names = [str(model.active_adapter)]
+    encoder = open_encoder(first, model, max_length)
+    vocabulary = encoder.tokenizer.get_vocab()
+    for number, source in enumerate(sources[1:], start=1):
+        if load_tokenizer(source).get_vocab() != vocabulary:
+            raise ValueError(
+                f"{source} has another vocabulary than {first}; required: the same, since they "
+                "share a base. Load them as separate members"
+            )
+        names.append(f"member{number}")
+        _add_adapter(model, source, names[-1])
+        shifts.append(_shift_beside(source))
+    scorer = SequenceRewardModel(model, encoder, batch_size=batch_size)
+    return [AdapterMember(scorer, *member) for member in zip(names, shifts, strict=True)]
+
+
+def _add_adapter(model: Any, source: str, name: str) -> None:
+    """Puts one more adapter, its head included, on a model."""
+    try:
+        loading = model.load_adapter(source, adapter_name=name)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"{source}: the adapter does not fit the base of the others "
+            f"({type(error).__name__}: {str(error).splitlines()[0]})"
+        ) from error
+    lacking = [key for key in loading.missing_keys if f".{name}." in key]
+    if lacking:
+        raise ValueError(
+            f"{source} lacks weights that its adapter_config.json describes, such as {lacking[0]}; "
+            "required: all. Train or save it again"
+        )
+    # Adapters are loaded on the device of the base; dropout of a new one is on.
+    model.eval()
+
+
+def _take_shift(config: Any) -> float:
+    """The shift of the first adapter, which is its own and not the shared model's."""
+    shift = float(getattr(config, "reward_shift", None) or 0.0)
+    config.reward_shift = 0.0
+    return shift
+
+
+def _shift_beside(source: str) -> float:
+    beside = Path(source) / "config.json"
+    kept = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
+    return float(kept.get("reward_shift") or 0.0)

@@ -1,0 +1,229 @@
+"""What lies in a model's folder, and whether it is what is asked for.
+
+transformers draws at random every weight that a checkpoint lacks. For the head of a model that is
+about to be trained this is wanted; anything else would be a model of noise that scores without
+complaint, so it is refused here.
+"""
+
+import json
+import logging
+import tempfile
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import safe_open
+
+_logger = logging.getLogger(__name__)
+# Parts of classifiers that a language model's or an encoder's checkpoint need not have.
+_HEAD_PARTS = {
+    "score", "classifier", "pre_classifier", "pooler", "classification_head", "head", "summary",
+    "sequence_summary", "logits_proj", "seq_relationship",
+}  # fmt: skip
+_USED_SHARE = 0.9  # of the embeddings, below which the tokenizer may be another model's
+
+Task = Literal["SEQ_CLS", "TOKEN_CLS"]
+_NAMES: dict[Task, str] = {"SEQ_CLS": "sequence classifier", "TOKEN_CLS": "token classifier"}
+
+
+def is_adapter(source: str) -> bool:
+    """Whether a local folder holds a peft adapter."""
+    return (Path(source) / "adapter_config.json").is_file()
+
+
+def read_config(source: str) -> dict[str, Any]:
+    """A folder's `config.json`, or that of a model of the hub.
+
+    Raises:
+        ValueError: If there is none, or it is no JSON.
+    """
+    path = Path(source) / "config.json"
+    if path.is_file():
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}:{error.lineno}: not JSON ({error.msg})") from error
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(source).to_dict()
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"no config.json at {source!r} ({type(error).__name__}: "
+            f"{str(error).splitlines()[0]}). Name a model's folder or a hub id"
+        ) from error
+
+
+def load_classifier(
+    source: str, *, task: Task, labels: int | None, init_head: bool, **options: Any
+) -> Any:
+    """Loads a classifier of sequences or tokens.
+
+    Args:
+        source: Hub id or local folder, adapters included; a policy's adapter is merged.
+        task: Which kind.
+        labels: How many outputs its head has; None takes what the checkpoint says.
+        init_head: Whether the model may lack a head, as before training; a missing linear one is
+            drawn from N(0, 1/(d+1)), Stiennon et al. 2020 (https://arxiv.org/abs/2009.01325).
+        options: Of `from_pretrained`; float32 where no dtype is given.
+
+    Raises:
+        ValueError: If nothing can be loaded there, or weights other than the head are missing.
+    """
+    from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
+
+    auto: Any = {
+        "SEQ_CLS": AutoModelForSequenceClassification,
+        "TOKEN_CLS": AutoModelForTokenClassification,
+    }[task]
+    options = {"dtype": torch.float32, **options}
+    if labels is not None and (init_head or is_adapter(source)):
+        options["num_labels"] = labels
+    try:
+        if is_adapter(source):
+            return _load_adapter(source, task, options, init_head=init_head)
+        model, loading = auto.from_pretrained(source, output_loading_info=True, **options)
+    except MissingWeightsError:
+        raise
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"no {_NAMES[task]} or base model could be loaded from {source!r} "
+            f"({type(error).__name__}: {str(error).splitlines()[0]}). Name a folder with "
+            "config.json and model.safetensors, or a hub id"
+        ) from error
+    missing = sorted(loading["missing_keys"])
+    require_weights(source, model, missing, init_head=init_head)
+    head = getattr(model, "score", None)
+    fresh = any(name.startswith("score.") for name in missing)
+    if fresh and isinstance(head, torch.nn.Linear):
+        torch.nn.init.normal_(head.weight, std=(head.in_features + 1) ** -0.5)
+        if head.bias is not None:
+            torch.nn.init.zeros_(head.bias)
+    return model
+
+
+class MissingWeightsError(ValueError):
+    """A checkpoint that lacks weights which nobody is about to train."""
+
+
+def require_weights(source: str, model: Any, missing: Iterable[str], *, init_head: bool) -> None:
+    """Refuses a model some of whose weights were drawn at random.
+
+    Args:
+        source: Where it was loaded from, for the message.
+        model: As it was loaded.
+        missing: Names of the weights that the checkpoint lacked.
+        init_head: Whether the head may be among them.
+
+    Raises:
+        MissingWeightsError: Naming some of them.
+    """
+    body = [name for name in missing if not _HEAD_PARTS & set(name.split("."))]
+    if body:
+        kind = type(model).__name__
+        raise MissingWeightsError(
+            f"{source} holds no weights for {len(body)} parts of the {kind} that its config.json "
+            f"describes, such as {', '.join(body[:3])}; required: all of them, since they would be "
+            "drawn at random. The weights are of another architecture or incomplete: put the "
+            "config.json beside them that they were saved with"
+        )
+    # A pooler may be missing where the classifier does not read it.
+    head = [name for name in missing if "pooler" not in name.split(".")]
+    if head and not init_head:
+        raise MissingWeightsError(
+            f"{source} has no trained head ({', '.join(head[:3])} missing); required: one, since "
+            "it would be drawn at random. Train a reward model from it with `prefsearch reward "
+            "train`"
+        )
+
+
+def _load_adapter(source: str, task: Task, options: dict[str, Any], *, init_head: bool) -> Any:
+    """Loads an adapter: of a classifier as it is, of a policy merged under a new head."""
+    from peft import (
+        AutoPeftModelForCausalLM,
+        AutoPeftModelForSequenceClassification,
+        AutoPeftModelForTokenClassification,
+        PeftConfig,
+    )
+
+    settings: Any = PeftConfig.from_pretrained(source)
+    found = getattr(settings.task_type, "value", settings.task_type)
+    if found == task:
+        _require_head(source, str(settings.base_model_name_or_path))
+        auto: Any = {
+            "SEQ_CLS": AutoPeftModelForSequenceClassification,
+            "TOKEN_CLS": AutoPeftModelForTokenClassification,
+        }[task]
+        model = auto.from_pretrained(source, is_trainable=init_head, **options)
+        beside = Path(source) / "config.json"  # peft itself keeps none
+        if beside.is_file():
+            kept = json.loads(beside.read_text(encoding="utf-8"))
+            for name in ("reward_shift", "reward_heads", "step_separator"):
+                if name in kept:
+                    setattr(model.config, name, kept[name])
+        return model
+    if found in ("SEQ_CLS", "TOKEN_CLS"):
+        raise MissingWeightsError(
+            f"{source} is an adapter of a {_NAMES[found]}; required: of a {_NAMES[task]}. Load it "
+            "with rewardmodel.loading.load_reward_model, which looks at the kind"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        policy: Any = AutoPeftModelForCausalLM.from_pretrained(source, dtype=options["dtype"])
+        policy.merge_and_unload().save_pretrained(folder)
+        options = {name: value for name, value in options.items() if name != "num_labels"} | {
+            "labels": options.get("num_labels")
+        }
+        return load_classifier(folder, task=task, init_head=init_head, **options)
+
+
+def _require_head(source: str, base: str) -> None:
+    """Refuses an adapter without a head of its own on a base that has none, either."""
+    path = Path(source) / "adapter_model.safetensors"
+    if not path.is_file():
+        return  # peft says what is missing
+    with safe_open(path, framework="pt") as weights:
+        names = [part for name in weights.keys() for part in name.split(".")]  # noqa: SIM118
+    if _HEAD_PARTS & set(names):
+        return
+    kinds = read_config(base).get("architectures") or []
+    if not any(kind.endswith("Classification") for kind in kinds):
+        raise MissingWeightsError(
+            f"{source} has no trained head: the adapter holds none and its base {base!r} is "
+            f"{', '.join(kinds) or 'no classifier'}; required: one, since it would be drawn at "
+            'random. Train with task_type="SEQ_CLS" and modules_to_save=["score"], as `prefsearch '
+            "reward train --lora_rank` does"
+        )
+
+
+def check_vocabulary(
+    model: Any, tokenizer: Any, *, source: str, unused: Collection[str] = ()
+) -> None:
+    """Refuses a tokenizer whose ids the model does not have.
+
+    Embeddings are often padded to a multiple of 64 or 128 and so are more than the tokens.
+
+    Args:
+        model: As it was loaded.
+        tokenizer: From beside it.
+        source: Where, for the message.
+        unused: Tokens that the model is never given.
+
+    Raises:
+        ValueError: If an id lies beyond the embeddings.
+    """
+    rows = model.get_input_embeddings().weight.shape[0]
+    vocabulary = {t: i for t, i in tokenizer.get_vocab().items() if t not in unused}
+    token = max(vocabulary, key=lambda name: vocabulary[name])
+    if vocabulary[token] >= rows:
+        beyond = sum(number >= rows for number in vocabulary.values())
+        raise ValueError(
+            f"{source}: the tokenizer gives {token!r} the id {vocabulary[token]} and the model has "
+            f"{rows} embeddings ({beyond} tokens lie beyond them); required: a tokenizer made for "
+            "this model. Load both from the same folder"
+        )
+    if len(vocabulary) < _USED_SHARE * rows:
+        _logger.warning(
+            "%s: the tokenizer has %d tokens and the model %d embeddings; is it this model's?",
+            *(source, len(vocabulary), rows),
+        )

@@ -1,0 +1,44 @@
+"""`allenai/reward-bench`, both versions: benchmarks of reward models.
+
+Version 1 is pairs: `prompt`, `chosen`, `chosen_model`, `rejected`, `rejected_model`, `subset`,
+`id`. Version 2 is not: one (in its Ties subset several) correct reply against three or more wrong
+ones. As pairs its scores would not be those of the benchmark, so it has a loader of its own,
+`rewardmodel.data.reward_bench_rows.load_reward_bench_2`, and is refused here.
+
+Source: Lambert et al. 2024, "RewardBench"; Malik et al. 2025, "RewardBench 2".
+"""
+
+from typing import Any
+
+from rewardmodel.data.formats.fields import take_text
+from rewardmodel.data.formats.options import ConvertOptions
+from rewardmodel.data.rows import PreferenceDataError, Row
+
+
+def convert_reward_bench(row: Row, options: ConvertOptions) -> list[dict[str, Any]]:
+    """One pair with its subset.
+
+    Raises:
+        PreferenceDataError: A field is missing or is not text.
+    """
+    return [
+        {
+            "prompt": options.asked(take_text(row, "prompt", blank=False)),
+            "chosen": take_text(row, "chosen"),
+            "rejected": take_text(row, "rejected"),
+            "subset": take_text(row, "subset"),
+        }
+    ]
+
+
+def refuse_reward_bench_2(_row: Row, _options: ConvertOptions) -> list[dict[str, Any]]:
+    """Says which loader reads version 2.
+
+    Raises:
+        PreferenceDataError: Always.
+    """
+    raise PreferenceDataError(
+        "found rows of RewardBench 2, which judges the best of several replies; required are "
+        "pairs. Read it with load_reward_bench_2 of rewardmodel.data.reward_bench_rows, which the "
+        "evaluation of benchmarks takes."
+    )

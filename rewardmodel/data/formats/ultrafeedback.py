@@ -1,0 +1,48 @@
+"""UltraFeedback: replies scored by a judge, four to a prompt, or already made pairs of.
+
+Binarised (`HuggingFaceH4/ultrafeedback_binarized`): `prompt`, `chosen` and `rejected` as messages,
+`score_chosen`, `score_rejected`. Equal scores are a tie. Original (`openbmb/UltraFeedback`):
+`instruction` and `completions`, each with a `response` and an `overall_score`: a ranking.
+
+Source: Cui et al. 2023, "UltraFeedback"; Tunstall et al. 2023, "Zephyr" (binarised).
+"""
+
+from typing import Any
+
+from rewardmodel.data.formats.fields import take_list, take_number, take_text
+from rewardmodel.data.formats.options import ConvertOptions
+from rewardmodel.data.formats.ranked import ranking_of_scores
+from rewardmodel.data.rows import LeftOut, PreferenceDataError, Row
+
+
+def convert_ultrafeedback(row: Row, options: ConvertOptions) -> list[dict[str, Any] | LeftOut]:
+    """One pair from a binarised row, one ranking from an original one.
+
+    Raises:
+        PreferenceDataError: A field is missing or wrong, or the scores contradict the choice.
+    """
+    if "completions" in row:
+        return _ranking(row, options)
+    chosen, rejected = take_number(row, "score_chosen"), take_number(row, "score_rejected")
+    if chosen < rejected:
+        raise PreferenceDataError(
+            f"score_chosen is {chosen:g} and score_rejected {rejected:g}; required is a chosen "
+            "reply that is not the lower one. Mend the row, drop it "
+            '(on_bad_row="skip"), or pass format="plain" to leave the scores aside.',
+            reason="chosen scored lower than rejected",
+        )
+    pair = {name: row[name] for name in ("prompt", "chosen", "rejected") if name in row}
+    pair["chosen_probability"] = 0.5 if chosen == rejected else 1.0
+    if options.margins:
+        pair["margin"] = chosen - rejected
+    return [pair]
+
+
+def _ranking(row: Row, options: ConvertOptions) -> list[dict[str, Any] | LeftOut]:
+    question = take_text(row, "instruction", blank=False)
+    completions = take_list(
+        row, "completions", dict, required="a list of objects with response and overall_score"
+    )
+    replies = [take_text(completion, "response") for completion in completions]
+    scores = [take_number(completion, "overall_score") for completion in completions]
+    return ranking_of_scores(options.asked(question), replies, scores, options=options)

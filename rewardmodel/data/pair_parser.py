@@ -1,0 +1,203 @@
+"""From a row of any format to pairs of text with their labels.
+
+A plain row is one pair, its columns as named; a row of a published format goes through its
+converter first and may give several. In what comes out the chosen reply is never the less probable
+one. Knows no files: errors carry no place, the reader of rows puts it in front.
+"""
+
+import math
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from rewardmodel.data.formats import (
+    ConvertOptions,
+    Format,
+    FormatName,
+    format_named,
+    format_of_source,
+    recognise,
+)
+from rewardmodel.data.formats.fields import read_number
+from rewardmodel.data.reply_text import Turns, split_prompt, take_turns
+from rewardmodel.data.rows import LeftOut, PreferenceDataError, Row, nearest_name
+from rewardmodel.rankings import ranked_pairs
+
+_DEFAULTS = ("prompt", "chosen", "rejected")
+_LABELS = ("margin", "chosen_probability", "confidence", "subset")
+
+
+class PairParser:
+    """Turns rows into pairs; remembers what the source's rows so far have taught about columns."""
+
+    def __init__(
+        self,
+        *,
+        source: str | os.PathLike[str] = "",
+        format: FormatName = "auto",
+        options: ConvertOptions,
+        prompt_column: str = "prompt",
+        chosen_column: str = "chosen",
+        rejected_column: str = "rejected",
+        probability_column: str | None = None,
+    ) -> None:
+        self.options = options
+        self.columns = (prompt_column, chosen_column, rejected_column)
+        # A name the user gave is a promise that the column is there.
+        self.has_prompt = prompt_column != "prompt"
+        self.label_columns = {name: name for name in _LABELS}
+        self.promised: set[str] = set()
+        if probability_column is not None:
+            self.label_columns["chosen_probability"] = probability_column
+            self.promised.add("chosen_probability")
+        self.labels: list[str] | None = None
+        self.format = format_named(format)
+        self.decided = format != "auto"
+        named = self.columns != _DEFAULTS or probability_column is not None
+        if self.format is not None and named:
+            raise ValueError(
+                f"format is {format!r}, which fixes the columns, and columns are named too: "
+                f"{[*self.columns, probability_column]}. Leave the names out, or pass "
+                'format="plain".'
+            )
+        if not self.decided:
+            self.format = None if named else format_of_source(source)
+            self.decided = named or self.format is not None
+        if options.query_tokens is not None and options.tokenizer is None:
+            raise ValueError(
+                f"query_tokens is {options.query_tokens} and there is no tokenizer to count with; "
+                "pass tokenizer=AutoTokenizer.from_pretrained(NAME)."
+            )
+
+    def format_of(self, row: Row) -> Format | None:
+        """The format of a source, decided at the first of its rows; None is plain."""
+        if not self.decided:
+            self.format, self.decided = recognise(row), True
+        name = self.format.name if self.format else "plain"
+        if self.options.query_tokens is not None and name != "tldr":
+            raise PreferenceDataError(
+                f"query_tokens is {self.options.query_tokens} and the rows are {name}; it cuts "
+                'the queries of format "tldr" alone. Leave it out: a length limit cuts prompts '
+                "later."
+            )
+        if self.options.margins and name not in ("ultrafeedback", "scores"):
+            raise PreferenceDataError(
+                f"margins is True and the rows are {name}, which have no scores; a column "
+                "'margin' of plain rows is read without it. Leave it out."
+            )
+        return self.format
+
+    def __call__(self, row: Row) -> list[dict[str, Any] | LeftOut]:
+        """The pairs of a row.
+
+        Raises:
+            PreferenceDataError: The row is bad; see `load_preferences`.
+        """
+        found = self.format_of(row)
+        if found is None:
+            return [self._pair(row, *self.columns)]
+        pairs: list[dict[str, Any] | LeftOut] = []
+        for part in found.convert(row, self.options):
+            if isinstance(part, LeftOut):
+                pairs.append(part)
+            elif "ranks" in part:
+                pairs += [self._pair(pair, *_DEFAULTS) for pair in _pairs_of(part)]
+            else:
+                pairs.append(self._pair(part, *_DEFAULTS))
+        return pairs
+
+    def _pair(self, row: Row, prompt_column: str, chosen_column: str, rejected_column: str) -> Any:
+        chosen = take_turns(row, chosen_column, option="chosen_column")
+        rejected = take_turns(row, rejected_column, option="rejected_column")
+        prompt = self._take_prompt(row, prompt_column, (chosen_column, rejected_column))
+        if chosen == rejected:
+            raise _identical()
+        text, (chosen_text, rejected_text) = split_prompt(
+            prompt, [chosen, rejected], self.options.tokenizer
+        )
+        if chosen_text == rejected_text:
+            raise _identical()
+        if self.labels is None:
+            self.labels = [
+                name
+                for name, column in self.label_columns.items()
+                if column in row or name in self.promised
+            ]
+        pair = {"prompt": text, "chosen": chosen_text, "rejected": rejected_text}
+        return _orient(pair, {name: self._label(row, name) for name in self.labels})
+
+    def _take_prompt(self, row: Row, column: str, replies: tuple[str, str]) -> Turns | None:
+        self.has_prompt = self.has_prompt or column in row
+        if self.has_prompt:
+            return take_turns(row, column, option="prompt_column")
+        if nearest_name(column, [name for name in row if name not in replies], cutoff=0.85):
+            # A mistyped prompt column must not be taken for an implicit prompt.
+            take_turns(row, column, option="prompt_column")
+        return None
+
+    def _label(self, row: Row, name: str) -> float | str | None:
+        column = self.label_columns[name]
+        value = row.get(column)
+        if name == "subset":
+            if isinstance(value, list | dict):
+                raise _bad_label(column, row, "text or null", name)
+            return None if value in (None, "") else str(value)
+        if name == "confidence" and value in (None, ""):
+            return None
+        number = read_number(value)
+        if not math.isfinite(number) or (name == "chosen_probability" and not 0 <= number <= 1):
+            required = {
+                "margin": "a finite number",
+                "chosen_probability": "a number in [0, 1], 0.5 for a tie,",
+                "confidence": "a finite number or null",
+            }[name]
+            raise _bad_label(column, row, required, name)
+        return number
+
+
+def _pairs_of(ranking: Mapping[str, Any]) -> list[dict[str, Any]]:
+    responses, scores = ranking["responses"], ranking.get("scores")
+    extra = {"subset": ranking["subset"]} if "subset" in ranking else {}
+    return [
+        {
+            "prompt": ranking["prompt"],
+            "chosen": responses[better],
+            "rejected": responses[worse],
+            "chosen_probability": probability,
+            **({"margin": scores[better] - scores[worse]} if scores else {}),
+            **extra,
+        }
+        for better, worse, probability in ranked_pairs(responses, ranking["ranks"])
+    ]
+
+
+def _orient(pair: dict[str, Any], labels: dict[str, Any]) -> dict[str, Any]:
+    """Let `chosen` be the more probable reply, whatever the source called it.
+
+    The margin says by how much the first reply leads, so it changes its sign with them.
+    """
+    probability = labels.get("chosen_probability")
+    if probability is not None and probability < 0.5:
+        pair = {**pair, "chosen": pair["rejected"], "rejected": pair["chosen"]}
+        labels["chosen_probability"] = 1.0 - probability
+        if "margin" in labels:
+            labels["margin"] = -labels["margin"]
+    return {**pair, **labels}
+
+
+def _identical() -> PreferenceDataError:
+    return PreferenceDataError(
+        "chosen and rejected are identical; a preference needs two different replies. Drop the "
+        'row (on_bad_row="skip").',
+        reason="identical chosen and rejected",
+    )
+
+
+def _bad_label(column: str, row: Row, required: str, name: str) -> PreferenceDataError:
+    value = row.get(column)
+    found = f"holds {type(value).__name__} {value!r}" if column in row else "is missing"
+    return PreferenceDataError(
+        f"column {column!r} {found}; required is {required} in every row. Fill it, remove the "
+        'column, or drop the row (on_bad_row="skip").',
+        reason=f"bad {name}",
+    )

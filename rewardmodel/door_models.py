@@ -1,0 +1,287 @@
+"""`prefsearch reward average`, `ensemble`, `score`, `train_steps`: all kinds of reward model."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from rich.console import Console
+from tqdm.auto import tqdm
+
+from rewardmodel.aggregation import Aggregate
+from rewardmodel.data.row_sources import read_rows
+from rewardmodel.data.rows import OnBadRow, PreferenceDataError, Row, parse_rows
+from rewardmodel.ensemble import EnsembleRewardModel, write_ensemble
+from rewardmodel.interface import StepRewardModel, UncertainRewardModel
+from rewardmodel.job_settings import fields_of, json_lines, settings_of
+from rewardmodel.loading import Kind, load_members, load_reward_model
+from rewardmodel.preferences import split_by_prompt
+from rewardmodel.process import ProcessRewardModel
+from rewardmodel.process_evaluation import evaluate_process_model
+from rewardmodel.steps import SEPARATOR, load_steps, split_steps
+from rewardmodel.training import Optimisation
+from rewardmodel.training.process import train_process_model
+from rewardmodel.weight_average import average_weights
+from search.evaluation.records import write_text_atomic
+from search.evaluation.run_directory import RunDirectory
+from search.evaluation.settings import check_types, require
+
+
+@dataclass
+class AverageJob:
+    """Average the weights of reward models that were fine-tuned from one base (WARM).
+
+    Attributes:
+        models: Folders of the models, two or more.
+        weights: Of each model, scaled to sum to 1; null takes all alike.
+        out: Folder for the averaged model.
+    """
+
+    models: list[str] | None = None
+    weights: list[float] | None = None
+    out: str = "runs/average"
+
+    def __post_init__(self) -> None:
+        """Checks types and bounds."""
+        check_types(self)
+        require(bool(self.models), "models", self.models, "folders, by --models A B ...")
+
+
+def average(job: AverageJob) -> None:
+    """Averages weights; see `AverageJob`."""
+    found = average_weights(job.models or [], Path(job.out), job.weights)
+    Console().print(
+        f"{len(found['models'])} models averaged, {found['parameters']:,} weights. Model: {job.out}"
+    )
+
+
+@dataclass
+class EnsembleJob:
+    """Make an ensemble of reward models: a folder with an ensemble.json that names them.
+
+    Attributes:
+        models: Folders or hub ids of the members, of any kind.
+        aggregate: "mean", "min", "mean_minus_deviation" or "mean_minus_variance".
+        weight: Of the members' disagreement, in the last two.
+        standardise_on: Prompts and responses on which each member gets mean 0 and deviation 1, as
+            for `score`; null takes the members' scores as they are.
+        limit: Use this many rows of those; null takes all.
+        out: Folder for ensemble.json.
+    """
+
+    models: list[str] | None = None
+    aggregate: Aggregate = "mean"
+    weight: float = 1.0
+    standardise_on: str | None = None
+    limit: int | None = None
+    out: str = "runs/ensemble"
+
+    def __post_init__(self) -> None:
+        """Checks types and bounds."""
+        check_types(self)
+        require(bool(self.models), "models", self.models, "folders or hub ids, by --models A B ...")
+
+
+def ensemble(job: EnsembleJob) -> None:
+    """Writes an ensemble; see `EnsembleJob`."""
+    sources = job.models or []
+    members = load_members(sources)  # they exist and load, or the user hears of it now
+    made = EnsembleRewardModel(members, job.aggregate, weight=job.weight)
+    scaled = job.standardise_on is not None
+    if job.standardise_on is not None:
+        rows = load_responses(job.standardise_on, limit=job.limit)
+        prompts = [row["prompt"] for row in rows for _ in row["responses"]]
+        made = made.standardise(prompts, [text for row in rows for text in row["responses"]])
+    path = write_ensemble(
+        job.out,
+        sources,
+        aggregate=job.aggregate,
+        weight=job.weight,
+        shifts=made.shifts if scaled else None,
+        scales=made.scales if scaled else None,
+    )
+    Console().print(f"{len(sources)} members, {job.aggregate}: {path}")
+
+
+@dataclass
+class ScoreJob:
+    """Score responses with a reward model of any kind.
+
+    Attributes:
+        model: Folder or hub id of a reward model or ensemble; or python:package.module:name, a
+            function, whose module's code is run.
+        kind: "auto" looks what lies there; else "sequence", "process", "multi_head", "ensemble" or
+            "function".
+        aggregate: How members, heads or steps become one score; null takes the model's own way.
+        dataset: Rows of a prompt and a response, or of a prompt and a list of responses.
+        split: Split of a hub dataset or folder.
+        limit: Use this many rows; null takes all.
+        on_bad_row: "error" stops at the first bad row, "skip" leaves bad rows out and counts them.
+        max_length: Tokens of prompt and response together; null takes the model's own.
+        batch_size: Rows a forward pass; null takes the kind's default.
+        out: File for the rows with their scores, .jsonl; beside them the scores of the members of
+            an ensemble, or of the steps where the model scores steps.
+    """
+
+    model: str = ""
+    kind: Kind = "auto"
+    aggregate: str | None = None
+    dataset: str = ""
+    split: str = "train"
+    limit: int | None = None
+    on_bad_row: OnBadRow = "error"
+    max_length: int | None = None
+    batch_size: int | None = None
+    out: str = "scores.jsonl"
+
+    def __post_init__(self) -> None:
+        """Checks types and bounds."""
+        check_types(self)
+        require(bool(self.model), "model", self.model, "a hub id or folder, by --model")
+        require(bool(self.dataset), "dataset", self.dataset, "a hub id or file, by --dataset")
+        require(self.out.endswith(".jsonl"), "out", self.out, "a file that ends in .jsonl")
+
+
+def score(job: ScoreJob) -> None:
+    """Scores a file of responses; see `ScoreJob`."""
+    reward_model = load_reward_model(
+        job.model,
+        max_length=job.max_length,
+        batch_size=job.batch_size,
+        kind=job.kind,
+        aggregate=job.aggregate,
+    )
+    rows = load_responses(job.dataset, split=job.split, on_bad_row=job.on_bad_row, limit=job.limit)
+    scored: list[dict[str, Any]] = []
+    # Many rows at a time: those of one prompt share it, and rows of like length share a pass.
+    for start in tqdm(range(0, len(rows), 64), desc="scoring", delay=2, leave=False):
+        scored += _scored(reward_model, rows[start : start + 64])
+    write_text_atomic(job.out, json_lines(scored))
+    count = sum(len(row["responses"]) for row in rows)
+    Console().print(f"{count} responses scored: {job.out}")
+
+
+def load_responses(
+    source: str, *, split: str = "train", on_bad_row: OnBadRow = "error", limit: int | None = None
+) -> list[dict[str, Any]]:
+    """Loads prompts with one response or several each.
+
+    Returns:
+        Rows with `prompt`, `responses` (a list) and `row`, the row as it was read.
+
+    Raises:
+        PreferenceDataError: No such source, a bad row or no good one; the message names file and
+            line.
+    """
+    rows = read_rows(source, split=split)
+    return list(parse_rows(rows, _parse, source=source, on_bad_row=on_bad_row, limit=limit))
+
+
+def _parse(row: Row) -> dict[str, Any]:
+    prompt = row.get("prompt")
+    responses = row["responses"] if "responses" in row else [row.get("response")]
+    if not isinstance(prompt, str):
+        raise PreferenceDataError(
+            f"column 'prompt' is {json.dumps(prompt)[:80]} among {list(row)}; required is text.",
+            reason="prompt is not text",
+        )
+    good = isinstance(responses, list) and bool(responses)
+    if not good or not all(isinstance(text, str) for text in responses):
+        raise PreferenceDataError(
+            f"found no responses among {list(row)}; required is text in `response`, or a list of "
+            "texts in `responses`.",
+            reason="no responses",
+        )
+    return {"prompt": prompt, "responses": responses, "row": dict(row)}
+
+
+def _scored(reward_model: Any, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows as they were read, with their scores."""
+    prompts = [row["prompt"] for row in rows for _ in row["responses"]]
+    texts = [text for row in rows for text in row["responses"]]
+    columns: dict[str, list[Any]] = {"score": reward_model.score(prompts, texts).tolist()}
+    if isinstance(reward_model, UncertainRewardModel):
+        columns["member_scores"] = reward_model.member_scores(prompts, texts).T.tolist()
+    if isinstance(reward_model, StepRewardModel):
+        separator = getattr(reward_model, "separator", SEPARATOR)
+        steps = [split_steps(text, separator) for text in texts]
+        columns["step_scores"] = [row.tolist() for row in reward_model.step_scores(prompts, steps)]
+    made, at = [], 0
+    for row in rows:
+        here = slice(at, at + len(row["responses"]))
+        at = here.stop
+        several = "responses" in row["row"]
+        for name, values in columns.items():
+            key = "scores" if several and name == "score" else name
+            row["row"][key] = values[here] if several else values[here][0]
+        made.append(row["row"])
+    return made
+
+
+@dataclass
+class TrainStepsJob(Optimisation):
+    """Train a process reward model on judged steps and measure it on held-out prompts.
+
+    Attributes:
+        model: What to begin from: hub id or folder of a language model or token classifier.
+        dataset: Rows of a prompt, a list of steps (completions) and a label in [0, 1] for each.
+        split: Split of a hub dataset or folder.
+        separator: What stands between steps.
+        holdout: Share of the prompts kept for measuring.
+        limit: Use this many rows; null takes all.
+        on_bad_row: "error" stops at the first bad row, "skip" leaves bad rows out and counts them.
+        out: Folder of the run.
+        resume: Continue the run in that folder.
+    """
+
+    model: str = ""
+    dataset: str = ""
+    split: str = "train"
+    separator: str = SEPARATOR
+    holdout: float = 0.1
+    limit: int | None = None
+    on_bad_row: OnBadRow = "error"
+    out: str = "runs/process"
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        """Checks types and bounds."""
+        super().__post_init__()
+        require(bool(self.model), "model", self.model, "a hub id or folder, by --model")
+        require(bool(self.dataset), "dataset", self.dataset, "a hub id or file, by --dataset")
+        require(bool(self.separator), "separator", self.separator, "a text, such as a line break")
+        require(0 < self.holdout < 1, "holdout", self.holdout, "in (0, 1)")
+
+
+def train_steps(job: TrainStepsJob) -> None:
+    """Trains, measures and saves; see `TrainStepsJob`."""
+    console = Console()
+    data: Dataset = load_steps(
+        job.dataset, split=job.split, on_bad_row=job.on_bad_row, limit=job.limit
+    )
+    training, held_out = split_by_prompt(data, holdout=job.holdout, seed=job.seed)
+    run = RunDirectory.open(job.out, settings_of(job), resume=job.resume)
+    folder = run.checkpoints / "model"
+    if run.result("train") is None:
+        outcome = train_process_model(
+            job.model,
+            training,
+            folder,
+            optimisation=fields_of(Optimisation, job),
+            separator=job.separator,
+            checkpoints=run.path / "trainer",
+        )
+        run.finish("train", outcome)
+    result = run.result("evaluate")
+    if result is None:
+        reward_model = ProcessRewardModel.load(str(folder), max_length=job.max_length)
+        result = run.finish("evaluate", asdict(evaluate_process_model(reward_model, held_out)))
+    accuracy, f1 = result["accuracy"], result["f1"]
+    console.print(
+        f"Held-out accuracy on {result['steps']} steps {accuracy['estimate']:.3f} "
+        f"[{accuracy['low']:.3f}, {accuracy['high']:.3f}] (95 % interval), F1 of first errors "
+        f"{'-' if f1 is None else format(f1, '.3f')}"
+    )
+    console.print(f"Model: {folder}")

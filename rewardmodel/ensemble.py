@@ -1,0 +1,288 @@
+"""Several reward models asked about every response; how far they agree is how sure they are.
+
+The members may be of any kind. A folder with an `ensemble.json` names them:
+
+    {"members": ["../seed1", "../seed2"], "aggregate": "min", "weight": 1.0,
+     "shifts": null, "scales": null}
+
+Scores of Bradley-Terry models mean something only in differences, so members trained apart may lie
+on different scales: the mean then follows whoever has the widest, and the minimum whoever has the
+lowest level. Members that began at one base and learned from the same pairs agree in scale well
+enough to be taken as they are, the default and what Coste et al. 2023 do; for others `standardise`
+measures each member's level and spread on given texts and puts all on one scale.
+"""
+
+import json
+import os
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rewardmodel.aggregation import Aggregate, combine, require_aggregate
+from rewardmodel.interface import (
+    RewardModel,
+    ScoringSession,
+    SessionRewardModel,
+    require_finite,
+)
+from rewardmodel.sequence import PlainSession
+from search.evaluation.records import write_json_atomic
+
+ENSEMBLE_FILE = "ensemble.json"
+
+
+class EnsembleRewardModel:
+    """Scores responses with several reward models; a `SessionRewardModel`."""
+
+    def __init__(
+        self,
+        members: Sequence[RewardModel],
+        aggregate: Aggregate = "mean",
+        *,
+        weight: float = 1.0,
+        shifts: Sequence[float] | None = None,
+        scales: Sequence[float] | None = None,
+    ) -> None:
+        """Takes loaded members.
+
+        Args:
+            members: M reward models.
+            aggregate: How their scores become one; see `rewardmodel.aggregation`.
+            weight: Of their disagreement.
+            shifts: Taken off each member's scores, M numbers.
+            scales: By which the scores are then divided, M positive numbers.
+
+        Raises:
+            ValueError: If there are no members, or not one shift and scale for each.
+        """
+        require_aggregate(aggregate)
+        if not members:
+            raise ValueError("members: found none; required: at least 1 reward model")
+        for name, values in (("shifts", shifts), ("scales", scales)):
+            if values is not None and len(values) != len(members):
+                raise ValueError(
+                    f"{name}: found {len(values)} for {len(members)} members; required: one each"
+                )
+        if scales is not None and min(scales) <= 0:
+            raise ValueError(f"scales: found {min(scales)}; required: positive numbers")
+        self.members = list(members)
+        self.aggregate: Aggregate = aggregate
+        self.weight = weight
+        self.shifts = list(shifts or [0.0] * len(members))
+        self.scales = list(scales or [1.0] * len(members))
+
+    def member_scores(self, prompts: Sequence[str], responses: Sequence[str]) -> Tensor:
+        """Scores of each member, float32 [M, B]; see `UncertainRewardModel`.
+
+        Raises:
+            ValueError: If a member's score is not finite; the message names member and row.
+        """
+        found = [member.score(prompts, responses) for member in self.members]
+        return self._collect(found, responses)
+
+    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Tensor:
+        """Combined scores, float32 [B]; see `RewardModel`."""
+        return combine(self.member_scores(prompts, responses), self.aggregate, weight=self.weight)
+
+    def session(self) -> ScoringSession:
+        """Starts a session of each member."""
+        return _EnsembleSession(self)
+
+    def standardise(
+        self, prompts: Sequence[str], responses: Sequence[str]
+    ) -> "EnsembleRewardModel":
+        """An ensemble of the same members, each with mean 0 and deviation 1 on given texts.
+
+        Args:
+            prompts: B prompts, at least 2.
+            responses: B responses, such as samples of the policy.
+
+        Raises:
+            ValueError: If there are too few, or a member scores all alike.
+        """
+        if len(responses) < 2:
+            raise ValueError(
+                f"found {len(responses)} responses to standardise on; required: 2 or more"
+            )
+        raw = torch.stack([m.score(prompts, responses).double() for m in self.members])  # [M, B]
+        scales = raw.std(1).tolist()
+        rounding = 1e-6 * float(raw.abs().max())
+        if min(scales) <= rounding:
+            raise ValueError(
+                f"member {scales.index(min(scales))} gives all {len(responses)} responses the same "
+                "score; required: scores that differ. Take other texts, or leave the member out"
+            )
+        return EnsembleRewardModel(
+            self.members,
+            self.aggregate,
+            weight=self.weight,
+            shifts=raw.mean(1).tolist(),
+            scales=scales,
+        )
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        aggregate: Aggregate | None = None,
+        max_length: int | None = None,
+        batch_size: int | None = None,
+    ) -> "EnsembleRewardModel":
+        """Loads the members that a folder's `ensemble.json` names.
+
+        Args:
+            folder: Where it lies; relative members are beside or below it.
+            aggregate: Instead of the one written there.
+            max_length: See `rewardmodel.loading.load_reward_model`.
+            batch_size: See there.
+
+        Raises:
+            ValueError: If the file is missing or wrong, or a member cannot be loaded.
+        """
+        # Members may be of any kind, ensembles included, so loading knows this class, too.
+        from rewardmodel.loading import load_members
+
+        path = Path(folder) / ENSEMBLE_FILE
+        written = read_ensemble(path)
+        sources = [_member_source(path.parent, str(name)) for name in written["members"]]
+        for source in sources:
+            if Path(source).resolve() == path.parent.resolve():
+                raise ValueError(f"{path}: the ensemble names itself as a member; leave it out")
+        return cls(
+            load_members(sources, max_length=max_length, batch_size=batch_size),
+            aggregate or written.get("aggregate", "mean"),
+            weight=float(written.get("weight", 1.0)),
+            shifts=written.get("shifts"),
+            scales=written.get("scales"),
+        )
+
+    def _collect(self, scores: Sequence[Tensor], responses: Sequence[str]) -> Tensor:
+        """Members' scores [M, B] on one scale."""
+        for number, mine in enumerate(scores):
+            require_finite(mine, responses, found_by=f"member {number} of the ensemble")
+        found = torch.stack([mine.float().cpu() for mine in scores])
+        return (found - torch.tensor(self.shifts)[:, None]) / torch.tensor(self.scales)[:, None]
+
+
+class _EnsembleSession:
+    """A session of each member; members without sessions read every text from its beginning."""
+
+    def __init__(self, ensemble: EnsembleRewardModel) -> None:
+        self._ensemble = ensemble
+        self._sessions: list[ScoringSession] = [
+            member.session() if isinstance(member, SessionRewardModel) else _uncounted(member)
+            for member in ensemble.members
+        ]
+
+    @property
+    def forward_tokens(self) -> int:
+        """Tokens given to all members."""
+        return sum(session.forward_tokens for session in self._sessions)
+
+    def score(
+        self, prompts: Sequence[str], responses: Sequence[str], *, finished: bool = True
+    ) -> Tensor:
+        """Combined scores, float32 [B]; see `ScoringSession`."""
+        ensemble = self._ensemble
+        found = [s.score(prompts, responses, finished=finished) for s in self._sessions]
+        scores = ensemble._collect(found, responses)
+        return combine(scores, ensemble.aggregate, weight=ensemble.weight)
+
+    def keep(self, prompts: Collection[str]) -> None:
+        """See `ScoringSession`."""
+        for session in self._sessions:
+            session.keep(prompts)
+
+
+def _uncounted(member: RewardModel) -> PlainSession:
+    """A session of a member that has none, whose tokens nobody counts."""
+
+    def score(
+        prompts: Sequence[str], responses: Sequence[str], *, finished: bool
+    ) -> tuple[Tensor, int]:
+        if not finished:
+            raise ValueError(
+                f"{type(member).__name__} was asked about unfinished text; required: a reward "
+                "model with session(), such as SequenceRewardModel. Ask as if the text were "
+                "finished"
+            )
+        return member.score(prompts, responses), 0
+
+    return PlainSession(score)
+
+
+def write_ensemble(
+    folder: str | os.PathLike[str],
+    members: Sequence[str],
+    *,
+    aggregate: Aggregate = "mean",
+    weight: float = 1.0,
+    shifts: Sequence[float] | None = None,
+    scales: Sequence[float] | None = None,
+) -> Path:
+    """Writes `ensemble.json`.
+
+    Args:
+        folder: Where it goes.
+        members: Local folders, kept as paths relative to `folder`, or hub ids.
+        aggregate: How the members' scores become one.
+        weight: Of their disagreement.
+        shifts: See `EnsembleRewardModel`.
+        scales: See there.
+
+    Raises:
+        ValueError: If there are no members or no such aggregate.
+        StorageError: If the disk is full.
+    """
+    require_aggregate(aggregate)
+    if not members:
+        raise ValueError("members: found none; required: at least 1 reward model")
+    folder = Path(folder)
+    names = [
+        Path(os.path.relpath(name, folder)).as_posix() if Path(name).is_dir() else name
+        for name in members
+    ]
+    path = folder / ENSEMBLE_FILE
+    written = {"members": names, "aggregate": aggregate, "weight": weight}
+    write_json_atomic(
+        path,
+        {
+            **written,
+            "shifts": None if shifts is None else list(shifts),
+            "scales": None if scales is None else list(scales),
+        },
+    )
+    return path
+
+
+def read_ensemble(path: Path) -> dict[str, Any]:
+    """Reads an `ensemble.json`.
+
+    Raises:
+        ValueError: If it is missing, no JSON, or names no members.
+    """
+    if not path.is_file():
+        raise ValueError(
+            f"{path} does not exist; required: the file that `prefsearch reward ensemble` writes"
+        )
+    try:
+        written = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}:{error.lineno}: not JSON ({error.msg})") from error
+    members = written.get("members") if isinstance(written, dict) else None
+    if not isinstance(members, list) or not members:
+        raise ValueError(
+            f"{path}: found members {members!r}; required: a list of folders or hub ids"
+        )
+    require_aggregate(written.get("aggregate", "mean"))
+    return written
+
+
+def _member_source(folder: Path, name: str) -> str:
+    """A member as it can be loaded from anywhere."""
+    beside = folder / name
+    return str(beside.resolve()) if beside.is_dir() else name

@@ -1,0 +1,121 @@
+"""Whether a response's score depends on what else is in the batch.
+
+Padding, the end token's place and attention masks have each made scores of one text differ between
+a batch and alone; then a planner's choice depends on its batch size.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from rewardmodel.interface import RewardModel, require_finite
+
+
+@dataclass(frozen=True)
+class BatchInvariance:
+    """The largest difference between a text's score alone and in company.
+
+    Attributes:
+        rows: Texts that were scored.
+        max_difference: In the reward model's unit, always above or equal to 0.
+        row: The text of that difference.
+        company: The batch of that difference: "in one batch", "shuffled" or "beside a long text".
+        alone: Its score alone.
+        together: Its score in that batch.
+        spread: Standard deviation of the scores alone, to hold the difference against.
+    """
+
+    rows: int
+    max_difference: float
+    row: int
+    company: str
+    alone: float
+    together: float
+    spread: float
+
+
+def measure_batch_invariance(
+    reward_model: RewardModel, prompts: Sequence[str], responses: Sequence[str], *, seed: int = 0
+) -> BatchInvariance:
+    """Score texts alone, in one batch, in a shuffled one, and in one padded to a longer text.
+
+    Args:
+        reward_model: Scores responses.
+        prompts: B prompts; let some repeat, or the sharing of prompts is not tried.
+        responses: B responses, of different lengths.
+        seed: Of the shuffle.
+
+    Raises:
+        ValueError: There are fewer than two texts, or a score is not finite.
+    """
+    count = len(responses)
+    if count < 2 or len(prompts) != count:
+        raise ValueError(
+            f"found {len(prompts)} prompts and {count} responses; required are as many of each, "
+            "and at least 2. Give more texts."
+        )
+    prompts, responses = list(prompts), list(responses)
+    order = np.random.default_rng(seed).permutation(count)
+    longest = max(range(count), key=lambda i: len(prompts[i]) + len(responses[i]))
+    filler = " ".join([responses[longest]] * 3)
+    with torch.inference_mode():
+        alone = [
+            _score(reward_model, [prompt], [response])[0]
+            for prompt, response in zip(prompts, responses, strict=True)
+        ]
+        together = {"in one batch": _score(reward_model, prompts, responses)}
+        shuffled = _score(reward_model, [prompts[i] for i in order], [responses[i] for i in order])
+        together["shuffled"] = [shuffled[i] for i in np.argsort(order)]
+        together["beside a long text"] = _score(
+            reward_model, [prompts[longest], *prompts], [filler, *responses]
+        )[1:]
+    differences = {
+        company: [abs(a - b) for a, b in zip(alone, scores, strict=True)]
+        for company, scores in together.items()
+    }
+    company = max(differences, key=lambda name: max(differences[name]))
+    row = int(np.argmax(differences[company]))
+    return BatchInvariance(
+        rows=count,
+        max_difference=differences[company][row],
+        row=row,
+        company=company,
+        alone=alone[row],
+        together=together[company][row],
+        spread=float(np.std(alone)),
+    )
+
+
+def require_batch_invariance(
+    reward_model: RewardModel,
+    prompts: Sequence[str],
+    responses: Sequence[str],
+    *,
+    tolerance: float = 1e-3,
+    seed: int = 0,
+) -> BatchInvariance:
+    """Refuse a reward model whose scores depend on their batch; see `measure_batch_invariance`.
+
+    Raises:
+        ValueError: A score differs by more than `tolerance`; the message names the row.
+    """
+    found = measure_batch_invariance(reward_model, prompts, responses, seed=seed)
+    if found.max_difference > tolerance:
+        raise ValueError(
+            f"row {found.row}: its score is {found.alone:g} alone and {found.together:g} "
+            f"{found.company} of {found.rows}; required is a difference of at most {tolerance:g}. "
+            f"The response begins {responses[found.row][:60]!r}. Check that the model reads the "
+            "attention mask and takes its score at the last real token, or raise the tolerance "
+            "where it runs in half precision."
+        )
+    return found
+
+
+def _score(
+    reward_model: RewardModel, prompts: Sequence[str], responses: Sequence[str]
+) -> list[float]:
+    scores = reward_model.score(prompts, responses)
+    require_finite(scores, responses)
+    return scores.double().tolist()

@@ -1,0 +1,233 @@
+"""Whether stated probabilities come true: reliability, calibration error, temperature.
+
+A margin states that the chosen reply is better with probability `sigmoid(margin / temperature)`.
+Each pair is read in both orders: were the chosen reply always first, calibration below one half
+would go untested. Letters: P pairs, G prompts, R resamples.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from rewardmodel.evaluation.clustered import (
+    clustered_mean,
+    clustered_share,
+    percentile_interval,
+    prompt_folds,
+    resample_prompts,
+)
+from rewardmodel.evaluation.labels import log_losses
+from search.evaluation.metrics import Interval, expected_calibration_error, finite
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+_RESAMPLES = 200
+_FOLDS = 5
+_WIDEST = 500.0  # bounds of the temperature, as a multiple and a fraction of the margins' size
+_HALVINGS = 28
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Pairs whose stated probability lies between two bounds.
+
+    Attributes:
+        low: Lower bound.
+        high: Upper bound; only the last bin includes it.
+        pairs: How many, each pair in both orders.
+        stated: Mean stated probability.
+        observed: How often it came true, with a Wilson interval.
+    """
+
+    low: float
+    high: float
+    pairs: int
+    stated: float
+    observed: Interval
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What one temperature, fitted to margins, does to their calibration.
+
+    The numbers named `after` are out of fold: each pair's margin is divided by a temperature fitted
+    on other prompts. Log losses are in nats.
+
+    Attributes:
+        temperature: Of least log loss over all pairs, with its bootstrap interval over prompts;
+            above 1 means that the reward model is too sure.
+        identified: Whether it lies inside its bounds: not where the margins say nothing of the
+            labels (upper bound), nor where they decide them all (lower bound).
+        fold_temperatures: Those of the folds.
+        log_loss_before: Of the margins as they are.
+        log_loss_after: Of the tempered ones.
+        log_loss_change: Of after minus before, paired.
+        ece_before: Expected calibration error, equal-width bins.
+        ece_after: The same of the tempered margins.
+        adaptive_ece_before: The same with bins of equal counts.
+        adaptive_ece_after: The same of the tempered margins.
+        reliability_after: Reliability diagram of the tempered margins.
+        seed: Of the folds and the bootstrap.
+
+    Source: temperature scaling, Guo et al. 2017 (https://arxiv.org/abs/1706.04599).
+    """
+
+    temperature: Interval
+    identified: bool
+    fold_temperatures: tuple[float, ...]
+    log_loss_before: Interval
+    log_loss_after: Interval
+    log_loss_change: Interval
+    ece_before: float
+    ece_after: float
+    adaptive_ece_before: float
+    adaptive_ece_after: float
+    reliability_after: tuple[ReliabilityBin, ...]
+    seed: int
+
+
+def calibrate(margins: Floats, labels: Floats, groups: Integers, *, seed: int) -> Calibration:
+    """Fit a temperature to margins and say, out of fold, what it mends.
+
+    Args:
+        margins: [P] chosen minus rejected.
+        labels: [P] probabilities that chosen is better.
+        groups: [P] numbers of the prompts.
+        seed: Of the folds and the bootstrap.
+
+    Raises:
+        ValueError: There are fewer than two prompts, or every margin is 0.
+    """
+    temperature = fit_temperature(margins, labels)
+    low, high = _temperature_bounds(margins)
+    blocks = resample_prompts(groups, seed=seed, resamples=_RESAMPLES)
+    resampled = np.concatenate(
+        [_fit_weighted(margins, labels, counts[:, groups]) for counts in blocks]
+    )
+    folds = prompt_folds(groups, _FOLDS, seed=seed)
+    tempered, fitted = np.empty(len(margins)), []
+    for fold in np.unique(folds):
+        here = folds == fold
+        fitted.append(fit_temperature(margins[~here], labels[~here], scale_of=margins))
+        tempered[here] = margins[here] / fitted[-1]
+    before, after = log_losses(margins, labels), log_losses(tempered, labels)
+    return Calibration(
+        temperature=percentile_interval(temperature, resampled),
+        identified=bool(low * 1.01 < temperature < high / 1.01),
+        fold_temperatures=tuple(fitted),
+        log_loss_before=clustered_mean(before, groups, seed),
+        log_loss_after=clustered_mean(after, groups, seed),
+        log_loss_change=clustered_mean(after - before, groups, seed),
+        ece_before=both_orders_ece(margins, labels),
+        ece_after=both_orders_ece(tempered, labels),
+        adaptive_ece_before=adaptive_ece(margins, labels),
+        adaptive_ece_after=adaptive_ece(tempered, labels),
+        reliability_after=reliability_bins(tempered, labels, groups),
+        seed=seed,
+    )
+
+
+def fit_temperature(margins: Floats, labels: Floats, *, scale_of: Floats | None = None) -> float:
+    """Return the temperature of least log loss.
+
+    Args:
+        margins: [P] chosen minus rejected.
+        labels: [P] probabilities that chosen is better.
+        scale_of: Margins whose size sets the bounds; by default the same.
+
+    Raises:
+        ValueError: A number is not finite, or every margin is 0.
+    """
+    margins, labels = finite(margins, "margins"), finite(labels, "labels")
+    weights = np.ones((1, len(margins)))
+    scale_of = margins if scale_of is None else scale_of
+    return float(_fit_weighted(margins, labels, weights, scale_of)[0])
+
+
+def both_orders(margins: Floats, labels: Floats) -> tuple[Floats, Floats]:
+    """Return stated probabilities and outcomes [2P]: each pair in both orders."""
+    stated = expit(margins)
+    return np.concatenate([stated, 1 - stated]), np.concatenate([labels, 1 - labels])
+
+
+def both_orders_ece(margins: Floats, labels: Floats) -> float:
+    """Return the expected calibration error over both orders, ten bins of equal width."""
+    return expected_calibration_error(*both_orders(margins, labels))
+
+
+def adaptive_ece(margins: Floats, labels: Floats, *, bins: int = 10) -> float:
+    """Return the expected calibration error over both orders, bins of equal counts.
+
+    Source: Nixon et al. 2019 (https://arxiv.org/abs/1904.01685), without their thresholds.
+    """
+    stated, seen = both_orders(margins, labels)
+    # Equal probabilities may fall into two bins: each brings their mean outcome, in any order.
+    _, place = np.unique(stated, return_inverse=True)
+    seen = (np.bincount(place, weights=seen) / np.bincount(place))[place]
+    gaps = (seen - stated)[np.argsort(stated, kind="stable")]
+    return float(sum(abs(part.sum()) for part in np.array_split(gaps, bins)) / len(gaps))
+
+
+def reliability_bins(
+    margins: Floats, labels: Floats, groups: Integers, *, bins: int = 10
+) -> tuple[ReliabilityBin, ...]:
+    """Return the reliability diagram over both orders; empty bins are left out.
+
+    Args:
+        margins: [P] chosen minus rejected.
+        labels: [P] probabilities that chosen is better.
+        groups: [P] numbers of the prompts.
+        bins: Equal-width bins of [0, 1].
+
+    Source: DeGroot and Fienberg 1983.
+    """
+    stated, seen = both_orders(margins, labels)
+    twice = np.concatenate([groups, groups])
+    index = np.minimum((stated * bins).astype(np.int64), bins - 1)
+    found: list[ReliabilityBin] = []
+    for at in np.unique(index):
+        where = index == at
+        found.append(
+            ReliabilityBin(
+                low=float(at / bins),
+                high=float((at + 1) / bins),
+                pairs=int(where.sum()),
+                stated=float(stated[where].mean()),
+                observed=clustered_share(seen[where], twice[where]),
+            )
+        )
+    return tuple(found)
+
+
+def _temperature_bounds(margins: Floats) -> tuple[float, float]:
+    """Return the lowest and highest temperature that is looked at."""
+    size = float(np.sqrt((margins**2).mean()))
+    if size == 0:
+        raise ValueError(
+            f"all {len(margins)} margins are 0, so no temperature changes them; required are "
+            "replies with different scores. Look at how the reward model reads them."
+        )
+    return size / _WIDEST, size * _WIDEST
+
+
+def _fit_weighted(
+    margins: Floats, labels: Floats, weights: Floats, scale_of: Floats | None = None
+) -> Floats:
+    """Temperatures [R] of least log loss under weights [R, P] of the pairs.
+
+    The loss is convex in the inverse temperature, so its slope is followed by bisection, on a
+    logarithmic scale.
+    """
+    low, high = np.log(_temperature_bounds(margins if scale_of is None else scale_of))
+    lower, upper = np.full(len(weights), -high), np.full(len(weights), -low)
+    moments = weights * margins  # [R, P]
+    for _ in range(_HALVINGS):
+        middle = (lower + upper) / 2
+        tempered = np.exp(middle)[:, None] * margins
+        # As two small terms: 1 - sigmoid(x) would round to 0 where x is large.
+        excess = (1 - labels) * expit(tempered) - labels * expit(-tempered)
+        slope = (moments * excess).sum(axis=1)
+        lower, upper = np.where(slope < 0, middle, lower), np.where(slope < 0, upper, middle)
+    return np.exp(-(lower + upper) / 2)

@@ -1,0 +1,152 @@
+"""Each distinct text scored once, whatever it is asked for and in whatever batches.
+
+A prompt's responses go to the reward model together, so that a model that shares prompts runs each
+once. Letters: N texts as asked for, B texts of one call, M members of an ensemble.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from rewardmodel.interface import RewardModel
+
+Floats = NDArray[np.float64]
+Name = Callable[[int], str]
+"""What a message calls the n-th text, such as "row 3: the score of the chosen reply"."""
+
+
+def score_texts(
+    reward_model: RewardModel,
+    prompts: Sequence[str],
+    responses: Sequence[str],
+    *,
+    progress: bool,
+    batch_size: int = 32,
+    name: Name | None = None,
+) -> Floats:
+    """Score responses, each distinct pair of prompt and response once.
+
+    Args:
+        reward_model: Scores responses.
+        prompts: N prompts.
+        responses: N responses.
+        progress: Show a progress bar.
+        batch_size: Texts a call of `score`; changes speed and memory, not the result.
+        name: What a message calls a text.
+
+    Returns:
+        Float64 [N], in the order asked.
+
+    Raises:
+        ValueError: `batch_size` is below 1, or a score is missing or not finite; the message names
+            the text.
+    """
+    return _score_distinct(
+        reward_model.score, prompts, responses, None, progress, batch_size, name
+    )[0]
+
+
+def score_texts_by_member(
+    member_scores: Callable[[Sequence[str], Sequence[str]], Tensor],
+    prompts: Sequence[str],
+    responses: Sequence[str],
+    *,
+    progress: bool,
+    batch_size: int = 32,
+    name: Name | None = None,
+) -> Floats:
+    """Score responses by each member of an ensemble, float64 [M, N]; see `score_texts`.
+
+    Args:
+        member_scores: Scores [M, B] of B prompts and B responses.
+        prompts: N prompts.
+        responses: N responses.
+        progress: Show a progress bar.
+        batch_size: Texts a call.
+        name: What a message calls a text.
+    """
+    return _score_distinct(member_scores, prompts, responses, -1, progress, batch_size, name)
+
+
+def _score_distinct(
+    score: Callable[[Sequence[str], Sequence[str]], Tensor],
+    prompts: Sequence[str],
+    responses: Sequence[str],
+    members: int | None,
+    progress: bool,
+    batch_size: int,
+    name: Name | None,
+) -> Floats:
+    """Return scores [M, N]; `members` is None for one model, -1 for as many as there are."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; required is at least 1. Raise it.")
+    firsts: dict[tuple[str, str], int] = {}
+    place = np.empty(len(prompts), dtype=np.int64)  # [N], the distinct text of each
+    for n, text in enumerate(zip(prompts, responses, strict=True)):
+        place[n] = firsts.setdefault(text, n)
+    found: Floats | None = None
+    with tqdm(total=len(firsts), unit="reply", desc="scoring", disable=not progress) as bar:
+        for batch in _batches(prompts, firsts, batch_size):
+            with torch.inference_mode():
+                raw = score([prompts[n] for n in batch], [responses[n] for n in batch])
+            expected = (len(batch),) if members is None else (max(members, 1), len(batch))
+            if members == -1 and raw.ndim == 2:
+                members, expected = raw.shape[0], (raw.shape[0], len(batch))
+            if tuple(raw.shape) != expected:
+                raise ValueError(
+                    f"the reward model returned scores of shape {list(raw.shape)} for "
+                    f"{len(batch)} responses (texts {min(batch)} to {max(batch)}); required is "
+                    f"{'one score a response' if members is None else 'members x responses'}. "
+                    "Mend its scoring."
+                )
+            scores = raw.detach().to("cpu", torch.float64).numpy().reshape(-1, len(batch))
+            _require_finite(scores, batch, prompts, responses, name)
+            found = np.empty((len(scores), len(prompts))) if found is None else found
+            found[:, batch] = scores
+            bar.update(len(batch))
+    if found is None:
+        raise ValueError("found no texts to score; required is at least one. Load some.")
+    return found[:, place]
+
+
+def _batches(
+    prompts: Sequence[str], firsts: dict[tuple[str, str], int], batch_size: int
+) -> list[list[int]]:
+    """Divide the distinct texts into batches; a prompt is split only where it fills one alone."""
+    by_prompt: dict[str, list[int]] = {}
+    for n in firsts.values():
+        by_prompt.setdefault(prompts[n], []).append(n)
+    batches: list[list[int]] = [[]]
+    for group in by_prompt.values():
+        if batches[-1] and len(batches[-1]) + len(group) > batch_size:
+            batches.append([])
+        for n in group:
+            if len(batches[-1]) == batch_size:
+                batches.append([])
+            batches[-1].append(n)
+    return [batch for batch in batches if batch]
+
+
+def _require_finite(
+    scores: Floats,
+    batch: Sequence[int],
+    prompts: Sequence[str],
+    responses: Sequence[str],
+    name: Name | None,
+) -> None:
+    """Refuse scores [M, B] that are not finite, naming the text."""
+    if np.isfinite(scores).all():
+        return
+    at, member = (int(place) for place in np.argwhere(~np.isfinite(scores.T))[0])
+    n = batch[at]
+    who = f" by member {member}" if len(scores) > 1 else ""
+    raise ValueError(
+        f"{name(n) if name else f'text {n}: the score'}{who} is {scores[member, at]}, required is "
+        f"a finite number. The prompt begins {prompts[n][:60]!r}, the reply "
+        f"{responses[n][:60]!r}. Check the reward model's weights and precision (a diverged "
+        "training or a float16 overflow), or drop the row."
+    )

@@ -1,0 +1,196 @@
+"""Any Python function as a reward model.
+
+Two signatures are understood: ours, `f(prompts, responses)`, and that of TRL's reward functions,
+`f(prompts=..., completions=..., **columns)`, told apart by a parameter named `completions`.
+"""
+
+import importlib
+import importlib.util
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from rewardmodel.interface import require_finite
+
+_REMEDY = "Correct the function: it has to give every response a number"
+
+
+class FunctionRewardModel:
+    """Scores responses with a function; a `RewardModel`."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str | None = None,
+        columns: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Takes a function.
+
+        Args:
+            function: Gives B numbers for B prompts and responses.
+            name: For messages.
+            columns: What a function of TRL's signature needs beside prompts and completions, such
+                as right answers: the value for each prompt, by the column's name.
+
+        Raises:
+            ValueError: If the function can be called in neither way, or needs other columns.
+        """
+        self._function = function
+        self.name = name or getattr(function, "__qualname__", type(function).__name__)
+        self._columns = dict(columns or {})
+        self._by_name = self._takes_completions()
+
+    @classmethod
+    def load(cls, reference: str, **options: Any) -> Self:
+        """Imports a function and so runs its module's code.
+
+        Args:
+            reference: `package.module:name` or `path/to/file.py:name`.
+            options: As for the constructor.
+
+        Raises:
+            ValueError: If there is no such module or function.
+        """
+        return cls(import_object(reference), name=reference, **options)
+
+    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Tensor:
+        """Scores responses, float32 [B]; see `RewardModel`.
+
+        Raises:
+            ValueError: If the function does not give one finite number a response; the message
+                names the row.
+        """
+        if len(prompts) != len(responses):
+            raise ValueError(f"found {len(prompts)} prompts and {len(responses)} responses")
+        if not responses:
+            return torch.empty(0)
+        if self._by_name:
+            columns = {
+                column: [self._value(column, values, prompt) for prompt in prompts]
+                for column, values in self._columns.items()
+            }
+            found = self._function(prompts=list(prompts), completions=list(responses), **columns)
+        else:
+            found = self._function(list(prompts), list(responses))
+        scores = self._numbers(found, responses)
+        require_finite(scores, responses, found_by=self.name, remedy=_REMEDY)
+        return scores
+
+    def _takes_completions(self) -> bool:
+        """Whether the function has TRL's signature."""
+        try:
+            parameters = inspect.signature(self._function).parameters
+        except (TypeError, ValueError):  # a builtin that does not say
+            return False
+        kinds = [parameter.kind for parameter in parameters.values()]
+        positional = {
+            inspect.Parameter.POSITIONAL_ONLY,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            inspect.Parameter.VAR_POSITIONAL,
+        }
+        any_name = inspect.Parameter.VAR_KEYWORD in kinds
+        if "completions" in parameters or (any_name and not positional & set(kinds)):
+            known = {"prompts", "completions", *self._columns}
+            lacking = [
+                name
+                for name, parameter in parameters.items()
+                if parameter.default is parameter.empty
+                and parameter.kind
+                not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+                and name not in known
+            ]
+            if lacking:
+                raise ValueError(
+                    f"{self.name} needs {', '.join(lacking)} beside prompts and completions; "
+                    f"required: no more than is there. Pass columns={{{lacking[0]!r}: "
+                    "{prompt: value}}"
+                )
+            if not any_name and (left := set(self._columns) - set(parameters)):
+                raise ValueError(
+                    f"{self.name} takes no {', '.join(sorted(left))}; leave it out of columns, or "
+                    "give the function **columns"
+                )
+            return True
+        try:
+            inspect.signature(self._function).bind([], [])
+        except TypeError as error:
+            raise ValueError(
+                f"{self.name}{inspect.signature(self._function)} cannot be called ({error}); "
+                "required: f(prompts, responses), or f(prompts, completions, **columns) as TRL's "
+                "reward functions"
+            ) from error
+        return False
+
+    def _value(self, column: str, values: Mapping[str, Any], prompt: str) -> Any:
+        if prompt not in values:
+            raise ValueError(
+                f"{self.name} needs {column!r} for the prompt {prompt[:80]!r}, which has none; "
+                "required: one for every prompt"
+            )
+        return values[prompt]
+
+    def _numbers(self, found: Any, responses: Sequence[str]) -> Tensor:
+        """What the function gave as float32 [B]."""
+        if isinstance(found, Tensor):
+            found = found.detach().cpu().tolist()
+        try:
+            values = list(found)
+        except TypeError as error:
+            raise ValueError(
+                f"{self.name} gave {type(found).__name__}; required: {len(responses)} numbers, one "
+                "a response"
+            ) from error
+        if len(values) != len(responses):
+            raise ValueError(
+                f"{self.name} gave {len(values)} scores for {len(responses)} responses; required: "
+                "one each"
+            )
+        numbers = []
+        for row, value in enumerate(values):
+            try:
+                numbers.append(float(value))
+            except (TypeError, ValueError) as error:
+                raise ValueError(
+                    f"{self.name} scored row {row} as {value!r}; required: a number. Response: "
+                    f"{responses[row][:80]!r}. {_REMEDY}"
+                ) from error
+        return torch.tensor(numbers, dtype=torch.float32)
+
+
+def import_object(reference: str) -> Any:
+    """Imports what `package.module:name` or `path/to/file.py:name` names.
+
+    Raises:
+        ValueError: If there is no such module or name in it.
+    """
+    place, colon, name = reference.rpartition(":")
+    if not (place and colon and name):
+        raise ValueError(
+            f"found {reference!r}; required: package.module:name or path/to/file.py:name"
+        )
+    if place.endswith(".py"):
+        path = Path(place)
+        spec = importlib.util.spec_from_file_location(path.stem, path) if path.is_file() else None
+        if spec is None or spec.loader is None:
+            raise ValueError(f"{reference}: there is no file {place}; name one that is there")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    else:
+        try:
+            module = importlib.import_module(place)
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                f"{reference}: {error}; required: a module that can be imported. Put its folder on "
+                "PYTHONPATH, or write path/to/file.py:name"
+            ) from error
+    found: Any = module
+    for part in name.split("."):
+        if not hasattr(found, part):
+            raise ValueError(f"{reference}: {place} has no {name}; name a function that it has")
+        found = getattr(found, part)
+    return found

@@ -1,0 +1,59 @@
+"""Untrained reward models of several kinds, saved as folders."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+)
+
+PROMPT = "Write a short story about the baker, the bell and the lake.\n"
+TEXTS = [
+    "The baker found the bell at the lake.",
+    "That was all.",
+    "He rang the bell and the town came to the lake. They went home.",
+    "",
+]
+CLOSE: dict[str, Any] = {"atol": 2e-5, "rtol": 1e-5}
+
+
+def save_classifier(
+    policy: Path, folder: Path, *, seed: int, labels: int = 1, tokens: bool = False, **config: Any
+) -> Path:
+    """An untrained classifier on a policy's trunk, whose weights differ by seed."""
+    auto: Any = AutoModelForTokenClassification if tokens else AutoModelForSequenceClassification
+    torch.manual_seed(seed)
+    model = auto.from_pretrained(policy, num_labels=labels)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(3).add_(0.05 * torch.randn_like(weight))  # all but uniform attention
+    for name, value in config.items():
+        setattr(model.config, name, value)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(policy).save_pretrained(folder)
+    return folder
+
+
+def save_adapter(base: Path, folder: Path, *, seed: int, **options: Any) -> Path:
+    """An adapter on a folder, with weights and a head drawn by seed."""
+    torch.manual_seed(seed)
+    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1)
+    lora = LoraConfig(task_type="SEQ_CLS", r=4, target_modules=["q_proj", "v_proj"], **options)
+    adapted = get_peft_model(model, lora)
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if weight.requires_grad:
+                weight.normal_(std=0.3 if "lora" in name else 1.0)
+    adapted.save_pretrained(str(folder))
+    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+    return folder
+
+
+def set_json(path: Path, **values: Any) -> None:
+    """Changes entries of a JSON file."""
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))

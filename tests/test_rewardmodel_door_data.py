@@ -1,0 +1,98 @@
+"""The doors of the data: split, inspect and convert, as a command line calls them."""
+
+import json
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from rewardmodel.command_line import field_help, run_door
+from rewardmodel.data.formats import FORMATS
+from rewardmodel.door_data import (
+    ConvertJob,
+    InspectJob,
+    SplitJob,
+    convert,
+    inspect_data,
+    split,
+)
+from rewardmodel.preferences import load_preferences
+
+VERBS = {
+    "split": (SplitJob, split),
+    "inspect": (InspectJob, inspect_data),
+    "convert": (ConvertJob, convert),
+}
+RANKING = {"prompt": "p", "responses": [" good", " bad", " poor"], "scores": [2, 1, 1]}
+
+
+def run(*argv: object) -> int:
+    return run_door("prefsearch reward", VERBS, [str(word) for word in argv])
+
+
+@pytest.fixture
+def rankings(tmp_path: Path) -> Path:
+    path = tmp_path / "r.jsonl"
+    rows = [{**RANKING, "prompt": f"ask {k}"} for k in range(8)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("job", [SplitJob, InspectJob, ConvertJob])
+def test_help_names_every_setting_and_every_format(job):
+    described = field_help(job)
+    assert set(described) == {field.name for field in fields(job)}
+    for name in ("auto", "plain", *FORMATS):
+        assert name in described["format"]
+
+
+def test_split_takes_a_format(rankings, tmp_path):
+    out = tmp_path / "split"
+    argv = ("split", "--dataset", rankings, "--holdout", "0.25", "--out", out)
+    assert run(*argv, "--format", "scores") == 0
+    parts = [len((out / f"{name}.jsonl").read_text().splitlines()) for name in ("train", "test")]
+    assert parts == [18, 6]
+    assert json.loads((out / "data_report.json").read_text())["pairs"] == 24
+    assert run(*argv, "--format", "plain") == 2
+
+
+def test_inspect_prints_and_writes_the_report(rankings, policy_folder, tmp_path, capsys):
+    out = tmp_path / "seen"
+    argv = ("inspect", "--dataset", rankings, "--out", out)
+    assert run(*argv, "--model", policy_folder, "--max_length", "4") == 0
+    shown = capsys.readouterr().out
+    assert "pairs TRL would have dropped" in shown
+    assert "longer reply chosen" in shown
+    report = json.loads((out / "data_report.json").read_text())
+    assert (report["pairs"], report["ties"]) == (24, 8)
+    assert report["limits"]["cut_pairs"] > 0
+    assert (out / "data_report.html").is_file()
+    assert run(*argv, "--max_length", "4") == 2
+    assert "model: found None; required: a tokenizer for max_length" in capsys.readouterr().err
+    assert run("inspect") == 2
+    assert "dataset: found ''" in capsys.readouterr().err
+
+
+def test_convert_writes_pairs_that_load_as_they_were(rankings, tmp_path, capsys):
+    out = tmp_path / "new" / "pairs.jsonl"
+    assert run("convert", "--dataset", rankings, "--margins", "true", "--out", out) == 0
+    assert "24 pairs of prompt, chosen, rejected, margin" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    assert load_preferences(out).to_list() == load_preferences(rankings, margins=True).to_list()
+
+
+def test_convert_that_fails_leaves_no_file(rankings, tmp_path, capsys):
+    with rankings.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({**RANKING, "scores": [1]}) + "\n")
+    out = tmp_path / "pairs.jsonl"
+    argv = ("convert", "--dataset", rankings, "--out", out)
+    assert run(*argv) == 2
+    assert "r.jsonl:9: 'scores' holds list" in capsys.readouterr().err
+    assert not out.exists()
+    assert run(*argv, "--on_bad_row", "skip") == 0
+    assert len(out.read_text().splitlines()) == 24
+    assert run("convert", "--dataset", rankings, "--out", tmp_path / "pairs.csv") == 2
+    assert "a file that ends in .jsonl" in capsys.readouterr().err
+    assert run(*argv, "--query_tokens", "9") == 2
+    assert "model: found None; required: a tokenizer to count with" in capsys.readouterr().err

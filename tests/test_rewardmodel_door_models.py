@@ -1,0 +1,129 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from rewardmodel import door_models
+from rewardmodel.command_line import run_door
+from rewardmodel.ensemble import EnsembleRewardModel
+from rewardmodel.loading import load_reward_model
+from tests.reward_folders import CLOSE, PROMPT, TEXTS, save_classifier
+
+VERBS = {
+    "average": (door_models.AverageJob, door_models.average),
+    "ensemble": (door_models.EnsembleJob, door_models.ensemble),
+    "score": (door_models.ScoreJob, door_models.score),
+    "train_steps": (door_models.TrainStepsJob, door_models.train_steps),
+}
+
+
+def run(*argv: str) -> int:
+    return run_door("prefsearch reward", VERBS, argv)
+
+
+def by_length(prompts: list[str], responses: list[str]) -> list[float]:
+    return [float(len(text)) for text in responses]
+
+
+@pytest.fixture(scope="module")
+def folders(policy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Two untrained reward models."""
+    root = tmp_path_factory.mktemp("door")
+    return [str(save_classifier(policy_folder, root / f"m{i}", seed=i)) for i in range(2)]
+
+
+def write(path: Path, *rows: dict[str, object]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def read(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_models_are_averaged_and_put_together_and_score(folders: list[str], tmp_path: Path) -> None:
+    data = write(
+        tmp_path / "texts.jsonl",
+        {"prompt": PROMPT, "responses": TEXTS[:2], "id": 7},
+        {"prompt": PROMPT, "response": TEXTS[2]},
+    )
+    assert run("average", "--models", *folders, "--out", str(tmp_path / "mean")) == 0
+    both = ["ensemble", "--models", *folders, "--aggregate", "min"]
+    assert run(*both, "--out", str(tmp_path / "both")) == 0
+    scaled = ["--standardise_on", data, "--out", str(tmp_path / "scaled")]
+    assert run(*both, *scaled) == 0
+    for name in ("mean", "both", "scaled"):
+        out = tmp_path / f"{name}.jsonl"
+        options = ["--model", str(tmp_path / name), "--dataset", data, "--out", str(out)]
+        assert run("score", *options) == 0
+        first, second = read(out)
+        expected = load_reward_model(str(tmp_path / name)).score([PROMPT] * 3, TEXTS[:3])
+        found = torch.tensor([*first["scores"], second["score"]])  # type: ignore[misc]
+        torch.testing.assert_close(found, expected, **CLOSE)
+        assert first["id"] == 7
+        assert ("member_scores" in second) == (name != "mean")
+    scores = EnsembleRewardModel.load(tmp_path / "scaled").member_scores([PROMPT] * 3, TEXTS[:3])
+    torch.testing.assert_close(scores.mean(1), torch.zeros(2), atol=1e-4, rtol=0)
+
+
+def test_functions_and_steps_are_scored(policy_folder: Path, tmp_path: Path) -> None:
+    data = write(tmp_path / "t.jsonl", {"prompt": PROMPT, "response": "One.\n\nTwo."})
+    out = tmp_path / "s.jsonl"
+    options = ["--dataset", data, "--out", str(out)]
+    assert run("score", "--model", f"python:{__name__}:by_length", *options) == 0
+    assert read(out)[0]["score"] == 10
+    steps = save_classifier(policy_folder, tmp_path / "p", seed=0, labels=2, tokens=True)
+    assert run("score", "--model", str(steps), "--aggregate", "mean", *options) == 0
+    (row,) = read(out)
+    assert len(row["step_scores"]) == 2  # type: ignore[arg-type]
+    assert row["score"] == pytest.approx(sum(row["step_scores"]) / 2, abs=1e-6)  # type: ignore[call-overload]
+
+
+def test_steps_are_learned_from_measured_and_resumed(policy_folder: Path, tmp_path: Path) -> None:
+    rows = [
+        {"prompt": f"{i}: {PROMPT}", "completions": TEXTS[:2], "labels": [True, i % 2 == 0]}
+        for i in range(10)
+    ]
+    data = write(tmp_path / "steps.jsonl", *rows)
+    out = tmp_path / "run"
+    options = ["--model", str(policy_folder), "--dataset", data, "--out", str(out)]
+    options += ["--separator", "\n", "--batch_size", "4", "--holdout", "0.2"]
+    assert run("train_steps", *options) == 0
+    result = json.loads((out / "steps" / "evaluate.json").read_text())["result"]
+    assert (result["responses"], result["steps"]) == (2, 4)
+    assert run("train_steps", *options, "--resume", "true") == 0
+    model = load_reward_model(str(out / "checkpoints" / "model"))
+    assert model.separator == "\n"
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["average"], "models: found None; required: folders"),
+        (["ensemble", "--models", "/nowhere"], "no config.json at '/nowhere'"),
+        (["score", "--model", "m"], "dataset: found ''; required: a hub id or file"),
+        (["score", "--model", "m", "--dataset", "d", "--out", "s.csv"], "out: found 's.csv'"),
+        (["train_steps", "--model", "m"], "dataset: found ''"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*argv) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_bad_row_is_named_by_file_and_line(
+    folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for row, message in {
+        '{"prompt": 3, "response": "a"}': "t.jsonl:1: column 'prompt' is 3",
+        '{"prompt": "a", "responses": []}': "t.jsonl:1: found no responses among",
+        '{"prompt": "a", "reply": "b"}': "t.jsonl:1: found no responses among",
+    }.items():
+        (tmp_path / "t.jsonl").write_text(row + "\n")
+        options = ["--dataset", str(tmp_path / "t.jsonl"), "--out", str(tmp_path / "s.jsonl")]
+        assert run("score", "--model", folders[0], *options) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "s.jsonl").exists()

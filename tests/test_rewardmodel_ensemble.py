@@ -1,0 +1,241 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForSequenceClassification
+
+from rewardmodel.adapter_members import AdapterMember, load_adapter_members
+from rewardmodel.aggregation import combine
+from rewardmodel.ensemble import EnsembleRewardModel, read_ensemble, write_ensemble
+from rewardmodel.interface import ScoringSession, SessionRewardModel, UncertainRewardModel
+from rewardmodel.multi_head import MultiHeadRewardModel
+from rewardmodel.sequence import SequenceRewardModel, load_scorer
+from rewardmodel.shared_prefix import PrefixSession
+from tests.fakes import CountingReward
+from tests.reward_folders import CLOSE, PROMPT, TEXTS, save_adapter, save_classifier
+
+PROMPTS = [PROMPT, PROMPT, PROMPT, "How?\n"]
+
+
+@pytest.fixture(scope="module")
+def folders(policy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three untrained reward models that differ in weights."""
+    root = tmp_path_factory.mktemp("members")
+    return [save_classifier(policy_folder, root / f"m{i}", seed=i) for i in range(3)]
+
+
+@pytest.fixture(scope="module")
+def heads(policy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three untrained reward heads on one trunk."""
+    folder = tmp_path_factory.mktemp("heads") / "m"
+    return save_classifier(policy_folder, folder, seed=3, labels=3, reward_heads=3)
+
+
+@pytest.fixture(scope="module")
+def adapters(policy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two adapters on one base."""
+    root = tmp_path_factory.mktemp("adapters")
+    return [save_adapter(policy_folder, root / f"a{i}", seed=i) for i in range(2)]
+
+
+def test_scores_are_combined_as_the_names_say() -> None:
+    scores = torch.tensor([[1.0, 5.0], [3.0, 5.0]])
+    expected = {
+        "mean": [2.0, 5.0],
+        "min": [1.0, 5.0],
+        "mean_minus_deviation": [2 - 0.5 * 1, 5.0],
+        "mean_minus_variance": [2 - 0.5 * 1, 5.0],
+    }
+    for aggregate, values in expected.items():
+        found = combine(scores, aggregate, weight=0.5)  # type: ignore[arg-type]
+        assert found.tolist() == values, aggregate
+    wide = combine(2 * scores, "mean_minus_variance", weight=0.5)
+    assert wide.tolist() == [4 - 0.5 * 4, 10.0]
+    with pytest.raises(ValueError, match="aggregate: found 'median'; required: one of mean, min"):
+        combine(scores, "median")  # type: ignore[arg-type]
+
+
+def test_an_ensemble_asks_each_member(folders: list[Path]) -> None:
+    members = [SequenceRewardModel.load(str(folder)) for folder in folders]
+    alone = torch.stack([member.score(PROMPTS, TEXTS) for member in members])
+    assert (alone.std(0) > 0.1).all(), "members that agree test nothing"
+    ensemble = EnsembleRewardModel(members, "min")
+    assert isinstance(ensemble, UncertainRewardModel)
+    torch.testing.assert_close(ensemble.member_scores(PROMPTS, TEXTS), alone, **CLOSE)
+    torch.testing.assert_close(ensemble.score(PROMPTS, TEXTS), alone.amin(0), **CLOSE)
+
+
+def test_a_session_of_an_ensemble_is_a_session_of_each_member(folders: list[Path]) -> None:
+    members = [SequenceRewardModel.load(str(folder)) for folder in folders[:2]]
+    ensemble = EnsembleRewardModel(members, "mean_minus_deviation", weight=2.0)
+    assert isinstance(ensemble, SessionRewardModel)
+    session = ensemble.session()
+    for finished in (True, False):
+        found = session.score(PROMPTS, TEXTS, finished=finished)
+        alone = torch.stack([m.score(PROMPTS, TEXTS, finished=finished) for m in members])
+        expected = alone.mean(0) - 2 * alone.std(0, correction=0)
+        torch.testing.assert_close(found, expected, **CLOSE)
+    tokens = session.forward_tokens
+    assert tokens > 0
+    session.keep([])
+    session.score(PROMPTS, TEXTS)
+    assert session.forward_tokens > tokens
+
+
+def test_members_without_sessions_are_asked_about_finished_text_alone(folders: list[Path]) -> None:
+    plain = CountingReward()
+    model = SequenceRewardModel.load(str(folders[0]))
+    session = EnsembleRewardModel([model, plain]).session()
+    expected = (model.score(PROMPTS, TEXTS) + plain.score(PROMPTS, TEXTS)) / 2
+    torch.testing.assert_close(session.score(PROMPTS, TEXTS), expected, **CLOSE)
+    with pytest.raises(ValueError, match="CountingReward was asked about unfinished text"):
+        session.score(PROMPTS, TEXTS, finished=False)
+
+
+def test_a_saved_ensemble_is_the_same_wherever_it_is_moved(
+    folders: list[Path], tmp_path: Path
+) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    for folder in folders[:2]:
+        (root / folder.name).symlink_to(folder)
+    sources = [str(root / folder.name) for folder in folders[:2]]
+    write_ensemble(root / "both", sources, aggregate="min", shifts=[1.0, 0.0], scales=[2.0, 1.0])
+    assert read_ensemble(root / "both" / "ensemble.json")["members"] == ["../m0", "../m1"]
+    moved = root.rename(tmp_path / "moved")
+    ensemble = EnsembleRewardModel.load(moved / "both")
+    alone = [SequenceRewardModel.load(str(folder)).score(PROMPTS, TEXTS) for folder in folders[:2]]
+    expected = torch.stack([(alone[0] - 1) / 2, alone[1]])
+    torch.testing.assert_close(ensemble.member_scores(PROMPTS, TEXTS), expected, **CLOSE)
+    torch.testing.assert_close(ensemble.score(PROMPTS, TEXTS), expected.amin(0), **CLOSE)
+    mean = EnsembleRewardModel.load(moved / "both", aggregate="mean")
+    torch.testing.assert_close(mean.score(PROMPTS, TEXTS), expected.mean(0), **CLOSE)
+
+
+def test_standardised_members_have_one_scale(folders: list[Path]) -> None:
+    members = [SequenceRewardModel.load(str(folder)) for folder in folders[:2]]
+    made = EnsembleRewardModel(members).standardise(PROMPTS, TEXTS)
+    scores = made.member_scores(PROMPTS, TEXTS)
+    torch.testing.assert_close(scores.mean(1), torch.zeros(2), atol=1e-5, rtol=0)
+    torch.testing.assert_close(scores.std(1), torch.ones(2), atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="member 0 gives all 2 responses the same score"):
+        EnsembleRewardModel(members).standardise([PROMPT] * 2, [TEXTS[0]] * 2)
+    with pytest.raises(ValueError, match="found 1 responses to standardise on"):
+        EnsembleRewardModel(members).standardise([PROMPT], TEXTS[:1])
+
+
+class _Broken:
+    def score(self, prompts: list[str], responses: list[str]) -> Tensor:
+        return torch.tensor([0.0] * (len(responses) - 1) + [torch.nan])
+
+
+def test_wrong_ensembles_are_named(tmp_path: Path) -> None:
+    model = CountingReward()
+    with pytest.raises(ValueError, match="members: found none"):
+        EnsembleRewardModel([])
+    with pytest.raises(ValueError, match="shifts: found 2 for 1 members"):
+        EnsembleRewardModel([model], shifts=[0.0, 1.0])
+    with pytest.raises(ValueError, match=r"scales: found 0.0; required: positive"):
+        EnsembleRewardModel([model], scales=[0.0])
+    with pytest.raises(ValueError, match="member 1 of the ensemble scored row 2 as nan"):
+        EnsembleRewardModel([model, _Broken()]).score([""] * 3, ["a", "b", "c"])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match=r"ensemble.json does not exist"):
+        EnsembleRewardModel.load(tmp_path)
+    (tmp_path / "ensemble.json").write_text('{"members": []}')
+    with pytest.raises(ValueError, match=r"ensemble.json: found members \[\]"):
+        EnsembleRewardModel.load(tmp_path)
+    (tmp_path / "ensemble.json").write_text("{")
+    with pytest.raises(ValueError, match=r"ensemble.json:1: not JSON"):
+        EnsembleRewardModel.load(tmp_path)
+    (tmp_path / "ensemble.json").write_text(json.dumps({"members": ["."]}))
+    with pytest.raises(ValueError, match="names itself as a member"):
+        EnsembleRewardModel.load(tmp_path)
+
+
+# ------------------------------------------------------------------------------------ several heads
+
+
+def test_heads_share_a_prompt_and_score_as_plain_runs(heads: Path) -> None:
+    model = MultiHeadRewardModel.load(str(heads), aggregate="min")
+    assert isinstance(model, UncertainRewardModel)
+    plain = AutoModelForSequenceClassification.from_pretrained(heads).eval()
+    rows = [model.encoder.joined(p, t) for p, t in zip(PROMPTS, TEXTS, strict=True)]
+    with torch.inference_mode():
+        expected = torch.cat([plain(input_ids=torch.tensor([row])).logits for row in rows]).T
+    assert expected.shape == (3, 4)
+    torch.testing.assert_close(model.member_scores(PROMPTS, TEXTS), expected, **CLOSE)
+    torch.testing.assert_close(model.score(PROMPTS, TEXTS), expected.amin(0), **CLOSE)
+    session = model.session()
+    assert isinstance(session, PrefixSession)
+    torch.testing.assert_close(session.score(PROMPTS, TEXTS), expected.amin(0), **CLOSE)
+    scorer = model._scorer
+    pairs = scorer._pairs([PROMPT] * 4, TEXTS, finished=True)
+    together = scorer._output_pairs(pairs)[1]
+    assert together < 0.7 * scorer._score_rows([a + b for a, b in pairs])[1], "a prompt is run once"
+
+
+def test_each_head_has_its_own_shift(policy_folder: Path, heads: Path, tmp_path: Path) -> None:
+    folder = save_classifier(policy_folder, tmp_path / "m", seed=3, labels=3, reward_heads=3,
+                             reward_shift=[1.0, 2.0, 3.0])  # fmt: skip
+    expected = MultiHeadRewardModel.load(str(heads)).member_scores(PROMPTS, TEXTS)
+    shifted = MultiHeadRewardModel.load(str(folder), aggregate="mean")
+    found = shifted.member_scores(PROMPTS, TEXTS)
+    torch.testing.assert_close(found, expected - torch.tensor([[1.0], [2.0], [3.0]]), **CLOSE)
+    torch.testing.assert_close(shifted.score(PROMPTS, TEXTS), expected.mean(0) - 2, **CLOSE)
+
+
+def test_heads_and_labels_are_told_apart(
+    policy_folder: Path, heads: Path, folders: list[Path], tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="is 3 reward models on one trunk; required: one"):
+        load_scorer(str(heads), init_head=False)
+    classes = save_classifier(policy_folder, tmp_path / "m", seed=0, labels=3)
+    with pytest.raises(ValueError, match="has 3 labels; required: 1"):
+        SequenceRewardModel.load(str(classes))
+    with pytest.raises(ValueError, match=r"does not say in config.json how many reward heads"):
+        MultiHeadRewardModel.load(str(classes))
+    with torch.no_grad():
+        model = MultiHeadRewardModel.load(str(heads))
+        model.model.score.weight[1].fill_(torch.nan)
+    for call in (model.score, model.member_scores, model.session().score):
+        with pytest.raises(ValueError, match="scored row 0 as nan"):
+            call(PROMPTS, TEXTS)
+
+
+# ---------------------------------------------------------------------------------------- adapters
+
+
+def test_adapters_on_one_base_score_as_each_alone(adapters: list[Path]) -> None:
+    sources = [str(folder) for folder in adapters]
+    alone = [SequenceRewardModel.load(source).score(PROMPTS, TEXTS) for source in sources]
+    assert not torch.allclose(alone[0], alone[1], atol=0.1)
+    members = load_adapter_members(sources)
+    for _ in range(2):  # they take turns
+        for member, expected in zip(members, alone, strict=True):
+            torch.testing.assert_close(member.score(PROMPTS, TEXTS), expected, **CLOSE)
+    sessions: list[ScoringSession] = [member.session() for member in members]
+    for session, expected in zip([*sessions, *sessions], [*alone, *alone], strict=True):
+        torch.testing.assert_close(session.score(PROMPTS, TEXTS), expected, **CLOSE)
+
+
+def test_an_ensemble_of_adapters_loads_its_base_once(adapters: list[Path], tmp_path: Path) -> None:
+    sources = [str(folder) for folder in adapters]
+    write_ensemble(tmp_path / "e", sources, aggregate="mean")
+    ensemble = EnsembleRewardModel.load(tmp_path / "e")
+    first, second = ensemble.members
+    assert isinstance(first, AdapterMember)
+    assert isinstance(second, AdapterMember)
+    assert first._scorer.model is second._scorer.model
+    alone = [SequenceRewardModel.load(source).score(PROMPTS, TEXTS) for source in sources]
+    expected = torch.stack(alone)
+    torch.testing.assert_close(ensemble.member_scores(PROMPTS, TEXTS), expected, **CLOSE)
+
+
+def test_adapters_of_other_bases_are_refused(
+    adapters: list[Path], folders: list[Path], tmp_path: Path
+) -> None:
+    other = save_adapter(folders[0], tmp_path / "a", seed=0)
+    with pytest.raises(ValueError, match="are not all reward adapters of one base"):
+        load_adapter_members([str(adapters[0]), str(other)])

@@ -1,0 +1,217 @@
+"""Length: a scorer that only counts characters is found out, one that does not is not accused."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+
+from rewardmodel.evaluation import (
+    edit_accuracy,
+    evaluate_reward_model,
+    load_edits,
+    truncation_probe,
+)
+from rewardmodel.evaluation.clustered import clustered_correlation
+from rewardmodel.evaluation.length_probes import cut_sentences
+from rewardmodel.preferences import load_preferences
+from search.evaluation.metrics import wilson_interval
+
+QA_FEEDBACK = Path(__file__).parents[2] / "shared" / "data" / "qa-feedback" / "dev_feedback.json.gz"
+
+
+class Scorer:
+    """Scores by a function of the response."""
+
+    def __init__(self, function) -> None:
+        self.function = function
+
+    def score(self, prompts, responses):
+        return torch.tensor([float(self.function(response)) for response in responses])
+
+
+def quality(response: str) -> int:
+    return response.count("good")
+
+
+def pairs_of_quality_and_length(count: int, *, longer: float, seed: int = 0) -> Dataset:
+    """The better reply has more goods; it is the longer one in a share of the pairs."""
+    generator = np.random.default_rng(seed)
+    rows = {"prompt": [], "chosen": [], "rejected": []}
+    for index in range(count):
+        short, extra = generator.integers(5, 20), generator.integers(5, 20)
+        sizes = [short + extra, short] if generator.random() < longer else [short, short + extra]
+        rows["prompt"].append(f"p{index}")
+        rows["chosen"].append("good good " + "x " * sizes[0])
+        rows["rejected"].append("good then " + "x " * sizes[1])
+    return Dataset.from_dict(rows)
+
+
+def evaluate(function, pairs: Dataset):
+    return evaluate_reward_model(Scorer(function), pairs, seed=0, progress=False)
+
+
+@pytest.mark.parametrize("function", [len, lambda text: len(text) ** 0.5, lambda text: -len(text)])
+def test_a_pure_length_scorer_has_half_the_balanced_accuracy_and_no_gain(function):
+    found = evaluate(function, pairs_of_quality_and_length(400, longer=0.75))
+    assert abs(found.accuracy.estimate - 0.5) > 0.2  # it looks right, or wrong, by length alone
+    control = found.length_control
+    assert control.balanced_accuracy.estimate == pytest.approx(0.5, abs=1e-9)
+    assert abs(control.margin_gain.estimate) < 0.01
+    assert abs(found.length_bias.rank_margin.estimate) > 0.97
+    assert found.length_bias.rank_within_prompts.low > 0.99 or function("aa") < 0
+
+
+def test_a_scorer_of_quality_keeps_its_accuracy_at_equal_length_and_shows_no_bias():
+    found = evaluate(quality, pairs_of_quality_and_length(400, longer=0.5))
+    control = found.length_control
+    assert control.balanced_accuracy.estimate == 1.0
+    assert control.margin_gain.low > 0.5
+    assert control.margin_weight > max(map(abs, control.length_weights))
+    assert found.length_bias.margin.low < 0 < found.length_bias.margin.high
+    assert found.longer_reply_accuracy.estimate == pytest.approx(0.5, abs=0.06)
+
+
+def test_length_control_on_a_few_pairs_by_hand():
+    pairs = Dataset.from_dict(
+        {
+            "prompt": ["a", "b", "c", "d"],
+            "chosen": ["good" + "x" * 20, "good x", "none x", "good" + "x" * 20],
+            "rejected": ["x", "x" * 30, "good" + "x" * 40, "x" * 24],
+        }
+    )
+    control = evaluate(quality, pairs).length_control
+    # Longer and right; shorter: one right, one wrong; equal length: in neither half.
+    assert control.balanced_accuracy.estimate == pytest.approx((1 + 1 / 2) / 2)
+    assert control.matched_pairs == 1
+    assert control.matched_accuracy == wilson_interval(1, 1)
+    assert sum(stratum.pairs for stratum in control.by_length_ratio) == 4
+
+
+def test_balanced_accuracy_needs_both_kinds_of_pairs():
+    found = evaluate(quality, pairs_of_quality_and_length(20, longer=1.0))
+    assert found.length_control.balanced_accuracy is None
+    assert found.accuracy_where_shorter_chosen is None
+
+
+def test_human_preference_for_length_is_reported_beside_the_models():
+    liked = evaluate(len, pairs_of_quality_and_length(200, longer=0.9)).length_bias
+    disliked = evaluate(len, pairs_of_quality_and_length(200, longer=0.1)).length_bias
+    assert liked.human.low > 0.3
+    assert disliked.human.high < -0.3
+    assert evaluate(lambda _: 1.0, pairs_of_quality_and_length(5, longer=1)).length_bias.margin is (
+        None
+    )
+
+
+def test_correlation_about_zero_agrees_with_its_formula_and_covers_the_truth():
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=2000)
+    y = 0.6 * x + 0.8 * generator.normal(size=2000)
+    found = clustered_correlation(x, y, np.arange(2000), seed=0)
+    assert found.estimate == pytest.approx((x @ y) / np.sqrt((x @ x) * (y @ y)))
+    assert found.low < 0.6 < found.high
+    # Ten copies of each pair under one prompt say no more than the pairs.
+    copies = clustered_correlation(
+        np.repeat(x, 10), np.repeat(y, 10), np.repeat(np.arange(2000), 10), seed=0
+    )
+    assert copies.high - copies.low == pytest.approx(found.high - found.low, rel=0.15)
+
+
+def test_edits_are_counted_by_whether_they_shorten():
+    edits = Dataset.from_dict(
+        {
+            "prompt": ["a", "b", "c", "d"],
+            "original": ["long and wrong", "short", "same ", "wordy text"],
+            "edited": ["good", "short but good", "same", "text"],
+        }
+    )
+    found = edit_accuracy(Scorer(quality), edits, seed=0, progress=False)
+    assert (found.edits, found.unchanged, found.shorter, found.longer) == (3, 1, 2, 1)
+    assert found.accuracy == wilson_interval(2.5, 3)
+    assert found.accuracy_where_shorter == wilson_interval(1.5, 2)
+    assert found.accuracy_where_longer == wilson_interval(1, 1)
+    greedy = edit_accuracy(Scorer(len), edits, seed=0, progress=False)
+    assert greedy.accuracy_where_shorter.estimate == 0.0
+    assert greedy.accuracy_where_longer.estimate == 1.0
+
+
+def test_edits_that_cannot_be_used_are_refused():
+    same = Dataset.from_dict({"prompt": ["a"], "original": ["x"], "edited": ["x"]})
+    with pytest.raises(ValueError, match="none of the 1 edits changes its reply"):
+        edit_accuracy(Scorer(len), same, seed=0, progress=False)
+    with pytest.raises(ValueError, match="required are prompt, original and edited"):
+        edit_accuracy(Scorer(len), same.rename_column("edited", "fix"), seed=0, progress=False)
+
+
+def test_edits_are_loaded_from_plain_rows_and_bad_ones_named(tmp_path):
+    file = tmp_path / "edits.jsonl"
+    row = {"prompt": "p", "original": "a b", "edited": "a"}
+    file.write_text(json.dumps(row) + "\n" + json.dumps({**row, "edited": None}) + "\n")
+    with pytest.raises(ValueError, match=r"edits.jsonl:2.*column 'edited' holds None"):
+        load_edits(str(file))
+    assert load_edits(str(file), on_bad_row="skip").to_list() == [row]
+
+
+@pytest.mark.skipif(not QA_FEEDBACK.exists(), reason=f"the shared sample {QA_FEEDBACK} is absent")
+def test_human_corrections_of_qa_feedback_keep_the_prompts_of_the_pairs():
+    edits = load_edits(str(QA_FEEDBACK))
+    pairs = load_preferences(str(QA_FEEDBACK), limit=60)
+    assert len(edits) == 487  # of 500, 13 corrections delete everything
+    assert pairs["prompt"][0] == edits["prompt"][0]
+    assert len(set(pairs["prompt"]) & set(edits["prompt"])) >= 8  # of ten questions
+    found = edit_accuracy(Scorer(len), edits, seed=0, progress=False)
+    # Most real corrections shorten, so whoever likes length prefers few of them.
+    assert found.shorter > found.longer > 100
+    assert found.accuracy_where_shorter.estimate == 0.0
+    assert found.accuracy.high < 0.5
+
+
+@pytest.mark.parametrize(
+    ("reply", "cut"),
+    [
+        ("One. Two. Three.", "One. Two."),
+        ('He said "no!" Then left.', 'He said "no!"'),
+        ("A line\nanother line", "A line"),
+        ("  Only one.  ", None),
+        ("", None),
+    ],
+)
+def test_last_sentence_is_cut(reply, cut):
+    assert cut_sentences(reply, 1) == cut
+
+
+def test_cutting_two_sentences_needs_three():
+    assert cut_sentences("One. Two. Three.", 2) == "One."
+    assert cut_sentences("One. Two.", 2) is None
+
+
+def test_probe_tells_a_length_scorer_from_one_that_counts_distinct_words():
+    pairs = Dataset.from_dict(
+        {
+            "prompt": [f"p{index}" for index in range(8)],
+            "chosen": [f"Word{index} is here. And more of{index}." for index in range(7)] + ["No"],
+            "rejected": ["x"] * 8,
+        }
+    )
+    by_length = truncation_probe(Scorer(len), pairs, seed=0, progress=False)
+    assert (by_length.replies, by_length.left_out) == (7, 1)
+    assert by_length.cut_falls == by_length.filler_rises == wilson_interval(7, 7)
+    assert by_length.cut_change.estimate == -len(" And more of0.")
+    assert by_length.filler_change.estimate == len(" And more of0.")
+    distinct = truncation_probe(
+        Scorer(lambda text: len(set(text.split()))), pairs, seed=0, progress=False
+    )
+    assert distinct.cut_falls.estimate == 1.0
+    assert distinct.filler_rises == wilson_interval(3.5, 7)  # no change counts half
+    assert distinct.filler_change.estimate == 0.0
+
+
+def test_probe_refuses_replies_too_short_to_cut():
+    short = Dataset.from_dict({"prompt": ["a", "b"], "chosen": ["One.", "Two."]})
+    with pytest.raises(ValueError, match="found 0 replies of more than 1 sentences"):
+        truncation_probe(Scorer(len), short, seed=0, progress=False)
+    with pytest.raises(ValueError, match="column='reply'"):
+        truncation_probe(Scorer(len), short, seed=0, column="reply", progress=False)

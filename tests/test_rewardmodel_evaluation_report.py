@@ -1,0 +1,159 @@
+"""The door, its files and its page: all that was measured is written, by JSON and by figure."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from rewardmodel import door_evaluate
+from rewardmodel.door_evaluate import EvaluateJob, evaluate, measure, show_measures
+from rewardmodel.evaluation import EvaluationRecord, evaluate_reward_bench, write_evaluation
+from rewardmodel.preferences import load_preferences
+
+
+class Ensemble:
+    """Two members that count different letters; its score is their mean."""
+
+    def member_scores(self, prompts, responses):
+        return torch.tensor(
+            [[float(r.count("a")) for r in responses], [float(r.count("e")) for r in responses]]
+        )
+
+    def score(self, prompts, responses):
+        return self.member_scores(prompts, responses).mean(0)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    pairs, edits, benchmark = [], [], []
+    for index in range(40):
+        pairs.append(
+            {
+                "prompt": f"question {index % 30}",
+                "chosen": f"an apple {index}. " + "tea " * (index % 3) + "is here.",
+                "rejected": "no " * (index % 5) + f"nothing {index}",
+                "chosen_probability": 0.5 if index % 3 == 0 else 1.0,
+                "subset": f"kind {index % 2}",
+            }
+        )
+        edits.append(
+            {"prompt": f"q{index}", "original": "some words", "edited": f"a{'a' * index} word"}
+        )
+    for name in ("hep-cpp", "hep-go"):
+        benchmark += [
+            {"id": i, "prompt": f"q{i}", "chosen": "aa", "rejected": "b", "subset": name}
+            for i in range(3)
+        ]
+    second = [
+        {"id": "1", "prompt": "q", "chosen": ["aa"], "rejected": ["b"] * 3, "subset": "Math"},
+        {"id": "ref:1", "prompt": "q", "chosen": ["aa"], "rejected": ["b"], "subset": "Ties"},
+        {"id": "tied:1", "prompt": "q", "chosen": ["aa", "aaa"], "rejected": ["b"],
+         "subset": "Ties"},
+    ]  # fmt: skip
+    tables = {"pairs": pairs, "edits": edits, "bench": benchmark, "bench2": second}
+    for name, rows in tables.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door_evaluate, "load_reward_model", lambda source, max_length: Ensemble())
+
+
+@pytest.mark.usefixtures("loaded")
+def test_folder_holds_the_page_the_numbers_and_every_figure(files: Path, capsys):
+    evaluate(
+        EvaluateJob(
+            model="some/model",
+            dataset=str(files / "pairs.jsonl"),
+            holdout=0.5,
+            calibrate=True,
+            edits=str(files / "edits.jsonl"),
+            probes=True,
+            check_batches=True,
+            out=str(files / "out"),
+        )
+    )
+    found = json.loads((files / "out" / "evaluation.json").read_text())
+    pairs = found["pairs"]
+    assert pairs["pairs"] == pairs["tied_labels"] + sum(s["pairs"] for s in pairs["by_subset"])
+    assert found["settings"]["seed"] == pairs["seed"] == pairs["calibration"]["seed"] == 0
+    assert pairs["seconds"] >= 0
+    assert found["edits"]["edits"] == 40
+    assert found["agreement"]["members"] == 2
+    assert found["invariance"]["max_difference"] == 0.0
+    assert set(found["baselines"]) == {"longer reply", "bag of words"}
+    assert "versions" in found["environment"]
+    names = ["reliability", "accuracy_by_subset", "accuracy_by_length", "risk_coverage"]
+    for name in names:
+        for suffix in (".png", ".svg"):
+            assert (files / "out" / "figures" / (name + suffix)).stat().st_size > 1000
+    page = (files / "out" / "report.html").read_text()
+    assert page.count("<svg") == len(names)
+    for heading in ("Accuracy", "Calibration", "Length", "Selective", "Members", "Batches"):
+        assert heading in page
+    assert "kind 1" in page
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "Held-out accuracy on" in printed
+    assert "ties left out" in printed
+    assert "temperature" in printed
+
+
+@pytest.mark.usefixtures("loaded")
+def test_json_alone_keeps_the_figures_at_the_top(files: Path):
+    out = files / "out.json"
+    evaluate(EvaluateJob(model="m", dataset=str(files / "pairs.jsonl"), out=str(out)))
+    found = json.loads(out.read_text())
+    assert found["settings"]["model"] == "m"
+    assert found["pairs"] == 40
+    assert found["accuracy"]["low"] < found["accuracy"]["estimate"]
+    assert "longer reply" in found["baselines"]
+    assert found["calibration"] is None
+    assert not (files / "figures").exists()
+
+
+@pytest.mark.usefixtures("loaded")
+@pytest.mark.parametrize("benchmark", ["rewardbench", "rewardbench2"])
+def test_benchmarks_go_through_the_door(files: Path, capsys, benchmark):
+    source = files / ("bench.jsonl" if benchmark == "rewardbench" else "bench2.jsonl")
+    job = EvaluateJob(model="m", dataset=str(source), benchmark=benchmark, out=str(files / "out"))
+    evaluate(job)
+    found = json.loads((files / "out" / "evaluation.json").read_text())
+    assert found["pairs"] is None
+    assert found["benchmark"]["score"] is None
+    assert found["benchmark"]["subsets"][0]["accuracy"]["estimate"] == 1.0
+    if benchmark == "rewardbench2":
+        assert found["benchmark"]["ties"]["questions"] == 1
+    assert "incomplete" in capsys.readouterr().out
+    assert "RewardBench" in (files / "out" / "report.html").read_text()
+
+
+def test_settings_that_make_no_sense_are_refused():
+    with pytest.raises(ValueError, match="calibrate: found True; required: unset, for benchmark"):
+        EvaluateJob(model="m", dataset="d", benchmark="rewardbench", calibrate=True)
+    with pytest.raises(ValueError, match="benchmark: found 'x'"):
+        EvaluateJob(model="m", dataset="d", benchmark="x")
+    with pytest.raises(ValueError, match="dataset"):
+        EvaluateJob(model="m")
+
+
+def test_measure_gives_plain_values_that_train_can_keep(files: Path, capsys):
+    data = load_preferences(str(files / "pairs.jsonl"))
+    found = measure(Ensemble(), data.select(range(20)), data.select(range(20, 40)), seed=0)
+    assert json.loads(json.dumps(found))["accuracy"] == found["accuracy"]
+    assert set(found["baselines"]) == {"longer reply", "bag of words"}
+    show_measures(Console(), found)
+    assert "bag of words" in capsys.readouterr().out
+
+
+def test_page_of_a_benchmark_shows_its_subsets(files: Path):
+    data = load_preferences(str(files / "bench.jsonl"))
+    found = evaluate_reward_bench(Ensemble(), data, progress=False)
+    record = EvaluationRecord(settings={"seed": 0}, benchmark=found)
+    page = write_evaluation(record, files / "bench", title="A <model>").read_text()
+    assert "A &lt;model&gt;" in page
+    assert "hep-go" in page
+    assert (files / "bench" / "figures" / "benchmark.svg").exists()

@@ -1,0 +1,514 @@
+"""Converters from published formats, each on a real sample or on rows of the published shape."""
+
+import gzip
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import PreTrainedTokenizerFast
+
+from rewardmodel.data.formats import FORMATS, describe_formats, query_of, truncate_query
+from rewardmodel.data.reward_bench_rows import load_reward_bench, load_reward_bench_2
+from rewardmodel.preferences import PreferenceDataError, load_preferences, load_prompts
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+HH = DATA / "hh-rlhf" / "harmless-base-1800.jsonl.gz"
+QA = DATA / "qa-feedback" / "dev_feedback.json.gz"
+TEMPLATE = (
+    "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}</s>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+@pytest.fixture
+def tokenizer() -> PreTrainedTokenizerFast:
+    """One token a word."""
+    words = Tokenizer(WordLevel({"<unk>": 0}, unk_token="<unk>"))
+    words.pre_tokenizer = WhitespaceSplit()  # pyright: ignore[reportAttributeAccessIssue]
+    return PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>")
+
+
+@pytest.fixture
+def chat_tokenizer(tokenizer) -> PreTrainedTokenizerFast:
+    tokenizer.chat_template = TEMPLATE
+    return tokenizer
+
+
+def write(folder: Path, *rows: object) -> Path:
+    path = folder / "p.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def without(row: dict, *names: str) -> dict:
+    return {name: value for name, value in row.items() if name not in names}
+
+
+# ------------------------------------------------------------------------------------------ table
+
+
+def test_every_format_is_described_and_an_unknown_one_is_refused_with_the_list(tmp_path):
+    lines = describe_formats().splitlines()
+    assert [line.split(":")[0].strip() for line in lines] == ["auto", "plain", *FORMATS]
+    with pytest.raises(ValueError, match=r"format is 'dpo'; required is one of:\n  auto: ") as told:
+        load_preferences(write(tmp_path, {}), format="dpo")  # pyright: ignore[reportArgumentType]
+    assert describe_formats() in str(told.value)
+
+
+def test_no_format_recognises_another_ones_rows_or_plain_rows():
+    shapes = {
+        "tldr": TLDR,
+        "ultrafeedback": ULTRA,
+        "rewardbench": BENCH,
+        "rewardbench2": BENCH_2,
+        "qa_feedback": QA_ROW,
+        "scores": {"prompt": "a", "responses": ["b"], "scores": [1]},
+        "rankings": {"prompt": "a", "responses": ["b"], "ranks": [1]},
+    }
+    for name, row in shapes.items():
+        found = [f.name for f in FORMATS.values() if any(s <= set(row) for s in f.signatures)]
+        assert found == [name]
+    for row in (
+        {"prompt": "a", "chosen": "b", "rejected": "c", "margin": 1, "subset": "s"},
+        {"prompt": "a", "completions": ["b"], "labels": [True]},  # process supervision
+        {"question": "a", "answer": "b"},
+    ):
+        assert not [f for f in FORMATS.values() if any(s <= set(row) for s in f.signatures)]
+
+
+def test_hub_id_decides_the_format_and_what_is_asked_of_the_hub(monkeypatch):
+    asked: list[tuple] = []
+
+    def load_dataset(name: str, split: str, **options: str) -> Dataset:
+        asked.append((name, split, options))
+        return Dataset.from_list([TLDR])
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    pairs = load_preferences("openai/summarize_from_feedback", split="validation")
+    assert pairs["chosen"] == [" It was a dog."]
+    export = {"data_dir": "comparisons", "revision": "refs/convert/parquet"}
+    assert asked == [("openai/summarize_from_feedback", "validation", export)]
+    with pytest.raises(PreferenceDataError, match=r"hh-rlhf/train\[0\]: 'chosen' is missing"):
+        load_preferences("Anthropic/hh-rlhf")
+    assert asked[-1] == ("Anthropic/hh-rlhf", "train", {})
+
+
+def test_plain_leaves_the_columns_of_a_published_format_as_they_are(tmp_path):
+    path = write(tmp_path, {"prompt": "a", "chosen": "b", "rejected": "c", **SCORES})
+    assert load_preferences(path, format="plain").column_names == ["prompt", "chosen", "rejected"]
+    assert load_preferences(path)["chosen_probability"] == [1.0]
+    # Columns named by the user are plain too.
+    assert (
+        "chosen_probability"
+        not in load_preferences(
+            path, chosen_column="rejected", rejected_column="chosen"
+        ).column_names
+    )
+    with pytest.raises(ValueError, match=r"format is 'ultrafeedback', which fixes the columns"):
+        load_preferences(path, format="ultrafeedback", prompt_column="q")
+
+
+# --------------------------------------------------------------------------------------------- hh
+
+
+@pytest.mark.skipif(not HH.exists(), reason=f"the shared sample {HH} is absent")
+def test_hh_sample_is_read_the_same_by_name_and_as_plain():
+    named = load_preferences(HH, format="hh")
+    assert len(named) == 1800
+    assert named.to_list() == load_preferences(HH).to_list()
+
+
+def test_hh_without_a_shared_assistant_turn_is_a_bad_row(tmp_path):
+    row = {"chosen": "\n\nHuman: Hi there", "rejected": "\n\nHuman: Hi you"}
+    path = write(tmp_path, row)
+    assert len(load_preferences(path)) == 1
+    with pytest.raises(PreferenceDataError, match=r"p\.jsonl:1: the transcripts share .*Assistant"):
+        load_preferences(path, format="hh")
+
+
+# ------------------------------------------------------------------------------------------- tldr
+
+TLDR: dict[str, Any] = {
+    "info": {
+        "id": "t3_1",
+        "post": "First line.\nSecond line here.\nThird.",
+        "title": "A title",
+        "subreddit": "dogs",
+        "site": None,
+        "article": None,
+    },
+    "summaries": [
+        {"text": " It was a cat.", "policy": "sup1", "note": None},
+        {"text": "It was a dog.", "policy": "ref", "note": "good"},
+    ],
+    "choice": 1,
+    "worker": "w",
+    "batch": "batch3",
+    "split": "valid1",
+    "extra": {"confidence": 7},
+}
+ARTICLE = {
+    **TLDR,
+    "info": {"id": "x", "post": None, "title": None, "subreddit": None, "site": "cnn",
+             "article": "One.\nTwo."},
+    "batch": "cnndm0",
+    "extra": {"confidence": None},
+}  # fmt: skip
+
+
+def test_tldr_has_the_published_query_confidence_and_batch(tmp_path):
+    (first, second) = load_preferences(write(tmp_path, TLDR, ARTICLE)).to_list()
+    assert first == {
+        "prompt": "SUBREDDIT: r/dogs\n\nTITLE: A title\n\nPOST: First line.\nSecond line here.\n"
+        "Third.\n\nTL;DR:",
+        "chosen": " It was a dog.",
+        "rejected": " It was a cat.",
+        "confidence": 7.0,
+        "subset": "valid1/batch3",
+    }
+    # Of articles the query ends in a line break, and no space is put before the summary.
+    assert second["prompt"] == "Article:\nOne.\nTwo.\n\nTL;DR:\n"
+    assert second["chosen"] == "It was a dog."
+    assert second["confidence"] is None
+    assert second["subset"] == "valid1/cnndm0"
+
+
+def test_braces_in_a_post_are_text(tmp_path):
+    row = {**TLDR, "info": {**TLDR["info"], "post": "a {title} {0} }{"}}
+    assert "POST: a {title} {0} }{\n" in load_preferences(write(tmp_path, row))[0]["prompt"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"choice": 2}, "'choice' holds int 2; required is 0 or 1"),
+        ({"choice": True}, "'choice' holds bool True"),
+        ({"choice": None}, "'choice' holds NoneType None"),
+        ({"extra": {"confidence": 0}}, r"'confidence' holds int 0; .*number in \[1, 9\]"),
+        ({"extra": {"confidence": 10}}, "'confidence' holds int 10"),
+        ({"extra": {"confidence": "sure"}}, "'confidence' holds str 'sure'"),
+        ({"summaries": TLDR["summaries"][:1]}, "'summaries' holds list .*two objects"),
+        ({"summaries": [{"policy": "a"}, {"text": "b"}]}, "'text' is missing"),
+        ({"summaries": [{"text": ""}, {"text": "b"}]}, "text in both summaries"),
+        ({"summaries": [{"text": "b"}, {"text": "b"}]}, "chosen and rejected are identical"),
+        ({"info": {"post": "a", "title": "b"}}, "'subreddit' is missing; found .*'post', 'title'"),
+        ({"info": None}, "'info' holds NoneType"),
+        ({"batch": 3}, "'batch' holds int 3; required is text"),
+    ],
+)
+def test_bad_tldr_row_is_named_and_counted(change, message, tmp_path, caplog):
+    path = write(tmp_path, TLDR, {**TLDR, **change})
+    with pytest.raises(PreferenceDataError, match=rf"p\.jsonl:2: .*{message}"):
+        load_preferences(path)
+    with caplog.at_level(logging.WARNING):
+        assert len(load_preferences(path, on_bad_row="skip")) == 1
+    assert "skipped 1 bad rows and kept 1" in caplog.text
+
+
+def test_tldr_extra_may_be_absent_but_the_batch_may_not(tmp_path):
+    pair = load_preferences(write(tmp_path, without(TLDR, "extra", "worker")))[0]
+    assert pair["confidence"] is None
+    with pytest.raises(PreferenceDataError, match=r"p\.jsonl:1: 'batch' is missing"):
+        load_preferences(write(tmp_path, without(TLDR, "batch")))
+
+
+def test_query_is_cut_at_the_last_line_break_that_fits(tokenizer):
+    info = TLDR["info"]
+    assert truncate_query(tokenizer, info) == query_of(info)
+    whole = len(query_of(info).split())  # 13 words
+    assert whole == 13
+    cut = truncate_query(tokenizer, info, max_tokens=12)
+    assert "POST: First line.\nSecond line here.\n\nTL;DR:" in cut
+    for room in (9, 10, 11):
+        found = truncate_query(tokenizer, info, max_tokens=room)
+        assert found.endswith("POST: First line.\n\nTL;DR:")
+        assert len(found.split()) <= room
+    # Too long in its first line alone: the line is cut, title and TL;DR stay.
+    found = truncate_query(tokenizer, info, max_tokens=8)
+    assert found.startswith("SUBREDDIT: r/dogs\n\nTITLE: A title\n\nPOST: First ")
+    assert found.endswith("\n\nTL;DR:")
+    assert len(found.split()) == 8
+    with pytest.raises(PreferenceDataError, match=r"more than 6 tokens even with an empty 'post'"):
+        truncate_query(tokenizer, info, max_tokens=6)
+
+
+def test_query_tokens_cuts_while_loading_and_is_refused_elsewhere(tokenizer, tmp_path):
+    path = write(tmp_path, TLDR, ARTICLE)
+    pairs = load_preferences(path, tokenizer=tokenizer, query_tokens=10)
+    assert pairs[0]["prompt"].endswith("First line.\n\nTL;DR:")
+    assert pairs[1]["prompt"] == "Article:\nOne.\nTwo.\n\nTL;DR:\n"
+    with pytest.raises(ValueError, match=r"query_tokens is 10 and there is no tokenizer"):
+        load_preferences(path, query_tokens=10)
+    plain = write(tmp_path, {"prompt": "a", "chosen": "b", "rejected": "c"})
+    for on_bad_row in ("error", "skip"):
+        with pytest.raises(PreferenceDataError, match=r"query_tokens is 9 and the rows are plain"):
+            load_preferences(plain, tokenizer=tokenizer, query_tokens=9, on_bad_row=on_bad_row)
+
+
+def test_prompts_of_a_converted_format_come_once_each(tmp_path):
+    path = write(tmp_path, TLDR, ARTICLE, {**TLDR, "choice": 0})
+    assert load_prompts(path) == [query_of(TLDR["info"]), query_of(ARTICLE["info"])]
+
+
+# ---------------------------------------------------------------------------------- ultrafeedback
+
+SCORES = {"score_chosen": 8.0, "score_rejected": 5.0}
+
+
+def turns(question: str, answer: str) -> list[dict]:
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+BINARISED = {
+    "prompt": "Hi",
+    "prompt_id": "1",
+    "chosen": turns("Hi", "Yes"),
+    "rejected": turns("Hi", "No"),
+    "messages": turns("Hi", "Yes"),
+    **SCORES,
+}
+ULTRA: dict[str, Any] = {
+    "source": "evol_instruct",
+    "instruction": "Name a colour.",
+    "models": ["a", "b", "c"],
+    "completions": [
+        {"model": "a", "response": "Red.", "overall_score": 7.5, "critique": "fine"},
+        {"model": "b", "response": "Seven.", "overall_score": 2.0, "critique": "wrong"},
+        {"model": "c", "response": "Blue.", "overall_score": 7.5, "critique": "fine"},
+    ],
+}
+
+
+def test_binarised_ultrafeedback_has_ties_and_margins_only_where_asked(chat_tokenizer, tmp_path):
+    path = write(tmp_path, BINARISED, {**BINARISED, "score_rejected": 8.0})
+    pairs = load_preferences(path, tokenizer=chat_tokenizer)
+    assert pairs[0] == {
+        "prompt": "<user>Hi</s><assistant>",
+        "chosen": "Yes</s>",
+        "rejected": "No</s>",
+        "chosen_probability": 1.0,
+    }
+    assert pairs["chosen_probability"] == [1.0, 0.5]
+    with_margins = load_preferences(path, tokenizer=chat_tokenizer, margins=True)
+    assert with_margins["margin"] == [3.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"score_chosen": float("nan")}, "'score_chosen' holds float nan; required is a finite"),
+        ({"score_chosen": None}, "'score_chosen' holds NoneType"),
+        ({"score_chosen": 4.0}, "score_chosen is 4 and score_rejected 5"),
+        ({"rejected": []}, "column 'rejected' is an empty list"),
+    ],
+)
+def test_bad_binarised_row_is_named(change, message, chat_tokenizer, tmp_path):
+    path = write(tmp_path, {**BINARISED, **change})
+    with pytest.raises(PreferenceDataError, match=rf"p\.jsonl:1: .*{message}"):
+        load_preferences(path, tokenizer=chat_tokenizer)
+
+
+def test_ultrafeedback_completions_give_all_pairs(chat_tokenizer, tmp_path):
+    path = write(tmp_path, ULTRA)
+    pairs = load_preferences(path, margins=True).to_list()
+    found = [(p["chosen"], p["rejected"], p["chosen_probability"], p["margin"]) for p in pairs]
+    assert found == [
+        ("Red.", "Blue.", 0.5, 0.0),
+        ("Red.", "Seven.", 1.0, 5.5),
+        ("Blue.", "Seven.", 1.0, 5.5),
+    ]
+    assert {pair["prompt"] for pair in pairs} == {"Name a colour."}
+    assert "margin" not in load_preferences(path).column_names
+    rendered = load_preferences(path, tokenizer=chat_tokenizer, limit=2).to_list()
+    assert len(rendered) == 2
+    assert rendered[0]["prompt"] == "<user>Name a colour.</s><assistant>"
+    assert rendered[0]["chosen"] == "Red.</s>"
+
+
+@pytest.mark.parametrize(
+    ("completions", "message"),
+    [
+        ([], "found 0 replies of which 0 differ; required are at least two"),
+        (ULTRA["completions"][:1], "found 1 replies of which 1 differ"),
+        ([ULTRA["completions"][0]] * 2, "found 2 replies of which 1 differ"),
+        ([*ULTRA["completions"], {"response": "x"}], "'overall_score' is missing"),
+        ([*ULTRA["completions"], {"response": "", "overall_score": 1}], "none of them empty"),
+        ([{"response": "x", "overall_score": "N/A"}] * 2, "'overall_score' holds str 'N/A'"),
+        ("text", "'completions' holds str"),
+    ],
+)
+def test_bad_completions_are_named(completions, message, tmp_path):
+    path = write(tmp_path, {**ULTRA, "completions": completions})
+    with pytest.raises(PreferenceDataError, match=rf"p\.jsonl:1: .*{message}"):
+        load_preferences(path)
+
+
+def test_margins_are_refused_where_there_are_no_scores(tmp_path):
+    with pytest.raises(PreferenceDataError, match=r"margins is True and the rows are tldr"):
+        load_preferences(write(tmp_path, TLDR), margins=True)
+
+
+# ------------------------------------------------------------------------------------ rewardbench
+
+BENCH = {
+    "prompt": "What is 2 + 2?",
+    "chosen": "Four.",
+    "chosen_model": "human",
+    "rejected": "Five.",
+    "rejected_model": "unknown",
+    "subset": "math-prm",
+    "id": 17,
+}
+BENCH_2: dict[str, Any] = {
+    "id": "tied:3",
+    "prompt": "Name a colour.",
+    "chosen": ["Red.", "Blue."],
+    "rejected": ["Seven.", "A dog.", "No."],
+    "num_correct": 2,
+    "num_incorrect": 3,
+    "total_completions": 5,
+    "models": ["x"] * 5,
+    "subset": "Ties",
+    "additional_metadata": None,
+}
+
+
+def test_reward_bench_keeps_subset_and_id(chat_tokenizer, tmp_path):
+    path = write(tmp_path, BENCH, {**BENCH, "rejected": ""})
+    expected = {"id": "17", "prompt": "What is 2 + 2?", "chosen": "Four.", "rejected": "Five.",
+                "subset": "math-prm"}  # fmt: skip
+    rows = load_reward_bench(path)
+    assert rows[0] == expected
+    assert rows[1]["rejected"] == ""  # a benchmark is scored on all of its rows
+    rendered = load_reward_bench(path, tokenizer=chat_tokenizer, limit=1)[0]
+    assert rendered["prompt"] == "<user>What is 2 + 2?</s><assistant>"
+    assert rendered["chosen"] == "Four.</s>"
+    pair = load_preferences(write(tmp_path, BENCH))[0]
+    assert pair == without(expected, "id")
+
+
+def test_reward_bench_2_keeps_lists_and_is_no_pairs(chat_tokenizer, tmp_path):
+    single = {**BENCH_2, "id": "9", "chosen": ["Red."], "num_correct": 1, "subset": "Focus"}
+    path = write(tmp_path, BENCH_2, single)
+    rows = load_reward_bench_2(path)
+    assert rows.column_names == ["id", "prompt", "chosen", "rejected", "subset"]
+    assert rows[0] == {name: BENCH_2[name] for name in rows.column_names}
+    assert rows["subset"] == ["Ties", "Focus"]
+    rendered = load_reward_bench_2(path, tokenizer=chat_tokenizer)
+    assert rendered[0]["chosen"] == ["Red.</s>", "Blue.</s>"]
+    assert rendered[1]["rejected"] == ["Seven.</s>", "A dog.</s>", "No.</s>"]
+    for on_bad_row in ("error", "skip"):
+        with pytest.raises(PreferenceDataError, match=r"RewardBench 2.*load_reward_bench_2"):
+            load_preferences(path, on_bad_row=on_bad_row)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"chosen": []}, r"'chosen' holds list \[\]; required is a list of at least one text"),
+        ({"rejected": "No."}, "'rejected' holds str"),
+        ({"num_correct": 1}, "'num_correct' is 1 and 'chosen' holds 2 replies"),
+        ({"subset": None}, "'subset' holds NoneType"),
+        ({"id": None}, "'id' is missing"),
+        ({"prompt": " "}, "'prompt' holds str ' '; required is text that is not blank"),
+    ],
+)
+def test_bad_reward_bench_2_row_is_named(change, message, tmp_path):
+    with pytest.raises(PreferenceDataError, match=rf"p\.jsonl:1: .*{message}"):
+        load_reward_bench_2(write(tmp_path, {**BENCH_2, **change}))
+
+
+def test_bad_reward_bench_row_is_named(tmp_path):
+    with pytest.raises(PreferenceDataError, match=r"p\.jsonl:2: 'subset' is missing"):
+        load_reward_bench(write(tmp_path, BENCH, without(BENCH, "subset")))
+    with pytest.raises(PreferenceDataError, match=r"p\.jsonl:1: 'chosen' holds NoneType"):
+        load_reward_bench(write(tmp_path, {**BENCH, "chosen": None}))
+
+
+# ------------------------------------------------------------------------------------ qa-feedback
+
+QA_ROW: dict[str, Any] = {
+    "question": "Who won?",
+    "passages": [["The Cup", "The Cup\n\nThe Cup is held yearly.", "It was won by Ann."]],
+    "gold": "Ann.",
+    **{f"prediction {k}": text for k, text in enumerate(("Ann.", "Ben.", "Cem.", "Dan."), 1)},
+    "feedback": {},
+    "preference": [1, 2, 0, 1, 2, 0],
+}
+
+
+def test_qa_feedback_gives_six_pairs_with_ties(tmp_path):
+    pairs = load_preferences(write(tmp_path, QA_ROW)).to_list()
+    prompt = "Passage: The Cup\nThe Cup is held yearly. It was won by Ann.\n\n"
+    assert {pair["prompt"] for pair in pairs} == {f"{prompt}Question: Who won?\n\nAnswer:"}
+    assert [(p["chosen"], p["rejected"], p["chosen_probability"]) for p in pairs] == [
+        (" Ann.", " Ben.", 1.0),
+        (" Cem.", " Ann.", 1.0),
+        (" Ann.", " Dan.", 0.5),
+        (" Ben.", " Cem.", 1.0),
+        (" Dan.", " Ben.", 1.0),
+        (" Cem.", " Dan.", 0.5),
+    ]
+
+
+def test_identical_answers_are_left_out_and_counted(tmp_path, caplog):
+    path = write(tmp_path, {**QA_ROW, "prediction 3": "Ann."})
+    with caplog.at_level(logging.WARNING):
+        assert len(load_preferences(path)) == 5
+    assert "left out 1 and kept 5 (1 x identical answers)" in caplog.text
+    same = {**QA_ROW, **{f"prediction {k}": "Ann." for k in range(1, 5)}}
+    with pytest.raises(PreferenceDataError, match=r"no usable row. Left out 6 x identical"):
+        load_preferences(write(tmp_path, same))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"preference": [1, 2, 0, 1, 2]}, "'preference' holds list .*six numbers, each 1, 2 or 0"),
+        ({"preference": [1, 2, 3, 1, 2, 0]}, "'preference' holds list"),
+        ({"preference": [1, 2, True, 1, 2, 0]}, "'preference' holds list"),
+        ({"preference": ["1"] * 6}, "'preference' holds list"),
+        ({"prediction 2": " "}, "'prediction 2' holds str ' '; required is text that is not blank"),
+        ({"prediction 4": None}, "'prediction 4' holds NoneType"),
+        ({"question": ""}, "'question' holds str ''"),
+        ({"passages": [[]]}, "'passages' holds list"),
+        ({"passages": "text"}, "'passages' holds str"),
+    ],
+)
+def test_bad_qa_feedback_row_is_named(change, message, tmp_path):
+    path = write(tmp_path, QA_ROW, {**QA_ROW, **change})
+    with pytest.raises(PreferenceDataError, match=rf"p\.jsonl:2: .*{message}"):
+        load_preferences(path)
+    assert len(load_preferences(path, on_bad_row="skip")) == 6
+
+
+def test_qa_feedback_that_lacks_a_field_is_named_when_asked_for(tmp_path):
+    path = write(tmp_path, without(QA_ROW, "prediction 3"))
+    with pytest.raises(PreferenceDataError, match=r"p\.jsonl:1: 'prediction 3' is missing"):
+        load_preferences(path, format="qa_feedback")
+
+
+@pytest.mark.skipif(not QA.exists(), reason=f"the shared sample {QA} is absent")
+def test_every_comparison_of_the_qa_feedback_sample_is_kept():
+    with gzip.open(QA, "rt", encoding="utf-8") as file:
+        originals = json.load(file)
+    pairs = load_preferences(QA).to_list()
+    labels = [label for row in originals for label in row["preference"]]
+    assert len(pairs) == len(labels) == 3000
+    order = [(1, 2), (1, 3), (1, 4), (2, 3), (2, 4), (3, 4)]
+    for index, (pair, label) in enumerate(zip(pairs, labels, strict=True)):
+        row, places = originals[index // 6], order[index % 6]
+        better, worse = places[::-1] if label == 2 else places
+        assert pair["chosen"] == f" {row[f'prediction {better}']}"
+        assert pair["rejected"] == f" {row[f'prediction {worse}']}"
+        assert pair["chosen_probability"] == (0.5 if label == 0 else 1.0)
+        assert pair["prompt"].endswith(f"Question: {row['question']}\n\nAnswer:")
+        assert pair["prompt"].count("Passage: ") >= len(row["passages"])
+    # Two questions of the sample have no passages.
+    assert sum(pair["prompt"].startswith("Question: ") for pair in pairs) == 12
