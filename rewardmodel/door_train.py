@@ -18,6 +18,7 @@ from rewardmodel.door_evaluate import measure, show_measures, without_ties
 from rewardmodel.evaluation import evaluate_reward_model
 from rewardmodel.job_settings import fields_of, settings_of
 from rewardmodel.loading import load_reward_model
+from rewardmodel.model_source import resolve_model
 from rewardmodel.preferences import load_demonstrations, load_preferences, split_by_prompt
 from rewardmodel.rankings import load_rankings, pairs_from_rankings
 from rewardmodel.tokenization import load_tokenizer
@@ -35,7 +36,8 @@ class TrainJob(Optimisation, Objective):
     """Train a reward model on human comparisons and measure it on held-out prompts.
 
     Attributes:
-        model: What to begin from: hub id or folder of a language model or classifier.
+        model: What to begin from: hub id or folder of a language model or classifier, or
+            package:NAME/FOLDER of an installed package that carries one.
         dataset: Comparisons: hub id, folder, or .json, .jsonl, .jsonl.gz, .parquet, .csv file.
         split: Split of a hub dataset or folder.
         format: What the rows are: auto (told by hub id or columns), plain (columns as they are),
@@ -98,7 +100,7 @@ def train(job: TrainJob) -> None:
         if main:
             write_data_report(examine_preferences(training), run.path / "data")
         outcome = train_reward_model(
-            job.model,
+            resolve_model(job.model),
             learned,
             folder,
             optimisation=fields_of(Optimisation, job),
@@ -106,7 +108,12 @@ def train(job: TrainJob) -> None:
             reference=_reference(job, training),
             quantise=job.quantise,
             checkpoints=run.path / "trainer",
-            facts={"dataset": job.dataset, "split": job.split, "held_out": len(held_out)},
+            facts={
+                "base": job.model,
+                "dataset": job.dataset,
+                "split": job.split,
+                "held_out": len(held_out),
+            },
         )
         if main:
             run.finish("train", outcome)
@@ -136,7 +143,7 @@ def _load(job: TrainJob) -> tuple[Dataset, Dataset, Dataset]:
     options: dict[str, Any] = {
         "split": job.split,
         "format": job.format,
-        "tokenizer": load_tokenizer(job.model),
+        "tokenizer": load_tokenizer(resolve_model(job.model)),
         "on_bad_row": job.on_bad_row,
         "limit": job.limit,
     }
@@ -158,7 +165,7 @@ def _reference(job: TrainJob, training: Dataset) -> Dataset | None:
         decided = without_ties(training)
         return Dataset.from_dict({"prompt": decided["prompt"], "completion": decided["chosen"]})
     return load_demonstrations(
-        job.reference, tokenizer=load_tokenizer(job.model), on_bad_row=job.on_bad_row
+        job.reference, tokenizer=load_tokenizer(resolve_model(job.model)), on_bad_row=job.on_bad_row
     )
 
 
@@ -166,7 +173,9 @@ def _train_from_scratch(
     job: TrainJob, learned: Dataset, held_out: Dataset, run: RunDirectory
 ) -> Mapping[str, Any]:
     """Held-out accuracy of a small transformer that knew nothing before these pairs."""
-    base = build_scratch_scorer(job.model, run.path / "scratch" / "base", seed=job.seed)
+    base = build_scratch_scorer(
+        resolve_model(job.model), run.path / "scratch" / "base", seed=job.seed
+    )
     folder = run.path / "scratch" / "model"
     # Random weights want larger steps than a pretrained base.
     optimisation = Optimisation(

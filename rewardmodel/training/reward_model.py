@@ -104,7 +104,7 @@ def train_reward_model(
         write_model_card(
             scratch,
             {
-                "base": base,
+                "base": (facts or {}).get("base", base),
                 "data": dict(facts or {}),
                 "training": outcome,
                 "optimisation": asdict(optimisation),

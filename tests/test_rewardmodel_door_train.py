@@ -1,0 +1,242 @@
+"""`prefsearch reward train`, end to end: data report, training, baselines, card, upload."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+)
+
+from rewardmodel import door_train
+from rewardmodel.door_train import TrainJob
+from rewardmodel.loading import load_reward_model
+from rewardmodel.model_source import resolve_model
+from rewardmodel.multi_head import MultiHeadRewardModel
+from rewardmodel.tokenization import TextEncoder, load_tokenizer
+from rewardmodel.training import Objective, Optimisation, train_reward_model
+from rewardmodel.training.quantisation import quantised
+from rewardmodel.training.reference_shift import centre_on
+
+THINGS = ("baker", "bell", "lake", "fox", "boat", "star", "tree", "cat")
+QUICK: dict[str, Any] = {"learning_rate": 5e-3, "batch_size": 8, "epochs": 2}
+
+
+def rows(count: int = 40) -> list[dict[str, Any]]:
+    return [
+        {
+            "prompt": f"Write about the {THINGS[i % 8]} and the {THINGS[(i // 8) % 5]}.\n",
+            "chosen": f"The {THINGS[i % 7]} heard a bell.",
+            "rejected": f"The {THINGS[i % 3]} was gone.",
+        }
+        for i in range(count)
+    ]
+
+
+def write(path: Path, lines: list[dict[str, Any]]) -> str:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return str(path)
+
+
+def job(policy_folder: Path, tmp_path: Path, **options: Any) -> TrainJob:
+    data = options.pop("dataset", None) or write(tmp_path / "pairs.jsonl", rows())
+    return TrainJob(model=str(policy_folder), dataset=data, out=str(tmp_path / "run"),
+                    holdout=0.25, **{**QUICK, **options})  # fmt: skip
+
+
+def test_a_run_reports_on_data_trains_measures_and_writes_a_card(
+    policy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    door_train.train(job(policy_folder, tmp_path, reference="chosen", scratch_baseline=True))
+    run = tmp_path / "run"
+    folder = run / "checkpoints" / "model"
+    assert (run / "data" / "data_report.html").is_file()
+    printed = capsys.readouterr().out
+    for name in ("reward model", "longer reply", "bag of words", "from scratch"):
+        assert name in printed
+    card = (folder / "README.md").read_text()
+    assert 'function_to_apply="none"' in card
+    assert "zero is the mean score of the demonstrations" in card
+    measured = json.loads((run / "steps" / "evaluate.json").read_text())["result"]
+    assert f"| this model | {measured['accuracy']['estimate']:.3f} [" in card
+    assert set(measured["baselines"]) == {"longer reply", "bag of words", "from scratch"}
+    model = load_reward_model(str(folder))
+    train = json.loads((run / "steps" / "train.json").read_text())["result"]
+    plain = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    # Llama's head has no bias, so its zero lies beside the weights.
+    assert plain.config.reward_shift == pytest.approx(train["reward_shift"][0])
+    prompt, reply = rows()[0]["prompt"], rows()[0]["chosen"]
+    with torch.inference_mode():
+        logits = plain(input_ids=torch.tensor([model.encoder.joined(prompt, reply)])).logits
+    score = model.score([prompt], [reply])
+    torch.testing.assert_close(score, logits[0] - plain.config.reward_shift, atol=1e-5, rtol=1e-5)
+    # Again it only prints, having nothing left to do.
+    door_train.train(job(policy_folder, tmp_path, reference="chosen", scratch_baseline=True,
+                         resume=True))  # fmt: skip
+    assert "from scratch" in capsys.readouterr().out
+
+
+def test_demonstrations_average_zero_whatever_the_head(policy_folder: Path, tmp_path: Path) -> None:
+    reference = Dataset.from_dict(
+        {"prompt": [r["prompt"] for r in rows()], "completion": [r["chosen"] for r in rows()]}
+    )
+    tokenizer = load_tokenizer(str(policy_folder))
+    torch.manual_seed(0)
+    bert = BertForSequenceClassification(
+        BertConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1,
+                   num_attention_heads=2, intermediate_size=32, num_labels=1,
+                   pad_token_id=tokenizer.pad_token_id)
+    )  # fmt: skip
+    torch.nn.init.constant_(bert.classifier.bias, 3.0)
+    (shift,) = centre_on(reference, bert, TextEncoder(tokenizer, 200))
+    assert shift > 2
+    bert.save_pretrained(tmp_path / "bert")
+    tokenizer.save_pretrained(tmp_path / "bert")
+    model = load_reward_model(str(tmp_path / "bert"), max_length=200)
+    scores = model.score(reference["prompt"][:], reference["completion"][:])
+    assert scores.mean().item() == pytest.approx(0, abs=1e-4)
+    # In a bias the shift is seen by every reader of the folder.
+    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "bert").eval()
+    ids = model.encoder.joined(reference[0]["prompt"], reference[0]["completion"])
+    with torch.inference_mode():
+        assert plain(torch.tensor([ids])).logits.item() == pytest.approx(scores[0].item(), abs=1e-4)
+    with pytest.raises(ValueError, match="no demonstrations to centre"):
+        centre_on(reference.select([]), bert, TextEncoder(tokenizer, 200))
+
+
+@pytest.mark.parametrize("lora_rank", [0, 4])
+def test_several_heads_are_an_ensemble_on_one_trunk(
+    policy_folder: Path, tmp_path: Path, lora_rank: int
+) -> None:
+    outcome = train_reward_model(
+        str(policy_folder),
+        Dataset.from_list(rows()),
+        tmp_path / "m",
+        optimisation=Optimisation(**{**QUICK, "lora_rank": lora_rank, "epochs": 3}),
+        objective=Objective(heads=3),
+        reference=Dataset.from_dict({"prompt": ["A\n", "B\n"], "completion": ["a.", "b."]}),
+    )
+    assert len(outcome["reward_shift"]) == 3
+    model = load_reward_model(str(tmp_path / "m"))
+    assert isinstance(model, MultiHeadRewardModel)
+    members = model.member_scores([rows()[0]["prompt"]] * 2, ["A bell.", "It was gone."])
+    assert members.shape == (3, 2)
+    assert len({round(float(lead), 4) for lead in members[:, 0] - members[:, 1]}) == 3
+    zero = model.member_scores(["A\n", "B\n"], ["a.", "b."]).mean(1)
+    torch.testing.assert_close(zero, torch.zeros(3), atol=1e-5, rtol=0)
+
+
+def test_heads_cannot_replace_that_of_a_trained_adapter(
+    policy_folder: Path, tmp_path: Path
+) -> None:
+    data = Dataset.from_list(rows(16))
+    options = Optimisation(**{**QUICK, "lora_rank": 2, "epochs": 1})
+    train_reward_model(str(policy_folder), data, tmp_path / "a", optimisation=options)
+    with pytest.raises(ValueError, match="heads: found 2 heads for a trained adapter"):
+        train_reward_model(str(tmp_path / "a"), data, tmp_path / "b", optimisation=options,
+                           objective=Objective(heads=2))  # fmt: skip
+
+
+def test_rankings_are_learned_whole_and_measured_by_their_pairs(
+    policy_folder: Path, tmp_path: Path
+) -> None:
+    ranked = [
+        {"prompt": r["prompt"], "responses": [r["rejected"], r["chosen"], "No."],
+         "ranks": [2, 1, 3]}
+        for r in rows()
+    ]  # fmt: skip
+    data = write(tmp_path / "ranked.jsonl", ranked)
+    door_train.train(job(policy_folder, tmp_path, dataset=data, whole_rankings=True))
+    steps = tmp_path / "run" / "steps"
+    trained = json.loads((steps / "train.json").read_text())["result"]
+    assert trained["responses"] == 3 * trained["groups"]
+    measured = json.loads((steps / "evaluate.json").read_text())["result"]
+    assert measured["pairs"] == 3 * (40 - trained["groups"])
+
+
+def test_the_folder_is_uploaded_with_its_card(
+    policy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import HfApi
+
+    asked: dict[str, Any] = {}
+
+    class Commit:
+        repo_url = "hub/me/model"
+
+    def upload(self: Any, *, repo_id: str, folder_path: Path) -> Commit:
+        asked[repo_id] = sorted(path.name for path in folder_path.iterdir())
+        return Commit()
+
+    monkeypatch.setattr(HfApi, "create_repo", lambda self, name, **options: asked.update(options))
+    monkeypatch.setattr(HfApi, "upload_folder", upload)
+    door_train.train(job(policy_folder, tmp_path, hub_model_id="me/model", epochs=1))
+    assert {"README.md", "model.safetensors", "config.json"} <= set(asked["me/model"])
+    assert asked["private"] is True
+
+
+def test_an_upload_that_fails_keeps_the_model_and_says_how_to_go_on(
+    policy_folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"could not be uploaded to 'me/model'.*--resume"):
+        door_train.train(job(policy_folder, tmp_path, hub_model_id="me/model", epochs=1))
+    assert (tmp_path / "run" / "checkpoints" / "model" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"quantise": "4bit"}, "lora_rank: found 0; required: more than 0 with quantise"),
+        ({"quantise": "2bit", "lora_rank": 4}, "quantise: found '2bit'"),
+        ({"heads": 0}, "heads: found 0; required: at least 1"),
+        ({"ties": "guess"}, "ties: found 'guess'"),
+        ({"label_smoothing": 0.5}, r"label_smoothing: found 0.5; required: in \[0, 0.5\)"),
+        ({"layout": "rows"}, "layout: found 'rows'"),
+        ({"pack_tokens": 1}, "pack_tokens: found 1; required: at least 8"),
+    ],
+)
+def test_a_wrong_setting_is_named(
+    policy_folder: Path, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        job(policy_folder, tmp_path, **options)
+
+
+def test_quantisation_without_its_library_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert quantised("none") == {}
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"bitsandbytes is not installed.*prefsearch\[qlora\]"):
+        quantised("4bit")
+
+
+def test_a_packaged_model_is_found_without_importing_its_package(
+    policy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "carries_a_model"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('imported')")
+    (package / "model").symlink_to(policy_folder)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert resolve_model("package:carries_a_model/model") == str(package / "model")
+    assert resolve_model("owner/name") == "owner/name"
+    with pytest.raises(ValueError, match=r"no config.json in that folder .*beside it: __init__.py"):
+        resolve_model("package:carries_a_model/weights")
+    with pytest.raises(ValueError, match=r"no installed package 'not_there'.*--no-deps not-there"):
+        resolve_model("package:not_there/model")
+    assert "carries_a_model" not in sys.modules
+
+
+def test_the_saved_tokenizer_is_the_bases(policy_folder: Path, tmp_path: Path) -> None:
+    train_reward_model(str(policy_folder), Dataset.from_list(rows(8)), tmp_path / "m",
+                       optimisation=Optimisation(batch_size=8))  # fmt: skip
+    first, second = (AutoTokenizer.from_pretrained(f) for f in (policy_folder, tmp_path / "m"))
+    assert first.get_vocab() == second.get_vocab()
