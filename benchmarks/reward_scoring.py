@@ -148,7 +148,7 @@ def run_cell(cell: Cell, options: argparse.Namespace, console: Console) -> dict[
         "goal_cell": is_goal(cell),
         "same_ids": ids_agree,
         "largest_score": float(scores["plain"].abs().max()),
-        "scores_deviation": float(scores["plain"].std()),  # must be far above the gate
+        "scores_deviation": float(scores["plain"].std(correction=0)),  # must be far above the gate
         # Written so that a score that is not finite fails.
         "gate_passed": ids_agree and all(one < GATE for one in apart.values()),
         "rounds": rounds,
@@ -170,7 +170,7 @@ def run_cell(cell: Cell, options: argparse.Namespace, console: Console) -> dict[
 def show(found: Sequence[dict[str, Any]], console: Console) -> None:
     """Prints how many times as fast as each other side ours is, responses a second and memory."""
     others = [side for side in SIDES if side != "ours"]
-    table = Table(title="How many times as fast ours is, CPU time [range]; wall time")
+    table = Table(title="How many times as fast ours is: CPU time and its range; wall time")
     for name in ("cell", "at most", "gate", *(f"than {side}" for side in others),
                  "responses a second", "peak MiB: ours, " + ", ".join(others)):  # fmt: skip
         table.add_column(name)

@@ -240,3 +240,23 @@ def test_the_saved_tokenizer_is_the_bases(policy_folder: Path, tmp_path: Path) -
                        optimisation=Optimisation(batch_size=8))  # fmt: skip
     first, second = (AutoTokenizer.from_pretrained(f) for f in (policy_folder, tmp_path / "m"))
     assert first.get_vocab() == second.get_vocab()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["4bit", "8bit"])
+def test_adapters_learn_on_a_base_of_small_integers(
+    policy_folder: Path, tmp_path: Path, kind: Any
+) -> None:
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes (the extra qlora) is not installed")
+    outcome = train_reward_model(
+        str(policy_folder),
+        Dataset.from_list(rows()),
+        tmp_path / "m",
+        optimisation=Optimisation(**{**QUICK, "lora_rank": 4, "epochs": 3}),
+        quantise=kind,
+    )
+    assert outcome["loss_last"] < 0.5 * outcome["loss_first"]
+    scores = load_reward_model(str(tmp_path / "m")).score(
+        [rows()[0]["prompt"]] * 2, [rows()[0]["chosen"], rows()[0]["rejected"]]
+    )
+    assert scores[0] > scores[1]

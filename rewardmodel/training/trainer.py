@@ -107,6 +107,12 @@ class ComparisonTrainer(RewardTrainer):
             **rest,
         )
         model.config.num_labels = labels
+        if not self.args.bf16:
+            # TRL turns all that is trained on a quantised base into bfloat16, which without
+            # automatic casting meets float32 states at the head.
+            for weight in model.parameters():
+                if weight.requires_grad:
+                    weight.data = weight.data.float()
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
         """Takes rows as they are: tokenised, none dropped."""
