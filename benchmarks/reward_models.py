@@ -36,9 +36,9 @@ SIZES: dict[str, dict[str, int]] = {
 }  # fmt: skip
 LIKE: dict[str, tuple[tuple[float, float], tuple[float, float], int]] = {
     # Log-normal (median, sigma) of prompt and response tokens, and the length limit, after the
-    # data cards: TL;DR posts and summaries; hh-rlhf transcripts and replies; UltraFeedback.
-    "TL;DR-like": ((330, 0.45), (37, 0.25), 640),
+    # data cards: hh-rlhf transcripts and replies; TL;DR posts and summaries; UltraFeedback.
     "hh-like": ((110, 0.8), (45, 0.8), 512),
+    "TL;DR-like": ((330, 0.45), (37, 0.25), 640),
     "UltraFeedback-like": ((100, 0.9), (260, 0.6), 768),
 }
 PAD = 0

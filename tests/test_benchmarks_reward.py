@@ -276,7 +276,7 @@ def training_options(*more: str) -> argparse.Namespace:
 def test_training_row_has_floor_ratios_and_pairs_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     stand_ins(monkeypatch, {})
     cell = training_cell([(9, 4, 6)] * 16)
-    row = reward_training.run_cell(cell, training_options(), QUIET)
+    row = reward_training.run_cell(cell, training_options(), QUIET, gate_steps=3)
     assert row["floor"] == (2 * 9 + 10) / (9 + 10)
     assert row["gate_passed"]
     assert row["sides"]["prefix"]["times_trl"]["cpu"]["median"] == 2.0
@@ -299,7 +299,8 @@ def test_a_side_with_other_losses_fails_the_training_gate(
 
 def test_lost_training_cells_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     stand_ins(monkeypatch, {})
-    row = reward_training.run_cell(training_cell([(9, 4, 6)] * 16), training_options(), QUIET)
+    cell = training_cell([(9, 4, 6)] * 16)
+    row = reward_training.run_cell(cell, training_options(), QUIET, gate_steps=3)
     assert reward_training.lost([row]) == []
     slow = copy.deepcopy(row)
     slow["sides"]["prefix"]["times_trl_sorted"]["cpu"]["median"] = 0.9
