@@ -13,13 +13,14 @@ from torch import Tensor
 
 from rewardmodel.checkpoints import is_adapter
 from rewardmodel.interface import ScoringSession
+from rewardmodel.multi_head import reward_heads
 from rewardmodel.sequence import SequenceRewardModel, load_scorer, open_encoder
 from rewardmodel.tokenization import load_tokenizer
 
 
 def shared_base(sources: Sequence[str]) -> str | None:
-    """The base of several folders that are all adapters of the same one, or None."""
-    if len(sources) < 2 or not all(map(is_adapter, sources)):
+    """The base of several folders that are all one-label adapters of the same one, or None."""
+    if len(sources) < 2 or not all(map(is_adapter, sources)) or any(map(reward_heads, sources)):
         return None
     kinds = [json.loads((Path(s) / "adapter_config.json").read_text("utf-8")) for s in sources]
     found = {(kind.get("base_model_name_or_path"), kind.get("task_type")) for kind in kinds}
@@ -103,8 +104,8 @@ def load_adapter_members(
     if len(sources) > 1 and shared_base(sources) is None:
         raise ValueError(
             f"{', '.join(sources)} are not all reward adapters of one base; required: folders "
-            "whose adapter_config.json name the same base_model_name_or_path and the task SEQ_CLS. "
-            "Load them as separate members"
+            "whose adapter_config.json name the same base_model_name_or_path and the task SEQ_CLS, "
+            "each with one head. Load them as separate members"
         )
     first = sources[0]
     model = load_scorer(first, init_head=False)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 _logger = logging.getLogger(__name__)
 # Parts of classifiers that a language model's or an encoder's checkpoint need not have.
@@ -64,8 +64,9 @@ def load_classifier(
         source: Hub id or local folder, adapters included; a policy's adapter is merged.
         task: Which kind.
         labels: How many outputs its head has; None takes what the checkpoint says.
-        init_head: Whether the model may lack a head, as before training; a missing linear one is
-            drawn from N(0, 1/(d+1)), Stiennon et al. 2020 (https://arxiv.org/abs/2009.01325).
+        init_head: Whether the model may lack a head, as before training; a missing linear `score`
+            is drawn from N(0, 1/(d+1)), Stiennon et al. 2020 (https://arxiv.org/abs/2009.01325),
+            any other head as transformers does.
         options: Of `from_pretrained`; float32 where no dtype is given.
 
     Raises:
@@ -86,7 +87,9 @@ def load_classifier(
         model, loading = auto.from_pretrained(source, output_loading_info=True, **options)
     except MissingWeightsError:
         raise
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        if "ignore_mismatched_sizes" in str(error):  # transformers' words for other shapes
+            raise ValueError(_other_shapes(source, task, labels)) from error
         raise ValueError(
             f"no {_NAMES[task]} or base model could be loaded from {source!r} "
             f"({type(error).__name__}: {str(error).splitlines()[0]}). Name a folder with "
@@ -101,6 +104,20 @@ def load_classifier(
         if head.bias is not None:
             torch.nn.init.zeros_(head.bias)
     return model
+
+
+def _other_shapes(source: str, task: Task, labels: int | None) -> str:
+    """What to say of weights that do not fit, as a rule those of a head for something else."""
+    config = read_config(source)
+    kinds = ", ".join(config.get("architectures") or []) or "a model of unknown kind"
+    held = len(config.get("id2label") or ()) or 2  # two are the default, which is not written
+    wanted = "" if labels is None else f" of {labels} label{'s' if labels > 1 else ''}"
+    return (
+        f"{source} holds weights of other shapes than a {_NAMES[task]}{wanted}: it is {kinds}"
+        + (f" of {held} labels" if "Classification" in kinds else "")
+        + f"; required: such a {_NAMES[task]}, or a language model or encoder. Begin from the base "
+        "that it was trained from"
+    )
 
 
 class MissingWeightsError(ValueError):

@@ -50,9 +50,7 @@ def parse(config: type, argv: Sequence[str], *, prog: str) -> Any:
     parser.add_argument("--config", metavar="FILE", help="YAML file or name of a shipped one.")
     helped = field_help(config)
     for action in parser._actions:
-        default = (
-            f" (default: {action.default})" if action.default not in (None, "==SUPPRESS==") else ""
-        )
+        default = " (default: %(default)s)" if action.default not in (None, "==SUPPRESS==") else ""
         if action.dest in helped:
             action.help = helped[action.dest] + default
     arguments = list(argv)

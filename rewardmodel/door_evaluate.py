@@ -1,6 +1,7 @@
 """`prefsearch reward evaluate`: what a reward model is worth on preference pairs or a benchmark."""
 
 import dataclasses
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ from search.evaluation.records import write_json_atomic
 from search.evaluation.run_directory import environment
 from search.evaluation.settings import check_types, require
 
+logger = logging.getLogger(__name__)
 _INVARIANCE_PAIRS = 16
 
 
@@ -49,9 +51,11 @@ class EvaluateJob:
             that benchmark by its own rules.
         holdout: Measure on this share of the prompts, the same that `train` held out with the same
             seed; 0 measures on all.
-        training_dataset: Pairs for the bag-of-words baseline to learn from, where `holdout` is 0.
+        training_dataset: Pairs for the bag-of-words baseline to learn from, where `holdout` is 0;
+            those of prompts that are measured on are left out.
         calibrate: Also fit a temperature, and say what it mends on prompts it was not fitted to.
-        edits: Human edits: rows of prompt, original and edited, or qa-feedback's corrections.
+        edits: Human edits: rows of prompt, original and edited, or qa-feedback's corrections. Those
+            of prompts that `holdout` or `training_dataset` leaves to training are left out.
         probes: Also score replies with their last sentence removed and repeated.
         check_batches: Also score texts alone and in batches, and report the largest difference.
         seed: Of the split and the bootstrap.
@@ -84,6 +88,12 @@ class EvaluateJob:
         require(bool(self.model), "model", self.model, "a hub id or folder, by --model")
         require(bool(self.dataset), "dataset", self.dataset, "a hub id or file, by --dataset")
         require(0 <= self.holdout < 1, "holdout", self.holdout, "in [0, 1)")
+        require(
+            not (self.holdout and self.training_dataset),
+            "training_dataset",
+            self.training_dataset,
+            "unset where holdout is not 0, whose other prompts are learned from",
+        )
         if self.benchmark != "pairs":
             for name in ("holdout", "training_dataset", "calibrate", "probes", "check_batches"):
                 value = getattr(self, name)
@@ -95,12 +105,15 @@ def evaluate(job: EvaluateJob) -> None:
     console = Console()
     reward_model = load_reward_model(job.model, max_length=job.max_length)
     record = EvaluationRecord(settings=asdict(job), environment=environment())
+    edits = load_edits(job.edits, on_bad_row=job.on_bad_row) if job.edits else None
     if job.benchmark == "pairs":
-        record = _on_pairs(job, reward_model, record)
+        training, data = _pairs(job, _tokenizer_of(reward_model))
+        if edits is not None and training is not None:
+            edits = _without_prompts_of(training, edits, f"edits in {job.edits}")
+        record = _on_pairs(job, reward_model, record, training, data)
     else:
         record = _on_benchmark(job, reward_model, record)
-    if job.edits:
-        edits = load_edits(job.edits, on_bad_row=job.on_bad_row)
+    if edits is not None:
         record = dataclasses.replace(
             record, edits=edit_accuracy(reward_model, edits, seed=job.seed)
         )
@@ -165,10 +178,13 @@ def show_measures(console: Console, result: Mapping[str, Any]) -> None:
 
 
 def _on_pairs(
-    job: EvaluateJob, reward_model: RewardModel, record: EvaluationRecord
+    job: EvaluateJob,
+    reward_model: RewardModel,
+    record: EvaluationRecord,
+    training: Dataset | None,
+    data: Dataset,
 ) -> EvaluationRecord:
     """Measures on preference pairs all that the job asks for."""
-    training, data = _pairs(job, _tokenizer_of(reward_model))
     pairs = evaluate_reward_model(reward_model, data, seed=job.seed, calibrated=job.calibrate)
     record = dataclasses.replace(
         record, pairs=pairs, baselines=measure_baselines(training, data, seed=job.seed)
@@ -208,8 +224,29 @@ def _pairs(job: EvaluateJob, tokenizer: Any) -> tuple[Dataset | None, Dataset]:
         training = load_preferences(
             job.training_dataset, tokenizer=tokenizer, on_bad_row=job.on_bad_row
         )
-        return training, data
+        return _without_prompts_of(data, training, f"pairs in {job.training_dataset}"), data
     return None, data
+
+
+def _without_prompts_of(others: Dataset, dataset: Dataset, what: str) -> Dataset:
+    """The rows whose prompt is not among the others': what is learned is not measured on.
+
+    Raises:
+        ValueError: There are none.
+    """
+    prompts = set(others["prompt"][:])
+    kept = [row for row, prompt in enumerate(dataset["prompt"][:]) if prompt not in prompts]
+    if not kept:
+        raise ValueError(
+            f"all {len(dataset)} {what} have prompts that are both learned from and measured on; "
+            "required are others. Give another file, or leave it out."
+        )
+    if len(kept) < len(dataset):
+        logger.warning(
+            "left out %d of %d %s, whose prompts would be both learned from and measured on",
+            *(len(dataset) - len(kept), len(dataset), what),
+        )
+    return dataset.select(kept)
 
 
 def _on_benchmark(
@@ -231,8 +268,10 @@ def _on_benchmark(
 
 
 def _tokenizer_of(reward_model: Any) -> Any:
-    """The tokenizer that renders messages, or None for reward models without one."""
-    return getattr(getattr(reward_model, "encoder", None), "tokenizer", None)
+    """The tokenizer that renders messages, of an ensemble its first member's; None without one."""
+    tokenizer = getattr(getattr(reward_model, "encoder", None), "tokenizer", None)
+    members = () if tokenizer is not None else getattr(reward_model, "members", ())
+    return next((t for t in map(_tokenizer_of, members) if t is not None), tokenizer)
 
 
 def _flat(record: EvaluationRecord) -> dict[str, Any]:
@@ -251,7 +290,10 @@ def _show_others(console: Console, record: EvaluationRecord) -> None:
     """Prints what was measured beside plain accuracy, a line each."""
     if record.pairs is not None and record.pairs.calibration is not None:
         found = record.pairs.calibration
-        console.print(f"  temperature {found.temperature}, ECE with it {found.ece_after:.3f}")
+        bound = "" if found.identified else " (at its bound: not known)"
+        console.print(
+            f"  temperature {found.temperature}{bound}, ECE with it {found.ece_after:.3f}"
+        )
     if record.agreement is not None:
         console.print(f"  members agree on {record.agreement.mean_agreement:.3f} of the pairs")
     if record.edits is not None:

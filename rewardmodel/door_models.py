@@ -15,7 +15,7 @@ from rewardmodel.data.row_sources import read_rows
 from rewardmodel.data.rows import OnBadRow, PreferenceDataError, Row, parse_rows
 from rewardmodel.ensemble import EnsembleRewardModel, write_ensemble
 from rewardmodel.interface import StepRewardModel, UncertainRewardModel
-from rewardmodel.job_settings import fields_of, json_lines, settings_of
+from rewardmodel.job_settings import fields_of, json_lines, open_run
 from rewardmodel.loading import Kind, load_members, load_reward_model
 from rewardmodel.preferences import split_by_prompt
 from rewardmodel.process import ProcessRewardModel
@@ -25,7 +25,6 @@ from rewardmodel.training import Optimisation
 from rewardmodel.training.process import train_process_model
 from rewardmodel.weight_average import average_weights
 from search.evaluation.records import write_text_atomic
-from search.evaluation.run_directory import RunDirectory
 from search.evaluation.settings import check_types, require
 
 
@@ -256,13 +255,13 @@ class TrainStepsJob(Optimisation):
 
 
 def train_steps(job: TrainStepsJob) -> None:
-    """Trains, measures and saves; see `TrainStepsJob`."""
-    console = Console()
+    """Trains, measures and saves; in several processes as `prefsearch reward train` does."""
     data: Dataset = load_steps(
         job.dataset, split=job.split, on_bad_row=job.on_bad_row, limit=job.limit
     )
     training, held_out = split_by_prompt(data, holdout=job.holdout, seed=job.seed)
-    run = RunDirectory.open(job.out, settings_of(job), resume=job.resume)
+    run, processes = open_run(job)
+    main = processes.is_main_process
     folder = run.checkpoints / "model"
     if run.result("train") is None:
         outcome = train_process_model(
@@ -273,12 +272,16 @@ def train_steps(job: TrainStepsJob) -> None:
             separator=job.separator,
             checkpoints=run.path / "trainer",
         )
-        run.finish("train", outcome)
+        if main:
+            run.finish("train", outcome)
+    if not main:
+        return
     result = run.result("evaluate")
     if result is None:
         reward_model = ProcessRewardModel.load(str(folder), max_length=job.max_length)
         result = run.finish("evaluate", asdict(evaluate_process_model(reward_model, held_out)))
     accuracy, f1 = result["accuracy"], result["f1"]
+    console = Console()
     console.print(
         f"Held-out accuracy on {result['steps']} steps {accuracy['estimate']:.3f} "
         f"[{accuracy['low']:.3f}, {accuracy['high']:.3f}] (95 % interval), F1 of first errors "

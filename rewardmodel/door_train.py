@@ -1,11 +1,9 @@
 """`prefsearch reward train`: from preferences to a measured reward model in a run's folder."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import PartialState
 from datasets import Dataset
 from rich.console import Console
@@ -16,7 +14,7 @@ from rewardmodel.data.formats import FormatName
 from rewardmodel.data.rows import OnBadRow
 from rewardmodel.door_evaluate import measure, show_measures, without_ties
 from rewardmodel.evaluation import evaluate_reward_model
-from rewardmodel.job_settings import fields_of, settings_of
+from rewardmodel.job_settings import fields_of, open_run
 from rewardmodel.loading import load_reward_model
 from rewardmodel.model_source import resolve_model
 from rewardmodel.preferences import load_demonstrations, load_preferences, split_by_prompt
@@ -89,10 +87,8 @@ class TrainJob(Optimisation, Objective):
 
 def train(job: TrainJob) -> None:
     """Trains, measures and saves; under `torchrun` or `accelerate launch` in several processes."""
-    processes = PartialState(cpu=not torch.cuda.is_available())
+    run, processes = open_run(job)
     main = processes.is_main_process
-    with processes.main_process_first():  # the first makes the folder, the others find it
-        run = RunDirectory.open(job.out, settings_of(job), resume=job.resume or not main)
     training, held_out, learned = _load(job)
     folder = run.checkpoints / "model"
     console = Console(quiet=not main)
@@ -117,10 +113,10 @@ def train(job: TrainJob) -> None:
         )
         if main:
             run.finish("train", outcome)
+    if job.scratch_baseline and run.result("scratch") is None:  # all processes train it, too
+        _train_from_scratch(job, learned, held_out, run, processes)
     if not main:
         return
-    if job.scratch_baseline and run.result("scratch") is None:
-        run.finish("scratch", _train_from_scratch(job, learned, held_out, run))
     result = run.result("evaluate")
     if result is None:
         reward_model = load_reward_model(str(folder), max_length=job.max_length)
@@ -170,12 +166,17 @@ def _reference(job: TrainJob, training: Dataset) -> Dataset | None:
 
 
 def _train_from_scratch(
-    job: TrainJob, learned: Dataset, held_out: Dataset, run: RunDirectory
-) -> Mapping[str, Any]:
-    """Held-out accuracy of a small transformer that knew nothing before these pairs."""
-    base = build_scratch_scorer(
-        resolve_model(job.model), run.path / "scratch" / "base", seed=job.seed
-    )
+    job: TrainJob,
+    learned: Dataset,
+    held_out: Dataset,
+    run: RunDirectory,
+    processes: PartialState,
+) -> None:
+    """Measures a small transformer that knew nothing before these pairs, the step "scratch"."""
+    with processes.main_process_first():  # the first builds it, the others find it
+        base = build_scratch_scorer(
+            resolve_model(job.model), run.path / "scratch" / "base", seed=job.seed
+        )
     folder = run.path / "scratch" / "model"
     # Random weights want larger steps than a pretrained base.
     optimisation = Optimisation(
@@ -194,11 +195,14 @@ def _train_from_scratch(
         optimisation=optimisation,
         objective=fields_of(Objective, job),
     )
+    if not processes.is_main_process:
+        return
     scratch = load_reward_model(str(folder), max_length=job.max_length)
     found = evaluate_reward_model(scratch, held_out, seed=job.seed)
-    return {
+    result = {
         "accuracy": asdict(found.accuracy),
         "parameters": sum(weight.numel() for weight in scratch.model.parameters()),
         "folder": str(Path(folder).relative_to(run.path)),
         **{name: outcome[name] for name in ("updates", "seconds", "loss_last")},
     }
+    run.finish("scratch", result)

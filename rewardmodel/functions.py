@@ -7,6 +7,7 @@ Two signatures are understood: ours, `f(prompts, responses)`, and that of TRL's 
 import importlib
 import importlib.util
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -175,10 +176,13 @@ def import_object(reference: str) -> Any:
         )
     if place.endswith(".py"):
         path = Path(place)
-        spec = importlib.util.spec_from_file_location(path.stem, path) if path.is_file() else None
+        # Under a name of its own: a file called json.py must not take the place of json.
+        known_as = f"reward_function_{path.stem}"
+        spec = importlib.util.spec_from_file_location(known_as, path) if path.is_file() else None
         if spec is None or spec.loader is None:
             raise ValueError(f"{reference}: there is no file {place}; name one that is there")
         module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # dataclasses in the file look for themselves there
         spec.loader.exec_module(module)
     else:
         try:

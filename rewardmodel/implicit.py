@@ -125,6 +125,10 @@ class ImplicitRewardModel:
 
         Returns:
             float32 [T_i] on the CPU for each response, `beta * (log pi - log pi_ref)`.
+
+        Raises:
+            ValueError: If a prompt has no tokens, or a reward is not finite; the message names the
+                row.
         """
         return self._token_scores(prompts, responses, finished=finished)[0]
 
@@ -146,7 +150,6 @@ class ImplicitRewardModel:
         sums = torch.tensor([float(row.sum()) for row in found])
         if self.length_normalised:
             sums = sums / torch.tensor([max(1.0, len(row)) for row in found])
-        require_finite(sums, responses)
         return sums, tokens
 
     @torch.inference_mode()
@@ -189,6 +192,7 @@ class ImplicitRewardModel:
             pieces = (self.beta * scores).cpu().split([b - a for a, b in spans])
             for i, piece in zip(batch.rows, pieces, strict=True):
                 found[i] = piece
+        require_finite(torch.tensor([float(row.sum()) for row in found]), responses)
         return found, tokens
 
 

@@ -1,4 +1,4 @@
-"""What the jobs behind the doors share: settings as runs keep them, rows as JSON lines."""
+"""What the jobs behind the doors share: their settings and runs, rows as JSON lines."""
 
 import dataclasses
 import json
@@ -6,7 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
+import torch
+from accelerate import PartialState
 from datasets import Dataset
+
+from search.evaluation.run_directory import RunDirectory
 
 Config = TypeVar("Config", bound=Any)
 
@@ -19,6 +23,22 @@ def json_lines(rows: Sequence[Mapping[str, Any]] | Dataset) -> str:
 def settings_of(job: Any) -> dict[str, Any]:
     """A job's settings as a run keeps them: all but where it is and whether it is resumed."""
     return {k: v for k, v in asdict(job).items() if k not in ("out", "resume")}
+
+
+def open_run(job: Any) -> tuple[RunDirectory, PartialState]:
+    """Opens the run of a job that trains, in one process or in each of several.
+
+    Args:
+        job: With `out` and `resume`.
+
+    Returns:
+        The run, whose results the main process alone writes; and the processes.
+    """
+    processes = PartialState(cpu=not torch.cuda.is_available())
+    main = processes.is_main_process
+    with processes.main_process_first():  # the first makes the folder, the others find it
+        run = RunDirectory.open(job.out, settings_of(job), resume=job.resume or not main)
+    return run, processes
 
 
 def fields_of(config: type[Config], job: Any) -> Config:

@@ -33,9 +33,10 @@ def resolve_model(source: str) -> str:
         )
     folder = Path(found.submodule_search_locations[0]) / inside
     if not (folder / "config.json").is_file():
-        held = ", ".join(sorted(path.name for path in folder.parent.iterdir())[:8])
+        near = next(above for above in folder.parents if above.is_dir())
+        held = ", ".join(sorted(path.name for path in near.iterdir())[:8])
         raise ValueError(
             f"model: found {source!r}, and there is no config.json in that folder of the package "
-            f"(beside it: {held}); required: package:NAME/FOLDER with a model's files"
+            f"({near} holds {held}); required: package:NAME/FOLDER with a model's files"
         )
     return str(folder)

@@ -116,5 +116,6 @@ class MultiHeadRewardModel:
         return self._scorer.session()
 
     def _reduce(self, outputs: Tensor) -> Tensor:
-        """Combined scores [B] of the heads' outputs [B, M]."""
-        return combine((outputs - self._shifts).T, self.aggregate, weight=self.weight)
+        """Combined scores [B] of the heads' outputs [B, M], NaN where a head's is not finite."""
+        scores = combine((outputs - self._shifts).T, self.aggregate, weight=self.weight)
+        return scores.where(outputs.isfinite().all(1), torch.nan)  # a minimum would hide infinity

@@ -25,7 +25,13 @@ from rewardmodel.shared_prefix import (
     open_scorer,
     worth_sharing,
 )
-from rewardmodel.tokenization import TextEncoder, context_length, fit_embeddings, load_tokenizer
+from rewardmodel.tokenization import (
+    TextEncoder,
+    context_length,
+    fit_embeddings,
+    load_tokenizer,
+    require_positions,
+)
 
 _SET_LENGTH = 2**20  # tokenizers without a `model_max_length` say an astronomical one
 
@@ -35,8 +41,7 @@ def load_scorer(source: str, *, init_head: bool, heads: int = 1, **options: Any)
 
     Args:
         source: Hub id or local folder; a causal language model's folder gets a fresh head.
-        init_head: Whether the model may lack a head, as before training; a missing one is drawn
-            from N(0, 1/(d+1)), Stiennon et al. 2020 (https://arxiv.org/abs/2009.01325).
+        init_head: Whether the model may lack a head, as before training; see `load_classifier`.
         heads: Outputs of the head; more than one are several reward models on one trunk, which
             `config.reward_heads` says.
         options: Of `from_pretrained`, such as `quantization_config`.
@@ -72,11 +77,13 @@ def open_encoder(source: str, model: Any, max_length: int | None) -> TextEncoder
             context.
 
     Raises:
-        ValueError: If there is no tokenizer, or it is another model's.
+        ValueError: If there is no tokenizer, it is another model's, or the model has no places for
+            so many tokens.
     """
     tokenizer = load_tokenizer(source)
     fit_embeddings(model, tokenizer)
     check_vocabulary(model, tokenizer, source=source)
+    require_positions(model, max_length)
     if torch.cuda.is_available() and not getattr(model, "is_quantized", False):
         model.to("cuda")
     trained_with = tokenizer.model_max_length

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import AutoTokenizer
 
 _logger = logging.getLogger(__name__)
@@ -93,7 +94,36 @@ def context_length(model: Any) -> int | None:
     for name in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"):
         length = getattr(text_config, name, None)
         if isinstance(length, int) and length > 0:
-            return length
+            return min(length, _learned_positions(model) or length)
+    return None
+
+
+def require_positions(model: Any, max_length: int | None) -> None:
+    """Refuses texts that are longer than a model has embeddings for their places.
+
+    Models that compute places, as rotary ones do, are let pass.
+
+    Raises:
+        ValueError: Naming both lengths.
+    """
+    if max_length is None or _learned_positions(model) is None:
+        return
+    most = context_length(model)
+    if most is not None and max_length > most:
+        raise ValueError(
+            f"max_length: found {max_length}, and {type(model).__name__} has learned places for "
+            f"{most} tokens; required: at most {most}"
+        )
+
+
+def _learned_positions(model: Any) -> int | None:
+    """How many places of a text a model has embeddings for, or None where it has none."""
+    for name, module in model.named_modules():
+        learned = name.rpartition(".")[2] in ("position_embeddings", "embed_positions", "wpe")
+        if learned and isinstance(module, torch.nn.Embedding):
+            # RoBERTa and its kin begin behind the place of padding.
+            unused = 0 if module.padding_idx is None else module.padding_idx + 1
+            return module.num_embeddings - unused
     return None
 
 

@@ -5,6 +5,7 @@ with them and scores 1 or 0; what an answer is and when two are equal is said in
 `rewardmodel.answers`. `ExactMatch` compares whole responses, letter for letter.
 """
 
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Self
@@ -195,13 +196,15 @@ def _read_reference(row: Row, column: str) -> str:
     """The answer in a column, or at the end of the worked solution there."""
     value = row.get(column)
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)
-    text = take_turns(row, column, option="answer_column")
-    answer = stated_answer(text) if isinstance(text, str) else ""
+        # Tables write a missing number as NaN.
+        answer = str(value) if math.isfinite(value) else ""
+    else:
+        text = take_turns(row, column, option="answer_column")
+        answer = stated_answer(text) if isinstance(text, str) else ""
     if not normalise_answer(answer):
         raise PreferenceDataError(
-            f"column {column!r} holds no answer; required is text or a number. Fill it or drop the "
-            'row (on_bad_row="skip").',
+            f"column {column!r} holds no answer; required is text or a finite number. Fill it or "
+            'drop the row (on_bad_row="skip").',
             reason="no answer",
         )
     return answer.strip()

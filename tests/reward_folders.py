@@ -1,6 +1,10 @@
-"""Untrained reward models of several kinds, saved as folders."""
+"""Untrained reward models of several kinds, saved as folders; scripts in several processes."""
 
 import json
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,7 @@ from transformers import (
     AutoTokenizer,
 )
 
+ROOT = Path(__file__).resolve().parent.parent
 PROMPT = "Write a short story about the baker, the bell and the lake.\n"
 TEXTS = [
     "The baker found the bell at the lake.",
@@ -57,3 +62,25 @@ def save_adapter(base: Path, folder: Path, *, seed: int, **options: Any) -> Path
 def set_json(path: Path, **values: Any) -> None:
     """Changes entries of a JSON file."""
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def launch(script: str, tmp_path: Path, *, processes: int, **settings: Any) -> subprocess.Popen:
+    """Starts a script with its settings as JSON, in so many processes of one thread.
+
+    What it writes to stderr goes to the file `stderr` in `tmp_path`.
+    """
+    worker = tmp_path / "worker.py"
+    worker.write_text(script)
+    command = [sys.executable]
+    if processes > 1:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        command += ["-m", "torch.distributed.run", "--nproc_per_node", str(processes),
+                    "--master_addr", "127.0.0.1", "--master_port", str(port)]  # fmt: skip
+    command += [str(worker), json.dumps(settings)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, cwd=tmp_path, env=environment,
+        stdout=subprocess.DEVNULL, stderr=(tmp_path / "stderr").open("wb"),
+    )  # fmt: skip

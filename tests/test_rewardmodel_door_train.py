@@ -1,6 +1,9 @@
 """`prefsearch reward train`, end to end: data report, training, baselines, card, upload."""
 
 import json
+import shutil
+import socket
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
+from safetensors.torch import load_file
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -15,7 +19,7 @@ from transformers import (
     BertForSequenceClassification,
 )
 
-from rewardmodel import door_train
+from rewardmodel import door_models, door_train
 from rewardmodel.door_train import TrainJob
 from rewardmodel.loading import load_reward_model
 from rewardmodel.model_source import resolve_model
@@ -24,6 +28,7 @@ from rewardmodel.tokenization import TextEncoder, load_tokenizer
 from rewardmodel.training import Objective, Optimisation, train_reward_model
 from rewardmodel.training.quantisation import quantised
 from rewardmodel.training.reference_shift import centre_on
+from tests.reward_folders import launch, set_json
 
 THINGS = ("baker", "bell", "lake", "fox", "boat", "star", "tree", "cat")
 QUICK: dict[str, Any] = {"learning_rate": 5e-3, "batch_size": 8, "epochs": 2}
@@ -62,6 +67,7 @@ def test_a_run_reports_on_data_trains_measures_and_writes_a_card(
     for name in ("reward model", "longer reply", "bag of words", "from scratch"):
         assert name in printed
     card = (folder / "README.md").read_text()
+    assert "| seed | 0 |" in card
     assert 'function_to_apply="none"' in card
     assert "zero is the mean score of the demonstrations" in card
     measured = json.loads((run / "steps" / "evaluate.json").read_text())["result"]
@@ -228,8 +234,11 @@ def test_a_packaged_model_is_found_without_importing_its_package(
     monkeypatch.syspath_prepend(str(tmp_path))
     assert resolve_model("package:carries_a_model/model") == str(package / "model")
     assert resolve_model("owner/name") == "owner/name"
-    with pytest.raises(ValueError, match=r"no config.json in that folder .*beside it: __init__.py"):
-        resolve_model("package:carries_a_model/weights")
+    for folder in ("weights", "no/such/folder"):
+        with pytest.raises(
+            ValueError, match=r"no config.json in that folder .*carries_a_model holds __init__.py"
+        ):
+            resolve_model(f"package:carries_a_model/{folder}")
     with pytest.raises(ValueError, match=r"no installed package 'not_there'.*--no-deps not-there"):
         resolve_model("package:not_there/model")
     assert "carries_a_model" not in sys.modules
@@ -260,3 +269,78 @@ def test_adapters_learn_on_a_base_of_small_integers(
         [rows()[0]["prompt"]] * 2, [rows()[0]["chosen"], rows()[0]["rejected"]]
     )
     assert scores[0] > scores[1]
+
+
+DOORS = """
+import json, sys
+import torch
+torch.set_num_threads(1)
+from rewardmodel.door_models import TrainStepsJob, train_steps
+from rewardmodel.door_train import TrainJob, train
+
+jobs = json.loads(sys.argv[1])
+train(TrainJob(**jobs["pairs"]))
+train_steps(TrainStepsJob(**jobs["steps"]))
+"""
+
+
+def test_the_doors_train_in_two_processes_what_they_do_in_one(
+    policy_folder: Path, tmp_path: Path
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(policy_folder, base)
+    set_json(base / "config.json", classifier_dropout=0.0)
+    steps = [
+        {"prompt": row["prompt"], "completions": [row["chosen"], row["rejected"]],
+         "labels": [True, i % 3 == 0]}
+        for i, row in enumerate(rows())
+    ]  # fmt: skip
+    # 24 rows to train on: whole updates, since a last short one is filled up with repeated rows.
+    shared = {"model": str(base), "holdout": 0.4, "learning_rate": 1e-3}
+    datasets = {"pairs": write(tmp_path / "pairs.jsonl", rows()),
+                "steps": write(tmp_path / "steps.jsonl", steps)}  # fmt: skip
+    folders = ("pairs/checkpoints/model", "pairs/scratch/model", "steps/checkpoints/model")
+    weights = []
+    for processes in (1, 2):
+        out = tmp_path / str(processes)
+        jobs: dict[str, dict[str, Any]] = {
+            name: {**shared, "dataset": data, "out": str(out / name), "batch_size": 8 // processes}
+            for name, data in datasets.items()
+        }
+        jobs["pairs"]["scratch_baseline"] = True
+        if processes == 1:
+            door_train.train(TrainJob(**jobs["pairs"]))
+            door_models.train_steps(door_models.TrainStepsJob(**jobs["steps"]))
+        else:
+            running = launch(DOORS, tmp_path, processes=2, **jobs)
+            assert running.wait(timeout=240) == 0, (tmp_path / "stderr").read_text()[-2000:]
+        weights += [load_file(out / folder / "model.safetensors") for folder in folders]
+        for name in datasets:
+            assert (out / name / "steps" / "evaluate.json").is_file()
+    for one, two in zip(weights[:3], weights[3:], strict=True):
+        for name, weight in one.items():
+            # Adam turns the order of additions into steps of its own where gradients are tiny.
+            torch.testing.assert_close(two[name], weight, atol=2e-4, rtol=0, msg=name)
+
+
+@pytest.mark.slow
+def test_the_door_trains_in_two_processes_and_measures_in_one(
+    policy_folder: Path, tmp_path: Path
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    data = write(tmp_path / "pairs.jsonl", rows())
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2",
+        "--master_addr", "127.0.0.1", "--master_port", str(port), "-m", "prefsearch",
+        "reward", "train", "--model", str(policy_folder), "--dataset", data, "--holdout", "0.25",
+        "--batch_size", "4", "--learning_rate", "5e-3", "--epochs", "2", "--reference", "chosen",
+        "--out", str(tmp_path / "run"), "--save_steps", "2",
+    ]  # fmt: skip
+    root = Path(__file__).resolve().parent.parent
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("Held-out accuracy") == 1
+    assert (tmp_path / "run" / "steps" / "evaluate.json").is_file()
+    assert not (tmp_path / "run" / "trainer").exists()

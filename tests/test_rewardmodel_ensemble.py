@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
@@ -10,9 +11,12 @@ from rewardmodel.adapter_members import AdapterMember, load_adapter_members
 from rewardmodel.aggregation import combine
 from rewardmodel.ensemble import EnsembleRewardModel, read_ensemble, write_ensemble
 from rewardmodel.interface import ScoringSession, SessionRewardModel, UncertainRewardModel
+from rewardmodel.loading import load_members, load_reward_model
 from rewardmodel.multi_head import MultiHeadRewardModel
 from rewardmodel.sequence import SequenceRewardModel, load_scorer
 from rewardmodel.shared_prefix import PrefixSession
+from rewardmodel.training import Objective, Optimisation, train_reward_model
+from rewardmodel.weight_average import average_weights
 from tests.fakes import CountingReward
 from tests.reward_folders import CLOSE, PROMPT, TEXTS, save_adapter, save_classifier
 
@@ -202,6 +206,13 @@ def test_heads_and_labels_are_told_apart(
     for call in (model.score, model.member_scores, model.session().score):
         with pytest.raises(ValueError, match="scored row 0 as nan"):
             call(PROMPTS, TEXTS)
+    with torch.no_grad():  # an infinite head is not hidden by the minimum of the others
+        model.aggregate = "min"
+        model.model.score.weight[1] = 0
+        model.model.score.register_forward_hook(lambda *a: a[2] + torch.tensor([0, torch.inf, 0]))
+    for call in (model.score, model.member_scores, model.session().score):
+        with pytest.raises(ValueError, match=r"scored row 0 as (nan|inf)"):
+            call(PROMPTS, TEXTS)
 
 
 # ---------------------------------------------------------------------------------------- adapters
@@ -239,3 +250,21 @@ def test_adapters_of_other_bases_are_refused(
     other = save_adapter(folders[0], tmp_path / "a", seed=0)
     with pytest.raises(ValueError, match="are not all reward adapters of one base"):
         load_adapter_members([str(adapters[0]), str(other)])
+
+
+def test_adapters_of_several_heads_are_members_and_averaged(
+    policy_folder: Path, tmp_path: Path
+) -> None:
+    data = Dataset.from_dict({"prompt": PROMPTS, "chosen": TEXTS, "rejected": ["No."] * 4})
+    sources = [str(tmp_path / f"a{seed}") for seed in (1, 2)]
+    for seed, folder in enumerate(sources):
+        train_reward_model(
+            str(policy_folder), data, Path(folder), objective=Objective(heads=2),
+            optimisation=Optimisation(learning_rate=1e-2, lora_rank=2, seed=seed),
+        )  # fmt: skip
+    members = load_members(sources)
+    assert [type(member) for member in members] == [MultiHeadRewardModel] * 2
+    average_weights(sources, tmp_path / "mean")
+    mean = load_reward_model(str(tmp_path / "mean"))
+    assert isinstance(mean, MultiHeadRewardModel)
+    assert mean.member_scores(PROMPTS, TEXTS).shape == (2, 4)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from torch import Tensor
 
 from rewardmodel.evaluation import (
@@ -110,6 +110,48 @@ def test_scores_of_the_wrong_shape_and_empty_data_are_refused():
         evaluate_reward_model(NumberReader(), empty, seed=0, progress=False)
     with pytest.raises(ValueError, match="at least one"):
         longer_reply_accuracy(empty)
+
+
+@pytest.mark.parametrize("labels", [[1.0, 1.0, 1.0], [1.0, 0.5, 0.5]])
+def test_pairs_of_one_prompt_are_refused_before_they_are_scored(labels):
+    prompts = ["a", "a", "a" if labels[1] == 1 else "b"]
+    pairs = make_pairs([(1, 0)] * 3, prompts).add_column("chosen_probability", labels)
+    model = NumberReader()
+    with pytest.raises(ValueError, match=r"with a better reply, of 1 prompt; an interval"):
+        evaluate_reward_model(model, pairs, seed=0, progress=False)
+    assert model.calls == []
+
+
+def test_baselines_take_the_labels_word_for_which_reply_is_better():
+    pairs = Dataset.from_dict(
+        {
+            "prompt": ["a", "b", "c", "d"],
+            "chosen": ["brief", "a long one", "a long one", "a long one"],
+            "rejected": ["a long one", "brief", "brief", "brief"],
+            "chosen_probability": [1.0, 0.0, 0.2, 0.5],
+        }
+    )
+    assert longer_reply_accuracy(pairs) == wilson_interval(0, 3)
+    train, test = word_pairs(40, seed=0), word_pairs(30, seed=1)
+    plain = bag_of_words_accuracy(train, test)
+    swapped, tied = (
+        Dataset.from_dict(
+            {
+                "prompt": train["prompt"],
+                "chosen": train["rejected"],
+                "rejected": train["chosen"],
+                "chosen_probability": [label] * 40,
+            }
+        )
+        for label in (0.0, 0.5)
+    )
+    certain = train.add_column("chosen_probability", [1.0] * 40)
+    for other in (swapped, concatenate_datasets([certain, tied])):
+        assert bag_of_words_accuracy(other, test).margins == pytest.approx(plain.margins)
+    flipped = test.add_column("chosen_probability", [0.0] * 15 + [0.5] * 15)
+    assert bag_of_words_accuracy(train, flipped).accuracy == wilson_interval(0, 15)
+    with pytest.raises(ValueError, match="0 test pairs with a better reply"):
+        bag_of_words_accuracy(train, tied)
 
 
 def test_accuracy_is_told_apart_by_which_reply_is_longer():

@@ -144,6 +144,9 @@ def test_edits_that_cannot_be_used_are_refused():
         edit_accuracy(Scorer(len), same, seed=0, progress=False)
     with pytest.raises(ValueError, match="required are prompt, original and edited"):
         edit_accuracy(Scorer(len), same.rename_column("edited", "fix"), seed=0, progress=False)
+    one = Dataset.from_dict({"prompt": ["a"], "original": ["x"], "edited": ["xx"]})
+    with pytest.raises(ValueError, match=r"found 1 pair\(s\) with a better reply, of 1 prompt"):
+        edit_accuracy(Scorer(len), one, seed=0, progress=False)
 
 
 def test_edits_are_loaded_from_plain_rows_and_bad_ones_named(tmp_path):

@@ -1,7 +1,9 @@
 """The door, its files and its page: all that was measured is written, by JSON and by figure."""
 
+import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +11,12 @@ from rich.console import Console
 
 from rewardmodel import door_evaluate
 from rewardmodel.door_evaluate import EvaluateJob, evaluate, measure, show_measures
-from rewardmodel.evaluation import EvaluationRecord, evaluate_reward_bench, write_evaluation
+from rewardmodel.evaluation import (
+    EvaluationRecord,
+    evaluate_reward_bench,
+    report,
+    write_evaluation,
+)
 from rewardmodel.preferences import load_preferences
 
 
@@ -131,9 +138,95 @@ def test_benchmarks_go_through_the_door(files: Path, capsys, benchmark):
     assert "RewardBench" in (files / "out" / "report.html").read_text()
 
 
+@pytest.mark.usefixtures("loaded")
+def test_page_of_a_benchmark_shows_the_edits_too_and_where_chance_lies(
+    files: Path, monkeypatch: pytest.MonkeyPatch
+):
+    chances = []
+    draw = report.draw_strata
+
+    def draw_and_note(*args, chance: float, **options):
+        chances.append(chance)
+        return draw(*args, chance=chance, **options)
+
+    monkeypatch.setattr(report, "draw_strata", draw_and_note)
+    for name, source in (("rewardbench", "bench"), ("rewardbench2", "bench2")):
+        job = EvaluateJob(
+            model="m",
+            dataset=str(files / f"{source}.jsonl"),
+            benchmark=name,
+            edits=str(files / "edits.jsonl"),
+            out=str(files / name),
+        )
+        evaluate(job)
+        page = (files / name / "report.html").read_text()
+        assert "improving edit scores higher" in page
+    assert chances == [0.5, 0.25]
+
+
+@pytest.mark.usefixtures("loaded")
+def test_prompts_that_were_trained_on_are_left_out_of_edits_and_the_other_way_round(
+    files: Path, caplog: pytest.LogCaptureFixture
+):
+    pairs = files / "pairs.jsonl"
+    rows = [json.loads(line) for line in pairs.read_text().splitlines()]
+    edits = [{"prompt": f"question {n}", "original": "b", "edited": "aa"} for n in range(30)]
+    (files / "same.jsonl").write_text("".join(json.dumps(row) + "\n" for row in edits))
+    (files / "half.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:15]))
+    (files / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[10:25]))
+    out = files / "out.json"
+    evaluate(
+        EvaluateJob(
+            model="m", dataset=str(pairs), holdout=0.5, edits=str(files / "same.jsonl"),
+            out=str(out),
+        )
+    )  # fmt: skip
+    assert json.loads(out.read_text())["edits"]["edits"] == 15
+    assert "left out 15 of 30 edits" in caplog.text
+    test = str(files / "test.jsonl")
+    half = EvaluateJob(model="m", dataset=test, training_dataset=str(files / "half.jsonl"))
+    evaluate(half)
+    assert "left out 5 of 15 pairs" in caplog.text
+    with pytest.raises(ValueError, match=r"all 15 pairs in .*test.jsonl have prompts that are bot"):
+        evaluate(dataclasses.replace(half, training_dataset=test))
+
+
+@pytest.mark.usefixtures("loaded")
+def test_temperature_at_its_bound_is_not_printed_as_known(files: Path, capsys):
+    rows = [{"prompt": f"q{n}", "chosen": "a" * (n + 1), "rejected": "b"} for n in range(10)]
+    (files / "sure.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    evaluate(EvaluateJob(model="m", dataset=str(files / "sure.jsonl"), calibrate=True))
+    assert "(at its bound: not known)" in " ".join(capsys.readouterr().out.split())
+
+
+def test_ensemble_renders_messages_by_its_members_tokenizer(
+    files: Path, monkeypatch: pytest.MonkeyPatch
+):
+    tokenizer = SimpleNamespace(
+        chat_template="yes",
+        name_or_path="chat",
+        apply_chat_template=lambda turns, **_: "".join(f"<{turn['content']}>" for turn in turns),
+    )
+    asked: set[str] = set()
+
+    class Chat(Ensemble):
+        members = (object(), SimpleNamespace(encoder=SimpleNamespace(tokenizer=tokenizer)))
+
+        def score(self, prompts, responses):
+            asked.update(prompts)
+            return super().score(prompts, responses)
+
+    monkeypatch.setattr(door_evaluate, "load_reward_model", lambda source, max_length: Chat())
+    bench = str(files / "bench.jsonl")
+    evaluate(EvaluateJob(model="m", dataset=bench, benchmark="rewardbench"))
+    assert asked == {"<q0>", "<q1>", "<q2>"}
+
+
 def test_settings_that_make_no_sense_are_refused():
     with pytest.raises(ValueError, match="calibrate: found True; required: unset, for benchmark"):
         EvaluateJob(model="m", dataset="d", benchmark="rewardbench", calibrate=True)
+    with pytest.raises(ValueError, match="training_dataset: found 'x'; required: unset where hold"):
+        EvaluateJob(model="m", dataset="d", holdout=0.1, training_dataset="x")
     with pytest.raises(ValueError, match="benchmark: found 'x'"):
         EvaluateJob(model="m", dataset="d", benchmark="x")
     with pytest.raises(ValueError, match="dataset"):

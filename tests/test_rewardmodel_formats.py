@@ -389,6 +389,7 @@ def test_reward_bench_keeps_subset_and_id(chat_tokenizer, tmp_path):
     rendered = load_reward_bench(path, tokenizer=chat_tokenizer, limit=1)[0]
     assert rendered["prompt"] == "<user>What is 2 + 2?</s><assistant>"
     assert rendered["chosen"] == "Four.</s>"
+    assert load_reward_bench(path, tokenizer=chat_tokenizer)[1]["rejected"] == "</s>"
     pair = load_preferences(write(tmp_path, BENCH))[0]
     assert pair == without(expected, "id")
 
@@ -403,6 +404,9 @@ def test_reward_bench_2_keeps_lists_and_is_no_pairs(chat_tokenizer, tmp_path):
     rendered = load_reward_bench_2(path, tokenizer=chat_tokenizer)
     assert rendered[0]["chosen"] == ["Red.</s>", "Blue.</s>"]
     assert rendered[1]["rejected"] == ["Seven.</s>", "A dog.</s>", "No.</s>"]
+    path = write(tmp_path, {**single, "rejected": ["", "A dog.", "No."]})
+    rendered = load_reward_bench_2(path, tokenizer=chat_tokenizer)
+    assert rendered[0]["rejected"] == ["</s>", "A dog.</s>", "No.</s>"]
     for on_bad_row in ("error", "skip"):
         with pytest.raises(PreferenceDataError, match=r"RewardBench 2.*load_reward_bench_2"):
             load_preferences(path, on_bad_row=on_bad_row)

@@ -1,3 +1,5 @@
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,14 @@ def test_functions_are_imported_by_name(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("def f(prompts, responses):\n    return [7.0 for _ in responses]\n")
     assert FunctionRewardModel.load(f"{file}:f").score([""], ["a"]).tolist() == [7]
+    # A dataclass looks for its module, and a file called json does not take the place of json.
+    (tmp_path / "json.py").write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n"
+        "@dataclass\nclass Kept:\n    score: int = 5\n"
+        "def f(prompts, responses):\n    return [Kept().score for _ in responses]\n"
+    )
+    assert FunctionRewardModel.load(f"{tmp_path}/json.py:f").score([""], ["a"]).tolist() == [5]
+    assert sys.modules["json"] is json
     for reference, message in {
         "json": "found 'json'; required: package.module:name",
         "nowhere.at.all:f": "No module named 'nowhere'; required: a module that can be imported",

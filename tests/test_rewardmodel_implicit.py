@@ -132,5 +132,6 @@ def test_what_makes_no_ratio_is_refused(policy_folder: Path, tuned: Path, tmp_pa
     assert reward.is_dir()
     with torch.no_grad():
         loaded.policy.get_input_embeddings().weight.fill_(torch.nan)
-    with pytest.raises(ValueError, match="scored row 0 as nan"):
-        loaded.score(PROMPTS, TEXTS)
+    for call in (loaded.score, loaded.token_scores, loaded.session().score):
+        with pytest.raises(ValueError, match="scored row 0 as nan"):
+            call(PROMPTS, TEXTS)

@@ -111,3 +111,15 @@ def test_a_broken_member_is_named(sources: dict[str, str], tmp_path: Path) -> No
     write_ensemble(tmp_path / "e", [sources["sequence"], str(tmp_path / "gone")])
     with pytest.raises(ValueError, match="gone"):
         load_reward_model(str(tmp_path / "e"))
+
+
+@pytest.mark.parametrize("left", [0.5, 0.0])
+def test_half_a_file_of_weights_is_named(
+    sources: dict[str, str], tmp_path: Path, left: float
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(sources["sequence"], broken)
+    whole = (broken / "model.safetensors").read_bytes()
+    (broken / "model.safetensors").write_bytes(whole[: int(left * len(whole))])
+    with pytest.raises(ValueError, match=r"could be loaded from .*broken'.*SafetensorError"):
+        load_reward_model(str(broken))

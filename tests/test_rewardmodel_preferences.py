@@ -435,6 +435,16 @@ def test_probability_out_of_range_is_a_bad_row(value, tmp_path, caplog):
     assert "1 x bad chosen_probability" in caplog.text
 
 
+@pytest.mark.parametrize("label", ["chosen_probability", "margin"])
+def test_label_that_the_first_row_lacks_is_a_bad_row_and_not_passed_over(label, tmp_path, caplog):
+    path = write_lines(tmp_path / "p.jsonl", [GOOD, {**GOOD, label: None}, {**GOOD, label: 0.5}])
+    with pytest.raises(PreferenceDataError, match=rf"p\.jsonl:3: column '{label}' holds 0.5, and"):
+        load_preferences(path)
+    with caplog.at_level(logging.WARNING):
+        assert load_preferences(path, on_bad_row="skip").to_list() == [GOOD, GOOD]
+    assert f"1 x {label} that the first row lacks" in caplog.text
+
+
 def test_bad_confidence_and_subset_are_named(tmp_path):
     path = write_lines(tmp_path / "p.jsonl", [{**GOOD, "confidence": "high"}])
     with pytest.raises(PreferenceDataError, match=r"p\.jsonl:1: column 'confidence' holds str"):

@@ -1,11 +1,8 @@
 """The trainer of comparisons: TRL's loss to the digit, in one process or two, killed or not."""
 
 import json
-import os
 import signal
-import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -22,9 +19,9 @@ from rewardmodel.tokenization import TextEncoder, fit_embeddings, load_tokenizer
 from rewardmodel.training import Objective, Optimisation, train_reward_model
 from rewardmodel.training.comparisons import tokenise_comparisons
 from rewardmodel.training.layout_choice import choose_layout
-from rewardmodel.training.trainer import ComparisonTrainer
+from rewardmodel.training.trainer import ComparisonTrainer, decided_groups
+from tests.reward_folders import launch, save_adapter
 
-ROOT = Path(__file__).resolve().parent.parent
 THINGS = ("baker", "bell", "lake", "fox", "boat", "star", "tree", "cat")
 
 
@@ -191,6 +188,14 @@ from datasets import Dataset
 from rewardmodel.training import Objective, Optimisation, train_reward_model
 
 settings = json.loads(sys.argv[1])
+if "dies_at" in settings:  # of one process only, which ends them all
+    from rewardmodel.training.trainer import ComparisonTrainer
+    original, steps = ComparisonTrainer.training_step, iter(range(1000))
+    def dies(self, *args, **kwargs):
+        if next(steps) == settings["dies_at"] and os.environ["RANK"] == "1":
+            os.kill(os.getpid(), 9)
+        return original(self, *args, **kwargs)
+    ComparisonTrainer.training_step = dies
 data = Dataset.from_json(settings["data"])
 outcome = train_reward_model(
     settings["base"], data, Path(settings["out"]),
@@ -203,22 +208,9 @@ if os.environ.get("RANK", "0") == "0":
 
 
 def start(tmp_path: Path, *, processes: int, **settings: Any) -> subprocess.Popen[bytes]:
-    worker = tmp_path / "worker.py"
-    worker.write_text(WORKER)
     pairs(24).to_json(tmp_path / "pairs.jsonl")
-    command = [sys.executable]
-    if processes > 1:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        command += ["-m", "torch.distributed.run", "--nproc_per_node", str(processes),
-                    "--master_addr", "127.0.0.1", "--master_port", str(port)]  # fmt: skip
-    command += [str(worker), json.dumps({"data": str(tmp_path / "pairs.jsonl"), **settings})]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, cwd=tmp_path, env=environment,
-        stdout=subprocess.DEVNULL, stderr=(tmp_path / "stderr").open("wb"),
-    )  # fmt: skip
+    data = str(tmp_path / "pairs.jsonl")
+    return launch(WORKER, tmp_path, processes=processes, data=data, **settings)
 
 
 @pytest.mark.parametrize("layout", ["prefix", pytest.param("plain", marks=pytest.mark.slow)])
@@ -269,5 +261,100 @@ def test_killed_training_ends_with_the_same_weights(policy_folder: Path, tmp_pat
     assert not halted.exists()
     assert start(tmp_path, processes=1, **settings(halted)).wait(timeout=120) == 0
     first, second = (load_file(out / "model.safetensors") for out in (whole, halted))
+    for name, weight in first.items():
+        torch.testing.assert_close(second[name], weight, atol=0, rtol=0, msg=name)
+
+
+def test_a_weight_that_is_no_number_reaches_no_checkpoint(
+    policy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, steps = ComparisonTrainer.training_step, iter(range(100))
+
+    def breaks_at_the_second(self: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
+        loss = original(self, model, *args, **kwargs)
+        if next(steps) == 1:
+            model.score.weight.grad.fill_(torch.nan)
+        return loss
+
+    monkeypatch.setattr(ComparisonTrainer, "training_step", breaks_at_the_second)
+    checkpoints = tmp_path / "trainer"
+    with pytest.raises(ValueError, match=r"the weight .* is not finite after 2 updates; required"):
+        train_reward_model(
+            str(policy_folder), pairs(8), tmp_path / "m", checkpoints=checkpoints,
+            optimisation=Optimisation(batch_size=4, save_steps=1),
+        )  # fmt: skip
+    assert [path.name for path in checkpoints.glob("checkpoint-*")] == ["checkpoint-1"]
+    assert not (tmp_path / "m").exists()
+
+
+def test_checkpoints_of_adapters_are_not_taken_for_others(
+    policy_folder: Path, tmp_path: Path
+) -> None:
+    checkpoint = save_adapter(policy_folder, tmp_path / "trainer" / "checkpoint-1", seed=0)
+    (checkpoint / "trainer_state.json").write_text("{}")
+    for rank in (0, 2):
+        with pytest.raises(ValueError, match="checkpoint-1 is a checkpoint of another model"):
+            train_reward_model(
+                str(policy_folder), pairs(8), tmp_path / "m", checkpoints=tmp_path / "trainer",
+                optimisation=Optimisation(batch_size=4, save_steps=1, lora_rank=rank),
+            )  # fmt: skip
+
+
+def test_adapters_go_on_from_their_checkpoint_to_the_same_weights(
+    policy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = Optimisation(learning_rate=5e-3, batch_size=4, save_steps=2, lora_rank=2)
+    train_reward_model(str(policy_folder), pairs(), tmp_path / "whole", optimisation=options)
+    original, steps = ComparisonTrainer.training_step, iter(range(100))
+
+    def dies_at_the_fourth(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if next(steps) == 3:
+            raise KeyboardInterrupt
+        return original(self, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ComparisonTrainer, "training_step", dies_at_the_fourth)
+        with pytest.raises(KeyboardInterrupt):
+            train_reward_model(
+                str(policy_folder), pairs(), tmp_path / "halted", optimisation=options
+            )
+    train_reward_model(str(policy_folder), pairs(), tmp_path / "halted", optimisation=options)
+    first, second = (
+        load_file(tmp_path / name / "adapter_model.safetensors") for name in ("whole", "halted")
+    )
+    for name, weight in first.items():
+        torch.testing.assert_close(second[name], weight, atol=0, rtol=0, msg=name)
+
+
+def test_several_gpus_in_one_process_are_refused(policy_folder: Path, tmp_path: Path) -> None:
+    arguments: Any = RewardConfig(**Optimisation().trainer_arguments(tmp_path))
+    arguments._n_gpu = 2
+    with pytest.raises(ValueError, match="found 2 GPUs in one process; required: a"):
+        ComparisonTrainer(None, pairs(2), layout=None, objective=Objective(), args=arguments)  # type: ignore[arg-type]
+
+
+def test_a_ranking_of_equals_is_no_decision() -> None:
+    ranks = torch.tensor([[1, 2, 0], [1, 1, 0], [2, 2, 2], [3, 1, 1]])
+    assert decided_groups({"ranks": ranks}).tolist() == [True, False, False, True]
+    found = decided_groups({"probability": torch.tensor([1.0, 0.5, 0.7])})
+    assert found.tolist() == [True, False, True]
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_to_the_same_weights_after_one_was_killed(
+    policy_folder: Path, tmp_path: Path
+) -> None:
+    def settings(name: str) -> dict[str, Any]:
+        optimisation = {"learning_rate": 2e-3, "batch_size": 4, "epochs": 3, "save_steps": 2}
+        return {"base": str(policy_folder), "out": str(tmp_path / name), "objective": {},
+                "optimisation": optimisation}  # fmt: skip
+
+    assert start(tmp_path, processes=2, **settings("whole")).wait(timeout=240) == 0
+    killed = start(tmp_path, processes=2, dies_at=7, **settings("halted"))
+    assert killed.wait(timeout=240) != 0
+    assert not (tmp_path / "halted").exists()
+    assert (tmp_path / "halted-trainer" / "checkpoint-6").is_dir()
+    assert start(tmp_path, processes=2, **settings("halted")).wait(timeout=240) == 0
+    first, second = (load_file(tmp_path / n / "model.safetensors") for n in ("whole", "halted"))
     for name, weight in first.items():
         torch.testing.assert_close(second[name], weight, atol=0, rtol=0, msg=name)

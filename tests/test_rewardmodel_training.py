@@ -6,12 +6,25 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    LlamaConfig,
+    LlamaForSequenceClassification,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
 
 from policies.language_model import fine_tune, load_language_model
+from rewardmodel.loading import load_reward_model
 from rewardmodel.sequence import SequenceRewardModel, load_scorer
-from rewardmodel.training import Optimisation, train_reward_model
+from rewardmodel.tokenization import load_tokenizer
+from rewardmodel.training import Optimisation, train_process_model, train_reward_model
 from search.evaluation.records import StorageError
+from tests.reward_folders import save_classifier
 
 PROMPT = "Write a short story about the baker, the bell and the lake.\n"
 GOOD, BAD = "The baker found the bell at the lake.", "That was all."
@@ -245,3 +258,77 @@ def test_a_reward_model_remembers_the_length_it_was_trained_with(
     options = quick(max_length=40)
     train_reward_model(str(policy_folder), pairs(8), tmp_path / "m", optimisation=options)
     assert SequenceRewardModel.load(str(tmp_path / "m")).encoder.max_length == 40
+
+
+def test_a_tokenizer_of_another_model_is_told_before_training(
+    policy_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokenizer = load_tokenizer(str(policy_folder))
+    for rows, folder in ((50, tmp_path / "few"), (4000, tmp_path / "many")):
+        config = LlamaConfig(vocab_size=rows, hidden_size=32, intermediate_size=32, num_labels=1,
+                             num_hidden_layers=1, num_attention_heads=2)  # fmt: skip
+        LlamaForSequenceClassification(config).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    options = Optimisation(batch_size=4)
+    with pytest.raises(ValueError, match=r"tokens and the model 50 embeddings; required: a token"):
+        train_reward_model(str(tmp_path / "few"), pairs(4), tmp_path / "m", optimisation=options)
+    train_reward_model(str(tmp_path / "many"), pairs(4), tmp_path / "m", optimisation=options)
+    assert "and the model 4000 embeddings; is it this model's?" in caplog.text
+
+
+def test_more_tokens_than_places_are_refused(policy_folder: Path, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(str(policy_folder))
+    kinds = {
+        "bert": (BertForSequenceClassification, BertConfig),
+        "roberta": (RobertaForSequenceClassification, RobertaConfig),
+    }
+    for name, (kind, config) in kinds.items():
+        settings = config(
+            vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_labels=1,
+            num_attention_heads=2, intermediate_size=32, max_position_embeddings=34,
+            pad_token_id=tokenizer.pad_token_id,
+        )  # fmt: skip
+        folder = str(tmp_path / name)
+        kind(settings).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        # RoBERTa's places begin behind that of padding, here 0.
+        places = {"bert": 34, "roberta": 33}[name]
+        wrong = f"max_length: found 64, and .* has learned places for {places} tokens; required"
+        with pytest.raises(ValueError, match=wrong):
+            load_reward_model(folder, max_length=64)
+        with pytest.raises(ValueError, match=wrong):
+            train_reward_model(folder, pairs(4), tmp_path / "m",
+                               optimisation=Optimisation(max_length=64))  # fmt: skip
+        # Left to the model, the longest text is as long as it can read.
+        found = train_reward_model(folder, pairs(8), tmp_path / "m", optimisation=Optimisation())
+        assert found["cut"] == 8
+        assert load_reward_model(folder).score(["A bell. " * 99], ["Yes."]).isfinite().all()
+
+
+def test_a_head_for_something_else_is_named(policy_folder: Path, tmp_path: Path) -> None:
+    three = str(save_classifier(policy_folder, tmp_path / "three", seed=0, labels=3))
+    wrong = (
+        r"three holds weights of other shapes than a sequence classifier of 1 label: it is "
+        r"LlamaForSequenceClassification of 3 labels; required: such .* Begin from the base"
+    )
+    with pytest.raises(ValueError, match=wrong):
+        train_reward_model(three, pairs(4), tmp_path / "m", optimisation=quick())
+    steps = Dataset.from_dict({"prompt": ["a"], "completions": [["b", "c"]], "labels": [[1, 0]]})
+    with pytest.raises(ValueError, match="than a token classifier of 2 labels: it is Llama"):
+        train_process_model(three, steps, tmp_path / "m", optimisation=quick())
+
+
+def test_steps_whose_loss_is_no_number_end_training_at_once(
+    policy_folder: Path, tmp_path: Path
+) -> None:
+    base = save_classifier(policy_folder, tmp_path / "base", seed=0, labels=2, tokens=True)
+    weights = load_file(base / "model.safetensors")
+    weights["score.bias"] = torch.full((2,), torch.nan)
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    steps = Dataset.from_dict(
+        {"prompt": ["a"] * 8, "completions": [["b", "c"]] * 8, "labels": [[1.0, 0.0]] * 8}
+    )
+    options = quick(batch_size=2, save_steps=1)
+    with pytest.raises(ValueError, match=r"is (nan|not finite) after 1 updates; required: finite"):
+        train_process_model(str(base), steps, tmp_path / "m", optimisation=options)
+    assert not list(tmp_path.glob("m-trainer/checkpoint-*"))

@@ -123,6 +123,7 @@ class PairParser:
                 for name, column in self.label_columns.items()
                 if column in row or name in self.promised
             ]
+        self._refuse_new_labels(row)
         pair = {"prompt": text, "chosen": chosen_text, "rejected": rejected_text}
         return _orient(pair, {name: self._label(row, name) for name in self.labels})
 
@@ -134,6 +135,18 @@ class PairParser:
             # A mistyped prompt column must not be taken for an implicit prompt.
             take_turns(row, column, option="prompt_column")
         return None
+
+    def _refuse_new_labels(self, row: Row) -> None:
+        """Refuses a label that the first row lacks: passed over, it would be taken for another."""
+        for name in ("margin", "chosen_probability"):
+            column = self.label_columns[name]
+            if row.get(column) is not None and name not in (self.labels or ()):
+                raise PreferenceDataError(
+                    f"column {column!r} holds {row[column]!r}, and the first good row has no such "
+                    "column; required is a value in every row or in none. Fill it in (a certain "
+                    'chosen_probability is 1), or drop the row (on_bad_row="skip").',
+                    reason=f"{name} that the first row lacks",
+                )
 
     def _label(self, row: Row, name: str) -> float | str | None:
         column = self.label_columns[name]

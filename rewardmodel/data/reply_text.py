@@ -66,7 +66,11 @@ def take_turns(row: Row, column: str, *, option: str) -> Turns:
 
 
 def split_prompt(
-    prompt: Turns | None, replies: Sequence[Turns], tokenizer: PreTrainedTokenizerBase | None
+    prompt: Turns | None,
+    replies: Sequence[Turns],
+    tokenizer: PreTrainedTokenizerBase | None,
+    *,
+    empty: bool = False,
 ) -> tuple[str, list[str]]:
     """Return the prompt's text and each reply's text.
 
@@ -74,6 +78,7 @@ def split_prompt(
         prompt: The explicit prompt, or None where two replies share it as their beginning.
         replies: Replies to the prompt; whole conversations where the prompt is None.
         tokenizer: Renders messages by its chat template; unused where everything is text.
+        empty: Whether replies of text to a prompt of messages may be empty.
 
     Raises:
         PreferenceDataError: Mixed kinds, nothing shared, an empty reply, or no way to render.
@@ -82,7 +87,7 @@ def split_prompt(
         texts = [reply for reply in replies if isinstance(reply, str)]
         if isinstance(prompt, list):
             turns: list[list[Message]] = [[{"role": "assistant", "content": t}] for t in texts]
-            return _render(prompt, turns, tokenizer)
+            return _render(prompt, turns, tokenizer, empty=empty)
         if prompt is not None:
             return prompt, texts
         return _split_texts(*texts)
@@ -190,6 +195,8 @@ def _render(
     prompt: list[Message],
     replies: Sequence[list[Message]],
     tokenizer: PreTrainedTokenizerBase | None,
+    *,
+    empty: bool = False,
 ) -> tuple[str, list[str]]:
     """Render messages; a reply is what the whole rendering adds to the prompt's."""
     if tokenizer is None:
@@ -205,7 +212,7 @@ def _render(
     opening = _apply_template(tokenizer, prompt, add_generation_prompt=True)
     texts = []
     for reply in replies:
-        if not any(turn["content"] for turn in reply):
+        if not empty and not any(turn["content"] for turn in reply):
             _require_reply("")
         whole = _apply_template(tokenizer, [*prompt, *reply], add_generation_prompt=False)
         if not whole.startswith(opening):
@@ -218,7 +225,8 @@ def _render(
                 "tokenizer.chat_template to such a template, or pass rows of plain text.",
                 reason="chat template renders the prompt differently",
             )
-        texts.append(_require_reply(whole[len(opening) :]))
+        text = whole[len(opening) :]
+        texts.append(text if empty else _require_reply(text))
     return opening, texts
 
 

@@ -123,7 +123,7 @@ def _rendered(
     prompt = ConvertOptions(tokenizer=tokenizer).asked(take_text(row, "prompt", blank=False))
     if isinstance(prompt, str):
         return prompt, list(replies)
-    return split_prompt(prompt, replies, tokenizer)
+    return split_prompt(prompt, replies, tokenizer, empty=True)
 
 
 def _identity(row: Row) -> str:

@@ -31,6 +31,7 @@ from rewardmodel.evaluation.clustered import (
     length_margins,
     log_length_ratios,
     number_prompts,
+    require_prompts,
 )
 from rewardmodel.evaluation.labels import (
     better_signs,
@@ -145,18 +146,20 @@ def evaluate_reward_model(
 
     Raises:
         ValueError: A score is not finite or missing, a label is outside [0, 1], all pairs are ties,
-            or there are fewer than two prompts.
+            those with a better reply are of fewer than two prompts, or `calibrated` and every
+            margin is 0.
     """
     labels = chosen_probabilities(dataset)
+    signs = better_signs(labels)
+    decided = signs != 0
     if len(labels):
         require_decided(labels)
+        require_prompts(number_prompts(dataset)[decided])
     start = time.perf_counter()
     scores = pair_scores(reward_model, dataset, progress=progress, batch_pairs=batch_pairs)
     seconds = time.perf_counter() - start
     margins = scores[:, 0] - scores[:, 1]
     groups = number_prompts(dataset)
-    signs = better_signs(labels)
-    decided = signs != 0
     oriented, within = (signs * margins)[decided], groups[decided]
     longer = (signs * length_margins(dataset))[decided]
     losses = log_losses(margins, labels)

@@ -17,6 +17,7 @@ from scipy.special import expit
 from tqdm.auto import tqdm
 
 from rewardmodel.evaluation.clustered import clustered_accuracy, length_margins, number_prompts
+from rewardmodel.evaluation.labels import better_signs, chosen_probabilities
 from search.evaluation.metrics import Interval
 
 Floats = NDArray[np.float64]
@@ -43,10 +44,12 @@ class BagOfWordsBaseline:
 def longer_reply_accuracy(dataset: Dataset) -> Interval:
     """Accuracy of preferring the reply with more characters, equal lengths counting half.
 
+    Pairs whose `chosen_probability` calls them a tie are left out.
+
     Raises:
-        ValueError: The dataset is empty.
+        ValueError: The dataset has no pair with a better reply.
     """
-    return clustered_accuracy(length_margins(dataset), number_prompts(dataset))
+    return _accuracy(length_margins(dataset), dataset)
 
 
 def bag_of_words_accuracy(train: Dataset, test: Dataset, *, seed: int = 0) -> BagOfWordsBaseline:
@@ -55,6 +58,8 @@ def bag_of_words_accuracy(train: Dataset, test: Dataset, *, seed: int = 0) -> Ba
     A reply is log1p of how often each token of the training replies occurs in it. There is no
     intercept, so swapping a pair flips its margin. The penalty is chosen among `_L2_GRID` by log
     loss in cross validation over the training prompts; the test pairs are read once, at the end.
+    Where there is a `chosen_probability`, it says which reply is the better one, and ties are
+    neither learned from nor counted.
 
     Args:
         train: Text columns `prompt`, `chosen` and `rejected`.
@@ -62,17 +67,23 @@ def bag_of_words_accuracy(train: Dataset, test: Dataset, *, seed: int = 0) -> Ba
         seed: Of the division into folds.
 
     Raises:
-        ValueError: `test` is empty, or `train` has fewer than two prompts.
+        ValueError: `test` has no pair with a better reply, or `train` has such of fewer than two
+            prompts.
     """
+    signs = better_signs(chosen_probabilities(train))
+    train, signs = train.select(np.flatnonzero(signs)), signs[signs != 0]
     groups = number_prompts(train)
     prompts = int(groups.max(initial=-1)) + 1
-    if prompts < 2 or len(test) == 0:
+    tested = int(np.count_nonzero(better_signs(chosen_probabilities(test))))
+    if prompts < 2 or tested == 0:
         raise ValueError(
-            f"found {prompts} training prompts and {len(test)} test pairs; required are at least "
-            "2 and 1. Load more pairs, or choose another holdout."
+            f"found {prompts} training prompts and {tested} test pairs with a better reply; "
+            "required are at least 2 and 1. Load more pairs, or choose another holdout."
         )
     vocabulary: dict[str, int] = {}
-    features = _count_differences(train, vocabulary, grow=True)
+    # In every row, the better reply less the other.
+    counts = _count_differences(train, vocabulary, grow=True)
+    features = csr_array(counts.multiply(signs[:, None]))
     folds = min(_FOLDS, prompts)
     fold = (np.random.default_rng(seed).permutation(prompts) % folds)[groups]  # [P]
     losses = []
@@ -86,11 +97,18 @@ def bag_of_words_accuracy(train: Dataset, test: Dataset, *, seed: int = 0) -> Ba
     weights = _fit_logistic(features, len(vocabulary), l2)
     margins = np.asarray(_count_differences(test, vocabulary, grow=False) @ weights)
     return BagOfWordsBaseline(
-        accuracy=clustered_accuracy(margins, number_prompts(test)),
+        accuracy=_accuracy(margins, test),
         margins=margins,
         l2=l2,
         vocabulary=len(vocabulary),
     )
+
+
+def _accuracy(margins: Floats, dataset: Dataset) -> Interval:
+    """Accuracy of margins [P], chosen minus rejected, over the pairs with a better reply."""
+    signs = better_signs(chosen_probabilities(dataset))
+    decided = signs != 0
+    return clustered_accuracy((signs * margins)[decided], number_prompts(dataset)[decided])
 
 
 def _count_differences(dataset: Dataset, vocabulary: dict[str, int], *, grow: bool) -> csr_array:

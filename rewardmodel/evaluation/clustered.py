@@ -40,6 +40,20 @@ def number_texts(texts: list[str]) -> Integers:
     return np.array([number.setdefault(text, len(number)) for text in texts], dtype=np.int64)
 
 
+def require_prompts(groups: Integers) -> None:
+    """Refuse pairs [P] of fewer than two prompts, before they are scored.
+
+    Raises:
+        ValueError: There are fewer.
+    """
+    prompts = len(np.unique(groups))
+    if prompts < 2:
+        raise ValueError(
+            f"found {len(groups)} pair(s) with a better reply, of {prompts} prompt; an interval "
+            "over prompts needs at least 2. Evaluate on more."
+        )
+
+
 def length_margins(dataset: Dataset) -> Floats:
     """Return characters of chosen minus rejected, [P]."""
     pairs = zip(dataset["chosen"][:], dataset["rejected"][:], strict=True)

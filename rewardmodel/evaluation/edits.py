@@ -19,6 +19,7 @@ from rewardmodel.evaluation.clustered import (
     clustered_accuracy,
     clustered_mean,
     number_prompts,
+    require_prompts,
 )
 from rewardmodel.evaluation.margins import preference_margins
 from rewardmodel.interface import RewardModel
@@ -96,8 +97,9 @@ def edit_accuracy(
     pairs = Dataset.from_dict(
         {"prompt": rows["prompt"][:], "chosen": rows["edited"][:], "rejected": rows["original"][:]}
     )
-    margins = preference_margins(reward_model, pairs, progress=progress, batch_pairs=batch_pairs)
     groups = number_prompts(pairs)
+    require_prompts(groups)
+    margins = preference_margins(reward_model, pairs, progress=progress, batch_pairs=batch_pairs)
     growth = np.array(
         [len(a) - len(b) for a, b in zip(pairs["chosen"][:], pairs["rejected"][:], strict=True)]
     )

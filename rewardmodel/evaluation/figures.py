@@ -63,7 +63,12 @@ def draw_reliability(
 
 
 def draw_strata(
-    strata: Sequence[Stratum], path: StrPath, *, title: str, overall: Interval | None = None
+    strata: Sequence[Stratum],
+    path: StrPath,
+    *,
+    title: str,
+    overall: Interval | None = None,
+    chance: float = 0.5,
 ) -> tuple[Path, Path]:
     """Draw the accuracy of each stratum on a line of its own, with its interval.
 
@@ -72,12 +77,13 @@ def draw_strata(
         path: Where to write; its suffix is replaced by .png and .svg.
         title: Over the figure.
         overall: Accuracy over all pairs, drawn as a band.
+        chance: Accuracy of a coin or die, drawn as a dotted line.
     """
     _require_some(strata)
     with open_canvas(6.4, 1.5 + 0.32 * len(strata)) as (figure, save):
         axis = figure.subplots()
         places = np.arange(len(strata))
-        axis.axvline(0.5, color=FAINT, linestyle=":", linewidth=1.2)
+        axis.axvline(chance, color=FAINT, linestyle=":", linewidth=1.2)
         if overall is not None:
             axis.axvspan(overall.low, overall.high, color=PALETTE[0], alpha=0.12, linewidth=0)
         for place, stratum in zip(places, strata, strict=True):

@@ -44,7 +44,7 @@ class LengthControl:
         length_log_loss: Held-out log loss, in nats, of a logistic regression of the label on the
             difference of the lengths and of their logarithms.
         margin_gain: How much of that the margin takes away as one more feature, held out: what
-            the reward model knows beside length. None with fewer than two prompts.
+            the reward model knows beside length.
         margin_weight: Weight of the margin in that regression, a standard deviation of it.
         length_weights: Weights of the log length ratio and the length difference, likewise.
         by_length_ratio: Accuracy by the log length ratio of the better reply over the other.

@@ -80,6 +80,9 @@ def write_evaluation(record: EvaluationRecord, folder: str | Path, *, title: str
         _tell_selection(page, record.pairs, record.agreement, figures)
     if record.benchmark is not None:
         _tell_benchmark(page, record.benchmark, figures)
+    if record.pairs is None and (record.edits is not None or record.probe is not None):
+        page.section("Length")
+        _tell_changed_replies(page, record)
     if record.agreement is not None:
         _tell_agreement(page, record.agreement)
     if record.invariance is not None:
@@ -228,6 +231,10 @@ def _tell_length(
         alt="Accuracy by length difference: " + _spread_of(control.by_length_ratio),
         caption="Accuracy against how much longer the better reply is.",
     )
+    _tell_changed_replies(page, record)
+
+
+def _tell_changed_replies(page: Report, record: EvaluationRecord) -> None:
     if record.edits is not None:
         edits = record.edits
         page.table(
@@ -316,7 +323,12 @@ def _tell_benchmark(page: Report, found: BenchmarkScore, figures: Path) -> None:
         caption="Subsets.",
     )
     strata = [_stratum_of(subset) for subset in found.subsets]
-    _, svg = draw_strata(strata, figures / "benchmark", title="Accuracy by subset")
+    _, svg = draw_strata(
+        strata,
+        figures / "benchmark",
+        title="Accuracy by subset",
+        chance=0.25 if second else 0.5,  # of four replies, or of two
+    )
     page.figure(svg, alt="Accuracy by subset: " + _spread_of(strata), caption="Accuracy by subset.")
 
 

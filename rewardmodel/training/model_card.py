@@ -95,7 +95,11 @@ def _card(facts: Mapping[str, Any], *, name: str) -> str:
             {
                 **facts["data"],
                 **training,
-                **{k: v for k, v in facts["optimisation"].items() if v not in (None, 0, False)},
+                **{
+                    k: v
+                    for k, v in facts["optimisation"].items()
+                    if k == "seed" or v not in (None, 0, False)
+                },
                 **objective,
             }
         ),

@@ -15,11 +15,17 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import Trainer, TrainingArguments
 
-from rewardmodel.checkpoints import is_adapter
+from rewardmodel.checkpoints import check_vocabulary, is_adapter
 from rewardmodel.prefixes.trunk import plain_model
 from rewardmodel.process import load_step_scorer
 from rewardmodel.steps import SEPARATOR, step_ids
-from rewardmodel.tokenization import TextEncoder, context_length, fit_embeddings, load_tokenizer
+from rewardmodel.tokenization import (
+    TextEncoder,
+    context_length,
+    fit_embeddings,
+    load_tokenizer,
+    require_positions,
+)
 from rewardmodel.training.optimisation import Optimisation
 from rewardmodel.training.trainer_run import run_trainer, save_model
 
@@ -61,6 +67,8 @@ def train_process_model(
     tokenizer = load_tokenizer(base)
     model = load_step_scorer(base, init_head=True)
     fit_embeddings(model, tokenizer)
+    check_vocabulary(model, tokenizer, source=base)
+    require_positions(model, optimisation.max_length)
     encoder = TextEncoder(tokenizer, optimisation.max_length or context_length(model) or 2**20)
     rows, counts = _tokenise(steps, encoder, separator)
     if counts["cut"]:

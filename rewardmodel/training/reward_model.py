@@ -10,9 +10,16 @@ import torch
 from datasets import Dataset
 from trl import RewardConfig
 
+from rewardmodel.checkpoints import check_vocabulary
 from rewardmodel.prefixes.trunk import plain_model
 from rewardmodel.sequence import is_adapter, load_scorer
-from rewardmodel.tokenization import TextEncoder, context_length, fit_embeddings, load_tokenizer
+from rewardmodel.tokenization import (
+    TextEncoder,
+    context_length,
+    fit_embeddings,
+    load_tokenizer,
+    require_positions,
+)
 from rewardmodel.training.comparisons import tokenise_comparisons
 from rewardmodel.training.layout_choice import choose_layout
 from rewardmodel.training.model_card import write_model_card
@@ -69,6 +76,8 @@ def train_reward_model(
     tokenizer = load_tokenizer(base)
     model = load_scorer(base, init_head=True, **quantised(quantise))
     fit_embeddings(model, tokenizer)
+    check_vocabulary(model, tokenizer, source=base)
+    require_positions(model, optimisation.max_length)
     encoder = TextEncoder(tokenizer, optimisation.max_length or context_length(model) or _ENDLESS)
     rows, counts = tokenise_comparisons(preferences, encoder, objective, seed=optimisation.seed)
     model = prepare_model(model, optimisation, objective)

@@ -12,7 +12,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 from transformers import TrainerCallback
-from trl import RewardTrainer
+from trl import RewardConfig, RewardTrainer
 
 from rewardmodel.training.layouts import Layout, Tensors
 from rewardmodel.training.length_sampler import LengthGroupedOrder
@@ -85,6 +85,7 @@ class ComparisonTrainer(RewardTrainer):
         *,
         layout: Layout,
         objective: Objective,
+        args: RewardConfig,
         **rest: Any,
     ) -> None:
         """Takes a model and its rows.
@@ -94,14 +95,25 @@ class ComparisonTrainer(RewardTrainer):
             train_dataset: Of `tokenise_comparisons`.
             layout: How rows become tensors.
             objective: The loss.
-            **rest: As `trl.RewardTrainer` takes them.
+            args: As `trl.RewardTrainer` takes them.
+            **rest: As it takes them, too.
+
+        Raises:
+            ValueError: If this process has several GPUs, over which transformers would divide a
+                batch that is one piece here.
         """
+        if args.n_gpu > 1:
+            raise ValueError(
+                f"found {args.n_gpu} GPUs in one process; required: a process for each. Start it "
+                "with `accelerate launch`, or take one GPU with CUDA_VISIBLE_DEVICES=0"
+            )
         self._objective = objective
         self._layout = layout
         self._rows = train_dataset
         labels, model.config.num_labels = model.config.num_labels, 1  # all that trl lets pass
         super().__init__(
             model=model,
+            args=args,
             train_dataset=train_dataset,
             data_collator=ComparisonCollator(layout),
             **rest,
@@ -159,11 +171,7 @@ class ComparisonTrainer(RewardTrainer):
             )
         with torch.no_grad():
             chosen, rejected = ends_of_groups(scores, inputs)  # [G, M]
-            decided = (
-                inputs["probability"] != 0.5
-                if "probability" in inputs
-                else torch.ones(len(chosen), dtype=torch.bool, device=chosen.device)
-            )[:, None].expand_as(chosen)
+            decided = decided_groups(inputs)[:, None].expand_as(chosen)
             right = (chosen > rejected).float() + 0.5 * (chosen == rejected)
             seen = self._metrics["train" if model.training else "eval"]
             if bool(decided.any()):
@@ -203,6 +211,14 @@ def comparison_losses(scores: Tensor, inputs: Tensors, objective: Objective) -> 
     if objective.center_rewards_coefficient:
         losses = losses + objective.center_rewards_coefficient * centring_loss(grouped, real)
     return losses
+
+
+def decided_groups(inputs: Tensors) -> Tensor:
+    """Whether one response of a group is better than another, bool [G]: the rest are ties."""
+    if "ranks" not in inputs:
+        return inputs["probability"] != 0.5
+    ranks = inputs["ranks"]
+    return ranks.max(1).values > ranks.masked_fill(ranks == 0, int(ranks.max()) + 1).min(1).values
 
 
 def ends_of_groups(scores: Tensor, inputs: Tensors) -> tuple[Tensor, Tensor]:

@@ -3,14 +3,14 @@
 From the last whole checkpoint, if there is one; the model appears in one rename.
 """
 
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import safe_open
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerCallback
 
 from search.evaluation.run_directory import new_folder
 
@@ -30,11 +30,36 @@ class _LossProgress(ProgressCallback):
             self.training_bar.set_postfix_str(f"loss {float(logs['loss']):.3f}")
 
 
+class _StopAtNaN(TrainerCallback):
+    """Ends training that has diverged, before a checkpoint or a model is made of it."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Looks at the weights where they are about to be saved: a finite loss may break them."""
+        if not (control.should_save or state.global_step >= state.max_steps):
+            return
+        for name, weight in kwargs["model"].named_parameters():
+            if weight.requires_grad and not bool(weight.isfinite().all()):
+                raise ValueError(_diverged(f"the weight {name} is not finite", state.global_step))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Looks at the loss."""
+        loss = (logs or {}).get("loss", 0.0)
+        if not math.isfinite(loss):
+            raise ValueError(_diverged(f"the training loss is {loss}", state.global_step))
+
+
+def _diverged(what: str, updates: int) -> str:
+    return (
+        f"{what} after {updates} updates; required: finite. Lower learning_rate or max_grad_norm, "
+        "or look for broken rows in the data"
+    )
+
+
 def run_trainer(trainer: Any) -> dict[str, Any]:
     """Trains to the end, from the last checkpoint in the trainer's folder if there is one.
 
     Raises:
-        ValueError: If the loss is not finite at the end.
+        ValueError: If the loss or a weight is not finite.
     """
     output = Path(trainer.args.output_dir)
     checkpoint = last_whole_checkpoint(output)
@@ -43,14 +68,12 @@ def run_trainer(trainer: Any) -> dict[str, Any]:
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     trainer.add_callback(_LossProgress)
+    trainer.add_callback(_StopAtNaN)
     result = trainer.train(resume_from_checkpoint=checkpoint)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     final = losses[-1] if losses else result.training_loss
-    if not torch.isfinite(torch.tensor(final)):
-        raise ValueError(
-            f"the training loss is {final} after {result.global_step} updates; required: finite. "
-            "Lower learning_rate or max_grad_norm, or look for broken rows in the data"
-        )
+    if not math.isfinite(final):
+        raise ValueError(_diverged(f"the training loss is {final}", result.global_step))
     return {
         "updates": result.global_step,
         "loss_first": losses[0] if losses else final,
@@ -102,14 +125,14 @@ def require_same_weights(checkpoint: str, model: Any) -> None:
         ValueError: A weight is missing there or has another shape; the message names it.
     """
     saved: dict[str, list[int]] = {}
-    for path in Path(checkpoint).glob("model*.safetensors"):
+    for path in Path(checkpoint).glob("*model*.safetensors"):  # of adapters, adapter_model
         with safe_open(path, framework="pt") as file:
             saved |= {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
-    if not saved:  # adapters; peft names what does not fit
-        return
-    own = {name: list(weight.shape) for name, weight in model.state_dict().items()}
+    own = {name: list(weight.shape) for name, weight in _saved_state(model).items()}
     tied = set(getattr(model, "all_tied_weights_keys", None) or ())
-    for name in sorted((own.keys() | saved.keys()) - tied):
+    # peft may keep embeddings beside the adapters.
+    names = own.keys() if hasattr(model, "peft_config") else own.keys() | saved.keys()
+    for name in sorted(names - tied):
         if own.get(name) != saved.get(name):
             raise ValueError(
                 f"{checkpoint} is a checkpoint of another model: its weight {name} has shape "
@@ -117,3 +140,12 @@ def require_same_weights(checkpoint: str, model: Any) -> None:
                 f"{own.get(name, 'none, it has no such weight')}; required: a checkpoint of the "
                 "same model and settings. Choose another folder, or delete the checkpoints"
             )
+
+
+def _saved_state(model: Any) -> dict[str, Any]:
+    """The weights that a checkpoint of a model holds: of adapters, theirs alone."""
+    if not hasattr(model, "peft_config"):
+        return model.state_dict()
+    from peft import get_peft_model_state_dict
+
+    return get_peft_model_state_dict(model, save_embedding_layers=False)
