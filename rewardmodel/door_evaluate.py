@@ -185,16 +185,16 @@ def _on_pairs(
     data: Dataset,
 ) -> EvaluationRecord:
     """Measures on preference pairs all that the job asks for."""
+    if job.probes:  # first: what is wrong with the replies is said before all is scored
+        record = dataclasses.replace(
+            record, probe=truncation_probe(reward_model, data, seed=job.seed)
+        )
     pairs = evaluate_reward_model(reward_model, data, seed=job.seed, calibrated=job.calibrate)
     record = dataclasses.replace(
         record, pairs=pairs, baselines=measure_baselines(training, data, seed=job.seed)
     )
     if isinstance(reward_model, UncertainRewardModel):
         record = dataclasses.replace(record, agreement=evaluate_agreement(reward_model, data))
-    if job.probes:
-        record = dataclasses.replace(
-            record, probe=truncation_probe(reward_model, data, seed=job.seed)
-        )
     if job.check_batches:
         rows = data.select(range(min(_INVARIANCE_PAIRS, len(data))))
         record = dataclasses.replace(

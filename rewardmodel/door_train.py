@@ -106,6 +106,7 @@ def train(job: TrainJob) -> None:
             checkpoints=run.path / "trainer",
             facts={
                 "base": job.model,
+                "hub_model_id": job.hub_model_id,
                 "dataset": job.dataset,
                 "split": job.split,
                 "held_out": len(held_out),

@@ -13,6 +13,8 @@ from datasets import Dataset
 from search.evaluation.run_directory import RunDirectory
 
 Config = TypeVar("Config", bound=Any)
+# Where a run is, whether it is gone on with, and where its model is taken afterwards.
+_OUTSIDE = ("out", "resume", "hub_model_id", "hub_private")
 
 
 def json_lines(rows: Sequence[Mapping[str, Any]] | Dataset) -> str:
@@ -21,8 +23,8 @@ def json_lines(rows: Sequence[Mapping[str, Any]] | Dataset) -> str:
 
 
 def settings_of(job: Any) -> dict[str, Any]:
-    """A job's settings as a run keeps them: all but where it is and whether it is resumed."""
-    return {k: v for k, v in asdict(job).items() if k not in ("out", "resume")}
+    """A job's settings as a run keeps them: all that its results depend on."""
+    return {k: v for k, v in asdict(job).items() if k not in _OUTSIDE}
 
 
 def open_run(job: Any) -> tuple[RunDirectory, PartialState]:

@@ -66,7 +66,7 @@ def _find(
     if _agrees(model, wanted, plain):
         return wanted
     _logger.warning(
-        "%s gives other scores in the %s layout: every response is trained with its own prompt",
+        "%s gives no or other scores in the %s layout: each response is trained with its prompt",
         type(plain_model(model)).__name__,
         wanted.name,
     )
@@ -82,10 +82,15 @@ def _agrees(model: Any, layout: Layout, plain: PlainLayout) -> bool:
         ([ids[:7] + ids[20:23], ids[:7] + ids[30:35]], 7),
         ([ids[3:7] + ids[8:9], ids[3:7] + ids[12:16], ids[3:7] + ids[16:18]], 4),
     ]
-    found, expected = (
-        one.scores(model, {k: v.to(model.device) for k, v in one.collate(groups).items()}).float()
-        for one in (layout, plain)
-    )
+    try:
+        found, expected = (
+            one.scores(model, {k: v.to(model.device) for k, v in one.collate(groups).items()})
+            for one in (layout, plain)
+        )
+    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError):
+        _logger.debug("the %s layout", layout.name, exc_info=True)
+        return False
+    found, expected = found.float(), expected.float()
     exact = model.dtype in (torch.float32, torch.float64)
     spread = max(float(expected.abs().max()), 1e-6)
     return bool(

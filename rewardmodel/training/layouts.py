@@ -184,7 +184,7 @@ class PackedLayout:
         pad_id: Fills rows up.
         head: The layer whose output at the last token is the score.
         trunk: Of the same model; makes its masks.
-        row_tokens: Tokens of a row; a longer group has one of its own.
+        row_tokens: Room of a row; that of the longest group, if it is more.
     """
 
     name: ClassVar[str] = "packed"

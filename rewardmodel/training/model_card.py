@@ -18,7 +18,7 @@ _CARD = """---
 
 A model of human preference: one number for a prompt and its response, higher is better. Only
 differences between responses to one prompt mean something{zero}. Trained from `{base}` with
-[prefsearch](https://pypi.org/project/prefsearch/).
+prefsearch.
 
 ## Asking it
 
@@ -39,7 +39,7 @@ reward = pipeline("text-classification", model="{name}", function_to_apply="none
 
 The pipeline tokenises text as a whole. This model was trained on prompt and response tokenised
 apart, joined, and closed by the end token, at most {max_length} tokens (the prompt is cut first,
-from its left); `load_reward_model` does the same.
+from its left); `load_reward_model` does the same.{shift}
 {warnings}
 ## Data and training
 
@@ -59,7 +59,10 @@ def write_model_card(folder: Path, facts: Mapping[str, Any]) -> None:
             measured `evaluation`.
     """
     write_json_atomic(folder / _FACTS, facts)
-    write_text_atomic(folder / "README.md", _card(facts, name=folder.name.partition(".partial")[0]))
+    name = facts["data"].get("hub_model_id") or folder.name.partition(".partial")[0]
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    card = _card(facts, name=name, shift=config.get("reward_shift"))
+    write_text_atomic(folder / "README.md", card)
 
 
 def add_evaluation(folder: Path, evaluation: Mapping[str, Any]) -> None:
@@ -68,7 +71,7 @@ def add_evaluation(folder: Path, evaluation: Mapping[str, Any]) -> None:
     write_model_card(folder, {**facts, "evaluation": dict(evaluation)})
 
 
-def _card(facts: Mapping[str, Any], *, name: str) -> str:
+def _card(facts: Mapping[str, Any], *, name: str, shift: Any) -> str:
     training, objective = facts["training"], facts["objective"]
     evaluation = facts.get("evaluation") or {}
     shifted = training.get("reward_shift")
@@ -76,8 +79,9 @@ def _card(facts: Mapping[str, Any], *, name: str) -> str:
         "library_name": "transformers",
         "pipeline_tag": "text-classification",
         "tags": ["reward-model", "prefsearch", "trl"],
-        "base_model": facts["base"],
     }
+    if facts["base"].count("/") == 1 and ":" not in facts["base"]:  # a hub id, by its looks
+        front["base_model"] = facts["base"]
     warnings = ""
     if objective["heads"] > 1:
         warnings = (
@@ -91,6 +95,10 @@ def _card(facts: Mapping[str, Any], *, name: str) -> str:
         zero=", and zero is the mean score of the demonstrations" if shifted else "",
         max_length=facts["max_length"],
         warnings=warnings,
+        shift=""
+        if not shift
+        else " Its head\nhas no bias, so the pipeline's scores are higher than ours by "
+        f"{shift}, the demonstrations' mean.",
         training=_table(
             {
                 **facts["data"],

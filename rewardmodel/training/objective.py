@@ -30,7 +30,8 @@ class Objective:
         layout: How a prompt and its responses are computed. "prefix": the prompt once, in a pass of
             its own; "packed": the prompt once, several pairs in one row behind a mask, no padding;
             "plain": every response with its prompt. "auto" takes the first that the model can do.
-        pack_tokens: Tokens a row holds in the packed layout; longer pairs have rows of their own.
+        pack_tokens: Tokens a row of the packed layout has room for, or as many as the longest pair of
+            the batch, if that is more. Attention is paid for whole rows.
         group_by_length: Put pairs of like length into one batch, which spares padding.
     """
 
@@ -42,7 +43,7 @@ class Objective:
     heads: int = 1
     head_bootstrap: bool = True
     layout: Layout = "auto"
-    pack_tokens: int = 1024
+    pack_tokens: int = 256
     group_by_length: bool = True
 
     def __post_init__(self) -> None:
