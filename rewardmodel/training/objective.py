@@ -30,8 +30,8 @@ class Objective:
         layout: How a prompt and its responses are computed. "prefix": the prompt once, in a pass of
             its own; "packed": the prompt once, several pairs in one row behind a mask, no padding;
             "plain": every response with its prompt. "auto" takes the first that the model can do.
-        pack_tokens: Tokens a row of the packed layout has room for, or as many as the longest pair of
-            the batch, if that is more. Attention is paid for whole rows.
+        pack_tokens: Tokens that a row of the packed layout has room for, or as many as the longest
+            pair of the batch, if that is more. Attention is paid for whole rows.
         group_by_length: Put pairs of like length into one batch, which spares padding.
     """
 
