@@ -123,7 +123,7 @@ def evaluate(job: EvaluateJob) -> None:
         page = write_evaluation(record, job.out, title=f"Reward model {Path(job.model).name}")
         console.print(f"Report: {page}")
     if record.pairs is not None:
-        show_measures(console, _flat(record))
+        show_measures(console, _flat(record), held_out=job.holdout > 0)
     _show_others(console, record)
 
 
@@ -165,12 +165,19 @@ def without_ties(dataset: Dataset) -> Dataset:
     return dataset.select(kept)
 
 
-def show_measures(console: Console, result: Mapping[str, Any]) -> None:
-    """Prints accuracy and baselines."""
+def show_measures(console: Console, result: Mapping[str, Any], *, held_out: bool = True) -> None:
+    """Prints accuracy and baselines.
+
+    Args:
+        console: Where to.
+        result: Of `measure`.
+        held_out: Whether the pairs are known not to have been trained on.
+    """
     rows = {"reward model": result["accuracy"], **result["baselines"]}
     ties = result.get("tied_labels", 0)
     apart = f", {ties} ties left out" if ties else ""
-    console.print(f"Held-out accuracy on {result['pairs']} pairs{apart} (95 % interval):")
+    what = "Held-out accuracy" if held_out else "Accuracy"
+    console.print(f"{what} on {result['pairs']} pairs{apart} (95 % interval):")
     for name, value in rows.items():
         low, high = value["low"], value["high"]
         console.print(f"  {name:<14} {value['estimate']:.3f} [{low:.3f}, {high:.3f}]")

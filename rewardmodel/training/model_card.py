@@ -98,11 +98,11 @@ def _card(facts: Mapping[str, Any], *, name: str, shift: Any) -> str:
         shift=""
         if not shift
         else " Its head\nhas no bias, so the pipeline's scores are higher than ours by "
-        f"{shift}, the demonstrations' mean.",
+        f"{_short(shift)}, the demonstrations' mean.",
         training=_table(
             {
                 **facts["data"],
-                **training,
+                **{"tied rows" if k == "ties" else k: v for k, v in training.items()},
                 **{
                     k: v
                     for k, v in facts["optimisation"].items()
