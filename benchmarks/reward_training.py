@@ -52,6 +52,7 @@ from benchmarks.reward_models import (
     draw_pairs,
     drawn_lengths,
     fixed_lengths,
+    ratios,
     spread,
 )
 from rewardmodel.training import Objective
@@ -267,16 +268,6 @@ def run_cell(
         "largest_loss": max(reference),
         "gate_passed": max(apart.values()) < GATE,
         "sides": rows,
-    }
-
-
-def ratios(
-    slower: Sequence[dict[str, float]], faster: Sequence[dict[str, float]]
-) -> dict[str, dict[str, float]]:
-    """How many times as long as the other, by CPU and by wall time of the same round."""
-    return {
-        clock: spread([a[clock] / b[clock] for a, b in zip(slower, faster, strict=True)])
-        for clock in ("cpu", "wall")
     }
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from datasets import Dataset, Features, List, Value, concatenate_datasets
 from tqdm.auto import tqdm
 
+from rewardmodel.data.reply_text import common_prefix_length
 from rewardmodel.tokenization import TextEncoder
 from rewardmodel.training.objective import Objective
 
@@ -145,15 +146,9 @@ def _to_arrow(rows: Sequence[Mapping[str, Any]]) -> Dataset:
 
 def shared_length(sequences: list[list[int]]) -> int:
     """How many tokens all sequences begin with, leaving each at least one of its own."""
-    most = min(map(len, sequences)) - 1
-    first = sequences[0]
-    for other in sequences[1:]:
-        low, high = 0, most
-        while low < high:  # bisection on slices, which compare faster than a loop
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if first[:middle] == other[:middle] else (low, middle - 1)
-        most = low
-    return most
+    first, *others = sequences
+    agreed = min(common_prefix_length(first, other) for other in others)
+    return min(agreed, *(len(sequence) - 1 for sequence in sequences))
 
 
 Group = tuple[str, list[str], dict[str, Any]]
@@ -163,7 +158,8 @@ Group = tuple[str, list[str], dict[str, Any]]
 def _paired_groups(dataset: Dataset) -> Iterator[Group]:
     """Pairs, the better response first."""
     has_margin = "margin" in dataset.column_names
-    for number, row in enumerate(_iterate(dataset)):
+    row: Any
+    for number, row in enumerate(dataset.with_format(None)):
         probability = row.get("chosen_probability")
         probability = 1.0 if probability is None else float(probability)
         if not 0 <= probability <= 1:
@@ -190,7 +186,8 @@ def _margin(value: Any, number: int) -> float:
 
 
 def _ranked_groups(dataset: Dataset) -> Iterator[Group]:
-    for number, row in enumerate(_iterate(dataset)):
+    row: Any
+    for number, row in enumerate(dataset.with_format(None)):
         responses, ranks = row["responses"], row["ranks"]
         if len(responses) != len(ranks) or len(responses) < 2 or min(ranks) < 1:
             raise ValueError(
@@ -204,10 +201,3 @@ def _ranked_groups(dataset: Dataset) -> Iterator[Group]:
 def _is_tie(labels: Mapping[str, Any]) -> bool:
     """Whether nothing is said but that the responses are equally good."""
     return labels.get("probability") == 0.5 or len(set(labels.get("ranks", (1, 2)))) == 1
-
-
-def _iterate(dataset: Dataset) -> Iterator[dict[str, Any]]:
-    for batch in dataset.with_format(None).iter(batch_size=1000):
-        columns: dict[str, list[Any]] = dict(batch)
-        for values in zip(*columns.values(), strict=True):
-            yield dict(zip(columns, values, strict=True))
