@@ -16,6 +16,7 @@ DOORS = {
         "policies.__main__",
         "policies: sft, sample, value, plan, finetune, evaluate",
     ),
+    "atari": ("atari_bridge.__main__", "games: train, evaluate, play"),
     "tree": ("search.__main__", "search trees: show one as HTML, text, DOT or JSON"),
 }
 

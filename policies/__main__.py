@@ -3,8 +3,8 @@
 import sys
 from collections.abc import Sequence
 
+from doors.command_line import run_door
 from policies import door_evaluate, door_search, door_training
-from rewardmodel.command_line import run_door
 
 VERBS = {
     "sft": (door_training.SftJob, door_training.sft),

@@ -26,7 +26,7 @@ from policies.methods import TITLES, MethodName, build_searcher
 from policies.policy_kl import kl_to
 from policies.proposals import Proposal
 from rewardmodel.evaluation import evaluate_reward_model
-from rewardmodel.job_settings import json_lines
+from rewardmodel.json_lines import json_lines
 from rewardmodel.preferences import load_demonstrations, load_preferences
 from rewardmodel.sequence import SequenceRewardModel
 from rewardmodel.simulated import SimulatedHuman, demonstrations, sample_requests

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from doors.command_line import run_door
 from policies.demo import DemoConfig, run_demo
-from rewardmodel.command_line import run_door
 
 
 def main(argv: Sequence[str]) -> int:

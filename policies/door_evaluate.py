@@ -8,6 +8,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import cast
 
+from doors.job_settings import settings_of
 from policies.door_settings import SearchSettings
 from policies.gain_report import write_gain_report
 from policies.judges import load_judge
@@ -15,7 +16,6 @@ from policies.measuring import Measurement
 from policies.methods import METHOD_NAMES, POOLED, MethodName, check_budget
 from policies.search_policy import SearchPolicy
 from policies.sharding import join_processes
-from rewardmodel.job_settings import settings_of
 from rewardmodel.verifiers import AnswerMatch
 from search.evaluation.records import write_json_atomic
 from search.evaluation.settings import require

@@ -15,7 +15,7 @@ from policies.collection import sample_responses
 from policies.door_settings import ProposalSettings, SearchSettings
 from policies.language_model import Policy
 from policies.sharding import Processes, join_processes
-from rewardmodel.job_settings import json_lines
+from rewardmodel.json_lines import json_lines
 from search.evaluation.records import write_text_atomic
 from search.evaluation.settings import require
 

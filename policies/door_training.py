@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from doors.job_settings import fields_of, settings_of
 from policies.cell_files import CellFile, Line
 from policies.collection import sample_responses, searched_demonstrations
 from policies.door_settings import ProposalSettings, SearchModels, SearchSettings
@@ -13,7 +14,7 @@ from policies.language_model import Policy, TinyModel, build_tiny_model, fine_tu
 from policies.leaf_values import fit_value_head
 from policies.sharding import Processes, join_processes
 from rewardmodel.data.rows import OnBadRow
-from rewardmodel.job_settings import fields_of, json_lines, settings_of
+from rewardmodel.json_lines import json_lines
 from rewardmodel.loading import load_reward_model
 from rewardmodel.preferences import load_demonstrations
 from rewardmodel.tokenization import load_tokenizer

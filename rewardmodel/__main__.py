@@ -3,8 +3,8 @@
 import sys
 from collections.abc import Sequence
 
+from doors.command_line import run_door
 from rewardmodel import door_data, door_evaluate, door_models, door_train, door_world
-from rewardmodel.command_line import run_door
 
 VERBS = {
     "inspect": (door_data.InspectJob, door_data.inspect_data),

@@ -11,7 +11,7 @@ from rewardmodel.data.data_report import DataReport, examine_preferences, prefer
 from rewardmodel.data.data_report_page import advice, length_rows, report_rows, write_data_report
 from rewardmodel.data.formats import FormatName
 from rewardmodel.data.rows import OnBadRow
-from rewardmodel.job_settings import json_lines
+from rewardmodel.json_lines import json_lines
 from rewardmodel.preferences import load_preferences, split_by_prompt
 from rewardmodel.tokenization import TextEncoder, load_tokenizer
 from search.evaluation.records import write_json_atomic, write_text_atomic

@@ -10,12 +10,13 @@ from datasets import Dataset
 from rich.console import Console
 from tqdm.auto import tqdm
 
+from doors.job_settings import fields_of, open_run
 from rewardmodel.aggregation import Aggregate
 from rewardmodel.data.row_sources import read_rows
 from rewardmodel.data.rows import OnBadRow, PreferenceDataError, Row, parse_rows
 from rewardmodel.ensemble import EnsembleRewardModel, write_ensemble
 from rewardmodel.interface import StepRewardModel, UncertainRewardModel
-from rewardmodel.job_settings import fields_of, json_lines, open_run
+from rewardmodel.json_lines import json_lines
 from rewardmodel.loading import Kind, load_members, load_reward_model
 from rewardmodel.preferences import split_by_prompt
 from rewardmodel.process import ProcessRewardModel

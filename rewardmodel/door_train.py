@@ -8,13 +8,13 @@ from accelerate import PartialState
 from datasets import Dataset
 from rich.console import Console
 
+from doors.job_settings import fields_of, open_run
 from rewardmodel.data.data_report import examine_preferences
 from rewardmodel.data.data_report_page import write_data_report
 from rewardmodel.data.formats import FormatName
 from rewardmodel.data.rows import OnBadRow
 from rewardmodel.door_evaluate import measure, show_measures, without_ties
 from rewardmodel.evaluation import evaluate_reward_model
-from rewardmodel.job_settings import fields_of, open_run
 from rewardmodel.loading import load_reward_model
 from rewardmodel.model_source import resolve_model
 from rewardmodel.preferences import load_demonstrations, load_preferences, split_by_prompt

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from rewardmodel.job_settings import json_lines
+from rewardmodel.json_lines import json_lines
 from rewardmodel.simulated import SimulatedHuman, demonstrations, sample_requests
 from search.evaluation.records import write_text_atomic
 from search.evaluation.run_directory import step_seed

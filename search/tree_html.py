@@ -40,10 +40,17 @@ _UNSCRIPTED_NODES = 200
 
 @dataclass(frozen=True)
 class NamedView:
-    """A tree and what the page's selector calls it."""
+    """A tree and what the page's selector calls it.
+
+    Attributes:
+        name: In the selector.
+        view: The tree.
+        picture: What the search began from, as a `data:` address of an image; None: no picture.
+    """
 
     name: str
     view: TreeView
+    picture: str | None = None
 
 
 def render_html(trees: Sequence[NamedView], *, title: str, subtitle: str = "") -> str:
@@ -61,6 +68,12 @@ def render_html(trees: Sequence[NamedView], *, title: str, subtitle: str = "") -
     data = "\n".join(
         f'<script type="application/json" id="tree-{i}">{_data(tree.view)}</script>'
         for i, tree in enumerate(trees)
+    )
+    pictures = "".join(
+        f'<img class="picture" data-tree="{i}" src="{escape(tree.picture)}"'
+        f' alt="What {escape(one_line(tree.name, _MOST_NAME))} began from"{" hidden" if i else ""}>'
+        for i, tree in enumerate(trees)
+        if tree.picture is not None
     )
     heads = "".join(
         f'<span role="columnheader" class="number" data-key="{key}" title="{escape(meaning)}">'
@@ -101,6 +114,7 @@ def render_html(trees: Sequence[NamedView], *, title: str, subtitle: str = "") -
 <button type="button" id="all">Expand all</button>
 <button type="button" id="none">Collapse all</button></span>
 </form>
+{pictures}
 <p id="summary" class="summary" role="status"></p>
 <noscript><p>The tree opens node by node where scripts may run. As text:</p>
 <pre>{plain}</pre></noscript>

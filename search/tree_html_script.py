@@ -48,6 +48,9 @@ function load(index) {
   grid.style.setProperty("--numbers", Math.max(1, tree.keys.length - 1));
   grid.style.setProperty("--deepest", Math.min(deepest, DEEPEST));
   grid.style.setProperty("--said", tree.text.some(text => text !== null) ? "9rem" : "6rem");
+  for (const img of document.querySelectorAll("img.picture")) {
+    img.hidden = img.dataset.tree !== String(index);
+  }
   limit = new Map();
   selected = 0;
   const line = tree.principal.slice(1).map(i => tree.action[i] ?? "?");

@@ -15,6 +15,8 @@ button:hover { background: var(--wash); }
 .buttons { display: flex; gap: .4rem; }
 #found { color: var(--soft); font-size: .9rem; font-variant-numeric: tabular-nums;
   min-width: 5rem; }
+.picture { display: block; image-rendering: pixelated; border-radius: 4px; margin: .8rem 0; }
+.picture[hidden] { display: none; }
 .summary { max-width: none; color: var(--soft); font-size: .93rem; margin: .8rem 0;
   font-variant-numeric: tabular-nums; }
 .room { display: grid; grid-template-columns: minmax(0, 1fr); gap: 1rem; align-items: start; }

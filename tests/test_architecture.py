@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("search", "rewardmodel", "policies", "atari_bridge")
+PACKAGES = ("search", "doors", "rewardmodel", "policies", "atari_bridge")
 ALLOWED = {
     "search": set(),
-    "rewardmodel": {"search.evaluation"},
-    "policies": {"search", "search.evaluation", "rewardmodel"},
-    "atari_bridge": {"search", "search.evaluation"},
+    "doors": {"search.evaluation"},
+    "rewardmodel": {"search.evaluation", "doors"},
+    "policies": {"search", "search.evaluation", "rewardmodel", "doors"},
+    "atari_bridge": {"search", "search.evaluation", "doors"},
 }
 GROUND = {
     "torch",

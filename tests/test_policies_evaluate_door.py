@@ -14,13 +14,13 @@ import yaml
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 import prefsearch
+from doors.command_line import parse
 from policies.collection import sample_responses
 from policies.door_evaluate import EvaluateJob
 from policies.door_settings import SearchModels
 from policies.language_model import Policy
 from policies.leaf_values import PartialReward, Rollout, ValueHead
 from policies.segment_rewards import KLPenalty
-from rewardmodel.command_line import parse
 from search.evaluation.run_directory import step_seed
 from tests.fakes import CountingReward
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import prefsearch
-from rewardmodel.command_line import field_help, parse
+from doors.command_line import field_help, parse
 from rewardmodel.door_train import TrainJob
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rewardmodel.command_line import field_help, run_door
+from doors.command_line import field_help, run_door
 from rewardmodel.data.formats import FORMATS
 from rewardmodel.door_data import (
     ConvertJob,

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from doors.command_line import run_door
 from rewardmodel import door_models
-from rewardmodel.command_line import run_door
 from rewardmodel.ensemble import EnsembleRewardModel
 from rewardmodel.loading import load_reward_model
 from tests.reward_folders import CLOSE, PROMPT, TEXTS, save_classifier

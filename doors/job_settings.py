@@ -1,25 +1,17 @@
-"""What the jobs behind the doors share: their settings and runs, rows as JSON lines."""
+"""What the jobs behind the doors share: their settings and their runs."""
 
 import dataclasses
-import json
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
-from datasets import Dataset
 
 from search.evaluation.run_directory import RunDirectory
 
 Config = TypeVar("Config", bound=Any)
 # Where a run is, whether it is gone on with, and where its model is taken afterwards.
 _OUTSIDE = ("out", "resume", "hub_model_id", "hub_private")
-
-
-def json_lines(rows: Sequence[Mapping[str, Any]] | Dataset) -> str:
-    """Rows as JSON lines."""
-    return "".join(json.dumps(dict(row), ensure_ascii=False) + "\n" for row in rows)
 
 
 def settings_of(job: Any) -> dict[str, Any]:

@@ -1,0 +1,22 @@
+"""The door of games: `prefsearch atari VERB`."""
+
+import sys
+from collections.abc import Sequence
+
+from atari_bridge import door_evaluate, door_play, door_train
+from doors.command_line import run_door
+
+VERBS = {
+    "train": (door_train.TrainJob, door_train.train),
+    "evaluate": (door_evaluate.EvaluateJob, door_evaluate.evaluate),
+    "play": (door_play.PlayJob, door_play.play),
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs one verb and returns the exit code."""
+    return run_door("prefsearch atari", VERBS, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

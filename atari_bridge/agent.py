@@ -1,0 +1,81 @@
+"""A trained agent out of a checkpoint, to be judged, watched or gone on from."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from atari_bridge.checkpoints import MANIFEST, load_module, newest_checkpoint, read_manifest
+from atari_bridge.environments import EnvironmentConfig
+from atari_bridge.networks import NetworkConfig, build_network
+from atari_bridge.planning import NetworkModel
+from atari_bridge.search_settings import SearchSettings
+
+
+@dataclass(frozen=True)
+class Agent:
+    """What a checkpoint's weights need to play.
+
+    Attributes:
+        model: The network as a planning model, on the CPU.
+        environment: Of training; lost lives and clipped rewards included.
+        search: Of self-play.
+        facts: The checkpoint's manifest.
+        folder: The checkpoint.
+    """
+
+    model: NetworkModel
+    environment: EnvironmentConfig
+    search: SearchSettings
+    facts: dict[str, Any]
+    folder: Path
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """The checkpoint that a path means: itself, or the newest of a run's folder.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    path = Path(path)
+    if (path / MANIFEST).is_file():
+        return path
+    newest = newest_checkpoint(path / "checkpoints") or newest_checkpoint(path)
+    if newest is None:
+        raise ValueError(
+            f"{path}: found no checkpoint; required: a run of `prefsearch atari train`, or one of "
+            "the folders in its checkpoints"
+        )
+    return newest
+
+
+def load_agent(path: str | Path) -> Agent:
+    """Loads an agent from a checkpoint or a run.
+
+    Raises:
+        ValueError: If there is no checkpoint, or it is damaged; naming the file.
+    """
+    folder = find_checkpoint(path)
+    facts = read_manifest(folder)
+    environment = EnvironmentConfig(**facts["environment"])
+    frame = tuple(facts["observation_shape"])
+    network = build_network(
+        NetworkConfig(**facts["network"]),
+        observation_shape=stacked_shape(frame, environment.frame_stack),
+        num_actions=facts["num_actions"],
+    )
+    load_module(folder / "network.safetensors", network)
+    network.to("cuda" if torch.cuda.is_available() else "cpu")
+    return Agent(
+        model=NetworkModel(network, discount=facts["discount"]),
+        environment=environment,
+        search=SearchSettings(**facts["search"]),
+        facts=facts,
+        folder=folder,
+    )
+
+
+def stacked_shape(frame: tuple[int, ...], frames: int) -> tuple[int, ...]:
+    """The shape of an observation of S frames: `(S*C, H, W)`, or `(D,)` of a vector."""
+    return (frames * frame[0], *frame[1:]) if len(frame) == 3 else frame

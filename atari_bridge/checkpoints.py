@@ -1,0 +1,173 @@
+"""A run's whole state on disk, and back: safetensors and JSON, never pickles.
+
+A checkpoint is a folder that appears in one rename, complete, under its number of decisions; the
+one before stays until then. This file knows how tensors, optimisers and random states become
+files, not what a run does with them.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from search.evaluation.records import naming_path, write_json_atomic
+
+MANIFEST = "checkpoint.json"
+VERSION = 1
+_FOLDER = re.compile(r"decisions-(\d{9,})")
+
+
+def checkpoint_name(decisions: int) -> str:
+    """The folder of the checkpoint after so many decisions."""
+    return f"decisions-{decisions:09d}"
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint with the most decisions in a run's folder of checkpoints, or None."""
+    found = [path for path in folder.glob("decisions-*") if _FOLDER.fullmatch(path.name)]
+    return max(found, key=lambda path: int(path.name.partition("-")[2]), default=None)
+
+
+def drop_older(folder: Path, *, keep: int) -> None:
+    """Removes all checkpoints of a folder but the `keep` newest."""
+    found = [path for path in folder.glob("decisions-*") if _FOLDER.fullmatch(path.name)]
+    for path in sorted(found, key=lambda path: int(path.name.partition("-")[2]))[:-keep]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Writes what the checkpoint is, with the size of every file that lies in it already."""
+    files = {
+        path.relative_to(folder).as_posix(): path.stat().st_size
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    manifest = {"format": "prefsearch-atari", "version": VERSION, **facts, "files": files}
+    write_json_atomic(folder / MANIFEST, manifest)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Reads and checks a checkpoint's manifest.
+
+    Raises:
+        ValueError: If the folder is no checkpoint of this project, of another version, or a file
+            is missing or has another size; naming it.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        held = ", ".join(sorted(p.name for p in folder.iterdir())[:5]) if folder.is_dir() else ""
+        what = f"a folder that holds {held or 'nothing'}" if folder.is_dir() else "no such folder"
+        raise ValueError(
+            f"{folder}: found {what}; required: a checkpoint with {MANIFEST}, such as "
+            "runs/NAME/checkpoints/decisions-000010000 of `prefsearch atari train`"
+        )
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: cannot be read as JSON ({error}). {_REMEDY}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != "prefsearch-atari":
+        raise ValueError(f"{path}: found JSON of something else; required: format prefsearch-atari")
+    if manifest.get("version") != VERSION:
+        raise ValueError(
+            f"{path}: found version {manifest.get('version')!r}; required: {VERSION}. Read it with "
+            "the release of prefsearch that wrote it"
+        )
+    for name, size in manifest["files"].items():
+        part = folder / name
+        found = part.stat().st_size if part.is_file() else None
+        if found != size:
+            what = "no file" if found is None else f"{found} bytes"
+            raise ValueError(f"{part}: found {what}; required: {size} bytes. {_REMEDY}")
+    return manifest
+
+
+_REMEDY = "Remove this checkpoint's folder to go on from the one before, or copy it again"
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes tensors of any device as one file."""
+    with naming_path(path, "write"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({k: t.detach().cpu().contiguous().clone() for k, t in tensors.items()}, path)
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Reads tensors to the CPU.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: cannot be read as safetensors ({error}). {_REMEDY}") from error
+
+
+def save_numpy(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes arrays as one file."""
+    with naming_path(path, "write"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_arrays({k: np.ascontiguousarray(a) for k, a in arrays.items()}, path)
+
+
+def load_numpy(path: Path) -> dict[str, np.ndarray]:
+    """Reads arrays; errors as `load_tensors`."""
+    try:
+        return load_arrays(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: cannot be read as safetensors ({error}). {_REMEDY}") from error
+
+
+def save_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:
+    """Writes an optimiser's moments as tensors; its settings are the configuration's."""
+    state = optimizer.state_dict()["state"]
+    save_tensors(
+        path,
+        {
+            f"{number}.{name}": torch.as_tensor(value)
+            for number, moments in state.items()
+            for name, value in moments.items()
+            if value is not None
+        },
+    )
+
+
+def load_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:
+    """Hands saved moments to an optimiser of the same parameters."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in load_tensors(path).items():
+        number, _, name = key.partition(".")
+        state.setdefault(int(number), {})[name] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def load_module(path: Path, module: torch.nn.Module) -> None:
+    """Loads weights into a module.
+
+    Raises:
+        ValueError: If names or shapes are not those of the module.
+    """
+    tensors, own = load_tensors(path), module.state_dict()
+    if tensors.keys() != own.keys():
+        odd = sorted(tensors.keys() ^ own.keys())
+        raise ValueError(
+            f"{path}: found other weights than the configured network's ({', '.join(odd[:5])}, "
+            f"{len(odd)} in all); required: the network settings that the checkpoint was made with"
+        )
+    for name, tensor in tensors.items():
+        if tensor.shape != own[name].shape:
+            raise ValueError(
+                f"{path}, {name}: found shape {list(tensor.shape)}; required "
+                f"{list(own[name].shape)}: the network settings that the checkpoint was made with"
+            )
+    module.load_state_dict(tensors)

@@ -1,0 +1,123 @@
+"""`prefsearch atari evaluate`: whole games, with the search at several budgets and without it."""
+
+import logging
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import Progress
+
+from atari_bridge.agent import Agent, load_agent
+from atari_bridge.door_train import judged_environment
+from atari_bridge.environments import open_environment
+from atari_bridge.evaluation import Evaluation, RandomPolicy, RawPolicy, evaluate_agent
+from atari_bridge.search_settings import judging_planner
+from search import Planner
+from search.evaluation.records import write_json_atomic
+from search.evaluation.settings import check_types, require
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EvaluateJob:
+    """Play whole games with a trained agent, at several search budgets and without search.
+
+    Attributes:
+        checkpoint: A run's folder, whose newest checkpoint is taken, or a checkpoint.
+        budgets: Simulations a decision, one evaluation each.
+        games: Whole games an evaluation.
+        policy: Judge the network's own policy as well: its best action, and a sample.
+        random: Judge random play as well.
+        max_decisions: Games are broken off after so many; null: the environment's own limit.
+        seed: Of games and draws; another than training's.
+        out: JSON of all games; empty writes none.
+        threads: Of torch on the CPU; null: torch's choice.
+    """
+
+    checkpoint: str = ""
+    budgets: list[int] = field(default_factory=lambda: [16])
+    games: int = 32
+    policy: bool = True
+    random: bool = True
+    max_decisions: int | None = None
+    seed: int = 1_000
+    out: str = ""
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        """Checks types and bounds."""
+        check_types(self)
+        require(bool(self.checkpoint), "checkpoint", self.checkpoint, "a run, by --checkpoint")
+        require(all(n >= 1 for n in self.budgets), "budgets", self.budgets, "numbers of at least 1")
+        require(self.games >= 2, "games", self.games, "at least 2, for an interval")
+
+
+def evaluate(job: EvaluateJob) -> None:
+    """Judges an agent and prints a table."""
+    if job.threads is not None:
+        torch.set_num_threads(job.threads)
+    agent = load_agent(job.checkpoint)
+    found = judge(job, agent)
+    lines = [f"{agent.facts['game']}, {agent.facts['decisions']:,} decisions of training"]
+    width = max(len(name) for name in found)
+    lines += [
+        f"{name:<{width}}  {value.interval}  ({value.seconds:.0f} s)"
+        for name, value in found.items()
+    ]
+    lines.append(f"mean return of {job.games} games [95 % interval over games]")
+    sys.stdout.write("\n".join(lines) + "\n")
+    if job.out:
+        write_json_atomic(job.out, results(job, agent, found))
+
+
+def judge(job: EvaluateJob, agent: Agent) -> dict[str, Evaluation]:
+    """Every evaluation the job asks for, by name."""
+    environment = open_environment(
+        judged_environment(agent.environment), num_environments=job.games
+    )
+    planners: dict[str, Planner] = {}
+    if job.random:
+        planners["random"] = RandomPolicy(environment.num_actions)
+    if job.policy:
+        planners["policy, best action"] = RawPolicy()
+        planners["policy, sampled"] = RawPolicy(sample=True)
+    for budget in job.budgets:
+        name = f"search, {budget} simulations"
+        planners[name] = judging_planner(agent.search, num_simulations=budget)
+    found: dict[str, Evaluation] = {}
+    try:
+        with Progress(transient=True) as progress:
+            for name, planner in planners.items():
+                task = progress.add_task(name, total=job.games)
+                found[name] = evaluate_agent(
+                    environment,
+                    agent.model,
+                    planner,
+                    frame_stack=agent.environment.frame_stack,
+                    seed=job.seed,
+                    max_decisions=job.max_decisions,
+                    on_progress=lambda made, over, games, task=task: progress.update(
+                        task, completed=over, total=games
+                    ),
+                )
+    finally:
+        environment.close()
+    return found
+
+
+def results(job: EvaluateJob, agent: Agent, found: dict[str, Evaluation]) -> dict[str, Any]:
+    """What is kept of an evaluation, as JSON values."""
+    return {
+        "game": agent.facts["game"],
+        "checkpoint": Path(agent.folder).name,
+        "decisions": agent.facts["decisions"],
+        "updates": agent.facts["updates"],
+        "seed": job.seed,
+        "evaluations": {
+            name: {**asdict(value), "interval": asdict(value.interval)}
+            for name, value in found.items()
+        },
+    }

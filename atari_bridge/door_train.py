@@ -1,0 +1,242 @@
+"""`prefsearch atari train`: plays, learns, and judges itself on the way.
+
+This file knows the order of a run's steps and what is shown of them; how an agent learns is in
+`atari_bridge.training`.
+"""
+
+import logging
+import time
+from dataclasses import asdict, dataclass, replace
+
+import torch
+from accelerate import Accelerator
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from atari_bridge.environments import EnvironmentConfig, open_environment
+from atari_bridge.evaluation import Evaluation, RawPolicy, evaluate_agent
+from atari_bridge.learning.config import LearningConfig
+from atari_bridge.networks import NetworkConfig
+from atari_bridge.planning import NetworkModel
+from atari_bridge.replay import ReplayConfig
+from atari_bridge.report import write_report
+from atari_bridge.run_state import load_training, save_training
+from atari_bridge.search_settings import SearchSettings, judging_planner
+from atari_bridge.training import AgentSettings, RunLength, Training
+from doors.job_settings import fields_of, settings_of
+from search.evaluation.run_directory import RunDirectory, step_seed
+from search.evaluation.settings import check_types, require
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Where a run is, how it is judged on the way, and when it pauses.
+
+    Attributes:
+        out: The run's folder.
+        resume: Go on with the run in that folder; begin it where there is none.
+        seed: Of everything random.
+        minutes: Pause at the first checkpoint after so many; go on later with
+            --resume. null: never.
+        evaluate_every: Decisions between evaluations, rounded up to the end of a part; 0: only at
+            the end.
+        evaluation_games: Whole games an evaluation.
+        evaluation_max_decisions: Games are broken off after so many; null: the environment's limit.
+        precision: "no" is float32; "bf16" halves what a GPU has to move.
+        max_part_megabytes: Largest file of a saved replay; null: no bound.
+        threads: Of torch on the CPU; null: torch's choice.
+    """
+
+    out: str = ""
+    resume: bool = False
+    seed: int = 0
+    minutes: float | None = None
+    evaluate_every: int = 0
+    evaluation_games: int = 32
+    evaluation_max_decisions: int | None = None
+    precision: str = "no"
+    max_part_megabytes: float | None = None
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        """Checks types and bounds."""
+        check_types(self)
+        require(bool(self.out), "out", self.out, "a folder for the run, by --out")
+        require(self.minutes is None or self.minutes > 0, "minutes", self.minutes, "more than 0")
+        require(self.evaluate_every >= 0, "evaluate_every", self.evaluate_every, "at least 0")
+        require(self.evaluation_games >= 2, "evaluation_games", self.evaluation_games, "at least 2")
+        require(self.precision in ("no", "bf16"), "precision", self.precision, "no or bf16")
+        size = self.max_part_megabytes
+        require(size is None or size >= 1, "max_part_megabytes", size, "at least 1, or null")
+        require(self.threads is None or self.threads >= 1, "threads", self.threads, "at least 1")
+
+
+@dataclass(frozen=True)
+class TrainJob(
+    RunSettings,
+    RunLength,
+    LearningConfig,
+    ReplayConfig,
+    SearchSettings,
+    NetworkConfig,
+    EnvironmentConfig,
+):
+    """Train an agent of the MuZero family on a game, with checkpoints to go on from."""
+
+    def __post_init__(self) -> None:
+        """Checks every room's settings."""
+        RunSettings.__post_init__(self)
+        agent_settings(self)
+
+
+# How a run is watched and stored, on which its numbers do not depend: --resume may change these.
+_FREE = ("minutes", "threads", "max_part_megabytes", "keep_checkpoints")
+
+
+def agent_settings(job: TrainJob) -> AgentSettings:
+    """The settings by room; each checks its own."""
+    return AgentSettings(
+        environment=fields_of(EnvironmentConfig, job),
+        network=fields_of(NetworkConfig, job),
+        search=fields_of(SearchSettings, job),
+        replay=fields_of(ReplayConfig, job),
+        learning=fields_of(LearningConfig, job),
+        length=fields_of(RunLength, job),
+        seed=job.seed,
+    )
+
+
+def train(job: TrainJob) -> None:
+    """Runs, or goes on with, a training run."""
+    if job.threads is not None:
+        torch.set_num_threads(job.threads)
+    accelerator = Accelerator(mixed_precision=job.precision, cpu=not torch.cuda.is_available())
+    settings = agent_settings(job)
+    main = accelerator.is_main_process
+    with accelerator.main_process_first():  # the first makes the folder, the others find it
+        kept = {k: v for k, v in settings_of(job).items() if k not in _FREE}
+        run = RunDirectory.open(job.out, kept, resume=job.resume or not main)
+    share, rest = divmod(settings.environment.num_environments, accelerator.num_processes)
+    require(rest == 0, "num_environments", job.num_environments, "a multiple of the processes")
+    environment = open_environment(settings.environment, num_environments=share)
+    try:
+        training = Training(settings, environment, accelerator)
+        load_training(run, training)
+        with _Display(training, enabled=main) as display:
+            training.on_progress = display.show
+            _follow(job, run, training)
+    finally:
+        environment.close()
+    if main:
+        write_report(run)
+
+
+def _follow(job: TrainJob, run: RunDirectory, training: Training) -> None:
+    """Part after part, with what belongs between them."""
+    started, main = time.monotonic(), training.accelerator.is_main_process
+    part_bytes = None if job.max_part_megabytes is None else int(job.max_part_megabytes * 2**20)
+    while True:
+        made = training.counters.decisions
+        if main and (training.is_done or _is_due(job, made)):
+            _judge(job, run, training)
+        training.accelerator.wait_for_everyone()
+        if training.is_done:
+            return
+        if job.minutes is not None and time.monotonic() - started > 60 * job.minutes:
+            logger.warning("paused after %d decisions; go on with --resume", made)
+            return
+        summary = training.run_part()
+        if main:
+            run.finish(f"part-{summary['decisions']:09d}", summary)
+        save_training(run, training, max_part_bytes=part_bytes)
+
+
+def _is_due(job: TrainJob, decisions: int) -> bool:
+    """Whether an evaluation belongs at the end of the part that ended at `decisions`."""
+    every = job.evaluate_every
+    return every > 0 and decisions // every > max(0, decisions - job.part_decisions) // every
+
+
+def _judge(job: TrainJob, run: RunDirectory, training: Training) -> None:
+    """Plays whole games with and without search, once for each number of decisions."""
+    step = f"evaluation-{training.counters.decisions:09d}"
+    if run.result(step) is not None:
+        return
+    settings = training.settings
+    environment = open_environment(
+        judged_environment(settings.environment), num_environments=job.evaluation_games
+    )
+    model = NetworkModel(training.network, discount=settings.learning.discount)
+    found: dict[str, Evaluation] = {}
+    try:
+        planners = {"search": judging_planner(settings.search), "policy": RawPolicy(sample=True)}
+        for name, planner in planners.items():
+            found[name] = evaluate_agent(
+                environment,
+                model,
+                planner,
+                frame_stack=settings.environment.frame_stack,
+                seed=step_seed(job.seed, "evaluation"),
+                max_decisions=job.evaluation_max_decisions,
+            )
+    finally:
+        environment.close()
+    result = {
+        "decisions": training.counters.decisions,
+        "frames": training.counters.decisions * training.environment.frame_skip,
+        "updates": training.counters.updates,
+        **{f"{name}_return": asdict(value.interval) for name, value in found.items()},
+    }
+    records = [{"agent": name, **asdict(value)} for name, value in found.items()]
+    run.finish(step, result, records=records)
+
+
+def judged_environment(config: EnvironmentConfig) -> EnvironmentConfig:
+    """The environment of evaluation: raw rewards, and only the game itself ends a game."""
+    return replace(config, life_loss_ends=False, clip_rewards=False)
+
+
+class _Display:
+    """A progress bar: decisions, updates, recent returns, and how much of the time is search."""
+
+    def __init__(self, training: Training, *, enabled: bool) -> None:
+        length = training.settings.length
+        self._shown = 0.0
+        self._progress = Progress(
+            TextColumn("{task.fields[game]}"),
+            BarColumn(),
+            TextColumn("{task.completed:,}/{task.total:,} decisions"),
+            TextColumn("{task.fields[state]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            disable=not enabled,
+        )
+        self._task = self._progress.add_task(
+            "play",
+            total=length.total_decisions,
+            game=training.settings.environment.game,
+            state="",
+            completed=training.counters.decisions,
+        )
+
+    def __enter__(self) -> "_Display":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def show(self, training: Training) -> None:
+        """Brings the bar up to date, some four times a second."""
+        if time.monotonic() - self._shown < 0.25:
+            return
+        self._shown = time.monotonic()
+        clock = training.clock
+        spent = clock.play + clock.batches + clock.updates
+        recent = sum(training.recent) / len(training.recent) if training.recent else float("nan")
+        state = (
+            f"{training.counters.updates:,} updates, return {recent:.1f}, "
+            f"play {clock.play / max(spent, 1e-9):.0%}"
+        )
+        self._progress.update(self._task, completed=training.counters.decisions, state=state)

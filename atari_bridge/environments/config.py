@@ -1,0 +1,55 @@
+"""What an environment is made from, as values. This file makes none (`opening.py` does)."""
+
+from dataclasses import dataclass
+
+from search.evaluation.settings import check_types, require
+
+
+@dataclass(frozen=True)
+class EnvironmentConfig:
+    """Which game is played, and what of it the agent sees.
+
+    Attributes:
+        game: An Atari game ("Boxing", "MsPacman"), or a gymnasium id ("CartPole-v1").
+        num_environments: N.
+        frame_skip: Emulator frames a decision. This and the next settings up to
+            `max_episode_frames`, `frame_stack` excepted, are for Atari games only.
+        image_size: Height and width of a frame, pixels.
+        grayscale: One channel instead of three.
+        frame_stack: S, frames of an observation; 1 where observations are vectors.
+        noop_max: Most no-ops (emulator frames) that open an episode; its seed decides how many.
+        sticky_actions: Probability with which the emulator repeats the action of the frame before.
+            0 in Atari 100k.
+        full_action_space: All 18 actions instead of those that do something in the game.
+        max_episode_frames: Emulator frames after which an episode is truncated. In gymnasium
+            environments their own limit applies.
+        life_loss_ends: Training only: the learner sees a lost life as the end of an episode.
+        clip_rewards: Training only: the learner sees the signs of rewards.
+    """
+
+    game: str = "Pong"
+    num_environments: int = 8
+    frame_skip: int = 4
+    image_size: int = 96
+    grayscale: bool = False
+    frame_stack: int = 4
+    noop_max: int = 30
+    sticky_actions: float = 0.0
+    full_action_space: bool = False
+    max_episode_frames: int = 108_000
+    life_loss_ends: bool = True
+    clip_rewards: bool = True
+
+    def __post_init__(self) -> None:
+        """Checks types and bounds."""
+        check_types(self)
+        require(
+            bool(self.game), "game", self.game, "a game's name ('Pong') or an id ('CartPole-v1')"
+        )
+        for name in ("num_environments", "frame_skip", "frame_stack", "max_episode_frames"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        require(self.image_size >= 8, "image_size", self.image_size, "at least 8 pixels")
+        require(self.noop_max >= 0, "noop_max", self.noop_max, "at least 0")
+        require(
+            0 <= self.sticky_actions < 1, "sticky_actions", self.sticky_actions, "0 to less than 1"
+        )

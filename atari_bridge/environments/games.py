@@ -1,0 +1,113 @@
+"""Names of Atari games: ours ("ChopperCommand"), the emulator's ("chopper_command"), gymnasium's.
+
+This file starts no emulator.
+"""
+
+import difflib
+import re
+
+ATARI_100K = (
+    "Alien",
+    "Amidar",
+    "Assault",
+    "Asterix",
+    "BankHeist",
+    "BattleZone",
+    "Boxing",
+    "Breakout",
+    "ChopperCommand",
+    "CrazyClimber",
+    "DemonAttack",
+    "Freeway",
+    "Frostbite",
+    "Gopher",
+    "Hero",
+    "Jamesbond",
+    "Kangaroo",
+    "Krull",
+    "KungFuMaster",
+    "MsPacman",
+    "Pong",
+    "PrivateEye",
+    "Qbert",
+    "RoadRunner",
+    "Seaquest",
+    "UpNDown",
+)
+"""The 26 games of the Atari 100k benchmark.
+
+Source: Kaiser et al. 2020, "Model-Based Reinforcement Learning for Atari", in the spelling of its
+later users.
+"""
+
+_GYMNASIUM_ID = re.compile(r"[/:]|-v\d+$")
+_ATARI_ID = re.compile(
+    r"(?P<space>ALE/)?(?P<game>\w+?)(?P<kind>-ram|-ramNoFrameskip|-ramDeterministic|NoFrameskip|"
+    r"Deterministic)?(-v(?P<version>\d+))?$"
+)
+
+
+def names_gymnasium_id(name: str) -> bool:
+    """Whether a name is a gymnasium id ("CartPole-v1", "MinAtar/Breakout-v1"), by its form."""
+    return _GYMNASIUM_ID.search(name) is not None
+
+
+def game_name(rom: str) -> str:
+    """The name of the emulator's `rom`: "up_n_down" is "UpNDown".
+
+    Source: the spelling under which gymnasium knows the games.
+    """
+    return rom.title().replace("_", "")
+
+
+def rom_name(game: str) -> str:
+    """The emulator's name of a game: "UpNDown" is "up_n_down".
+
+    Any game that ale-py brings is known, not only the 26.
+
+    Raises:
+        ImportError: Without ale-py.
+        ValueError: If there is no such game; names the nearest.
+    """
+    try:
+        from ale_py import roms
+    except ImportError as error:
+        raise ImportError(
+            f"game {game!r}: found no ale-py; required for Atari games. "
+            "Install it by pip install 'prefsearch[atari]'"
+        ) from error
+    known = {game_name(rom): rom for rom in roms.get_all_rom_ids()}
+    if game not in known:
+        raise ValueError(
+            f"game: found {game!r}; required: an Atari game's name such as "
+            f"{', '.join(_nearest(game, known))}, or a gymnasium environment's id with its version,"
+            " such as 'CartPole-v1' or 'MinAtar/Breakout-v1'. Correct the name"
+        )
+    return known[game]
+
+
+def atari_game_of_id(gymnasium_id: str) -> str | None:
+    """The game that a gymnasium id means ("Pong" of "ALE/Pong-v5"), or None if it is not Atari."""
+    found = _ATARI_ID.match(gymnasium_id.rpartition(":")[2])
+    if found is None:
+        return None
+    if found["space"] or found["kind"]:
+        return found["game"]
+    # "Pong-v4", but not "Blackjack-v1", which is gymnasium's own.
+    return found["game"] if found["version"] in ("0", "4") and _is_known(found["game"]) else None
+
+
+def _is_known(game: str) -> bool:
+    """Whether there is such a game; without ale-py, whether it is one of the 26."""
+    try:
+        from ale_py import roms
+    except ImportError:
+        return game in ATARI_100K
+    return game in {game_name(rom) for rom in roms.get_all_rom_ids()}
+
+
+def _nearest(game: str, known: dict[str, str]) -> list[str]:
+    """The names most like a wrong one, whatever its case and underscores."""
+    plain = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(game.replace("_", "").lower(), plain, n=3, cutoff=0.6)
+    return [repr(plain[name]) for name in near] or ["'Pong'", "'Breakout'", "'MsPacman'"]

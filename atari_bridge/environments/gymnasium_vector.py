@@ -1,0 +1,195 @@
+"""N environments of one gymnasium id, stepped one after the other.
+
+This file knows no Atari: those games are named, not made by gymnasium, which skips frames of its
+own. Environments are made as registered, so that their time limit truncates.
+"""
+
+import difflib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from atari_bridge.environments.checking import check_reset, check_step
+from atari_bridge.environments.games import atari_game_of_id
+from atari_bridge.environments.interface import VectorStep
+
+_LARGEST_VECTOR = 4096  # numbers; more are a picture in a type that is not a picture's
+
+
+class GymnasiumEnvironments:
+    """N environments, a `VectorEnvironment` without an emulator: `frame_skip` is 1.
+
+    Observations of uint8 or bool with shape `[H, W]` or `[H, W, C]` (any C, MinAtar's planes for
+    one) become images `[C, H, W]` uint8, where a plane's True is 255. All other boxes of up to
+    4096 numbers become vectors `[D]` float32.
+
+    Each episode is played in an environment made for it, so that it depends on its seed and actions
+    alone. No life is ever lost: gymnasium has no word for it.
+
+    Args:
+        gymnasium_id: As registered, with its version ("CartPole-v1"). "module:id" imports the
+            module that registers it.
+        num_environments: N.
+
+    Raises:
+        ImportError: Without gymnasium.
+        ValueError: If no such environment is registered, it is an Atari game, or its actions or
+            observations cannot be used.
+    """
+
+    def __init__(self, gymnasium_id: str, num_environments: int) -> None:
+        self._id = gymnasium_id
+        self._environments = [_make(gymnasium_id) for _ in range(num_environments)]
+        one = self._environments[0]
+        self.num_actions, self._first_action = _actions(gymnasium_id, one.action_space)
+        self._convert, self.observation_shape, self.observation_dtype = _observations(
+            gymnasium_id, one.observation_space
+        )
+        self.num_environments = num_environments
+        self.frame_skip = 1
+        self.action_meanings = _meanings(one, self._first_action, self.num_actions)
+        self._under_way = np.zeros(num_environments, bool)
+        self._begun = np.zeros(num_environments, bool)
+        self._observation = np.zeros(
+            (num_environments, *self.observation_shape), self.observation_dtype
+        )
+
+    def reset(self, rows: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+        """Begins episodes; see `VectorEnvironment`."""
+        rows, seeds = np.asarray(rows), np.asarray(seeds)
+        check_reset(rows, seeds, begun=self._begun)
+        for row, seed in zip(rows.tolist(), seeds.tolist(), strict=True):
+            if self._begun[row]:
+                # Seeding does not clear everything: MinAtar's sticky actions remember the last
+                # action of the episode before. So each episode has an environment of its own.
+                self._environments[row].close()
+                self._environments[row] = _make(self._id)
+            observation, _ = self._environments[row].reset(seed=seed)
+            self._observation[row] = self._convert(observation)
+        self._begun[rows] = True
+        self._under_way[rows] = True
+        return self._observation.copy()
+
+    def step(self, actions: np.ndarray) -> VectorStep:
+        """Takes one decision in each environment; see `VectorEnvironment`."""
+        actions = np.asarray(actions)
+        check_step(actions, self.num_actions, under_way=self._under_way)
+        reward = np.zeros(self.num_environments, np.float32)
+        terminated = np.zeros(self.num_environments, bool)
+        truncated = np.zeros(self.num_environments, bool)
+        for row, action in enumerate(actions.tolist()):
+            observation, reward[row], terminated[row], truncated[row], _ = self._environments[
+                row
+            ].step(self._first_action + action)
+            self._observation[row] = self._convert(observation)
+        self._under_way = ~(terminated | truncated)
+        return VectorStep(
+            observation=self._observation.copy(),
+            reward=reward,
+            terminated=terminated,
+            truncated=truncated & ~terminated,
+            life_lost=np.zeros(self.num_environments, bool),
+        )
+
+    def close(self) -> None:
+        """Closes the environments."""
+        self._begun[:] = False
+        self._under_way[:] = False
+        for environment in self._environments:
+            environment.close()
+
+
+def _make(gymnasium_id: str) -> Any:
+    """One environment, with its time limit and without checks at every step."""
+    game = atari_game_of_id(gymnasium_id)
+    if game is not None:
+        raise ValueError(
+            f"game: found the gymnasium id {gymnasium_id!r} of an Atari game; required: the game's "
+            f"name, for gymnasium may skip frames and repeat actions of its own, on top of "
+            f"frame_skip and sticky_actions. Write {game!r}"
+        )
+    try:
+        import gymnasium
+    except ImportError as error:
+        raise ImportError(
+            f"game {gymnasium_id!r}: found no gymnasium; required for environments with such an "
+            "id. Install it by pip install 'prefsearch[atari]'"
+        ) from error
+    try:
+        return gymnasium.make(gymnasium_id, disable_env_checker=True)
+    except (gymnasium.error.UnregisteredEnv, gymnasium.error.DeprecatedEnv) as error:
+        known = [name for name in gymnasium.registry if atari_game_of_id(name) is None]
+        near = difflib.get_close_matches(gymnasium_id, known, n=3, cutoff=0.7)
+        raise ValueError(
+            f"game: found {gymnasium_id!r} ({error}); required: an id that gymnasium knows"
+            f"{', such as ' + ', '.join(map(repr, near)) if near else ''}. Correct it, or name "
+            "the module that registers it: 'module:id'"
+        ) from error
+
+
+def _actions(gymnasium_id: str, space: Any) -> tuple[int, int]:
+    """The number of actions, and gymnasium's number of the first."""
+    from gymnasium.spaces import Discrete
+
+    if not isinstance(space, Discrete):
+        raise ValueError(
+            f"game {gymnasium_id!r}: found actions {space}; required: Discrete, for the search "
+            "numbers its actions. Choose another environment, or register one that wraps this "
+            "one's actions"
+        )
+    return int(space.n), int(space.start)
+
+
+def _observations(
+    gymnasium_id: str, space: Any
+) -> tuple[Callable[[np.ndarray], np.ndarray], tuple[int, ...], np.dtype]:
+    """How to convert an observation; its shape and dtype after that."""
+    from gymnasium.spaces import Box
+
+    if not isinstance(space, Box):
+        raise ValueError(
+            f"game {gymnasium_id!r}: found observations {space}; required: a Box. Choose another "
+            "environment, or register one that wraps this one's observations (for instance by "
+            "gymnasium's FlattenObservation)"
+        )
+    if len(space.shape) in (2, 3) and space.dtype in (np.dtype(np.uint8), np.dtype(bool)):
+        height, width, channels = (*space.shape, 1)[:3]
+        if len(space.shape) == 3 and height <= 4 < channels:
+            raise ValueError(
+                f"game {gymnasium_id!r}: found images of shape {space.shape}, which look like "
+                "[C, H, W]; required: [H, W, C]. Register an environment that wraps this one and "
+                "moves the first axis to the end"
+            )
+        convert = _planes_to_image if space.dtype == np.dtype(bool) else _to_image
+        return convert, (channels, height, width), np.dtype(np.uint8)
+    size = int(np.prod(space.shape))
+    if size > _LARGEST_VECTOR:
+        raise ValueError(
+            f"game {gymnasium_id!r}: found observations {space} of {size} numbers; required: "
+            f"images of uint8 or bool, or at most {_LARGEST_VECTOR} numbers. Register an "
+            "environment that wraps this one's observations"
+        )
+    return _to_vector, (size,), np.dtype(np.float32)
+
+
+def _to_image(observation: np.ndarray) -> np.ndarray:
+    image = np.asarray(observation)
+    # [H, W] -> [1, H, W]; [H, W, C] -> [C, H, W]
+    return image[None] if image.ndim == 2 else np.moveaxis(image, -1, 0)
+
+
+def _planes_to_image(observation: np.ndarray) -> np.ndarray:
+    return _to_image(np.asarray(observation, bool)) * np.uint8(255)
+
+
+def _to_vector(observation: np.ndarray) -> np.ndarray:
+    return np.asarray(observation, np.float32).reshape(-1)
+
+
+def _meanings(environment: Any, first: int, count: int) -> tuple[str, ...]:
+    """What actions do, where the environment says so; else their numbers."""
+    meanings = getattr(environment.unwrapped, "get_action_meanings", None)
+    if meanings is not None and len(names := meanings()) == count:
+        return tuple(str(name) for name in names)
+    return tuple(str(first + action) for action in range(count))

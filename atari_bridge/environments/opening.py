@@ -1,0 +1,43 @@
+"""Opens the environments that a configuration names."""
+
+from atari_bridge.environments.atari import AtariEnvironments
+from atari_bridge.environments.config import EnvironmentConfig
+from atari_bridge.environments.games import names_gymnasium_id
+from atari_bridge.environments.gymnasium_vector import GymnasiumEnvironments
+from atari_bridge.environments.interface import VectorEnvironment
+from search.evaluation.settings import require
+
+
+def open_environment(
+    config: EnvironmentConfig, *, num_environments: int | None = None
+) -> VectorEnvironment:
+    """Opens N environments: an Atari game by its name, any other by its gymnasium id.
+
+    Args:
+        config: What is opened.
+        num_environments: N instead of the configuration's.
+
+    Raises:
+        ImportError: Without ale-py or gymnasium.
+        ValueError: If there is no such environment, it cannot be played by this package, or a
+            setting was changed that it does not have.
+    """
+    count = config.num_environments if num_environments is None else num_environments
+    if names_gymnasium_id(config.game):
+        only_atari = f"its default, for {config.game!r} is no Atari game and does not have it"
+        require(config.sticky_actions == 0, "sticky_actions", config.sticky_actions, only_atari)
+        require(
+            not config.full_action_space, "full_action_space", config.full_action_space, only_atari
+        )
+        return GymnasiumEnvironments(config.game, count)
+    return AtariEnvironments(
+        config.game,
+        count,
+        frame_skip=config.frame_skip,
+        image_size=config.image_size,
+        grayscale=config.grayscale,
+        noop_max=config.noop_max,
+        sticky_actions=config.sticky_actions,
+        full_action_space=config.full_action_space,
+        max_episode_frames=config.max_episode_frames,
+    )

@@ -1,0 +1,55 @@
+"""Curves of a run: how good the agent was after how many frames, and what it cost."""
+
+# pyright: reportUnknownMemberType=false
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from search.evaluation.canvas import FAINT, PALETTE, open_canvas
+
+_LABELS = {"search": "with search", "policy": "the policy alone"}
+
+
+def learning_curve(
+    evaluations: Sequence[Mapping[str, Any]],
+    parts: Sequence[Mapping[str, Any]],
+    path: str | os.PathLike[str],
+    *,
+    title: str,
+) -> tuple[Path, Path]:
+    """Draws returns against emulator frames: evaluations with their intervals, play as dots.
+
+    Args:
+        evaluations: Results with `frames` and `NAME_return` of `estimate`, `low` and `high`.
+        parts: Summaries with `frames` and `mean_return`, which may be None.
+        path: Where to write; PNG and SVG.
+        title: Over the figure.
+
+    Returns:
+        Paths of the PNG and the SVG.
+    """
+    with open_canvas(7.2, 4.4) as (figure, save):
+        axis = figure.subplots()
+        played = [part for part in parts if part.get("mean_return") is not None]
+        axis.plot(
+            [part["frames"] for part in played],
+            [part["mean_return"] for part in played],
+            ".",
+            color=FAINT,
+            markersize=4,
+            label="self-play, with noise",
+        )
+        for rank, (name, label) in enumerate(_LABELS.items()):
+            rows = [row for row in evaluations if f"{name}_return" in row]
+            frames = [row["frames"] for row in rows]
+            bounds = [[row[f"{name}_return"][key] for row in rows] for key in ("low", "high")]
+            colour = PALETTE[rank]
+            axis.fill_between(frames, *bounds, color=colour, alpha=0.18, linewidth=0)
+            means = [row[f"{name}_return"]["estimate"] for row in rows]
+            axis.plot(frames, means, color=colour, marker="os"[rank], markersize=5, label=label)
+        axis.set_xlabel("emulator frames")
+        axis.set_ylabel("return of a game")
+        axis.set_title(title)
+        axis.legend()
+        return save(path)

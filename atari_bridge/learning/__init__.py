@@ -1,0 +1,1 @@
+"""How a network learns from remembered play: targets, losses, augmentation, updates."""

@@ -1,0 +1,86 @@
+"""Random changes to images that keep their meaning, so that few of them teach more.
+
+Every stack of frames is changed by itself, its frames all alike: a shift between the frames of a
+stack would look like movement. This file does not know what an image is for.
+
+Source: random shift of DrQ (Kostrikov et al. 2021) and intensity of SPR (Schwarzer et al. 2021),
+both as EfficientZero uses them.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from atari_bridge.learning.config import AugmentationName
+
+
+def random_shift(images: Tensor, *, generator: torch.Generator, pixels: int = 4) -> Tensor:
+    """Moves each stack by up to `pixels` in both directions; edges are repeated.
+
+    Args:
+        images: `[..., C, H, W]` float; each `[C, H, W]` is one stack.
+        generator: Of any device; two integers a stack are drawn.
+        pixels: Greatest move, at least 0.
+
+    Returns:
+        A new tensor shaped as `images`.
+    """
+    *leading, channels, height, width = images.shape
+    stacks = images.reshape(-1, channels, height, width)
+    corner = torch.randint(
+        2 * pixels + 1, (2, len(stacks)), generator=generator, device=generator.device
+    ).to(images.device)
+    padded = functional.pad(stacks, (pixels,) * 4, mode="replicate")
+    # A view of all windows, [B, C, 2P+1, 2P+1, H, W]: choosing one of them a stack copies whole
+    # rows of pixels, five times as fast on a CPU as indices a pixel.
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)
+    row = torch.arange(len(stacks), device=images.device)
+    return windows[row, :, corner[0], corner[1]].reshape(*leading, channels, height, width)
+
+
+def random_intensity(images: Tensor, *, generator: torch.Generator, scale: float = 0.05) -> Tensor:
+    """Multiplies each stack by `1 + scale * clip(N(0, 1), -2, 2)`.
+
+    Args:
+        images: `[..., C, H, W]` float. Results are not clipped to [0, 1], as in SPR.
+        generator: Of any device; one normal number a stack is drawn.
+        scale: Standard deviation of the factor, before clipping.
+
+    Returns:
+        A new tensor shaped as `images`.
+    """
+    noise = torch.randn(*images.shape[:-3], 1, 1, 1, generator=generator, device=generator.device)
+    factor = 1.0 + scale * noise.clamp(-2.0, 2.0)
+    return images * factor.to(device=images.device, dtype=images.dtype)
+
+
+def augment(images: Tensor, name: AugmentationName, *, generator: torch.Generator) -> Tensor:
+    """Applies the augmentation of that name, shift before intensity.
+
+    Args:
+        images: `[..., C, H, W]` float in [0, 1].
+        name: `none` (returns `images` itself), `shift`, `intensity` or `shift_intensity`.
+        generator: Source of all randomness.
+
+    Raises:
+        ValueError: If `images` is not a floating tensor of at least three axes, or the name is
+            unknown.
+    """
+    if name not in ("none", "shift", "intensity", "shift_intensity"):
+        raise ValueError(
+            f"augmentation: found {name!r}; required: 'none', 'shift', 'intensity' or "
+            "'shift_intensity'. Correct it"
+        )
+    if name == "none":
+        return images
+    if images.ndim < 3 or not images.is_floating_point():
+        raise ValueError(
+            f"found a {images.dtype} observation of shape {tuple(images.shape)}; required: float "
+            "images [..., C, H, W]. Use the augmentation 'none' for vectors, and divide bytes by "
+            "255"
+        )
+    if name in ("shift", "shift_intensity"):
+        images = random_shift(images, generator=generator)
+    if name in ("intensity", "shift_intensity"):
+        images = random_intensity(images, generator=generator)
+    return images

@@ -1,0 +1,230 @@
+"""From sampled rows to a batch to learn from: observations, fresh searches, targets.
+
+Everything here is evaluated with the target network, whose weights stand still between its
+refreshes, so a batch may be made while the one before is learned from. This file does not know
+losses or gradients.
+"""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from atari_bridge.learning.config import LearningConfig
+from atari_bridge.learning.targets import (
+    Horizon,
+    Targets,
+    make_targets,
+    off_policy_horizon,
+    value_horizon,
+    with_search_values,
+)
+from atari_bridge.planning import NetworkModel
+from atari_bridge.replay import FrameWindow, Replay, Sample, Window
+from search import Planner
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B rows, ready for an update; targets are those of `learning.targets.Targets`.
+
+    Attributes:
+        observation: `[B, S*C, H, W]` uint8, or `[B, D]` float32; of the sampled rows.
+        future: `[B, K, ...]`, of the K rows after them, for self-supervision; None where unused.
+        weight: `[B]` importance weights, not yet normalised over processes.
+        action: `[B, K]` int64.
+        reward: `[B, K]`.
+        value: `[B, K+1]`.
+        policy: `[B, K+1, A]`.
+        reward_mask: `[B, K]` bool.
+        value_mask: `[B, K+1]` bool.
+        policy_mask: `[B, K+1]` bool.
+        observed: `[B, K+1]` bool.
+    """
+
+    observation: Tensor
+    future: Tensor | None
+    weight: Tensor
+    action: Tensor
+    reward: Tensor
+    value: Tensor
+    policy: Tensor
+    reward_mask: Tensor
+    value_mask: Tensor
+    policy_mask: Tensor
+    observed: Tensor
+
+
+@dataclass(frozen=True)
+class BatchMaker:
+    """Makes batches of one agent.
+
+    Attributes:
+        config: How targets are made.
+        model: The target network, as a planning model.
+        planner: Searches old rows anew.
+        clip_rewards: Whether rewards count by their sign.
+        prefix_horizon: Steps over which a value prefix runs; None: rewards are single.
+        with_future: Whether later observations are wanted.
+        device: Where batches are put.
+        max_roots: The most observations that the model evaluates at a time.
+    """
+
+    config: LearningConfig
+    model: NetworkModel
+    planner: Planner
+    clip_rewards: bool
+    prefix_horizon: int | None
+    with_future: bool
+    device: torch.device
+    max_roots: int = 2048
+
+    def make(
+        self,
+        replay: Replay,
+        sample: Sample,
+        *,
+        decisions_made: int,
+        updates_made: int,
+        generator: np.random.Generator,
+        search_generator: torch.Generator,
+    ) -> Batch:
+        """Gathers what the replay knows of B sampled rows, and finds out the rest.
+
+        Args:
+            replay: Where the rows lie.
+            sample: Which, and how much each counts.
+            decisions_made: Of the run so far; a row's age is counted from here.
+            updates_made: Of the run so far.
+            generator: Chooses rows to be searched anew, and actions past an episode's end.
+            search_generator: Source of the searches' noise.
+        """
+        config = self.config
+        length = config.lookahead + 1
+        window = replay.window(sample.index, length)
+        stacks = _Stacks(replay.frames(sample.index, length), self.device)
+        age = decisions_made - window.made_at[:, 0]
+        td = np.full(len(age), config.td_steps)
+        if config.off_policy_correction:
+            td = off_policy_horizon(age, config.td_steps, config.correction_interval)
+        horizon = value_horizon(
+            alive=window.alive,
+            bootstrap=window.bootstrap,
+            terminated=window.terminated,
+            td=td,
+            unroll_steps=config.unroll_steps,
+        )
+        policy, searched, fresh = self._search_anew(
+            window, stacks, generator=generator, search_generator=search_generator
+        )
+        targets = make_targets(
+            action=window.action,
+            reward=window.reward,
+            terminated=window.terminated,
+            alive=window.alive,
+            bootstrap=window.bootstrap,
+            policy=policy,
+            values=self._values(window, stacks, horizon, search_generator=search_generator),
+            horizon=horizon,
+            discount=config.discount,
+            prefix_horizon=self.prefix_horizon,
+            clip_rewards=self.clip_rewards,
+            generator=generator,
+        )
+        after = config.search_value_after
+        if after is not None and updates_made >= after:
+            old = (age > config.search_value_age) & fresh
+            targets = with_search_values(targets, searched=searched, rows=old)
+        return self._batch(stacks, targets, sample.weight)
+
+    def _batch(self, stacks: "_Stacks", targets: Targets, weight: np.ndarray) -> Batch:
+        """Everything on the device."""
+        rows = np.arange(len(weight))
+        steps = self.config.unroll_steps
+        named = {f.name: torch.from_numpy(getattr(targets, f.name)) for f in fields(targets)}
+        return Batch(
+            observation=stacks.at(rows, np.zeros_like(rows)),
+            future=stacks.block(1, steps + 1) if self.with_future else None,
+            weight=torch.from_numpy(weight).to(self.device),
+            **{name: tensor.to(self.device) for name, tensor in named.items()},
+        )
+
+    def _search_anew(
+        self,
+        window: Window,
+        stacks: "_Stacks",
+        *,
+        generator: np.random.Generator,
+        search_generator: torch.Generator,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Policies `[B, K+1, A]` with a share of the rows searched anew.
+
+        Returns:
+            The policies; root values `[B, K+1]` of the searches, 0 where none was made; and which
+            rows were searched `[B]` bool.
+        """
+        steps = self.config.unroll_steps + 1
+        policy = window.policy[:, :steps].copy()
+        value = np.zeros(policy.shape[:2], np.float32)
+        fresh = np.zeros(len(policy), bool)
+        count = round(self.config.reanalyse_policy * len(policy))
+        fresh[generator.permutation(len(policy))[:count]] = True
+        at = np.nonzero(window.alive[:, :steps] & fresh[:, None])
+        for part in _parts(len(at[0]), self.max_roots):
+            row, step = at[0][part], at[1][part]
+            found = self.planner.plan(self.model, stacks.at(row, step), generator=search_generator)
+            policy[row, step] = found.action_weights.float().cpu().numpy()
+            value[row, step] = found.value.float().cpu().numpy()
+        return policy, value, fresh
+
+    def _values(
+        self,
+        window: Window,
+        stacks: "_Stacks",
+        horizon: Horizon,
+        *,
+        search_generator: torch.Generator,
+    ) -> np.ndarray:
+        """Values `[B, W]`, fresh ones where n-step returns end."""
+        value = window.value.copy()
+        if self.config.bootstrap == "played":
+            return value
+        at = np.nonzero(horizon.reads(value.shape[1]))
+        for part in _parts(len(at[0]), self.max_roots):
+            row, step = at[0][part], at[1][part]
+            observation = stacks.at(row, step)
+            if self.config.bootstrap == "search":
+                plan = self.planner.plan(self.model, observation, generator=search_generator)
+                found = plan.value
+            else:
+                with torch.inference_mode():
+                    found = self.model.root(observation, generator=search_generator).value
+            value[row, step] = found.float().cpu().numpy()
+        return value
+
+
+class _Stacks:
+    """Observations out of frames that were moved to the device once each."""
+
+    def __init__(self, window: FrameWindow, device: torch.device) -> None:
+        self._frames = torch.from_numpy(window.frames).to(device)  # [B, F, ...]
+        self._index = torch.from_numpy(window.stack_index).to(device)  # [B, W, S]
+
+    def at(self, row: np.ndarray, step: np.ndarray) -> Tensor:
+        """`[M, S*C, H, W]`: the observations at `step` of `row`, `[M]` int each."""
+        rows = torch.from_numpy(row).to(self._frames.device)
+        index = self._index[rows, torch.from_numpy(step).to(self._frames.device)]  # [M, S]
+        stacked = self._frames[rows[:, None], index]  # [M, S, C, H, W] or [M, 1, D]
+        return stacked.flatten(1, 2) if stacked.ndim == 5 else stacked.squeeze(1)
+
+    def block(self, start: int, stop: int) -> Tensor:
+        """`[B, stop - start, S*C, H, W]`: the observations of a range of steps of all rows."""
+        rows, steps = np.arange(len(self._frames)), np.arange(start, stop)
+        grid = np.meshgrid(rows, steps, indexing="ij")
+        flat = self.at(grid[0].ravel(), grid[1].ravel())
+        return flat.unflatten(0, (len(rows), len(steps)))
+
+
+def _parts(total: int, size: int) -> list[slice]:
+    return [slice(start, start + size) for start in range(0, total, size)]

@@ -1,0 +1,125 @@
+"""How a network learns from remembered play, as plain values.
+
+This file holds values and their bounds. It knows no network, no replay and no game.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from search.evaluation.settings import check_types, require
+
+Bootstrap = Literal["network", "search", "played"]
+UnrollScaling = Literal["all", "imagined"]
+AugmentationName = Literal["none", "shift", "intensity", "shift_intensity"]
+
+
+@dataclass(frozen=True)
+class LearningConfig:
+    """What the learner optimises, and how. The defaults are EfficientZero's on Atari 100k.
+
+    EZ: EfficientZero (Ye et al. 2021). EZ-V2: EfficientZero V2 (Wang et al. 2024). A decision is
+    one step of the agent (several emulator frames).
+
+    Attributes:
+        unroll_steps: K, steps imagined from each sampled row (MuZero, EZ, EZ-V2: 5).
+        td_steps: Rewards summed before a value target bootstraps (EZ, EZ-V2: 5).
+        discount: Per decision (EZ: .997 a frame, so .997 ** 4; MuZero: .997).
+        off_policy_correction: Sum fewer rewards for older rows (EZ; not its MuZero baseline).
+        correction_interval: Decisions of age that take one reward away (EZ: 30,000).
+        bootstrap: Value at the end of the sum: the target network's (EZ), the root value of a
+            fresh search (MuZero Reanalyze), or what the search had when the row was made (MuZero).
+        search_value_after: Updates after which old rows take the root value of a fresh search as
+            their target instead of the sum (EZ-V2: 30,000); null: never (EZ).
+        search_value_age: Age in decisions from which a row is old in that sense (EZ-V2: 5,000).
+        reanalyse_policy: Share of rows whose policy targets are searched anew (EZ: .99; EZ-V2: 1;
+            MuZero: 0).
+        batch_size: Rows an update (EZ, EZ-V2: 256).
+        optimizer: `sgd` (EZ, EZ-V2) or `adamw`.
+        learning_rate: At its peak (EZ, EZ-V2: .2).
+        momentum: Of SGD (EZ: .9).
+        weight_decay: As the optimiser defines it (EZ: 1e-4).
+        warmup_updates: The rate rises linearly over these (EZ: 1% of 100,000).
+        decay_updates: The rate is multiplied by `decay_factor` each time so many updates are made
+            (EZ: 100,000).
+        decay_factor: See `decay_updates` (EZ: .1; EZ-V2: 1, no decay).
+        clip_gradient: Greatest norm of all gradients together (EZ: 5).
+        unroll_scaling: `all` divides the losses of the root and of the imagined steps by K (EZ);
+            `imagined` divides only those of the imagined steps (MuZero).
+        reward_weight: Of the reward or value-prefix loss (EZ: 1).
+        value_weight: Of the value loss (EZ: .25; EZ-V2: .5).
+        policy_weight: Of the policy loss (EZ: 1).
+        self_supervised_weight: Of the auxiliary loss (EZ: 2; EZ-V2: 5; its MuZero baseline: 0).
+        entropy_weight: Of the policy's entropy, which is rewarded (EZ: 0; EZ-V2: .005).
+        priority_beta: Exponent of the importance weights at the start; it rises linearly to 1 at
+            the run's end (EZ: .4; EZ-V2: 1).
+        target_interval: Updates between copies to the target network (EZ, EZ-V2: 200).
+        augmentation: Of images: random shift, random intensity, both (EZ), or none (MuZero).
+    """
+
+    unroll_steps: int = 5
+    td_steps: int = 5
+    discount: float = 0.988053892081
+    off_policy_correction: bool = True
+    correction_interval: int = 30_000
+    bootstrap: Bootstrap = "network"
+    search_value_after: int | None = None
+    search_value_age: int = 5_000
+    reanalyse_policy: float = 0.99
+    batch_size: int = 256
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: float = 0.2
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    warmup_updates: int = 1_000
+    decay_updates: int = 100_000
+    decay_factor: float = 0.1
+    clip_gradient: float = 5.0
+    unroll_scaling: UnrollScaling = "all"
+    reward_weight: float = 1.0
+    value_weight: float = 0.25
+    policy_weight: float = 1.0
+    self_supervised_weight: float = 2.0
+    entropy_weight: float = 0.0
+    priority_beta: float = 0.4
+    target_interval: int = 200
+    augmentation: AugmentationName = "shift_intensity"
+
+    def __post_init__(self) -> None:
+        """Checks types and bounds.
+
+        Raises:
+            ValueError: Naming the key, the value found and what is required.
+        """
+        check_types(self)
+        counts = ("unroll_steps", "td_steps", "correction_interval", "batch_size", "decay_updates")
+        for name in (*counts, "target_interval"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        weights = ("reward_weight", "value_weight", "policy_weight", "self_supervised_weight")
+        rest = ("entropy_weight", "weight_decay", "warmup_updates", "search_value_age")
+        for name in (*weights, *rest):
+            # `x >= 0` alone lets an infinity through, which YAML writes as `.inf`.
+            finite = 0 <= getattr(self, name) < float("inf")
+            require(finite, name, getattr(self, name), "0 or more, and finite")
+        for name in ("learning_rate", "clip_gradient"):
+            finite = 0 < getattr(self, name) < float("inf")
+            require(finite, name, getattr(self, name), "more than 0, and finite")
+        for name in ("discount", "decay_factor"):
+            require(0 < getattr(self, name) <= 1, name, getattr(self, name), "in (0, 1]")
+        for name in ("reanalyse_policy", "priority_beta"):
+            require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "in [0, 1]")
+        require(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
+        after = self.search_value_after
+        require(after is None or after >= 0, "search_value_after", after, "0 or more, or null")
+
+    @property
+    def lookahead(self) -> int:
+        """Rows after a sampled one that its targets read."""
+        return self.unroll_steps + self.td_steps
+
+    def beta(self, progress: float) -> float:
+        """The exponent of the importance weights.
+
+        Args:
+            progress: Share of the run's updates made, from 0 to 1.
+        """
+        return self.priority_beta + (1 - self.priority_beta) * min(max(progress, 0.0), 1.0)

@@ -1,0 +1,262 @@
+"""What a network should predict for a row and for the steps imagined after it.
+
+Pure functions on windows of remembered rows: position j of a window of W rows is the row j
+decisions after the sampled one, which is position 0. A row holds an observation, the action taken
+there, and the reward and the end that this action brought. This file does not know where rows or
+values come from: no replay, no network, no search.
+
+Three kinds of position follow an episode's last action. After a termination they are *absorbing*:
+nothing happens there, so reward and value are 0, and the network learns that. After a truncation
+the game would have gone on, nobody knows how: nothing there counts. The void row of a truncation
+holds its last observation, which gives the value that replaces the rewards not seen.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What K imagined steps should predict; masks are True where the target counts.
+
+    Attributes:
+        action: Taken at each imagined step, random where none was, `[B, K]` int64.
+        reward: Of each imagined step, or the value prefix, `[B, K]` float32.
+        value: Expected return, `[B, K+1]` float32.
+        policy: Search weights, `[B, K+1, A]` float32; uniform where they do not count.
+        reward_mask: `[B, K]` bool.
+        value_mask: `[B, K+1]` bool.
+        policy_mask: `[B, K+1]` bool; also where an action was taken.
+        observed: Where an observation of this episode exists, `[B, K+1]` bool; for
+            self-supervision.
+    """
+
+    action: np.ndarray
+    reward: np.ndarray
+    value: np.ndarray
+    policy: np.ndarray
+    reward_mask: np.ndarray
+    value_mask: np.ndarray
+    policy_mask: np.ndarray
+    observed: np.ndarray
+
+
+@dataclass(frozen=True)
+class Horizon:
+    """How far the sum of rewards of each value target reaches; all arrays `[B, K+1]`.
+
+    Attributes:
+        steps: Rewards summed, int64; 0 where no action was taken.
+        position: Window position at which the value is read, int64.
+        bootstraps: Whether the value at `position` ends the sum.
+        counts: Whether the target is known: an action was taken there, and the sum ends in a value
+            or a termination; or the state is absorbing.
+    """
+
+    steps: np.ndarray
+    position: np.ndarray
+    bootstraps: np.ndarray
+    counts: np.ndarray
+
+    def reads(self, width: int) -> np.ndarray:
+        """Which window positions' values are read at all, `[B, W]` bool."""
+        read = np.zeros((len(self.position), width), dtype=bool)
+        row, step = np.nonzero(self.bootstraps)
+        read[row, self.position[row, step]] = True
+        return read
+
+
+def off_policy_horizon(age: np.ndarray, td_steps: int, interval: int) -> np.ndarray:
+    """The number of rewards to sum per row: fewer, the older the row.
+
+    Args:
+        age: Decisions made since the row was made, `[B]` int.
+        td_steps: The number for a new row.
+        interval: Decisions of age that take one reward away.
+
+    Returns:
+        `[B]` int64 in `[1, td_steps]`.
+
+    Source: EfficientZero (Ye et al. 2021), section 4.3, with its code's integer steps.
+    """
+    return np.clip(td_steps - np.asarray(age, dtype=np.int64) // interval, 1, td_steps)
+
+
+def absorbing_states(*, alive: np.ndarray, terminated: np.ndarray) -> np.ndarray:
+    """Which positions of a window lie past a termination of its episode, `[B, W]` bool."""
+    before = np.cumsum(alive & terminated, axis=1)
+    return np.concatenate([np.zeros_like(alive[:, :1]), before[:, :-1] > 0], axis=1)
+
+
+def value_horizon(
+    *,
+    alive: np.ndarray,
+    bootstrap: np.ndarray,
+    terminated: np.ndarray,
+    td: np.ndarray,
+    unroll_steps: int,
+) -> Horizon:
+    """How far each value target sums, and where it reads a value.
+
+    Separate from `value_targets` so that values are computed only where they are read: `B * (K+1)`
+    of a window's `B * W` positions at most.
+
+    Args:
+        alive: Position is a row of the sampled row's episode and no void row, `[B, W]` bool.
+        bootstrap: Alive, or the void row of a truncation, `[B, W]` bool.
+        terminated: The row's action ended the game, `[B, W]` bool.
+        td: Most rewards a row's targets sum, `[B]` int, each at least 1.
+        unroll_steps: K.
+
+    Raises:
+        ValueError: If the window is shorter than `K + max(td) + 1` rows.
+    """
+    batch, width = alive.shape
+    columns, longest = unroll_steps + 1, int(td.max(initial=1))
+    if width < unroll_steps + longest + 1:
+        raise ValueError(
+            f"a window of {width} rows is too short for {unroll_steps} unroll steps and sums of "
+            f"{longest} rewards; required: {unroll_steps + longest + 1} rows. Ask the replay for "
+            "longer windows"
+        )
+    absorbing = absorbing_states(alive=alive, terminated=terminated)
+    going = np.ones((batch, columns), dtype=bool)
+    steps = np.zeros((batch, columns), dtype=np.int64)
+    for j in range(longest):
+        going &= alive[:, j : j + columns] & (j < td)[:, None]
+        steps += going
+    position = np.arange(columns) + steps
+    finished = np.take_along_axis(absorbing, position, axis=1)
+    known = np.take_along_axis(bootstrap, position, axis=1)
+    bootstraps = alive[:, :columns] & known
+    return Horizon(steps, position, bootstraps, bootstraps | finished)
+
+
+def value_targets(
+    *, reward: np.ndarray, values: np.ndarray, horizon: Horizon, discount: float
+) -> np.ndarray:
+    """n-step returns: discounted rewards, then the value where the sum ends.
+
+    Args:
+        reward: Of each row's action, already clipped if it is to be, `[B, W]`.
+        values: At each position; only those of `Horizon.reads` matter, the rest may be NaN,
+            `[B, W]`.
+        horizon: Of `value_horizon`.
+        discount: Per decision.
+
+    Returns:
+        `[B, K+1]` float32; 0 where the target does not count.
+    """
+    columns = horizon.steps.shape[1]
+    total = np.zeros(horizon.steps.shape)  # float64: rewards of unclipped games are large
+    for j in range(int(horizon.steps.max(initial=0))):
+        here = j < horizon.steps
+        total += np.where(here, discount**j * reward[:, j : j + columns], 0.0)
+    ends = np.take_along_axis(values, horizon.position, axis=1)
+    total += np.where(horizon.bootstraps, discount**horizon.steps * ends, 0.0)
+    return np.where(horizon.counts, total, 0.0).astype(np.float32)
+
+
+def reward_targets(*, reward: np.ndarray, prefix_horizon: int | None) -> np.ndarray:
+    """The reward of each imagined step, or the sum of the rewards since the last reset.
+
+    The sum is not discounted, as in EfficientZero's code: over so few steps it hardly matters.
+
+    Args:
+        reward: Of the K imagined steps, 0 where none is known, `[B, K]`.
+        prefix_horizon: The sum begins anew every so many imagined steps; None: rewards.
+
+    Returns:
+        `[B, K]` float32.
+
+    Source: EfficientZero (Ye et al. 2021), section 4.2.
+    """
+    if prefix_horizon is None:
+        return reward.astype(np.float32)
+    target = np.zeros(reward.shape)
+    for k in range(reward.shape[1]):
+        before = 0.0 if k % prefix_horizon == 0 else target[:, k - 1]
+        target[:, k] = before + reward[:, k]
+    return target.astype(np.float32)
+
+
+def make_targets(
+    *,
+    action: np.ndarray,
+    reward: np.ndarray,
+    terminated: np.ndarray,
+    alive: np.ndarray,
+    bootstrap: np.ndarray,
+    policy: np.ndarray,
+    values: np.ndarray,
+    horizon: Horizon,
+    discount: float,
+    prefix_horizon: int | None,
+    clip_rewards: bool,
+    generator: np.random.Generator,
+) -> Targets:
+    """All targets of a batch of windows.
+
+    Args:
+        action: `[B, W]` int.
+        reward: Raw, `[B, W]` float.
+        terminated: `[B, W]` bool.
+        alive: `[B, W]` bool.
+        bootstrap: `[B, W]` bool.
+        policy: Search weights, of play or of a new search, `[B, K+1 or more, A]`.
+        values: Where `horizon.reads`, from whatever source, `[B, W]`.
+        horizon: Of `value_horizon` with the same windows.
+        discount: Per decision.
+        prefix_horizon: See `reward_targets`.
+        clip_rewards: Learn from the sign of each reward.
+        generator: Draws the actions past an episode's end.
+    """
+    rows, columns = horizon.steps.shape
+    unroll, num_actions = columns - 1, policy.shape[-1]
+    absorbing = absorbing_states(alive=alive, terminated=terminated)
+    acted = alive[:, :columns]
+    learned = np.sign(reward) if clip_rewards else reward
+    learned = np.where(alive, learned, 0.0)
+    # Drawn for every position, needed or not: the draws do not depend on where episodes end.
+    drawn = generator.integers(num_actions, size=(rows, unroll))
+    weights = np.where(acted[..., None], policy[:, :columns], 1 / num_actions)
+    return Targets(
+        action=np.where(acted[:, :unroll], action[:, :unroll], drawn).astype(np.int64),
+        reward=reward_targets(reward=learned[:, :unroll], prefix_horizon=prefix_horizon),
+        value=value_targets(reward=learned, values=values, horizon=horizon, discount=discount),
+        policy=weights.astype(np.float32),
+        reward_mask=(alive | absorbing)[:, :unroll],
+        value_mask=horizon.counts,
+        policy_mask=acted,
+        observed=bootstrap[:, :columns],
+    )
+
+
+def with_search_values(targets: Targets, *, searched: np.ndarray, rows: np.ndarray) -> Targets:
+    """Replaces sums of rewards by root values of a search, in the rows given.
+
+    A search with the newest network does not lean on the actions that an old policy took; a weak
+    search is biased, so young rows keep their sums.
+
+    Args:
+        targets: Of `make_targets`.
+        searched: Root values, `[B, K+1]`; read only where an action was taken in one of `rows`.
+        rows: Which rows are replaced, `[B]` bool.
+
+    Source: EfficientZero V2 (Wang et al. 2024), mixed value target.
+    """
+    replaced = rows[:, None] & targets.policy_mask
+    value = np.where(replaced, searched, targets.value).astype(np.float32)
+    return replace(targets, value=value, value_mask=targets.value_mask | replaced)
+
+
+def priorities(predicted: np.ndarray, targets: Targets) -> np.ndarray:
+    """How wrong the value of each sampled row was, `[B]` float32.
+
+    Args:
+        predicted: Decoded root values, `[B]`.
+        targets: Of the same rows; one whose target does not count gets 0.
+    """
+    wrong = np.abs(predicted - targets.value[:, 0])
+    return np.where(targets.value_mask[:, 0], wrong, 0.0).astype(np.float32)

@@ -1,0 +1,135 @@
+"""The network unrolled over K actions, and what it got wrong: one module, one `forward`.
+
+It is a module so that data-parallel wrappers see an ordinary forward pass. All agents of the family
+are this loss with other weights; none has a branch of its own here.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from atari_bridge.learning.augmentation import augment
+from atari_bridge.learning.batches import Batch
+from atari_bridge.learning.config import LearningConfig
+from atari_bridge.learning.losses import (
+    Losses,
+    LossWeights,
+    UnrollLosses,
+    combine,
+    entropy,
+    scale_gradient,
+    soft_cross_entropy,
+)
+from atari_bridge.networks import Latent, MuZeroNetwork
+
+
+class UnrolledLoss(nn.Module):
+    """The loss of a batch.
+
+    Args:
+        network: Learns.
+        target_network: Lags behind; some kinds of self-supervision ask it.
+        config: Weights, and how images are augmented.
+    """
+
+    def __init__(
+        self, network: MuZeroNetwork, target_network: MuZeroNetwork, config: LearningConfig
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.config = config
+        # Not a submodule: its weights are no parameters of this loss.
+        self._target_network = [target_network]
+        self.weights = LossWeights(
+            reward=config.reward_weight,
+            value=config.value_weight,
+            policy=config.policy_weight,
+            entropy=config.entropy_weight,
+            self_supervised=config.self_supervised_weight,
+        )
+
+    def forward(
+        self, batch: Batch, row_weights: Tensor, generator: torch.Generator
+    ) -> tuple[Losses, Tensor]:
+        """Unrolls and judges.
+
+        Args:
+            batch: B rows.
+            row_weights: `[B]`.
+            generator: Source of the augmentation's draws.
+
+        Returns:
+            The losses; and the decoded root values `[B]`, without gradient.
+        """
+        network, support = self.network, self.network.support
+        latent = network.represent(self._seen(batch.observation, generator))
+        root = network.predict(latent)
+        values, policies = [root.value_logits], [root.policy_logits]
+        rewards, imagined = [], []
+        for k in range(batch.action.shape[1]):
+            dynamics = network.imagine(latent, batch.action[:, k])
+            rewards.append(dynamics.reward_logits)
+            imagined.append(dynamics.latent["hidden"])
+            latent = halve_gradient(dynamics.latent)
+            prediction = network.predict(latent)
+            values.append(prediction.value_logits)
+            policies.append(prediction.policy_logits)
+        value_logits = torch.stack(values, dim=1)  # [B, K+1, bins]
+        policy_logits = torch.stack(policies, dim=1)  # [B, K+1, A]
+        reward_logits = torch.stack(rewards, dim=1)  # [B, K, bins]
+        found = UnrollLosses(
+            reward=soft_cross_entropy(reward_logits, support.encode(batch.reward)),
+            value=soft_cross_entropy(value_logits, support.encode(batch.value)),
+            policy=soft_cross_entropy(policy_logits, batch.policy),
+            entropy=entropy(policy_logits),
+            reward_mask=batch.reward_mask,
+            value_mask=batch.value_mask,
+            policy_mask=batch.policy_mask,
+            self_supervised=self._self_supervised(imagined, batch, generator),
+            self_supervised_mask=batch.observed[:, 1:],
+        )
+        losses = combine(
+            found,
+            weights=self.weights,
+            row_weights=row_weights,
+            unroll_scaling=self.config.unroll_scaling,
+        )
+        with torch.no_grad():
+            decoded = support.decode(root.value_logits.float())
+        return losses, decoded
+
+    def _self_supervised(
+        self, imagined: list[Tensor], batch: Batch, generator: torch.Generator
+    ) -> Tensor | None:
+        """Losses `[B, K]` of imagined states against what was seen there, or None."""
+        auxiliary = self.network.auxiliary
+        if auxiliary is None or batch.future is None:
+            return None
+        rows, steps = batch.future.shape[:2]
+        seen = batch.future.flatten(0, 1)  # [B*K, ...]
+        hidden = torch.stack(imagined, dim=1).flatten(0, 1)  # [B*K, ...]
+        if auxiliary.teacher == "pixels":
+            target = pixels(seen)
+        else:
+            own = auxiliary.teacher == "network"
+            teacher = self.network if own else self._target_network[0]
+            assert teacher.auxiliary is not None
+            with torch.no_grad():
+                known = teacher.represent(self._seen(seen, generator))["hidden"]
+                target = teacher.auxiliary.project(known)
+        return auxiliary.loss(hidden, target).unflatten(0, (rows, steps))
+
+    def _seen(self, observation: Tensor, generator: torch.Generator) -> Tensor:
+        """Pixels in [0, 1], augmented; vectors as they are."""
+        if observation.ndim < 4:
+            return observation
+        return augment(pixels(observation), self.config.augmentation, generator=generator)
+
+
+def pixels(observation: Tensor) -> Tensor:
+    """Images of bytes as floats in [0, 1]; vectors as they are."""
+    return observation.float() / 255 if observation.dtype == torch.uint8 else observation
+
+
+def halve_gradient(latent: Latent) -> Latent:
+    """The same state, through which half the gradient flows back."""
+    return {**latent, "hidden": scale_gradient(latent["hidden"], 0.5)}

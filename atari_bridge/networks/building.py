@@ -1,0 +1,178 @@
+"""From a configuration to a network: where the network's name stops."""
+
+from torch import nn
+
+from atari_bridge.networks.compact import (
+    VectorStep,
+    image_encoder,
+    vector_encoder,
+    vector_trunk,
+)
+from atari_bridge.networks.config import NetworkConfig
+from atari_bridge.networks.interface import MuZeroNetwork
+from atari_bridge.networks.layers import image_to_features, vector_head
+from atari_bridge.networks.residual import (
+    ImageStep,
+    image_representation,
+    image_trunk,
+    state_shape,
+)
+from atari_bridge.networks.scalars import ScalarSupport
+from atari_bridge.networks.self_supervised import build_auxiliary
+from atari_bridge.networks.value_prefix import ValuePrefix
+
+# Width of a head's hidden layer: EfficientZero's, and what is free beside vectors of hundreds.
+_IMAGE_HEAD, _VECTOR_HEAD = 32, 64
+
+
+def build_network(
+    config: NetworkConfig,
+    *,
+    observation_shape: tuple[int, ...],
+    num_actions: int,
+    frame_channels: int | None = None,
+) -> MuZeroNetwork:
+    """Builds a network with fresh weights, drawn from torch's default generator.
+
+    Args:
+        config: Sizes.
+        observation_shape: `(S*C, H, W)`, or `(D,)` of vectors.
+        num_actions: A.
+        frame_channels: C, of one frame; by default the whole stack is one. Reconstruction shows
+            this much.
+
+    Raises:
+        ValueError: If the kind of network does not fit the observations.
+    """
+    is_image = len(observation_shape) == 3
+    if is_image == (config.network == "dense"):
+        required = "residual or compact" if is_image else "dense"
+        raise ValueError(
+            f"network: found {config.network!r} with observations of shape {observation_shape}; "
+            f"required: {required}. Set network"
+        )
+    if is_image and min(observation_shape[1:]) < 8:
+        raise ValueError(
+            f"observations: found images of {observation_shape[1]}x{observation_shape[2]}; "
+            "required: at least 8x8. Raise image_size"
+        )
+    if config.network == "residual":
+        return _residual(config, observation_shape, num_actions, frame_channels)
+    return _vector(config, observation_shape, num_actions, frame_channels)
+
+
+def _residual(
+    config: NetworkConfig,
+    shape: tuple[int, ...],
+    num_actions: int,
+    frame_channels: int | None,
+) -> MuZeroNetwork:
+    kind, image = config.normalisation, (shape[0], shape[1], shape[2])
+    encoder = image_representation(image, channels=config.channels, blocks=config.blocks, kind=kind)
+    channels, height, width = state_shape(encoder, image)
+    area = height * width
+
+    def head(outputs: int) -> nn.Module:
+        reduction, features = image_to_features(channels, area, kind=kind)
+        return nn.Sequential(
+            reduction, vector_head(features, outputs, width=_IMAGE_HEAD, kind=kind)
+        )
+
+    reduction, features = image_to_features(channels, area, kind=kind)
+    return _assemble(
+        config,
+        shape,
+        num_actions,
+        frame_channels,
+        encoder=encoder,
+        step=ImageStep(channels, num_actions, blocks=config.blocks, kind=kind),
+        trunk=image_trunk(channels, blocks=config.blocks, kind=kind),
+        heads=(head(num_actions), head(config.support_bins)),
+        reward=None if config.value_prefix else head(config.support_bins),
+        reduction=(reduction, features),
+        head_width=_IMAGE_HEAD,
+        features=channels * area,
+    )
+
+
+def _vector(
+    config: NetworkConfig,
+    shape: tuple[int, ...],
+    num_actions: int,
+    frame_channels: int | None,
+) -> MuZeroNetwork:
+    kind, size = config.normalisation, config.hidden_size
+    if len(shape) == 3:
+        image = (shape[0], shape[1], shape[2])
+        encoder = image_encoder(image, channels=config.channels, hidden_size=size, kind=kind)
+    else:
+        encoder = vector_encoder(shape[0], hidden_size=size, kind=kind)
+
+    def head(outputs: int) -> nn.Module:
+        return vector_head(size, outputs, width=_VECTOR_HEAD, kind=kind)
+
+    return _assemble(
+        config,
+        shape,
+        num_actions,
+        frame_channels,
+        encoder=encoder,
+        step=VectorStep(size, num_actions, kind=kind),
+        trunk=vector_trunk(size, kind=kind),
+        heads=(head(num_actions), head(config.support_bins)),
+        reward=None if config.value_prefix else head(config.support_bins),
+        reduction=(nn.Identity(), size),
+        head_width=_VECTOR_HEAD,
+        features=size,
+    )
+
+
+def _assemble(
+    config: NetworkConfig,
+    shape: tuple[int, ...],
+    num_actions: int,
+    frame_channels: int | None,
+    *,
+    encoder: nn.Module,
+    step: nn.Module,
+    trunk: nn.Module,
+    heads: tuple[nn.Module, nn.Module],
+    reward: nn.Module | None,
+    reduction: tuple[nn.Module, int],
+    head_width: int,
+    features: int,
+) -> MuZeroNetwork:
+    """What both kinds have in common: support, value prefix and self-supervision."""
+    prefix = None
+    if config.value_prefix:
+        size = config.lstm_size
+        prefix = ValuePrefix(
+            reduction[0],
+            features=reduction[1],
+            size=size,
+            horizon=config.prefix_horizon,
+            head=vector_head(
+                size, config.support_bins, width=head_width, kind=config.normalisation
+            ),
+        )
+    frame = shape if frame_channels is None else (frame_channels, *shape[1:])
+    return MuZeroNetwork(
+        observation_shape=shape,
+        num_actions=num_actions,
+        support=ScalarSupport(-config.support, config.support, config.support_bins),
+        encoder=encoder,
+        step=step,
+        trunk=trunk,
+        policy_head=heads[0],
+        value_head=heads[1],
+        reward_head=reward,
+        value_prefix=prefix,
+        auxiliary=build_auxiliary(
+            config.self_supervised,
+            features=features,
+            frame=frame,
+            projection=config.projection_size,
+            prediction=config.prediction_size,
+        ),
+        scale_hidden=config.scale_hidden,
+    )

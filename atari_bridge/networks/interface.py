@@ -1,0 +1,140 @@
+"""What every network of the family is: represent, predict, imagine.
+
+This file knows no layer: an encoder, a step, heads and perhaps a value prefix are plugged in.
+"""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from atari_bridge.networks.scalars import ScalarSupport
+from atari_bridge.networks.self_supervised import SelfSupervisedLoss
+from atari_bridge.networks.value_prefix import ValuePrefix
+
+Latent: TypeAlias = dict[str, Tensor]
+"""A state: leaves `[B, ...]`. "hidden" always; with a value prefix also "lstm_h" and "lstm_c"
+`[B, L]`, "prefix" `[B]` (the prefix so far) and "age" `[B]` int64 (steps since it began)."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is expected of a state.
+
+    Attributes:
+        policy_logits: `[B, A]`.
+        value_logits: `[B, bins]`.
+    """
+
+    policy_logits: Tensor
+    value_logits: Tensor
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """What an action leads to.
+
+    Attributes:
+        latent: The state after it.
+        reward_logits: `[B, bins]`: of the reward, or of the value prefix up to and with it.
+    """
+
+    latent: Latent
+    reward_logits: Tensor
+
+
+class MuZeroNetwork(nn.Module):
+    """Representation, dynamics and prediction of the MuZero family.
+
+    Args:
+        observation_shape: `(S*C, H, W)`, or `(D,)` of vectors.
+        num_actions: A.
+        support: Bins of values and rewards.
+        encoder: Observations to hidden states `[B, ...]`.
+        step: `(hidden, action [B] int64)` to the next hidden state.
+        policy_head: Hidden states to `[B, A]`; as `value_head` and `reward_head` to `[B, bins]`.
+        value_head: See `policy_head`.
+        reward_head: See `policy_head`; None with a value prefix.
+        value_prefix: In place of `reward_head`.
+        trunk: What policy and value share before their heads.
+        auxiliary: Self-supervised loss, or None.
+        scale_hidden: Bring each state to [0, 1].
+    """
+
+    def __init__(
+        self,
+        *,
+        observation_shape: tuple[int, ...],
+        num_actions: int,
+        support: ScalarSupport,
+        encoder: nn.Module,
+        step: nn.Module,
+        trunk: nn.Module,
+        policy_head: nn.Module,
+        value_head: nn.Module,
+        reward_head: nn.Module | None,
+        value_prefix: ValuePrefix | None,
+        auxiliary: SelfSupervisedLoss | None,
+        scale_hidden: bool,
+    ) -> None:
+        super().__init__()
+        self.observation_shape, self.num_actions = observation_shape, num_actions
+        self.support = support
+        self.encoder, self.step, self.trunk = encoder, step, trunk
+        self.policy_head, self.value_head = policy_head, value_head
+        self.reward_head, self.value_prefix = reward_head, value_prefix
+        self.auxiliary = auxiliary
+        self._scale_hidden = scale_hidden
+
+    @property
+    def uses_value_prefix(self) -> bool:
+        """Whether `Dynamics.reward_logits` are of sums."""
+        return self.value_prefix is not None
+
+    def represent(self, observation: Tensor) -> Latent:
+        """Encodes observations `[B, S*C, H, W]` in [0, 1], or `[B, D]`.
+
+        Raises:
+            ValueError: If observations have another shape than the network was built for.
+        """
+        if tuple(observation.shape[1:]) != self.observation_shape:
+            raise ValueError(
+                f"observation: found shape {list(observation.shape)}; required "
+                f"[B, {', '.join(map(str, self.observation_shape))}], as the network was built "
+                "for. Check frame_stack, image_size and grayscale"
+            )
+        hidden = self._scaled(self.encoder(observation))
+        latent = {"hidden": hidden}
+        if self.value_prefix is not None:
+            latent |= self.value_prefix.begin(len(hidden), like=hidden)
+        return latent
+
+    def predict(self, latent: Latent) -> Prediction:
+        """Policy and value of states."""
+        shared = self.trunk(latent["hidden"])
+        return Prediction(self.policy_head(shared), self.value_head(shared))
+
+    def imagine(self, latent: Latent, action: Tensor) -> Dynamics:
+        """Takes `action` `[B]` int64 in each state."""
+        hidden = self._scaled(self.step(latent["hidden"], action))
+        if self.value_prefix is None:
+            assert self.reward_head is not None
+            return Dynamics({"hidden": hidden}, self.reward_head(hidden))
+        logits, memory = self.value_prefix(hidden, latent)
+        memory["prefix"] = self.support.decode(logits).detach()
+        return Dynamics({"hidden": hidden, **memory}, logits)
+
+    def _scaled(self, hidden: Tensor) -> Tensor:
+        """Each row to [0, 1]. Source: MuZero, Appendix G."""
+        if not self._scale_hidden:
+            return hidden
+        flat = hidden.flatten(1)
+        low, high = flat.amin(dim=1, keepdim=True), flat.amax(dim=1, keepdim=True)
+        scaled = (flat - low) / (high - low).clamp_min(1e-5)
+        return scaled.view_as(hidden) if hidden.is_contiguous() else scaled.reshape(hidden.shape)
+
+
+def one_hot_actions(action: Tensor, num_actions: int, *, like: Tensor) -> Tensor:
+    """`[B]` int64 to `[B, A]` of the dtype of `like`."""
+    return torch.nn.functional.one_hot(action, num_actions).to(like.dtype)

@@ -1,0 +1,59 @@
+"""Values and rewards as distributions over bins of a transformed scale.
+
+Source: Schrittwieser et al. 2020 (MuZero), Appendix F; the transform is of Pohlen et al. 2018.
+"""
+
+import torch
+from torch import Tensor, nn
+
+_SLOPE = 0.001
+
+
+def transform(value: Tensor) -> Tensor:
+    """h(x) = sign(x) (sqrt(|x| + 1) - 1) + 0.001 x: large numbers shrink, and h can be undone."""
+    return value.sign() * ((value.abs() + 1).sqrt() - 1) + _SLOPE * value
+
+
+def inverse_transform(value: Tensor) -> Tensor:
+    """The x of which h(x) is `value`."""
+    size = value.abs()
+    root = (1 + 4 * _SLOPE * (size + 1 + _SLOPE)).sqrt()
+    return value.sign() * (((root - 1) / (2 * _SLOPE)).square() - 1)
+
+
+class ScalarSupport(nn.Module):
+    """Evenly spaced bins from `low` to `high` on the transformed scale.
+
+    Args:
+        low: Of the first bin.
+        high: Of the last bin, above `low`.
+        bins: At least 2.
+    """
+
+    centres: Tensor
+
+    def __init__(self, low: float, high: float, bins: int) -> None:
+        super().__init__()
+        self.low, self.high, self.bins = low, high, bins
+        # Follows its module between devices; made anew from the settings, so not saved.
+        self.register_buffer("centres", torch.linspace(low, high, bins), persistent=False)
+
+    def encode(self, value: Tensor) -> Tensor:
+        """Two-hot distributions: `[...]` values to `[..., bins]` float32.
+
+        The two bins beside a value share it so that their mean is the value; what lies beyond the
+        support counts as its end.
+        """
+        spacing = (self.high - self.low) / (self.bins - 1)
+        place = ((transform(value.float()) - self.low) / spacing).clamp(0, self.bins - 1)  # [...]
+        lower = place.floor().clamp_max(self.bins - 2)
+        upper_share = place - lower
+        shares = torch.stack([1 - upper_share, upper_share], dim=-1)  # [..., 2]
+        at = torch.stack([lower, lower + 1], dim=-1).long()
+        encoded = torch.zeros(*value.shape, self.bins, device=value.device)
+        return encoded.scatter_(-1, at, shares)
+
+    def decode(self, logits: Tensor) -> Tensor:
+        """The means of distributions, on the scale of rewards: `[..., bins]` to `[...]`."""
+        mean = (logits.float().softmax(dim=-1) * self.centres).sum(dim=-1)
+        return inverse_transform(mean)

@@ -1,0 +1,194 @@
+"""What else an imagined state can be held to: what was really seen where it ends up.
+
+Four kinds behind one interface. None knows the networks whose states it compares; the learner
+hands it imagined states and, from a teacher, projections of seen ones or the pixels themselves.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity, cross_entropy, mse_loss, normalize
+
+from atari_bridge.networks.config import SelfSupervision
+
+Teacher = Literal["network", "target_network", "pixels"]
+
+
+class SelfSupervisedLoss(nn.Module):
+    """What the kinds have in common.
+
+    Attributes:
+        teacher: Whose projections of what was seen are the targets; "pixels": the observations
+            themselves.
+    """
+
+    teacher: Teacher = "network"
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """Seen states `[M, ...]` to targets `[M, P]`; called without gradient."""
+        raise NotImplementedError
+
+    def loss(self, hidden: Tensor, target: Tensor) -> Tensor:
+        """Imagined states `[M, ...]` against targets `[M, ...]`, one loss a row: `[M]`."""
+        raise NotImplementedError
+
+
+class ProjectedCosine(SelfSupervisedLoss):
+    """Imagined states predict projections of seen ones; no negatives.
+
+    With the network itself as teacher this is EfficientZero's consistency (SimSiam), with the
+    target network SPR.
+
+    Args:
+        features: Of a flattened state.
+        projection: P.
+        prediction: Width of the predictor's hidden layer.
+        teacher: "network" or "target_network".
+
+    Source: Ye et al. 2021, section 4.1; Schwarzer et al. 2021 (SPR); Chen and He 2021 (SimSiam).
+    """
+
+    def __init__(
+        self, features: int, *, projection: int, prediction: int, teacher: Teacher
+    ) -> None:
+        super().__init__()
+        self.teacher = teacher
+        self.projector = nn.Sequential(
+            nn.Linear(features, projection, bias=False),
+            nn.BatchNorm1d(projection),
+            nn.ReLU(inplace=True),
+            nn.Linear(projection, projection, bias=False),
+            nn.BatchNorm1d(projection),
+            nn.ReLU(inplace=True),
+            nn.Linear(projection, projection, bias=False),
+            nn.BatchNorm1d(projection),
+        )
+        self.predictor = nn.Sequential(
+            nn.Linear(projection, prediction, bias=False),
+            nn.BatchNorm1d(prediction),
+            nn.ReLU(inplace=True),
+            nn.Linear(prediction, projection),
+        )
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """`[M, ...]` to `[M, P]`."""
+        return self.projector(hidden.flatten(1))
+
+    def loss(self, hidden: Tensor, target: Tensor) -> Tensor:
+        """Negative cosine, `[M]`."""
+        predicted = self.predictor(self.project(hidden))
+        return -cosine_similarity(predicted.float(), target.float().detach(), dim=-1)
+
+
+class Contrast(SelfSupervisedLoss):
+    """Imagined states pick out their own seen state among those of the whole batch.
+
+    Args:
+        features: Of a flattened state.
+        projection: P.
+        temperature: Of the similarities.
+
+    Source: Oord et al. 2018 (InfoNCE), as Anand et al. 2022 add it to MuZero.
+    """
+
+    def __init__(self, features: int, *, projection: int, temperature: float = 0.1) -> None:
+        super().__init__()
+        self.temperature = temperature
+        self.projector = nn.Sequential(
+            nn.Linear(features, projection),
+            nn.ReLU(inplace=True),
+            nn.Linear(projection, projection),
+        )
+        self.predictor = nn.Linear(projection, projection)
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """`[M, ...]` to `[M, P]`."""
+        return self.projector(hidden.flatten(1))
+
+    def loss(self, hidden: Tensor, target: Tensor) -> Tensor:
+        """Cross-entropy of picking out the right row, `[M]`."""
+        predicted = normalize(self.predictor(self.project(hidden)).float(), dim=-1)
+        keys = normalize(target.float().detach(), dim=-1)
+        similarity = predicted @ keys.T / self.temperature  # [M, M]
+        right = torch.arange(len(hidden), device=hidden.device)
+        return cross_entropy(similarity, right, reduction="none")
+
+
+class Reconstruction(SelfSupervisedLoss):
+    """Imagined states are decoded to the newest frame of what was seen there.
+
+    Args:
+        features: Of a flattened state.
+        frame: Shape of one frame, `(C, H, W)` or `(D,)`.
+        width: Of the decoder's hidden layer.
+
+    Source: Anand et al. 2022, MuZero with reconstruction; the decoder is our own.
+    """
+
+    teacher = "pixels"
+
+    def __init__(self, features: int, *, frame: tuple[int, ...], width: int) -> None:
+        super().__init__()
+        self.frame = frame
+        self.decoder = _decoder(features, frame=frame, width=width)
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """Nothing: pixels are their own targets."""
+        return hidden
+
+    def loss(self, hidden: Tensor, target: Tensor) -> Tensor:
+        """Squared error, mean over pixels: `[M]`; of a stack `[M, S*C, H, W]` the last frame."""
+        newest = target[:, -self.frame[0] :] if len(self.frame) == 3 else target
+        decoded = self.decoder(hidden.flatten(1)).float()
+        if len(self.frame) == 3:  # upsampled by powers of two, then cut to size
+            decoded = decoded[..., : self.frame[1], : self.frame[2]]
+        return mse_loss(decoded, newest.float().detach(), reduction="none").flatten(1).mean(dim=1)
+
+
+def _decoder(features: int, *, frame: tuple[int, ...], width: int) -> nn.Sequential:
+    if len(frame) == 1:
+        return nn.Sequential(
+            nn.Linear(features, width), nn.ReLU(inplace=True), nn.Linear(width, frame[0])
+        )
+    channels, height, across = frame
+    rows, columns = -(-height // 8), -(-across // 8)
+    layers: list[nn.Module] = [
+        nn.Linear(features, 32 * rows * columns),
+        nn.ReLU(inplace=True),
+        nn.Unflatten(1, (32, rows, columns)),
+    ]
+    for inputs, outputs in ((32, 32), (32, 16)):
+        layers += [nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.ConvTranspose2d(16, channels, 4, stride=2, padding=1))
+
+
+def build_auxiliary(
+    kind: SelfSupervision,
+    *,
+    features: int,
+    frame: tuple[int, ...],
+    projection: int,
+    prediction: int,
+) -> SelfSupervisedLoss | None:
+    """The module of that name, or None.
+
+    Args:
+        kind: Its name.
+        features: Of a flattened state.
+        frame: Shape of one frame.
+        projection: Size of projections.
+        prediction: Width of a predictor's or decoder's hidden layer.
+    """
+    match kind:
+        case "none":
+            return None
+        case "consistency" | "spr":
+            teacher: Teacher = "network" if kind == "consistency" else "target_network"
+            return ProjectedCosine(
+                features, projection=projection, prediction=prediction, teacher=teacher
+            )
+        case "contrastive":
+            return Contrast(features, projection=projection)
+        case "reconstruction":
+            return Reconstruction(features, frame=frame, width=prediction)

@@ -1,0 +1,1 @@
+"""What published agents scored, as data."""

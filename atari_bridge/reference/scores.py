@@ -1,0 +1,135 @@
+"""Published scores on Atari 100k, and the scale that makes games comparable.
+
+The numbers lie in `atari_100k.json`, with their sources. This file knows no agent of ours.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from statistics import fmean, median
+from typing import Any
+
+from scipy.stats import trim_mean
+
+
+@dataclass(frozen=True)
+class PublishedAgent:
+    """What one agent scored after 100,000 decisions (400,000 frames) of each game.
+
+    Attributes:
+        name: As its paper writes it.
+        source: Where the scores were read.
+        precision: How exact they are.
+        scores: Raw score by game, 26 games.
+    """
+
+    name: str
+    source: str
+    precision: str
+    scores: Mapping[str, float]
+
+    def human_normalised(self) -> dict[str, float]:
+        """Its scores by game on the scale of `human_normalised`."""
+        return {game: human_normalised(game, score) for game, score in self.scores.items()}
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """One agent's human-normalised scores over games, summed up; 1 is a human's level.
+
+    Attributes:
+        mean: Over games; a few games rule it.
+        median: Over games.
+        iqm: Interquartile mean: the mean of the middle half. Over games, where each is the mean of
+            its runs; over all runs of all games it is a little lower.
+    """
+
+    mean: float
+    median: float
+    iqm: float
+
+
+@cache
+def _data() -> dict[str, Any]:
+    text = files("atari_bridge.reference").joinpath("atari_100k.json").read_text(encoding="utf-8")
+    return json.loads(text)
+
+
+def games() -> tuple[str, ...]:
+    """The 26 games of Atari 100k, sorted."""
+    return tuple(sorted(_data()["normalisers"]["human"]))
+
+
+def agents() -> tuple[str, ...]:
+    """Names of the agents that `published` knows."""
+    return tuple(_data()["agents"])
+
+
+def random_score(game: str) -> float:
+    """What a random policy scores in a game.
+
+    Raises:
+        ValueError: If the game is not one of the 26.
+    """
+    return _normaliser("random", game)
+
+
+def human_score(game: str) -> float:
+    """What a human scored in a game.
+
+    Raises:
+        ValueError: If the game is not one of the 26.
+    """
+    return _normaliser("human", game)
+
+
+def _normaliser(policy: str, game: str) -> float:
+    scores: dict[str, float] = _data()["normalisers"][policy]
+    if game not in scores:
+        raise ValueError(
+            f"game: found {game!r}, which has no human score here; required: one of "
+            f"{', '.join(games())}. Correct the name, or report raw scores"
+        )
+    return scores[game]
+
+
+def human_normalised(game: str, score: float) -> float:
+    """A raw score on the scale where a random policy has 0 and a human 1.
+
+    Raises:
+        ValueError: If the game is not one of the 26.
+
+    Source: Mnih et al. 2015, without the factor 100.
+    """
+    low, high = random_score(game), human_score(game)
+    return (score - low) / (high - low)
+
+
+def published(agent: str) -> PublishedAgent:
+    """The published scores of an agent.
+
+    Raises:
+        ValueError: If the agent is not known, naming those that are.
+    """
+    entries: dict[str, Any] = _data()["agents"]
+    if agent not in entries:
+        raise ValueError(
+            f"agent: found {agent!r}; required: one of {', '.join(entries)}. Correct the name"
+        )
+    return PublishedAgent(name=agent, **entries[agent])
+
+
+def aggregate(normalised: Iterable[float]) -> Aggregate:
+    """Sums up human-normalised scores, one a game.
+
+    Raises:
+        ValueError: If there are none.
+
+    Source: Agarwal et al. 2021, for the interquartile mean.
+    """
+    scores = list(normalised)
+    if not scores:
+        raise ValueError("found no scores; required: at least one game's. Evaluate a game first")
+    return Aggregate(fmean(scores), median(scores), float(trim_mean(scores, 0.25)))

@@ -1,0 +1,141 @@
+"""What of a run goes into a checkpoint, and how a run takes it up again.
+
+The main process writes weights, moments and counters; every process writes its own replay, games
+and random states. `atari_bridge.checkpoints` knows the files.
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from atari_bridge.checkpoints import (
+    checkpoint_name,
+    drop_older,
+    load_module,
+    load_numpy,
+    load_optimizer,
+    load_tensors,
+    newest_checkpoint,
+    read_manifest,
+    save_numpy,
+    save_optimizer,
+    save_tensors,
+    write_manifest,
+)
+from atari_bridge.replay.files import load_replay, save_replay
+from atari_bridge.training import Counters, Training
+from search.evaluation.records import write_json_atomic
+from search.evaluation.run_directory import RunDirectory
+
+
+def save_training(run: RunDirectory, training: Training, *, max_part_bytes: int | None) -> Path:
+    """Writes a checkpoint of all processes in one rename, and drops older ones.
+
+    Args:
+        run: The run's folder.
+        training: In each process, at the same number of decisions.
+        max_part_bytes: Largest file of the replay; None: no bound.
+
+    Raises:
+        StorageError: If the disk is full; the checkpoint before is intact.
+    """
+    name, accelerator = checkpoint_name(training.counters.decisions), training.accelerator
+    if accelerator.num_processes == 1:
+        with run.folder(name) as folder:
+            _write_shared(folder, training)
+            _write_own(folder, training, max_part_bytes)
+            write_manifest(folder, facts(training))
+    else:
+        # Every process writes beside the others; the main one gives the whole its name.
+        shared = run.checkpoints / f"{name}.gathering"
+        _write_own(shared, training, max_part_bytes)
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            with run.folder(name) as folder:
+                for part in sorted(shared.iterdir()):
+                    part.rename(folder / part.name)
+                _write_shared(folder, training)
+                write_manifest(folder, facts(training))
+            shared.rmdir()
+        accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        drop_older(run.checkpoints, keep=training.settings.length.keep_checkpoints)
+    return run.checkpoints / name
+
+
+def facts(training: Training) -> dict[str, Any]:
+    """What a checkpoint says of itself: enough to build its agent without the run's folder."""
+    settings = training.settings
+    return {
+        "game": settings.environment.game,
+        "decisions": training.counters.decisions,
+        "updates": training.counters.updates,
+        "processes": training.accelerator.num_processes,
+        "num_actions": training.environment.num_actions,
+        "observation_shape": list(training.environment.observation_shape),
+        "environment": asdict(settings.environment),
+        "network": asdict(settings.network),
+        "search": asdict(settings.search),
+        "discount": settings.learning.discount,
+        "seed": settings.seed,
+    }
+
+
+def _write_shared(folder: Path, training: Training) -> None:
+    save_tensors(folder / "network.safetensors", training.network.state_dict())
+    save_tensors(folder / "target_network.safetensors", training.target_network.state_dict())
+    save_optimizer(folder / "optimizer.safetensors", training.learner.optimizer)
+    write_json_atomic(folder / "counters.json", asdict(training.counters))
+
+
+def _write_own(folder: Path, training: Training, max_part_bytes: int | None) -> None:
+    own = folder / f"process-{training.accelerator.process_index}"
+    own.mkdir(parents=True, exist_ok=True)
+    save_replay(training.replay, own / "replay", max_part_bytes=max_part_bytes)
+    save_numpy(own / "games.safetensors", training.self_play.state())
+    generators = {"play": training.play_generator, "learn": training.learn_generator}
+    states = {name: generator.get_state() for name, generator in generators.items()}
+    states["torch"] = torch.get_rng_state()
+    save_tensors(own / "random.safetensors", states)
+    state = training.replay_generator.bit_generator.state
+    write_json_atomic(own / "random.json", json.loads(json.dumps(state, default=int)))
+    write_json_atomic(own / "recent.json", list(training.recent))
+
+
+def load_training(run: RunDirectory, training: Training) -> bool:
+    """Takes up the newest checkpoint of a run, if there is one.
+
+    Returns:
+        Whether there was one.
+
+    Raises:
+        ValueError: If it is damaged or of other settings, naming the file and the remedy.
+    """
+    folder = newest_checkpoint(run.checkpoints)
+    if folder is None:
+        return False
+    manifest = read_manifest(folder)
+    processes = training.accelerator.num_processes
+    if manifest["processes"] != processes:
+        raise ValueError(
+            f"{folder}: found a checkpoint of {manifest['processes']} processes; required: "
+            f"{processes}, as now started, since each has a replay of its own. Start as many"
+        )
+    own = folder / f"process-{training.accelerator.process_index}"
+    load_module(folder / "network.safetensors", training.network)
+    load_module(folder / "target_network.safetensors", training.target_network)
+    load_optimizer(folder / "optimizer.safetensors", training.learner.optimizer)
+    training.counters = Counters(**json.loads((folder / "counters.json").read_text()))
+    training.learner.updates = training.counters.updates
+    load_replay(training.replay, own / "replay")
+    training.self_play.restore(load_numpy(own / "games.safetensors"))
+    states = load_tensors(own / "random.safetensors")
+    training.play_generator.set_state(states["play"])
+    training.learn_generator.set_state(states["learn"])
+    torch.set_rng_state(states["torch"])
+    training.replay_generator.bit_generator.state = json.loads((own / "random.json").read_text())
+    training.recent.extend(json.loads((own / "recent.json").read_text()))
+    return True

@@ -1,0 +1,87 @@
+"""Which search an agent plays, learns and is judged by.
+
+The three differ in noise alone: play explores, reanalysis explores as play does where the search
+needs it to (Sequential Halving is defined with its noise), and evaluation does not.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from search import GumbelMuZeroPlanner, MuZeroPlanner, Planner
+from search.evaluation.settings import check_types, require
+
+SearchName = Literal["gumbel", "puct", "efficientzero"]
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """The search's numbers.
+
+    Attributes:
+        search: "gumbel" improves the policy with few simulations (Gumbel MuZero); "puct" is
+            MuZero's search; "efficientzero" is PUCT as EfficientZero's own tree does it.
+        num_simulations: Simulations of a decision, in play and in reanalysis.
+        considered_actions: gumbel: actions that the root tries at first.
+        dirichlet_fraction: puct: share of noise in the root's prior, in play.
+        dirichlet_alpha: puct: concentration of that noise.
+        temperature: puct: actions are drawn by visits to the power of 1 / temperature; it falls to
+            a half after 50 % of the run and to a quarter after 75 %.
+    """
+
+    search: SearchName = "gumbel"
+    num_simulations: int = 16
+    considered_actions: int = 16
+    dirichlet_fraction: float = 0.25
+    dirichlet_alpha: float = 0.3
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Checks types; the planners check their numbers."""
+        check_types(self)
+        require(self.num_simulations >= 1, "num_simulations", self.num_simulations, "at least 1")
+        playing_planner(self, progress=0.0)
+        judging_planner(self)
+
+
+def playing_planner(settings: SearchSettings, *, progress: float) -> Planner:
+    """The planner of self-play, with noise.
+
+    Args:
+        settings: The numbers.
+        progress: Share of the run that is done, 0 to 1.
+    """
+    cooled = 1.0 if progress < 0.5 else 0.5 if progress < 0.75 else 0.25
+    return _build(settings, noise=1.0, temperature=settings.temperature * cooled)
+
+
+def reanalysing_planner(settings: SearchSettings) -> Planner:
+    """The planner that finds fresh targets for old rows: as in play, its action is not used."""
+    return _build(settings, noise=1.0, temperature=0.0)
+
+
+def judging_planner(settings: SearchSettings, *, num_simulations: int | None = None) -> Planner:
+    """The planner of evaluation, without noise; by default with the simulations of play."""
+    return _build(settings, noise=0.0, temperature=0.0, num_simulations=num_simulations)
+
+
+def _build(
+    settings: SearchSettings,
+    *,
+    noise: float,
+    temperature: float,
+    num_simulations: int | None = None,
+) -> Planner:
+    simulations = settings.num_simulations if num_simulations is None else num_simulations
+    if settings.search == "gumbel":
+        return GumbelMuZeroPlanner(
+            simulations,
+            max_num_considered_actions=settings.considered_actions,
+            gumbel_scale=noise,
+        )
+    return MuZeroPlanner(
+        simulations,
+        dirichlet_fraction=noise * settings.dirichlet_fraction,
+        dirichlet_alpha=settings.dirichlet_alpha,
+        temperature=temperature,
+        mode="efficientzero" if settings.search == "efficientzero" else "mctx",
+    )

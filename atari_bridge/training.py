@@ -1,0 +1,276 @@
+"""A run: play, remember, learn, in a fixed order and ratio; kept so that a kill loses little.
+
+The run is cut into parts of `part_decisions` decisions. At the end of a part the whole state is
+saved, and what was measured is written down. A run that goes on from there goes on exactly: on one
+device, bit for bit.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from atari_bridge.agent import stacked_shape
+from atari_bridge.environments import EnvironmentConfig, VectorEnvironment
+from atari_bridge.learning.batches import BatchMaker
+from atari_bridge.learning.config import LearningConfig
+from atari_bridge.learning.learner import Learner
+from atari_bridge.networks import MuZeroNetwork, NetworkConfig, build_network
+from atari_bridge.planning import NetworkModel
+from atari_bridge.replay import Replay, ReplayConfig
+from atari_bridge.search_settings import SearchSettings, playing_planner, reanalysing_planner
+from atari_bridge.self_play import Episode, SelfPlay
+from search.evaluation.run_directory import step_seed
+from search.evaluation.settings import check_types, require
+
+
+@dataclass(frozen=True)
+class RunLength:
+    """How long a run is, and how learning keeps step with play.
+
+    Attributes:
+        total_decisions: Of all environments together; frames are frame_skip times as many.
+        start_decisions: Decisions before the first update.
+        updates_per_decision: Updates that each decision after those brings.
+        last_updates: Updates after the last decision.
+        part_decisions: Between two checkpoints; a kill loses at most these.
+        keep_checkpoints: How many of the newest are kept.
+    """
+
+    total_decisions: int = 100_000
+    start_decisions: int = 2_000
+    updates_per_decision: float = 1.0
+    last_updates: int = 20_000
+    part_decisions: int = 5_000
+    keep_checkpoints: int = 1
+
+    def __post_init__(self) -> None:
+        """Checks types and bounds."""
+        check_types(self)
+        for name in ("total_decisions", "part_decisions", "keep_checkpoints"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        for name in ("start_decisions", "updates_per_decision", "last_updates"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+
+
+@dataclass(frozen=True)
+class AgentSettings:
+    """Everything that an agent's numbers depend on, room by room."""
+
+    environment: EnvironmentConfig
+    network: NetworkConfig
+    search: SearchSettings
+    replay: ReplayConfig
+    learning: LearningConfig
+    length: RunLength
+    seed: int
+
+
+@dataclass
+class Clock:
+    """Where the time of a part went, in seconds."""
+
+    play: float = 0.0
+    batches: float = 0.0
+    updates: float = 0.0
+
+
+@dataclass
+class Counters:
+    """How far a run is."""
+
+    decisions: int = 0
+    updates: int = 0
+    owed: float = 0.0  # updates due and not yet made
+
+
+@dataclass
+class Training:
+    """A run under way in one process (of several, each with lanes and a replay of its own).
+
+    Attributes:
+        settings: The agent's.
+        environment: This process's N environments.
+        accelerator: Devices and processes.
+        on_progress: Told counters and recent returns after each round of play.
+    """
+
+    settings: AgentSettings
+    environment: VectorEnvironment
+    accelerator: Accelerator
+    on_progress: Callable[["Training"], None] | None = None
+    counters: Counters = field(default_factory=Counters)
+    clock: Clock = field(default_factory=Clock)
+    recent: deque[float] = field(default_factory=lambda: deque[float](maxlen=32))
+
+    def __post_init__(self) -> None:
+        """Builds network, replay, learner and games."""
+        settings, environment = self.settings, self.environment
+        rank, device = self.accelerator.process_index, self.accelerator.device
+        seed = step_seed(settings.seed, f"process-{rank}")
+        # Weights are drawn alike in all processes; all other draws are each process's own.
+        torch.manual_seed(step_seed(settings.seed, "network"))
+        stacked = stacked_shape(environment.observation_shape, settings.environment.frame_stack)
+        self.network = self._network(stacked).to(device)
+        self.target_network = self._network(stacked).to(device)
+        self.target_network.load_state_dict(self.network.state_dict())
+        torch.manual_seed(seed)
+        self.play_generator = torch.Generator().manual_seed(seed)
+        self.learn_generator = torch.Generator().manual_seed(seed + 1)
+        self.replay_generator = np.random.default_rng(seed)
+        self.replay = Replay(
+            settings.replay,
+            lanes=environment.num_environments,
+            observation_shape=environment.observation_shape,
+            observation_dtype=environment.observation_dtype,
+            num_actions=environment.num_actions,
+            frame_stack=settings.environment.frame_stack,
+        )
+        self.replay.lookahead = settings.learning.lookahead
+        self.learner = Learner(
+            self.network,
+            self.target_network,
+            settings.learning,
+            accelerator=self.accelerator,
+            generator=self.learn_generator,
+        )
+        self.batches = BatchMaker(
+            settings.learning,
+            model=NetworkModel(self.target_network, discount=settings.learning.discount),
+            planner=reanalysing_planner(settings.search),
+            clip_rewards=settings.environment.clip_rewards,
+            prefix_horizon=settings.network.prefix_horizon
+            if settings.network.value_prefix
+            else None,
+            with_future=settings.network.self_supervised != "none",
+            device=device,
+        )
+        self.self_play = SelfPlay(
+            environment,
+            frame_stack=settings.environment.frame_stack,
+            seed=seed,
+            life_loss_ends=settings.environment.life_loss_ends,
+        )
+        self.playing_model = NetworkModel(self.network, discount=settings.learning.discount)
+
+    def _network(self, stacked: tuple[int, ...]) -> MuZeroNetwork:
+        return build_network(
+            self.settings.network,
+            observation_shape=stacked,
+            num_actions=self.environment.num_actions,
+        )
+
+    @property
+    def total_updates(self) -> int:
+        """Updates of the whole run."""
+        length = self.settings.length
+        learning = max(0, length.total_decisions - length.start_decisions)
+        return int(learning * length.updates_per_decision) + length.last_updates
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the last decision and the last update are made."""
+        return (
+            self.counters.decisions >= self.settings.length.total_decisions
+            and self.counters.updates >= self.total_updates
+        )
+
+    def run_part(self) -> dict[str, Any]:
+        """Plays and learns up to the next checkpoint; returns what the part measured.
+
+        Raises:
+            FloatingPointError: If the loss is not finite; the last checkpoint is intact.
+        """
+        self.clock = Clock()
+        started, before = time.perf_counter(), Counters(**vars(self.counters))
+        length = self.settings.length
+        end = min(
+            (self.counters.decisions // length.part_decisions + 1) * length.part_decisions,
+            length.total_decisions,
+        )
+        episodes: list[Episode] = []
+        sums: dict[str, float] = {}
+        while self.counters.decisions < end:
+            episodes += self._play()
+            self._learn(sums)
+            if self.on_progress is not None:
+                self.on_progress(self)
+        if self.counters.decisions >= length.total_decisions:
+            self.counters.owed = self.total_updates - self.counters.updates
+            self._learn(sums)
+        return self._summary(before, episodes, sums, time.perf_counter() - started)
+
+    def _play(self) -> list[Episode]:
+        """One decision in every environment of every process."""
+        started = time.perf_counter()
+        progress = self.counters.decisions / self.settings.length.total_decisions
+        played = self.self_play.play(
+            self.playing_model,
+            playing_planner(self.settings.search, progress=progress),
+            decisions_made=self.counters.decisions,
+            generator=self.play_generator,
+        )
+        for rows in played.rows:
+            self.replay.append(rows)
+        made = self.environment.num_environments * self.accelerator.num_processes
+        self.counters.decisions += made
+        if self.counters.decisions > self.settings.length.start_decisions:
+            self.counters.owed += made * self.settings.length.updates_per_decision
+        self.recent.extend(episode.game_return for episode in played.episodes)
+        self.clock.play += time.perf_counter() - started
+        return played.episodes
+
+    def _learn(self, sums: dict[str, float]) -> None:
+        """Makes the updates that are due."""
+        learning = self.settings.learning
+        rows = learning.batch_size // self.accelerator.num_processes
+        while self.counters.owed >= 1:
+            started = time.perf_counter()
+            sample = self.replay.sample(
+                rows,
+                beta=learning.beta(self.counters.updates / max(1, self.total_updates)),
+                generator=self.replay_generator,
+            )
+            batch = self.batches.make(
+                self.replay,
+                sample,
+                decisions_made=self.counters.decisions,
+                updates_made=self.counters.updates,
+                generator=self.replay_generator,
+                search_generator=self.learn_generator,
+            )
+            batched = time.perf_counter()
+            update = self.learner.update(batch)
+            self.replay.update_priorities(sample.index, update.priorities)
+            self.counters.updates += 1
+            self.counters.owed -= 1
+            for name, value in update.losses.items():
+                sums[name] = sums.get(name, 0.0) + value
+            self.clock.batches += batched - started
+            self.clock.updates += time.perf_counter() - batched
+            if self.on_progress is not None:
+                self.on_progress(self)
+
+    def _summary(
+        self, before: Counters, episodes: list[Episode], sums: Mapping[str, float], seconds: float
+    ) -> dict[str, Any]:
+        """What a part measured, as JSON values."""
+        updates = self.counters.updates - before.updates
+        returns = [episode.game_return for episode in episodes]
+        return {
+            "decisions": self.counters.decisions,
+            "frames": self.counters.decisions * self.environment.frame_skip,
+            "updates": self.counters.updates,
+            "games": len(returns),
+            "mean_return": float(np.mean(returns)) if returns else None,
+            "seconds": seconds,
+            "play_seconds": self.clock.play,
+            "batch_seconds": self.clock.batches,
+            "update_seconds": self.clock.updates,
+            "losses": {name: value / max(1, updates) for name, value in sums.items()},
+        }

@@ -1,0 +1,316 @@
+"""Any gymnasium environment as a vector; stacks of frames; settings; what callers must respect."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from atari_bridge.environments.checking import check_reset, check_step
+from atari_bridge.environments.config import EnvironmentConfig
+from atari_bridge.environments.frame_stack import FrameStack
+from atari_bridge.environments.games import rom_name
+from atari_bridge.environments.gymnasium_vector import GymnasiumEnvironments
+from atari_bridge.environments.opening import open_environment
+from atari_bridge.environments.restoring import replay_episodes
+
+gymnasium = pytest.importorskip("gymnasium")
+spaces = gymnasium.spaces
+
+ALL = np.arange(2)
+SEEDS = np.array([11, 12])
+
+
+class Shown(gymnasium.Env):
+    """Shows whatever its space holds; actions come back as rewards; the 3rd ends it."""
+
+    def __init__(self, observations, actions=None):
+        self.observation_space = observations
+        self.action_space = actions or spaces.Discrete(3, start=5)
+        self._memory = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.observation_space.seed(seed)
+        self._time = 0
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        self._time += 1
+        # A memory that no reset clears, as MinAtar's sticky actions have.
+        reward, self._memory = float(action + 100 * self._memory), 1
+        return self.observation_space.sample(), reward, self._time == 3, self._time == 3, {}
+
+
+@pytest.fixture
+def register():
+    """Registers `Shown` with spaces, and forgets it after the test."""
+    registered = []
+
+    def add(observations, actions=None, name="Shown-v0"):
+        gymnasium.register(name, Shown, kwargs={"observations": observations, "actions": actions})
+        registered.append(name)
+        return name
+
+    yield add
+    for name in registered:
+        del gymnasium.registry[name]
+
+
+def box(shape, dtype, high=1.0):
+    return spaces.Box(0, high, shape, dtype)
+
+
+@pytest.mark.parametrize(
+    ("space", "shape", "dtype"),
+    [
+        (box((5, 6, 3), np.uint8, 255), (3, 5, 6), np.uint8),
+        (box((5, 6, 7), np.uint8, 255), (7, 5, 6), np.uint8),
+        (box((5, 6), np.uint8, 255), (1, 5, 6), np.uint8),
+        (box((5, 6, 4), bool), (4, 5, 6), np.uint8),
+        (box((4,), np.float32), (4,), np.float32),
+        (box((2, 3), np.float64), (6,), np.float32),
+        (box((3,), np.uint8, 255), (3,), np.float32),
+        (box((), np.float32), (1,), np.float32),
+    ],
+)
+def test_a_box_becomes_an_image_or_a_vector_of_the_same_numbers(register, space, shape, dtype):
+    environment = GymnasiumEnvironments(register(space), 2)
+    shown = environment.reset(ALL, SEEDS)
+    assert environment.observation_shape == shape
+    assert environment.observation_dtype == shown.dtype == dtype
+    assert shown.shape == (2, *shape)
+    space.seed(11)
+    raw = np.asarray(space.sample()).astype(np.float32)
+    if len(shape) == 3:
+        raw = np.moveaxis(raw.reshape(5, 6, shape[0]), 2, 0) * (255 if space.dtype == bool else 1)
+    np.testing.assert_array_equal(shown[0], raw.reshape(shape))
+    assert environment.step(np.zeros(2, np.int64)).observation.shape == (2, *shape)
+
+
+def test_actions_start_where_the_space_starts_and_an_end_is_no_truncation_too(register):
+    environment = GymnasiumEnvironments(register(box((2,), np.float32)), 2)
+    assert environment.action_meanings == ("5", "6", "7")
+    environment.reset(ALL, SEEDS)
+    np.testing.assert_array_equal(environment.step(np.array([0, 2])).reward, [5, 7])
+    environment.step(ALL)
+    step = environment.step(ALL)
+    assert step.terminated.all()
+    assert not step.truncated.any()
+    assert not step.life_lost.any()
+    with pytest.raises(ValueError, match=r"\[0, 1\] that are not under way"):
+        environment.step(ALL)
+
+
+def test_an_episode_knows_nothing_of_the_one_before(register):
+    environment = GymnasiumEnvironments(register(box((2,), np.float32)), 2)
+    environment.reset(ALL, SEEDS)
+    first = environment.step(ALL)
+    environment.reset(ALL, SEEDS)
+    again = environment.step(ALL)
+    np.testing.assert_array_equal(again.reward, first.reward)
+    np.testing.assert_array_equal(again.observation, first.observation)
+
+
+@pytest.mark.parametrize(
+    ("observations", "actions", "message"),
+    [
+        (box((2,), np.float32), box((1,), np.float32), r"Box\(0.0.*required: Discrete"),
+        (box((2,), np.float32), spaces.MultiDiscrete([2, 3]), "MultiDiscrete.*required: Discrete"),
+        (spaces.Dict({"a": box((2,), np.float32)}), None, "Dict.*required: a Box"),
+        (spaces.Discrete(4), None, "Discrete.*required: a Box"),
+        (box((3, 64, 64), np.uint8, 255), None, r"look like \[C, H, W\]"),
+        (box((64, 64, 3), np.float32), None, "12288 numbers"),
+    ],
+)
+def test_spaces_that_cannot_be_used_are_named(register, observations, actions, message):
+    with pytest.raises(ValueError, match=message):
+        GymnasiumEnvironments(register(observations, actions), 1)
+
+
+def test_the_time_limit_of_an_environment_truncates():
+    environment = GymnasiumEnvironments("MountainCar-v0", 1)
+    environment.reset(np.arange(1), np.array([1]))
+    ends = [environment.step(np.array([1])) for _ in range(200)]
+    assert [bool(step.truncated[0]) for step in ends] == [False] * 199 + [True]
+    assert not ends[-1].terminated[0]
+
+
+def test_handed_out_observations_are_not_written_to_again():
+    environment = GymnasiumEnvironments("CartPole-v1", 2)
+    first = environment.reset(ALL, SEEDS)
+    kept = first.copy()
+    second = environment.step(ALL).observation
+    environment.step(ALL)
+    np.testing.assert_array_equal(first, kept)
+    assert (second != first).any()
+
+
+@pytest.mark.parametrize("name", ["CartPol-v1", "CartPole-v99", "Cartpole-v1"])
+def test_an_unknown_id_is_answered_with_the_nearest(name):
+    with pytest.raises(ValueError, match="'CartPole-v1'"):
+        open_environment(EnvironmentConfig(game=name))
+
+
+@pytest.mark.parametrize(
+    ("name", "game"),
+    [
+        ("ALE/MsPacman-v5", "MsPacman"),
+        ("ale_py:ALE/Pong-v5", "Pong"),
+        ("ALE/Tetris", "Tetris"),
+        ("PongNoFrameskip-v4", "Pong"),
+        ("Pong-ramDeterministic-v4", "Pong"),
+        ("Breakout-v4", "Breakout"),
+    ],
+)
+def test_an_atari_game_is_to_be_named_and_not_made_by_gymnasium(name, game):
+    with pytest.raises(ValueError, match=f"Write '{game}'"):
+        open_environment(EnvironmentConfig(game=name))
+
+
+def test_an_id_that_only_sounds_like_an_atari_game_is_none(register):
+    name = register(box((4, 4, 2), bool), name="MinAtar/Breakout-v0")
+    assert open_environment(EnvironmentConfig(game=name)).observation_shape == (2, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("sticky_actions", 0.25), ("full_action_space", True)]
+)
+def test_a_setting_that_only_atari_has_is_not_ignored(setting, value):
+    with pytest.raises(ValueError, match=f"{setting}.*no Atari game"):
+        open_environment(EnvironmentConfig(game="CartPole-v1", **{setting: value}))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("game", ""),
+        ("num_environments", 0),
+        ("frame_skip", 0),
+        ("frame_stack", 0),
+        ("image_size", 7),
+        ("noop_max", -1),
+        ("sticky_actions", 1.0),
+        ("sticky_actions", "0.25"),
+        ("max_episode_frames", 0),
+        ("grayscale", 1),
+    ],
+)
+def test_a_setting_out_of_its_bounds_is_named(setting, value):
+    with pytest.raises(ValueError, match=f"^{setting}: found {value!r}"):
+        EnvironmentConfig(**{setting: value})
+
+
+def test_without_the_extra_the_remedy_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ale_py", None)
+    monkeypatch.setitem(sys.modules, "gymnasium", None)
+    with pytest.raises(ImportError, match=r"prefsearch\[atari\]"):
+        rom_name("Pong")
+    with pytest.raises(ImportError, match=r"prefsearch\[atari\]"):
+        GymnasiumEnvironments("CartPole-v1", 1)
+
+
+@pytest.mark.parametrize(
+    ("actions", "message"),
+    [([0, 4], "from 0 to 3"), ([-1, 0], "from 0 to 3"), ([0], "2 integers"), ([0.0, 1.0], "inte")],
+)
+def test_actions_that_make_no_sense_are_refused(actions, message):
+    with pytest.raises(ValueError, match=message):
+        check_step(np.array(actions), 4, under_way=np.ones(2, bool))
+
+
+@pytest.mark.parametrize(
+    ("rows", "seeds", "message"),
+    [
+        ([0], [1], r"\[1\] that were never begun"),
+        ([0, 2], [1, 2], "0 to 1"),
+        ([0, 0], [1, 2], "distinct"),
+        ([0, 1], [1], "2 rows"),
+        ([0, 1], [1, -1], "31 bits"),
+        ([0, 1], [1, 2**31], "31 bits"),
+    ],
+)
+def test_a_reset_that_makes_no_sense_is_refused(rows, seeds, message):
+    with pytest.raises(ValueError, match=message):
+        check_reset(np.array(rows), np.array(seeds), begun=np.zeros(2, bool))
+
+
+def test_restored_environments_of_unequal_ages_go_on_where_they_were():
+    """Ages 0, 9 and 30; the first two wait so long that their unwatched episodes end."""
+    rows, seeds = np.arange(3), np.array([16, 18, 19])
+    actions = np.tile([0, 1], 40)
+    played = GymnasiumEnvironments("CartPole-v1", 3)
+    alone = GymnasiumEnvironments("CartPole-v1", 1)
+    ages = [0, 9, 30]
+    expected = []
+    for seed, age in zip(seeds, ages, strict=True):
+        alone.reset(np.arange(1), np.array([seed]))
+        course = [alone.step(actions[t : t + 1]) for t in range(age + 5)]
+        expected.append(np.stack([step.observation[0] for step in course]))
+    shown = replay_episodes(played, seeds, [actions[:age] for age in ages])
+    for row, age in enumerate(ages[1:], start=1):
+        np.testing.assert_array_equal(shown[row], expected[row][age - 1])
+    np.testing.assert_array_equal(shown[0], played.reset(rows[:1], seeds[:1])[0])
+    for time in range(5):
+        step = played.step(np.array([actions[age + time] for age in ages]))
+        for row, age in enumerate(ages):
+            np.testing.assert_array_equal(step.observation[row], expected[row][age + time])
+
+
+def test_environments_without_a_past_are_only_begun():
+    environment = GymnasiumEnvironments("CartPole-v1", 2)
+    shown = replay_episodes(environment, SEEDS, [np.array([], np.int64)] * 2)
+    np.testing.assert_array_equal(shown, environment.reset(ALL, SEEDS))
+
+
+def test_an_episode_that_ends_early_cannot_be_restored():
+    environment = GymnasiumEnvironments("CartPole-v1", 2)
+    with pytest.raises(ValueError, match=r"environments \[1\] end \d+ actions early"):
+        replay_episodes(environment, SEEDS, [np.tile([0, 1], 15), np.zeros(30, np.int64)])
+    with pytest.raises(ValueError, match="2 seeds and 1 lists"):
+        replay_episodes(environment, SEEDS, [np.zeros(3, np.int64)])
+
+
+def test_a_stack_holds_the_newest_frames_oldest_first_and_repeats_the_first():
+    stack = FrameStack(2, 3, (2, 1, 1), np.dtype(np.uint8))
+
+    def frame(first: int, second: int) -> np.ndarray:
+        return np.array([[first, first + 1], [second, second + 1]], np.uint8)[..., None, None]
+
+    def channels() -> list[list[int]]:
+        return stack.stacks[..., 0, 0].tolist()
+
+    stack.reset(ALL, frame(10, 50))
+    assert channels() == [[10, 11, 10, 11, 10, 11], [50, 51, 50, 51, 50, 51]]
+    stack.push(frame(20, 60))
+    stack.push(frame(30, 70))
+    assert channels()[0] == [10, 11, 20, 21, 30, 31]
+    kept = stack.stacks
+    stack.reset(np.array([1]), frame(99, 80))
+    assert channels() == [[10, 11, 20, 21, 30, 31], [80, 81, 80, 81, 80, 81]]
+    assert stack.newest[..., 0, 0].tolist() == [[30, 31], [80, 81]]
+    assert kept[1, :, 0, 0].tolist() == [50, 51, 60, 61, 70, 71]
+    assert kept.shape == (2, 6, 1, 1)
+
+
+def test_a_stack_goes_back_to_its_state():
+    stack = FrameStack(1, 2, (1, 1, 1), np.dtype(np.uint8))
+    stack.push(np.full((1, 1, 1, 1), 7, np.uint8))
+    state = stack.state()
+    stack.push(np.full((1, 1, 1, 1), 9, np.uint8))
+    other = FrameStack(1, 2, (1, 1, 1), np.dtype(np.uint8))
+    other.load_state(state)
+    other.push(np.full((1, 1, 1, 1), 9, np.uint8))
+    np.testing.assert_array_equal(other.stacks, stack.stacks)
+    assert state["frames"].ravel().tolist() == [0, 7]
+    with pytest.raises(ValueError, match="required"):
+        FrameStack(1, 4, (1, 1, 1), np.dtype(np.uint8)).load_state(state)
+
+
+def test_vectors_are_not_stacked():
+    stack = FrameStack(2, 1, (3,), np.dtype(np.float32))
+    observation = np.arange(6, dtype=np.float32).reshape(2, 3)
+    stack.push(observation)
+    np.testing.assert_array_equal(stack.stacks, observation)
+    assert stack.stacks.dtype == np.float32
+    with pytest.raises(ValueError, match="Set frame_stack to 1"):
+        FrameStack(2, 4, (3,), np.dtype(np.float32))

@@ -1,0 +1,212 @@
+"""A run from its first decision to its last, tiny: what is kept, and what a kill costs."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("gymnasium", reason="pip install 'prefsearch[atari]'")
+
+from accelerate import Accelerator
+
+from atari_bridge.agent import load_agent
+from atari_bridge.checkpoints import newest_checkpoint
+from atari_bridge.door_train import TrainJob, agent_settings, train
+from atari_bridge.environments import open_environment
+from atari_bridge.run_state import load_training, save_training
+from atari_bridge.training import Training
+from search.evaluation.run_directory import RunDirectory, RunExistsError
+
+TINY = TrainJob(
+    out="unused",
+    game="CartPole-v1",
+    num_environments=4,
+    frame_skip=1,
+    frame_stack=1,
+    life_loss_ends=False,
+    clip_rewards=False,
+    network="dense",
+    hidden_size=16,
+    support=10,
+    support_bins=21,
+    value_prefix=False,
+    self_supervised="consistency",
+    projection_size=16,
+    prediction_size=8,
+    search="gumbel",
+    num_simulations=4,
+    replay_capacity=400,
+    unroll_steps=3,
+    td_steps=3,
+    discount=0.99,
+    reanalyse_policy=0.5,
+    batch_size=8,
+    optimizer="adamw",
+    learning_rate=1e-3,
+    warmup_updates=4,
+    target_interval=5,
+    augmentation="none",
+    total_decisions=240,
+    start_decisions=80,
+    updates_per_decision=0.1,
+    last_updates=4,
+    part_decisions=80,
+    evaluation_games=2,
+    evaluation_max_decisions=20,
+    threads=1,
+)
+
+
+def begin(job: TrainJob) -> Training:
+    settings = agent_settings(job)
+    environment = open_environment(settings.environment)
+    return Training(settings, environment, Accelerator(cpu=True))
+
+
+def weights(training: Training) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in training.network.state_dict().items()}
+
+
+def test_training_changes_weights_and_makes_the_stated_number_of_updates() -> None:
+    training = begin(TINY)
+    before = weights(training)
+    while not training.is_done:
+        training.run_part()
+    assert training.counters.decisions == 240
+    assert training.counters.updates == 16 + 4  # (240 - 80) * 0.1, and the last ones
+    after = weights(training)
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path) -> None:
+    whole = begin(TINY)
+    while not whole.is_done:
+        whole.run_part()
+    run = RunDirectory.open(tmp_path / "run", {}, resume=False)
+    for _ in range(3):  # each part in a process of its own, as it were
+        part = begin(TINY)
+        load_training(run, part)
+        part.run_part()
+        save_training(run, part, max_part_bytes=None)
+    resumed = begin(TINY)
+    assert load_training(run, resumed)
+    assert resumed.is_done
+    expected, found = weights(whole), weights(resumed)
+    for name, tensor in expected.items():
+        assert torch.equal(tensor, found[name]), name
+    ours = whole.learner.optimizer.state_dict()["state"]
+    theirs = resumed.learner.optimizer.state_dict()["state"]
+    assert ours.keys() == theirs.keys()
+    for number, moments in ours.items():
+        assert all(torch.equal(moments[key], theirs[number][key]) for key in moments), number
+    sample = whole.replay.sample(8, beta=0.5, generator=np.random.default_rng(0))
+    again = resumed.replay.sample(8, beta=0.5, generator=np.random.default_rng(0))
+    assert np.array_equal(sample.index, again.index)
+    assert np.array_equal(sample.weight, again.weight)
+
+
+def test_the_door_trains_judges_reports_and_goes_on(tmp_path: Path) -> None:
+    job = replace(TINY, out=str(tmp_path / "run"), evaluate_every=160)
+    train(job)
+    run = tmp_path / "run"
+    steps = {path.stem for path in (run / "steps").glob("*.json")}
+    assert {"part-000000080", "part-000000240", "evaluation-000000160"} <= steps
+    assert "evaluation-000000240" in steps
+    assert (run / "report.html").is_file()
+    assert newest_checkpoint(run / "checkpoints") == run / "checkpoints" / "decisions-000000240"
+    with pytest.raises(RunExistsError, match="--resume"):
+        train(job)
+    train(replace(job, resume=True))  # nothing is left to do
+    agent = load_agent(run)
+    assert agent.facts["updates"] == 20
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunDirectory.open(tmp_path / "run", {}, resume=False)
+    training = begin(TINY)
+    training.run_part()
+    good = save_training(run, training, max_part_bytes=None)
+    training.run_part()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("atari_bridge.run_state.save_optimizer", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_training(run, training, max_part_bytes=None)
+    assert newest_checkpoint(run.checkpoints) == good
+    assert not list(run.checkpoints.glob("*.partial-*"))
+    fresh = begin(TINY)
+    assert load_training(run, fresh)
+    assert fresh.counters.decisions == 80
+
+
+def _cut_weights(folder: Path) -> None:
+    path = folder / "network.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def _scramble_weights(folder: Path) -> None:
+    path = folder / "network.safetensors"
+    path.write_bytes(b"\xff" * path.stat().st_size)
+
+
+def _remove_replay(folder: Path) -> None:
+    next((folder / "process-0" / "replay").glob("*.safetensors")).unlink()
+
+
+def _other_version(folder: Path) -> None:
+    path = folder / "checkpoint.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "version": 99}))
+
+
+def _foreign(folder: Path) -> None:
+    (folder / "checkpoint.json").write_text('{"format": "something else"}')
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_cut_weights, r"network\.safetensors: found \d+ bytes"),
+        (_scramble_weights, r"network\.safetensors: cannot be read"),
+        (_remove_replay, "found no file"),
+        (_other_version, "found version 99; required: 1"),
+        (_foreign, "required: format prefsearch-atari"),
+    ],
+)
+def test_a_damaged_checkpoint_is_named(
+    tmp_path: Path, damage: Callable[[Path], None], message: str
+) -> None:
+    run = RunDirectory.open(tmp_path / "run", {}, resume=False)
+    training = begin(TINY)
+    training.run_part()
+    damage(save_training(run, training, max_part_bytes=None))
+    with pytest.raises(ValueError, match=message):
+        load_training(run, begin(TINY))
+
+
+def test_a_checkpoint_of_another_network_is_named(tmp_path: Path) -> None:
+    run = RunDirectory.open(tmp_path / "run", {}, resume=False)
+    training = begin(TINY)
+    training.run_part()
+    save_training(run, training, max_part_bytes=None)
+    with pytest.raises(ValueError, match="required"):
+        load_training(run, begin(replace(TINY, hidden_size=24)))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_its_name() -> None:
+    training = begin(TINY)
+    training.run_part()
+    before = weights(training)
+    with torch.no_grad():
+        next(training.network.parameters()).fill_(float("nan"))
+    poisoned = weights(training)
+    with pytest.raises((FloatingPointError, ValueError), match="finite"):
+        training.run_part()
+    assert before.keys() == poisoned.keys()
