@@ -16,7 +16,10 @@ DOORS = {
         "policies.__main__",
         "policies: sft, sample, value, plan, finetune, evaluate",
     ),
-    "atari": ("atari_bridge.__main__", "games: train, evaluate, play"),
+    "atari": (
+        "atari_bridge.__main__",
+        "games: train, evaluate, play (MuZero family on Atari and gymnasium)",
+    ),
     "tree": ("search.__main__", "search trees: show one as HTML, text, DOT or JSON"),
 }
 

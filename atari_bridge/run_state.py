@@ -95,14 +95,22 @@ def _write_own(folder: Path, training: Training, max_part_bytes: int | None) -> 
     own = folder / f"process-{training.accelerator.process_index}"
     own.mkdir(parents=True, exist_ok=True)
     save_replay(training.replay, own / "replay", max_part_bytes=max_part_bytes)
-    save_numpy(own / "games.safetensors", training.self_play.state())
-    generators = {"play": training.play_generator, "learn": training.learn_generator}
-    states = {name: generator.get_state() for name, generator in generators.items()}
+    assert training.players is not None
+    save_numpy(own / "games.safetensors", training.players.state())
+    states = {name: generator.get_state() for name, generator in _generators(training).items()}
     states["torch"] = torch.get_rng_state()
     save_tensors(own / "random.safetensors", states)
     state = training.replay_generator.bit_generator.state
     write_json_atomic(own / "random.json", json.loads(json.dumps(state, default=int)))
     write_json_atomic(own / "recent.json", list(training.recent))
+
+
+def _generators(training: Training) -> dict[str, torch.Generator]:
+    return {
+        "play": training.play_generator,
+        "learn": training.learn_generator,
+        "search": training.search_generator,
+    }
 
 
 def load_training(run: RunDirectory, training: Training) -> bool:
@@ -131,10 +139,11 @@ def load_training(run: RunDirectory, training: Training) -> bool:
     training.counters = Counters(**json.loads((folder / "counters.json").read_text()))
     training.learner.updates = training.counters.updates
     load_replay(training.replay, own / "replay")
-    training.self_play.restore(load_numpy(own / "games.safetensors"))
+    assert training.players is not None
+    training.players.restore(load_numpy(own / "games.safetensors"))
     states = load_tensors(own / "random.safetensors")
-    training.play_generator.set_state(states["play"])
-    training.learn_generator.set_state(states["learn"])
+    for name, generator in _generators(training).items():
+        generator.set_state(states[name])
     torch.set_rng_state(states["torch"])
     training.replay_generator.bit_generator.state = json.loads((own / "random.json").read_text())
     training.recent.extend(json.loads((own / "recent.json").read_text()))

@@ -7,7 +7,8 @@ device, bit for bit.
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,13 +18,14 @@ from accelerate import Accelerator
 
 from atari_bridge.agent import stacked_shape
 from atari_bridge.environments import EnvironmentConfig, VectorEnvironment
-from atari_bridge.learning.batches import BatchMaker
+from atari_bridge.learning.batches import Batch, BatchMaker
 from atari_bridge.learning.config import LearningConfig
 from atari_bridge.learning.learner import Learner
 from atari_bridge.networks import MuZeroNetwork, NetworkConfig, build_network
 from atari_bridge.planning import NetworkModel
-from atari_bridge.replay import Replay, ReplayConfig
-from atari_bridge.search_settings import SearchSettings, playing_planner, reanalysing_planner
+from atari_bridge.players import LocalPlayers, Players
+from atari_bridge.replay import Replay, ReplayConfig, Sample
+from atari_bridge.search_settings import SearchSettings, reanalysing_planner
 from atari_bridge.self_play import Episode, SelfPlay
 from search.evaluation.run_directory import step_seed
 from search.evaluation.settings import check_types, require
@@ -40,6 +42,7 @@ class RunLength:
         last_updates: Updates after the last decision.
         part_decisions: Between two checkpoints; a kill loses at most these.
         keep_checkpoints: How many of the newest are kept.
+        overlap: Make each batch in a thread while the one before is learned from; for GPUs.
     """
 
     total_decisions: int = 100_000
@@ -48,6 +51,7 @@ class RunLength:
     last_updates: int = 20_000
     part_decisions: int = 5_000
     keep_checkpoints: int = 1
+    overlap: bool = False
 
     def __post_init__(self) -> None:
         """Checks types and bounds."""
@@ -98,12 +102,14 @@ class Training:
         environment: This process's N environments.
         accelerator: Devices and processes.
         on_progress: Told counters and recent returns after each round of play.
+        players: Who plays; None: this process.
     """
 
     settings: AgentSettings
     environment: VectorEnvironment
     accelerator: Accelerator
     on_progress: Callable[["Training"], None] | None = None
+    players: Players | None = None
     counters: Counters = field(default_factory=Counters)
     clock: Clock = field(default_factory=Clock)
     recent: deque[float] = field(default_factory=lambda: deque[float](maxlen=32))
@@ -122,6 +128,7 @@ class Training:
         torch.manual_seed(seed)
         self.play_generator = torch.Generator().manual_seed(seed)
         self.learn_generator = torch.Generator().manual_seed(seed + 1)
+        self.search_generator = torch.Generator().manual_seed(seed + 2)
         self.replay_generator = np.random.default_rng(seed)
         self.replay = Replay(
             settings.replay,
@@ -150,13 +157,18 @@ class Training:
             with_future=settings.network.self_supervised != "none",
             device=device,
         )
-        self.self_play = SelfPlay(
-            environment,
-            frame_stack=settings.environment.frame_stack,
-            seed=seed,
-            life_loss_ends=settings.environment.life_loss_ends,
-        )
-        self.playing_model = NetworkModel(self.network, discount=settings.learning.discount)
+        if self.players is None:
+            self.players = LocalPlayers(
+                SelfPlay(
+                    environment,
+                    frame_stack=settings.environment.frame_stack,
+                    seed=seed,
+                    life_loss_ends=settings.environment.life_loss_ends,
+                ),
+                NetworkModel(self.network, discount=settings.learning.discount),
+                settings.search,
+                generator=self.play_generator,
+            )
 
     def _network(self, stacked: tuple[int, ...]) -> MuZeroNetwork:
         return build_network(
@@ -209,15 +221,14 @@ class Training:
         """One decision in every environment of every process."""
         started = time.perf_counter()
         progress = self.counters.decisions / self.settings.length.total_decisions
-        played = self.self_play.play(
-            self.playing_model,
-            playing_planner(self.settings.search, progress=progress),
-            decisions_made=self.counters.decisions,
-            generator=self.play_generator,
-        )
+        assert self.players is not None
+        played = self.players.play(decisions_made=self.counters.decisions, progress=progress)
+        for lane in self.players.broken_lanes():
+            self.replay.cut(lane)
         for rows in played.rows:
             self.replay.append(rows)
-        made = self.environment.num_environments * self.accelerator.num_processes
+        here = sum(int((~rows.void).sum()) for rows in played.rows)
+        made = here * self.accelerator.num_processes
         self.counters.decisions += made
         if self.counters.decisions > self.settings.length.start_decisions:
             self.counters.owed += made * self.settings.length.updates_per_decision
@@ -227,34 +238,69 @@ class Training:
 
     def _learn(self, sums: dict[str, float]) -> None:
         """Makes the updates that are due."""
-        learning = self.settings.learning
-        rows = learning.batch_size // self.accelerator.num_processes
-        while self.counters.owed >= 1:
+        due = int(self.counters.owed)
+        batches = self._overlapped(due) if self.settings.length.overlap else self._in_turn(due)
+        for sample, batch in batches:
             started = time.perf_counter()
-            sample = self.replay.sample(
-                rows,
-                beta=learning.beta(self.counters.updates / max(1, self.total_updates)),
-                generator=self.replay_generator,
-            )
-            batch = self.batches.make(
-                self.replay,
-                sample,
-                decisions_made=self.counters.decisions,
-                updates_made=self.counters.updates,
-                generator=self.replay_generator,
-                search_generator=self.learn_generator,
-            )
-            batched = time.perf_counter()
             update = self.learner.update(batch)
             self.replay.update_priorities(sample.index, update.priorities)
             self.counters.updates += 1
             self.counters.owed -= 1
             for name, value in update.losses.items():
                 sums[name] = sums.get(name, 0.0) + value
-            self.clock.batches += batched - started
-            self.clock.updates += time.perf_counter() - batched
+            self.clock.updates += time.perf_counter() - started
             if self.on_progress is not None:
                 self.on_progress(self)
+
+    def _in_turn(self, count: int) -> Iterator[tuple[Sample, Batch]]:
+        """Batches, each begun when the one before is learned from."""
+        for _ in range(count):
+            started = time.perf_counter()
+            sample = self._draw()
+            batch = self._make(sample, self.counters.updates)
+            self.clock.batches += time.perf_counter() - started
+            yield sample, batch
+
+    def _overlapped(self, count: int) -> Iterator[tuple[Sample, Batch]]:
+        """Batches, each made by a thread while the one before is learned from.
+
+        Draws are one update behind in what they know of priorities; the order of all draws is
+        fixed, and no batch is under way when this ends.
+        """
+        with ThreadPoolExecutor(1) as thread:
+            ahead: tuple[Sample, Future[Batch]] | None = None
+            for number in range(count):
+                started = time.perf_counter()
+                if ahead is None:
+                    sample = self._draw()
+                    ahead = sample, thread.submit(self._make, sample, self.counters.updates)
+                sample, batch = ahead[0], ahead[1].result()
+                ahead = None
+                if number + 1 < count:
+                    following = self._draw()
+                    ahead = following, thread.submit(self._make, following, self.counters.updates)
+                self.clock.batches += time.perf_counter() - started  # waiting alone
+                yield sample, batch
+
+    def _draw(self) -> Sample:
+        """Rows for a batch, and the target network it will be made with."""
+        self.learner.refresh_target()
+        learning = self.settings.learning
+        return self.replay.sample(
+            learning.batch_size // self.accelerator.num_processes,
+            beta=learning.beta(self.counters.updates / max(1, self.total_updates)),
+            generator=self.replay_generator,
+        )
+
+    def _make(self, sample: Sample, updates_made: int) -> Batch:
+        return self.batches.make(
+            self.replay,
+            sample,
+            decisions_made=self.counters.decisions,
+            updates_made=updates_made,
+            generator=self.replay_generator,
+            search_generator=self.search_generator,
+        )
 
     def _summary(
         self, before: Counters, episodes: list[Episode], sums: Mapping[str, float], seconds: float

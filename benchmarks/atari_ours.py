@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from atari_bridge.learning.config import LearningConfig
 from atari_bridge.learning.learner import Learner
 from atari_bridge.networks import MuZeroNetwork, NetworkConfig, build_network
 from atari_bridge.planning import NetworkModel
+from atari_bridge.players import LocalPlayers
 from atari_bridge.replay import ReplayConfig
 from atari_bridge.search_settings import SearchSettings, playing_planner, reanalysing_planner
 from atari_bridge.self_play import SelfPlay
@@ -49,8 +50,8 @@ from benchmarks.atari_cells import (
 from benchmarks.atari_worker import network_facts
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "atari_bridge" / "ale_cpu.yaml"
-START_DECISIONS = 160  # before the first update of a profile
-PART_DECISIONS = 16
+START_DECISIONS = 160  # of a profile, before its first update
+PART_DECISIONS = 8
 
 
 class OurSide:
@@ -113,16 +114,18 @@ class OurSide:
             at_least: Seconds that are watched.
         """
         settings, named = training_settings(cell)
-        environment = Watched(open_environment(settings.environment), ("step", "reset"))
+        emulators = Watched(open_environment(settings.environment), ("step", "reset"))
+        environment: Any = emulators
         training = Training(settings, environment, Accelerator(cpu=True))
-        playing = Watched(training.playing_model, ("root", "step"))
+        players = training.players
+        assert isinstance(players, LocalPlayers)
+        playing = Watched(players._model, ("root", "step"))
+        players._model = cast(NetworkModel, playing)
         learning = Watched(training.batches.model, ("root", "step"))
-        training.playing_model = playing
-        training.batches = replace(training.batches, model=learning)
-        while training.counters.updates == 0:
+        training.batches = replace(training.batches, model=cast(NetworkModel, learning))
+        while training.counters.decisions < START_DECISIONS:  # no update is made in here
             training.run_part()
-        watched = (environment, playing, learning)
-        for one in watched:
+        for one in (emulators, playing, learning):
             one.seconds = 0.0
         before = replace(training.counters)
         sums = dict.fromkeys(("seconds", "play_seconds", "batch_seconds", "update_seconds"), 0.0)
@@ -130,18 +133,18 @@ class OurSide:
             summary = training.run_part()
             sums = {name: value + summary[name] for name, value in sums.items()}
         environment.close()
-        emulators, playing_network, learning_network = (one.seconds for one in watched)
+        trees = sums["play_seconds"] - emulators.seconds - playing.seconds
         return {
             "settings": named,
             "decisions": training.counters.decisions - before.decisions,
             "updates": training.counters.updates - before.updates,
             "seconds": sums["seconds"],
             "parts": {
-                "play: emulators": emulators,
-                "play: network": playing_network,
-                "play: trees, stacks, rows": sums["play_seconds"] - emulators - playing_network,
-                "batches: network": learning_network,
-                "batches: trees, replay, targets": sums["batch_seconds"] - learning_network,
+                "play: emulators": emulators.seconds,
+                "play: network": playing.seconds,
+                "play: trees, stacks, rows": trees,
+                "batches: network": learning.seconds,
+                "batches: trees, replay, targets": sums["batch_seconds"] - learning.seconds,
                 "updates": sums["update_seconds"],
             },
         }

@@ -99,11 +99,13 @@ def configure_logging() -> None:
     )
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from transformers.utils import logging as transformers_logging
+    # A door that uses transformers has imported it by now; the others do not wait for it.
+    if "transformers" in sys.modules:
+        from transformers.utils import logging as transformers_logging
 
-    # "Loading weights" for a second each, and that a fresh head was not in the checkpoint.
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
+        # "Loading weights" for a second each, and that a fresh head was not in the checkpoint.
+        transformers_logging.disable_progress_bar()
+        transformers_logging.set_verbosity_error()
 
 
 def run_door(prog: str, verbs: Mapping[str, _Job], argv: Sequence[str]) -> int:

@@ -82,17 +82,21 @@ def test_training_changes_weights_and_makes_the_stated_number_of_updates() -> No
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path) -> None:
-    whole = begin(TINY)
+@pytest.mark.parametrize("overlap", [False, True])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
+    tmp_path: Path, overlap: bool
+) -> None:
+    job = replace(TINY, overlap=overlap)
+    whole = begin(job)
     while not whole.is_done:
         whole.run_part()
     run = RunDirectory.open(tmp_path / "run", {}, resume=False)
     for _ in range(3):  # each part in a process of its own, as it were
-        part = begin(TINY)
+        part = begin(job)
         load_training(run, part)
         part.run_part()
         save_training(run, part, max_part_bytes=None)
-    resumed = begin(TINY)
+    resumed = begin(job)
     assert load_training(run, resumed)
     assert resumed.is_done
     expected, found = weights(whole), weights(resumed)

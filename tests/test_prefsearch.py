@@ -25,7 +25,9 @@ def test_help_lists_commands_without_loading_torch() -> None:
     assert "rewardmodel/train_demo" in done.stdout
 
 
-@pytest.mark.parametrize("argv", [["sing"], ["reward", "sing"], ["policy", "sing"]])
+@pytest.mark.parametrize(
+    "argv", [["sing"], ["reward", "sing"], ["policy", "sing"], ["atari", "sing"]]
+)
 def test_an_unknown_word_ends_with_code_2(
     argv: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -33,7 +35,20 @@ def test_an_unknown_word_ends_with_code_2(
     assert "'sing'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("door", ["reward", "policy"])
+def test_the_door_of_games_opens_without_loading_transformers() -> None:
+    """Games need none of it, and it costs seconds."""
+    code = (
+        "import sys, prefsearch\n"
+        "try: prefsearch.main(['atari', 'train', '--help'])\n"
+        "finally: print('loaded', {'transformers', 'datasets'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "--evaluate_every" in done.stdout
+    assert "loaded set()" in done.stdout
+
+
+@pytest.mark.parametrize("door", ["reward", "policy", "atari"])
 def test_each_verb_explains_every_flag(door: str) -> None:
     import importlib
 

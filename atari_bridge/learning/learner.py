@@ -36,7 +36,8 @@ class Learner:
 
     Args:
         network: The one that learns.
-        target_network: Of the same shape; refreshed every `target_interval` updates.
+        target_network: Of the same shape; refreshed every `target_interval` updates
+            by `refresh_target`.
         config: Optimiser and weights of the losses.
         accelerator: Devices and processes.
         generator: Source of the augmentation's draws.
@@ -78,10 +79,18 @@ class Learner:
             group["lr"] = learning_rate(self.config, self.updates)
         self.optimizer.step()
         self.updates += 1
-        if self.updates % self.config.target_interval == 0:
-            self.target_network.load_state_dict(self.network.state_dict())
         wrong = (values - batch.value[:, 0]).abs() * batch.value_mask[:, 0]
         return Update(named, wrong.float().cpu().numpy())
+
+    def refresh_target(self) -> bool:
+        """Copies the network to the target network if that is due; returns whether it was.
+
+        To be called before each batch is begun, never while one is being made.
+        """
+        due = self.updates > 0 and self.updates % self.config.target_interval == 0
+        if due:
+            self.target_network.load_state_dict(self.network.state_dict())
+        return due
 
     def _look_at(self, losses: Losses, norm: Tensor) -> dict[str, float]:
         """What is logged, after making sure that all is well.

@@ -37,8 +37,9 @@ class UnrolledLoss(nn.Module):
         super().__init__()
         self.network = network
         self.config = config
-        # Not a submodule: its weights are no parameters of this loss.
-        self._target_network = [target_network]
+        # Not a submodule: its weights are no parameters of this loss. It only evaluates, or batches
+        # of it would change its statistics between refreshes.
+        self._target_network = [target_network.eval()]
         self.weights = LossWeights(
             reward=config.reward_weight,
             value=config.value_weight,
@@ -69,10 +70,10 @@ class UnrolledLoss(nn.Module):
             dynamics = network.imagine(latent, batch.action[:, k])
             rewards.append(dynamics.reward_logits)
             imagined.append(dynamics.latent["hidden"])
-            latent = halve_gradient(dynamics.latent)
-            prediction = network.predict(latent)
+            prediction = network.predict(dynamics.latent)
             values.append(prediction.value_logits)
             policies.append(prediction.policy_logits)
+            latent = halve_gradient(dynamics.latent)
         value_logits = torch.stack(values, dim=1)  # [B, K+1, bins]
         policy_logits = torch.stack(policies, dim=1)  # [B, K+1, A]
         reward_logits = torch.stack(rewards, dim=1)  # [B, K, bins]
@@ -131,5 +132,9 @@ def pixels(observation: Tensor) -> Tensor:
 
 
 def halve_gradient(latent: Latent) -> Latent:
-    """The same state, through which half the gradient flows back."""
+    """The same state for the next step, from which half the gradient flows back.
+
+    What is predicted of the state itself, and its reward, reach it in full (MuZero's pseudocode;
+    EfficientZero's code halves these too, which scales all steps alike).
+    """
     return {**latent, "hidden": scale_gradient(latent["hidden"], 0.5)}

@@ -10,7 +10,7 @@ from atari_bridge.networks.compact import (
 )
 from atari_bridge.networks.config import NetworkConfig
 from atari_bridge.networks.interface import MuZeroNetwork
-from atari_bridge.networks.layers import image_to_features, vector_head
+from atari_bridge.networks.layers import image_to_features, normalise_vector, vector_head
 from atari_bridge.networks.residual import (
     ImageStep,
     image_representation,
@@ -145,14 +145,16 @@ def _assemble(
     """What both kinds have in common: support, value prefix and self-supervision."""
     prefix = None
     if config.value_prefix:
-        size = config.lstm_size
+        size, kind = config.lstm_size, config.normalisation
         prefix = ValuePrefix(
             reduction[0],
             features=reduction[1],
             size=size,
             horizon=config.prefix_horizon,
-            head=vector_head(
-                size, config.support_bins, width=head_width, kind=config.normalisation
+            head=nn.Sequential(
+                normalise_vector(size, kind),
+                nn.ReLU(inplace=True),
+                vector_head(size, config.support_bins, width=head_width, kind=kind),
             ),
         )
     frame = shape if frame_channels is None else (frame_channels, *shape[1:])

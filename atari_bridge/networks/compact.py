@@ -17,18 +17,21 @@ def image_encoder(
     """Strided convolutions and one layer: `[B, S*C, H, W]` to `[B, hidden_size]`.
 
     The strides are those of DQN (Mnih et al. 2015), with as many channels as asked for, from 36
-    pixels on; smaller images are convolved at full size once and then halved.
+    pixels on; smaller images are convolved at full size once and then halved, and padded, so that
+    ten by ten planes do not end in one point.
     """
     depth, height, width = shape
-    if min(height, width) >= 36:
+    is_large = min(height, width) >= 36
+    if is_large:
         sizes = [(depth, channels, 8, 4), (channels, 2 * channels, 4, 2)]
     else:
         sizes = [(depth, channels, 3, 1), (channels, 2 * channels, 3, 2)]
     sizes.append((2 * channels, 2 * channels, 3, 1))
     layers: list[nn.Module] = []
+    padding = 0 if is_large else 1
     for inputs, outputs, size, stride in sizes:
         layers += [
-            nn.Conv2d(inputs, outputs, size, stride=stride, bias=False),
+            nn.Conv2d(inputs, outputs, size, stride=stride, padding=padding, bias=False),
             normalise_image(outputs, kind),
             nn.ReLU(inplace=True),
         ]

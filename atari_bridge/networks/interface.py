@@ -129,12 +129,6 @@ class MuZeroNetwork(nn.Module):
         """Each row to [0, 1]. Source: MuZero, Appendix G."""
         if not self._scale_hidden:
             return hidden
-        flat = hidden.flatten(1)
-        low, high = flat.amin(dim=1, keepdim=True), flat.amax(dim=1, keepdim=True)
-        scaled = (flat - low) / (high - low).clamp_min(1e-5)
-        return scaled.view_as(hidden) if hidden.is_contiguous() else scaled.reshape(hidden.shape)
-
-
-def one_hot_actions(action: Tensor, num_actions: int, *, like: Tensor) -> Tensor:
-    """`[B]` int64 to `[B, A]` of the dtype of `like`."""
-    return torch.nn.functional.one_hot(action, num_actions).to(like.dtype)
+        flat = hidden.flatten(1)  # [B, F]
+        low, high = flat.aminmax(dim=1, keepdim=True)
+        return ((flat - low) / (high - low).clamp_min(1e-5)).view(hidden.shape)

@@ -1,154 +1,205 @@
-"""A replay on disk: safetensors parts and a JSON page, and back to the last bit.
+"""A replay as files: safetensors parts of bounded size and a JSON manifest, never pickles.
 
-Columns lie in one file, and each lane's frames in one or several. Only what was written is saved.
+The manifest comes last, so a folder without one is no replay. What is read back draws the same rows
+as what was written, to the last bit: the tree of priorities is a function of its leaves. Folders
+appear under their final name by the caller's doing. This file does not know what rows mean.
 """
 
 import json
+import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load, save
 
 from atari_bridge.replay.replay import Replay
-from search.evaluation.records import naming_path, write_json_atomic
+from search.evaluation.records import naming_path, write_bytes_atomic, write_json_atomic
 
-_PAGE, _VERSION = "replay.json", 1
-_HEADER = 4096  # room for a safetensors header within a part
+MANIFEST = "replay.json"
+VERSION = 1
+_FORMAT = "prefsearch-replay"
+_DEFAULT_PART = 16_000_000
+_LARGEST_PART = 2**28  # where no bound is asked for; a part is put together in memory
+_HEADER = 8192  # most bytes of a part that are not numbers
+_REMEDY = "Go on from an earlier checkpoint, or copy this one again"
 
 
-def save_replay(replay: Replay, folder: Path, *, max_part_bytes: int | None) -> None:
-    """Writes a replay to a new folder, which the caller names when all is well.
+def save_replay(
+    replay: Replay, folder: Path, *, max_part_bytes: int | None = _DEFAULT_PART
+) -> None:
+    """Writes a replay into a folder that holds no other.
 
     Args:
         replay: What to save.
-        folder: Made if missing.
-        max_part_bytes: Largest file, at least 1 MiB; None: no bound.
+        folder: Where; made if it is missing.
+        max_part_bytes: Greatest size of one file; None: no bound.
 
     Raises:
-        StorageError: If the disk is full.
+        ValueError: If the bound is too small, or the folder holds a replay.
+        StorageError: If a file cannot be written.
     """
-    arrays: dict[str, np.ndarray] = {
-        "written": replay.written,
-        "ready": replay.ready,
-        "tree": replay.tree.leaves,
-    }
-    for name, column in replay.columns.items():
-        used = int(min(replay.written.max(initial=0), replay.ring))
-        arrays[f"column_{name}"] = column[:, :used]
-    for lane, store in enumerate(replay.stores):
-        count = int(min(replay.written[lane], replay.ring))
-        arrays |= {f"lane{lane}_{name}": a for name, a in store.arrays(count).items()}
-    with naming_path(folder, "write"):
+    bound = _LARGEST_PART if max_part_bytes is None else max_part_bytes
+    if bound < 2 * _HEADER:
+        raise ValueError(f"max_part_bytes: found {bound}; required: at least {2 * _HEADER}")
+    if (folder / MANIFEST).exists():
+        raise ValueError(f"{folder / MANIFEST}: found a replay there; required: a new folder")
+    with naming_path(folder, "write to"):
         folder.mkdir(parents=True, exist_ok=True)
-        parts = _save_parts(arrays, folder, max_part_bytes)
-    counts = {"greatest": replay.greatest, "sampleable": replay.num_sampleable}
-    write_json_atomic(folder / _PAGE, {**_form(replay), **counts, "parts": parts})
+    parts: dict[str, dict[str, int]] = {}
+    lengths: list[int] = []
+    for number, part in enumerate(_frame_parts(replay.frame_items(), bound - _HEADER, lengths)):
+        parts |= _write(folder / f"frames-{number:05d}.safetensors", {"bytes": part})
+    arrays = {**replay.state(), "frame_lengths": np.array(lengths, np.int64)}
+    for number, held in enumerate(_row_parts(arrays, bound - _HEADER)):
+        parts |= _write(folder / f"rows-{number:05d}.safetensors", held)
+    facts = {"format": _FORMAT, "version": VERSION, **replay.facts(), "rows": len(arrays["leaf"])}
+    write_json_atomic(folder / MANIFEST, {**facts, "parts": parts})
 
 
 def load_replay(replay: Replay, folder: Path) -> None:
-    """Fills a new replay of the same form with what was saved.
+    """Reads what `save_replay` wrote into a replay of the same shapes and settings.
+
+    All files are checked before anything of the replay is changed.
 
     Raises:
-        ValueError: If the folder holds no replay, one of another form or version, or a part is
-            missing or damaged; naming the file.
+        ValueError: If the folder is none of this version, of other shapes or settings, or a part
+            is missing, cut short or damaged; naming the file, what was found and is required.
     """
-    path = folder / _PAGE
-    try:
-        page = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read ({error}); required: a saved replay") from error
-    for name, required in _form(replay).items():
-        if page.get(name) != required:
+    manifest = _read_manifest(folder / MANIFEST)
+    for name, required in replay.facts().items():
+        if manifest.get(name) != required:
             raise ValueError(
-                f"{path}, {name}: found {page.get(name)!r}; required: {required!r}, as this run is "
-                "set up. Go on with the settings that the replay was saved with"
+                f"{folder / MANIFEST}: found {name} {manifest.get(name)!r}; required: "
+                f"{required!r}, of the replay to be filled. Keep the settings it was made with"
             )
-    arrays = _load_parts(folder, page["parts"])
-    replay.written[:], replay.ready[:] = arrays["written"], arrays["ready"]
-    for name, column in replay.columns.items():
-        saved = arrays[f"column_{name}"]
-        column[:, : saved.shape[1]] = saved
-    for lane, store in enumerate(replay.stores):
-        prefix = f"lane{lane}_"
-        store.load_arrays(
-            {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
+    parts: Mapping[str, Mapping[str, int]] = manifest["parts"]
+    for name, facts in parts.items():
+        _checked_bytes(folder / name, facts)
+    pieces: dict[str, list[np.ndarray]] = {}
+    for name in sorted(parts):
+        if name.startswith("rows-"):
+            for field, piece in _read(folder / name, parts[name]).items():
+                pieces.setdefault(field, []).append(piece)
+    arrays = {field: np.concatenate(found) for field, found in pieces.items()}
+    missing = replay.state().keys() - arrays.keys()
+    if missing or len(arrays["leaf"]) != manifest.get("rows"):
+        raise ValueError(
+            f"{folder / MANIFEST}: found parts that hold no {', '.join(sorted(missing)) or 'rows'};"
+            f" required: {manifest.get('rows')} rows with all fields. {_REMEDY}"
         )
-    leaves = arrays["tree"]
-    # Every sum is that of its children, however the leaves came about: so it is the same again.
-    replay.tree.set(np.arange(len(leaves)), leaves)
-    replay.greatest, replay.num_sampleable = page["greatest"], page["sampleable"]
+    stream = (
+        _read(folder / name, parts[name])["bytes"]
+        for name in sorted(parts)
+        if name.startswith("frames-")
+    )
+    try:
+        replay.load_state(arrays, _items(stream, arrays["frame_lengths"]))
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}. {_REMEDY}") from error
 
 
-def _form(replay: Replay) -> dict[str, object]:
-    """What both sides must agree on."""
-    return {
-        "version": _VERSION,
-        "lanes": replay.lanes,
-        "ring": replay.ring,
-        "frame": list(replay.shape),
-        "dtype": str(replay.dtype),
-        "frame_stack": replay.frame_stack,
-        "num_actions": replay.columns["policy"].shape[-1],
-        "compressed": replay.stores[0].compressed,
-        "block": replay.stores[0].block,
-    }
+def _frame_parts(items: Iterator[bytes], room: int, lengths: list[int]) -> Iterator[np.ndarray]:
+    """The items one after another, cut into uint8 arrays of `room`; notes the items' lengths."""
+    held = bytearray()
+    for item in items:
+        lengths.append(len(item))
+        held += item
+        while len(held) >= room:
+            yield np.frombuffer(bytes(held[:room]), np.uint8)
+            del held[:room]
+    if held:
+        yield np.frombuffer(bytes(held), np.uint8)
 
 
-def _save_parts(
-    arrays: dict[str, np.ndarray], folder: Path, limit: int | None
-) -> list[dict[str, object]]:
-    """Writes arrays as flat bytes over as many files as the limit asks for."""
-    pieces: list[tuple[str, np.ndarray]] = []
-    shapes: dict[str, object] = {}
-    room = None if limit is None else max(limit - _HEADER, 1 << 16)
+def _items(stream: Iterator[np.ndarray], lengths: np.ndarray) -> Iterator[bytes]:
+    """The items that `_frame_parts` joined and cut."""
+    held = bytearray()
+    for length in lengths.tolist():
+        while len(held) < length:
+            part = next(stream, None)
+            if part is None:
+                raise ValueError(f"found {len(held)} bytes of the last frames; required: {length}")
+            held += part.tobytes()
+        yield bytes(held[:length])
+        del held[:length]
+
+
+def _row_parts(arrays: Mapping[str, np.ndarray], room: int) -> Iterator[dict[str, np.ndarray]]:
+    """The arrays, cut along their first axis so that each part has at most `room` bytes."""
+    part: dict[str, np.ndarray] = {}
+    left = room
     for name, array in arrays.items():
-        flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        shapes[name] = {"shape": list(array.shape), "dtype": str(array.dtype)}
-        step = max(1, len(flat) if room is None else room)
-        pieces += [
-            (f"{name}.{n}", flat[at : at + step])
-            for n, at in enumerate(range(0, max(1, len(flat)), step))
-        ]
-    files: list[dict[str, np.ndarray]] = [{}]
-    size = 0
-    for name, piece in pieces:
-        # Short headers: a part holds few arrays when parts are small.
-        if files[-1] and room is not None and (size + len(piece) > room or len(files[-1]) >= 40):
-            files.append({})
-            size = 0
-        files[-1][name] = piece
-        size += len(piece)
-    written: list[dict[str, object]] = []
-    for n, content in enumerate(files):
-        name = f"part-{n:04d}.safetensors"
-        save_file(content, folder / name)
-        written.append({"file": name, "bytes": (folder / name).stat().st_size})
-    written[0]["arrays"] = shapes
-    return written
-
-
-def _load_parts(folder: Path, parts: list[dict[str, object]]) -> dict[str, np.ndarray]:
-    pieces: dict[str, dict[int, np.ndarray]] = {}
-    for part in parts:
-        path = folder / str(part["file"])
-        found = path.stat().st_size if path.is_file() else None
-        if found != part["bytes"]:
-            what = "no file" if found is None else f"{found} bytes"
+        size, at = max(1, array[:1].nbytes), 0  # bytes of one row
+        if size > room:
             raise ValueError(
-                f"{path}: found {what}; required: {part['bytes']} bytes. Copy it again"
+                f"max_part_bytes: found {room + _HEADER}; required: {size + _HEADER} or more, "
+                f"since one row's {name} has {size} bytes"
             )
-        try:
-            content = load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"{path}: cannot be read as safetensors ({error})") from error
-        for key, piece in content.items():
-            name, _, number = key.rpartition(".")
-            pieces.setdefault(name, {})[int(number)] = piece
-    shapes = parts[0]["arrays"]
-    assert isinstance(shapes, dict)
-    arrays: dict[str, np.ndarray] = {}
-    for name, form in shapes.items():
-        flat = np.concatenate([pieces[name][n] for n in sorted(pieces[name])])
-        arrays[name] = flat.view(np.dtype(form["dtype"])).reshape(form["shape"])
-    return arrays
+        while True:
+            if left < size:
+                yield part
+                part, left = {}, room
+            count = min(len(array) - at, left // size)
+            part[name] = array[at : at + count]
+            left -= count * size
+            at += count
+            if at == len(array):
+                break
+    yield part
+
+
+def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, int]]:
+    """Writes one part; returns its line of the manifest."""
+    data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    write_bytes_atomic(path, data)
+    return {path.name: {"bytes": len(data), "crc32": zlib.crc32(data)}}
+
+
+def _checked_bytes(path: Path, facts: Mapping[str, int]) -> bytes:
+    """The bytes of a part, if they are what was written."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise ValueError(
+            f"{path}: found no file; required: {facts['bytes']} bytes. {_REMEDY}"
+        ) from None
+    if len(data) != facts["bytes"]:
+        raise ValueError(
+            f"{path}: found {len(data)} bytes; required: {facts['bytes']} bytes. {_REMEDY}"
+        )
+    if zlib.crc32(data) != facts["crc32"]:
+        raise ValueError(
+            f"{path}: found the checksum {zlib.crc32(data)}; required: {facts['crc32']}. {_REMEDY}"
+        )
+    return data
+
+
+def _read(path: Path, facts: Mapping[str, int]) -> dict[str, np.ndarray]:
+    try:
+        return load(_checked_bytes(path, facts))
+    except SafetensorError as error:
+        raise ValueError(f"{path}: cannot be read as safetensors ({error}). {_REMEDY}") from error
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """Reads the manifest, if it is one of this version."""
+    folder = path.parent
+    if not path.is_file():
+        held = ", ".join(sorted(p.name for p in folder.iterdir())[:5]) if folder.is_dir() else ""
+        what = f"a folder that holds {held or 'nothing'}" if folder.is_dir() else "no such folder"
+        raise ValueError(f"{folder}: found {what}; required: a saved replay with {MANIFEST}")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: cannot be read as JSON ({error}). {_REMEDY}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
+        raise ValueError(f"{path}: found JSON of something else; required: format {_FORMAT}")
+    if manifest.get("version") != VERSION:
+        raise ValueError(
+            f"{path}: found version {manifest.get('version')!r}; required: {VERSION}. Read it with "
+            "the release of prefsearch that wrote it"
+        )
+    return manifest

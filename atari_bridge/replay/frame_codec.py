@@ -38,30 +38,36 @@ def _pack(frames, line, mask, kept):
 @njit(**_OPTIONS)
 def _unpack(mask, kept, line, frames):
     """Writes the first T frames of a block to `frames` `[T, words]` uint64."""
-    count = 0
+    count, words = 0, frames.shape[1]
     for t in range(frames.shape[0]):
-        for group in range(mask.shape[1]):
-            bits, start = mask[t, group], group * 64
-            stop = min(start + 64, frames.shape[1])
-            for word in range(start, stop):
-                frames[t, word] = frames[t - 1, word] if t > 0 else 0
-            if bits != 0:
-                for word in range(start, stop):
-                    if bits & np.uint64(1):
-                        frames[t, word] ^= kept[count]
-                        count += 1
-                    bits >>= np.uint64(1)
-            if t == 0:
-                for word in range(max(start, line), stop):
-                    frames[t, word] ^= frames[t, word - line]
+        frame, groups = frames[t], mask[t]
+        if t > 0:
+            before = frames[t - 1]
+            for word in range(words):
+                frame[word] = before[word]
+        else:
+            for word in range(words):
+                frame[word] = 0
+        for group in range(groups.shape[0]):
+            bits, word = groups[group], group * 64
+            while bits != 0:
+                if bits & np.uint64(1):
+                    frame[word] ^= kept[count]
+                    count += 1
+                bits >>= np.uint64(1)
+                word += 1
+        if t == 0:
+            for word in range(line, words):
+                frame[word] ^= frame[word - line]
 
 
 @njit(**_OPTIONS)
 def spread(frames, chosen, rows, out):
     """Copies the frames `chosen` `[M]` of `frames` `[T, bytes]` to `rows` `[M]` of `out`."""
     for i in range(rows.shape[0]):
-        for byte in range(out.shape[1]):
-            out[rows[i], byte] = frames[chosen[i], byte]
+        source, target = frames[chosen[i]], out[rows[i]]
+        for byte in range(target.shape[0]):
+            target[byte] = source[byte]
 
 
 class FrameCodec:

@@ -45,9 +45,7 @@ class FrameStore(Protocol):
 class PlainFrames:
     """Frames as they are. Memory that no frame was written to yet is not taken."""
 
-    def __init__(
-        self, lanes: int, capacity: int, shape: tuple[int, ...], dtype: np.dtype
-    ) -> None:
+    def __init__(self, lanes: int, capacity: int, shape: tuple[int, ...], dtype: np.dtype) -> None:
         self._frames = np.zeros((lanes * capacity, *shape), dtype)
         self._lanes, self._capacity = lanes, capacity
 

@@ -1,110 +1,48 @@
-"""What was played, remembered: rows by lane in rings, drawn by priority.
+"""What was played, remembered: a ring of rows for each lane, drawn by priority.
 
-Rows of a lane are counted on for ever; a row's number modulo the ring's size is its slot. This file
-does not know targets or networks: it hands out windows of rows and the frames they were seen in.
+A lane's rows are counted from 0 on; row t lies in slot t % `lane_capacity`, where it replaces the
+oldest. Nothing that is handed out crosses a ring's head: what lies past the newest row is not
+alive, and stacks begin at the oldest row at the earliest. This file does not know what is learned
+from rows, nor how frames are kept or anything is stored on disk.
 """
 
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
 from atari_bridge.replay.config import ReplayConfig
-from atari_bridge.replay.frame_store import FrameStore
+from atari_bridge.replay.frame_store import FrameStore, PackedFrames, PlainFrames
+from atari_bridge.replay.rows import (
+    FrameWindow,
+    Rows,
+    Sample,
+    Window,
+    check_order,
+    check_rows,
+    columns,
+)
 from atari_bridge.replay.sum_tree import SumTree
 
 
-@dataclass(frozen=True)
-class Rows:
-    """New rows, at most one a lane; all arrays have M entries.
-
-    Attributes:
-        lanes: int64, which lane each row belongs to.
-        frame: `[M, *shape]`, what was seen when the decision was taken.
-        action: int64.
-        reward: float32, raw, of that action.
-        terminated: bool, the episode ended by it, as the learner sees it.
-        truncated: bool, only the clock ran out.
-        first: bool, an episode begins here.
-        void: bool, only the last observation of an episode that ended: no action was taken.
-        made_at: int64, decisions of the whole run before this one.
-        policy: `[M, A]` float32, the search's weights.
-        value: float32, the search's value; of a void row the network's.
-    """
-
-    lanes: np.ndarray
-    frame: np.ndarray
-    action: np.ndarray
-    reward: np.ndarray
-    terminated: np.ndarray
-    truncated: np.ndarray
-    first: np.ndarray
-    void: np.ndarray
-    made_at: np.ndarray
-    policy: np.ndarray
-    value: np.ndarray
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Rows that were drawn.
-
-    Attributes:
-        index: `[B]` int64, as the replay numbers them.
-        weight: `[B]` float32 importance weights, at most 1.
-    """
-
-    index: np.ndarray
-    weight: np.ndarray
-
-
-@dataclass(frozen=True)
-class Window:
-    """W rows in a row from each of B; fields as of `Rows`, `[B, W]`.
-
-    Attributes:
-        alive: The row belongs to the first one's episode and is no void row.
-        bootstrap: Alive, or the void row after a truncation.
-    """
-
-    action: np.ndarray
-    reward: np.ndarray
-    terminated: np.ndarray
-    truncated: np.ndarray
-    void: np.ndarray
-    made_at: np.ndarray
-    value: np.ndarray
-    policy: np.ndarray
-    alive: np.ndarray
-    bootstrap: np.ndarray
-
-
-@dataclass(frozen=True)
-class FrameWindow:
-    """The frames of B windows, once each.
-
-    Attributes:
-        frames: `[B, F, *shape]`, F = S - 1 + W.
-        stack_index: `[B, W, S]` int64 into F: the frames of each row's observation, oldest first.
-    """
-
-    frames: np.ndarray
-    stack_index: np.ndarray
-
-
 class Replay:
-    """Rings of rows, one a lane.
+    """Rows of L lanes. Not to be used from several threads at a time.
+
+    A row can be drawn once `lookahead` more rows of its lane are there or its episode is over; of a
+    truncated one that is once its void row is there. Void rows are never drawn.
 
     Args:
-        config: Numbers.
+        config: How much is kept, and how it is drawn.
         lanes: L.
-        observation_shape: Of one frame.
-        observation_dtype: Of one frame.
+        observation_shape: Of one frame, `(C, H, W)` or `(D,)`.
+        observation_dtype: Of one frame, uint8 of images.
         num_actions: A.
-        frame_stack: S, frames of an observation.
+        frame_stack: S, frames of an observation; 1 where observations are vectors.
+        lookahead: At least 0, less than the rows of a lane.
+        threads: That unpack frames; None: one for each processor, 8 at most.
 
-    Attributes:
-        lookahead: A row can be drawn once so many rows of its lane follow it, or its episode has
-            ended.
+    Raises:
+        ValueError: If the capacity is too small for the lanes, or vectors are to be stacked.
     """
 
     def __init__(
@@ -116,185 +54,279 @@ class Replay:
         observation_dtype: np.dtype,
         num_actions: int,
         frame_stack: int = 1,
+        lookahead: int = 10,
+        threads: int | None = None,
     ) -> None:
-        self.config, self.lanes, self.frame_stack = config, lanes, frame_stack
-        self.shape, self.dtype = observation_shape, np.dtype(observation_dtype)
-        self.lookahead = 0
-        rows = -(-config.replay_capacity // lanes)
-        self.stores = [
-            FrameStore(rows, self.shape, self.dtype, compressed=config.compress_frames)
-            for _ in range(lanes)
-        ]
-        self.ring = self.stores[0].capacity  # slots of a lane
-        # While a block of frames is overwritten, the rest of it is forgotten already.
-        self.kept = self.ring - (self.stores[0].block if self.stores[0].compressed else 0)
-        if self.kept < 1 + frame_stack:
+        if frame_stack < 1 or (len(observation_shape) == 1 and frame_stack != 1):
             raise ValueError(
-                f"replay_capacity: found {config.replay_capacity} for {lanes} environments; "
-                "required: some tens of rows for each. Raise replay_capacity"
+                f"frame_stack: found {frame_stack} with observations of shape {observation_shape}; "
+                "required: at least 1, and 1 of vectors"
             )
-        size = (lanes, self.ring)
-        self.columns: dict[str, np.ndarray] = {
-            "action": np.zeros(size, np.int64),
-            "reward": np.zeros(size, np.float32),
-            "terminated": np.zeros(size, bool),
-            "truncated": np.zeros(size, bool),
-            "first": np.zeros(size, bool),
-            "void": np.zeros(size, bool),
-            "made_at": np.zeros(size, np.int64),
-            "value": np.zeros(size, np.float32),
-            "policy": np.zeros((*size, num_actions), np.float32),
-            "start": np.zeros(size, np.int64),  # number of the row that began the episode
-            "cut": np.zeros(size, bool),  # the stream was broken off after this row
+        self.config, self.lanes, self.frame_stack = config, lanes, frame_stack
+        self.lane_capacity = config.replay_capacity // lanes
+        self.num_actions = num_actions
+        self.observation_shape = tuple(observation_shape)
+        self.observation_dtype = np.dtype(observation_dtype)
+        self._expected = columns(self.observation_shape, self.observation_dtype, num_actions)
+        size = lanes * self.lane_capacity
+        self._columns: dict[str, np.ndarray] = {
+            name: np.zeros((size, *shape), dtype)
+            for name, (shape, dtype) in self._expected.items()
+            if name != "frame"
         }
-        self.written = np.zeros(lanes, np.int64)  # rows ever
-        self.ready = np.zeros(lanes, np.int64)  # rows before this one need wait for no other
-        self.tree = SumTree(lanes * self.ring)
-        self.greatest = 1.0  # raised priority of new rows
-        self.num_sampleable = 0
+        self._counts = np.zeros(lanes, np.int64)  # rows ever
+        self._waiting = np.zeros(lanes, np.int64)  # the oldest row that may still become ready
+        self._cut = np.zeros(lanes, bool)
+        self._tree = SumTree(size)
+        self._ready = 0  # leaves above 0
+        self._greatest = 1.0  # raised priority of rows that become ready
+        self.lookahead = lookahead
+        self._frames: FrameStore
+        if config.compress_frames and len(self.observation_shape) == 3:
+            self._frames = PackedFrames(
+                lanes, self.lane_capacity, self.observation_shape, threads=threads
+            )
+        else:
+            self._frames = PlainFrames(
+                lanes, self.lane_capacity, self.observation_shape, self.observation_dtype
+            )
 
     def __len__(self) -> int:
-        """How many rows can be drawn."""
-        return self.num_sampleable
+        """Rows that can be drawn."""
+        return self._ready
 
     @property
-    def num_bytes(self) -> int:
-        """Memory of frames and columns."""
-        columns = sum(array.nbytes for array in self.columns.values())
-        return columns + sum(store.num_bytes for store in self.stores)
+    def lookahead(self) -> int:
+        """Rows of its lane that must follow a row of an episode under way before it is drawn."""
+        return self._lookahead
+
+    @lookahead.setter
+    def lookahead(self, rows: int) -> None:
+        if self._counts.any():
+            raise ValueError(
+                f"lookahead: found {rows} for a replay that holds rows; required: to be set before "
+                "the first row is appended"
+            )
+        if not 0 <= rows < self.lane_capacity:
+            raise ValueError(
+                f"replay_capacity: found {self.config.replay_capacity}, which is "
+                f"{self.lane_capacity} rows for each of {self.lanes} lanes, and a lookahead of "
+                f"{rows}; required: more rows than that for each lane. Raise replay_capacity to "
+                f"{(max(rows, 0) + 1) * self.lanes} or more"
+            )
+        self._lookahead = rows
 
     def append(self, rows: Rows) -> None:
-        """Remembers rows, and forgets the oldest of full lanes.
+        """Remembers one row more of some lanes, and forgets their oldest rows where they are full.
 
         Raises:
-            ValueError: If a lane occurs twice, or frames have another shape.
+            ValueError: If arrays do not fit, or a row cannot follow its lane's newest one.
         """
-        lanes = rows.lanes
-        if len(np.unique(lanes)) != len(lanes):
-            raise ValueError(f"Rows.lanes: found {lanes.tolist()}; required: each lane once a call")
-        if rows.frame.shape[1:] != self.shape or rows.frame.dtype != self.dtype:
-            raise ValueError(
-                f"Rows.frame: found {rows.frame.shape[1:]} {rows.frame.dtype}; required: "
-                f"{self.shape} {self.dtype}"
-            )
-        number = self.written[lanes]
-        slot, before = number % self.ring, (number - 1) % self.ring
-        begins = rows.first | (number == 0)
-        start = np.where(begins, number, self.columns["start"][lanes, before])
-        for name in fields(rows):
-            if name.name in self.columns:
-                self.columns[name.name][lanes, slot] = getattr(rows, name.name)
-        self.columns["start"][lanes, slot] = start
-        self.columns["cut"][lanes, slot] = False
-        for m, lane in enumerate(lanes.tolist()):
-            self.stores[lane].write(int(slot[m]), rows.frame[m])
-        self.written[lanes] = number + 1
-        self._forget(lanes, number - self.kept)
-        ended = rows.terminated | rows.void
-        ready = np.where(ended, number + 1, number - self.lookahead + 1)
-        self._release(lanes, np.maximum(self.ready[lanes], ready))
+        check_rows(rows, lanes=self.lanes, expected=self._expected)
+        lanes = rows.lanes.astype(np.int64)
+        newest = np.maximum(self.newest(lanes), 0)
+        check_order(
+            rows,
+            begins=(self._counts[lanes] == 0) | self._cut[lanes],
+            **{n: self._columns[n][newest] for n in ("terminated", "truncated", "void")},
+        )
+        count = self._counts[lanes]
+        slots = count % self.lane_capacity
+        index = lanes * self.lane_capacity + slots
+        self._ready -= int((self._tree.values[index] > 0).sum())
+        self._tree.set(index, np.zeros(len(index)))
+        for name, column in self._columns.items():
+            column[index] = getattr(rows, name)
+        self._frames.write(lanes, slots, rows.frame)
+        self._counts[lanes] = count + 1
+        self._cut[lanes] = False
+        start = np.where(rows.first, count, self._waiting[lanes])
+        stop = np.maximum(start, count + 1 - self._lookahead)
+        stop = np.where(rows.void, count, np.where(rows.terminated, count + 1, stop))
+        self._waiting[lanes] = np.where(rows.void, count + 1, stop)
+        self._make_ready(lanes, start, stop)
 
     def cut(self, lane: int) -> None:
-        """Notes that a lane's stream was broken off: its next row must be the first of an episode.
+        """Notes that a lane's stream was broken off; its next row must be a first one.
 
-        Rows that still waited for what was to follow are never drawn.
+        What the newest row led to will never be known, so rows that still wait for their lookahead
+        are never drawn.
         """
-        if self.written[lane] > 0:
-            self.columns["cut"][lane, (self.written[lane] - 1) % self.ring] = True
-            self.ready[lane] = self.written[lane]
+        self._cut[lane] = True  # and a first row leaves waiting ones behind
 
-    def _forget(self, lanes: np.ndarray, number: np.ndarray) -> None:
-        """Takes rows out of the draw; numbers below 0 are none."""
-        gone = number >= 0
-        index = lanes[gone] * self.ring + number[gone] % self.ring
-        self.num_sampleable -= int((self.tree.leaves[index] > 0).sum())
-        self.tree.set(index, np.zeros(len(index)))
-
-    def _release(self, lanes: np.ndarray, ready: np.ndarray) -> None:
-        """Lets rows up to `ready` `[M]` be drawn, with the greatest priority so far."""
-        new: list[np.ndarray] = []
-        for lane, until in zip(lanes.tolist(), ready.tolist(), strict=True):
-            oldest = self.written[lane] - self.kept
-            numbers = np.arange(max(self.ready[lane], oldest, 0), until)
-            slots = numbers % self.ring
-            new.append(lane * self.ring + slots[~self.columns["void"][lane, slots]])
-        self.ready[lanes] = ready
-        index = np.concatenate(new) if new else np.zeros(0, np.int64)
-        self.num_sampleable += len(index)
-        self.tree.set(index, np.full(len(index), self.greatest))
+    def _make_ready(self, lanes: np.ndarray, start: np.ndarray, stop: np.ndarray) -> None:
+        """Lets rows `start` to `stop - 1` of `lanes`, all `[M]`, be drawn."""
+        length = stop - start
+        total = int(length.sum())
+        if total == 0:
+            return
+        within = np.arange(total) - np.repeat(np.cumsum(length) - length, length)
+        row = np.repeat(start, length) + within
+        index = np.repeat(lanes, length) * self.lane_capacity + row % self.lane_capacity
+        self._tree.set(index, np.full(total, self._greatest))
+        self._ready += total
 
     def sample(self, batch_size: int, *, beta: float, generator: np.random.Generator) -> Sample:
-        """Draws rows by priority.
+        """Draws rows in proportion to their raised priorities, one from each equal share.
 
         Args:
             batch_size: B.
-            beta: How far weights make up for the draw, 0 (not) to 1 (wholly).
+            beta: How far weights make up for the draw, 0 (not at all) to 1 (wholly).
             generator: Source of the draw.
 
         Raises:
             ValueError: If no row can be drawn yet.
 
-        Source: Schaul et al. 2016, prioritised replay.
+        Source: Schaul et al. 2016, sections 3.3 and 3.4.
         """
-        if self.num_sampleable == 0:
+        if self._ready == 0:
             raise ValueError(
-                f"replay: found no row that can be drawn among {int(self.written.sum())}; required "
-                f"one with {self.lookahead} more after it. Raise start_decisions"
+                f"found no row that can be drawn among {int(self._counts.sum())}; required: one "
+                f"with {self.lookahead} more after it, or of a finished episode. Play on first"
             )
-        index = self.tree.sample(batch_size, generator)
-        probability = self.tree.leaves[index] / self.tree.total
-        weight = (self.num_sampleable * probability) ** -beta
+        index = self._tree.sample(batch_size, generator)
+        probability = self._tree.values[index] / self._tree.total
+        weight = (self._ready * probability) ** -beta
         return Sample(index, (weight / weight.max()).astype(np.float32))
 
     def update_priorities(self, index: np.ndarray, priorities: np.ndarray) -> None:
-        """Sets priorities `[B]`, at least 0, of rows that were drawn; forgotten ones stay so."""
-        raised = (priorities.astype(np.float64) + self.config.priority_floor) ** (
-            self.config.priority_exponent
-        )
-        here = self.tree.leaves[index] > 0
-        self.tree.set(index[here], raised[here])
-        self.greatest = max(self.greatest, float(raised.max(initial=0.0)))
+        """Sets priorities; they are raised to the exponent here.
+
+        Rows that cannot be drawn, since they were replaced meanwhile, stay as they are.
+
+        Args:
+            index: `[B]` int64, of rows that were drawn.
+            priorities: `[B]`, at least 0.
+
+        Raises:
+            ValueError: If a priority is negative or not finite.
+        """
+        given = np.asarray(priorities, np.float64)
+        if given.shape != index.shape or not (np.isfinite(given) & (given >= 0)).all():
+            raise ValueError(
+                f"priorities: found {given.tolist()}; required: {index.shape} finite numbers, at "
+                "least 0"
+            )
+        config = self.config
+        raised = (given + config.priority_offset) ** config.priority_exponent
+        raised = np.maximum(raised, np.finfo(np.float64).tiny)  # a leaf of 0 is no row
+        known = self._tree.values[index] > 0
+        self._tree.set(index[known], raised[known])
+        self._greatest = max(self._greatest, float(raised[known].max(initial=0.0)))
+
+    def newest(self, lanes: np.ndarray | None = None) -> np.ndarray:
+        """`[M]` int64, index of the newest row of `lanes` `[M]` (all by default); -1: none yet."""
+        lanes = np.arange(self.lanes) if lanes is None else lanes
+        slot = (self._counts[lanes] - 1) % self.lane_capacity
+        return np.where(self._counts[lanes] > 0, lanes * self.lane_capacity + slot, -1)
 
     def window(self, index: np.ndarray, length: int) -> Window:
-        """W rows from each of `index` `[B]` on; what lies past the newest row is not alive."""
-        lane, number = self._place(index)
-        numbers = number[:, None] + np.arange(length)  # [B, W]
-        known = numbers < self.written[lane, None]
-        at = (lane[:, None], np.where(known, numbers, number[:, None]) % self.ring)
-        taken = {name: column[at] for name, column in self.columns.items()}
-        ends = taken["terminated"] | taken["truncated"] | taken["cut"]
-        goes_on = known & ~taken["void"] & ~taken["first"]
-        goes_on[:, 1:] &= ~ends[:, :-1]
-        goes_on[:, 0] = True
-        alive = np.logical_and.accumulate(goes_on, axis=1)
+        """The `length` rows from each row `index` `[B]` on.
+
+        Raises:
+            ValueError: If an index is that of no remembered row.
+        """
+        lane, slot, newer, _ = self._place(index)
+        ahead = np.arange(length)
+        known = ahead <= newer[:, None]  # [B, W]
+        at = lane[:, None] * self.lane_capacity + (slot[:, None] + ahead) % self.lane_capacity
+        taken = {name: column[at] for name, column in self._columns.items()}
+        if not known.all():
+            for array in taken.values():
+                array[~known] = 0
+        first, void = taken.pop("first"), taken["void"]
+        same = known & ~first
+        same[:, 0] = True
+        same = np.logical_and.accumulate(same, axis=1)
+        alive = same & ~void
         bootstrap = alive.copy()
-        last_seen = alive[:, :-1] & taken["truncated"][:, :-1] & known[:, 1:] & taken["void"][:, 1:]
-        bootstrap[:, 1:] |= last_seen
-        named = {f.name: taken[f.name] for f in fields(Window) if f.name in taken}
-        return Window(**named, alive=alive, bootstrap=bootstrap)
+        bootstrap[:, 1:] |= same[:, 1:] & void[:, 1:] & taken["truncated"][:, :-1]
+        return Window(**taken, alive=alive, bootstrap=bootstrap)
 
     def frames(self, index: np.ndarray, length: int) -> FrameWindow:
-        """The frames of W rows from each of `index` `[B]` on, and how they are stacked."""
-        lane, number = self._place(index)
-        more = self.frame_stack - 1
-        oldest = np.maximum(self.written[lane] - self.kept, 0)[:, None]
-        newest = self.written[lane, None] - 1
-        numbers = number[:, None] + np.arange(-more, length)  # [B, F]
-        slots = np.clip(numbers, oldest, newest) % self.ring
-        frames = np.empty((*slots.shape, *self.shape), self.dtype)
-        for which in np.unique(lane):
-            rows = np.flatnonzero(lane == which)
-            found = np.empty((len(rows) * slots.shape[1], *self.shape), self.dtype)
-            self.stores[which].read(slots[rows].ravel(), found)
-            frames[rows] = found.reshape(len(rows), *frames.shape[1:])
-        row = np.minimum(numbers[:, more:], newest)  # [B, W]
-        start = self.columns["start"][lane[:, None], row % self.ring]
-        wanted = row[..., None] + np.arange(-more, 1)  # [B, W, S]
-        wanted = np.maximum(wanted, np.maximum(start, oldest)[..., None])
-        return FrameWindow(frames, wanted - (number - more)[:, None, None])
+        """The frames that the observations of `length` rows from `index` `[B]` on consist of.
 
-    def _place(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Lane and number `[B]` of rows by their index."""
-        lane, slot = np.divmod(index, self.ring)
-        newest = self.written[lane] - 1
-        return lane, newest - (newest - slot) % self.ring
+        Raises:
+            ValueError: If an index is that of no remembered row.
+        """
+        lane, slot, newer, older = self._place(index)
+        before = self.frame_stack - 1
+        axis = np.arange(before + length)  # of F = S - 1 + W frames
+        offset = np.clip(axis - before, -older[:, None], newer[:, None])  # [B, F]
+        slots = (slot[:, None] + offset) % self.lane_capacity
+        lanes = np.broadcast_to(lane[:, None], slots.shape)
+        frames = self._frames.read(lanes.ravel(), slots.ravel())
+        first = self._columns["first"][lanes * self.lane_capacity + slots]
+        # Of each frame, where its episode begins on this axis: its first row, or the lane's oldest.
+        start = np.maximum.accumulate(np.where(first, axis, 0), axis=1)
+        start = np.maximum(start, np.maximum(before - older, 0)[:, None])
+        stack = np.arange(length)[:, None] + np.arange(self.frame_stack)  # [W, S]
+        stack_index = np.maximum(stack, start[:, before:, None])  # [B, W, S]
+        return FrameWindow(frames.reshape(*slots.shape, *self.observation_shape), stack_index)
+
+    def _place(self, index: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Lane, slot, and how many newer and older rows the lane remembers, `[B]` each."""
+        lane, slot = np.divmod(index, self.lane_capacity)
+        if (index < 0).any() or (lane >= self.lanes).any():
+            raise ValueError(f"index: found {index.tolist()}; required: rows that were sampled")
+        newer = (self._counts[lane] - 1 - slot) % self.lane_capacity
+        older = np.minimum(self._counts[lane], self.lane_capacity) - 1 - newer
+        if (older < 0).any():
+            raise ValueError(
+                f"index: found {index[older < 0].tolist()}, where no row was remembered yet; "
+                "required: rows that were sampled"
+            )
+        return lane, slot, newer, older
+
+    def facts(self) -> dict[str, Any]:
+        """What two replays must have in common to hold the same rows, as JSON values."""
+        return {
+            "lanes": self.lanes,
+            "lane_capacity": self.lane_capacity,
+            "observation_shape": list(self.observation_shape),
+            "observation_dtype": self.observation_dtype.name,
+            "num_actions": self.num_actions,
+            "packed": isinstance(self._frames, PackedFrames),
+            "lookahead": self.lookahead,
+            "priority_exponent": float(self.config.priority_exponent),
+            "priority_offset": float(self.config.priority_offset),
+        }
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All but the frames: arrays by name, rows `[R, ...]` of all lanes one after another."""
+        kept = self._kept(self._counts)
+        return {
+            "counts": self._counts.copy(),
+            "waiting": self._waiting.copy(),
+            "cut": self._cut.copy(),
+            "greatest": np.array([self._greatest]),
+            "leaf": self._tree.values[kept],
+            **{name: column[kept] for name, column in self._columns.items()},
+        }
+
+    def frame_items(self) -> Iterator[bytes]:
+        """The frames, as byte strings."""
+        return self._frames.items(self._counts)
+
+    def load_state(self, state: Mapping[str, np.ndarray], items: Iterator[bytes]) -> None:
+        """Takes back what `state` and `frame_items` gave; all that was held before is dropped.
+
+        Raises:
+            ValueError: If that was no replay's of these `facts`.
+        """
+        kept = self._kept(state["counts"])
+        for name, column in self._columns.items():
+            column[:] = 0
+            column[kept] = state[name]
+        leaves = np.zeros(self.lanes * self.lane_capacity)
+        leaves[kept] = state["leaf"]
+        self._frames.load_items(state["counts"], items)
+        self._tree.set_all(leaves)
+        self._ready = int((leaves > 0).sum())
+        self._counts, self._waiting = state["counts"].copy(), state["waiting"].copy()
+        self._cut, self._greatest = state["cut"].copy(), float(state["greatest"][0])
+
+    def _kept(self, counts: np.ndarray) -> np.ndarray:
+        """`[R]` int64, index of every remembered row, by lane and slot."""
+        slots = np.arange(self.lane_capacity) < counts[:, None]  # [L, lane_capacity]
+        return np.flatnonzero(slots)

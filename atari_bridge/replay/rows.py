@@ -141,3 +141,43 @@ def check_rows(
                 f"rows.{field.name}: found {array.shape} {array.dtype}; required: "
                 f"{(len(named), *shape)} {dtype}, a row for each of {len(named)} lanes"
             )
+
+
+def check_order(
+    rows: Rows,
+    *,
+    begins: np.ndarray,
+    terminated: np.ndarray,
+    truncated: np.ndarray,
+    void: np.ndarray,
+) -> None:
+    """Refuses rows that cannot follow the newest rows of their lanes.
+
+    Args:
+        rows: M of them.
+        begins: `[M]` bool, the lane holds nothing yet, or its stream was broken off.
+        terminated: `[M]` bool, of the lane's newest row; so are the next two.
+        truncated: See there.
+        void: See there.
+
+    Raises:
+        ValueError: Naming the lane, what it was given and what is required.
+    """
+    may_begin = begins | void | terminated
+    may_be_void = (terminated | truncated) & ~begins
+    right = np.where(rows.first, may_begin, ~may_begin & ~may_be_void)
+    right = np.where(rows.void, may_be_void & ~rows.first, right)
+    right &= rows.terminated.astype(np.int64) + rows.truncated + rows.void <= 1
+    if right.all():
+        return
+    at = int(np.argmin(right))
+    marks = [n for n in ("first", "void", "terminated", "truncated") if getattr(rows, n)[at]]
+    ends = {"void": void, "terminated": terminated, "truncated": truncated}
+    before = next((f"a {name} row" for name, is_so in ends.items() if is_so[at]), "a row under way")
+    raise ValueError(
+        f"rows of lane {rows.lanes[at]}: found one marked {' and '.join(marks) or 'as nothing'} "
+        f"after {'nothing or a cut' if begins[at] else before}; required: a first row after "
+        "nothing, a cut or a void row, a void or a first one after a terminated row, a void one "
+        "after a truncated row, else neither; and at most one of terminated, truncated and void. "
+        "Where a stream was broken off, call cut(lane)"
+    )

@@ -1,0 +1,177 @@
+"""EfficientZero at full size on a GPU: what an update costs, what a run would take, and the run.
+
+    python benchmarks/atari_gpu.py measure --out runs/gpu
+    python benchmarks/atari_gpu.py train --game Pong --out runs/gpu --minutes 8
+
+`measure` fills a replay by play, makes updates with reanalysis on, and writes `measure.json`:
+updates a second with batches made in turn and overlapped, decisions a second of self-play, floating
+point operations of an update by part, their share of what a matrix product of the same precision
+reaches on this device, and the minutes that 100,000 decisions and 120,000 updates would take.
+
+`train` begins a run, or goes on with the one in the folder, for so many minutes; it stops at a
+checkpoint, whose parts stay below 16 MB, so that the folder can be carried to another machine and
+the same command goes on there. When the run is done it prints its last evaluation.
+
+Both take the settings of `configs/atari_bridge/efficientzero.yaml`; further `--flag value` pairs
+change them as for `prefsearch atari train`. On a machine without a GPU `measure --small` checks
+that everything runs.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch.utils.flop_counter import FlopCounterMode
+
+from atari_bridge.door_train import TrainJob, agent_settings, train
+from atari_bridge.environments import open_environment
+from atari_bridge.training import Training
+from doors.command_line import parse
+from prefsearch import shipped_configurations
+from search.evaluation.records import write_json_atomic
+from search.evaluation.run_directory import environment as describe_environment
+
+_CONFIG = "atari_bridge/efficientzero"
+_DECISIONS, _UPDATES = 100_000, 120_000
+# What a small check changes, so that a CPU gets through it.
+_SMALL = {
+    "image_size": 48,
+    "channels": 8,
+    "lstm_size": 16,
+    "projection_size": 16,
+    "prediction_size": 8,
+    "batch_size": 8,
+    "num_simulations": 4,
+    "replay_capacity": 2_000,
+}
+
+
+def main() -> None:
+    """Measures or trains."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("what", choices=("measure", "train"))
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=8.0, help="of training in this call")
+    parser.add_argument("--updates", type=int, default=60, help="timed, after a warm-up")
+    parser.add_argument("--rows", type=int, default=3_000, help="decisions played before measuring")
+    parser.add_argument("--small", action="store_true", help="tiny sizes, to check that it runs")
+    own, rest = parser.parse_known_args()
+    game = rest[rest.index("--game") + 1] if "--game" in rest else "Pong"
+    folder = own.out / f"efficientzero-{game}"
+    config = ["--config", str(shipped_configurations()[_CONFIG]), "--out", str(folder)]
+    job = parse(TrainJob, [*config, "--resume", "true", *rest], prog="atari_gpu")
+    job = replace(job, overlap=True, max_part_megabytes=15.0, minutes=own.minutes)
+    if own.small:
+        job = replace(job, **_SMALL, precision="no")
+    if own.what == "train":
+        train(job)
+        _say(folder)
+        return
+    found = measure(job, rows=own.rows, updates=own.updates)
+    write_json_atomic(own.out / "measure.json", found)
+    sys.stdout.write(json.dumps(found, indent=2) + "\n")
+
+
+def measure(job: TrainJob, *, rows: int, updates: int) -> dict[str, Any]:
+    """Everything that can be known of a run without making it."""
+    settings = agent_settings(replace(job, start_decisions=0))
+    environment = open_environment(settings.environment)
+    accelerator = Accelerator(mixed_precision=job.precision, cpu=not torch.cuda.is_available())
+    training = Training(settings, environment, accelerator)
+    played = _seconds(lambda: _play_until(training, rows))
+    found: dict[str, Any] = {
+        "game": job.game,
+        "parameters": sum(p.numel() for p in training.network.parameters()),
+        "decisions_a_second": training.counters.decisions / played,
+        "replay_bytes_a_row": training.replay.num_bytes / training.counters.decisions,
+    }
+    seconds: dict[str, float] = {}
+    for overlap in (False, True):
+        training.settings = replace(settings, length=replace(settings.length, overlap=overlap))
+        _update(training, 5)
+        training.clock.batches = training.clock.updates = 0.0
+        name = "overlapped" if overlap else "in turn"
+        seconds[name] = _seconds(lambda: _update(training, updates)) / updates
+        found[f"updates_a_second, batches {name}"] = 1 / seconds[name]
+        found[f"batch_seconds, batches {name}"] = training.clock.batches / updates
+        found[f"update_seconds, batches {name}"] = training.clock.updates / updates
+    operations = _operations(training)
+    ceiling = _ceiling(accelerator.device, job.precision)
+    best = min(seconds.values())
+    found |= {
+        "operations_of_an_update": operations,
+        "matrix_product_operations_a_second": ceiling,
+        "share_of_ceiling": sum(operations.values()) / best / ceiling,
+        "projected_minutes": (_DECISIONS / found["decisions_a_second"] + _UPDATES * best) / 60,
+        "environment": describe_environment(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
+    }
+    environment.close()
+    return found
+
+
+def _play_until(training: Training, rows: int) -> None:
+    while training.counters.decisions < rows:
+        training._play()  # pyright: ignore[reportPrivateUsage]
+
+
+def _update(training: Training, count: int) -> None:
+    training.counters.owed = float(count)
+    training._learn({})  # pyright: ignore[reportPrivateUsage]
+
+
+def _operations(training: Training) -> dict[str, int]:
+    """Floating point operations of one batch with its reanalysis, and of one update."""
+    counted: dict[str, int] = {}
+    with FlopCounterMode(display=False) as batch_counter:
+        sample = training._draw()  # pyright: ignore[reportPrivateUsage]
+        batch = training._make(sample, 1)  # pyright: ignore[reportPrivateUsage]
+    counted["batch, with reanalysis"] = batch_counter.get_total_flops()
+    with FlopCounterMode(display=False) as update_counter:
+        training.learner.update(batch)
+    counted["update"] = update_counter.get_total_flops()
+    return counted
+
+
+def _ceiling(device: torch.device, precision: str) -> float:
+    """Operations a second of a large matrix product in the run's precision."""
+    size = 8192 if device.type == "cuda" else 512
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    left = torch.randn(size, size, device=device, dtype=dtype)
+    right = torch.randn(size, size, device=device, dtype=dtype)
+
+    def multiply() -> None:
+        for _ in range(10):
+            torch.matmul(left, right)
+
+    multiply()
+    return 10 * 2 * size**3 / _seconds(multiply)
+
+
+def _seconds(work: Callable[[], None]) -> float:
+    """Wall clock of some work, the device's part included."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def _say(folder: Path) -> None:
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    sys.stdout.write("\n".join(lines[-2:]) + "\n")
+
+
+if __name__ == "__main__":
+    main()

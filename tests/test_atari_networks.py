@@ -1,0 +1,252 @@
+"""Networks of the family: shapes, what fresh ones say, rows, states, value prefixes."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from atari_bridge.networks import MuZeroNetwork, NetworkConfig, build_network
+from atari_bridge.networks.residual import halvings
+
+ACTIONS = 5
+SMALL = NetworkConfig(
+    channels=4,
+    hidden_size=24,
+    support=5,
+    support_bins=11,
+    lstm_size=7,
+    prefix_horizon=3,
+    projection_size=12,
+    prediction_size=6,
+)
+KINDS = [
+    ("residual", (12, 96, 96)),
+    ("residual", (4, 64, 64)),
+    ("residual", (6, 10, 10)),
+    ("residual", (2, 8, 8)),
+    ("compact", (12, 96, 96)),
+    ("compact", (4, 64, 64)),
+    ("compact", (6, 10, 10)),
+    ("compact", (2, 8, 8)),
+    ("compact", (3, 40, 36)),
+    ("dense", (7,)),
+]
+each_kind = pytest.mark.parametrize(("name", "shape"), KINDS)
+
+
+def make(name: str, shape: tuple[int, ...], **changes: object) -> MuZeroNetwork:
+    torch.manual_seed(0)
+    config = replace(SMALL, network=name, **changes)
+    return build_network(config, observation_shape=shape, num_actions=ACTIONS)
+
+
+def trained(network: MuZeroNetwork) -> MuZeroNetwork:
+    """Heads away from 0 and statistics away from (0, 1), as after some updates."""
+    generator = torch.Generator().manual_seed(1)
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.BatchNorm1d | nn.BatchNorm2d):
+            with torch.no_grad():
+                module.weight.add_(0.3 * torch.randn(module.weight.shape, generator=generator))
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            assert module.running_mean is not None
+            module.running_mean.normal_(generator=generator).mul_(0.1)
+    return network
+
+
+def seen(shape: tuple[int, ...], rows: int = 3) -> Tensor:
+    return torch.rand(rows, *shape, generator=torch.Generator().manual_seed(2))
+
+
+@each_kind
+@pytest.mark.parametrize("value_prefix", [True, False])
+@pytest.mark.parametrize("normalisation", ["batch", "layer"])
+def test_shapes_are_those_of_the_interface(
+    name: str, shape: tuple[int, ...], value_prefix: bool, normalisation: str
+) -> None:
+    network = make(name, shape, value_prefix=value_prefix, normalisation=normalisation)
+    latent = network.represent(seen(shape))
+    dynamics = network.imagine(latent, torch.tensor([0, 4, 2]))
+    prediction = network.predict(dynamics.latent)
+    assert prediction.policy_logits.shape == (3, ACTIONS)
+    assert prediction.value_logits.shape == dynamics.reward_logits.shape == (3, 11)
+    assert network.uses_value_prefix is value_prefix
+    names = {"hidden", "lstm_h", "lstm_c", "prefix", "age"} if value_prefix else {"hidden"}
+    assert latent.keys() == dynamics.latent.keys() == names
+    for name, leaf in latent.items():
+        assert leaf.shape == dynamics.latent[name].shape
+        assert leaf.dtype == dynamics.latent[name].dtype
+
+
+def test_states_of_atari_images_are_six_by_six_planes() -> None:
+    network = make("residual", (12, 96, 96))
+    assert network.represent(seen((12, 96, 96), 2))["hidden"].shape == (2, 4, 6, 6)
+    assert [halvings(side, side) for side in (8, 10, 24, 64, 84, 96)] == [0, 1, 2, 3, 4, 4]
+
+
+@each_kind
+def test_a_fresh_network_says_that_all_actions_are_alike_and_all_is_worth_nothing(
+    name: str, shape: tuple[int, ...]
+) -> None:
+    network = make(name, shape).eval()
+    latent = network.represent(seen(shape))
+    dynamics = network.imagine(latent, torch.tensor([0, 4, 2]))
+    for state in (latent, dynamics.latent):
+        prediction = network.predict(state)
+        assert not prediction.policy_logits.any()
+        assert network.support.decode(prediction.value_logits).abs().max() < 1e-4
+    assert network.support.decode(dynamics.reward_logits).abs().max() < 1e-4
+
+
+@each_kind
+@pytest.mark.parametrize("normalisation", ["batch", "layer"])
+def test_evaluated_rows_do_not_depend_on_each_other(
+    name: str, shape: tuple[int, ...], normalisation: str
+) -> None:
+    network = trained(make(name, shape, normalisation=normalisation)).eval()
+    observation, action = seen(shape), torch.tensor([0, 4, 2])
+
+    def answers(rows: slice) -> list[Tensor]:
+        latent = network.represent(observation[rows])
+        dynamics = network.imagine(latent, action[rows])
+        prediction = network.predict(dynamics.latent)
+        leaves = [dynamics.latent[name].float() for name in sorted(dynamics.latent)]
+        return [prediction.policy_logits, prediction.value_logits, dynamics.reward_logits, *leaves]
+
+    together = answers(slice(0, 3))
+    assert together[0].std(dim=0).max() > 1e-4  # rows differ at all
+    for row in range(3):
+        alone = answers(slice(row, row + 1))
+        for one, many in zip(alone, together, strict=True):
+            torch.testing.assert_close(one[0], many[row], atol=1e-5, rtol=1e-4)
+
+
+@each_kind
+def test_rows_normalised_by_layer_are_independent_in_training_too(
+    name: str, shape: tuple[int, ...]
+) -> None:
+    network = trained(make(name, shape, normalisation="layer")).train()
+    observation = seen(shape)
+    together = network.predict(network.represent(observation)).policy_logits
+    alone = network.predict(network.represent(observation[1:2])).policy_logits
+    torch.testing.assert_close(alone[0], together[1], atol=1e-5, rtol=1e-4)
+
+
+@each_kind
+def test_actions_lead_to_different_states(name: str, shape: tuple[int, ...]) -> None:
+    network = make(name, shape).eval()
+    latent = network.represent(seen(shape, 1).expand(ACTIONS, *shape))
+    after = network.imagine(latent, torch.arange(ACTIONS)).latent["hidden"].flatten(1)
+    distances = torch.cdist(after, after) + torch.eye(ACTIONS)
+    assert distances.min() > 1e-3
+
+
+@each_kind
+def test_every_state_spans_0_to_1(name: str, shape: tuple[int, ...]) -> None:
+    network = trained(make(name, shape)).eval()
+    latent = network.represent(10 * seen(shape))
+    for _ in range(3):
+        hidden = latent["hidden"].flatten(1)
+        torch.testing.assert_close(hidden.amin(dim=1), torch.zeros(3))
+        torch.testing.assert_close(hidden.amax(dim=1), torch.ones(3))
+        latent = network.imagine(latent, torch.tensor([0, 4, 2])).latent
+
+
+def test_a_constant_state_is_scaled_to_0_and_carries_a_finite_gradient() -> None:
+    network = make("dense", (7,))
+    network.encoder = nn.Linear(7, 24)
+    nn.init.zeros_(network.encoder.weight)
+    nn.init.ones_(network.encoder.bias)
+    hidden = network.represent(seen((7,)))["hidden"]
+    hidden.sum().backward()
+    assert not hidden.any()
+    assert network.encoder.bias.grad is not None
+    assert network.encoder.bias.grad.isfinite().all()
+
+
+def test_states_may_be_left_as_they_are() -> None:
+    network = trained(make("dense", (7,), scale_hidden=False)).eval()
+    assert network.represent(10 * seen((7,)))["hidden"].abs().max() > 1.5
+
+
+def test_an_observation_of_another_shape_is_refused_with_both_shapes() -> None:
+    network = make("compact", (4, 64, 64))
+    with pytest.raises(ValueError, match=r"\[2, 4, 63, 64\].*\[B, 4, 64, 64\]"):
+        network.represent(torch.zeros(2, 4, 63, 64))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("dense", (4, 64, 64), "required: residual or compact"),
+        ("compact", (7,), "required: dense"),
+        ("residual", (7,), "required: dense"),
+        ("compact", (4, 7, 64), "required: at least 8x8"),
+    ],
+)
+def test_a_network_that_does_not_fit_the_observations_is_refused(
+    name: str, shape: tuple[int, ...], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(name, shape)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"support_bins": 600}, "support_bins"),
+        ({"channels": 5, "network": "residual"}, "channels"),
+        ({"lstm_size": 0}, "lstm_size"),
+        ({"network": "transformer"}, "network"),
+    ],
+)
+def test_impossible_sizes_are_refused_by_name(changes: dict[str, object], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        replace(SMALL, **changes)
+
+
+def test_a_value_prefix_begins_anew_after_its_horizon_in_each_row_by_itself() -> None:
+    network = trained(make("dense", (7,))).eval()
+    prefix = network.value_prefix
+    assert prefix is not None
+    hidden = torch.rand(5, 24, generator=torch.Generator().manual_seed(3))
+    memory = prefix.begin(5, like=hidden)
+    memory["lstm_h"] += torch.linspace(0.1, 1, 5)[:, None]
+    memory["lstm_c"] += 0.5
+    memory["age"] = torch.tensor([0, 1, 2, 3, 3])
+    logits, after = prefix(hidden, memory)
+    assert after["age"].tolist() == [1, 2, 3, 1, 1]
+    fresh, begun = prefix(hidden, prefix.begin(5, like=hidden))
+    began_anew = torch.tensor([False, False, False, True, True])
+    for name in ("lstm_h", "lstm_c"):
+        same = torch.isclose(after[name], begun[name]).all(dim=1)
+        assert same.tolist() == began_anew.tolist()
+    torch.testing.assert_close(logits[began_anew], fresh[began_anew])
+    assert not torch.isclose(logits[~began_anew], fresh[~began_anew]).all(dim=1).any()
+
+
+def test_the_remembered_prefix_is_what_the_logits_mean_and_carries_no_gradient() -> None:
+    network = trained(make("compact", (4, 64, 64))).eval()
+    dynamics = network.imagine(network.represent(seen((4, 64, 64))), torch.tensor([0, 1, 2]))
+    torch.testing.assert_close(
+        dynamics.latent["prefix"], network.support.decode(dynamics.reward_logits)
+    )
+    assert not dynamics.latent["prefix"].requires_grad
+    assert dynamics.latent["lstm_h"].requires_grad
+
+
+def test_saved_weights_make_an_equal_network() -> None:
+    network, other = trained(make("compact", (4, 64, 64))).eval(), make("compact", (4, 64, 64))
+    other.load_state_dict(network.state_dict())
+    observation = seen((4, 64, 64))
+    torch.testing.assert_close(
+        other.eval().predict(other.represent(observation)).policy_logits,
+        network.predict(network.represent(observation)).policy_logits,
+        atol=0,
+        rtol=0,
+    )
+
+
+def test_the_defaults_have_as_many_weights_as_published() -> None:
+    network = build_network(NetworkConfig(), observation_shape=(12, 96, 96), num_actions=18)
+    assert sum(p.numel() for p in network.parameters()) == pytest.approx(8.4e6, rel=0.01)
