@@ -77,7 +77,7 @@ class Crew:
         return self._handles[worker]
 
     def bury(self, worker: int, handle: Any, cause: WorkerDiedError) -> None:
-        """Takes note of a death; the next look at the worker starts another.
+        """Takes note of a death, and starts another in the dead one's place.
 
         Args:
             worker: Its number.
@@ -101,6 +101,7 @@ class Crew:
             "%s worker %d died and is replaced (%d of at most %d restarts): %s",
             *(self._name, worker, self._restarts, self._max_restarts, cause),
         )
+        self._handles[worker] = self._start(worker)
 
     def close(self) -> None:
         """Ends all workers."""

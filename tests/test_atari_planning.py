@@ -183,7 +183,9 @@ def test_weights_that_are_no_numbers_are_named_by_the_search() -> None:
 
 def test_half_precision_gives_nodes_of_single_precision_and_nearly_the_same_answers() -> None:
     network = make()
-    exact, rough = (NetworkModel(network, discount=0.9, amp_dtype=d) for d in (None, torch.bfloat16))
+    exact, rough = (
+        NetworkModel(network, discount=0.9, amp_dtype=d) for d in (None, torch.bfloat16)
+    )
     one, other = exact.root(seen((6,))), rough.root(seen((6,)))
     assert {leaf.dtype for leaf in other.embedding.values()} == {torch.float32, torch.int64}
     assert other.value.dtype == other.prior_logits.dtype == torch.float32

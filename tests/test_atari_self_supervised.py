@@ -19,9 +19,7 @@ PROJECTED: list[SelfSupervision] = ["consistency", "spr", "contrastive"]
 
 def make(kind: SelfSupervision, frame: tuple[int, ...] = (5,)) -> SelfSupervisedLoss:
     torch.manual_seed(0)
-    auxiliary = build_auxiliary(
-        kind, features=FEATURES, frame=frame, projection=10, prediction=4
-    )
+    auxiliary = build_auxiliary(kind, features=FEATURES, frame=frame, projection=10, prediction=4)
     assert auxiliary is not None
     return auxiliary
 

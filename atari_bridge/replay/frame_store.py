@@ -14,7 +14,7 @@ import numpy as np
 
 from atari_bridge.replay.frame_codec import FrameCodec, spread
 
-BLOCK = 8  # frames; longer blocks save a fifth of the bytes and take half as long again to read
+BLOCK = 8  # frames; with 16, zlib of differences took 6 to 23% fewer bytes, but reads unpack more
 _BLOCKS_A_TASK = 16
 
 

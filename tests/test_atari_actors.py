@@ -1,0 +1,406 @@
+"""Workers beside a run: what is lost when one dies, and that nothing else is."""
+
+import copy
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("gymnasium", reason="pip install 'prefsearch[atari]'")
+
+from atari_bridge.actor_crew import Host, WorkerDiedError
+from atari_bridge.actors import WorkerSettings, build_workers
+from atari_bridge.planning import NetworkModel
+from atari_bridge.remote_planner import RemotePlanner
+from atari_bridge.remote_players import RemotePlayers
+from atari_bridge.run_state import load_training, save_training
+from atari_bridge.search_settings import judging_planner, reanalysing_planner
+from atari_bridge.training import Training
+from search import SearchOutput
+from search.evaluation.run_directory import RunDirectory
+from tests.test_atari_training import TINY, begin
+
+
+@dataclass
+class FakeHost:
+    """Workers in this process, which answer when waited for and die when told to.
+
+    Attributes:
+        at_once: Tickets that are answered at a time, oldest first.
+        calls: By ticket: worker, method, arguments.
+    """
+
+    at_once: int = 1
+    calls: list[tuple[Any, str, tuple[Any, ...]]] = field(default_factory=list)
+    started: list[tuple[Any, ...]] = field(default_factory=list)
+    dead: list[Any] = field(default_factory=list)
+    answered: set[int] = field(default_factory=set)
+
+    def put(self, value: Any) -> Any:
+        return copy.deepcopy(value)
+
+    def start(self, worker: type, *arguments: Any) -> Any:
+        self.started.append(arguments)
+        return worker(*copy.deepcopy(arguments))
+
+    def ask(self, handle: Any, method: str, *arguments: Any) -> int:
+        self.calls.append((handle, method, arguments))
+        return len(self.calls) - 1
+
+    def done(self, tickets: Sequence[int]) -> list[int]:
+        return sorted(tickets)[: self.at_once]
+
+    def take(self, ticket: int) -> Any:
+        self.answered.add(ticket)
+        handle, method, arguments = self.calls[ticket]
+        if any(handle is other for other in self.dead):
+            raise WorkerDiedError("it was told to die")
+        return getattr(handle, method)(*arguments)
+
+    def stop(self, handle: Any) -> None:
+        self.dead.append(handle)
+
+    def waiting(self) -> list[Any]:
+        """The worker of each ticket that was not taken."""
+        return [call[0] for n, call in enumerate(self.calls) if n not in self.answered]
+
+
+def players_of(training: Training, host: Host, **options: Any) -> RemotePlayers:
+    return RemotePlayers(
+        training.network,
+        training.settings,
+        host=host,
+        workers=2,
+        num_environments=4,
+        seed=3,
+        **options,
+    )
+
+
+def planner_of(training: Training, host: Host, *, noise: bool, **options: Any) -> RemotePlanner:
+    search = training.settings.search
+    return RemotePlanner(
+        training.target_network,
+        reanalysing_planner(search) if noise else judging_planner(search),
+        host=host,
+        workers=2,
+        discount=training.settings.learning.discount,
+        **options,
+    )
+
+
+def cuts_of(training: Training, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Lane and number of its rows at each cut; rows are counted from 0, for no ring is full."""
+    cuts: list[tuple[int, int]] = []
+    replay, cut = training.replay, training.replay.cut
+
+    def noted(lane: int) -> None:
+        newest = int(replay.newest(np.array([lane]))[0])
+        cuts.append((lane, 0 if newest < 0 else newest % replay.lane_capacity + 1))
+        cut(lane)
+
+    monkeypatch.setattr(replay, "cut", noted)
+    return cuts
+
+
+def assert_no_window_crosses(training: Training, cuts: list[tuple[int, int]]) -> None:
+    replay = training.replay
+    index = np.unique(replay.sample(4000, beta=0.0, generator=np.random.default_rng(0)).index)
+    length = replay.lookahead + 1
+    window = replay.window(index, length)
+    rows = index[:, None] % replay.lane_capacity + np.arange(length)
+    before = 0
+    for lane, at in cuts:
+        crossing = (index[:, None] // replay.lane_capacity == lane) & (rows >= at)
+        crossing &= rows[:, :1] < at
+        assert not (crossing & window.alive).any()
+        before += int(((rows[:, 0] < at) & (index // replay.lane_capacity == lane)).sum())
+    assert before > 0  # what was handed over before is still learned from
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_lanes_of_a_dead_worker_are_reported_once_and_begin_anew(at_once: int) -> None:
+    host = FakeHost(at_once)
+    players = players_of(begin(TINY), host)
+    for made in range(4):
+        assert players.play(decisions_made=made, progress=0.0).rows
+    assert players.broken_lanes() == []
+    host.dead.append(players.crew[1])
+    seen: list[tuple[bool, bool]] = []  # of lane 2: whether reported by then, and first
+    for made in range(4):
+        played = players.play(decisions_made=made, progress=0.0)
+        reported = bool(players.broken_lanes() == [2, 3])
+        seen += [(reported, bool(r.first[0])) for r in played.rows if r.lanes[0] == 2]
+        if reported:
+            break
+    assert reported
+    assert all(not first for known, first in seen if not known)
+    played = players.play(decisions_made=9, progress=0.0)
+    while not any(rows.lanes[0] == 2 for rows in played.rows):
+        seen += [(True, bool(r.first[0])) for r in played.rows if r.lanes[0] == 2]
+        played = players.play(decisions_made=9, progress=0.0)
+    seen += [(True, bool(r.first[0])) for r in played.rows if r.lanes[0] == 2]
+    assert next(first for known, first in seen if known)
+    assert players.broken_lanes() == []
+
+
+def test_no_worker_is_more_than_one_chunk_ahead() -> None:
+    host = FakeHost(at_once=1)
+    players = players_of(begin(TINY), host, chunk_decisions=3)
+    for made in range(6):
+        played = players.play(decisions_made=made, progress=0.0)
+        assert sum(int((~rows.void).sum()) for rows in played.rows) == 3 * 2
+        waiting = host.waiting()
+        assert len(waiting) == 2
+        assert waiting[0] is not waiting[1]
+
+
+def test_chunks_are_played_with_the_weights_of_their_beginning() -> None:
+    host, training = FakeHost(at_once=2), begin(TINY)
+    players = players_of(training, host, weights_interval=2)
+    for _ in range(4):
+        players.play(decisions_made=0, progress=0.0)
+        with torch.no_grad():
+            next(training.network.parameters()).add_(1.0)
+    name = next(iter(dict(training.network.named_parameters())))
+    sent = [float(arguments[0][name].ravel()[0]) for _, _, arguments in host.calls]
+    # Two chunks at first; two more by each call, with weights that are sent by every second one.
+    steps = np.round(np.array(sent) - sent[0]).astype(int).tolist()
+    assert steps == [0, 0, 0, 0, 0, 0, 2, 2, 2, 2]
+    worker = players.crew[0]._weights.network
+    assert next(worker.parameters()).ravel()[0].item() == pytest.approx(sent[0] + 2)
+
+
+def test_no_two_workers_play_the_same_games_whether_restarted_or_restored() -> None:
+    host = FakeHost()
+    training = begin(TINY)
+    players = players_of(training, host)
+    players.play(decisions_made=0, progress=0.0)
+    host.dead.append(players.crew[0])
+    for _ in range(3):
+        players.play(decisions_made=0, progress=0.0)
+    resumed = players_of(training, host)
+    resumed.restore(players.state())
+    resumed.play(decisions_made=0, progress=0.0)
+    seeds = [arguments[-2] for arguments in host.started]
+    assert len(seeds) == 3 + 2
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_a_run_gives_up_after_too_many_deaths(caplog: pytest.LogCaptureFixture) -> None:
+    host = FakeHost()
+    players = players_of(begin(TINY), host, max_restarts=2)
+
+    def play_on() -> None:
+        for _ in range(20):
+            players.play(decisions_made=0, progress=0.0)
+            host.dead.append(players.crew[0])
+
+    found = r"found 3 deaths.*told to die.*at most 2 .*--resume"
+    with caplog.at_level(logging.WARNING), pytest.raises(RuntimeError, match=found):
+        play_on()
+    assert "play worker 0 died" in caplog.text
+    assert "it was told to die" in caplog.text
+
+
+def test_a_run_goes_on_when_workers_die(monkeypatch: pytest.MonkeyPatch) -> None:
+    host, training = FakeHost(), begin(TINY)
+    players = players_of(training, host)
+    training.players = players
+    cuts = cuts_of(training, monkeypatch)
+    training.run_part()
+    host.dead.append(players.crew[1])
+    training.run_part()
+    host.dead.extend([players.crew[0], players.crew[1]])
+    while not training.is_done:
+        training.run_part()
+    assert training.counters.updates == 20
+    assert sorted(lane for lane, _ in cuts) == [0, 1, 2, 2, 3, 3]
+    assert_no_window_crosses(training, cuts)
+
+
+def test_a_resumed_run_begins_new_games_in_all_lanes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunDirectory.open(tmp_path / "run", {}, resume=False)
+    first = begin(TINY)
+    first.players = players_of(first, FakeHost())
+    first.run_part()
+    save_training(run, first, max_part_bytes=None)
+    resumed = begin(TINY)
+    resumed.players = players_of(resumed, FakeHost())
+    cuts = cuts_of(resumed, monkeypatch)
+    assert load_training(run, resumed)
+    while not resumed.is_done:
+        resumed.run_part()
+    assert resumed.counters.updates == 20
+    assert [lane for lane, _ in cuts] == [0, 1, 2, 3]
+    assert_no_window_crosses(resumed, cuts)
+
+
+def test_stopped_workers_leave_nothing_running() -> None:
+    host = FakeHost()
+    players = players_of(begin(TINY), host)
+    players.play(decisions_made=0, progress=0.0)
+    workers = [players.crew[0], players.crew[1]]
+    players.close()
+    assert all(any(worker is other for other in host.dead) for worker in workers)
+
+
+def assert_same(found: SearchOutput, expected: SearchOutput) -> None:
+    assert torch.equal(found.action, expected.action)
+    # Rows of one batch and of two are summed in another order.
+    torch.testing.assert_close(found.action_weights, expected.action_weights, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found.value, expected.value, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+def test_shared_searches_find_what_one_finds(rows: int) -> None:
+    training = begin(TINY)
+    remote = planner_of(training, FakeHost(), noise=False)
+    model = NetworkModel(training.target_network, discount=0.99)
+    seen = torch.randn(rows, 4)
+    assert remote.num_simulations == 4
+    assert_same(
+        remote.plan(model, seen), judging_planner(training.settings.search).plan(model, seen)
+    )
+
+
+def test_shared_searches_use_new_weights_once_told() -> None:
+    training = begin(TINY)
+    remote = planner_of(training, FakeHost(), noise=False)
+    local = judging_planner(training.settings.search)
+    model = NetworkModel(training.target_network, discount=0.99)
+    seen = torch.randn(5, 4)
+    before = remote.plan(model, seen)
+    with torch.no_grad():
+        for parameter in training.target_network.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    assert torch.equal(remote.plan(model, seen).value, before.value)
+    remote.refresh(training.target_network.state_dict())
+    found = remote.plan(model, seen)
+    assert not torch.allclose(found.value, before.value)
+    assert_same(found, local.plan(model, seen))
+
+
+@pytest.mark.parametrize("deaths", [1, 2])
+def test_a_search_loses_nothing_when_workers_die(deaths: int) -> None:
+    training = begin(TINY)
+    seen, found = torch.randn(5, 4), []
+    for dying in (0, deaths):
+        host = FakeHost(at_once=2)
+        remote = planner_of(training, host, noise=True)
+        host.dead += [remote.crew[worker] for worker in range(dying)]
+        generator = torch.Generator().manual_seed(1)
+        model = NetworkModel(training.target_network, discount=0.99)
+        found.append(remote.plan(model, seen, generator=generator))
+        assert len(host.started) == 2 + dying
+    assert torch.equal(found[0].action_weights, found[1].action_weights)
+    assert torch.equal(found[0].value, found[1].value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"play_workers": -1}, "play_workers: found -1"),
+        ({"reanalyse_workers": 1.5}, "reanalyse_workers: found 1.5"),
+        ({"worker_gpus": -0.5}, "worker_gpus: found -0.5"),
+    ],
+)
+def test_wrong_settings_are_named(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        WorkerSettings(**wrong)
+
+
+def test_environments_must_be_shared_out_evenly() -> None:
+    training = begin(TINY)
+    with pytest.raises(ValueError, match="play_workers: found 3; required: a divisor of the 4"):
+        RemotePlayers(
+            training.network,
+            training.settings,
+            host=FakeHost(),
+            workers=3,
+            num_environments=4,
+            seed=0,
+        )
+
+
+def build(training: Training, **settings: Any) -> Any:
+    return build_workers(
+        WorkerSettings(**settings),
+        training.settings,
+        training.network,
+        training.target_network,
+        seed=0,
+    )
+
+
+def test_workers_need_ray_and_a_run_without_them_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    training = begin(TINY)
+    assert build(training) == (None, None)
+    with pytest.raises(ImportError, match=r"pip install 'prefsearch\[ray\]'"):
+        build(training, play_workers=1)
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[Any]:
+    found = pytest.importorskip("ray", reason="pip install 'prefsearch[ray]'")
+    found.init(
+        num_cpus=2, include_dashboard=False, object_store_memory=100_000_000, log_to_driver=False
+    )
+    yield found
+    found.shutdown()
+
+
+@pytest.mark.slow
+def test_a_run_with_ray_goes_on_when_a_player_is_killed(
+    ray: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    training = begin(TINY)
+    players, planner = build(training, play_workers=2, reanalyse_workers=1)
+    training.players = players
+    training.batches = replace(training.batches, planner=planner)
+    cuts = cuts_of(training, monkeypatch)
+    training.run_part()
+    assert cuts == []
+    ray.kill(players.crew[1])
+    with caplog.at_level(logging.WARNING):
+        # The one that lives is fast: wait until the new one has played too.
+        while not training.is_done:
+            training.run_part()
+    assert training.counters.updates == 20
+    assert [lane for lane, _ in cuts] == [2, 3]
+    assert "play worker 1 died" in caplog.text
+    assert_no_window_crosses(training, cuts)
+    rows = training.replay.newest() % training.replay.lane_capacity
+    monkeypatch.undo()
+    while (training.replay.newest() % training.replay.lane_capacity == rows)[2:].any():
+        training._play()
+    players.close()
+    planner.close()
+
+
+@pytest.mark.slow
+def test_searches_with_ray_find_what_one_finds_though_one_is_killed(ray: Any) -> None:
+    training = begin(TINY)
+    _, planner = build(training, reanalyse_workers=2)
+    planner._planner = judging_planner(training.settings.search)
+    model = NetworkModel(training.target_network, discount=0.99)
+    seen = torch.randn(5, 4)
+    expected = judging_planner(training.settings.search).plan(model, seen)
+    assert_same(planner.plan(model, seen), expected)
+    ray.kill(planner.crew[0])
+    assert_same(planner.plan(model, seen), expected)
+    planner.close()
+
+
+@pytest.mark.slow
+def test_gpus_that_are_not_there_are_named(ray: Any) -> None:
+    with pytest.raises(ValueError, match=r"worker_gpus: found 0\.5; required: at most 0"):
+        build(begin(TINY), play_workers=1, worker_gpus=0.5)

@@ -1,0 +1,134 @@
+"""The doors of games, from a command line to files, on CartPole and on a real Atari game."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+pytest.importorskip("gymnasium", reason="pip install 'prefsearch[atari]'")
+pytest.importorskip("ale_py", reason="pip install 'prefsearch[atari]'")
+
+from prefsearch import main
+
+SMALL = {
+    "num_environments": 2,
+    "network": "compact",
+    "channels": 4,
+    "hidden_size": 16,
+    "support": 10,
+    "support_bins": 21,
+    "value_prefix": "true",
+    "lstm_size": 8,
+    "normalisation": "layer",
+    "self_supervised": "spr",
+    "projection_size": 16,
+    "prediction_size": 8,
+    "num_simulations": 4,
+    "replay_capacity": 200,
+    "unroll_steps": 2,
+    "td_steps": 2,
+    "batch_size": 4,
+    "optimizer": "adamw",
+    "learning_rate": 1e-3,
+    "image_size": 40,
+    "grayscale": "true",
+    "frame_stack": 3,
+    "total_decisions": 40,
+    "start_decisions": 20,
+    "updates_per_decision": 0.1,
+    "last_updates": 0,
+    "part_decisions": 40,
+    "evaluation_games": 2,
+    "evaluation_max_decisions": 5,
+    "threads": 1,
+}
+
+
+def flags(**settings: object) -> list[str]:
+    return [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+
+
+@pytest.fixture(scope="module")
+def boxing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on Boxing, as short as it goes."""
+    out = tmp_path_factory.mktemp("atari") / "boxing"
+    assert main(["atari", "train", *flags(game="Boxing", out=out, **SMALL)]) == 0
+    return out
+
+
+def test_a_run_on_a_real_game_leaves_its_curve_its_page_and_a_checkpoint(boxing: Path) -> None:
+    lines = [json.loads(line) for line in (boxing / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == ["part-000000040", "evaluation-000000040"]
+    assert lines[0]["frames"] == 160
+    assert lines[0]["updates"] == 2
+    assert "emulator frames" in (boxing / "report.html").read_text(encoding="utf-8")
+    facts = json.loads(
+        (boxing / "checkpoints" / "decisions-000000040" / "checkpoint.json").read_text()
+    )
+    assert facts["game"] == "Boxing"
+    assert facts["num_actions"] == 18
+
+
+def test_evaluation_compares_budgets_the_policy_and_random_play(
+    boxing: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "evaluation.json"
+    words = flags(checkpoint=boxing, games=2, max_decisions=4, out=out, threads=1)
+    assert main(["atari", "evaluate", *words, "--budgets", "2", "4"]) == 0
+    shown = capsys.readouterr().out
+    assert "search, 4 simulations" in shown
+    found = json.loads(out.read_text())["evaluations"]
+    assert list(found) == [
+        "random",
+        "policy, best action",
+        "policy, sampled",
+        "search, 2 simulations",
+        "search, 4 simulations",
+    ]
+    assert all(len(value["returns"]) == 2 for value in found.values())
+
+
+def test_play_leaves_a_film_and_searches_with_their_pictures(boxing: Path, tmp_path: Path) -> None:
+    out = tmp_path / "play"
+    words = flags(checkpoint=boxing, out=out, max_decisions=6, every=1)
+    assert main(["atari", "play", *words, "--trees_at", "0", "3"]) == 0
+    with Image.open(out / "game-1.gif") as film:
+        assert film.n_frames == 6  # pyright: ignore[reportAttributeAccessIssue]
+        assert film.size == (80, 80)
+    page = (out / "tree-00003.html").read_text(encoding="utf-8")
+    assert 'src="data:image/png;base64,' in page
+    assert "FIRE" in page or "UP" in page or "NOOP" in page
+    assert main(["tree", "show", str(out / "tree-00003.safetensors"), "--format", "text"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"game": "Boxin"}, "Boxing"),
+        ({"game": "Pendulum-v1", "frame_stack": 1}, "Discrete"),
+        ({"game": "CartPole-v1", "frame_stack": 1}, "required: dense"),
+        ({"game": "Boxing", "network": "dense"}, "residual or compact"),
+        ({"game": "Boxing", "updates_per_decision": -1}, "updates_per_decision"),
+        ({"game": "Boxing", "support_bins": 20}, "odd number"),
+        ({"game": "Boxing", "replay_capacity": 3}, "replay_capacity"),
+    ],
+)
+def test_a_mistake_ends_with_one_line_that_helps(
+    settings: dict[str, object],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = flags(out=tmp_path / "run", **{**SMALL, **settings})
+    assert main(["atari", "train", *words]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+
+
+def test_evaluating_what_is_no_run_names_what_is_required(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["atari", "evaluate", "--checkpoint", str(tmp_path)]) == 2
+    assert "prefsearch atari train" in capsys.readouterr().err
