@@ -8,7 +8,7 @@ import torch
 
 from atari_bridge.checkpoints import MANIFEST, load_module, newest_checkpoint, read_manifest
 from atari_bridge.environments import EnvironmentConfig
-from atari_bridge.networks import NetworkConfig, build_network
+from atari_bridge.networks import MuZeroNetwork, NetworkConfig, build_network
 from atari_bridge.planning import NetworkModel
 from atari_bridge.search_settings import SearchSettings
 
@@ -59,10 +59,10 @@ def load_agent(path: str | Path) -> Agent:
     folder = find_checkpoint(path)
     facts = read_manifest(folder)
     environment = EnvironmentConfig(**facts["environment"])
-    frame = tuple(facts["observation_shape"])
-    network = build_network(
+    network = network_for(
         NetworkConfig(**facts["network"]),
-        observation_shape=stacked_shape(frame, environment.frame_stack),
+        frame=tuple(facts["observation_shape"]),
+        frame_stack=environment.frame_stack,
         num_actions=facts["num_actions"],
     )
     load_module(folder / "network.safetensors", network)
@@ -76,6 +76,21 @@ def load_agent(path: str | Path) -> Agent:
     )
 
 
-def stacked_shape(frame: tuple[int, ...], frames: int) -> tuple[int, ...]:
-    """The shape of an observation of S frames: `(S*C, H, W)`, or `(D,)` of a vector."""
-    return (frames * frame[0], *frame[1:]) if len(frame) == 3 else frame
+def network_for(
+    config: NetworkConfig, *, frame: tuple[int, ...], frame_stack: int, num_actions: int
+) -> MuZeroNetwork:
+    """Builds the network of an agent that sees S frames at a time.
+
+    Args:
+        config: Sizes.
+        frame: Shape of one frame, `(C, H, W)`, or `(D,)` of vectors.
+        frame_stack: S.
+        num_actions: A.
+    """
+    is_image = len(frame) == 3
+    return build_network(
+        config,
+        observation_shape=(frame_stack * frame[0], *frame[1:]) if is_image else frame,
+        num_actions=num_actions,
+        frame_channels=frame[0] if is_image else None,
+    )

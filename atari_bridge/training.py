@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from atari_bridge.agent import stacked_shape
+from atari_bridge.agent import network_for
 from atari_bridge.environments import EnvironmentConfig, VectorEnvironment
 from atari_bridge.learning.batches import Batch, BatchMaker
 from atari_bridge.learning.config import LearningConfig
 from atari_bridge.learning.learner import Learner
-from atari_bridge.networks import MuZeroNetwork, NetworkConfig, build_network
+from atari_bridge.networks import MuZeroNetwork, NetworkConfig
 from atari_bridge.planning import NetworkModel
 from atari_bridge.players import LocalPlayers, Players
 from atari_bridge.replay import Replay, ReplayConfig, Sample
@@ -121,9 +121,8 @@ class Training:
         seed = step_seed(settings.seed, f"process-{rank}")
         # Weights are drawn alike in all processes; all other draws are each process's own.
         torch.manual_seed(step_seed(settings.seed, "network"))
-        stacked = stacked_shape(environment.observation_shape, settings.environment.frame_stack)
-        self.network = self._network(stacked).to(device)
-        self.target_network = self._network(stacked).to(device)
+        self.network = self._network().to(device)
+        self.target_network = self._network().to(device)
         self.target_network.load_state_dict(self.network.state_dict())
         torch.manual_seed(seed)
         self.play_generator = torch.Generator().manual_seed(seed)
@@ -148,7 +147,7 @@ class Training:
         )
         self.batches = BatchMaker(
             settings.learning,
-            model=NetworkModel(self.target_network, discount=settings.learning.discount),
+            model=self.planned_with(self.target_network),
             planner=reanalysing_planner(settings.search),
             clip_rewards=settings.environment.clip_rewards,
             prefix_horizon=settings.network.prefix_horizon
@@ -165,17 +164,26 @@ class Training:
                     seed=seed,
                     life_loss_ends=settings.environment.life_loss_ends,
                 ),
-                NetworkModel(self.network, discount=settings.learning.discount),
+                self.planned_with(self.network),
                 settings.search,
                 generator=self.play_generator,
             )
 
-    def _network(self, stacked: tuple[int, ...]) -> MuZeroNetwork:
-        return build_network(
+    def _network(self) -> MuZeroNetwork:
+        network = network_for(
             self.settings.network,
-            observation_shape=stacked,
+            frame=self.environment.observation_shape,
+            frame_stack=self.settings.environment.frame_stack,
             num_actions=self.environment.num_actions,
         )
+        # Convolutions of this layout are what tensor cores are made for.
+        on_gpu = self.accelerator.device.type == "cuda"
+        return network.to(memory_format=torch.channels_last) if on_gpu else network
+
+    def planned_with(self, network: MuZeroNetwork) -> NetworkModel:
+        """A network as a planning model, in the run's precision."""
+        half = torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else None
+        return NetworkModel(network, discount=self.settings.learning.discount, amp_dtype=half)
 
     @property
     def total_updates(self) -> int:

@@ -11,10 +11,12 @@ Cells: decisions a second of random play in the environments alone; of play with
 decision; roots a second of large batches of searches, as reanalysis makes them; updates a second on
 a batch that stands still; and where the time of our own training goes. Both sides search PUCT as
 EfficientZero's tree does it, with noise at the root, and have networks of the same plan: 64x64
-grey, 4 frames, 16 channels, 1 block, 101 bins, the LSTM of 512 where there is a value prefix.
+grey, 4 frames, 16 channels, 1 block, 101 bins, the LSTM of 512 where there is a value prefix. What
+differs in size is told: parameters and multiply-adds a row of each side, `networks` in the JSON.
 
 `lightzero` is LightZero 0.2.0 with its own code and configurations, environments in processes of
-their own; `lightzero, one process` has them one after another in one. Its updates also compute the
+their own; `lightzero, one process` has them one after another in one. Its play is timed without its
+collector's bookkeeping, ours with the rows that a replay takes. Its updates also compute the
 statistics that it logs, for it cannot do without. Where updates have no consistency loss they
 augment no images, for its value-prefix policy cannot augment without one.
 
@@ -151,8 +153,12 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
     return {"sides": options.sides, "rounds": options.rounds, "seconds": options.seconds}
 
 
-def kept_cells(options: argparse.Namespace, wanted: list[Cell]) -> list[dict[str, Any]]:
-    """Cells of an earlier run with the same settings, if going on was asked for."""
+def kept_cells(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Cells of an earlier run with the same settings, if going on was asked for.
+
+    Raises:
+        ValueError: If that run had other settings.
+    """
     if not options.resume or not options.out.exists():
         return []
     old: Mapping[str, Any] = json.loads(options.out.read_text(encoding="utf-8"))
@@ -161,8 +167,7 @@ def kept_cells(options: argparse.Namespace, wanted: list[Cell]) -> list[dict[str
             f"{options.out}: found settings {old['settings']}; required "
             f"{settings_of(options)}. Go on with those, or leave --resume out"
         )
-    settings = [asdict(cell) for cell in wanted]
-    return [cell for cell in old["cells"] if cell["settings"] in settings]
+    return list(old["cells"])
 
 
 def main(arguments: list[str]) -> int:
@@ -177,7 +182,7 @@ def main(arguments: list[str]) -> int:
         for cell in wanted:
             console.print(cell.name, highlight=False)
         return 0
-    found = kept_cells(options, wanted)
+    found = kept_cells(options)
     done = {row["cell"] for row in found}
     about: dict[str, Any] = {
         "command": shlex.join(["python", "benchmarks/atari.py", *arguments]),

@@ -94,17 +94,22 @@ def planner_of(training: Training, host: Host, *, noise: bool, **options: Any) -
     )
 
 
+def rows_of(training: Training, lane: int) -> int:
+    """Rows that a lane has had, as long as its ring is not full."""
+    newest = int(training.replay.newest(np.array([lane]))[0])
+    return 0 if newest < 0 else newest % training.replay.lane_capacity + 1
+
+
 def cuts_of(training: Training, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """Lane and number of its rows at each cut; rows are counted from 0, for no ring is full."""
+    """Lane and number of its rows at each cut to come."""
     cuts: list[tuple[int, int]] = []
-    replay, cut = training.replay, training.replay.cut
+    cut = training.replay.cut
 
     def noted(lane: int) -> None:
-        newest = int(replay.newest(np.array([lane]))[0])
-        cuts.append((lane, 0 if newest < 0 else newest % replay.lane_capacity + 1))
+        cuts.append((lane, rows_of(training, lane)))
         cut(lane)
 
-    monkeypatch.setattr(replay, "cut", noted)
+    monkeypatch.setattr(training.replay, "cut", noted)
     return cuts
 
 
@@ -210,13 +215,14 @@ def test_a_run_gives_up_after_too_many_deaths(caplog: pytest.LogCaptureFixture) 
 
 def test_a_run_goes_on_when_workers_die(monkeypatch: pytest.MonkeyPatch) -> None:
     host, training = FakeHost(), begin(TINY)
-    players = players_of(training, host)
+    players, planner = players_of(training, host), planner_of(training, host, noise=True)
     training.players = players
+    training.batches = replace(training.batches, planner=planner)
     cuts = cuts_of(training, monkeypatch)
     training.run_part()
-    host.dead.append(players.crew[1])
+    host.dead += [players.crew[1], planner.crew[1]]
     training.run_part()
-    host.dead.extend([players.crew[0], players.crew[1]])
+    host.dead += [players.crew[0], players.crew[1], planner.crew[0]]
     while not training.is_done:
         training.run_part()
     assert training.counters.updates == 20
@@ -363,27 +369,23 @@ def test_a_run_with_ray_goes_on_when_a_player_is_killed(
     ray: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     training = begin(TINY)
-    players, planner = build(training, play_workers=2, reanalyse_workers=1)
+    players, _ = build(training, play_workers=2)
     training.players = players
-    training.batches = replace(training.batches, planner=planner)
     cuts = cuts_of(training, monkeypatch)
     training.run_part()
     assert cuts == []
     ray.kill(players.crew[1])
     with caplog.at_level(logging.WARNING):
-        # The one that lives is fast: wait until the new one has played too.
         while not training.is_done:
             training.run_part()
-    assert training.counters.updates == 20
+        assert training.counters.updates == 20
+        # The one that lives may have played all that was left: wait for the new one too.
+        while not (cuts and all(rows_of(training, lane) > at for lane, at in cuts)):
+            training._play()
     assert [lane for lane, _ in cuts] == [2, 3]
     assert "play worker 1 died" in caplog.text
     assert_no_window_crosses(training, cuts)
-    rows = training.replay.newest() % training.replay.lane_capacity
-    monkeypatch.undo()
-    while (training.replay.newest() % training.replay.lane_capacity == rows)[2:].any():
-        training._play()
     players.close()
-    planner.close()
 
 
 @pytest.mark.slow

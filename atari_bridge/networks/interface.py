@@ -6,7 +6,6 @@ This file knows no layer: an encoder, a step, heads and perhaps a value prefix a
 from dataclasses import dataclass
 from typing import TypeAlias
 
-import torch
 from torch import Tensor, nn
 
 from atari_bridge.networks.scalars import ScalarSupport
