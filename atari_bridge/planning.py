@@ -47,42 +47,44 @@ class NetworkModel:
         if seen.dtype == torch.uint8:
             seen = seen.float().div_(255)
         with torch.inference_mode(), self._precision(seen):
-            latent = _plain(network.represent(seen))
+            latent = network.represent(seen)
             prediction = network.predict(latent)
             logits, value = prediction.policy_logits.float(), prediction.value_logits
+            embedding = _plain(latent)
+            if network.uses_value_prefix:
+                embedding["prefix"] = torch.zeros_like(logits[:, 0])
             return RootOutput(
                 prior_logits=logits,
                 value=network.support.decode(value),
                 valid_actions=torch.ones_like(logits, dtype=torch.bool),
-                embedding=latent,
+                embedding=embedding,
             )
 
     def step(
         self, embedding: Embedding, action: Tensor, *, generator: torch.Generator | None = None
     ) -> StepOutput:
         """Imagines `action` `[M]` int64 from the states `embedding`."""
-        network, parent = self._evaluated(), dict(embedding)
+        network = self._evaluated()
         with torch.inference_mode(), self._precision(action):
-            dynamics = network.imagine(parent, action)
-            latent = _plain(dynamics.latent)
-            prediction = network.predict(latent)
+            dynamics = network.imagine(dict(embedding), action)
+            prediction = network.predict(dynamics.latent)
             logits = prediction.policy_logits.float()
+            # Decoded together: on small batches each operation costs more than its numbers.
+            scalars = torch.stack([prediction.value_logits, dynamics.reward_logits])
+            value, reward = network.support.decode(scalars)  # [M] each
+            child = _plain(dynamics.latent)
+            if network.uses_value_prefix:
+                # Of the step alone: what it adds. The next prefix begins at 0 where this one ends.
+                child["prefix"] = torch.where(child["age"] > 0, reward, 0.0)
+                reward = reward - embedding["prefix"]
             return StepOutput(
                 prior_logits=logits,
-                value=network.support.decode(prediction.value_logits),
+                value=value,
                 valid_actions=torch.ones_like(logits, dtype=torch.bool),
-                embedding=latent,
-                reward=self._reward(dynamics.reward_logits, parent, latent),
-                discount=torch.full_like(logits[:, 0], self.discount),
+                embedding=child,
+                reward=reward,
+                discount=torch.full_like(value, self.discount),
             )
-
-    def _reward(self, logits: Tensor, parent: Latent, child: Latent) -> Tensor:
-        """Of the step alone: with a value prefix, what it adds to its parent's."""
-        prefix = self.network.value_prefix
-        if prefix is None:
-            return self.network.support.decode(logits)
-        _, going = prefix.running(parent["age"])
-        return child["prefix"] - torch.where(going, parent["prefix"], 0.0)
 
     def _evaluated(self) -> MuZeroNetwork:
         if self.network.training:

@@ -40,6 +40,8 @@ class RunLength:
         start_decisions: Decisions before the first update.
         updates_per_decision: Updates that each decision after those brings.
         last_updates: Updates after the last decision.
+        learn_every: Decisions between spells of learning; what is due is made up for then. More
+            lets `overlap` do more.
         part_decisions: Between two checkpoints; a kill loses at most these.
         keep_checkpoints: How many of the newest are kept.
         overlap: Make each batch in a thread while the one before is learned from; for GPUs.
@@ -49,6 +51,7 @@ class RunLength:
     start_decisions: int = 2_000
     updates_per_decision: float = 1.0
     last_updates: int = 20_000
+    learn_every: int = 1
     part_decisions: int = 5_000
     keep_checkpoints: int = 1
     overlap: bool = False
@@ -56,7 +59,7 @@ class RunLength:
     def __post_init__(self) -> None:
         """Checks types and bounds."""
         check_types(self)
-        for name in ("total_decisions", "part_decisions", "keep_checkpoints"):
+        for name in ("total_decisions", "part_decisions", "keep_checkpoints", "learn_every"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("start_decisions", "updates_per_decision", "last_updates"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
@@ -216,8 +219,10 @@ class Training:
         episodes: list[Episode] = []
         sums: dict[str, float] = {}
         while self.counters.decisions < end:
+            spell = self.counters.decisions // length.learn_every
             episodes += self._play()
-            self._learn(sums)
+            if self.counters.decisions // length.learn_every > spell:
+                self._learn(sums)
             if self.on_progress is not None:
                 self.on_progress(self)
         if self.counters.decisions >= length.total_decisions:

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from atari_bridge.learning.augmentation import augment, random_intensity, random_shift
+from atari_bridge.learning.config import AugmentationName
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -86,11 +87,21 @@ def test_the_images_given_stay_as_they_were() -> None:
     assert torch.equal(images, before)
 
 
-def test_vectors_bytes_and_unknown_names_are_refused() -> None:
+@pytest.mark.parametrize("name", ["none", "shift", "intensity", "shift_intensity"])
+def test_bytes_become_what_their_shares_of_255_become(name: AugmentationName) -> None:
+    images = torch.randint(256, (6, 5, 3, 8, 9), dtype=torch.uint8)
+    before = images.clone()
+    found = augment(images, name, generator=generator())
+    expected = augment(images.float() / 255, name, generator=generator())
+    torch.testing.assert_close(found, expected)
+    assert torch.equal(images, before)
+
+
+def test_vectors_integers_and_unknown_names_are_refused() -> None:
     with pytest.raises(ValueError, match="augmentation 'none' for vectors"):
         augment(torch.rand(5, 4), "shift", generator=generator())
-    with pytest.raises(ValueError, match="divide bytes by"):
-        augment(torch.zeros(5, 4, 8, 8, dtype=torch.uint8), "intensity", generator=generator())
+    with pytest.raises(ValueError, match="of bytes or floats"):
+        augment(torch.zeros(5, 4, 8, 8, dtype=torch.int64), "intensity", generator=generator())
     with pytest.raises(ValueError, match="found 'blur'"):
         augment(torch.rand(5, 4, 8, 8), "blur", generator=generator())  # type: ignore[arg-type]
 

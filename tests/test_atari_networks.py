@@ -71,7 +71,7 @@ def test_shapes_are_those_of_the_interface(
     assert prediction.policy_logits.shape == (3, ACTIONS)
     assert prediction.value_logits.shape == dynamics.reward_logits.shape == (3, 11)
     assert network.uses_value_prefix is value_prefix
-    names = {"hidden", "lstm_h", "lstm_c", "prefix", "age"} if value_prefix else {"hidden"}
+    names = {"hidden", "lstm_h", "lstm_c", "age"} if value_prefix else {"hidden"}
     assert latent.keys() == dynamics.latent.keys() == names
     for name, leaf in latent.items():
         assert leaf.shape == dynamics.latent[name].shape
@@ -142,6 +142,18 @@ def test_actions_lead_to_different_states(name: str, shape: tuple[int, ...]) -> 
 
 
 @each_kind
+def test_a_step_whose_layers_add_nothing_leaves_the_state_as_it_is(
+    name: str, shape: tuple[int, ...]
+) -> None:
+    network = make(name, shape).eval()
+    for parameter in network.step.parameters():
+        nn.init.zeros_(parameter)
+    before = network.represent(seen(shape))
+    after = network.imagine(before, torch.tensor([0, 4, 2])).latent
+    torch.testing.assert_close(after["hidden"], before["hidden"])
+
+
+@each_kind
 def test_every_state_spans_0_to_1(name: str, shape: tuple[int, ...]) -> None:
     network = trained(make(name, shape)).eval()
     latent = network.represent(10 * seen(shape))
@@ -209,30 +221,34 @@ def test_a_value_prefix_begins_anew_after_its_horizon_in_each_row_by_itself() ->
     network = trained(make("dense", (7,))).eval()
     prefix = network.value_prefix
     assert prefix is not None
-    hidden = torch.rand(5, 24, generator=torch.Generator().manual_seed(3))
-    memory = prefix.begin(5, like=hidden)
-    memory["lstm_h"] += torch.linspace(0.1, 1, 5)[:, None]
+    hidden = torch.rand(4, 24, generator=torch.Generator().manual_seed(3))
+    fresh = prefix.begin(4, like=hidden)
+    memory = {name: leaf.clone() for name, leaf in fresh.items()}
+    memory["lstm_h"] += torch.linspace(0.1, 1, 4)[:, None]
     memory["lstm_c"] += 0.5
-    memory["age"] = torch.tensor([0, 1, 2, 3, 3])
+    memory["age"] = torch.tensor([0, 1, 2, 1])
     logits, after = prefix(hidden, memory)
-    assert after["age"].tolist() == [1, 2, 3, 1, 1]
-    fresh, begun = prefix(hidden, prefix.begin(5, like=hidden))
-    began_anew = torch.tensor([False, False, False, True, True])
+    assert after["age"].tolist() == [1, 2, 0, 2]
+    ended = torch.tensor([False, False, True, False])
     for name in ("lstm_h", "lstm_c"):
-        same = torch.isclose(after[name], begun[name]).all(dim=1)
-        assert same.tolist() == began_anew.tolist()
-    torch.testing.assert_close(logits[began_anew], fresh[began_anew])
-    assert not torch.isclose(logits[~began_anew], fresh[~began_anew]).all(dim=1).any()
+        assert (after[name] == fresh[name]).all(dim=1).tolist() == ended.tolist()
+    # The last step before a new beginning still knows what it is a sum of.
+    begun, _ = prefix(hidden, fresh)
+    assert not torch.isclose(logits, begun).all(dim=1).any()
 
 
-def test_the_remembered_prefix_is_what_the_logits_mean_and_carries_no_gradient() -> None:
-    network = trained(make("compact", (4, 64, 64))).eval()
-    dynamics = network.imagine(network.represent(seen((4, 64, 64))), torch.tensor([0, 1, 2]))
-    torch.testing.assert_close(
-        dynamics.latent["prefix"], network.support.decode(dynamics.reward_logits)
-    )
-    assert not dynamics.latent["prefix"].requires_grad
-    assert dynamics.latent["lstm_h"].requires_grad
+def test_a_prefix_trains_through_its_memory_up_to_its_horizon() -> None:
+    network = trained(make("dense", (7,)))
+    prefix = network.value_prefix
+    assert prefix is not None
+    for steps, reached in ((2, True), (3, True), (4, False)):
+        hidden = torch.rand(4, steps, 24).requires_grad_()
+        memory = prefix.begin(4, like=hidden)
+        for step in range(steps):
+            logits, memory = prefix(hidden[:, step], memory)
+        logits[:, 0].square().sum().backward()
+        assert hidden.grad is not None
+        assert bool(hidden.grad[:, 0].any()) is reached
 
 
 def test_saved_weights_make_an_equal_network() -> None:

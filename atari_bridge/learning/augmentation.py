@@ -9,7 +9,6 @@ both as EfficientZero uses them.
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from atari_bridge.learning.config import AugmentationName
 
@@ -18,7 +17,7 @@ def random_shift(images: Tensor, *, generator: torch.Generator, pixels: int = 4)
     """Moves each stack by up to `pixels` in both directions; edges are repeated.
 
     Args:
-        images: `[..., C, H, W]` float; each `[C, H, W]` is one stack.
+        images: `[..., C, H, W]`, bytes or floats; each `[C, H, W]` is one stack.
         generator: Of any device; two integers a stack are drawn.
         pixels: Greatest move, at least 0.
 
@@ -30,12 +29,20 @@ def random_shift(images: Tensor, *, generator: torch.Generator, pixels: int = 4)
     corner = torch.randint(
         2 * pixels + 1, (2, len(stacks)), generator=generator, device=generator.device
     ).to(images.device)
-    padded = functional.pad(stacks, (pixels,) * 4, mode="replicate")
+    padded = _repeat_edges(_repeat_edges(stacks, pixels, dim=2), pixels, dim=3)
     # A view of all windows, [B, C, 2P+1, 2P+1, H, W]: choosing one of them a stack copies whole
     # rows of pixels, five times as fast on a CPU as indices a pixel.
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)
     row = torch.arange(len(stacks), device=images.device)
     return windows[row, :, corner[0], corner[1]].reshape(*leading, channels, height, width)
+
+
+def _repeat_edges(images: Tensor, count: int, *, dim: int) -> Tensor:
+    """The first and the last row or column `count` times more; torch pads no bytes on a GPU."""
+    size = images.shape[dim]
+    shape = [count if axis == dim else length for axis, length in enumerate(images.shape)]
+    first, last = images.narrow(dim, 0, 1), images.narrow(dim, size - 1, 1)
+    return torch.cat([first.expand(shape), images, last.expand(shape)], dim=dim)
 
 
 def random_intensity(images: Tensor, *, generator: torch.Generator, scale: float = 0.05) -> Tensor:
@@ -54,17 +61,30 @@ def random_intensity(images: Tensor, *, generator: torch.Generator, scale: float
     return images * factor.to(device=images.device, dtype=images.dtype)
 
 
+def as_floats(images: Tensor) -> Tensor:
+    """Bytes as floats in [0, 1]; floats as they are."""
+    if images.dtype != torch.uint8:
+        return images
+    # In place: a second block of this size costs a CPU far more to get than the division.
+    return images.float().div_(255)
+
+
 def augment(images: Tensor, name: AugmentationName, *, generator: torch.Generator) -> Tensor:
     """Applies the augmentation of that name, shift before intensity.
 
+    Bytes are shifted as bytes: on a CPU most of a shift is getting memory, and they need a quarter.
+
     Args:
-        images: `[..., C, H, W]` float in [0, 1].
-        name: `none` (returns `images` itself), `shift`, `intensity` or `shift_intensity`.
+        images: `[..., C, H, W]` bytes, or floats in [0, 1].
+        name: `none` (floats return as they are), `shift`, `intensity` or `shift_intensity`.
         generator: Source of all randomness.
 
+    Returns:
+        Floats, shaped as `images`.
+
     Raises:
-        ValueError: If `images` is not a floating tensor of at least three axes, or the name is
-            unknown.
+        ValueError: If `images` has fewer than three axes or is neither of bytes nor of floats, or
+            the name is unknown.
     """
     if name not in ("none", "shift", "intensity", "shift_intensity"):
         raise ValueError(
@@ -72,15 +92,15 @@ def augment(images: Tensor, name: AugmentationName, *, generator: torch.Generato
             "'shift_intensity'. Correct it"
         )
     if name == "none":
-        return images
-    if images.ndim < 3 or not images.is_floating_point():
+        return as_floats(images)
+    if images.ndim < 3 or not (images.is_floating_point() or images.dtype == torch.uint8):
         raise ValueError(
-            f"found a {images.dtype} observation of shape {tuple(images.shape)}; required: float "
-            "images [..., C, H, W]. Use the augmentation 'none' for vectors, and divide bytes by "
-            "255"
+            f"found a {images.dtype} observation of shape {tuple(images.shape)}; required: images "
+            "[..., C, H, W] of bytes or floats. Use the augmentation 'none' for vectors"
         )
     if name in ("shift", "shift_intensity"):
         images = random_shift(images, generator=generator)
+    images = as_floats(images)
     if name in ("intensity", "shift_intensity"):
         images = random_intensity(images, generator=generator)
     return images

@@ -7,7 +7,7 @@ are this loss with other weights; none has a branch of its own here.
 import torch
 from torch import Tensor, nn
 
-from atari_bridge.learning.augmentation import augment
+from atari_bridge.learning.augmentation import as_floats, augment
 from atari_bridge.learning.batches import Batch
 from atari_bridge.learning.config import LearningConfig
 from atari_bridge.learning.losses import (
@@ -109,7 +109,7 @@ class UnrolledLoss(nn.Module):
         seen = batch.future.flatten(0, 1)  # [B*K, ...]
         hidden = torch.stack(imagined, dim=1).flatten(0, 1)  # [B*K, ...]
         if auxiliary.teacher == "pixels":
-            target = pixels(seen)
+            target = as_floats(seen)
         else:
             own = auxiliary.teacher == "network"
             teacher = self.network if own else self._target_network[0]
@@ -123,15 +123,7 @@ class UnrolledLoss(nn.Module):
         """Pixels in [0, 1], augmented; vectors as they are."""
         if observation.ndim < 4:
             return observation
-        return augment(pixels(observation), self.config.augmentation, generator=generator)
-
-
-def pixels(observation: Tensor) -> Tensor:
-    """Images of bytes as floats in [0, 1]; vectors as they are."""
-    if observation.dtype != torch.uint8:
-        return observation
-    # In place: a second block of this size costs a CPU far more to get than the division.
-    return observation.float().div_(255)
+        return augment(observation, self.config.augmentation, generator=generator)
 
 
 def halve_gradient(latent: Latent) -> Latent:

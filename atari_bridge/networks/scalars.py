@@ -19,9 +19,11 @@ def inverse_transform(value: Tensor) -> Tensor:
     """The x of which h(x) is `value`."""
     # The published form subtracts nearly equal numbers, twice; in float32 it returns 0.9999 for 1.
     # With u its quotient, which is at least 1, x = u^2 - 1 = (u - 1) (|u - 1| + 2).
-    root = (4 * _SLOPE * (value.abs() + 1 + _SLOPE) + 1).sqrt()
-    beyond = 2 * value / (root + 1 + 2 * _SLOPE)  # u - 1, with the sign of x
-    return beyond * (beyond.abs() + 2)
+    size = value.abs()
+    start = 1 + 2 * _SLOPE  # the root at 0
+    root = (4 * _SLOPE * size + start * start).sqrt()
+    over = 2 / (root + start)  # u - 1 = size * over
+    return value * over * (size * over + 2)
 
 
 class ScalarSupport(nn.Module):

@@ -34,12 +34,8 @@ class ValuePrefix(nn.Module):
     def begin(self, rows: int, *, like: Tensor) -> dict[str, Tensor]:
         """The memory of `rows` states from which nothing was imagined yet."""
         zeros = torch.zeros(rows, self.size, dtype=torch.float32, device=like.device)
-        return {
-            "lstm_h": zeros,
-            "lstm_c": zeros.clone(),
-            "prefix": zeros[:, 0].clone(),
-            "age": torch.zeros(rows, dtype=torch.int64, device=like.device),
-        }
+        age = torch.zeros(rows, dtype=torch.int64, device=like.device)
+        return {"lstm_h": zeros, "lstm_c": zeros.clone(), "age": age}
 
     def forward(
         self, hidden: Tensor, memory: dict[str, Tensor]
@@ -51,15 +47,10 @@ class ValuePrefix(nn.Module):
             memory: Of the state it was imagined from.
 
         Returns:
-            Logits of the prefix `[B, bins]`; and "lstm_h", "lstm_c" and "age" of the new state.
+            Logits of the prefix `[B, bins]`; and the memory of the new state: at the horizon, that
+            of a state from which nothing was imagined yet.
         """
-        age, going = self.running(memory["age"])
-        keep = going.to(memory["lstm_h"].dtype)[:, None]
-        state = (memory["lstm_h"] * keep, memory["lstm_c"] * keep)
-        h, c = self.cell(self.reduction(hidden), state)
-        return self.head(h), {"lstm_h": h.float(), "lstm_c": c.float(), "age": age}
-
-    def running(self, age: Tensor) -> tuple[Tensor, Tensor]:
-        """The age after a step, and whether the prefix goes on rather than begins anew."""
-        going = age < self.horizon
-        return torch.where(going, age + 1, torch.ones_like(age)), going
+        h, c = self.cell(self.reduction(hidden), (memory["lstm_h"], memory["lstm_c"]))
+        age = (memory["age"] + 1) % self.horizon
+        goes_on = (age > 0).to(torch.float32)[:, None]
+        return self.head(h), {"lstm_h": h * goes_on, "lstm_c": c * goes_on, "age": age}
