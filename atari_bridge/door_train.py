@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from atari_bridge.actors import WorkerSettings, build_workers
 from atari_bridge.environments import EnvironmentConfig, open_environment
 from atari_bridge.evaluation import Evaluation, RawPolicy, evaluate_agent
 from atari_bridge.learning.config import LearningConfig
@@ -80,6 +81,7 @@ class TrainJob(
     ReplayConfig,
     SearchSettings,
     NetworkConfig,
+    WorkerSettings,
     EnvironmentConfig,
 ):
     """Train an agent of the MuZero family on a game, with checkpoints to go on from."""
@@ -119,15 +121,30 @@ def train(job: TrainJob) -> None:
         run = RunDirectory.open(job.out, kept, resume=job.resume or not main)
     share, rest = divmod(settings.environment.num_environments, accelerator.num_processes)
     require(rest == 0, "num_environments", job.num_environments, "a multiple of the processes")
+    alone = accelerator.num_processes == 1 or not job.play_workers
+    require(alone, "play_workers", job.play_workers, "0 with several processes")
     environment = open_environment(settings.environment, num_environments=share)
+    players = planner = None
     try:
         training = Training(settings, environment, accelerator)
+        players, planner = build_workers(
+            fields_of(WorkerSettings, job),
+            settings,
+            training.network,
+            training.target_network,
+            seed=step_seed(job.seed, f"process-{accelerator.process_index}"),
+            num_environments=share,
+        )
+        training.employ(players, planner)
         load_training(run, training)
         with _Display(training, enabled=main) as display:
             training.on_progress = display.show
             _follow(job, run, training)
     finally:
         environment.close()
+        for workers in (players, planner):
+            if workers is not None:
+                workers.close()
     if main:
         write_report(run)
 

@@ -53,3 +53,60 @@ def learning_curve(
         axis.set_title(title)
         axis.legend()
         return save(path)
+
+
+def budget_curves(
+    runs: Sequence[Mapping[str, Any]], path: str | os.PathLike[str], *, title: str
+) -> tuple[Path, Path]:
+    """Draws, beside each other, returns while training and the trained agent's by search budget.
+
+    Args:
+        runs: One a training seed, each with a `curve` of evaluations and final `evaluations` by
+            name, "search, N simulations" among them.
+        path: Where to write; PNG and SVG.
+        title: Over the figure.
+
+    Returns:
+        Paths of the PNG and the SVG.
+    """
+    with open_canvas(9.6, 4.4) as (figure, save):
+        left, right = figure.subplots(1, 2)
+        for rank, run in enumerate(runs):
+            colour = PALETTE[rank % len(PALETTE)]
+            label = f"training seed {run['training_seed']}"
+            rows = [row for row in run["curve"] if "search_return" in row]
+            frames = [row["frames"] for row in rows]
+            bounds = [[row["search_return"][key] for row in rows] for key in ("low", "high")]
+            left.fill_between(frames, *bounds, color=colour, alpha=0.15, linewidth=0)
+            means = [row["search_return"]["estimate"] for row in rows]
+            left.plot(frames, means, color=colour, marker="o", markersize=4, label=label)
+            points = sorted(
+                (value["simulations"], value["interval"])
+                for name, value in run["evaluations"].items()
+                if name.startswith("search")
+            )
+            errors = [
+                [at["estimate"] - at["low"] for _, at in points],
+                [at["high"] - at["estimate"] for _, at in points],
+            ]
+            right.errorbar(
+                [budget for budget, _ in points],
+                [at["estimate"] for _, at in points],
+                yerr=errors,
+                color=colour,
+                marker="o",
+                markersize=4,
+                capsize=2,
+            )
+            policy = run["evaluations"]["policy, best action"]["interval"]["estimate"]
+            right.axhline(policy, color=colour, linestyle="--", linewidth=1)
+        chance = runs[0]["evaluations"]["random"]["interval"]["estimate"]
+        for axis in (left, right):
+            axis.axhline(chance, color=FAINT, linestyle=":", linewidth=1.2)
+        left.set_xlabel("emulator frames of training")
+        left.set_ylabel("return of a game")
+        left.legend()
+        right.set_xscale("log", base=2)
+        right.set_xlabel("simulations a decision (dashed: policy alone; dotted: random)")
+        figure.suptitle(title)
+        return save(path)

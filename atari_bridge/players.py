@@ -12,6 +12,7 @@ import torch
 from atari_bridge.planning import NetworkModel
 from atari_bridge.search_settings import SearchSettings, playing_planner
 from atari_bridge.self_play import Played, SelfPlay
+from search import Planner
 
 
 class Players(Protocol):
@@ -39,6 +40,14 @@ class Players(Protocol):
 
     def broken_lanes(self) -> list[int]:
         """Lanes whose streams were broken off since last asked; each goes on with a new game."""
+        ...
+
+
+class RefreshedPlanner(Planner, Protocol):
+    """A planner that searches with weights of its own, which have to be kept up to date."""
+
+    def refresh(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Takes new weights."""
         ...
 
 

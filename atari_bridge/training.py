@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from atari_bridge.learning.config import LearningConfig
 from atari_bridge.learning.learner import Learner
 from atari_bridge.networks import MuZeroNetwork, NetworkConfig
 from atari_bridge.planning import NetworkModel
-from atari_bridge.players import LocalPlayers, Players
+from atari_bridge.players import LocalPlayers, Players, RefreshedPlanner
 from atari_bridge.replay import Replay, ReplayConfig, Sample
 from atari_bridge.search_settings import SearchSettings, reanalysing_planner
 from atari_bridge.self_play import Episode, SelfPlay
@@ -105,6 +105,7 @@ class Training:
         environment: This process's N environments.
         accelerator: Devices and processes.
         on_progress: Told counters and recent returns after each round of play.
+        on_new_target: Told the target network's weights whenever they change.
         players: Who plays; None: this process.
     """
 
@@ -112,6 +113,7 @@ class Training:
     environment: VectorEnvironment
     accelerator: Accelerator
     on_progress: Callable[["Training"], None] | None = None
+    on_new_target: Callable[[Mapping[str, torch.Tensor]], None] | None = None
     players: Players | None = None
     counters: Counters = field(default_factory=Counters)
     clock: Clock = field(default_factory=Clock)
@@ -183,6 +185,13 @@ class Training:
         on_gpu = self.accelerator.device.type == "cuda"
         return network.to(memory_format=torch.channels_last) if on_gpu else network
 
+    def employ(self, players: Players | None, planner: RefreshedPlanner | None) -> None:
+        """Lets others play, or search old rows anew; None leaves that to this process."""
+        self.players = players or self.players
+        if planner is not None:
+            self.batches = replace(self.batches, planner=planner)
+            self.on_new_target = planner.refresh
+
     def planned_with(self, network: MuZeroNetwork) -> NetworkModel:
         """A network as a planning model, in the run's precision."""
         half = torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else None
@@ -192,8 +201,7 @@ class Training:
     def total_updates(self) -> int:
         """Updates of the whole run."""
         length = self.settings.length
-        learning = max(0, length.total_decisions - length.start_decisions)
-        return int(learning * length.updates_per_decision) + length.last_updates
+        return int(self._due(length.total_decisions)) + length.last_updates
 
     @property
     def is_done(self) -> bool:
@@ -243,11 +251,18 @@ class Training:
         here = sum(int((~rows.void).sum()) for rows in played.rows)
         made = here * self.accelerator.num_processes
         self.counters.decisions += made
-        if self.counters.decisions > self.settings.length.start_decisions:
-            self.counters.owed += made * self.settings.length.updates_per_decision
+        self.counters.owed += self._due(self.counters.decisions) - self._due(
+            self.counters.decisions - made
+        )
         self.recent.extend(episode.game_return for episode in played.episodes)
         self.clock.play += time.perf_counter() - started
         return played.episodes
+
+    def _due(self, decisions: int) -> float:
+        """Updates that the first `decisions` bring, the last ones not counted."""
+        length = self.settings.length
+        counted = min(decisions, length.total_decisions) - length.start_decisions
+        return max(0, counted) * length.updates_per_decision
 
     def _learn(self, sums: dict[str, float]) -> None:
         """Makes the updates that are due."""
@@ -297,7 +312,8 @@ class Training:
 
     def _draw(self) -> Sample:
         """Rows for a batch, and the target network it will be made with."""
-        self.learner.refresh_target()
+        if self.learner.refresh_target() and self.on_new_target is not None:
+            self.on_new_target(self.target_network.state_dict())
         learning = self.settings.learning
         return self.replay.sample(
             learning.batch_size // self.accelerator.num_processes,

@@ -36,7 +36,7 @@ def test_every_command_of_the_readme_exists() -> None:
 
     import prefsearch
 
-    for door in ("reward", "policy"):
+    for door in ("reward", "policy", "atari"):
         verbs = importlib.import_module(prefsearch.DOORS[door][0]).VERBS
         rows = re.findall(rf"^\| `prefsearch {door} (.*?) \|", README, re.MULTILINE)
         named = {verb for row in rows for verb in re.findall(r"[a-z_]+", row)}

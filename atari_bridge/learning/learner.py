@@ -130,6 +130,7 @@ def build_optimizer(network: nn.Module, config: LearningConfig) -> torch.optim.O
             lr=config.learning_rate,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
+            fused=True,
         )
     decayed = [p for p in network.parameters() if p.ndim > 1]
     others = [p for p in network.parameters() if p.ndim <= 1]
@@ -137,7 +138,7 @@ def build_optimizer(network: nn.Module, config: LearningConfig) -> torch.optim.O
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate)
+    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
 
 
 def learning_rate(config: LearningConfig, update: int) -> float:

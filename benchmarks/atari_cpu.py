@@ -1,0 +1,133 @@
+"""Atari on two CPU cores: several training seeds, judged with and without search.
+
+    python benchmarks/atari_cpu.py --seeds 1 2 3 --runs runs/atari_cpu
+
+Trains each seed by `configs/atari_bridge/ale_cpu.yaml`, plays whole games with the trained agent at
+several search budgets, with its policy alone and at random, and writes
+`docs/results/atari_cpu.json` and `.png`. All seeds are judged on the same games, whose seeds are no
+training run's. Whatever is finished is kept: a run that was stopped goes on from its checkpoint,
+and seeds that are done are not done again. `--minutes` pauses training after so long.
+
+Settings were chosen on seed 100, which is not reported.
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from atari_bridge.agent import load_agent
+from atari_bridge.door_evaluate import EvaluateJob, judge, results
+from atari_bridge.door_train import TrainJob, train
+from atari_bridge.figures import budget_curves
+from atari_bridge.reference.scores import human_normalised
+from doors.command_line import parse
+from prefsearch import shipped_configurations
+from search.evaluation.metrics import Interval
+from search.evaluation.records import read_records, write_json_atomic
+from search.evaluation.run_directory import environment
+
+_BUDGETS = [2, 4, 8, 16, 32, 50]
+_RESULTS = Path("docs/results")
+
+
+def main() -> None:
+    """Trains, judges, and writes."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--runs", type=Path, default=Path("runs/atari_cpu"))
+    parser.add_argument("--games", type=int, default=32, help="whole games an evaluation")
+    parser.add_argument("--minutes", type=float, help="of training in this call, for each seed")
+    parser.add_argument("--out", type=Path, default=_RESULTS / "atari_cpu.json")
+    own = parser.parse_args()
+    config = str(shipped_configurations()["atari_bridge/ale_cpu"])
+    found: list[dict[str, Any]] = []
+    for seed in own.seeds:
+        folder = own.runs / f"seed-{seed}"
+        words = ["--config", config, "--out", str(folder), "--seed", str(seed), "--resume", "true"]
+        job = replace(parse(TrainJob, words, prog="atari_cpu"), minutes=own.minutes)
+        train(job)
+        done = [row for row in read_records(folder / "metrics.jsonl") if "seconds" in row]
+        if done[-1]["decisions"] < job.total_decisions:
+            continue  # paused; the next call goes on
+        found.append(_judged(folder, seed, own.games, done))
+        write_json_atomic(own.out, _summary(found, job))
+        budget_curves(found, own.out.with_suffix(""), title=f"{job.game}: what search adds")
+
+
+def _judged(
+    folder: Path, seed: int, games: int, parts: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """One seed's evaluations, made once."""
+    path = folder / "judged.json"
+    if not path.is_file():
+        job = EvaluateJob(checkpoint=str(folder), budgets=_BUDGETS, games=games, threads=1)
+        agent = load_agent(folder)
+        write_json_atomic(path, results(job, agent, judge(job, agent)))
+    curve = [
+        row
+        for row in read_records(folder / "metrics.jsonl")
+        if row["step"].startswith("evaluation")
+    ]
+    return {
+        "training_seed": seed,
+        "training_seconds": sum(part["seconds"] for part in parts),
+        "updates": parts[-1]["updates"],
+        "decisions": parts[-1]["decisions"],
+        "frames": parts[-1]["frames"],
+        "curve": curve,
+        **json.loads(path.read_text(encoding="utf-8")),
+    }
+
+
+def _summary(found: Sequence[Mapping[str, Any]], job: TrainJob) -> dict[str, Any]:
+    """Means over seeds with the interval over seeds, and every seed."""
+    means = {
+        name: [float(np.mean(run["evaluations"][name]["returns"])) for run in found]
+        for name in found[0]["evaluations"]
+    }
+    above = {
+        name: [value - chance for value, chance in zip(means[name], means["random"], strict=True)]
+        for name in means
+        if name != "random"
+    }
+    return {
+        "command": "python benchmarks/atari_cpu.py",
+        "game": job.game,
+        "over_seeds": {
+            name: {
+                "by_seed": values,
+                **asdict(_over_seeds(values)),
+                "human_normalised": human_normalised(job.game, float(np.mean(values))),
+            }
+            for name, values in means.items()
+        },
+        "above_random": {name: asdict(_over_seeds(values)) for name, values in above.items()},
+        "interval": "95 %, Student's t over training seeds; of a run's own: over its games",
+        "settings": asdict(job),
+        "environment": environment(),
+        "runs": list(found),
+    }
+
+
+def _over_seeds(values: Sequence[float]) -> Interval:
+    """The mean of a few seeds, with Student's interval; of one seed alone, without."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return Interval(mean, mean, mean)
+    half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1)) / math.sqrt(
+        len(values)
+    )
+    return Interval(mean, mean - half, mean + half)
+
+
+if __name__ == "__main__":
+    main()
