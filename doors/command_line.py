@@ -133,7 +133,9 @@ def run_door(prog: str, verbs: Mapping[str, _Job], argv: Sequence[str]) -> int:
     configure_logging()
     try:
         job(parse(config, argv[1:], prog=f"{prog} {argv[0]}"))
-    except (ValueError, OSError) as error:
+    # A missing extra is an ImportError that names what to install; a loss that is not finite ends a
+    # run with its name.
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
         if os.environ.get("PREFSEARCH_TRACEBACK"):
             raise
         sys.stderr.write(f"error: {error}\n")

@@ -116,6 +116,8 @@ def _make(gymnasium_id: str) -> Any:
             f"game {gymnasium_id!r}: found no gymnasium; required for environments with such an "
             "id. Install it by pip install 'prefsearch[atari]'"
         ) from error
+    if gymnasium_id.startswith("MinAtar/") and gymnasium_id not in gymnasium.registry:
+        _register_minatar(gymnasium_id)
     try:
         return gymnasium.make(gymnasium_id, disable_env_checker=True)
     except (gymnasium.error.UnregisteredEnv, gymnasium.error.DeprecatedEnv) as error:
@@ -126,6 +128,18 @@ def _make(gymnasium_id: str) -> Any:
             f"{', such as ' + ', '.join(map(repr, near)) if near else ''}. Correct it, or name "
             "the module that registers it: 'module:id'"
         ) from error
+
+
+def _register_minatar(gymnasium_id: str) -> None:
+    """Makes MinAtar's games known, which importing it does not."""
+    try:
+        from minatar.gym import register_envs
+    except ImportError as error:
+        raise ImportError(
+            f"game {gymnasium_id!r}: found no MinAtar; required for its games. Install it by pip "
+            "install 'prefsearch[minatar]'"
+        ) from error
+    register_envs()
 
 
 def _actions(gymnasium_id: str, space: Any) -> tuple[int, int]:
