@@ -18,7 +18,7 @@ class Agent:
     """What a checkpoint's weights need to play.
 
     Attributes:
-        model: The network as a planning model, on the CPU.
+        model: The network as a planning model, on the GPU if there is one.
         environment: Of training; lost lives and clipped rewards included.
         search: Of self-play.
         facts: The checkpoint's manifest.

@@ -1,8 +1,8 @@
 """A run's whole state on disk, and back: safetensors and JSON, never pickles.
 
-A checkpoint is a folder that appears in one rename, complete, under its number of decisions; the
-one before stays until then. This file knows how tensors, optimisers and random states become
-files, not what a run does with them.
+A checkpoint is a folder that appears in one rename, complete, under its numbers of decisions and
+updates; the one before stays until then. This file knows how tensors, optimisers and random states
+become files, not what a run does with them.
 """
 
 import json
@@ -24,24 +24,29 @@ from search.evaluation.records import naming_path, write_json_atomic
 
 MANIFEST = "checkpoint.json"
 VERSION = 1
-_FOLDER = re.compile(r"decisions-(\d{9,})")
+_FOLDER = re.compile(r"decisions-(\d{9,})-updates-(\d{9,})")
 
 
-def checkpoint_name(decisions: int) -> str:
-    """The folder of the checkpoint after so many decisions."""
-    return f"decisions-{decisions:09d}"
+def checkpoint_name(decisions: int, updates: int) -> str:
+    """The folder of the checkpoint after so many decisions and updates."""
+    return f"decisions-{decisions:09d}-updates-{updates:09d}"
+
+
+def _in_order(folder: Path) -> list[Path]:
+    """A folder's checkpoints, the oldest first."""
+    found = {path: _FOLDER.fullmatch(path.name) for path in folder.glob("decisions-*")}
+    numbered = [(int(m[1]), int(m[2]), path) for path, m in found.items() if m]
+    return [path for *_, path in sorted(numbered)]
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint with the most decisions in a run's folder of checkpoints, or None."""
-    found = [path for path in folder.glob("decisions-*") if _FOLDER.fullmatch(path.name)]
-    return max(found, key=lambda path: int(path.name.partition("-")[2]), default=None)
+    """The latest checkpoint in a run's folder of checkpoints, or None."""
+    return next(reversed(_in_order(folder)), None)
 
 
 def drop_older(folder: Path, *, keep: int) -> None:
     """Removes all checkpoints of a folder but the `keep` newest."""
-    found = [path for path in folder.glob("decisions-*") if _FOLDER.fullmatch(path.name)]
-    for path in sorted(found, key=lambda path: int(path.name.partition("-")[2]))[:-keep]:
+    for path in _in_order(folder)[:-keep]:
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -69,7 +74,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         what = f"a folder that holds {held or 'nothing'}" if folder.is_dir() else "no such folder"
         raise ValueError(
             f"{folder}: found {what}; required: a checkpoint with {MANIFEST}, such as "
-            "runs/NAME/checkpoints/decisions-000010000 of `prefsearch atari train`"
+            "runs/NAME/checkpoints/decisions-000010000-updates-000008000 of `prefsearch atari "
+            "train`"
         )
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
@@ -144,9 +150,14 @@ def save_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:
 
 def load_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:
     """Hands saved moments to an optimiser of the same parameters."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in load_tensors(path).items():
         number, _, name = key.partition(".")
+        parameter = parameters[int(number)]
+        if tensor.shape == parameter.shape:
+            # Fused optimisers walk through memory: a moment must lie there as its parameter does.
+            tensor = torch.empty_like(parameter).copy_(tensor)
         state.setdefault(int(number), {})[name] = tensor
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 

@@ -34,7 +34,7 @@ class PlayJob:
     Attributes:
         checkpoint: A run's folder, whose newest checkpoint is taken, or a checkpoint.
         out: Folder of the GIFs and trees.
-        games: How many, side by side.
+        games: How many, one after another.
         num_simulations: Of a decision; null: as in training, 0: the policy's best action.
         max_decisions: Games are broken off after so many; null: the environment's own limit.
         trees_at: Decisions of the first game whose searches are kept, as pages and as files.

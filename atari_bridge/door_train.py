@@ -7,9 +7,11 @@ This file knows the order of a run's steps and what is shown of them; how an age
 import logging
 import time
 from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate.utils import broadcast_object_list
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from atari_bridge.actors import WorkerSettings, build_workers
@@ -113,12 +115,14 @@ def train(job: TrainJob) -> None:
     """Runs, or goes on with, a training run."""
     if job.threads is not None:
         torch.set_num_threads(job.threads)
-    accelerator = Accelerator(mixed_precision=job.precision, cpu=not torch.cuda.is_available())
+    accelerator = Accelerator(
+        mixed_precision=job.precision,
+        cpu=not torch.cuda.is_available(),
+        # The others wait while the main process plays whole games.
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=6))],
+    )
     settings = agent_settings(job)
     main = accelerator.is_main_process
-    with accelerator.main_process_first():  # the first makes the folder, the others find it
-        kept = {k: v for k, v in settings_of(job).items() if k not in _FREE}
-        run = RunDirectory.open(job.out, kept, resume=job.resume or not main)
     share, rest = divmod(settings.environment.num_environments, accelerator.num_processes)
     require(rest == 0, "num_environments", job.num_environments, "a multiple of the processes")
     alone = accelerator.num_processes == 1 or not job.play_workers
@@ -136,17 +140,21 @@ def train(job: TrainJob) -> None:
             num_environments=share,
         )
         training.employ(players, planner)
+        # Last, so that a mistake in the settings leaves no folder behind.
+        with accelerator.main_process_first():  # the first makes the folder, the others find it
+            kept = {k: v for k, v in settings_of(job).items() if k not in _FREE}
+            run = RunDirectory.open(job.out, kept, resume=job.resume or not main)
         load_training(run, training)
         with _Display(training, enabled=main) as display:
             training.on_progress = display.show
             _follow(job, run, training)
+        if main:
+            write_report(run)
     finally:
         environment.close()
         for workers in (players, planner):
             if workers is not None:
                 workers.close()
-    if main:
-        write_report(run)
 
 
 def _follow(job: TrainJob, run: RunDirectory, training: Training) -> None:
@@ -160,13 +168,20 @@ def _follow(job: TrainJob, run: RunDirectory, training: Training) -> None:
         training.accelerator.wait_for_everyone()
         if training.is_done:
             return
-        if job.minutes is not None and time.monotonic() - started > 60 * job.minutes:
+        late = job.minutes is not None and time.monotonic() - started > 60 * job.minutes
+        # The main process's clock decides for all.
+        if broadcast_object_list([late])[0]:
             logger.warning("paused after %d decisions; go on with --resume", made)
             return
         summary = training.run_part()
         if main:
-            run.finish(f"part-{summary['decisions']:09d}", summary)
+            run.finish(f"part-{_mark(training)}", summary)
         save_training(run, training, max_part_bytes=part_bytes)
+
+
+def _mark(training: Training) -> str:
+    """How far the run is, as a part of a step's name."""
+    return f"{training.counters.decisions:09d}-{training.counters.updates:09d}"
 
 
 def _is_due(job: TrainJob, decisions: int) -> bool:
@@ -177,7 +192,7 @@ def _is_due(job: TrainJob, decisions: int) -> bool:
 
 def _judge(job: TrainJob, run: RunDirectory, training: Training) -> None:
     """Plays whole games with and without search, once for each number of decisions."""
-    step = f"evaluation-{training.counters.decisions:09d}"
+    step = f"evaluation-{_mark(training)}"
     if run.result(step) is not None:
         return
     settings = training.settings

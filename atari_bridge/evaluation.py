@@ -43,7 +43,9 @@ class RawPolicy:
         logits = root.prior_logits.masked_fill(~root.valid_actions, -torch.inf)
         policy = torch.softmax(logits.float(), dim=-1).clone()
         if self.sample:
-            action = torch.multinomial(policy, 1, generator=generator).squeeze(-1)
+            device = policy.device if generator is None else generator.device
+            drawn = torch.multinomial(policy.to(device), 1, generator=generator)
+            action = drawn.squeeze(-1).to(policy.device)
         else:
             action = policy.argmax(dim=-1)
         return SearchOutput(action, policy, root.value.clone(), None)

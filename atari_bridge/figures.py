@@ -43,9 +43,10 @@ def learning_curve(
         for rank, (name, label) in enumerate(_LABELS.items()):
             rows = [row for row in evaluations if f"{name}_return" in row]
             frames = [row["frames"] for row in rows]
-            bounds = [[row[f"{name}_return"][key] for row in rows] for key in ("low", "high")]
+            low = [row[f"{name}_return"]["low"] for row in rows]
+            high = [row[f"{name}_return"]["high"] for row in rows]
             colour = PALETTE[rank]
-            axis.fill_between(frames, *bounds, color=colour, alpha=0.18, linewidth=0)
+            axis.fill_between(frames, low, high, color=colour, alpha=0.18, linewidth=0)
             means = [row[f"{name}_return"]["estimate"] for row in rows]
             axis.plot(frames, means, color=colour, marker="os"[rank], markersize=5, label=label)
         axis.set_xlabel("emulator frames")
@@ -76,8 +77,9 @@ def budget_curves(
             label = f"training seed {run['training_seed']}"
             rows = [row for row in run["curve"] if "search_return" in row]
             frames = [row["frames"] for row in rows]
-            bounds = [[row["search_return"][key] for row in rows] for key in ("low", "high")]
-            left.fill_between(frames, *bounds, color=colour, alpha=0.15, linewidth=0)
+            low = [row["search_return"]["low"] for row in rows]
+            high = [row["search_return"]["high"] for row in rows]
+            left.fill_between(frames, low, high, color=colour, alpha=0.15, linewidth=0)
             means = [row["search_return"]["estimate"] for row in rows]
             left.plot(frames, means, color=colour, marker="o", markersize=4, label=label)
             points = sorted(

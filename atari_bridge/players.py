@@ -46,7 +46,7 @@ class Players(Protocol):
 class RefreshedPlanner(Planner, Protocol):
     """A planner that searches with weights of its own, which have to be kept up to date."""
 
-    def refresh(self, weights: Mapping[str, torch.Tensor]) -> None:
+    def refresh(self, state: Mapping[str, torch.Tensor]) -> None:
         """Takes new weights."""
         ...
 

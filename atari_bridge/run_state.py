@@ -5,6 +5,7 @@ and random states. `atari_bridge.checkpoints` knows the files.
 """
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,8 @@ def save_training(run: RunDirectory, training: Training, *, max_part_bytes: int 
     Raises:
         StorageError: If the disk is full; the checkpoint before is intact.
     """
-    name, accelerator = checkpoint_name(training.counters.decisions), training.accelerator
+    name = checkpoint_name(training.counters.decisions, training.counters.updates)
+    accelerator = training.accelerator
     if accelerator.num_processes == 1:
         with run.folder(name) as folder:
             _write_shared(folder, training)
@@ -51,6 +53,8 @@ def save_training(run: RunDirectory, training: Training, *, max_part_bytes: int 
     else:
         # Every process writes beside the others; the main one gives the whole its name.
         shared = run.checkpoints / f"{name}.gathering"
+        # What a process that was killed while gathering left behind.
+        shutil.rmtree(shared / f"process-{accelerator.process_index}", ignore_errors=True)
         _write_own(shared, training, max_part_bytes)
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:

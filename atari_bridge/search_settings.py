@@ -1,7 +1,7 @@
 """Which search an agent plays, learns and is judged by.
 
-The three differ in noise alone: play explores, reanalysis explores as play does where the search
-needs it to (Sequential Halving is defined with its noise), and evaluation does not.
+The three differ in noise alone: play and reanalysis have it, as in EfficientZero and Gumbel MuZero,
+and evaluation has none.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class SearchSettings:
             MuZero's search; "efficientzero" is PUCT as EfficientZero's own tree does it.
         num_simulations: Simulations of a decision, in play and in reanalysis.
         considered_actions: gumbel: actions that the root tries at first.
-        dirichlet_fraction: puct: share of noise in the root's prior, in play.
+        dirichlet_fraction: puct: share of noise in the root's prior, in play and reanalysis.
         dirichlet_alpha: puct: concentration of that noise.
         temperature: puct: actions are drawn by visits to the power of 1 / temperature; it falls to
             a half after 50 % of the run and to a quarter after 75 %.

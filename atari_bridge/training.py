@@ -42,7 +42,8 @@ class RunLength:
         last_updates: Updates after the last decision.
         learn_every: Decisions between spells of learning; what is due is made up for then. More
             lets `overlap` do more.
-        part_decisions: Between two checkpoints; a kill loses at most these.
+        part_decisions: Between two checkpoints, with the updates that they bring, or as many
+            updates after the last decision; a kill loses at most these.
         keep_checkpoints: How many of the newest are kept.
         overlap: Make each batch in a thread while the one before is learned from; for GPUs.
     """
@@ -122,6 +123,7 @@ class Training:
     def __post_init__(self) -> None:
         """Builds network, replay, learner and games."""
         settings, environment = self.settings, self.environment
+        self._check()
         rank, device = self.accelerator.process_index, self.accelerator.device
         seed = step_seed(settings.seed, f"process-{rank}")
         # Weights are drawn alike in all processes; all other draws are each process's own.
@@ -134,8 +136,9 @@ class Training:
         self.learn_generator = torch.Generator().manual_seed(seed + 1)
         self.search_generator = torch.Generator().manual_seed(seed + 2)
         self.replay_generator = np.random.default_rng(seed)
+        share = settings.replay.replay_capacity // self.accelerator.num_processes
         self.replay = Replay(
-            settings.replay,
+            replace(settings.replay, replay_capacity=share),
             lanes=environment.num_environments,
             observation_shape=environment.observation_shape,
             observation_dtype=environment.observation_dtype,
@@ -174,16 +177,28 @@ class Training:
                 generator=self.play_generator,
             )
 
+    def _check(self) -> None:
+        """Checks settings of different rooms against each other.
+
+        Raises:
+            ValueError: If the batch cannot be shared out, or learning begins before a row is ready.
+        """
+        settings, processes = self.settings, self.accelerator.num_processes
+        rows = settings.learning.batch_size
+        require(rows % processes == 0, "batch_size", rows, f"a multiple of {processes} processes")
+        lanes = self.environment.num_environments * processes
+        least = lanes * (settings.learning.lookahead + 1)
+        starts = settings.length.start_decisions
+        required = f"at least {least}, when the first row of {lanes} environments can be learned"
+        require(starts >= least or self.total_updates == 0, "start_decisions", starts, required)
+
     def _network(self) -> MuZeroNetwork:
-        network = network_for(
+        return network_for(
             self.settings.network,
             frame=self.environment.observation_shape,
             frame_stack=self.settings.environment.frame_stack,
             num_actions=self.environment.num_actions,
         )
-        # Convolutions of this layout are what tensor cores are made for.
-        on_gpu = self.accelerator.device.type == "cuda"
-        return network.to(memory_format=torch.channels_last) if on_gpu else network
 
     def employ(self, players: Players | None, planner: RefreshedPlanner | None) -> None:
         """Lets others play, or search old rows anew; None leaves that to this process."""
@@ -220,12 +235,15 @@ class Training:
         self.clock = Clock()
         started, before = time.perf_counter(), Counters(**vars(self.counters))
         length = self.settings.length
+        episodes: list[Episode] = []
+        sums: dict[str, float] = {}
+        if self.counters.decisions >= length.total_decisions:
+            self.counters.owed = min(self.total_updates - self.counters.updates, self._last_part)
+            self._learn(sums)
         end = min(
             (self.counters.decisions // length.part_decisions + 1) * length.part_decisions,
             length.total_decisions,
         )
-        episodes: list[Episode] = []
-        sums: dict[str, float] = {}
         while self.counters.decisions < end:
             spell = self.counters.decisions // length.learn_every
             episodes += self._play()
@@ -233,10 +251,13 @@ class Training:
                 self._learn(sums)
             if self.on_progress is not None:
                 self.on_progress(self)
-        if self.counters.decisions >= length.total_decisions:
-            self.counters.owed = self.total_updates - self.counters.updates
-            self._learn(sums)
         return self._summary(before, episodes, sums, time.perf_counter() - started)
+
+    @property
+    def _last_part(self) -> float:
+        """Updates of a part after the last decision: as many as others have."""
+        length = self.settings.length
+        return max(1.0, length.part_decisions * (length.updates_per_decision or 1.0)) // 1
 
     def _play(self) -> list[Episode]:
         """One decision in every environment of every process."""
@@ -304,7 +325,9 @@ class Training:
                     ahead = sample, thread.submit(self._make, sample, self.counters.updates)
                 sample, batch = ahead[0], ahead[1].result()
                 ahead = None
-                if number + 1 < count:
+                if number + 1 == count:
+                    self._refresh_target()  # due or not, nobody is making a batch now
+                else:
                     following = self._draw()
                     ahead = following, thread.submit(self._make, following, self.counters.updates)
                 self.clock.batches += time.perf_counter() - started  # waiting alone
@@ -312,14 +335,17 @@ class Training:
 
     def _draw(self) -> Sample:
         """Rows for a batch, and the target network it will be made with."""
-        if self.learner.refresh_target() and self.on_new_target is not None:
-            self.on_new_target(self.target_network.state_dict())
+        self._refresh_target()
         learning = self.settings.learning
         return self.replay.sample(
             learning.batch_size // self.accelerator.num_processes,
             beta=learning.beta(self.counters.updates / max(1, self.total_updates)),
             generator=self.replay_generator,
         )
+
+    def _refresh_target(self) -> None:
+        if self.learner.refresh_target() and self.on_new_target is not None:
+            self.on_new_target(self.target_network.state_dict())
 
     def _make(self, sample: Sample, updates_made: int) -> Batch:
         return self.batches.make(

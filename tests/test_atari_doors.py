@@ -59,12 +59,17 @@ def boxing(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_on_a_real_game_leaves_its_curve_its_page_and_a_checkpoint(boxing: Path) -> None:
     lines = [json.loads(line) for line in (boxing / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == ["part-000000040", "evaluation-000000040"]
+    assert [line["step"] for line in lines] == [
+        "part-000000040-000000002",
+        "evaluation-000000040-000000002",
+    ]
     assert lines[0]["frames"] == 160
     assert lines[0]["updates"] == 2
     assert "emulator frames" in (boxing / "report.html").read_text(encoding="utf-8")
     facts = json.loads(
-        (boxing / "checkpoints" / "decisions-000000040" / "checkpoint.json").read_text()
+        (
+            boxing / "checkpoints" / "decisions-000000040-updates-000000002" / "checkpoint.json"
+        ).read_text()
     )
     assert facts["game"] == "Boxing"
     assert facts["num_actions"] == 18
@@ -112,9 +117,10 @@ def test_play_leaves_a_film_and_searches_with_their_pictures(boxing: Path, tmp_p
         ({"game": "Boxing", "updates_per_decision": -1}, "updates_per_decision"),
         ({"game": "Boxing", "support_bins": 20}, "odd number"),
         ({"game": "Boxing", "replay_capacity": 3}, "replay_capacity"),
+        ({"game": "Boxing", "start_decisions": 3}, "start_decisions"),
     ],
 )
-def test_a_mistake_ends_with_one_line_that_helps(
+def test_a_mistake_ends_with_one_line_that_helps_and_leaves_no_folder(
     settings: dict[str, object],
     message: str,
     tmp_path: Path,
@@ -125,6 +131,7 @@ def test_a_mistake_ends_with_one_line_that_helps(
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert message in error
+    assert not (tmp_path / "run").exists()
 
 
 def test_evaluating_what_is_no_run_names_what_is_required(

@@ -237,15 +237,18 @@ def test_a_value_prefix_begins_anew_after_its_horizon_in_each_row_by_itself() ->
     assert not torch.isclose(logits, begun).all(dim=1).any()
 
 
-def test_a_prefix_trains_through_its_memory_up_to_its_horizon() -> None:
+@pytest.mark.parametrize("leaf", ["lstm_h", "lstm_c"])
+def test_a_prefix_trains_through_its_memory_up_to_its_horizon(leaf: str) -> None:
     network = trained(make("dense", (7,)))
     prefix = network.value_prefix
     assert prefix is not None
     for steps, reached in ((2, True), (3, True), (4, False)):
         hidden = torch.rand(4, steps, 24).requires_grad_()
         memory = prefix.begin(4, like=hidden)
+        logits = hidden
         for step in range(steps):
-            logits, memory = prefix(hidden[:, step], memory)
+            kept = {name: memory[name].detach() for name in ("lstm_h", "lstm_c") if name != leaf}
+            logits, memory = prefix(hidden[:, step], memory | kept)
         logits[:, 0].square().sum().backward()
         assert hidden.grad is not None
         assert bool(hidden.grad[:, 0].any()) is reached
@@ -261,6 +264,14 @@ def test_saved_weights_make_an_equal_network() -> None:
         atol=0,
         rtol=0,
     )
+
+
+def test_convolved_states_keep_the_channels_of_a_pixel_side_by_side() -> None:
+    network = make("residual", (4, 64, 64))
+    latent = network.represent(seen((4, 64, 64)))
+    after = network.imagine(latent, torch.tensor([0, 4, 2]))
+    for state in (latent["hidden"], after.latent["hidden"]):
+        assert state.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_the_defaults_have_as_many_weights_as_published() -> None:

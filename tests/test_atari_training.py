@@ -14,7 +14,7 @@ pytest.importorskip("gymnasium", reason="pip install 'prefsearch[atari]'")
 from accelerate import Accelerator
 
 from atari_bridge.agent import load_agent
-from atari_bridge.checkpoints import newest_checkpoint
+from atari_bridge.checkpoints import load_optimizer, newest_checkpoint, save_optimizer
 from atari_bridge.door_train import TrainJob, agent_settings, train
 from atari_bridge.environments import open_environment
 from atari_bridge.run_state import load_training, save_training
@@ -91,7 +91,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     while not whole.is_done:
         whole.run_part()
     run = RunDirectory.open(tmp_path / "run", {}, resume=False)
-    for _ in range(3):  # each part in a process of its own, as it were
+    for _ in range(4):  # each part in a process of its own, as it were
         part = begin(job)
         load_training(run, part)
         part.run_part()
@@ -118,15 +118,66 @@ def test_the_door_trains_judges_reports_and_goes_on(tmp_path: Path) -> None:
     train(job)
     run = tmp_path / "run"
     steps = {path.stem for path in (run / "steps").glob("*.json")}
-    assert {"part-000000080", "part-000000240", "evaluation-000000160"} <= steps
-    assert "evaluation-000000240" in steps
+    assert steps == {
+        "part-000000080-000000000",
+        "part-000000160-000000008",
+        "evaluation-000000160-000000008",
+        "part-000000240-000000016",
+        "part-000000240-000000020",
+        "evaluation-000000240-000000020",
+    }
     assert (run / "report.html").is_file()
-    assert newest_checkpoint(run / "checkpoints") == run / "checkpoints" / "decisions-000000240"
+    assert (
+        newest_checkpoint(run / "checkpoints")
+        == run / "checkpoints" / "decisions-000000240-updates-000000020"
+    )
     with pytest.raises(RunExistsError, match="--resume"):
         train(job)
     train(replace(job, resume=True))  # nothing is left to do
     agent = load_agent(run)
     assert agent.facts["updates"] == 20
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+@pytest.mark.parametrize("learn_every", [4, 40])
+def test_the_target_network_is_refreshed_every_so_many_updates(
+    overlap: bool, learn_every: int
+) -> None:
+    training = begin(replace(TINY, overlap=overlap, learn_every=learn_every, target_interval=2))
+    copied: list[int] = []
+    training.on_new_target = lambda _: copied.append(training.counters.updates)
+    while not training.is_done:
+        training.run_part()
+    # What is due at the very last update nobody would use any more.
+    assert {2, 4, 6, 8, 10, 12, 14, 16, 18} <= set(copied) <= set(range(2, 21, 2))
+
+
+def test_learning_cannot_begin_before_a_row_is_ready() -> None:
+    with pytest.raises(ValueError, match=r"start_decisions: found 10; required: at least 28"):
+        begin(replace(TINY, start_decisions=10))
+
+
+def test_moments_lie_in_memory_as_their_weights_do(tmp_path: Path) -> None:
+    def built() -> tuple[torch.nn.Conv2d, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        layer = torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+        return layer, torch.optim.AdamW(layer.parameters(), lr=0.1, fused=True)
+
+    def step(layer: torch.nn.Conv2d, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad()
+        pictures = torch.arange(75.0).reshape(1, 3, 5, 5).sin()
+        layer(pictures).square().sum().backward()
+        optimizer.step()
+
+    layer, optimizer = built()
+    step(layer, optimizer)
+    save_optimizer(tmp_path / "moments.safetensors", optimizer)
+    other, resumed = built()
+    other.load_state_dict(layer.state_dict())
+    load_optimizer(tmp_path / "moments.safetensors", resumed)
+    step(layer, optimizer)
+    step(other, resumed)
+    assert torch.equal(layer.weight, other.weight)
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(

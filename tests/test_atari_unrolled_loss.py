@@ -1,6 +1,7 @@
 """The unrolled loss: which weights each part trains, and which targets reach nothing."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -32,11 +33,11 @@ ONLY = {
 
 
 def make(
-    name: str = "dense", shape: tuple[int, ...] = (6,), **changes: object
+    name: str = "dense", shape: tuple[int, ...] = (6,), **changes: Any
 ) -> tuple[MuZeroNetwork, MuZeroNetwork]:
     """A network with heads away from 0, and its target network."""
     torch.manual_seed(0)
-    sizes: dict[str, object] = {
+    sizes: dict[str, Any] = {
         "network": name,
         "channels": 4,
         "hidden_size": 16,

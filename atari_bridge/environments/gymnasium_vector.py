@@ -5,6 +5,7 @@ own. Environments are made as registered, so that their time limit truncates.
 """
 
 import difflib
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -133,13 +134,13 @@ def _make(gymnasium_id: str) -> Any:
 def _register_minatar(gymnasium_id: str) -> None:
     """Makes MinAtar's games known, which importing it does not."""
     try:
-        from minatar.gym import register_envs
+        module = importlib.import_module("minatar.gym")
     except ImportError as error:
         raise ImportError(
             f"game {gymnasium_id!r}: found no MinAtar; required for its games. Install it by pip "
             "install 'prefsearch[minatar]'"
         ) from error
-    register_envs()
+    module.register_envs()
 
 
 def _actions(gymnasium_id: str, space: Any) -> tuple[int, int]:

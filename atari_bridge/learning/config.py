@@ -29,7 +29,8 @@ class LearningConfig:
         bootstrap: Value at the end of the sum: the target network's (EZ), the root value of a
             fresh search (MuZero Reanalyze), or what the search had when the row was made (MuZero).
         search_value_after: Updates after which old rows take the root value of a fresh search as
-            their target instead of the sum (EZ-V2: 30,000); null: never (EZ).
+            their target instead of the sum (EZ-V2: 30,000), where their policy
+            is searched anew; null: never (EZ).
         search_value_age: Age in decisions from which a row is old in that sense (EZ-V2: 5,000).
         reanalyse_policy: Share of rows whose policy targets are searched anew (EZ: .99; EZ-V2: 1;
             MuZero: 0).

@@ -100,7 +100,7 @@ class Learner:
         """
         tensors = {f.name: getattr(losses, f.name).detach() for f in fields(losses)}
         tensors["gradient_norm"] = norm
-        # The one host synchronisation of an update.
+        # A host synchronisation; the priorities are the other one of an update.
         numbers = torch.stack([tensor.float() for tensor in tensors.values()]).tolist()
         named = dict(zip(tensors, numbers, strict=True))
         odd = {name: value for name, value in named.items() if not math.isfinite(value)}
@@ -115,7 +115,11 @@ class Learner:
     def _greatest(self, weight: Tensor) -> Tensor:
         """The greatest importance weight of all processes."""
         greatest = weight.max().reshape(1)
-        return self.accelerator.gather(greatest).max() if self._several else greatest
+        if not self._several:
+            return greatest
+        gathered = self.accelerator.gather(greatest)
+        assert isinstance(gathered, Tensor)
+        return gathered.max()
 
     @property
     def _several(self) -> bool:

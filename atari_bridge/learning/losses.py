@@ -153,8 +153,9 @@ def combine(
             means[name] = total.new_zeros(())
             continue
         counted = _masked(name, loss, mask)
-        if weight:  # a part without weight is only looked at
-            total = total + weight * _over_unroll(counted, steps=steps, root=root)
+        # A weight of 0 is multiplied like any other: data-parallel wrappers want every parameter's
+        # gradient.
+        total = total + weight * _over_unroll(counted, steps=steps, root=root)
         means[name] = counted.detach().sum() / mask.sum().clamp_min(1)
     return Losses(total=(row_weights.detach() * total).mean(), **means)
 

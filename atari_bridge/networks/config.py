@@ -12,7 +12,7 @@ SelfSupervision = Literal["none", "consistency", "spr", "contrastive", "reconstr
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """A network's sizes. The defaults are EfficientZero's on Atari.
+    """A network's sizes. The defaults are EfficientZero's on Atari, but for `scale_hidden`.
 
     Attributes:
         network: "residual": convolutions throughout, the state is a small image (MuZero,
@@ -29,7 +29,7 @@ class NetworkConfig:
         lstm_size: Units of the LSTM.
         normalisation: "batch", as published; "layer" depends on no other row, and suits small
             batches.
-        scale_hidden: Bring each state to [0, 1].
+        scale_hidden: Bring each state to [0, 1] (MuZero; EfficientZero's code can, and does not).
         self_supervised: What imagined states are also held to: nothing; the encoding of what was
             then seen ("consistency", EfficientZero's SimSiam); the same by the target network
             ("spr"); to tell it from others ("contrastive"); or its pixels ("reconstruction").

@@ -127,7 +127,7 @@ class MuZeroNetwork(nn.Module):
         """Each row to [0, 1]. Source: MuZero, Appendix G."""
         if not self._scale_hidden:
             return hidden
-        flat = hidden.flatten(1)  # [B, F]
+        axes = tuple(range(1, hidden.ndim))
         # Not `aminmax`, which a CPU takes ten times as long over.
-        low, high = flat.amin(dim=1, keepdim=True), flat.amax(dim=1, keepdim=True)
-        return ((flat - low) / (high - low).clamp_min(1e-5)).view(hidden.shape)
+        low, high = hidden.amin(dim=axes, keepdim=True), hidden.amax(dim=axes, keepdim=True)
+        return (hidden - low) / (high - low).clamp_min(1e-5)

@@ -187,7 +187,7 @@ class Replay:
         index = self._tree.sample(batch_size, generator)
         probability = self._tree.values[index] / self._tree.total
         weight = (self._ready * probability) ** -beta
-        return Sample(index, (weight / weight.max()).astype(np.float32))
+        return Sample(index, weight.astype(np.float32))
 
     def update_priorities(self, index: np.ndarray, priorities: np.ndarray) -> None:
         """Sets priorities; they are raised to the exponent here.

@@ -43,7 +43,7 @@ class Sample:
 
     Attributes:
         index: `[B]` int64, where they lie: lane * rows of a lane + slot.
-        weight: `[B]` float32 importance weights, the greatest of them 1.
+        weight: `[B]` float32 importance weights, not normalised.
     """
 
     index: np.ndarray
