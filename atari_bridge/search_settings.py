@@ -5,9 +5,15 @@ and evaluation has none.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
-from search import GumbelMuZeroPlanner, MuZeroPlanner, Planner
+from search import (
+    GumbelMuZeroPlanner,
+    MuZeroPlanner,
+    Planner,
+    qtransform_completed_by_mix_value,
+)
 from search.evaluation.settings import check_types, require
 
 SearchName = Literal["gumbel", "puct", "efficientzero"]
@@ -22,6 +28,9 @@ class SearchSettings:
             MuZero's search; "efficientzero" is PUCT as EfficientZero's own tree does it.
         num_simulations: Simulations of a decision, in play and in reanalysis.
         considered_actions: gumbel: actions that the root tries at first.
+        rescale_values: gumbel: bring the Q-values of a node to [0, 1] before they are weighed
+            against its prior (mctx). False weighs them as they are: what hardly differs then hardly
+            counts, which suits clipped rewards and models that have seen little.
         dirichlet_fraction: puct: share of noise in the root's prior, in play and reanalysis.
         dirichlet_alpha: puct: concentration of that noise.
         temperature: puct: actions are drawn by visits to the power of 1 / temperature; it falls to
@@ -31,6 +40,7 @@ class SearchSettings:
     search: SearchName = "gumbel"
     num_simulations: int = 16
     considered_actions: int = 16
+    rescale_values: bool = True
     dirichlet_fraction: float = 0.25
     dirichlet_alpha: float = 0.3
     temperature: float = 1.0
@@ -75,6 +85,9 @@ def _build(
     if settings.search == "gumbel":
         return GumbelMuZeroPlanner(
             simulations,
+            qtransform=partial(
+                qtransform_completed_by_mix_value, rescale_values=settings.rescale_values
+            ),
             max_num_considered_actions=settings.considered_actions,
             gumbel_scale=noise,
         )
