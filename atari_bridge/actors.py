@@ -9,12 +9,12 @@ A worker that dies is replaced, with a warning that names the cause; see `remote
 
 from dataclasses import dataclass
 
+from atari_bridge.agent_settings import AgentSettings
 from atari_bridge.networks import MuZeroNetwork
 from atari_bridge.ray_host import RayHost
 from atari_bridge.remote_planner import RemotePlanner
 from atari_bridge.remote_players import RemotePlayers
 from atari_bridge.search_settings import reanalysing_planner
-from atari_bridge.training import AgentSettings
 from search.evaluation.settings import check_types, require
 
 

@@ -15,6 +15,7 @@ from accelerate.utils import broadcast_object_list
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from atari_bridge.actors import WorkerSettings, build_workers
+from atari_bridge.agent_settings import AgentSettings, RunLength
 from atari_bridge.environments import EnvironmentConfig, open_environment
 from atari_bridge.evaluation import Evaluation, RawPolicy, evaluate_agent
 from atari_bridge.learning.config import LearningConfig
@@ -24,7 +25,7 @@ from atari_bridge.replay import ReplayConfig
 from atari_bridge.report import write_report
 from atari_bridge.run_state import load_training, save_training
 from atari_bridge.search_settings import SearchSettings, judging_planner
-from atari_bridge.training import AgentSettings, RunLength, Training
+from atari_bridge.training import Training
 from doors.job_settings import fields_of, settings_of
 from search.evaluation.run_directory import RunDirectory, step_seed
 from search.evaluation.settings import check_types, require

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 
 from atari_bridge.actor_crew import Crew, Host, ReceivedWeights, WorkerDiedError, weight_arrays
+from atari_bridge.agent_settings import AgentSettings
 from atari_bridge.environments import open_environment
 from atari_bridge.networks import MuZeroNetwork
 from atari_bridge.planning import NetworkModel
 from atari_bridge.search_settings import playing_planner
 from atari_bridge.self_play import Played, SelfPlay
-from atari_bridge.training import AgentSettings
 from search.evaluation.run_directory import step_seed
 from search.evaluation.settings import require
 

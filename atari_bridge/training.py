@@ -17,66 +17,18 @@ import torch
 from accelerate import Accelerator
 
 from atari_bridge.agent import network_for
-from atari_bridge.environments import EnvironmentConfig, VectorEnvironment
+from atari_bridge.agent_settings import AgentSettings
+from atari_bridge.environments import VectorEnvironment
 from atari_bridge.learning.batches import Batch, BatchMaker
-from atari_bridge.learning.config import LearningConfig
 from atari_bridge.learning.learner import Learner
-from atari_bridge.networks import MuZeroNetwork, NetworkConfig
+from atari_bridge.networks import MuZeroNetwork
 from atari_bridge.planning import NetworkModel
 from atari_bridge.players import LocalPlayers, Players, RefreshedPlanner
-from atari_bridge.replay import Replay, ReplayConfig, Sample
-from atari_bridge.search_settings import SearchSettings, reanalysing_planner
+from atari_bridge.replay import Replay, Sample
+from atari_bridge.search_settings import reanalysing_planner
 from atari_bridge.self_play import Episode, SelfPlay
 from search.evaluation.run_directory import step_seed
-from search.evaluation.settings import check_types, require
-
-
-@dataclass(frozen=True)
-class RunLength:
-    """How long a run is, and how learning keeps step with play.
-
-    Attributes:
-        total_decisions: Of all environments together; frames are frame_skip times as many.
-        start_decisions: Decisions before the first update.
-        updates_per_decision: Updates that each decision after those brings.
-        last_updates: Updates after the last decision.
-        learn_every: Decisions between spells of learning; what is due is made up for then. More
-            lets `overlap` do more.
-        part_decisions: Between two checkpoints, with the updates that they bring, or as many
-            updates after the last decision; a kill loses at most these.
-        keep_checkpoints: How many of the newest are kept.
-        overlap: Make each batch in a thread while the one before is learned from; for GPUs.
-    """
-
-    total_decisions: int = 100_000
-    start_decisions: int = 2_000
-    updates_per_decision: float = 1.0
-    last_updates: int = 20_000
-    learn_every: int = 1
-    part_decisions: int = 5_000
-    keep_checkpoints: int = 1
-    overlap: bool = False
-
-    def __post_init__(self) -> None:
-        """Checks types and bounds."""
-        check_types(self)
-        for name in ("total_decisions", "part_decisions", "keep_checkpoints", "learn_every"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("start_decisions", "updates_per_decision", "last_updates"):
-            require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
-
-
-@dataclass(frozen=True)
-class AgentSettings:
-    """Everything that an agent's numbers depend on, room by room."""
-
-    environment: EnvironmentConfig
-    network: NetworkConfig
-    search: SearchSettings
-    replay: ReplayConfig
-    learning: LearningConfig
-    length: RunLength
-    seed: int
+from search.evaluation.settings import require
 
 
 @dataclass

@@ -19,6 +19,7 @@ import yaml
 from accelerate import Accelerator
 from torch import Tensor
 
+from atari_bridge.agent_settings import AgentSettings, RunLength
 from atari_bridge.environments import EnvironmentConfig, VectorEnvironment, open_environment
 from atari_bridge.learning.batches import Batch
 from atari_bridge.learning.config import LearningConfig
@@ -29,7 +30,7 @@ from atari_bridge.players import LocalPlayers
 from atari_bridge.replay import ReplayConfig
 from atari_bridge.search_settings import SearchSettings, playing_planner, reanalysing_planner
 from atari_bridge.self_play import SelfPlay
-from atari_bridge.training import AgentSettings, RunLength, Training
+from atari_bridge.training import Training
 from benchmarks.atari_cells import (
     BATCH,
     BLOCKS,
