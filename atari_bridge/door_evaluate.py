@@ -12,7 +12,13 @@ from rich.progress import Progress
 from atari_bridge.agent import Agent, load_agent
 from atari_bridge.door_train import judged_environment
 from atari_bridge.environments import open_environment
-from atari_bridge.evaluation import Evaluation, RandomPolicy, RawPolicy, evaluate_agent
+from atari_bridge.evaluation import (
+    Evaluation,
+    RandomPolicy,
+    RawPolicy,
+    SampledActions,
+    evaluate_agent,
+)
 from atari_bridge.search_settings import judging_planner
 from search import Planner
 from search.evaluation.records import write_json_atomic
@@ -27,7 +33,7 @@ class EvaluateJob:
 
     Attributes:
         checkpoint: A run's folder, whose newest checkpoint is taken, or a checkpoint.
-        budgets: Simulations a decision, one evaluation each.
+        budgets: Simulations a decision; for each, the best action and one drawn by what was found.
         games: Whole games an evaluation.
         policy: Judge the network's own policy as well: its best action, and a sample.
         random: Judge random play as well.
@@ -87,6 +93,7 @@ def judge(job: EvaluateJob, agent: Agent) -> dict[str, Evaluation]:
     for budget in job.budgets:
         name = f"search, {budget} simulations"
         planners[name] = judging_planner(agent.search, num_simulations=budget)
+        planners[f"{name}, sampled"] = SampledActions(planners[name])
     found: dict[str, Evaluation] = {}
     try:
         with Progress(transient=True) as progress:

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from atari_bridge.actors import WorkerSettings, build_workers
 from atari_bridge.agent_settings import AgentSettings, RunLength
 from atari_bridge.environments import EnvironmentConfig, open_environment
-from atari_bridge.evaluation import Evaluation, RawPolicy, evaluate_agent
+from atari_bridge.evaluation import Evaluation, RawPolicy, SampledActions, evaluate_agent
 from atari_bridge.learning.config import LearningConfig
 from atari_bridge.networks import NetworkConfig
 from atari_bridge.planning import NetworkModel
@@ -27,6 +27,7 @@ from atari_bridge.run_state import load_training, save_training
 from atari_bridge.search_settings import SearchSettings, judging_planner
 from atari_bridge.training import Training
 from doors.job_settings import fields_of, settings_of
+from search import Planner
 from search.evaluation.run_directory import RunDirectory, step_seed
 from search.evaluation.settings import check_types, require
 
@@ -203,7 +204,12 @@ def _judge(job: TrainJob, run: RunDirectory, training: Training) -> None:
     model = NetworkModel(training.network, discount=settings.learning.discount)
     found: dict[str, Evaluation] = {}
     try:
-        planners = {"search": judging_planner(settings.search), "policy": RawPolicy(sample=True)}
+        search = judging_planner(settings.search)
+        planners: dict[str, Planner] = {
+            "search": search,
+            "sampled": SampledActions(search),
+            "policy": RawPolicy(sample=True),
+        }
         for name, planner in planners.items():
             found[name] = evaluate_agent(
                 environment,

@@ -6,7 +6,7 @@ not crowd out long ones. This file does not know how the agent was trained.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -42,13 +42,35 @@ class RawPolicy:
             root = model.root(observation, generator=generator)
         logits = root.prior_logits.masked_fill(~root.valid_actions, -torch.inf)
         policy = torch.softmax(logits.float(), dim=-1).clone()
-        if self.sample:
-            device = policy.device if generator is None else generator.device
-            drawn = torch.multinomial(policy.to(device), 1, generator=generator)
-            action = drawn.squeeze(-1).to(policy.device)
-        else:
-            action = policy.argmax(dim=-1)
+        best = policy.argmax(dim=-1)
+        action = _draw(policy, generator) if self.sample else best
         return SearchOutput(action, policy, root.value.clone(), None)
+
+
+@dataclass(frozen=True)
+class SampledActions:
+    """A planner whose action is drawn by what its search found, instead of the best.
+
+    The best action of every moment can be a rut: in a game without chance, whoever always does the
+    same in the same place never leaves it.
+
+    Attributes:
+        planner: Searches.
+    """
+
+    planner: Planner
+
+    @property
+    def num_simulations(self) -> int:
+        """The planner's."""
+        return self.planner.num_simulations
+
+    def plan(
+        self, model: PlanningModel, observation: Tensor, *, generator: torch.Generator | None = None
+    ) -> SearchOutput:
+        """Searches, and draws from the action weights."""
+        output = self.planner.plan(model, observation, generator=generator)
+        return replace(output, action=_draw(output.action_weights.float(), generator))
 
 
 @dataclass(frozen=True)
@@ -70,6 +92,13 @@ class RandomPolicy:
         policy = torch.full((rows, self.num_actions), 1 / self.num_actions)
         action = torch.randint(self.num_actions, (rows,), generator=generator)
         return SearchOutput(action, policy, torch.zeros(rows), None)
+
+
+def _draw(weights: Tensor, generator: torch.Generator | None) -> Tensor:
+    """`[B, A]` weights to `[B]` actions; drawn where the generator is."""
+    device = weights.device if generator is None else generator.device
+    drawn = torch.multinomial(weights.to(device), 1, generator=generator)
+    return drawn.squeeze(-1).to(weights.device)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,11 @@ from typing import Any
 
 from search.evaluation.canvas import FAINT, PALETTE, open_canvas
 
-_LABELS = {"search": "with search", "policy": "the policy alone"}
+_LABELS = {
+    "search": "search, best action",
+    "sampled": "search, sampled action",
+    "policy": "the policy alone, sampled",
+}
 
 
 def learning_curve(
@@ -48,7 +52,7 @@ def learning_curve(
             colour = PALETTE[rank]
             axis.fill_between(frames, low, high, color=colour, alpha=0.18, linewidth=0)
             means = [row[f"{name}_return"]["estimate"] for row in rows]
-            axis.plot(frames, means, color=colour, marker="os"[rank], markersize=5, label=label)
+            axis.plot(frames, means, color=colour, marker="os^"[rank], markersize=5, label=label)
         axis.set_xlabel("emulator frames")
         axis.set_ylabel("return of a game")
         axis.set_title(title)
@@ -85,7 +89,7 @@ def budget_curves(
             points = sorted(
                 (value["simulations"], value["interval"])
                 for name, value in run["evaluations"].items()
-                if name.startswith("search")
+                if name.startswith("search") and name.endswith("simulations")
             )
             errors = [
                 [at["estimate"] - at["low"] for _, at in points],

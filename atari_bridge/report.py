@@ -58,8 +58,7 @@ def _returns(
             "decisions": row["decisions"],
             "frames": row["frames"],
             "updates": row["updates"],
-            "search": Interval(**row["search_return"]),
-            "policy": Interval(**row["policy_return"]),
+            **{name: Interval(**row[f"{name}_return"]) for name in ("search", "sampled", "policy")},
         }
         for row in evaluations
     ]
@@ -67,8 +66,9 @@ def _returns(
         "decisions": "decisions",
         "frames": "frames",
         "updates": "updates",
-        "search": "return with search",
-        "policy": "return of the policy alone",
+        "search": "search, best action",
+        "sampled": "search, sampled action",
+        "policy": "the policy alone, sampled",
     }
     report.table(table, headings, caption="Evaluations: mean return of a game [95 % interval].")
 

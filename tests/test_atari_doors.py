@@ -89,7 +89,9 @@ def test_evaluation_compares_budgets_the_policy_and_random_play(
         "policy, best action",
         "policy, sampled",
         "search, 2 simulations",
+        "search, 2 simulations, sampled",
         "search, 4 simulations",
+        "search, 4 simulations, sampled",
     ]
     assert all(len(value["returns"]) == 2 for value in found.values())
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from atari_bridge.evaluation import RandomPolicy, RawPolicy, evaluate_agent
+from atari_bridge.evaluation import RandomPolicy, RawPolicy, SampledActions, evaluate_agent
 from search import GumbelMuZeroPlanner, PlanningModel, SearchOutput
 from tests.fake_games import Countdown, SeenModel
 
@@ -72,7 +72,13 @@ def test_games_can_be_broken_off() -> None:
 
 
 @pytest.mark.parametrize(
-    "planner", [GumbelMuZeroPlanner(3), RawPolicy(sample=True), RandomPolicy(3)]
+    "planner",
+    [
+        GumbelMuZeroPlanner(3),
+        RawPolicy(sample=True),
+        RandomPolicy(3),
+        SampledActions(GumbelMuZeroPlanner(3, gumbel_scale=0.0)),
+    ],
 )
 def test_the_same_seed_gives_the_same_games(planner: GumbelMuZeroPlanner) -> None:
     def returns(seed: int) -> Sequence[float]:
@@ -96,3 +102,18 @@ def test_the_raw_policy_takes_the_best_valid_action() -> None:
     assert output.action.tolist() == [1, 1]
     assert output.action_weights[:, 2].tolist() == [0.0, 0.0]
     assert output.action_weights.sum(dim=1).tolist() == pytest.approx([1.0, 1.0])
+
+
+def test_sampled_actions_follow_what_the_search_found() -> None:
+    class Certain(Scripted):
+        def plan(self, model, observation, *, generator=None):
+            output = super().plan(model, observation, generator=generator)
+            weights = torch.tensor([[0.25, 0.0, 0.75]]).expand(len(observation), 3)
+            return SearchOutput(output.action, weights, output.value, None)
+
+    draw = torch.Generator().manual_seed(0)
+    picture = torch.zeros(4000, 1, 2, 2, dtype=torch.uint8)
+    output = SampledActions(Certain(1)).plan(SeenModel(), picture, generator=draw)
+    shares = output.action.bincount(minlength=3) / 4000
+    assert shares[1] == 0.0
+    assert shares[2].item() == pytest.approx(0.75, abs=0.03)
