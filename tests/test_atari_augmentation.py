@@ -67,21 +67,21 @@ def test_intensity_multiplies_a_stack_by_one_number_near_one() -> None:
 
 
 def test_names_choose_the_steps_and_draws_come_from_the_generator_alone() -> None:
-    images = torch.rand(5, 4, 8, 8)
+    images = torch.rand(5, 4, 48, 48)
     assert augment(images, "none", generator=generator()) is images
     shift = augment(images, "shift", generator=generator())
-    assert torch.equal(shift, random_shift(images, generator=generator()))
+    assert torch.equal(shift, random_shift(images, generator=generator(), pixels=2))
     intensity = augment(images, "intensity", generator=generator())
     assert torch.equal(intensity, random_intensity(images, generator=generator()))
     source = generator()
-    both = random_intensity(random_shift(images, generator=source), generator=source)
+    both = random_intensity(random_shift(images, generator=source, pixels=2), generator=source)
     torch.manual_seed(99)
     assert torch.equal(augment(images, "shift_intensity", generator=generator()), both)
     assert not torch.equal(augment(images, "shift_intensity", generator=generator(1)), both)
 
 
 def test_the_images_given_stay_as_they_were() -> None:
-    images = torch.rand(5, 4, 8, 8)
+    images = torch.rand(5, 4, 48, 48)
     before = images.clone()
     augment(images, "shift_intensity", generator=generator())
     assert torch.equal(images, before)
@@ -112,3 +112,10 @@ def test_a_gpu_shifts_as_the_cpu_does_with_the_same_generator() -> None:
     cpu = augment(images, "shift_intensity", generator=generator())
     gpu = augment(images.cuda(), "shift_intensity", generator=generator())
     torch.testing.assert_close(gpu.cpu(), cpu)
+
+
+@pytest.mark.parametrize(("height", "pixels"), [(96, 4), (52, 2), (10, 1)])
+def test_small_images_are_moved_less(height: int, pixels: int) -> None:
+    images = torch.rand(200, 1, height, height)
+    moved = augment(images, "shift", generator=generator())
+    assert torch.equal(moved, random_shift(images, generator=generator(), pixels=pixels))

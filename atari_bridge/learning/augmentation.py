@@ -13,6 +13,10 @@ from torch import Tensor
 from atari_bridge.learning.config import AugmentationName
 
 
+# Of the height: EfficientZero's 4 pixels of 96. On small images 4 pixels would be a giant's step.
+_SHIFT = 4 / 96
+
+
 def random_shift(images: Tensor, *, generator: torch.Generator, pixels: int = 4) -> Tensor:
     """Moves each stack by up to `pixels` in both directions; edges are repeated.
 
@@ -99,7 +103,8 @@ def augment(images: Tensor, name: AugmentationName, *, generator: torch.Generato
             "[..., C, H, W] of bytes or floats. Use the augmentation 'none' for vectors"
         )
     if name in ("shift", "shift_intensity"):
-        images = random_shift(images, generator=generator)
+        pixels = max(1, round(_SHIFT * images.shape[-2]))
+        images = random_shift(images, generator=generator, pixels=pixels)
     images = as_floats(images)
     if name in ("intensity", "shift_intensity"):
         images = random_intensity(images, generator=generator)
