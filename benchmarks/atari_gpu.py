@@ -83,7 +83,7 @@ def main() -> None:
 
 def measure(job: TrainJob, *, rows: int, updates: int) -> dict[str, Any]:
     """Everything that can be known of a run without making it."""
-    settings = agent_settings(replace(job, start_decisions=0))
+    settings = agent_settings(job)
     environment = open_environment(settings.environment)
     accelerator = Accelerator(mixed_precision=job.precision, cpu=not torch.cuda.is_available())
     training = Training(settings, environment, accelerator)
@@ -92,7 +92,6 @@ def measure(job: TrainJob, *, rows: int, updates: int) -> dict[str, Any]:
         "game": job.game,
         "parameters": sum(p.numel() for p in training.network.parameters()),
         "decisions_a_second": training.counters.decisions / played,
-        "replay_bytes_a_row": training.replay.num_bytes / training.counters.decisions,
     }
     seconds: dict[str, float] = {}
     for overlap in (False, True):
