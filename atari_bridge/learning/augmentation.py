@@ -12,7 +12,6 @@ from torch import Tensor
 
 from atari_bridge.learning.config import AugmentationName
 
-
 # Of the height: EfficientZero's 4 pixels of 96. On small images 4 pixels would be a giant's step.
 _SHIFT = 4 / 96
 
