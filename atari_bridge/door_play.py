@@ -178,11 +178,5 @@ def _keep_search(
         subtitle=f"{output.tree.num_nodes - 1} simulations; the picture is what the agent saw",
     )
     write_text_atomic(out / f"tree-{decision:05d}.html", page)
-    padded = [labels] + [{} for _ in range(len(tree.node_visits) - 1)]
-    save_tree(
-        tree,
-        out / f"tree-{decision:05d}.safetensors",
-        labels=padded,
-        title=name,
-        embeddings=False,
-    )
+    path = out / f"tree-{decision:05d}.safetensors"
+    save_tree(tree, path, labels=[labels], title=name, embeddings=False)

@@ -17,6 +17,7 @@ from atari_bridge.environments.interface import VectorEnvironment
 from atari_bridge.self_play import episode_seed
 from search import Planner, PlanningModel, SearchOutput
 from search.evaluation.metrics import Interval, bootstrap_interval
+from search.muzero import sample_by_visits
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ class RawPolicy:
             root = model.root(observation, generator=generator)
         logits = root.prior_logits.masked_fill(~root.valid_actions, -torch.inf)
         policy = torch.softmax(logits.float(), dim=-1).clone()
-        best = policy.argmax(dim=-1)
-        action = _draw(policy, generator) if self.sample else best
+        temperature = 1.0 if self.sample else 0.0
+        action = sample_by_visits(policy, temperature=temperature, generator=generator)
         return SearchOutput(action, policy, root.value.clone(), None)
 
 
@@ -70,7 +71,8 @@ class SampledActions:
     ) -> SearchOutput:
         """Searches, and draws from the action weights."""
         output = self.planner.plan(model, observation, generator=generator)
-        return replace(output, action=_draw(output.action_weights.float(), generator))
+        action = sample_by_visits(output.action_weights, temperature=1.0, generator=generator)
+        return replace(output, action=action)
 
 
 @dataclass(frozen=True)
@@ -92,13 +94,6 @@ class RandomPolicy:
         policy = torch.full((rows, self.num_actions), 1 / self.num_actions)
         action = torch.randint(self.num_actions, (rows,), generator=generator)
         return SearchOutput(action, policy, torch.zeros(rows), None)
-
-
-def _draw(weights: Tensor, generator: torch.Generator | None) -> Tensor:
-    """`[B, A]` weights to `[B]` actions; drawn where the generator is."""
-    device = weights.device if generator is None else generator.device
-    drawn = torch.multinomial(weights.to(device), 1, generator=generator)
-    return drawn.squeeze(-1).to(weights.device)
 
 
 @dataclass(frozen=True)

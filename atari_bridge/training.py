@@ -96,8 +96,8 @@ class Training:
             observation_dtype=environment.observation_dtype,
             num_actions=environment.num_actions,
             frame_stack=settings.environment.frame_stack,
+            lookahead=settings.learning.lookahead,
         )
-        self.replay.lookahead = settings.learning.lookahead
         self.learner = Learner(
             self.network,
             self.target_network,
