@@ -65,9 +65,11 @@ def budget_curves(
 ) -> tuple[Path, Path]:
     """Draws, beside each other, returns while training and the trained agent's by search budget.
 
+    Actions are sampled everywhere, from what the search found or from the policy.
+
     Args:
         runs: One a training seed, each with a `curve` of evaluations and final `evaluations` by
-            name, "search, N simulations" among them.
+            name, "search, N simulations, sampled" among them.
         path: Where to write; PNG and SVG.
         title: Over the figure.
 
@@ -79,17 +81,17 @@ def budget_curves(
         for rank, run in enumerate(runs):
             colour = PALETTE[rank % len(PALETTE)]
             label = f"training seed {run['training_seed']}"
-            rows = [row for row in run["curve"] if "search_return" in row]
+            rows = [row for row in run["curve"] if "sampled_return" in row]
             frames = [row["frames"] for row in rows]
-            low = [row["search_return"]["low"] for row in rows]
-            high = [row["search_return"]["high"] for row in rows]
+            low = [row["sampled_return"]["low"] for row in rows]
+            high = [row["sampled_return"]["high"] for row in rows]
             left.fill_between(frames, low, high, color=colour, alpha=0.15, linewidth=0)
-            means = [row["search_return"]["estimate"] for row in rows]
+            means = [row["sampled_return"]["estimate"] for row in rows]
             left.plot(frames, means, color=colour, marker="o", markersize=4, label=label)
             points = sorted(
                 (value["simulations"], value["interval"])
                 for name, value in run["evaluations"].items()
-                if name.startswith("search") and name.endswith("simulations")
+                if name.startswith("search") and name.endswith("sampled")
             )
             errors = [
                 [at["estimate"] - at["low"] for _, at in points],
@@ -104,7 +106,7 @@ def budget_curves(
                 markersize=4,
                 capsize=2,
             )
-            policy = run["evaluations"]["policy, best action"]["interval"]["estimate"]
+            policy = run["evaluations"]["policy, sampled"]["interval"]["estimate"]
             right.axhline(policy, color=colour, linestyle="--", linewidth=1)
         chance = runs[0]["evaluations"]["random"]["interval"]["estimate"]
         for axis in (left, right):

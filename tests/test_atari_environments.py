@@ -197,6 +197,22 @@ def test_all_26_games_have_their_roms():
     assert rom_name("UpNDown") == "up_n_down"
 
 
+@pytest.mark.parametrize("game", ATARI_100K)
+def test_each_of_the_26_games_opens_by_name_and_plays(game: str) -> None:
+    environment = open_environment(EnvironmentConfig(game=game, num_environments=2))
+    try:
+        first = environment.reset(np.arange(2), np.array([3, 4]))
+        assert first.shape == (2, *environment.observation_shape)
+        assert first.std() > 0
+        assert 3 <= environment.num_actions <= 18
+        for number in range(4):
+            step = environment.step(np.full(2, number % environment.num_actions))
+        assert step.observation.shape == first.shape
+        assert (environment.episode_frames >= 16).all()
+    finally:
+        environment.close()
+
+
 @pytest.mark.parametrize("game", ["up_n_down", "UpAndDown", "UPNDOWN"])
 def test_an_unknown_game_is_answered_with_the_nearest(game):
     with pytest.raises(ValueError, match=r"'UpNDown'.*'CartPole-v1'"):

@@ -127,6 +127,23 @@ def test_spaces_that_cannot_be_used_are_named(register, observations, actions, m
         GymnasiumEnvironments(register(observations, actions), 1)
 
 
+@pytest.mark.parametrize(
+    ("shown", "reward", "message"),
+    [
+        (np.zeros(3, np.float32), 0.0, r"observation of shape \(3,\); required.*Box.*\(2,\)"),
+        (np.zeros(1, np.float32), 0.0, r"observation of shape \(1,\)"),  # would be spread over two
+        (np.array([0, np.nan], np.float32), 0.0, "numbers that are not finite"),
+        (np.zeros(2, np.float32), np.nan, r"found rewards \[5.0, nan\]; required: finite"),
+    ],
+)
+def test_an_environment_that_breaks_its_word_is_named(register, shown, reward, message):
+    environment = GymnasiumEnvironments(register(box((2,), np.float32)), 2)
+    environment.reset(ALL, SEEDS)
+    environment._environments[1].unwrapped.step = lambda action: (shown, reward, False, False, {})
+    with pytest.raises(ValueError, match=f"game 'Shown-v0': .*{message}"):
+        environment.step(np.array([0, 0]))
+
+
 def test_the_time_limit_of_an_environment_truncates():
     environment = GymnasiumEnvironments("MountainCar-v0", 1)
     environment.reset(np.arange(1), np.array([1]))

@@ -319,8 +319,6 @@ def test_settings_and_questions_that_make_no_sense_are_named() -> None:
     with pytest.raises(ValueError, match="found no row that can be drawn among 0"):
         replay.sample(4, beta=1.0, generator=np.random.default_rng(0))
     append(replay, simple(first=True))
-    with pytest.raises(ValueError, match="lookahead: found 2"):
-        replay.lookahead = 2
     with pytest.raises(ValueError, match=r"found \[5\], where no row was remembered"):
         replay.window(np.array([0, 5]), 2)
     with pytest.raises(ValueError, match="finite numbers"):

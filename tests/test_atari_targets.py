@@ -12,7 +12,6 @@ from atari_bridge.learning.targets import (
     Targets,
     make_targets,
     off_policy_horizon,
-    priorities,
     reward_targets,
     value_horizon,
     with_search_values,
@@ -199,13 +198,6 @@ def test_a_search_value_makes_a_target_known_that_had_no_bootstrap_row() -> None
     found = targets_of(episode, unroll=3, td=[2])
     mixed = with_search_values(found, searched=np.full((1, 4), 5.0), rows=np.array([True]))
     np.testing.assert_array_equal(mixed.value_mask, [[True, True, False, False]])
-
-
-def test_priorities_are_the_errors_of_the_sampled_rows_and_zero_where_nothing_is_known() -> None:
-    known = Episode(reward=[1, 2, 4, 8], values=[0, 0, 40, 80])
-    unknown = Episode([1, 0, 0, 0], [9] * 4, 0, "truncated", void=False)
-    found = targets_of(known, unknown, unroll=1, td=[2, 2])
-    np.testing.assert_allclose(priorities(np.array([10.0, 10.0]), found), [2, 0])  # |10 - 12|
 
 
 def test_a_window_too_short_for_its_sums_is_refused() -> None:

@@ -67,7 +67,7 @@ class GymnasiumEnvironments:
                 self._environments[row].close()
                 self._environments[row] = _make(self._id)
             observation, _ = self._environments[row].reset(seed=seed)
-            self._observation[row] = self._convert(observation)
+            self._show(row, observation)
         self._begun[rows] = True
         self._under_way[rows] = True
         return self._observation.copy()
@@ -83,7 +83,13 @@ class GymnasiumEnvironments:
             observation, reward[row], terminated[row], truncated[row], _ = self._environments[
                 row
             ].step(self._first_action + action)
-            self._observation[row] = self._convert(observation)
+            self._show(row, observation)
+        if not np.isfinite(reward).all():
+            raise ValueError(
+                f"game {self._id!r}: found rewards {reward.tolist()}; required: finite numbers, "
+                "for one that is not ruins every weight. Mend the environment, or register one "
+                "that wraps this one's rewards"
+            )
         self._under_way = ~(terminated | truncated)
         return VectorStep(
             observation=self._observation.copy(),
@@ -92,6 +98,19 @@ class GymnasiumEnvironments:
             truncated=truncated & ~terminated,
             life_lost=np.zeros(self.num_environments, bool),
         )
+
+    def _show(self, row: int, observation: Any) -> None:
+        """Keeps what an environment shows, if it is what its space says."""
+        shown = self._convert(observation)
+        finite = shown.dtype == np.uint8 or bool(np.isfinite(shown).all())
+        if shown.shape != self.observation_shape or not finite:
+            promised = self._environments[row].observation_space
+            raise ValueError(
+                f"game {self._id!r}: found an observation of shape {np.shape(observation)}"
+                f"{'' if finite else ' with numbers that are not finite'}; required: what its "
+                f"observation_space promises, {promised}. Mend the environment"
+            )
+        self._observation[row] = shown
 
     def close(self) -> None:
         """Closes the environments."""

@@ -249,14 +249,3 @@ def with_search_values(targets: Targets, *, searched: np.ndarray, rows: np.ndarr
     replaced = rows[:, None] & targets.policy_mask
     value = np.where(replaced, searched, targets.value).astype(np.float32)
     return replace(targets, value=value, value_mask=targets.value_mask | replaced)
-
-
-def priorities(predicted: np.ndarray, targets: Targets) -> np.ndarray:
-    """How wrong the value of each sampled row was, `[B]` float32.
-
-    Args:
-        predicted: Decoded root values, `[B]`.
-        targets: Of the same rows; one whose target does not count gets 0.
-    """
-    wrong = np.abs(predicted - targets.value[:, 0])
-    return np.where(targets.value_mask[:, 0], wrong, 0.0).astype(np.float32)

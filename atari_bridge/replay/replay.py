@@ -38,7 +38,8 @@ class Replay:
         observation_dtype: Of one frame, uint8 of images.
         num_actions: A.
         frame_stack: S, frames of an observation; 1 where observations are vectors.
-        lookahead: At least 0, less than the rows of a lane.
+        lookahead: Rows that must follow a row of an episode under way before it is drawn; at
+            least 0, less than the rows of a lane.
         threads: That unpack frames; None: one for each processor, 8 at most.
 
     Raises:
@@ -63,7 +64,14 @@ class Replay:
                 "required: at least 1, and 1 of vectors"
             )
         self.config, self.lanes, self.frame_stack = config, lanes, frame_stack
-        self.lane_capacity = config.replay_capacity // lanes
+        self.lane_capacity, self.lookahead = config.replay_capacity // lanes, lookahead
+        if not 0 <= lookahead < self.lane_capacity:
+            raise ValueError(
+                f"replay_capacity: found {config.replay_capacity}, which is {self.lane_capacity} "
+                f"rows for each of {lanes} lanes, and a lookahead of {lookahead}; required: more "
+                f"rows than that for each lane. Raise replay_capacity to "
+                f"{(max(lookahead, 0) + 1) * lanes} or more"
+            )
         self.num_actions = num_actions
         self.observation_shape = tuple(observation_shape)
         self.observation_dtype = np.dtype(observation_dtype)
@@ -80,7 +88,6 @@ class Replay:
         self._tree = SumTree(size)
         self._ready = 0  # leaves above 0
         self._greatest = 1.0  # raised priority of rows that become ready
-        self.lookahead = lookahead
         self._frames: FrameStore
         if config.compress_frames and len(self.observation_shape) == 3:
             self._frames = PackedFrames(
@@ -94,27 +101,6 @@ class Replay:
     def __len__(self) -> int:
         """Rows that can be drawn."""
         return self._ready
-
-    @property
-    def lookahead(self) -> int:
-        """Rows of its lane that must follow a row of an episode under way before it is drawn."""
-        return self._lookahead
-
-    @lookahead.setter
-    def lookahead(self, rows: int) -> None:
-        if self._counts.any():
-            raise ValueError(
-                f"lookahead: found {rows} for a replay that holds rows; required: to be set before "
-                "the first row is appended"
-            )
-        if not 0 <= rows < self.lane_capacity:
-            raise ValueError(
-                f"replay_capacity: found {self.config.replay_capacity}, which is "
-                f"{self.lane_capacity} rows for each of {self.lanes} lanes, and a lookahead of "
-                f"{rows}; required: more rows than that for each lane. Raise replay_capacity to "
-                f"{(max(rows, 0) + 1) * self.lanes} or more"
-            )
-        self._lookahead = rows
 
     def append(self, rows: Rows) -> None:
         """Remembers one row more of some lanes, and forgets their oldest rows where they are full.
@@ -141,7 +127,7 @@ class Replay:
         self._counts[lanes] = count + 1
         self._cut[lanes] = False
         start = np.where(rows.first, count, self._waiting[lanes])
-        stop = np.maximum(start, count + 1 - self._lookahead)
+        stop = np.maximum(start, count + 1 - self.lookahead)
         stop = np.where(rows.void, count, np.where(rows.terminated, count + 1, stop))
         self._waiting[lanes] = np.where(rows.void, count + 1, stop)
         self._make_ready(lanes, start, stop)
