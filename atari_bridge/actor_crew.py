@@ -85,14 +85,14 @@ class Crew:
             cause: Of its death.
 
         Raises:
-            RuntimeError: At one death too many.
+            ChildProcessError: At one death too many.
         """
         if self._handles.get(worker) is not handle:
             return
         self._host.stop(self._handles.pop(worker))  # it may be out of reach and yet alive
         self._restarts += 1
         if self._restarts > self._max_restarts:
-            raise RuntimeError(
+            raise ChildProcessError(
                 f"{self._name} workers: found {self._restarts} deaths, the last that of worker "
                 f"{worker} ({cause}); required: at most {self._max_restarts} in a run. Look at the "
                 "memory left and at Ray's logs, and go on from the last checkpoint with --resume"

@@ -23,8 +23,10 @@ class RunLength:
             lets `overlap` do more.
         part_decisions: Between two checkpoints, with the updates that they bring, or as many
             updates after the last decision; a kill loses at most these.
-        keep_checkpoints: How many of the newest are kept.
-        overlap: Make each batch in a thread while the one before is learned from; for GPUs.
+        keep_checkpoints: How many of the newest are kept; with 1 there is none to go back to if it
+            is damaged later. One that is not complete never counts.
+        overlap: Make each batch in a thread while the one before is learned from; for GPUs, or
+            with `threads` 1 for two processors.
     """
 
     total_decisions: int = 100_000

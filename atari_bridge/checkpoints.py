@@ -24,6 +24,7 @@ from search.evaluation.records import naming_path, write_json_atomic
 
 MANIFEST = "checkpoint.json"
 VERSION = 1
+_HEADER = 2**16  # most bytes of a file that are not numbers
 _FOLDER = re.compile(r"decisions-(\d{9,})-updates-(\d{9,})")
 
 
@@ -97,26 +98,51 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-_REMEDY = "Remove this checkpoint's folder to go on from the one before, or copy it again"
+_REMEDY = (
+    "Copy this checkpoint again; or remove its folder, to go on from the one before if "
+    "keep_checkpoints kept one"
+)
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes tensors of any device as one file."""
+def save_tensors(
+    path: Path, tensors: Mapping[str, Tensor], *, max_part_bytes: int | None = None
+) -> None:
+    """Writes tensors of any device as one file, or in parts where a bound asks for it.
+
+    Args:
+        path: Of the first part; the others lie beside it, "network-1.safetensors" and so on.
+        tensors: By name.
+        max_part_bytes: Largest file; one tensor that is larger makes a file alone. None: no bound.
+    """
+    parts: list[dict[str, Tensor]] = [{}]
+    room = full = float("inf") if max_part_bytes is None else max_part_bytes - _HEADER
+    for name, tensor in tensors.items():
+        if tensor.nbytes > room and parts[-1]:
+            parts.append({})
+            room = full
+        parts[-1][name] = tensor.detach().cpu().contiguous().clone()
+        room -= tensor.nbytes
     with naming_path(path, "write"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({k: t.detach().cpu().contiguous().clone() for k, t in tensors.items()}, path)
+        for number, part in enumerate(parts):
+            save_file(part, path.with_stem(f"{path.stem}-{number}") if number else path)
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Reads tensors to the CPU.
+    """Reads tensors of all parts to the CPU. That none is missing, `read_manifest` knows.
 
     Raises:
-        ValueError: If the file is damaged.
+        ValueError: If a file is damaged.
     """
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: cannot be read as safetensors ({error}). {_REMEDY}") from error
+    tensors: dict[str, Tensor] = {}
+    for part in [path, *sorted(path.parent.glob(f"{path.stem}-*{path.suffix}"))]:
+        try:
+            tensors |= load_file(part)
+        except (SafetensorError, OSError) as error:
+            raise ValueError(
+                f"{part}: cannot be read as safetensors ({error}). {_REMEDY}"
+            ) from error
+    return tensors
 
 
 def save_numpy(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -134,18 +160,17 @@ def load_numpy(path: Path) -> dict[str, np.ndarray]:
         raise ValueError(f"{path}: cannot be read as safetensors ({error}). {_REMEDY}") from error
 
 
-def save_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:
-    """Writes an optimiser's moments as tensors; its settings are the configuration's."""
-    state = optimizer.state_dict()["state"]
-    save_tensors(
-        path,
-        {
-            f"{number}.{name}": torch.as_tensor(value)
-            for number, moments in state.items()
-            for name, value in moments.items()
-            if value is not None
-        },
-    )
+def save_optimizer(
+    path: Path, optimizer: torch.optim.Optimizer, *, max_part_bytes: int | None = None
+) -> None:
+    """Writes moments as `save_tensors` does; an optimiser's settings are the configuration's."""
+    moments = {
+        f"{number}.{name}": torch.as_tensor(value)
+        for number, state in optimizer.state_dict()["state"].items()
+        for name, value in state.items()
+        if value is not None
+    }
+    save_tensors(path, moments, max_part_bytes=max_part_bytes)
 
 
 def load_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:

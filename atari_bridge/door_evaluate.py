@@ -19,6 +19,7 @@ from atari_bridge.evaluation import (
     SampledActions,
     evaluate_agent,
 )
+from atari_bridge.reference.scores import games, human_normalised
 from atari_bridge.search_settings import judging_planner
 from search import Planner
 from search.evaluation.records import write_json_atomic
@@ -59,6 +60,11 @@ class EvaluateJob:
         require(bool(self.checkpoint), "checkpoint", self.checkpoint, "a run, by --checkpoint")
         require(all(n >= 1 for n in self.budgets), "budgets", self.budgets, "numbers of at least 1")
         require(self.games >= 2, "games", self.games, "at least 2, for an interval")
+        some = self.max_decisions is None or self.max_decisions >= 1
+        require(some, "max_decisions", self.max_decisions, "at least 1, or null")
+        require(self.threads is None or self.threads >= 1, "threads", self.threads, "at least 1")
+        any_asked = self.policy or self.random or bool(self.budgets)
+        require(any_asked, "budgets", self.budgets, "some, if policy and random are false")
 
 
 def evaluate(job: EvaluateJob) -> None:
@@ -69,11 +75,13 @@ def evaluate(job: EvaluateJob) -> None:
     found = judge(job, agent)
     lines = [f"{agent.facts['game']}, {agent.facts['decisions']:,} decisions of training"]
     width = max(len(name) for name in found)
-    lines += [
-        f"{name:<{width}}  {value.interval}  ({value.seconds:.0f} s)"
-        for name, value in found.items()
-    ]
-    lines.append(f"mean return of {job.games} games [95 % interval over games]")
+    known = agent.facts["game"] in games()
+    for name, value in found.items():
+        mean = value.interval.estimate
+        human = f"  {human_normalised(agent.facts['game'], mean):6.1%} of human" if known else ""
+        lines.append(f"{name:<{width}}  {value.interval}{human}  ({value.seconds:.0f} s)")
+    until = "to their end" if job.max_decisions is None else f"of {job.max_decisions:,} decisions"
+    lines.append(f"mean return of {job.games} games {until} [95 % interval over games]")
     sys.stdout.write("\n".join(lines) + "\n")
     if job.out:
         write_json_atomic(job.out, results(job, agent, found))
@@ -116,15 +124,23 @@ def judge(job: EvaluateJob, agent: Agent) -> dict[str, Evaluation]:
 
 
 def results(job: EvaluateJob, agent: Agent, found: dict[str, Evaluation]) -> dict[str, Any]:
-    """What is kept of an evaluation, as JSON values."""
+    """What is kept of an evaluation, as JSON values; with the share of human where it is known."""
+    game = agent.facts["game"]
     return {
-        "game": agent.facts["game"],
+        "game": game,
         "checkpoint": Path(agent.folder).name,
         "decisions": agent.facts["decisions"],
         "updates": agent.facts["updates"],
         "seed": job.seed,
+        "max_decisions": job.max_decisions,
         "evaluations": {
-            name: {**asdict(value), "interval": asdict(value.interval)}
+            name: {
+                **asdict(value),
+                "interval": asdict(value.interval),
+                "human_normalised": human_normalised(game, value.interval.estimate)
+                if game in games()
+                else None,
+            }
             for name, value in found.items()
         },
     }

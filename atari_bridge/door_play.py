@@ -13,7 +13,7 @@ from torch import Tensor
 from atari_bridge.agent import Agent, load_agent
 from atari_bridge.door_train import judged_environment
 from atari_bridge.environments import VectorEnvironment, open_environment
-from atari_bridge.evaluation import RawPolicy, evaluate_agent
+from atari_bridge.evaluation import RawPolicy, SampledActions, evaluate_agent
 from atari_bridge.recording import data_address, write_gif
 from atari_bridge.search_settings import judging_planner
 from search import Planner, PlanningModel, SearchOutput
@@ -35,7 +35,9 @@ class PlayJob:
         checkpoint: A run's folder, whose newest checkpoint is taken, or a checkpoint.
         out: Folder of the GIFs and trees.
         games: How many, one after another.
-        num_simulations: Of a decision; null: as in training, 0: the policy's best action.
+        num_simulations: Of a decision; null: as in training, 0: the policy alone.
+        sample: Draw actions from what was found. False takes the best one, which in games without
+            chance can be a rut.
         max_decisions: Games are broken off after so many; null: the environment's own limit.
         trees_at: Decisions of the first game whose searches are kept, as pages and as files.
         every: Keep one frame in so many, for smaller GIFs.
@@ -46,6 +48,7 @@ class PlayJob:
     out: str = ""
     games: int = 1
     num_simulations: int | None = None
+    sample: bool = True
     max_decisions: int | None = None
     trees_at: list[int] = field(default_factory=lambda: [0, 50, 100])
     every: int = 2
@@ -58,6 +61,8 @@ class PlayJob:
         require(bool(self.out), "out", self.out, "a folder, by --out")
         require(self.games >= 1, "games", self.games, "at least 1")
         require(self.every >= 1, "every", self.every, "at least 1")
+        some = self.max_decisions is None or self.max_decisions >= 1
+        require(some, "max_decisions", self.max_decisions, "at least 1, or null")
         simulations = self.num_simulations
         at_least_0 = simulations is None or simulations >= 0
         require(at_least_0, "num_simulations", simulations, "at least 0, or null")
@@ -120,11 +125,12 @@ def _play_one(
     progress: Progress,
     task: object,
 ) -> dict[str, object]:
-    planner: Planner = (
-        RawPolicy()
-        if job.num_simulations == 0
-        else judging_planner(agent.search, num_simulations=job.num_simulations)
-    )
+    planner: Planner
+    if job.num_simulations == 0:
+        planner = RawPolicy(sample=job.sample)
+    else:
+        planner = judging_planner(agent.search, num_simulations=job.num_simulations)
+        planner = SampledActions(planner) if job.sample else planner
     recorder = Recorder(
         planner,
         frame_channels=environment.observation_shape[0],

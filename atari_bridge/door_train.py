@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 
 import torch
-from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate import Accelerator, AutocastKwargs, InitProcessGroupKwargs
 from accelerate.utils import broadcast_object_list
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -42,14 +42,14 @@ class RunSettings:
         out: The run's folder.
         resume: Go on with the run in that folder; begin it where there is none.
         seed: Of everything random.
-        minutes: Pause at the first checkpoint after so many; go on later with
-            --resume. null: never.
+        minutes: Pause at the first checkpoint after so many, and begin no evaluation after them;
+            go on later with --resume. null: never.
         evaluate_every: Decisions between evaluations, rounded up to the end of a part; 0: only at
             the end.
         evaluation_games: Whole games an evaluation.
         evaluation_max_decisions: Games are broken off after so many; null: the environment's limit.
         precision: "no" is float32; "bf16" halves what a GPU has to move.
-        max_part_megabytes: Largest file of a saved replay; null: no bound.
+        max_part_megabytes: Largest file of a checkpoint; null: no bound.
         threads: Of torch on the CPU; null: torch's choice.
     """
 
@@ -71,6 +71,9 @@ class RunSettings:
         require(self.minutes is None or self.minutes > 0, "minutes", self.minutes, "more than 0")
         require(self.evaluate_every >= 0, "evaluate_every", self.evaluate_every, "at least 0")
         require(self.evaluation_games >= 2, "evaluation_games", self.evaluation_games, "at least 2")
+        decisions = self.evaluation_max_decisions
+        some = decisions is None or decisions >= 1
+        require(some, "evaluation_max_decisions", decisions, "at least 1, or null")
         require(self.precision in ("no", "bf16"), "precision", self.precision, "no or bf16")
         size = self.max_part_megabytes
         require(size is None or size >= 1, "max_part_megabytes", size, "at least 1, or null")
@@ -96,7 +99,8 @@ class TrainJob(
         agent_settings(self)
 
 
-# How a run is watched and stored, on which its numbers do not depend: --resume may change these.
+# How a run is watched and stored, on which its numbers do not depend (on threads only by
+# rounding): --resume may change these.
 _FREE = ("minutes", "threads", "max_part_megabytes", "keep_checkpoints")
 
 
@@ -120,8 +124,13 @@ def train(job: TrainJob) -> None:
     accelerator = Accelerator(
         mixed_precision=job.precision,
         cpu=not torch.cuda.is_available(),
-        # The others wait while the main process plays whole games.
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=6))],
+        kwargs_handlers=[
+            # The others wait while the main process plays whole games.
+            InitProcessGroupKwargs(timeout=timedelta(hours=6)),
+            # The cache of cast weights is the process's: the thread that makes batches would empty
+            # it in the middle of an update, and gradients would depend on which was faster.
+            AutocastKwargs(cache_enabled=False),
+        ],
     )
     settings = agent_settings(job)
     main = accelerator.is_main_process
@@ -165,15 +174,15 @@ def _follow(job: TrainJob, run: RunDirectory, training: Training) -> None:
     part_bytes = None if job.max_part_megabytes is None else int(job.max_part_megabytes * 2**20)
     while True:
         made = training.counters.decisions
-        if main and (training.is_done or _is_due(job, made)):
-            _judge(job, run, training)
-        training.accelerator.wait_for_everyone()
-        if training.is_done:
-            return
         late = job.minutes is not None and time.monotonic() - started > 60 * job.minutes
         # The main process's clock decides for all.
         if broadcast_object_list([late])[0]:
             logger.warning("paused after %d decisions; go on with --resume", made)
+            return
+        if main and (training.is_done or _is_due(job, made)):
+            _judge(job, run, training)
+        training.accelerator.wait_for_everyone()
+        if training.is_done:
             return
         summary = training.run_part()
         if main:
@@ -187,9 +196,13 @@ def _mark(training: Training) -> str:
 
 
 def _is_due(job: TrainJob, decisions: int) -> bool:
-    """Whether an evaluation belongs at the end of the part that ended at `decisions`."""
+    """Whether an evaluation on the way belongs at the end of the part that ended at `decisions`.
+
+    After the last decision there are parts of updates alone; the evaluation at the end is theirs.
+    """
     every = job.evaluate_every
-    return every > 0 and decisions // every > max(0, decisions - job.part_decisions) // every
+    under_way = every > 0 and decisions < job.total_decisions
+    return under_way and decisions // every > max(0, decisions - job.part_decisions) // every
 
 
 def _judge(job: TrainJob, run: RunDirectory, training: Training) -> None:
@@ -232,12 +245,16 @@ def _judge(job: TrainJob, run: RunDirectory, training: Training) -> None:
 
 
 def judged_environment(config: EnvironmentConfig) -> EnvironmentConfig:
-    """The environment of evaluation: raw rewards, and only the game itself ends a game."""
-    return replace(config, life_loss_ends=False, clip_rewards=False)
+    """The environment of evaluation: raw rewards, and only the game itself ends a game.
+
+    It goes on for half an hour of play (108,000 frames), however early training cuts games off.
+    """
+    frames = EnvironmentConfig.max_episode_frames
+    return replace(config, life_loss_ends=False, clip_rewards=False, max_episode_frames=frames)
 
 
 class _Display:
-    """A progress bar: decisions, updates, recent returns, and how much of the time is search."""
+    """A progress bar: decisions, frames, updates, recent returns, and the share of search."""
 
     def __init__(self, training: Training, *, enabled: bool) -> None:
         length = training.settings.length
@@ -274,8 +291,9 @@ class _Display:
         clock = training.clock
         spent = clock.play + clock.batches + clock.updates
         recent = sum(training.recent) / len(training.recent) if training.recent else float("nan")
+        frames = training.counters.decisions * training.environment.frame_skip
         state = (
-            f"{training.counters.updates:,} updates, return {recent:.1f}, "
-            f"play {clock.play / max(spent, 1e-9):.0%}"
+            f"{frames:,} frames, {training.counters.updates:,}/{training.total_updates:,} updates, "
+            f"return {recent:.1f}, search {clock.search / max(spent, 1e-9):.0%}"
         )
         self._progress.update(self._task, completed=training.counters.decisions, state=state)

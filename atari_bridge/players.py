@@ -3,7 +3,7 @@
 A run asks for rows and does not know where they were played (`atari_bridge.actors` has workers).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from atari_bridge.planning import NetworkModel
 from atari_bridge.search_settings import SearchSettings, playing_planner
 from atari_bridge.self_play import Played, SelfPlay
+from atari_bridge.timed_planner import TimedPlanner
 from search import Planner
 
 
@@ -59,6 +60,7 @@ class LocalPlayers:
         model: The network that is being trained.
         search: How to plan.
         generator: Source of the searches' randomness.
+        on_search: Told the seconds of each search.
     """
 
     def __init__(
@@ -68,15 +70,16 @@ class LocalPlayers:
         search: SearchSettings,
         *,
         generator: torch.Generator,
+        on_search: Callable[[float], None],
     ) -> None:
         self._self_play, self._model, self._search = self_play, model, search
-        self._generator = generator
+        self._generator, self._on_search = generator, on_search
 
     def play(self, *, decisions_made: int, progress: float) -> Played:
         """One decision in every environment."""
         return self._self_play.play(
             self._model,
-            playing_planner(self._search, progress=progress),
+            TimedPlanner(playing_planner(self._search, progress=progress), self._on_search),
             decisions_made=decisions_made,
             generator=self._generator,
         )

@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -36,8 +37,10 @@ class RayHost:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             self._ray.init(include_dashboard=False, logging_level=logging.WARNING)
         found = self._ray.cluster_resources().get("GPU", 0.0)
-        enough = f"at most {found / actors:g}, for {actors} actors and {found:g} GPUs known to Ray"
-        require(gpus * actors <= found or gpus == 0, "worker_gpus", gpus, enough)
+        enough = f"a share that {actors} actors find on {found:g} GPUs known to Ray, none on two"
+        # Below 1, an actor lies on one GPU, which takes whole actors alone.
+        room = math.inf if gpus == 0 else found * int(1 / gpus) if gpus < 1 else found // gpus
+        require(actors <= room, "worker_gpus", gpus, enough)
         # No processor is claimed, so that more actors than processors do not wait for ever.
         self._options = {"num_cpus": 0, "num_gpus": gpus, "scheduling_strategy": "SPREAD"}
         errors = importlib.import_module("ray.exceptions")
@@ -71,14 +74,14 @@ class RayHost:
 
         Raises:
             WorkerDiedError: If the actor, or what it answered, is gone.
-            RuntimeError: If the actor could not begin at all.
+            ChildProcessError: If the actor could not begin at all.
         """
         try:
             return self._ray.get(ticket)
         except self._deaths as error:
             cause = " ".join(str(error).split())
             if getattr(error, "actor_init_failed", False):
-                raise RuntimeError(f"a worker could not begin: {cause}") from error
+                raise ChildProcessError(f"a worker could not begin: {cause}") from error
             raise WorkerDiedError(cause) from error
 
     def stop(self, handle: Any) -> None:

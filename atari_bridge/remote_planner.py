@@ -108,7 +108,7 @@ class RemotePlanner:
             The decision, on the observations' device.
 
         Raises:
-            RuntimeError: If workers died too often.
+            ChildProcessError: If workers died too often.
         """
         if self._weights is None:
             self.refresh(self._network.state_dict())

@@ -144,7 +144,7 @@ class RemotePlayers:
         """Waits for a worker or more to finish a chunk; begins their next before returning.
 
         Raises:
-            RuntimeError: If workers died too often.
+            ChildProcessError: If workers died too often.
         """
         if self._calls % self._weights_interval == 0:
             self._weights = self._host.put(weight_arrays(self._network.state_dict()))

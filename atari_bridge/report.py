@@ -76,11 +76,12 @@ def _returns(
 def _time(report: Report, parts: list[dict[str, Any]]) -> None:
     names = {
         "play_seconds": "self-play with its searches",
-        "batch_seconds": "batches: frames, targets, reanalysis",
+        "batch_seconds": "waiting for batches: frames, targets, reanalysis",
         "update_seconds": "updates",
+        "search_seconds": "searches of play and reanalysis, in the above or beside them",
     }
     total = sum(part["seconds"] for part in parts)
-    spent = {name: sum(part[name] for part in parts) for name in names}
+    spent = {name: sum(part.get(name, 0.0) for part in parts) for name in names}
     rows = [
         {"part": label, "seconds": spent[name], "share": f"{spent[name] / total:.0%}"}
         for name, label in names.items()

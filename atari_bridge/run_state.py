@@ -38,7 +38,7 @@ def save_training(run: RunDirectory, training: Training, *, max_part_bytes: int 
     Args:
         run: The run's folder.
         training: In each process, at the same number of decisions.
-        max_part_bytes: Largest file of the replay; None: no bound.
+        max_part_bytes: Largest file of weights, moments and replay; None: no bound.
 
     Raises:
         StorageError: If the disk is full; the checkpoint before is intact.
@@ -47,7 +47,7 @@ def save_training(run: RunDirectory, training: Training, *, max_part_bytes: int 
     accelerator = training.accelerator
     if accelerator.num_processes == 1:
         with run.folder(name) as folder:
-            _write_shared(folder, training)
+            _write_shared(folder, training, max_part_bytes)
             _write_own(folder, training, max_part_bytes)
             write_manifest(folder, facts(training))
     else:
@@ -61,7 +61,7 @@ def save_training(run: RunDirectory, training: Training, *, max_part_bytes: int 
             with run.folder(name) as folder:
                 for part in sorted(shared.iterdir()):
                     part.rename(folder / part.name)
-                _write_shared(folder, training)
+                _write_shared(folder, training, max_part_bytes)
                 write_manifest(folder, facts(training))
             shared.rmdir()
         accelerator.wait_for_everyone()
@@ -88,10 +88,18 @@ def facts(training: Training) -> dict[str, Any]:
     }
 
 
-def _write_shared(folder: Path, training: Training) -> None:
-    save_tensors(folder / "network.safetensors", training.network.state_dict())
-    save_tensors(folder / "target_network.safetensors", training.target_network.state_dict())
-    save_optimizer(folder / "optimizer.safetensors", training.learner.optimizer)
+def _write_shared(folder: Path, training: Training, max_part_bytes: int | None) -> None:
+    for name, network in (
+        ("network", training.network),
+        ("target_network", training.target_network),
+    ):
+        path = folder / f"{name}.safetensors"
+        save_tensors(path, network.state_dict(), max_part_bytes=max_part_bytes)
+    save_optimizer(
+        folder / "optimizer.safetensors",
+        training.learner.optimizer,
+        max_part_bytes=max_part_bytes,
+    )
     write_json_atomic(folder / "counters.json", asdict(training.counters))
 
 

@@ -27,17 +27,27 @@ from atari_bridge.players import LocalPlayers, Players, RefreshedPlanner
 from atari_bridge.replay import Replay, Sample
 from atari_bridge.search_settings import reanalysing_planner
 from atari_bridge.self_play import Episode, SelfPlay
+from atari_bridge.timed_planner import TimedPlanner
 from search.evaluation.run_directory import step_seed
 from search.evaluation.settings import require
 
 
 @dataclass
 class Clock:
-    """Where the time of a part went, in seconds."""
+    """Where the time of a part went, in seconds.
+
+    Attributes:
+        play: With its searches.
+        batches: Making them; waiting for them where they are made beside updates.
+        updates: Learning.
+        search: Searches of this process, of play and of reanalysis; a part of the others, or
+            beside them.
+    """
 
     play: float = 0.0
     batches: float = 0.0
     updates: float = 0.0
+    search: float = 0.0
 
 
 @dataclass
@@ -108,7 +118,7 @@ class Training:
         self.batches = BatchMaker(
             settings.learning,
             model=self.planned_with(self.target_network),
-            planner=reanalysing_planner(settings.search),
+            planner=TimedPlanner(reanalysing_planner(settings.search), self._note_search),
             clip_rewards=settings.environment.clip_rewards,
             prefix_horizon=settings.network.prefix_horizon
             if settings.network.value_prefix
@@ -127,6 +137,7 @@ class Training:
                 self.planned_with(self.network),
                 settings.search,
                 generator=self.play_generator,
+                on_search=self._note_search,
             )
 
     def _check(self) -> None:
@@ -156,8 +167,13 @@ class Training:
         """Lets others play, or search old rows anew; None leaves that to this process."""
         self.players = players or self.players
         if planner is not None:
-            self.batches = replace(self.batches, planner=planner)
+            timed = TimedPlanner(planner, self._note_search)
+            self.batches = replace(self.batches, planner=timed)
             self.on_new_target = planner.refresh
+
+    def _note_search(self, seconds: float) -> None:
+        # Play and batches are never under way at a time, so nobody else adds to it.
+        self.clock.search += seconds
 
     def planned_with(self, network: MuZeroNetwork) -> NetworkModel:
         """A network as a planning model, in the run's precision."""
@@ -325,5 +341,6 @@ class Training:
             "play_seconds": self.clock.play,
             "batch_seconds": self.clock.batches,
             "update_seconds": self.clock.updates,
+            "search_seconds": self.clock.search,
             "losses": {name: value / max(1, updates) for name, value in sums.items()},
         }

@@ -3,18 +3,20 @@
     python benchmarks/atari_gpu.py measure --out runs/gpu
     python benchmarks/atari_gpu.py train --game Pong --out runs/gpu --minutes 8
 
-`measure` fills a replay by play, makes updates with reanalysis on, and writes `measure.json`:
+`measure` fills a replay by play, makes updates with reanalysis on, and writes a `-measure.json`:
 updates a second with batches made in turn and overlapped, decisions a second of self-play, floating
 point operations of an update by part, their share of what a matrix product of the same precision
-reaches on this device, and the minutes that 100,000 decisions and 120,000 updates would take.
+reaches on this device, and the minutes that all decisions and updates of the run would take.
 
 `train` begins a run, or goes on with the one in the folder, for so many minutes; it stops at a
-checkpoint, whose parts stay below 16 MB, so that the folder can be carried to another machine and
-the same command goes on there. When the run is done it prints its last evaluation.
+checkpoint, whose files stay below 16 MB, so that the folder can be carried to another machine and
+the same command goes on there. Checkpoints come every 500 decisions, so a call overruns its minutes
+by little. The trained agent is judged once, in the call after the last update: 32 games of at most
+4,500 decisions (five minutes of play). At the end of a call the run's last two records are printed.
 
-Both take the settings of `configs/atari_bridge/efficientzero.yaml`; further `--flag value` pairs
-change them as for `prefsearch atari train`. On a machine without a GPU `measure --small` checks
-that everything runs.
+Both take the settings of `configs/atari_bridge/efficientzero.yaml` with those changes; further
+`--flag value` pairs change both, as for `prefsearch atari train`. On a machine without a GPU
+`--small` checks that everything runs, in a folder of its own.
 """
 
 import argparse
@@ -26,8 +28,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, AutocastKwargs
 from torch.utils.flop_counter import FlopCounterMode
 
 from atari_bridge.door_train import TrainJob, agent_settings, train
@@ -39,7 +43,15 @@ from search.evaluation.records import write_json_atomic
 from search.evaluation.run_directory import environment as describe_environment
 
 _CONFIG = "atari_bridge/efficientzero"
-_DECISIONS, _UPDATES = 100_000, 120_000
+_CHANGED = {
+    "resume": True,
+    "overlap": True,
+    "part_decisions": 500,
+    "max_part_megabytes": 15.0,
+    "evaluate_every": 0,
+    "evaluation_max_decisions": 4_500,
+}
+_WARM_UP = 200  # decisions, in which the device compiles and picks its kernels
 # What a small check changes, so that a CPU gets through it.
 _SMALL = {
     "image_size": 48,
@@ -50,6 +62,14 @@ _SMALL = {
     "batch_size": 8,
     "num_simulations": 4,
     "replay_capacity": 2_000,
+    "total_decisions": 600,
+    "start_decisions": 200,
+    "part_decisions": 200,
+    "updates_per_decision": 0.1,
+    "last_updates": 10,
+    "evaluation_games": 2,
+    "evaluation_max_decisions": 50,
+    "precision": "no",
 }
 
 
@@ -65,19 +85,18 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=3_000, help="decisions played before measuring")
     parser.add_argument("--small", action="store_true", help="tiny sizes, to check that it runs")
     own, rest = parser.parse_known_args()
-    game = rest[rest.index("--game") + 1] if "--game" in rest else "Pong"
-    folder = own.out / f"efficientzero-{game}"
-    config = ["--config", str(shipped_configurations()[_CONFIG]), "--out", str(folder)]
-    job = parse(TrainJob, [*config, "--resume", "true", *rest], prog="atari_gpu")
-    job = replace(job, overlap=True, max_part_megabytes=15.0, minutes=own.minutes)
-    if own.small:
-        job = replace(job, **_SMALL, precision="no")
+    changed = _CHANGED | (_SMALL if own.small else {})
+    flags = [word for name, value in changed.items() for word in (f"--{name}", str(value))]
+    config = ["--config", str(shipped_configurations()[_CONFIG]), "--out", str(own.out)]
+    job = parse(TrainJob, [*config, *flags, *rest], prog="atari_gpu")
+    folder = own.out / f"efficientzero-{job.game}{'-small' if own.small else ''}"
+    job = replace(job, out=str(folder), minutes=own.minutes)
     if own.what == "train":
         train(job)
         _say(folder)
         return
     found = measure(job, rows=own.rows, updates=own.updates)
-    write_json_atomic(own.out / "measure.json", found)
+    write_json_atomic(folder.with_name(f"{folder.name}-measure.json"), found)
     sys.stdout.write(json.dumps(found, indent=2) + "\n")
 
 
@@ -85,13 +104,18 @@ def measure(job: TrainJob, *, rows: int, updates: int) -> dict[str, Any]:
     """Everything that can be known of a run without making it."""
     settings = agent_settings(job)
     environment = open_environment(settings.environment)
-    accelerator = Accelerator(mixed_precision=job.precision, cpu=not torch.cuda.is_available())
+    accelerator = Accelerator(
+        mixed_precision=job.precision,
+        cpu=not torch.cuda.is_available(),
+        kwargs_handlers=[AutocastKwargs(cache_enabled=False)],  # as in training
+    )
     training = Training(settings, environment, accelerator)
-    played = _seconds(lambda: _play_until(training, rows))
+    _play_until(training, _WARM_UP)
+    played = _seconds(lambda: _play_until(training, _WARM_UP + rows))
     found: dict[str, Any] = {
         "game": job.game,
         "parameters": sum(p.numel() for p in training.network.parameters()),
-        "decisions_a_second": training.counters.decisions / played,
+        "decisions_a_second": rows / played,
     }
     seconds: dict[str, float] = {}
     for overlap in (False, True):
@@ -105,12 +129,15 @@ def measure(job: TrainJob, *, rows: int, updates: int) -> dict[str, Any]:
         found[f"update_seconds, batches {name}"] = training.clock.updates / updates
     operations = _operations(training)
     ceiling = _ceiling(accelerator.device, job.precision)
-    best = min(seconds.values())
+    best, length = min(seconds.values()), settings.length
+    run = length.total_decisions / found["decisions_a_second"] + training.total_updates * best
     found |= {
         "operations_of_an_update": operations,
         "matrix_product_operations_a_second": ceiling,
         "share_of_ceiling": sum(operations.values()) / best / ceiling,
-        "projected_minutes": (_DECISIONS / found["decisions_a_second"] + _UPDATES * best) / 60,
+        "decisions": length.total_decisions,
+        "updates": training.total_updates,
+        "projected_minutes": run / 60,
         "environment": describe_environment(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
     }

@@ -12,7 +12,8 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from types import NoneType
+from typing import Any, cast, get_args, get_type_hints
 
 import yaml
 from rich.logging import RichHandler
@@ -48,8 +49,10 @@ def parse(config: type, argv: Sequence[str], *, prog: str) -> Any:
     first_line = (config.__doc__ or "").strip().splitlines()[0]
     parser: Any = TrlParser([cast(Any, config)], prog=prog, description=first_line)
     parser.add_argument("--config", metavar="FILE", help="YAML file or name of a shipped one.")
-    helped = field_help(config)
+    helped, types = field_help(config), get_type_hints(config)
     for action in parser._actions:
+        if action.type is not None and NoneType in get_args(types.get(action.dest)):
+            action.type = _or_null(action.type)
         default = " (default: %(default)s)" if action.default not in (None, "==SUPPRESS==") else ""
         if action.dest in helped:
             action.help = helped[action.dest] + default
@@ -61,6 +64,16 @@ def parse(config: type, argv: Sequence[str], *, prog: str) -> Any:
         _check_yaml(arguments[at + 1], config)
     (parsed, *_) = parser.parse_args_and_config(arguments)
     return parsed
+
+
+def _or_null(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Reads what `kind` reads, and the "null" of YAML as None."""
+
+    def read(text: str) -> Any:
+        return None if text == "null" else kind(text)
+
+    read.__name__ = getattr(kind, "__name__", "value")  # argparse names it in its errors
+    return read
 
 
 def _check_yaml(path: str, config: type) -> None:

@@ -9,6 +9,7 @@ from PIL import Image
 pytest.importorskip("gymnasium", reason="pip install 'prefsearch[atari]'")
 pytest.importorskip("ale_py", reason="pip install 'prefsearch[atari]'")
 
+from atari_bridge.reference.scores import human_normalised
 from prefsearch import main
 
 SMALL = {
@@ -83,6 +84,8 @@ def test_evaluation_compares_budgets_the_policy_and_random_play(
     assert main(["atari", "evaluate", *words, "--budgets", "2", "4"]) == 0
     shown = capsys.readouterr().out
     assert "search, 4 simulations" in shown
+    assert "% of human" in shown
+    assert "2 games of 4 decisions" in shown
     found = json.loads(out.read_text())["evaluations"]
     assert list(found) == [
         "random",
@@ -93,7 +96,10 @@ def test_evaluation_compares_budgets_the_policy_and_random_play(
         "search, 4 simulations",
         "search, 4 simulations, sampled",
     ]
-    assert all(len(value["returns"]) == 2 for value in found.values())
+    for value in found.values():
+        assert len(value["returns"]) == 2
+        expected = human_normalised("Boxing", value["interval"]["estimate"])
+        assert value["human_normalised"] == expected
 
 
 def test_play_leaves_a_film_and_searches_with_their_pictures(boxing: Path, tmp_path: Path) -> None:
@@ -107,6 +113,27 @@ def test_play_leaves_a_film_and_searches_with_their_pictures(boxing: Path, tmp_p
     assert 'src="data:image/png;base64,' in page
     assert "FIRE" in page or "UP" in page or "NOOP" in page
     assert main(["tree", "show", str(out / "tree-00003.safetensors"), "--format", "text"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("verb", "settings", "message"),
+    [
+        ("play", {"max_decisions": 0}, "max_decisions: found 0"),
+        ("evaluate", {"max_decisions": 0}, "max_decisions: found 0"),
+        ("evaluate", {"threads": 0}, "threads: found 0"),
+    ],
+)
+def test_a_bound_that_leaves_nothing_to_play_is_refused(
+    boxing: Path,
+    tmp_path: Path,
+    verb: str,
+    settings: dict[str, int],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = flags(checkpoint=boxing, out=tmp_path / "out", **settings)
+    assert main(["atari", verb, *words]) == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

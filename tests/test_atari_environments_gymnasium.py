@@ -8,7 +8,7 @@ import pytest
 from atari_bridge.environments.checking import check_reset, check_step
 from atari_bridge.environments.config import EnvironmentConfig
 from atari_bridge.environments.frame_stack import FrameStack
-from atari_bridge.environments.games import rom_name
+from atari_bridge.environments.games import _playable, rom_name
 from atari_bridge.environments.gymnasium_vector import GymnasiumEnvironments
 from atari_bridge.environments.opening import open_environment
 from atari_bridge.environments.restoring import replay_episodes
@@ -218,6 +218,7 @@ def test_a_setting_out_of_its_bounds_is_named(setting, value):
 
 
 def test_without_the_extra_the_remedy_is_named(monkeypatch):
+    _playable.cache_clear()  # what is installed is looked up once
     monkeypatch.setitem(sys.modules, "ale_py", None)
     monkeypatch.setitem(sys.modules, "gymnasium", None)
     with pytest.raises(ImportError, match=r"prefsearch\[atari\]"):

@@ -153,7 +153,7 @@ def _no_manifest(folder: Path) -> None:
         (_remove, r"frames-00000\.safetensors: found no file; required: \d+ bytes"),
         (_shorten, r"rows-00000\.safetensors: found \d+ bytes; required: \d+ bytes"),
         (_flip, r"frames-00000\.safetensors: found the checksum \d+; required: \d+"),
-        (_edit(version=9), r"replay\.json: found version 9; required: 1"),
+        (_edit(version=9), r"replay\.json: found version 9; required: 2"),
         (_edit(format="other"), r"replay\.json: found JSON of something else"),
         (_edit(lanes=3), r"replay\.json: found lanes 3; required: 2"),
         (_edit(rows=3), r"replay\.json: found parts that hold no rows; required: 3 rows"),

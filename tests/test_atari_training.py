@@ -14,7 +14,13 @@ pytest.importorskip("gymnasium", reason="pip install 'prefsearch[atari]'")
 from accelerate import Accelerator
 
 from atari_bridge.agent import load_agent
-from atari_bridge.checkpoints import load_optimizer, newest_checkpoint, save_optimizer
+from atari_bridge.checkpoints import (
+    load_optimizer,
+    load_tensors,
+    newest_checkpoint,
+    save_optimizer,
+    save_tensors,
+)
 from atari_bridge.door_train import TrainJob, agent_settings, train
 from atari_bridge.environments import open_environment
 from atari_bridge.run_state import load_training, save_training
@@ -136,6 +142,46 @@ def test_the_door_trains_judges_reports_and_goes_on(tmp_path: Path) -> None:
     train(replace(job, resume=True))  # nothing is left to do
     agent = load_agent(run)
     assert agent.facts["updates"] == 20
+
+
+def test_parts_of_updates_alone_are_judged_once_at_their_end(tmp_path: Path) -> None:
+    train(replace(TINY, out=str(tmp_path / "run"), evaluate_every=80, last_updates=30))
+    steps = sorted(path.stem for path in (tmp_path / "run" / "steps").glob("*.json"))
+    assert sum(step.startswith("part-000000240") for step in steps) > 3
+    assert [step for step in steps if step.startswith("evaluation")] == [
+        "evaluation-000000080-000000000",
+        "evaluation-000000160-000000008",
+        "evaluation-000000240-000000046",
+    ]
+
+
+def test_a_run_out_of_time_begins_no_evaluation(tmp_path: Path) -> None:
+    job = replace(TINY, out=str(tmp_path / "run"), evaluate_every=80, minutes=1e-9)
+    train(job)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists(), "not even a part"
+
+
+def test_the_files_of_a_checkpoint_stay_below_the_bound(tmp_path: Path) -> None:
+    tensors = {f"layer {n}": torch.full((64, 256), float(n)) for n in range(9)}  # 64 KiB each
+    path = tmp_path / "network.safetensors"
+    save_tensors(path, tensors, max_part_bytes=3 * 2**16 + 1)  # room for two and a header
+    parts = sorted(tmp_path.iterdir())
+    assert len(parts) == 5
+    assert max(part.stat().st_size for part in parts) <= 3 * 2**16 + 1
+    found = load_tensors(path)
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[name], tensors[name]) for name in tensors)
+    parts[-1].write_bytes(b"no tensors")
+    with pytest.raises(ValueError, match=rf"{parts[-1].name}: cannot be read as safetensors"):
+        load_tensors(path)
+
+
+def test_searches_of_play_and_reanalysis_are_timed() -> None:
+    training = begin(TINY)
+    training.run_part()
+    parts = [training.run_part(), training.run_part()]
+    for part in parts:
+        assert 0 < part["search_seconds"] < part["play_seconds"] + part["batch_seconds"]
 
 
 @pytest.mark.parametrize("overlap", [False, True])
@@ -264,4 +310,6 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_name() -> None:
     poisoned = weights(training)
     with pytest.raises((FloatingPointError, ValueError), match="finite"):
         training.run_part()
-    assert before.keys() == poisoned.keys()
+    after = weights(training)
+    for name in before:
+        assert torch.equal(after[name].nan_to_num(7.0), poisoned[name].nan_to_num(7.0)), name

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 import prefsearch
+from atari_bridge.door_evaluate import EvaluateJob
 from doors.command_line import field_help, parse
 from rewardmodel.door_train import TrainJob
 
@@ -92,6 +93,14 @@ def test_a_flag_overrides_the_file(tmp_path: Path) -> None:
     arguments = ["--config", str(path), "--epochs", "5"]
     assert parse(TrainJob, arguments, prog="x").epochs == 5.0
     assert parse(TrainJob, arguments[:2], prog="x").epochs == 3
+
+
+def test_null_on_the_command_line_takes_back_what_the_file_sets(tmp_path: Path) -> None:
+    path = tmp_path / "my.yaml"
+    path.write_text("checkpoint: runs/x\nmax_decisions: 10\nthreads: 1\n")
+    arguments = ["--config", str(path), "--max_decisions", "null", "--threads", "2"]
+    parsed = parse(EvaluateJob, arguments, prog="x")
+    assert (parsed.max_decisions, parsed.threads) == (None, 2)
 
 
 def test_a_missing_configuration_lists_the_shipped_ones(

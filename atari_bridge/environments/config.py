@@ -21,10 +21,11 @@ class EnvironmentConfig:
         sticky_actions: Probability with which the emulator repeats the action of the frame before.
             0 in Atari 100k.
         full_action_space: All 18 actions instead of those that do something in the game.
-        max_episode_frames: Emulator frames after which an episode is truncated. In gymnasium
-            environments their own limit applies.
+        max_episode_frames: Training only: emulator frames after which an episode is truncated;
+            evaluation has 108,000. In gymnasium environments their own limit applies.
         life_loss_ends: Training only: the learner sees a lost life as the end of an episode.
-        clip_rewards: Training only: the learner sees the signs of rewards.
+        clip_rewards: Training only: the learner sees the signs of rewards. Right for Atari; set it
+            to false for gymnasium ids whose rewards have sizes.
     """
 
     game: str = "Pong"

@@ -5,6 +5,7 @@ This file starts no emulator.
 
 import difflib
 import re
+from functools import cache
 
 ATARI_100K = (
     "Alien",
@@ -63,20 +64,19 @@ def game_name(rom: str) -> str:
 def rom_name(game: str) -> str:
     """The emulator's name of a game: "UpNDown" is "up_n_down".
 
-    Any game that ale-py brings is known, not only the 26.
+    Any game that ale-py brings for one player is known, not only the 26.
 
     Raises:
         ImportError: Without ale-py.
         ValueError: If there is no such game; names the nearest.
     """
     try:
-        from ale_py import roms
+        known = _playable()
     except ImportError as error:
         raise ImportError(
             f"game {game!r}: found no ale-py; required for Atari games. "
             "Install it by pip install 'prefsearch[atari]'"
         ) from error
-    known = {game_name(rom): rom for rom in roms.get_all_rom_ids()}
     if game not in known:
         raise ValueError(
             f"game: found {game!r}; required: an Atari game's name such as "
@@ -100,10 +100,24 @@ def atari_game_of_id(gymnasium_id: str) -> str | None:
 def _is_known(game: str) -> bool:
     """Whether there is such a game; without ale-py, whether it is one of the 26."""
     try:
-        from ale_py import roms
+        return game in _playable()
     except ImportError:
         return game in ATARI_100K
-    return game in {game_name(rom) for rom in roms.get_all_rom_ids()}
+
+
+@cache
+def _playable() -> dict[str, str]:
+    """The emulator's names by ours, of all games that one player can play alone.
+
+    Four more need two; the emulator would end the process over them.
+
+    Raises:
+        ImportError: Without ale-py.
+    """
+    from ale_py import ALEInterface, roms
+
+    paths = {rom: str(roms.get_rom_path(rom)) for rom in roms.get_all_rom_ids()}
+    return {game_name(rom): rom for rom, path in paths.items() if ALEInterface.isSupportedROM(path)}
 
 
 def _nearest(game: str, known: dict[str, str]) -> list[str]:

@@ -110,7 +110,8 @@ class Contrast(SelfSupervisedLoss):
         """Cross-entropy of picking out the right row, `[M]`."""
         predicted = normalize(self.predictor(self.project(hidden)).float(), dim=-1)
         keys = normalize(target.float().detach(), dim=-1)
-        similarity = predicted @ keys.T / self.temperature  # [M, M]
+        with torch.autocast(hidden.device.type, enabled=False):  # bf16 has steps of .04 here
+            similarity = predicted @ keys.T / self.temperature  # [M, M]
         right = torch.arange(len(hidden), device=hidden.device)
         return cross_entropy(similarity, right, reduction="none")
 

@@ -19,12 +19,12 @@ from atari_bridge.replay.replay import Replay
 from search.evaluation.records import naming_path, write_bytes_atomic, write_json_atomic
 
 MANIFEST = "replay.json"
-VERSION = 1
+VERSION = 2
 _FORMAT = "prefsearch-replay"
 _DEFAULT_PART = 16_000_000
 _LARGEST_PART = 2**28  # where no bound is asked for; a part is put together in memory
 _HEADER = 8192  # most bytes of a part that are not numbers
-_REMEDY = "Go on from an earlier checkpoint, or copy this one again"
+_REMEDY = "Copy this checkpoint again, or go on from an earlier one, if one was kept"
 
 
 def save_replay(

@@ -2,7 +2,8 @@
 
 Each lane's slots are written in order, around and around. Both stores answer the same calls with
 the same numbers; the packed one keeps whole blocks of 8 slots as bytes and only the block under way
-as it is. This file does not know rows, episodes or files.
+as it is. Images that leave a store are packed in either case. This file does not know rows,
+episodes or files.
 """
 
 import os
@@ -48,6 +49,7 @@ class PlainFrames:
     def __init__(self, lanes: int, capacity: int, shape: tuple[int, ...], dtype: np.dtype) -> None:
         self._frames = np.zeros((lanes * capacity, *shape), dtype)
         self._lanes, self._capacity = lanes, capacity
+        self._codec = FrameCodec(shape, BLOCK) if len(shape) == 3 else None
 
     def write(self, lanes: np.ndarray, slots: np.ndarray, frames: np.ndarray) -> None:
         """See `FrameStore`."""
@@ -58,14 +60,26 @@ class PlainFrames:
         return self._frames[lanes * self._capacity + slots]
 
     def items(self, counts: np.ndarray) -> Iterator[bytes]:
-        """See `FrameStore`; an item is a block of frames."""
-        for part in self._parts(counts):
-            yield part.tobytes()
+        """See `FrameStore`; an item is a block of frames, packed by several threads if images."""
+        with ThreadPoolExecutor(_threads()) as pool:
+            yield from pool.map(self._item, self._parts(counts))
+
+    def _item(self, part: np.ndarray) -> bytes:
+        if self._codec is None:
+            return part.tobytes()
+        padded = np.zeros((len(part), self._codec.words * 8), np.uint8)
+        padded[:, : part[0].size] = part.reshape(len(part), -1)
+        return self._codec.pack(padded)
 
     def load_items(self, counts: np.ndarray, items: Iterator[bytes]) -> None:
         """See `FrameStore`."""
         for part in self._parts(counts):
             data = next(items, b"")
+            if self._codec is not None:
+                padded = np.empty((len(part), self._codec.words * 8), np.uint8)
+                self._codec.unpack(data, padded, length=len(part))
+                part[:] = padded[:, : part[0].size].reshape(part.shape)
+                continue
             if len(data) != part.nbytes:
                 raise ValueError(
                     f"found a block of {len(data)} bytes of frames; required: {part.nbytes}"
@@ -105,7 +119,7 @@ class PackedFrames:
         self._open = np.zeros((lanes, BLOCK, self._codec.words * 8), np.uint8)
         self._open_block = np.zeros(lanes, np.int64)
         self._open_length = np.zeros(lanes, np.int64)
-        self._threads = threads or min(8, os.cpu_count() or 1)
+        self._threads = threads or _threads()
         self._pool: ThreadPoolExecutor | None = None
 
     @property
@@ -195,3 +209,7 @@ class PackedFrames:
     def _done(self, count: int) -> int:
         """Whole blocks of a lane that got so many frames."""
         return self._blocks if count >= self._capacity else count // BLOCK
+
+
+def _threads() -> int:
+    return min(8, os.cpu_count() or 1)
