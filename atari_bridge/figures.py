@@ -78,6 +78,7 @@ def budget_curves(
     """
     with open_canvas(9.6, 4.4) as (figure, save):
         left, right = figure.subplots(1, 2)
+        budgets: list[int] = []
         for rank, run in enumerate(runs):
             colour = PALETTE[rank % len(PALETTE)]
             label = f"training seed {run['training_seed']}"
@@ -93,12 +94,13 @@ def budget_curves(
                 for name, value in run["evaluations"].items()
                 if name.startswith("search") and name.endswith("sampled")
             )
+            budgets = [budget for budget, _ in points]
             errors = [
                 [at["estimate"] - at["low"] for _, at in points],
                 [at["high"] - at["estimate"] for _, at in points],
             ]
             right.errorbar(
-                [budget for budget, _ in points],
+                budgets,
                 [at["estimate"] for _, at in points],
                 yerr=errors,
                 color=colour,
@@ -111,10 +113,14 @@ def budget_curves(
         chance = runs[0]["evaluations"]["random"]["interval"]["estimate"]
         for axis in (left, right):
             axis.axhline(chance, color=FAINT, linestyle=":", linewidth=1.2)
-        left.set_xlabel("emulator frames of training")
+        left.set_xlabel("thousand emulator frames of training")
+        left.xaxis.set_major_formatter(lambda frames, _: f"{frames / 1000:g}")
         left.set_ylabel("return of a game")
+        left.set_title("on the way", fontsize="medium")
         left.legend()
         right.set_xscale("log", base=2)
-        right.set_xlabel("simulations a decision (dashed: policy alone; dotted: random)")
+        right.set_xticks(budgets, [str(budget) for budget in budgets])
+        right.set_xlabel("simulations a decision")
+        right.set_title("trained; dashed: the policy alone, dotted: random", fontsize="medium")
         figure.suptitle(title)
         return save(path)

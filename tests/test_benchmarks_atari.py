@@ -1,0 +1,65 @@
+"""What the benchmark of two cores says over training seeds, of made-up games."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scipy import stats
+
+pytest.importorskip("gymnasium", reason="pip install 'prefsearch[atari]'")
+
+from atari_bridge.door_train import TrainJob
+from atari_bridge.figures import budget_curves
+from benchmarks.atari_cpu import _over_seeds, _summary
+
+JOB = TrainJob(out="x", game="UpNDown", num_simulations=16)
+SEARCH, POLICY = "search, 16 simulations, sampled", "policy, sampled"
+
+
+def judged(mean: float, simulations: int = 0) -> dict[str, Any]:
+    return {
+        "returns": [mean - 10, mean + 10],
+        "simulations": simulations,
+        "interval": {"estimate": mean, "low": mean - 10, "high": mean + 10},
+    }
+
+
+def runs() -> list[dict[str, Any]]:
+    return [
+        {
+            "training_seed": seed,
+            "curve": [{"frames": 100, "sampled_return": judged(found)["interval"]}],
+            "evaluations": {
+                "random": judged(chance),
+                POLICY: judged(policy),
+                SEARCH: judged(found, 16),
+            },
+        }
+        for seed, chance, policy, found in [(1, 500, 800, 1000), (2, 520, 700, 1300)]
+    ]
+
+
+def test_gains_are_taken_seed_by_seed_and_their_interval_is_over_seeds() -> None:
+    found = _summary(runs(), JOB)
+    assert found["headline"] == SEARCH
+    assert found["over_seeds"][SEARCH]["by_seed"] == [1000, 1300]
+    assert found["over_seeds"][SEARCH]["estimate"] == 1150
+    assert found["above"]["random"][SEARCH]["by_seed"] == [500, 780]
+    gain = found["above"][POLICY][SEARCH]
+    assert gain["by_seed"] == [200, 600]
+    # Two seeds: mean 400, standard error 200, and Student's t of one degree of freedom.
+    half = stats.t.ppf(0.975, 1) * 200
+    assert (gain["low"], gain["high"]) == pytest.approx((400 - half, 400 + half))
+    assert found["over_seeds"]["random"]["human_normalised"] == pytest.approx(
+        (510 - 533.4) / (11693.2 - 533.4)
+    )
+
+
+def test_one_seed_has_no_interval() -> None:
+    assert (_over_seeds([3.0]).low, _over_seeds([3.0]).high) == (3.0, 3.0)
+
+
+def test_the_figure_is_drawn(tmp_path: Path) -> None:
+    png, svg = budget_curves(runs(), tmp_path / "figure", title="UpNDown")
+    assert png.stat().st_size > 1000
+    assert svg.stat().st_size > 1000
