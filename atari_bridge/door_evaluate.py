@@ -75,10 +75,9 @@ def evaluate(job: EvaluateJob) -> None:
     found = judge(job, agent)
     lines = [f"{agent.facts['game']}, {agent.facts['decisions']:,} decisions of training"]
     width = max(len(name) for name in found)
-    known = agent.facts["game"] in games()
     for name, value in found.items():
-        mean = value.interval.estimate
-        human = f"  {human_normalised(agent.facts['game'], mean):6.1%} of human" if known else ""
+        share = _share_of_human(agent, value)
+        human = "" if share is None else f"  {share:6.1%} of human"
         lines.append(f"{name:<{width}}  {value.interval}{human}  ({value.seconds:.0f} s)")
     until = "to their end" if job.max_decisions is None else f"of {job.max_decisions:,} decisions"
     lines.append(f"mean return of {job.games} games {until} [95 % interval over games]")
@@ -123,11 +122,16 @@ def judge(job: EvaluateJob, agent: Agent) -> dict[str, Evaluation]:
     return found
 
 
+def _share_of_human(agent: Agent, found: Evaluation) -> float | None:
+    """The mean return between random play and a human's, where both are known."""
+    game = agent.facts["game"]
+    return human_normalised(game, found.interval.estimate) if game in games() else None
+
+
 def results(job: EvaluateJob, agent: Agent, found: dict[str, Evaluation]) -> dict[str, Any]:
     """What is kept of an evaluation, as JSON values; with the share of human where it is known."""
-    game = agent.facts["game"]
     return {
-        "game": game,
+        "game": agent.facts["game"],
         "checkpoint": Path(agent.folder).name,
         "decisions": agent.facts["decisions"],
         "updates": agent.facts["updates"],
@@ -137,9 +141,7 @@ def results(job: EvaluateJob, agent: Agent, found: dict[str, Evaluation]) -> dic
             name: {
                 **asdict(value),
                 "interval": asdict(value.interval),
-                "human_normalised": human_normalised(game, value.interval.estimate)
-                if game in games()
-                else None,
+                "human_normalised": _share_of_human(agent, value),
             }
             for name, value in found.items()
         },

@@ -117,12 +117,10 @@ def agent_settings(job: TrainJob) -> AgentSettings:
     )
 
 
-def train(job: TrainJob) -> None:
-    """Runs, or goes on with, a training run."""
-    if job.threads is not None:
-        torch.set_num_threads(job.threads)
-    accelerator = Accelerator(
-        mixed_precision=job.precision,
+def open_accelerator(precision: str) -> Accelerator:
+    """Devices and processes of a run: GPUs if there are any."""
+    return Accelerator(
+        mixed_precision=precision,
         cpu=not torch.cuda.is_available(),
         kwargs_handlers=[
             # The others wait while the main process plays whole games.
@@ -132,6 +130,13 @@ def train(job: TrainJob) -> None:
             AutocastKwargs(cache_enabled=False),
         ],
     )
+
+
+def train(job: TrainJob) -> None:
+    """Runs, or goes on with, a training run."""
+    if job.threads is not None:
+        torch.set_num_threads(job.threads)
+    accelerator = open_accelerator(job.precision)
     settings = agent_settings(job)
     main = accelerator.is_main_process
     share, rest = divmod(settings.environment.num_environments, accelerator.num_processes)

@@ -31,10 +31,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
-from accelerate import Accelerator, AutocastKwargs
 from torch.utils.flop_counter import FlopCounterMode
 
-from atari_bridge.door_train import TrainJob, agent_settings, train
+from atari_bridge.door_train import TrainJob, agent_settings, open_accelerator, train
 from atari_bridge.environments import open_environment
 from atari_bridge.training import Training
 from doors.command_line import parse
@@ -104,11 +103,7 @@ def measure(job: TrainJob, *, rows: int, updates: int) -> dict[str, Any]:
     """Everything that can be known of a run without making it."""
     settings = agent_settings(job)
     environment = open_environment(settings.environment)
-    accelerator = Accelerator(
-        mixed_precision=job.precision,
-        cpu=not torch.cuda.is_available(),
-        kwargs_handlers=[AutocastKwargs(cache_enabled=False)],  # as in training
-    )
+    accelerator = open_accelerator(job.precision)
     training = Training(settings, environment, accelerator)
     _play_until(training, _WARM_UP)
     played = _seconds(lambda: _play_until(training, _WARM_UP + rows))
