@@ -1,8 +1,9 @@
 """`prefsearch atari evaluate`: whole games, with the search at several budgets and without it."""
 
-import logging
+import hashlib
+import json
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,6 @@ from search import Planner
 from search.evaluation.records import write_json_atomic
 from search.evaluation.settings import check_types, require
 
-logger = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
 class EvaluateJob:
@@ -40,7 +39,8 @@ class EvaluateJob:
         random: Judge random play as well.
         max_decisions: Games are broken off after so many; null: the environment's own limit.
         seed: Of games and draws; another than training's.
-        out: JSON of all games; empty writes none.
+        out: JSON of all games, written after each evaluation; those that stand in it are not made
+            again. Empty: none.
         threads: Of torch on the CPU; null: torch's choice.
     """
 
@@ -79,15 +79,20 @@ def evaluate(job: EvaluateJob) -> None:
         share = _share_of_human(agent, value)
         human = "" if share is None else f"  {share:6.1%} of human"
         lines.append(f"{name:<{width}}  {value.interval}{human}  ({value.seconds:.0f} s)")
-    until = "to their end" if job.max_decisions is None else f"of {job.max_decisions:,} decisions"
-    lines.append(f"mean return of {job.games} games {until} [95 % interval over games]")
+    until = "" if job.max_decisions is None else f" of at most {job.max_decisions:,} decisions"
+    lines.append(f"mean return of {job.games} games{until} [95 % interval over games]")
     sys.stdout.write("\n".join(lines) + "\n")
-    if job.out:
-        write_json_atomic(job.out, results(job, agent, found))
 
 
 def judge(job: EvaluateJob, agent: Agent) -> dict[str, Evaluation]:
-    """Every evaluation the job asks for, by name."""
+    """Every evaluation the job asks for, by name.
+
+    Each is written to `out` as soon as it is made; those that stand there already are taken.
+
+    Raises:
+        ValueError: If `out` holds something else than evaluations of this agent on these games.
+    """
+    found = _kept(job, agent)
     environment = open_environment(
         judged_environment(agent.environment), num_environments=job.games
     )
@@ -101,10 +106,11 @@ def judge(job: EvaluateJob, agent: Agent) -> dict[str, Evaluation]:
         name = f"search, {budget} simulations"
         planners[name] = judging_planner(agent.search, num_simulations=budget)
         planners[f"{name}, sampled"] = SampledActions(planners[name])
-    found: dict[str, Evaluation] = {}
     try:
         with Progress(transient=True) as progress:
             for name, planner in planners.items():
+                if name in found:
+                    continue
                 task = progress.add_task(name, total=job.games)
                 found[name] = evaluate_agent(
                     environment,
@@ -117,6 +123,8 @@ def judge(job: EvaluateJob, agent: Agent) -> dict[str, Evaluation]:
                         task, completed=over, total=games
                     ),
                 )
+                if job.out:
+                    write_json_atomic(job.out, _results(job, agent, found))
     finally:
         environment.close()
     return found
@@ -128,15 +136,10 @@ def _share_of_human(agent: Agent, found: Evaluation) -> float | None:
     return human_normalised(game, found.interval.estimate) if game in games() else None
 
 
-def results(job: EvaluateJob, agent: Agent, found: dict[str, Evaluation]) -> dict[str, Any]:
+def _results(job: EvaluateJob, agent: Agent, found: dict[str, Evaluation]) -> dict[str, Any]:
     """What is kept of an evaluation, as JSON values; with the share of human where it is known."""
     return {
-        "game": agent.facts["game"],
-        "checkpoint": Path(agent.folder).name,
-        "decisions": agent.facts["decisions"],
-        "updates": agent.facts["updates"],
-        "seed": job.seed,
-        "max_decisions": job.max_decisions,
+        **_about(job, agent),
         "evaluations": {
             name: {
                 **asdict(value),
@@ -146,3 +149,50 @@ def results(job: EvaluateJob, agent: Agent, found: dict[str, Evaluation]) -> dic
             for name, value in found.items()
         },
     }
+
+
+def _about(job: EvaluateJob, agent: Agent) -> dict[str, Any]:
+    """What evaluations must have in common to stand in one file, as JSON values."""
+    return {
+        "game": agent.facts["game"],
+        "checkpoint": agent.folder.name,
+        "weights": _fingerprint(agent),
+        "decisions": agent.facts["decisions"],
+        "updates": agent.facts["updates"],
+        "environment": asdict(agent.environment),
+        "search": asdict(agent.search),
+        "seed": job.seed,
+        "games": job.games,
+        "max_decisions": job.max_decisions,
+    }
+
+
+def _fingerprint(agent: Agent) -> str:
+    """SHA-256 of the weights, however they lie on disk."""
+    digest = hashlib.sha256()
+    for name, tensor in agent.model.network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _kept(job: EvaluateJob, agent: Agent) -> dict[str, Evaluation]:
+    """The evaluations that stand in `out`."""
+    path = Path(job.out)
+    if not job.out or not path.exists():
+        return {}
+    remedy = "required: a new file, or one of this agent on these games. Take another --out"
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        about, cells = _about(job, agent), kept["evaluations"]
+        odd = [name for name, value in about.items() if kept.get(name) != value]
+        names = [f.name for f in fields(Evaluation)]
+        found = {
+            cell: Evaluation(**{name: value[name] for name in names})
+            for cell, value in cells.items()
+        }
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path}: found no evaluations ({error!r}); {remedy}") from error
+    if odd:
+        raise ValueError(f"{path}: found evaluations with other {', '.join(odd)}; {remedy}")
+    return found

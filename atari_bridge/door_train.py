@@ -20,6 +20,7 @@ from atari_bridge.environments import EnvironmentConfig, open_environment
 from atari_bridge.evaluation import Evaluation, RawPolicy, SampledActions, evaluate_agent
 from atari_bridge.learning.config import LearningConfig
 from atari_bridge.networks import NetworkConfig
+from atari_bridge.networks.compiling import compile_functions
 from atari_bridge.planning import NetworkModel
 from atari_bridge.replay import ReplayConfig
 from atari_bridge.report import write_report
@@ -49,6 +50,8 @@ class RunSettings:
         evaluation_games: Whole games an evaluation.
         evaluation_max_decisions: Games are broken off after so many; null: the environment's limit.
         precision: "no" is float32; "bf16" halves what a GPU has to move.
+        compile_network: Compile the network by torch.compile, which takes a minute or two. With
+            --overlap the target network stays as it is.
         max_part_megabytes: Largest file of a checkpoint; null: no bound.
         threads: Of torch on the CPU; null: torch's choice.
     """
@@ -61,6 +64,7 @@ class RunSettings:
     evaluation_games: int = 32
     evaluation_max_decisions: int | None = None
     precision: str = "no"
+    compile_network: bool = False
     max_part_megabytes: float | None = None
     threads: int | None = None
 
@@ -99,9 +103,9 @@ class TrainJob(
         agent_settings(self)
 
 
-# How a run is watched and stored, on which its numbers do not depend (on threads only by
-# rounding): --resume may change these.
-_FREE = ("minutes", "threads", "max_part_megabytes", "keep_checkpoints")
+# How a run is watched, stored and computed, on which its numbers depend by rounding at most:
+# --resume may change these.
+_FREE = ("minutes", "threads", "compile_network", "max_part_megabytes", "keep_checkpoints")
 
 
 def agent_settings(job: TrainJob) -> AgentSettings:
@@ -156,6 +160,8 @@ def train(job: TrainJob) -> None:
             num_environments=share,
         )
         training.employ(players, planner)
+        if job.compile_network:
+            compile_networks(training)
         # Last, so that a mistake in the settings leaves no folder behind.
         with accelerator.main_process_first():  # the first makes the folder, the others find it
             kept = {k: v for k, v in settings_of(job).items() if k not in _FREE}
@@ -173,6 +179,13 @@ def train(job: TrainJob) -> None:
                 workers.close()
 
 
+def compile_networks(training: Training) -> None:
+    """Compiles what one thread asks; batches may have a thread of their own, and two must not."""
+    compile_functions(training.network)
+    if not training.settings.length.overlap:
+        compile_functions(training.target_network)
+
+
 def _follow(job: TrainJob, run: RunDirectory, training: Training) -> None:
     """Part after part, with what belongs between them."""
     started, main = time.monotonic(), training.accelerator.is_main_process
@@ -182,7 +195,8 @@ def _follow(job: TrainJob, run: RunDirectory, training: Training) -> None:
         late = job.minutes is not None and time.monotonic() - started > 60 * job.minutes
         # The main process's clock decides for all.
         if broadcast_object_list([late])[0]:
-            logger.warning("paused after %d decisions; go on with --resume", made)
+            if main:
+                logger.warning("paused after %d decisions; go on with --resume", made)
             return
         if main and (training.is_done or _is_due(job, made)):
             _judge(job, run, training)
@@ -263,7 +277,7 @@ class _Display:
 
     def __init__(self, training: Training, *, enabled: bool) -> None:
         length = training.settings.length
-        self._shown = 0.0
+        self._training, self._shown = training, 0.0
         self._progress = Progress(
             TextColumn("{task.fields[game]}"),
             BarColumn(),
@@ -286,13 +300,16 @@ class _Display:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._show(self._training)
         self._progress.stop()
 
     def show(self, training: Training) -> None:
         """Brings the bar up to date, some four times a second."""
-        if time.monotonic() - self._shown < 0.25:
-            return
-        self._shown = time.monotonic()
+        if time.monotonic() - self._shown >= 0.25:
+            self._shown = time.monotonic()
+            self._show(training)
+
+    def _show(self, training: Training) -> None:
         clock = training.clock
         spent = clock.play + clock.batches + clock.updates
         recent = sum(training.recent) / len(training.recent) if training.recent else float("nan")

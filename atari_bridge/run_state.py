@@ -26,8 +26,9 @@ from atari_bridge.checkpoints import (
     save_tensors,
     write_manifest,
 )
+from atari_bridge.progress import Counters
 from atari_bridge.replay.files import load_replay, save_replay
-from atari_bridge.training import Counters, Training
+from atari_bridge.training import Training
 from search.evaluation.records import write_json_atomic
 from search.evaluation.run_directory import RunDirectory
 

@@ -24,39 +24,13 @@ from atari_bridge.learning.learner import Learner
 from atari_bridge.networks import MuZeroNetwork
 from atari_bridge.planning import NetworkModel
 from atari_bridge.players import LocalPlayers, Players, RefreshedPlanner
+from atari_bridge.progress import Clock, Counters
 from atari_bridge.replay import Replay, Sample
 from atari_bridge.search_settings import reanalysing_planner
 from atari_bridge.self_play import Episode, SelfPlay
 from atari_bridge.timed_planner import TimedPlanner
 from search.evaluation.run_directory import step_seed
 from search.evaluation.settings import require
-
-
-@dataclass
-class Clock:
-    """Where the time of a part went, in seconds.
-
-    Attributes:
-        play: With its searches.
-        batches: Making them; waiting for them where they are made beside updates.
-        updates: Learning.
-        search: Searches of this process, of play and of reanalysis; a part of the others, or
-            beside them.
-    """
-
-    play: float = 0.0
-    batches: float = 0.0
-    updates: float = 0.0
-    search: float = 0.0
-
-
-@dataclass
-class Counters:
-    """How far a run is."""
-
-    decisions: int = 0
-    updates: int = 0
-    owed: float = 0.0  # updates due and not yet made
 
 
 @dataclass
@@ -207,16 +181,16 @@ class Training:
         sums: dict[str, float] = {}
         if self.counters.decisions >= length.total_decisions:
             self.counters.owed = min(self.total_updates - self.counters.updates, self._last_part)
-            self._learn(sums)
+            _add(sums, self.learn(int(self.counters.owed)))
         end = min(
             (self.counters.decisions // length.part_decisions + 1) * length.part_decisions,
             length.total_decisions,
         )
         while self.counters.decisions < end:
             spell = self.counters.decisions // length.learn_every
-            episodes += self._play()
+            episodes += self.play()
             if self.counters.decisions // length.learn_every > spell:
-                self._learn(sums)
+                _add(sums, self.learn(int(self.counters.owed)))
             if self.on_progress is not None:
                 self.on_progress(self)
         return self._summary(before, episodes, sums, time.perf_counter() - started)
@@ -227,8 +201,8 @@ class Training:
         length = self.settings.length
         return max(1.0, length.part_decisions * (length.updates_per_decision or 1.0)) // 1
 
-    def _play(self) -> list[Episode]:
-        """One decision in every environment of every process."""
+    def play(self) -> list[Episode]:
+        """One decision in every environment of every process; games that ended in this one."""
         started = time.perf_counter()
         progress = self.counters.decisions / self.settings.length.total_decisions
         assert self.players is not None
@@ -253,28 +227,31 @@ class Training:
         counted = min(decisions, length.total_decisions) - length.start_decisions
         return max(0, counted) * length.updates_per_decision
 
-    def _learn(self, sums: dict[str, float]) -> None:
-        """Makes the updates that are due."""
-        due = int(self.counters.owed)
-        batches = self._overlapped(due) if self.settings.length.overlap else self._in_turn(due)
+    def learn(self, count: int) -> dict[str, float]:
+        """Makes `count` updates; returns the sums of their losses, by name.
+
+        Raises:
+            FloatingPointError: If the loss is not finite.
+        """
+        sums: dict[str, float] = {}
+        batches = self._overlapped(count) if self.settings.length.overlap else self._in_turn(count)
         for sample, batch in batches:
             started = time.perf_counter()
             update = self.learner.update(batch)
             self.replay.update_priorities(sample.index, update.priorities)
             self.counters.updates += 1
             self.counters.owed -= 1
-            for name, value in update.losses.items():
-                sums[name] = sums.get(name, 0.0) + value
+            _add(sums, update.losses)
             self.clock.updates += time.perf_counter() - started
             if self.on_progress is not None:
                 self.on_progress(self)
+        return sums
 
     def _in_turn(self, count: int) -> Iterator[tuple[Sample, Batch]]:
         """Batches, each begun when the one before is learned from."""
         for _ in range(count):
             started = time.perf_counter()
-            sample = self._draw()
-            batch = self._make(sample, self.counters.updates)
+            sample, batch = self.next_batch()
             self.clock.batches += time.perf_counter() - started
             yield sample, batch
 
@@ -300,6 +277,11 @@ class Training:
                     ahead = following, thread.submit(self._make, following, self.counters.updates)
                 self.clock.batches += time.perf_counter() - started  # waiting alone
                 yield sample, batch
+
+    def next_batch(self) -> tuple[Sample, Batch]:
+        """Rows drawn from the replay, and the batch of them, searched anew where that is due."""
+        sample = self._draw()
+        return sample, self._make(sample, self.counters.updates)
 
     def _draw(self) -> Sample:
         """Rows for a batch, and the target network it will be made with."""
@@ -344,3 +326,8 @@ class Training:
             "search_seconds": self.clock.search,
             "losses": {name: value / max(1, updates) for name, value in sums.items()},
         }
+
+
+def _add(sums: dict[str, float], values: Mapping[str, float]) -> None:
+    for name, value in values.items():
+        sums[name] = sums.get(name, 0.0) + value

@@ -29,7 +29,7 @@ import numpy as np
 from scipy import stats
 
 from atari_bridge.agent import load_agent
-from atari_bridge.door_evaluate import EvaluateJob, judge, results
+from atari_bridge.door_evaluate import EvaluateJob, judge
 from atari_bridge.door_train import TrainJob, train
 from atari_bridge.figures import budget_curves
 from atari_bridge.reference.scores import human_normalised
@@ -73,19 +73,17 @@ def main() -> None:
 def _judged(
     folder: Path, seed: int, games: int, parts: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """One seed's evaluations, made once."""
-    path = folder / "judged.json"
-    if not path.is_file():
-        job = EvaluateJob(
-            checkpoint=str(folder),
-            budgets=_BUDGETS,
-            games=games,
-            max_decisions=_FIVE_MINUTES,
-            seed=1_000 + seed,
-            threads=1,
-        )
-        agent = load_agent(folder)
-        write_json_atomic(path, results(job, agent, judge(job, agent)))
+    """One seed's evaluations, each made once."""
+    job = EvaluateJob(
+        checkpoint=str(folder),
+        budgets=_BUDGETS,
+        games=games,
+        max_decisions=_FIVE_MINUTES,
+        seed=1_000 + seed,
+        out=str(folder / "judged.json"),
+        threads=1,
+    )
+    judge(job, load_agent(folder))
     curve = [
         row
         for row in read_records(folder / "metrics.jsonl")
@@ -98,7 +96,7 @@ def _judged(
         "decisions": parts[-1]["decisions"],
         "frames": parts[-1]["frames"],
         "curve": curve,
-        **json.loads(path.read_text(encoding="utf-8")),
+        **json.loads(Path(job.out).read_text(encoding="utf-8")),
     }
 
 

@@ -15,8 +15,9 @@ by little. The trained agent is judged once, in the call after the last update: 
 4,500 decisions (five minutes of play). At the end of a call the run's last two records are printed.
 
 Both take the settings of `configs/atari_bridge/efficientzero.yaml` with those changes; further
-`--flag value` pairs change both, as for `prefsearch atari train`. On a machine without a GPU
-`--small` checks that everything runs, in a folder of its own.
+`--flag value` pairs change both, as for `prefsearch atari train`; with `--compile_network true`,
+`measure` writes a `-measure-compiled.json`. On a machine without a GPU `--small` checks that
+everything runs, in a folder of its own.
 """
 
 import argparse
@@ -33,7 +34,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from atari_bridge.door_train import TrainJob, agent_settings, open_accelerator, train
+from atari_bridge.door_train import (
+    TrainJob,
+    agent_settings,
+    compile_networks,
+    open_accelerator,
+    train,
+)
 from atari_bridge.environments import open_environment
 from atari_bridge.training import Training
 from doors.command_line import parse
@@ -95,7 +102,8 @@ def main() -> None:
         _say(folder)
         return
     found = measure(job, rows=own.rows, updates=own.updates)
-    write_json_atomic(folder.with_name(f"{folder.name}-measure.json"), found)
+    kind = "measure-compiled" if job.compile_network else "measure"
+    write_json_atomic(folder.with_name(f"{folder.name}-{kind}.json"), found)
     sys.stdout.write(json.dumps(found, indent=2) + "\n")
 
 
@@ -105,6 +113,8 @@ def measure(job: TrainJob, *, rows: int, updates: int) -> dict[str, Any]:
     environment = open_environment(settings.environment)
     accelerator = open_accelerator(job.precision)
     training = Training(settings, environment, accelerator)
+    if job.compile_network:
+        compile_networks(training)
     _play_until(training, _WARM_UP)
     played = _seconds(lambda: _play_until(training, _WARM_UP + rows))
     found: dict[str, Any] = {
@@ -115,10 +125,10 @@ def measure(job: TrainJob, *, rows: int, updates: int) -> dict[str, Any]:
     seconds: dict[str, float] = {}
     for overlap in (False, True):
         training.settings = replace(settings, length=replace(settings.length, overlap=overlap))
-        _update(training, 5)
+        training.learn(5)
         training.clock.batches = training.clock.updates = 0.0
         name = "overlapped" if overlap else "in turn"
-        seconds[name] = _seconds(lambda: _update(training, updates)) / updates
+        seconds[name] = _seconds(lambda: training.learn(updates)) / updates
         found[f"updates_a_second, batches {name}"] = 1 / seconds[name]
         found[f"batch_seconds, batches {name}"] = training.clock.batches / updates
         found[f"update_seconds, batches {name}"] = training.clock.updates / updates
@@ -142,20 +152,14 @@ def measure(job: TrainJob, *, rows: int, updates: int) -> dict[str, Any]:
 
 def _play_until(training: Training, rows: int) -> None:
     while training.counters.decisions < rows:
-        training._play()  # pyright: ignore[reportPrivateUsage]
-
-
-def _update(training: Training, count: int) -> None:
-    training.counters.owed = float(count)
-    training._learn({})  # pyright: ignore[reportPrivateUsage]
+        training.play()
 
 
 def _operations(training: Training) -> dict[str, int]:
     """Floating point operations of one batch with its reanalysis, and of one update."""
     counted: dict[str, int] = {}
     with FlopCounterMode(display=False) as batch_counter:
-        sample = training._draw()  # pyright: ignore[reportPrivateUsage]
-        batch = training._make(sample, 1)  # pyright: ignore[reportPrivateUsage]
+        _, batch = training.next_batch()
     counted["batch, with reanalysis"] = batch_counter.get_total_flops()
     with FlopCounterMode(display=False) as update_counter:
         training.learner.update(batch)

@@ -15,6 +15,7 @@ pytest.importorskip("gymnasium", reason="pip install 'prefsearch[atari]'")
 
 from atari_bridge.actor_crew import Host, WorkerDiedError
 from atari_bridge.actors import WorkerSettings, build_workers
+from atari_bridge.checkpoints import newest_checkpoint, read_manifest
 from atari_bridge.planning import NetworkModel
 from atari_bridge.remote_planner import RemotePlanner
 from atari_bridge.remote_players import RemotePlayers
@@ -22,7 +23,9 @@ from atari_bridge.run_state import load_training, save_training
 from atari_bridge.search_settings import judging_planner, reanalysing_planner
 from atari_bridge.training import Training
 from search import SearchOutput
+from search.evaluation.records import read_records
 from search.evaluation.run_directory import RunDirectory
+from tests.test_atari_parallel import CARTPOLE, finish, train
 from tests.test_atari_training import TINY, begin
 
 
@@ -352,6 +355,22 @@ def test_workers_need_ray_and_a_run_without_them_does_not(monkeypatch: pytest.Mo
         build(training, play_workers=1)
 
 
+@pytest.mark.slow
+def test_the_door_trains_with_workers_and_goes_on(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="pip install 'prefsearch[ray]'")
+    out = tmp_path / "run"
+    workers = ["--play_workers", "2", "--reanalyse_workers", "1", "--reanalyse_policy", "0.5"]
+    finish(train(out, *workers, "--minutes", "0.0001", processes=1))
+    paused = newest_checkpoint(out / "checkpoints")
+    assert paused is not None
+    assert read_manifest(paused)["decisions"] < CARTPOLE["total_decisions"]
+    finish(train(out, *workers, "--resume", "true", processes=1))
+    last = read_records(out / "metrics.jsonl")[-1]
+    assert last["step"].startswith("evaluation")
+    assert last["decisions"] >= CARTPOLE["total_decisions"]
+    assert last["updates"] == 0.2 * (CARTPOLE["total_decisions"] - CARTPOLE["start_decisions"])
+
+
 @pytest.fixture(scope="module")
 def ray() -> Iterator[Any]:
     found = pytest.importorskip("ray", reason="pip install 'prefsearch[ray]'")
@@ -379,7 +398,7 @@ def test_a_run_with_ray_goes_on_when_a_player_is_killed(
         assert training.counters.updates == 20
         # The one that lives may have played all that was left: wait for the new one too.
         while not (cuts and all(rows_of(training, lane) > at for lane, at in cuts)):
-            training._play()
+            training.play()
     assert [lane for lane, _ in cuts] == [2, 3]
     assert "play worker 1 died" in caplog.text
     assert_no_window_crosses(training, cuts)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -9,6 +10,7 @@ from PIL import Image
 pytest.importorskip("gymnasium", reason="pip install 'prefsearch[atari]'")
 pytest.importorskip("ale_py", reason="pip install 'prefsearch[atari]'")
 
+from atari_bridge.evaluation import Evaluation, evaluate_agent
 from atari_bridge.reference.scores import human_normalised
 from prefsearch import main
 
@@ -85,7 +87,7 @@ def test_evaluation_compares_budgets_the_policy_and_random_play(
     shown = capsys.readouterr().out
     assert "search, 4 simulations" in shown
     assert "% of human" in shown
-    assert "2 games of 4 decisions" in shown
+    assert "2 games of at most 4 decisions" in shown
     found = json.loads(out.read_text())["evaluations"]
     assert list(found) == [
         "random",
@@ -100,6 +102,42 @@ def test_evaluation_compares_budgets_the_policy_and_random_play(
         assert len(value["returns"]) == 2
         expected = human_normalised("Boxing", value["interval"]["estimate"])
         assert value["human_normalised"] == expected
+
+
+def test_an_evaluation_is_kept_as_soon_as_it_is_made_and_not_made_again(
+    boxing: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "evaluation.json"
+    settings = {"checkpoint": boxing, "games": 2, "max_decisions": 3, "out": out, "threads": 1}
+    words = [*flags(**settings, policy="false"), "--budgets", "2"]
+    real, made = evaluate_agent, list[int]()
+
+    def stopped(*arguments: Any, **named: Any) -> Evaluation:
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        made.append(1)
+        return real(*arguments, **named)
+
+    monkeypatch.setattr("atari_bridge.door_evaluate.evaluate_agent", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        main(["atari", "evaluate", *words])
+    first = json.loads(out.read_text())["evaluations"]
+    assert list(first) == ["random", "search, 2 simulations"]
+    monkeypatch.setattr("atari_bridge.door_evaluate.evaluate_agent", real)
+    assert main(["atari", "evaluate", *words]) == 0
+    second = json.loads(out.read_text())["evaluations"]
+    assert {name: second[name] for name in first} == first  # the clock's seconds, too
+    assert list(second) == [*first, "search, 2 simulations, sampled"]
+    capsys.readouterr()
+    assert main(["atari", "evaluate", *words, "--seed", "7"]) == 2
+    assert "found evaluations with other seed; required" in capsys.readouterr().err
+    assert json.loads(out.read_text())["evaluations"] == second
+    out.write_text("[]")
+    assert main(["atari", "evaluate", *words]) == 2
+    assert "found no evaluations" in capsys.readouterr().err
 
 
 def test_play_leaves_a_film_and_searches_with_their_pictures(boxing: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Networks of the family: shapes, what fresh ones say, rows, states, value prefixes."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from atari_bridge.networks import MuZeroNetwork, NetworkConfig, build_network
+from atari_bridge.networks.compiling import compile_functions
 from atari_bridge.networks.residual import halvings
 
 ACTIONS = 5
@@ -277,3 +279,25 @@ def test_convolved_states_keep_the_channels_of_a_pixel_side_by_side() -> None:
 def test_the_defaults_have_as_many_weights_as_published() -> None:
     network = build_network(NetworkConfig(), observation_shape=(12, 96, 96), num_actions=18)
     assert sum(p.numel() for p in network.parameters()) == pytest.approx(8.4e6, rel=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prefix", [False, True])
+def test_a_compiled_network_keeps_its_names_and_says_the_same(prefix: bool) -> None:
+    plain = trained(make("dense", (7,), value_prefix=prefix, normalisation="layer"))
+    compiled = compile_functions(copy.deepcopy(plain))
+    assert list(compiled.state_dict()) == list(plain.state_dict())
+    assert compiled.represent is not plain.represent
+    for rows in (3, 4):  # the second size compiles a form of any size
+        seen = torch.randn(rows, 7, generator=torch.Generator().manual_seed(rows))
+        action = torch.arange(rows) % ACTIONS
+        said = []
+        for network in (plain, compiled):
+            network.zero_grad()
+            dynamics = network.imagine(network.represent(seen), action)
+            policy = network.predict(dynamics.latent).policy_logits
+            (dynamics.reward_logits.square().sum() + policy.square().sum()).backward()
+            gradient = network.encoder[0].weight.grad  # pyright: ignore[reportIndexIssue]
+            said.append((dynamics.latent["hidden"], dynamics.reward_logits, policy, gradient))
+        for one, other in zip(*said, strict=True):
+            torch.testing.assert_close(other, one, atol=1e-5, rtol=1e-4)

@@ -61,7 +61,7 @@ class Replay:
         if frame_stack < 1 or (len(observation_shape) == 1 and frame_stack != 1):
             raise ValueError(
                 f"frame_stack: found {frame_stack} with observations of shape {observation_shape}; "
-                "required: at least 1, and 1 of vectors"
+                "required: at least 1, and 1 of vectors. Set frame_stack"
             )
         self.config, self.lanes, self.frame_stack = config, lanes, frame_stack
         self.lane_capacity, self.lookahead = config.replay_capacity // lanes, lookahead
