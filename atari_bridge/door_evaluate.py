@@ -93,12 +93,9 @@ def judge(job: EvaluateJob, agent: Agent) -> dict[str, Evaluation]:
         ValueError: If `out` holds something else than evaluations of this agent on these games.
     """
     found = _kept(job, agent)
-    environment = open_environment(
-        judged_environment(agent.environment), num_environments=job.games
-    )
     planners: dict[str, Planner] = {}
     if job.random:
-        planners["random"] = RandomPolicy(environment.num_actions)
+        planners["random"] = RandomPolicy(agent.facts["num_actions"])
     if job.policy:
         planners["policy, best action"] = RawPolicy()
         planners["policy, sampled"] = RawPolicy(sample=True)
@@ -106,6 +103,11 @@ def judge(job: EvaluateJob, agent: Agent) -> dict[str, Evaluation]:
         name = f"search, {budget} simulations"
         planners[name] = judging_planner(agent.search, num_simulations=budget)
         planners[f"{name}, sampled"] = SampledActions(planners[name])
+    if planners.keys() <= found.keys():
+        return {name: found[name] for name in planners}
+    environment = open_environment(
+        judged_environment(agent.environment), num_environments=job.games
+    )
     try:
         with Progress(transient=True) as progress:
             for name, planner in planners.items():
@@ -127,7 +129,7 @@ def judge(job: EvaluateJob, agent: Agent) -> dict[str, Evaluation]:
                     write_json_atomic(job.out, _results(job, agent, found))
     finally:
         environment.close()
-    return found
+    return {name: found[name] for name in planners}
 
 
 def _share_of_human(agent: Agent, found: Evaluation) -> float | None:
@@ -139,6 +141,7 @@ def _share_of_human(agent: Agent, found: Evaluation) -> float | None:
 def _results(job: EvaluateJob, agent: Agent, found: dict[str, Evaluation]) -> dict[str, Any]:
     """What is kept of an evaluation, as JSON values; with the share of human where it is known."""
     return {
+        "checkpoint": agent.folder.name,
         **_about(job, agent),
         "evaluations": {
             name: {
@@ -155,7 +158,6 @@ def _about(job: EvaluateJob, agent: Agent) -> dict[str, Any]:
     """What evaluations must have in common to stand in one file, as JSON values."""
     return {
         "game": agent.facts["game"],
-        "checkpoint": agent.folder.name,
         "weights": _fingerprint(agent),
         "decisions": agent.facts["decisions"],
         "updates": agent.facts["updates"],
@@ -181,7 +183,10 @@ def _kept(job: EvaluateJob, agent: Agent) -> dict[str, Evaluation]:
     path = Path(job.out)
     if not job.out or not path.exists():
         return {}
-    remedy = "required: a new file, or one of this agent on these games. Take another --out"
+    remedy = (
+        "required: a new file, or one of this agent on these games. Take another --out, or move "
+        "that file away"
+    )
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
         about, cells = _about(job, agent), kept["evaluations"]
@@ -194,5 +199,5 @@ def _kept(job: EvaluateJob, agent: Agent) -> dict[str, Evaluation]:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path}: found no evaluations ({error!r}); {remedy}") from error
     if odd:
-        raise ValueError(f"{path}: found evaluations with other {', '.join(odd)}; {remedy}")
+        raise ValueError(f"{path}: found evaluations with other or no {', '.join(odd)}; {remedy}")
     return found

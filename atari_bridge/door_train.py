@@ -50,8 +50,9 @@ class RunSettings:
         evaluation_games: Whole games an evaluation.
         evaluation_max_decisions: Games are broken off after so many; null: the environment's limit.
         precision: "no" is float32; "bf16" halves what a GPU has to move.
-        compile_network: Compile the network by torch.compile, which takes a minute or two. With
-            --overlap the target network stays as it is.
+        compile_network: Compile the network by torch.compile, which takes a minute or two; not with
+            workers. With --overlap the target network stays as it is. A run that is resumed is then
+            the same up to rounding only.
         max_part_megabytes: Largest file of a checkpoint; null: no bound.
         threads: Of torch on the CPU; null: torch's choice.
     """
@@ -100,6 +101,8 @@ class TrainJob(
     def __post_init__(self) -> None:
         """Checks every room's settings."""
         RunSettings.__post_init__(self)
+        alone = not (self.compile_network and (self.play_workers or self.reanalyse_workers))
+        require(alone, "compile_network", self.compile_network, "false with workers")
         agent_settings(self)
 
 

@@ -8,13 +8,17 @@ of benchmarks/atari.py (16 channels, 64x64 grey, batch of 64). On both sides sel
 their reanalysis and updates are those of `prefsearch atari train`, batches made in turn with
 updates, so that both networks may be compiled. A round times play, then updates, of one side and
 then of the other, which side begins changing from round to round; what is compared is the time of
-the same round. The first round, in which everything compiles, is reported by itself.
+the same round. The first round, in which everything compiles, is reported by itself; torch's cache
+of compiled code is a fresh one, and what a cell compiled is forgotten before the next.
 """
 
 import argparse
 import json
+import os
+import shlex
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -105,12 +109,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     own = parser.parse_args()
     torch.set_num_threads(own.threads)
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp()
     found = {
         name: measure(name, own.rounds, rows=own.rows, moves=own.moves, updates=own.updates)
         for name in ([own.only] if own.only else CELLS)
     }
     result = {
-        "command": "python benchmarks/atari_compile.py",
+        "command": shlex.join(["python", "benchmarks/atari_compile.py", *sys.argv[1:]]),
         "settings": {name: value for name, value in vars(own).items() if name != "only"},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
         "environment": describe_environment(),
@@ -129,6 +134,7 @@ def measure(name: str, rounds: int, *, rows: int, moves: int, updates: int) -> d
         the median and range over rounds of plain over compiled time; and the seconds that the first
         round cost.
     """
+    torch.compiler.reset()  # all networks share what is compiled, and how often it may be
     config, changed = CELLS[name]
     words = [word for key, value in changed.items() for word in (f"--{key}", str(value))]
     job = parse(

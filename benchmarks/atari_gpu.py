@@ -16,8 +16,8 @@ by little. The trained agent is judged once, in the call after the last update: 
 
 Both take the settings of `configs/atari_bridge/efficientzero.yaml` with those changes; further
 `--flag value` pairs change both, as for `prefsearch atari train`; with `--compile_network true`,
-`measure` writes a `-measure-compiled.json`. On a machine without a GPU `--small` checks that
-everything runs, in a folder of its own.
+`measure` compiles the network that learns and writes a `-measure-compiled.json`. On a machine
+without a GPU `--small` checks that everything runs, in a folder of its own.
 """
 
 import argparse
@@ -34,14 +34,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from atari_bridge.door_train import (
-    TrainJob,
-    agent_settings,
-    compile_networks,
-    open_accelerator,
-    train,
-)
+from atari_bridge.door_train import TrainJob, agent_settings, open_accelerator, train
 from atari_bridge.environments import open_environment
+from atari_bridge.networks.compiling import compile_functions
 from atari_bridge.training import Training
 from doors.command_line import parse
 from prefsearch import shipped_configurations
@@ -114,7 +109,7 @@ def measure(job: TrainJob, *, rows: int, updates: int) -> dict[str, Any]:
     accelerator = open_accelerator(job.precision)
     training = Training(settings, environment, accelerator)
     if job.compile_network:
-        compile_networks(training)
+        compile_functions(training.network)  # alone, since batches are overlapped below
     _play_until(training, _WARM_UP)
     played = _seconds(lambda: _play_until(training, _WARM_UP + rows))
     found: dict[str, Any] = {

@@ -133,7 +133,7 @@ def test_an_evaluation_is_kept_as_soon_as_it_is_made_and_not_made_again(
     assert list(second) == [*first, "search, 2 simulations, sampled"]
     capsys.readouterr()
     assert main(["atari", "evaluate", *words, "--seed", "7"]) == 2
-    assert "found evaluations with other seed; required" in capsys.readouterr().err
+    assert "found evaluations with other or no seed; required" in capsys.readouterr().err
     assert json.loads(out.read_text())["evaluations"] == second
     out.write_text("[]")
     assert main(["atari", "evaluate", *words]) == 2
@@ -185,6 +185,7 @@ def test_a_bound_that_leaves_nothing_to_play_is_refused(
         ({"game": "Boxing", "support_bins": 20}, "odd number"),
         ({"game": "Boxing", "replay_capacity": 3}, "replay_capacity"),
         ({"game": "Boxing", "start_decisions": 3}, "start_decisions"),
+        ({"game": "Boxing", "compile_network": True, "play_workers": 2}, "false with workers"),
     ],
 )
 def test_a_mistake_ends_with_one_line_that_helps_and_leaves_no_folder(
@@ -206,3 +207,14 @@ def test_evaluating_what_is_no_run_names_what_is_required(
 ) -> None:
     assert main(["atari", "evaluate", "--checkpoint", str(tmp_path)]) == 2
     assert "prefsearch atari train" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_run_may_compile_its_network_and_go_on_without(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    changes = {"game": "Boxing", "out": out, "total_decisions": 80, "overlap": "true"}
+    words = flags(**{**SMALL, **changes})
+    assert main(["atari", "train", *words, "--compile_network", "true", "--minutes", "0.005"]) == 0
+    assert main(["atari", "train", *words, "--resume", "true"]) == 0
+    last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["step"] == "evaluation-000000080-000000006"

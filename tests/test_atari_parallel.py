@@ -74,7 +74,11 @@ def start(module: str, *words: str, processes: int) -> list[subprocess.Popen[str
 
 def finish(running: list[subprocess.Popen[str]]) -> list[str]:
     """Waits until all have ended well; what each wrote to stderr."""
-    errors = [process.communicate(timeout=300)[1] for process in running]
+    try:
+        errors = [process.communicate(timeout=300)[1] for process in running]
+    finally:
+        for process in running:
+            process.kill()  # nothing to one that has ended
     assert [process.returncode for process in running] == [0] * len(running), errors
     return errors
 
@@ -101,6 +105,12 @@ def train(out: Path, *words: str, processes: int = 2) -> list[subprocess.Popen[s
     return start("prefsearch", *command, processes=processes)
 
 
+def updates_kept(run: Path) -> int:
+    """Updates of the newest checkpoint; 0 if there is none."""
+    newest = newest_checkpoint(run / "checkpoints")
+    return 0 if newest is None else int(newest.name.rpartition("-")[2])
+
+
 @pytest.mark.slow
 def test_a_run_of_two_processes_that_is_killed_goes_on_as_if_it_had_not_been(
     tmp_path: Path,
@@ -110,13 +120,14 @@ def test_a_run_of_two_processes_that_is_killed_goes_on_as_if_it_had_not_been(
     finish(train(whole))
     running = train(killed)
     until = time.monotonic() + 120
-    while newest_checkpoint(killed / "checkpoints") is None and time.monotonic() < until:
+    while updates_kept(killed) < 20 and time.monotonic() < until:
+        assert all(process.poll() is None for process in running)
         time.sleep(0.01)
     for process in running:
         process.kill()
     for process in running:
         process.communicate()
-    assert newest_checkpoint(killed / "checkpoints") is not None
+    assert 20 <= updates_kept(killed) < 108
     assert "evaluation" not in (killed / "metrics.jsonl").read_text()
 
     (alone,) = train(killed, "--resume", "true", processes=1)

@@ -1,7 +1,6 @@
-"""A network's functions by `torch.compile`: fewer, larger kernels for the same numbers.
+"""A network's functions by `torch.compile`: fewer, larger kernels, the same up to rounding.
 
-It pays where a call is mostly overhead, not arithmetic: searches of few roots on a CPU. The first
-call of each takes seconds to compile; `benchmarks/atari_compile.py` measures both.
+Whether it pays depends on network and device: `benchmarks/atari_compile.py` measures it.
 """
 
 import torch
@@ -13,9 +12,10 @@ from atari_bridge.networks.interface import MuZeroNetwork
 def compile_functions(network: MuZeroNetwork) -> MuZeroNetwork:
     """Compiles a network's functions in place, each when it is first called; returns the network.
 
-    Its weights keep their names, so checkpoints are those of any network. Numbers differ by
-    rounding. Compiling is not safe in two threads at once: compile no network that one thread asks
-    while another asks a compiled one. Needs a C++ compiler on the CPU, Triton on a GPU.
+    Its weights keep their names, so checkpoints are those of any network; a deep copy would go on
+    asking this one's weights. Compiling is not safe in two threads at once: compile no network that
+    one thread asks while another asks a compiled one. Needs a C++ compiler on the CPU, Triton on a
+    GPU.
     """
     _compile(network, "represent", "predict", "imagine")
     if network.auxiliary is not None:
