@@ -92,7 +92,8 @@ def judge(job: EvaluateJob, agent: Agent) -> dict[str, Evaluation]:
     Raises:
         ValueError: If `out` holds something else than evaluations of this agent on these games.
     """
-    found = _kept(job, agent)
+    about = _about(job, agent) if job.out else {}
+    found = _kept(Path(job.out), about) if job.out else {}
     planners: dict[str, Planner] = {}
     if job.random:
         planners["random"] = RandomPolicy(agent.facts["num_actions"])
@@ -126,7 +127,7 @@ def judge(job: EvaluateJob, agent: Agent) -> dict[str, Evaluation]:
                     ),
                 )
                 if job.out:
-                    write_json_atomic(job.out, _results(job, agent, found))
+                    write_json_atomic(job.out, _results(agent, about, found))
     finally:
         environment.close()
     return {name: found[name] for name in planners}
@@ -138,11 +139,11 @@ def _share_of_human(agent: Agent, found: Evaluation) -> float | None:
     return human_normalised(game, found.interval.estimate) if game in games() else None
 
 
-def _results(job: EvaluateJob, agent: Agent, found: dict[str, Evaluation]) -> dict[str, Any]:
+def _results(agent: Agent, about: dict[str, Any], found: dict[str, Evaluation]) -> dict[str, Any]:
     """What is kept of an evaluation, as JSON values; with the share of human where it is known."""
     return {
         "checkpoint": agent.folder.name,
-        **_about(job, agent),
+        **about,
         "evaluations": {
             name: {
                 **asdict(value),
@@ -178,10 +179,9 @@ def _fingerprint(agent: Agent) -> str:
     return digest.hexdigest()
 
 
-def _kept(job: EvaluateJob, agent: Agent) -> dict[str, Evaluation]:
-    """The evaluations that stand in `out`."""
-    path = Path(job.out)
-    if not job.out or not path.exists():
+def _kept(path: Path, about: dict[str, Any]) -> dict[str, Evaluation]:
+    """The evaluations that stand in a file, which must be of what `about` says."""
+    if not path.exists():
         return {}
     remedy = (
         "required: a new file, or one of this agent on these games. Take another --out, or move "
@@ -189,7 +189,7 @@ def _kept(job: EvaluateJob, agent: Agent) -> dict[str, Evaluation]:
     )
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
-        about, cells = _about(job, agent), kept["evaluations"]
+        cells = kept["evaluations"]
         odd = [name for name, value in about.items() if kept.get(name) != value]
         names = [f.name for f in fields(Evaluation)]
         found = {

@@ -72,15 +72,14 @@ def start(module: str, *words: str, processes: int) -> list[subprocess.Popen[str
     return running
 
 
-def finish(running: list[subprocess.Popen[str]]) -> list[str]:
-    """Waits until all have ended well; what each wrote to stderr."""
+def finish(running: list[subprocess.Popen[str]]) -> None:
+    """Waits until all have ended well."""
     try:
         errors = [process.communicate(timeout=300)[1] for process in running]
     finally:
         for process in running:
             process.kill()  # nothing to one that has ended
     assert [process.returncode for process in running] == [0] * len(running), errors
-    return errors
 
 
 def learn(out: Path, processes: int) -> dict[str, torch.Tensor]:
