@@ -29,7 +29,8 @@ from rewardmodel.evaluation import evaluate_reward_model
 from rewardmodel.json_lines import json_lines
 from rewardmodel.preferences import load_demonstrations, load_preferences
 from rewardmodel.sequence import SequenceRewardModel
-from rewardmodel.simulated import SimulatedHuman, demonstrations, sample_requests
+from rewardmodel.simulated import SimulatedHuman, demonstrations
+from rewardmodel.simulated_requests import count_held_out, sample_requests
 from rewardmodel.training import Optimisation, train_reward_model
 from search.evaluation.metrics import bootstrap_interval, paired_difference
 from search.evaluation.records import write_json_atomic, write_text_atomic
@@ -75,7 +76,9 @@ class DemoConfig:
             self.eval_prompts, self.pool, self.improve_prompts = 12, 16, 24
         for name, least in (("demonstrations", 100), ("comparisons", 20), ("few_labels", 10)):
             require(getattr(self, name) >= least, name, getattr(self, name), f"at least {least}")
-        require(self.eval_prompts >= 2, "eval_prompts", self.eval_prompts, "at least 2")
+        most = count_held_out()
+        bounds = f"2 to {most}, the held-out assignments of the embedded world"
+        require(2 <= self.eval_prompts <= most, "eval_prompts", self.eval_prompts, bounds)
         require(self.pool >= 16, "pool", self.pool, "at least 16, for best-of-16")
         require(self.improve_prompts >= 2, "improve_prompts", self.improve_prompts, "at least 2")
         require(self.threads >= 1, "threads", self.threads, "at least 1")
@@ -210,9 +213,11 @@ class Demo:
     # --------------------------------------------------------------------------------- measuring
 
     def eval_prompts(self) -> list[str]:
-        """Held-out prompts: no assignment of things to roles in them was ever trained on."""
-        count = self.config.eval_prompts
-        held_out = sample_requests(count, seed=self.seed("evaluation"), held_out=True)
+        """Held-out prompts: nothing is trained on their things in any roles; each seed has its own.
+
+        The seed is the run's own, not that of a step, so that seeds share no prompt.
+        """
+        held_out = sample_requests(self.config.eval_prompts, seed=self.config.seed, held_out=True)
         return [request.prompt for request in held_out]
 
     def pool(self) -> dict[str, Any]:
