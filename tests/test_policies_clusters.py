@@ -1,0 +1,84 @@
+"""Prompts that ask for the same are one sample: every record names its cluster."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from policies.clusters import clusters_of, with_clusters
+from policies.language_model import Policy
+from policies.measuring import Measurement
+from policies.methods import build_searcher
+from policies.proposals import Proposal
+from policies.sharding import Processes
+from rewardmodel.simulated import SimulatedHuman
+from rewardmodel.simulated_phrases import RECIPE
+from search.evaluation.records import read_records
+from search.evaluation.run_directory import RunDirectory
+from tests.fakes import CountingReward
+
+FILLS = {"dish": "soup", "first": "leeks", "second": "barley"}
+SWAPPED = {"dish": "soup", "first": "barley", "second": "leeks"}
+REWORDED = [
+    *(template.format(**FILLS) + "\n" for template in RECIPE.requests),
+    RECIPE.requests[0].format(**SWAPPED) + "\n",
+    "Write a short story about the baker, the bell and the lake.\n",
+]
+SHORT = Proposal(unit="sentence", segment_tokens=5, max_new_tokens=16)
+
+
+def test_prompts_of_the_world_cluster_by_what_they_ask_for() -> None:
+    names = clusters_of(REWORDED, "simulated")
+    assert names == ["barley+leeks+soup"] * 4 + ["baker+bell+lake"]
+    with pytest.raises(ValueError, match="knows nothing in the prompt 'Two and two"):
+        clusters_of([*REWORDED, "Two and two?"], "simulated")
+
+
+@pytest.mark.parametrize("gold", [None, "answers:file.jsonl", "module:function"])
+def test_other_prompts_cluster_where_they_are_equal_and_alike_in_every_run(gold: Any) -> None:
+    chat = [{"role": "user", "content": "é"}]
+    first = clusters_of(["a", "b", "a", chat], gold)
+    assert first[0] == first[2]
+    assert len(set(first)) == 3
+    assert clusters_of([chat, "a"], gold) == [first[3], first[0]]
+    assert clusters_of(["\ud800"], gold), "half a character is a text, too"
+
+
+def test_records_take_the_cluster_of_their_prompts_number() -> None:
+    records = [{"prompt": 2, "gold": 1.0}, {"prompt": 0, "gold": 2.0}]
+    assert with_clusters(records, ["x", "y", "z"]) == [
+        {"prompt": 2, "gold": 1.0, "cluster": "z"},
+        {"prompt": 0, "gold": 2.0, "cluster": "x"},
+    ]
+
+
+def test_every_record_of_an_evaluation_names_its_cluster(policy: Policy, tmp_path: Path) -> None:
+    run = RunDirectory.open(str(tmp_path / "run"), {}, resume=False)
+    clusters = clusters_of(REWORDED, "simulated")
+    measurement = Measurement(
+        run,
+        REWORDED,
+        clusters,
+        SimulatedHuman().utilities,
+        seed=0,
+        batch_size=8,
+        processes=Processes(),
+    )
+    reward_model = CountingReward()
+    measurement.measure_pool(
+        policy,
+        reward_model,
+        size=2,
+        proposal=SHORT,
+        methods=["best_of_n"],
+        counts=[1, 2],
+        form="auto",
+        rows=8,
+    )
+    searcher = build_searcher(
+        "beam", 2, policy=policy, reward_model=reward_model, leaf_value=None, proposal=SHORT
+    )
+    measurement.measure_search(searcher, "beam", 2)
+    records = read_records(run.records)
+    assert len(records) == 3 * len(REWORDED)
+    assert all(record["cluster"] == clusters[record["prompt"]] for record in records)
