@@ -1,14 +1,14 @@
 """Every method of search over text in the embedded world, at equal tokens, over several seeds.
 
-    python benchmarks/text_gains.py --seeds 1 2 3
+    python benchmarks/text_gains.py --seeds 1 2 3 4 5 6 7 8
 
 For each seed: the demo's policy and reward model are trained, a value head is fitted to the scores
 of sampled responses to training prompts, and `prefsearch policy evaluate` runs all planners over a
 ladder of budgets on held-out prompts, with the value head at the leaves (guided decoding, which
-looks at every token, with one fitted at every token). Pooled intervals are
-bootstrapped over all prompts of all seeds. What was finished is not done again, so the command
-goes on after a kill. Writes `docs/results/text_gains.json`, two pictures, and the table of
-`docs/text_search.md`.
+looks at every token, with one fitted at every token). Intervals are over seeds. What was finished
+is not done again, so the command goes on after a kill, and the same command started twice shares
+the seeds between two processes. Writes `docs/results/text_gains.json`, two pictures, and the table
+of `docs/text_search.md`.
 """
 
 import argparse
@@ -25,14 +25,15 @@ import yaml
 from rich.console import Console
 
 import prefsearch
+from benchmarks.seed_runs import each_seed
 from policies.collection import sample_responses
 from policies.demo import PROPOSAL, Demo, DemoConfig
 from policies.evaluation import cell_row, curves, summarise
 from policies.gain_fits import fit_rows
-from policies.gain_report import closing_table, method_name, show_interval
+from policies.gain_report import closing_table, gains_of, method_name, scope_of, show_interval
 from policies.language_model import Policy
 from policies.leaf_values import fit_value_head
-from policies.measuring import cell_path
+from policies.measuring import load_pool
 from policies.methods import TITLES
 from policies.pooled import Pool
 from policies.proposals import Unit
@@ -41,6 +42,7 @@ from rewardmodel.simulated_requests import sample_requests
 from search.evaluation.figures import gain_curves
 from search.evaluation.records import read_records, write_json_atomic, write_text_atomic
 from search.evaluation.run_directory import RunDirectory
+from search.evaluation.verdicts import count_verdicts, describe_need
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = {
@@ -54,7 +56,8 @@ RUNS = {
 }
 PAGE = ROOT / "docs" / "text_search.md"
 MARKS = ("<!-- gains -->", "<!-- end of the gains -->")
-OFFSET = 1_000_000  # keeps the prompts of different seeds apart
+DIFFERENCE = 0.2  # of gold utility: the smallest that is worth deciding
+COSTS = {"gain_at_equal_tokens": "generated tokens", "gain_at_equal_model_tokens": "tokens read"}
 VALUE_PROMPTS, VALUE_RESPONSES = 1500, 4
 
 
@@ -137,21 +140,20 @@ def evaluate(demo: Demo, folder: Path, name: str, *, count: int, batch: int) -> 
     return run
 
 
-def records_of(runs: Mapping[str, RunDirectory], seed: int) -> tuple[list[Any], list[Any]]:
-    """Records of a seed and the lines of its pool, prompts numbered apart from other seeds'."""
+def records_of(runs: Mapping[str, RunDirectory], seed: int) -> tuple[list[Any], Pool]:
+    """Records of a seed, marked with it, and its pool."""
     records = read_records(runs["sentences"].records)
     guided = read_records(runs["tokens"].records)
     records += [record for record in guided if record["method"] == TITLES["guided"]]
-    lines = read_records(cell_path(runs["sentences"], "pool"))
-    return tuple([{**row, "prompt": seed * OFFSET + row["prompt"]} for row in rows]
-                 for rows in (records, lines))  # type: ignore[return-value]  # fmt: skip
+    return [{**record, "run": seed} for record in records], load_pool(runs["sentences"])
 
 
 def write_page(results: Mapping[str, Any]) -> None:
     """Puts the table of all cells between the page's marks."""
     lines = [
         f"{results['held_out_prompts']} held-out prompts over seeds "
-        f"{', '.join(map(str, results['seeds']))}; `{results['command']}`, kept in "
+        f"{', '.join(map(str, results['seeds']))}; 95 % intervals "
+        f"{scope_of(cell['gold'] for cell in results['cells'])}; `{results['command']}`, kept in "
         "[results/text_gains.json](results/text_gains.json) with each seed's figures.",
         "",
         "| method, budget | generated tokens | tokens models read | gold utility "
@@ -171,6 +173,11 @@ def write_page(results: Mapping[str, Any]) -> None:
             f"| {show_interval(cell['gain_at_equal_model_tokens'], sign=True)} "
             f"| {', '.join(parts)} |"
         )
+    rows = [{"policy": "base", **cell} for cell in results["cells"]]
+    for key, name in COSTS.items():
+        compared = gains_of(rows, key)
+        need = describe_need(compared, difference=DIFFERENCE)
+        lines += ["", f"At equal {name}: {count_verdicts(compared)} {need}".rstrip()]
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(MARKS[0])
     _, _, after = rest.partition(MARKS[1])
     text = "\n".join(lines)
@@ -180,7 +187,7 @@ def write_page(results: Mapping[str, Any]) -> None:
 def main() -> None:
     """Runs all seeds and writes the pooled figures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(1, 9)))
     parser.add_argument("--prompts", type=int, default=200, help="held-out prompts a seed")
     parser.add_argument("--batch", type=int, default=50, help="prompts searched side by side")
     parser.add_argument("--threads", type=int, default=1)
@@ -189,9 +196,9 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     records: list[dict[str, Any]] = []
-    lines: list[dict[str, Any]] = []
-    fitted, per_seed = {}, {}
-    for seed in options.seeds:
+    pools, fitted, per_seed = {}, {}, {}
+
+    def run(seed: int) -> tuple[Demo, dict[str, RunDirectory]]:
         began = time.perf_counter()
         folder = options.runs / f"seed-{seed}"
         demo = train(seed, folder / "models", options.threads)
@@ -199,17 +206,19 @@ def main() -> None:
             name: evaluate(demo, folder, name, count=options.prompts, batch=options.batch)
             for name in RUNS
         }
-        mine, pool = records_of(runs, seed)
+        print(f"seed {seed}: {(time.perf_counter() - began) / 60:.1f} minutes")
+        return demo, runs
+
+    for seed, (demo, runs) in each_seed(options.seeds, options.runs / "locks", run).items():
+        mine, pools[seed] = records_of(runs, seed)
         fitted[str(seed)] = demo.folder.result("value")
         per_seed[str(seed)] = [
-            {key: cell_row(cell)[key] for key in ("method", "budget", "tokens", "gold",
-                                                 "gain_at_equal_tokens")}
+            {key: cell_row(cell)[key] for key in ("method", "budget", "tokens", "model_tokens",
+                                                 "gold", *COSTS)}
             for cell in summarise(mine, seed=0)
         ]  # fmt: skip
         records += mine
-        lines += pool
-        print(f"seed {seed}: {(time.perf_counter() - began) / 60:.1f} minutes")
-    cells = summarise(records, seed=0, pool=Pool.of(lines))
+    cells = summarise(records, seed=0, pool=pools)
     first = RunDirectory(options.runs / f"seed-{options.seeds[0]}" / "sentences")
     flags = " ".join(map(str, options.seeds))
     # Seconds on a shared machine say little; costs are in tokens.
@@ -240,7 +249,7 @@ def main() -> None:
             curves(cells, cost=cost),  # type: ignore[arg-type]
             options.out.with_name(f"text_gains_{cost}.png"),
             x_label=name,
-            y_label="mean score",
+            y_label=f"mean score, 95 % {cells[0].proxy.scope}",
             title=f"Planning against the reward model, seeds {flags}",
         )
     shown = [{"policy": "base", **cell_row(cell)} for cell in cells]

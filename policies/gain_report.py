@@ -1,7 +1,7 @@
 """What search gained, shown: the table, the curves, a search tree, one HTML page."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,13 @@ from policies.evaluation import BEST_OF_N, Cell, Cost, cell_row, curves, summari
 from policies.gain_fits import add_divergence, add_fits
 from policies.measuring import load_pool
 from search.evaluation.figures import gain_curves, search_tree
+from search.evaluation.intervals import SeedInterval, seed_interval_from
 from search.evaluation.metrics import Interval
 from search.evaluation.records import read_records, write_json_atomic
 from search.evaluation.report import Report
 from search.evaluation.run_directory import RunDirectory
+from search.evaluation.verdicts import Verdict, count_verdicts
+from search.evaluation.verdicts import verdict as verdict_of
 
 BOOTSTRAP_SEED = 0
 _COLUMNS = {
@@ -49,7 +52,7 @@ exploits the reward model's mistakes.
 A larger budget costs more, so a method is held against best-of-N at the same cost, read off
 best-of-N's own curve between the budgets that were measured, on the same prompts. Above zero the
 search gains over simply drawing more samples; below zero it loses, and is shown all the same. Where
-the interval holds zero the prompts do not decide. Beyond best-of-N's last budget nothing is
+the interval holds zero the comparison is undecided. Beyond best-of-N's last budget nothing is
 compared: a larger pool reaches farther.
 
 Cost is counted twice, since no single count is fair to all. Generated tokens are what was sampled,
@@ -58,8 +61,10 @@ were given: a prompt or prefix that is kept is read once, however many branches 
 Best-of-N at N reads the prompt once and N responses of mean length. Seconds are this machine's, and
 batches share them.
 
-Intervals are 95 %, by resampling prompts: they say what other prompts would have done, not what
-another seed or another reward model would. Best-of-N and votes at every N are averages over ways to
+Intervals are 95 %, by Student's t. With several seeds they are over the seeds' means, which hold
+the chance of training and of the prompts alike. Of one seed they are over its prompts: they say
+what other prompts would have done, and nothing of what another seed or reward model would.
+Best-of-N and votes at every N are averages over ways to
 choose N of one pool of samples, so their curves are smooth and their points not independent.
 """
 
@@ -80,16 +85,29 @@ def method_name(row: Mapping[str, Any]) -> str:
     return f"{row['method']}, {row['budget']}"
 
 
-def interval_of(value: Mapping[str, float] | None) -> Interval | None:
+def interval_of(value: Mapping[str, Any] | None) -> Interval | None:
     """An interval that went through JSON."""
-    return None if value is None else Interval(**value)
+    if value is None:
+        return None
+    if "by_seed" in value:
+        return seed_interval_from(value)
+    return Interval(value["estimate"], value["low"], value["high"])
 
 
-def show_interval(value: Mapping[str, float] | None, *, sign: bool = False) -> str:
-    """An interval in two decimals, or a dash."""
+def scope_of(values: Iterable[Mapping[str, Any] | Interval | None]) -> str:
+    """What intervals are over, in words: "over 3 seeds of 48 prompts"; each kind once."""
+    found = [value if isinstance(value, Interval) else interval_of(value) for value in values]
+    scopes = [value.scope for value in found if isinstance(value, SeedInterval)]
+    return " or ".join(dict.fromkeys(scopes)) or "over prompts"
+
+
+def show_interval(value: Mapping[str, Any] | None, *, sign: bool = False) -> str:
+    """An interval in two decimals, or a dash; an estimate alone where its interval is unknown."""
     if value is None:
         return "–"
     form = "+.2f" if sign else ".2f"
+    if value["low"] is None:
+        return f"{value['estimate']:{form}}"
     return f"{value['estimate']:{form}} [{value['low']:{form}}, {value['high']:{form}}]"
 
 
@@ -109,15 +127,30 @@ def closing_table(rows: Sequence[Mapping[str, Any]], *, title: str) -> Table:
             show_interval(row[target]),
             show_interval(row["gain_at_equal_tokens"], sign=True),
         )
-    table.caption = f"at equal tokens: {target} above best-of-N of that cost, paired by prompt"
+    table.caption = (
+        f"at equal tokens: {target} above best-of-N of that cost, paired by prompt; 95 % intervals "
+        + scope_of(row[target] for row in rows)
+    )
     return table
 
 
-def verdict(gain: Mapping[str, float] | None) -> str | None:
-    """What an interval of a gain says in a word; None where nothing was compared."""
-    if gain is None:
-        return None
-    return "gains" if gain["low"] > 0 else "loses" if gain["high"] < 0 else "is undecided"
+def verdict(gain: Mapping[str, Any] | None) -> Verdict | None:
+    """What an interval of a gain decides; None where nothing was compared."""
+    return verdict_of(interval_of(gain))
+
+
+def gains_of(
+    rows: Sequence[Mapping[str, Any]], key: str = "gain_at_equal_tokens"
+) -> dict[str, SeedInterval]:
+    """The gains of a table by their methods' names, where something was compared."""
+    found: dict[str, SeedInterval] = {}
+    for row in rows:
+        gain = interval_of(row.get(key))
+        if isinstance(gain, SeedInterval):
+            found[f"{row['policy']}: {method_name(row)}"] = gain
+    if len({row["policy"] for row in rows}) == 1:
+        return {name.partition(": ")[2]: gain for name, gain in found.items()}
+    return found
 
 
 def add_gains(
@@ -136,9 +169,10 @@ def add_gains(
         "What was gained",
         ("Gold is a judge that no model or planner ever saw; " if judged else "")
         + "proxy is the reward model that every method planned against. Intervals are 95 %, "
-        "bootstrapped over prompts. The comparison with best-of-N is at the same number of "
-        "generated tokens, paired by prompt; below zero the method loses, and it is left out where "
-        "best-of-N was not run that far.",
+        + scope_of(row["proxy"] for row in rows)
+        + ". The comparison with best-of-N is at the same number of generated tokens, paired by "
+        "prompt; below zero the method loses, and it is left out where best-of-N was not run that "
+        "far. " + count_verdicts(gains_of(rows)),
     )
     shown = [
         {
@@ -159,7 +193,11 @@ def add_gains(
     headings = {k: v for k, v in _COLUMNS.items() if binary or k != "pass_at_k"}
     if binary:
         headings["gold"] = "accuracy (gold)"
-    report.table(shown, headings, caption="every method and budget")
+    report.table(
+        shown,
+        headings,
+        caption="every method and budget; 95 % intervals " + scope_of(row["proxy"] for row in rows),
+    )
     _add_curves(report, run, cells, "tokens", file="gains", axis="generated tokens a prompt")
 
 
@@ -170,7 +208,8 @@ def add_costs(
     report.section(
         "What it cost",
         "Means a prompt. The comparison is at the same number of tokens that models were given, "
-        "the policy's and the reward and value models' together.",
+        "the policy's and the reward and value models' together. "
+        + count_verdicts(gains_of(rows, "gain_at_equal_model_tokens")),
     )
     shown = [
         {
@@ -186,7 +225,9 @@ def add_costs(
         }
         for row in rows
     ]
-    report.table(shown, _COSTS, caption="tokens and seconds of every method and budget")
+    scope = scope_of(row["proxy"] for row in rows)
+    caption = f"tokens and seconds of every method and budget; 95 % intervals {scope}"
+    report.table(shown, _COSTS, caption=caption)
     if any(cell.model_tokens is not None for cell in cells):
         axis = "tokens read by models, a prompt"
         _add_curves(report, run, cells, "model_tokens", file="gains_model_tokens", axis=axis)
@@ -201,15 +242,16 @@ def _add_curves(
         curves(cells, cost=cost),
         path,
         x_label=axis,
-        y_label="mean score",
+        y_label="mean score, 95 % intervals",
         title="What planning against the reward model gains",
     )
+    scope = scope_of(cell.proxy for cell in cells)
     target = "gold" if all(cell.gold is not None for cell in cells) else "proxy"
     best = max(cells, key=lambda cell: getattr(cell, target).estimate)
     report.figure(
         path,
         alt=f"{target} score against {axis}; highest is {best.method} at budget {best.budget}",
-        caption=f"Mean score against {axis}.",
+        caption=f"Mean score against {axis}; bands are 95 % intervals {scope}.",
     )
 
 
@@ -263,7 +305,7 @@ def write_gain_report(run: RunDirectory, settings: Mapping[str, Any]) -> Table:
         add_tree(report, run, trees[-1])
     add_making(report, run, configuration=settings)
     report.write(run.report)
-    return closing_table(rows, title="What test-time search gains (95 % intervals over prompts)")
+    return closing_table(rows, title="What test-time search gains")
 
 
 def _add_examples(report: Report, run: RunDirectory) -> None:
