@@ -18,6 +18,7 @@ import torch
 from datasets import Dataset
 from rich.console import Console
 
+from policies.clusters import clusters_of, with_clusters
 from policies.collection import Samples, pairs_of, sample_responses, searched_demonstrations
 from policies.demo_report import closing_rows, write_report
 from policies.evaluation import best_of_n_records, search_records
@@ -221,6 +222,10 @@ class Demo:
         held_out = sample_requests(self.config.eval_prompts, seed=self.config.seed, held_out=True)
         return [request.prompt for request in held_out]
 
+    def clusters(self) -> list[str]:
+        """What each held-out prompt asks for: prompts of one cluster are not independent."""
+        return clusters_of(self.eval_prompts(), "simulated")
+
     def pool(self) -> dict[str, Any]:
         """Measures best-of-N at every N, with both reward models, from one pool of samples."""
         seed = self.seed("pool")
@@ -243,6 +248,7 @@ class Demo:
                     seconds=seconds, policy=policy,
                 )
             ]  # fmt: skip
+        records = with_clusters(records, self.clusters())
         return {"responses": len(prompts) * self.config.pool, "records": records}
 
     def _searcher(self, method: MethodName, budget: int) -> Any:
@@ -272,7 +278,7 @@ class Demo:
             {"responses": texts, "tree": results[0].tree},
         )
         tagged = [{"reward_model": "reward", "policy": "sft", **record} for record in records]
-        return {"records": tagged}
+        return {"records": with_clusters(tagged, self.clusters())}
 
     # --------------------------------------------------------------------- fine-tuning by search
 
@@ -323,11 +329,13 @@ class Demo:
             for r in self.folder.step_records("pool")
             if r["budget"] == "1" and r["reward_model"] == "reward"
         ]
+        gains, clusters = np.subtract(alone, before), self.clusters()
+        tagged = [{"reward_model": "reward", "policy": "tuned", **record} for record in records]
         return {
-            "gold": asdict(interval_over_seeds([alone])),
-            "gain_over_base": asdict(interval_over_seeds([np.subtract(alone, before)])),
-            "kl_to_base": asdict(kl_to(base, samples)),
-            "records": [{"reward_model": "reward", "policy": "tuned", **r} for r in records],
+            "gold": asdict(interval_over_seeds([alone], clusters=[clusters])),
+            "gain_over_base": asdict(interval_over_seeds([gains], clusters=[clusters])),
+            "kl_to_base": asdict(kl_to(base, samples, clusters=clusters)),
+            "records": with_clusters(tagged, clusters),
         }
 
     # --------------------------------------------------------------------------------- small files
