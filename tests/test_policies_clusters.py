@@ -3,19 +3,24 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from policies.clusters import clusters_of, with_clusters
+from policies.collection import sample_responses
+from policies.evaluation import best_of_n_clusters, summarise
+from policies.gain_fits import best_of_n_gains, fit_rows
 from policies.language_model import Policy
 from policies.measuring import Measurement
 from policies.methods import build_searcher
+from policies.policy_kl import kl_to
 from policies.proposals import Proposal
 from policies.sharding import Processes
 from rewardmodel.simulated import SimulatedHuman
 from rewardmodel.simulated_phrases import RECIPE
 from search.evaluation.records import read_records
 from search.evaluation.run_directory import RunDirectory
-from tests.fakes import CountingReward
+from tests.fakes import CountingReward, policy_of
 
 FILLS = {"dish": "soup", "first": "leeks", "second": "barley"}
 SWAPPED = {"dish": "soup", "first": "barley", "second": "leeks"}
@@ -82,3 +87,47 @@ def test_every_record_of_an_evaluation_names_its_cluster(policy: Policy, tmp_pat
     records = read_records(run.records)
     assert len(records) == 3 * len(REWORDED)
     assert all(record["cluster"] == clusters[record["prompt"]] for record in records)
+    for cell in summarise(records, seed=0):
+        assert cell.gold is not None
+        assert (cell.gold.prompts, cell.gold.clusters) == ((5,), (2,))
+        assert cell.gold.unit == cell.proxy.unit == "clusters of prompts"
+    gains = best_of_n_gains(records, "gold")
+    assert [gain.clusters for gain in gains] == [(2,), (2,)]
+    fits = fit_rows(summarise(records, seed=0), records)
+    assert any(row["method"] == "best-of-N" for row in fits)
+
+
+def test_wordings_of_one_assignment_count_as_one_sample() -> None:
+    # Three assignments in four wordings each, which agree within an assignment.
+    scores = np.repeat([0.0, 1.0, 5.0], 4)
+    records = [
+        {"method": "best-of-N", "budget": "1", "prompt": p, "gold": s, "proxy": s, "tokens": 9.0,
+         "seconds": 0.1}
+        for p, s in enumerate(scores)
+    ]  # fmt: skip
+    names = ["a"] * 4 + ["b"] * 4 + ["c"] * 4
+    (alone,) = summarise(records, seed=0)
+    (clustered,) = summarise(with_clusters(records, names), seed=0)
+    # Three equal clusters are three values: Student's t with two degrees of freedom.
+    means = np.array([0.0, 1.0, 5.0])
+    half = 4.302653 * means.std(ddof=1) / 3**0.5
+    assert clustered.proxy.estimate == alone.proxy.estimate == 2.0
+    assert clustered.proxy.high - 2.0 == pytest.approx(half, rel=1e-5)
+    assert alone.proxy.high - 2.0 < half / 2
+    order = [(5, "x"), (2, "y")]
+    rows = [
+        {**record, "run": run, "prompt": number, "cluster": f"{name}{number}"}
+        for run, (count, name) in enumerate(order)
+        for number, record in enumerate(records[:count])
+    ]
+    assert best_of_n_clusters(rows) == [["x0", "x1", "x2", "x3", "x4"], ["y0", "y1"]]
+    assert best_of_n_clusters(records) is None
+
+
+def test_the_distance_to_a_policy_is_over_clusters_too(policy: Policy) -> None:
+    other = policy_of(policy.model.config, policy.encoder, seed=5)
+    samples = sample_responses(policy, REWORDED, 2, proposal=SHORT, seed=0)
+    found = kl_to(other, samples, clusters=clusters_of(REWORDED, "simulated"))
+    assert (found.prompts, found.clusters) == ((5,), (2,))
+    assert kl_to(other, samples).clusters == (5,)
+    assert found.estimate == kl_to(other, samples).estimate
