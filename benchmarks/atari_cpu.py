@@ -33,7 +33,7 @@ from atari_bridge.figures import budget_curves
 from atari_bridge.reference.scores import human_normalised
 from doors.command_line import parse
 from prefsearch import shipped_configurations
-from search.evaluation.intervals import interval_over_seeds
+from search.evaluation.intervals import SeedInterval, interval_over_seeds
 from search.evaluation.records import read_records, write_json_atomic
 from search.evaluation.run_directory import environment
 from search.evaluation.verdicts import count_verdicts, describe_need
@@ -121,31 +121,37 @@ def _summary(found: Sequence[Mapping[str, Any]], job: TrainJob) -> dict[str, Any
         for baseline in ("random", "policy, sampled")
     }
     headline = f"search, {job.num_simulations} simulations, sampled"
-    gains = above["policy, sampled"]
+    gains = {k: v for k, v in above["policy, sampled"].items() if k != "random"}
     return {
         "command": "python benchmarks/atari_cpu.py",
         "game": job.game,
         "headline": headline,
         "over_seeds": {
             name: {
-                **asdict(interval),
+                **_plain(interval),
                 "human_normalised": human_normalised(job.game, interval.estimate),
             }
             for name, interval in means.items()
         },
         "above": {
-            baseline: {name: asdict(interval) for name, interval in found_gains.items()}
+            baseline: {name: _plain(interval) for name, interval in found_gains.items()}
             for baseline, found_gains in above.items()
         },
         "interval": f"95 %, Student's t, {gains[headline].scope}; of a run's own: over its games",
         "verdicts": {
-            baseline: count_verdicts(found_gains) for baseline, found_gains in above.items()
+            baseline: count_verdicts({k: v for k, v in found_gains.items() if k != "random"})
+            for baseline, found_gains in above.items()
         },
         "power": describe_need(gains, difference=0.1 * abs(means["policy, sampled"].estimate)),
         "settings": asdict(job),
         "environment": environment(),
         "runs": list(found),
     }
+
+
+def _plain(interval: SeedInterval) -> dict[str, Any]:
+    """An interval as JSON will have it."""
+    return json.loads(json.dumps(asdict(interval)))
 
 
 if __name__ == "__main__":

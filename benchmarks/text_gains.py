@@ -176,6 +176,8 @@ def write_page(results: Mapping[str, Any]) -> None:
     rows = [{"policy": "base", **cell} for cell in results["cells"]]
     for key, name in COSTS.items():
         compared = gains_of(rows, key)
+        if not compared:
+            continue
         need = describe_need(compared, difference=DIFFERENCE)
         lines += ["", f"At equal {name}: {count_verdicts(compared)} {need}".rstrip()]
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(MARKS[0])

@@ -1,7 +1,7 @@
 """What search gained, shown: the table, the curves, a search tree, one HTML page."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from rich.table import Table
 from policies.evaluation import BEST_OF_N, Cell, Cost, cell_row, curves, summarise
 from policies.gain_fits import add_divergence, add_fits
 from policies.measuring import load_pool
+from policies.pooled import Pool
 from search.evaluation.figures import gain_curves, search_tree
 from search.evaluation.intervals import SeedInterval, seed_interval_from
 from search.evaluation.metrics import Interval
@@ -106,9 +107,10 @@ def show_interval(value: Mapping[str, Any] | None, *, sign: bool = False) -> str
     if value is None:
         return "–"
     form = "+.2f" if sign else ".2f"
-    if value["low"] is None:
-        return f"{value['estimate']:{form}}"
-    return f"{value['estimate']:{form}} [{value['low']:{form}}, {value['high']:{form}}]"
+    names = ("estimate",) if value["low"] is None else ("estimate", "low", "high")
+    # Adding zero turns a rounded -0.0 into 0.0.
+    shown, *ends = (format(round(value[name], 2) + 0.0, form) for name in names)
+    return f"{shown} [{', '.join(ends)}]" if ends else shown
 
 
 def closing_table(rows: Sequence[Mapping[str, Any]], *, title: str) -> Table:
@@ -283,29 +285,77 @@ def add_making(report: Report, run: RunDirectory, **blocks: Mapping[str, Any]) -
     report.settings("environment", environment)
 
 
+def records_with_clusters(run: RunDirectory) -> list[dict[str, Any]]:
+    """The records of an evaluation, each with its prompt's text as its cluster.
+
+    A prompt that stands twice in the data is one sample, and so is one that several runs share.
+    """
+    prompts = json.loads((run.path / "data" / "prompts.json").read_text(encoding="utf-8"))
+    return [{**record, "cluster": prompts[record["prompt"]]} for record in records_of(run)]
+
+
 def write_gain_report(run: RunDirectory, settings: Mapping[str, Any]) -> Table:
     """Writes `summary.json`, figures and `report.html` of an evaluation.
 
     Returns:
         The closing table.
     """
-    records = records_of(run)
-    cells = summarise(records, seed=BOOTSTRAP_SEED, pool=load_pool(run))
+    return write_gain_pages(
+        run,
+        records_with_clusters(run),
+        load_pool(run),
+        subtitle=str(settings["policy"]),
+        configuration=settings,
+        add=lambda report: _add_answers(report, run),
+    )
+
+
+def write_gain_pages(
+    run: RunDirectory,
+    records: Sequence[Mapping[str, Any]],
+    pool: Pool | Mapping[Hashable, Pool],
+    *,
+    subtitle: str,
+    configuration: Mapping[str, Any],
+    note: str = "",
+    add: Callable[[Report], None] | None = None,
+) -> Table:
+    """Writes `summary.json`, figures and `report.html` of the records of one or several runs.
+
+    Args:
+        run: Where to.
+        records: As `policies.evaluation.summarise` takes them.
+        pool: Samples, likewise.
+        subtitle: Of the page.
+        configuration: Shown on it.
+        note: A sentence on what the intervals do not say.
+        add: Adds sections of one run.
+
+    Returns:
+        The closing table.
+    """
+    cells = summarise(records, seed=BOOTSTRAP_SEED, pool=pool)
     rows = [{"policy": "policy", **cell_row(cell)} for cell in cells]
     write_json_atomic(run.path / "summary.json", rows)
-    report = Report("What test-time search gains", subtitle=str(settings["policy"]))
+    report = Report("What test-time search gains", subtitle=subtitle)
     add_gains(report, run, rows, cells)
     add_costs(report, run, rows, cells)
-    report.section("How to read this", _GUIDE)
+    report.section("How to read this", f"{_GUIDE}\n{note}")
     add_divergence(report, cells, [method_name(row) for row in rows])
     add_fits(report, run, cells, records)
+    if add is not None:
+        add(report)
+    add_making(report, run, configuration=configuration)
+    report.write(run.report)
+    return closing_table(rows, title="What test-time search gains")
+
+
+def _add_answers(report: Report, run: RunDirectory) -> None:
+    """Adds examples of an evaluation and its last search tree."""
     _add_examples(report, run)
     trees = sorted((run.path / "data").glob("search-*.tree.json"))
     if trees:
         add_tree(report, run, trees[-1])
-    add_making(report, run, configuration=settings)
-    report.write(run.report)
-    return closing_table(rows, title="What test-time search gains")
 
 
 def _add_examples(report: Report, run: RunDirectory) -> None:

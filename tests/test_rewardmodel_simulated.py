@@ -118,15 +118,25 @@ def test_a_seed_repeats_the_world_and_another_changes_it() -> None:
     assert first.to_dict() != other.to_dict()
 
 
-def test_choices_follow_the_stated_probabilities() -> None:
-    human = SimulatedHuman(temperature=1.0, ties=0.5)
+@pytest.mark.parametrize(
+    ("human", "gap", "ties"),
+    [
+        (SimulatedHuman(temperature=1.0, ties=0.5), 1.0, 0.5),
+        (SimulatedHuman(temperature=2.0, ties=0.5), 2.0, 0.5),
+        (SimulatedHuman(), 0.5, 0.25),
+    ],
+    ids=["unit", "wide", "default"],
+)
+def test_choices_follow_the_stated_probabilities(
+    human: SimulatedHuman, gap: float, ties: float
+) -> None:
     rng = random.Random(0)
     counts = {1: 0, 0: 0, -1: 0}
     for _ in range(20000):
-        counts[human.choose(1.0, 0.0, rng)] += 1
-    # Davidson: e : ties * sqrt(e) : 1, written out for a gap of 1.
-    total = 2.71828 + 0.5 * 1.64872 + 1
-    for choice, strength in ((1, 2.71828), (0, 0.5 * 1.64872), (-1, 1.0)):
+        counts[human.choose(3.0 + gap, 3.0, rng)] += 1
+    # Davidson: e : ties * sqrt(e) : 1, written out for a gap of one temperature.
+    total = 2.71828 + ties * 1.64872 + 1
+    for choice, strength in ((1, 2.71828), (0, ties * 1.64872), (-1, 1.0)):
         assert counts[choice] / 20000 == pytest.approx(strength / total, abs=0.015)
 
 
@@ -223,6 +233,8 @@ def test_a_text_with_one_sentence_and_a_text_of_none_are_read() -> None:
     assert (one.sentences, one.relevant, one.covered, one.closes) == (1, 1, 2, 0)
     cut = read_response(PROMPT, "the baker found the bell under a stone")
     assert (cut.sentences, cut.relevant, cut.covered, cut.strays) == (1, 0, 0, 1)
+    senseless = read_response(PROMPT, "Wlaked. Fuond.")
+    assert (senseless.strays, senseless.repeats) == (2, 0), "they tell no event twice"
 
 
 def test_labels_follow_the_seed_and_leave_empty_texts_out() -> None:
