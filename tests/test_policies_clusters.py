@@ -10,6 +10,7 @@ from policies.clusters import clusters_of, with_clusters
 from policies.collection import sample_responses
 from policies.evaluation import best_of_n_clusters, summarise
 from policies.gain_fits import best_of_n_gains, fit_rows
+from policies.gain_report import records_with_clusters
 from policies.language_model import Policy
 from policies.measuring import Measurement
 from policies.methods import build_searcher
@@ -18,7 +19,7 @@ from policies.proposals import Proposal
 from policies.sharding import Processes
 from rewardmodel.simulated import SimulatedHuman
 from rewardmodel.simulated_phrases import RECIPE
-from search.evaluation.records import read_records
+from search.evaluation.records import read_records, write_json_atomic
 from search.evaluation.run_directory import RunDirectory
 from tests.fakes import CountingReward, policy_of
 
@@ -93,6 +94,8 @@ def test_every_record_of_an_evaluation_names_its_cluster(policy: Policy, tmp_pat
         assert cell.gold.unit == cell.proxy.unit == "clusters of prompts"
     gains = best_of_n_gains(records, "gold")
     assert [gain.clusters for gain in gains] == [(2,), (2,)]
+    write_json_atomic(run.path / "data" / "prompts.json", REWORDED)
+    assert records_with_clusters(run) == records, "reports keep what the evaluation named"
     fits = fit_rows(summarise(records, seed=0), records)
     assert any(row["method"] == "best-of-N" for row in fits)
 
