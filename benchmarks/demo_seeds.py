@@ -24,7 +24,14 @@ import numpy as np
 import yaml
 
 from benchmarks.seed_runs import each_seed
-from policies.evaluation import BEST_OF_N, Array, cell_row, curves, summarise
+from policies.evaluation import (
+    BEST_OF_N,
+    Array,
+    best_of_n_clusters,
+    cell_row,
+    curves,
+    summarise,
+)
 from policies.gain_report import gains_of, method_name, scope_of, show_interval, verdict
 from search.evaluation.figures import gain_curves
 from search.evaluation.intervals import interval_over_seeds
@@ -63,9 +70,12 @@ def gold(records: list[dict[str, Any]], policy: str, budget: str) -> dict[int, A
             for seed in dict.fromkeys(r["run"] for r in kept)}  # fmt: skip
 
 
-def above(better: Mapping[int, Array], worse: Mapping[int, Array]) -> dict[str, Any]:
-    """The paired difference of two policies or budgets, with its interval."""
-    return asdict(interval_over_seeds([better[seed] - worse[seed] for seed in better]))
+def above_base(records: list[dict[str, Any]], policy: str, budget: str) -> dict[str, Any]:
+    """Gold of best-of-N above one sample of the base policy, paired by prompt."""
+    better, worse = gold(records, policy, budget), gold(records, "sft", "1")
+    one = [r for r in records if r["policy"] == "sft" and r["reward_model"] == "reward"]
+    differences = [better[seed] - worse[seed] for seed in worse]
+    return asdict(interval_over_seeds(differences, clusters=best_of_n_clusters(one)))
 
 
 def cells_of(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -163,8 +173,8 @@ def main() -> None:
         "cores": os.cpu_count(),
         "held_out_prompts": sum(len(values) for values in one.values()),
         "reward_model_accuracy": accuracies,
-        "best_of_16_above_base": above(gold(records, "sft", "16"), one),
-        "fine_tuned_above_base_without_search": above(gold(records, "tuned", "1"), one),
+        "best_of_16_above_base": above_base(records, "sft", "16"),
+        "fine_tuned_above_base_without_search": above_base(records, "tuned", "1"),
         "base": cells_of(base),
         "fine_tuned": cells_of(tuned),
         "per_seed": per_seed,

@@ -38,7 +38,7 @@ from policies.methods import TITLES
 from policies.pooled import Pool
 from policies.proposals import Unit
 from rewardmodel.sequence import SequenceRewardModel
-from rewardmodel.simulated import sample_requests
+from rewardmodel.simulated_requests import sample_requests
 from search.evaluation.figures import gain_curves
 from search.evaluation.records import read_records, write_json_atomic, write_text_atomic
 from search.evaluation.run_directory import RunDirectory
@@ -112,7 +112,7 @@ def fit_heads(demo: Demo) -> dict[str, Any]:
 
 def evaluate(demo: Demo, folder: Path, name: str, *, count: int, batch: int) -> RunDirectory:
     """Runs `prefsearch policy evaluate` on held-out prompts; a finished run is not run again."""
-    requests = sample_requests(count, seed=demo.seed("gains"), held_out=True)
+    requests = sample_requests(count, seed=demo.config.seed, held_out=True)
     prompts = folder / "prompts.jsonl"
     lines = [json.dumps({"prompt": request.prompt}) for request in requests]
     write_text_atomic(prompts, "\n".join(lines) + "\n")

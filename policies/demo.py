@@ -18,6 +18,7 @@ import torch
 from datasets import Dataset
 from rich.console import Console
 
+from policies.clusters import clusters_of, with_clusters
 from policies.collection import Samples, pairs_of, sample_responses, searched_demonstrations
 from policies.demo_report import closing_rows, write_report
 from policies.evaluation import best_of_n_records, search_records
@@ -30,7 +31,8 @@ from rewardmodel.evaluation import evaluate_reward_model
 from rewardmodel.json_lines import json_lines
 from rewardmodel.preferences import load_demonstrations, load_preferences
 from rewardmodel.sequence import SequenceRewardModel
-from rewardmodel.simulated import SimulatedHuman, demonstrations, sample_requests
+from rewardmodel.simulated import SimulatedHuman, demonstrations
+from rewardmodel.simulated_requests import count_held_out, sample_requests
 from rewardmodel.training import Optimisation, train_reward_model
 from search.evaluation.intervals import interval_over_seeds
 from search.evaluation.records import write_json_atomic, write_text_atomic
@@ -76,7 +78,9 @@ class DemoConfig:
             self.eval_prompts, self.pool, self.improve_prompts = 12, 16, 24
         for name, least in (("demonstrations", 100), ("comparisons", 20), ("few_labels", 10)):
             require(getattr(self, name) >= least, name, getattr(self, name), f"at least {least}")
-        require(self.eval_prompts >= 2, "eval_prompts", self.eval_prompts, "at least 2")
+        most = count_held_out()
+        bounds = f"2 to {most}, the held-out assignments of the embedded world"
+        require(2 <= self.eval_prompts <= most, "eval_prompts", self.eval_prompts, bounds)
         require(self.pool >= 16, "pool", self.pool, "at least 16, for best-of-16")
         require(self.improve_prompts >= 2, "improve_prompts", self.improve_prompts, "at least 2")
         require(self.threads >= 1, "threads", self.threads, "at least 1")
@@ -211,10 +215,16 @@ class Demo:
     # --------------------------------------------------------------------------------- measuring
 
     def eval_prompts(self) -> list[str]:
-        """Held-out prompts: no assignment of things to roles in them was ever trained on."""
-        count = self.config.eval_prompts
-        held_out = sample_requests(count, seed=self.seed("evaluation"), held_out=True)
+        """Held-out prompts: nothing is trained on their things in any roles; each seed has its own.
+
+        The seed is the run's own, not that of a step, so that seeds share no prompt.
+        """
+        held_out = sample_requests(self.config.eval_prompts, seed=self.config.seed, held_out=True)
         return [request.prompt for request in held_out]
+
+    def clusters(self) -> list[str]:
+        """What each held-out prompt asks for: prompts of one cluster are not independent."""
+        return clusters_of(self.eval_prompts(), "simulated")
 
     def pool(self) -> dict[str, Any]:
         """Measures best-of-N at every N, with both reward models, from one pool of samples."""
@@ -238,6 +248,7 @@ class Demo:
                     seconds=seconds, policy=policy,
                 )
             ]  # fmt: skip
+        records = with_clusters(records, self.clusters())
         return {"responses": len(prompts) * self.config.pool, "records": records}
 
     def _searcher(self, method: MethodName, budget: int) -> Any:
@@ -267,7 +278,7 @@ class Demo:
             {"responses": texts, "tree": results[0].tree},
         )
         tagged = [{"reward_model": "reward", "policy": "sft", **record} for record in records]
-        return {"records": tagged}
+        return {"records": with_clusters(tagged, self.clusters())}
 
     # --------------------------------------------------------------------- fine-tuning by search
 
@@ -318,11 +329,13 @@ class Demo:
             for r in self.folder.step_records("pool")
             if r["budget"] == "1" and r["reward_model"] == "reward"
         ]
+        gains, clusters = np.subtract(alone, before), self.clusters()
+        tagged = [{"reward_model": "reward", "policy": "tuned", **record} for record in records]
         return {
-            "gold": asdict(interval_over_seeds([alone])),
-            "gain_over_base": asdict(interval_over_seeds([np.subtract(alone, before)])),
-            "kl_to_base": asdict(kl_to(base, samples)),
-            "records": [{"reward_model": "reward", "policy": "tuned", **r} for r in records],
+            "gold": asdict(interval_over_seeds([alone], clusters=[clusters])),
+            "gain_over_base": asdict(interval_over_seeds([gains], clusters=[clusters])),
+            "kl_to_base": asdict(kl_to(base, samples, clusters=clusters)),
+            "records": with_clusters(tagged, clusters),
         }
 
     # --------------------------------------------------------------------------------- small files

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import cast
 
 from doors.job_settings import settings_of
+from policies.clusters import clusters_of
 from policies.door_settings import SearchSettings
 from policies.gain_report import write_gain_report
 from policies.judges import load_judge
@@ -93,12 +94,19 @@ def evaluate(job: EvaluateJob) -> None:
     require(len(prompts) >= 2, "dataset", f"{len(prompts)} prompt", wanted)
     if isinstance(judge, AnswerMatch):
         judge(prompts, [""] * len(prompts))  # a prompt without a reference stops the run here
+    clusters = clusters_of(prompts, job.gold)
     searchers: list[tuple[MethodName, int, SearchPolicy]] = [
         (method, budget, job.searcher(models, method, budget)) for method, budget in job.searches()
     ]
     run = processes.open_run(job.out, settings_of(job), resume=job.resume)
     measurement = Measurement(
-        run, prompts, judge, job.seed, batch_size=job.search_batch_size, processes=processes
+        run,
+        prompts,
+        clusters,
+        judge,
+        job.seed,
+        batch_size=job.search_batch_size,
+        processes=processes,
     )
     processes.on_main(lambda: write_json_atomic(run.path / "data" / "prompts.json", prompts))
     measurement.measure_pool(

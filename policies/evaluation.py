@@ -356,17 +356,23 @@ def _require_same_prompts(rows: Sequence[Record], steps: Sequence[Sequence[Recor
 
 def best_of_n_scores(records: Sequence[Record], key: str) -> dict[Hashable, Array]:
     """Scores of best-of-N by run, [P, L] in the order of prompts and growing N; gold or proxy."""
+    found = ((run, [_column(s, key) for s in steps]) for run, steps in _ladders(records).items())
+    return {run: np.stack([c for c in cs if c is not None], 1) for run, cs in found}
+
+
+def best_of_n_clusters(records: Sequence[Record]) -> list[list[Hashable]] | None:
+    """The clusters of the prompts of `best_of_n_scores`, by run; None where no record has one."""
+    return _clusters({run: steps[0] for run, steps in _ladders(records).items()})
+
+
+def _ladders(records: Sequence[Record]) -> dict[Hashable, list[list[Record]]]:
+    """Records of best-of-N by run and growing N, each in the order of prompts."""
     groups: dict[Hashable, dict[int, list[Record]]] = {}
-    for record in records:
+    for record in sorted(records, key=lambda record: record["prompt"]):
         if record["method"] == BEST_OF_N:
-            group = groups.setdefault(record.get("run"), {})
-            group.setdefault(int(record["budget"]), []).append(record)
-    scores = {}
-    for run, group in groups.items():
-        rows = [sorted(group[n], key=lambda record: record["prompt"]) for n in sorted(group)]
-        columns = [_column(step, key) for step in rows]
-        scores[run] = np.stack([column for column in columns if column is not None], 1)
-    return scores
+            steps = groups.setdefault(record.get("run"), {})
+            steps.setdefault(int(record["budget"]), []).append(record)
+    return {run: [group[n] for n in sorted(group)] for run, group in groups.items()}
 
 
 def curves(cells: Sequence[Cell], *, cost: Cost = "tokens") -> list[Curve]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from policies.evaluation import BEST_OF_N, Array, Cell, Record, best_of_n_scores
+from policies.evaluation import BEST_OF_N, Array, Cell, Record, best_of_n_clusters, best_of_n_scores
 from search.evaluation.figures import Curve, overoptimisation
 from search.evaluation.intervals import SeedInterval, interval_over_seeds
 from search.evaluation.metrics import Interval
@@ -63,7 +63,8 @@ def fit_rows(cells: Sequence[Cell], records: Sequence[Record]) -> list[dict[str,
                 rows.append({"method": method, "score": score, **_log_linear(line, means)})
                 if method == BEST_OF_N:
                     scores = best_of_n_scores(records, score)
-                    rows.append({"method": method, "score": score, **_best_of_n(line, scores)})
+                    found = _best_of_n(line, scores, best_of_n_clusters(records))
+                    rows.append({"method": method, "score": score, **found})
     return rows
 
 
@@ -155,8 +156,10 @@ def best_of_n_gains(
     """
     scores = best_of_n_scores(records, key)
     gains = [scale * (one - one[:, :1]) for one in scores.values()]  # [P, L] each
+    clusters = best_of_n_clusters(records)
     return [
-        interval_over_seeds([gain[:, step] for gain in gains]) for step in range(gains[0].shape[1])
+        interval_over_seeds([gain[:, step] for gain in gains], clusters=clusters)
+        for step in range(gains[0].shape[1])
     ]
 
 
@@ -181,7 +184,11 @@ def _log_linear(line: Sequence[Cell], means: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def _best_of_n(line: Sequence[Cell], scores: Mapping[Hashable, Array]) -> dict[str, Any]:
+def _best_of_n(
+    line: Sequence[Cell],
+    scores: Mapping[Hashable, Array],
+    clusters: Sequence[Sequence[Hashable]] | None,
+) -> dict[str, Any]:
     """Fits the law to each seed's per-prompt scores [P, L] of best-of-N at the cells' budgets."""
     law = "d (α − β d)"
     kl = [cell.kl or 0.0 for cell in line]
@@ -190,7 +197,9 @@ def _best_of_n(line: Sequence[Cell], scores: Mapping[Hashable, Array]) -> dict[s
         fitted = [best_of_n_coefficients(kl, one) for one in scores.values()]  # [2, P] each
     except FitRefusedError as error:
         return {"law": law, "value": f"refused: {error}", "r_squared": None, "range": None}
-    alpha, beta = (interval_over_seeds([one[i] for one in fitted]) for i in (0, 1))
+    alpha, beta = (
+        interval_over_seeds([one[i] for one in fitted], clusters=clusters) for i in (0, 1)
+    )
     try:
         peak = fit.peak()
         where = "a guess beyond the range" if peak.extrapolated else "within the range"

@@ -8,6 +8,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from policies.clusters import clusters_of
 from policies.evaluation import BEST_OF_N, Cell, Cost, cell_row, curves, summarise
 from policies.gain_fits import add_divergence, add_fits
 from policies.measuring import load_pool
@@ -286,12 +287,14 @@ def add_making(report: Report, run: RunDirectory, **blocks: Mapping[str, Any]) -
 
 
 def records_with_clusters(run: RunDirectory) -> list[dict[str, Any]]:
-    """The records of an evaluation, each with its prompt's text as its cluster.
+    """The records of an evaluation, each with the cluster of its prompt.
 
     A prompt that stands twice in the data is one sample, and so is one that several runs share.
+    Records of older runs name no cluster; theirs is found from the prompt.
     """
     prompts = json.loads((run.path / "data" / "prompts.json").read_text(encoding="utf-8"))
-    return [{**record, "cluster": prompts[record["prompt"]]} for record in records_of(run)]
+    clusters = clusters_of(prompts, None)
+    return [{"cluster": clusters[record["prompt"]], **record} for record in records_of(run)]
 
 
 def write_gain_report(run: RunDirectory, settings: Mapping[str, Any]) -> Table:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from policies.cell_files import CellFile, Line
+from policies.clusters import with_clusters
 from policies.collection import sample_responses
 from policies.evaluation import records_of_lines, search_lines
 from policies.judges import Judge
@@ -34,6 +35,7 @@ class Measurement:
     Attributes:
         run: Where it is kept.
         prompts: All prompts.
+        clusters: Of each prompt, for the intervals; see `policies.clusters`.
         judge: Gold score, or None.
         seed: Of the run; every cell has its own by its name.
         batch_size: Prompts a batch.
@@ -42,6 +44,7 @@ class Measurement:
 
     run: RunDirectory
     prompts: Sequence[str]
+    clusters: Sequence[str]
     judge: Judge | None
     seed: int
     batch_size: int
@@ -112,6 +115,7 @@ class Measurement:
                 own_samples=plain and not proposal.min_new_tokens,
             )
         ]
+        records = with_clusters(records, self.clusters)
         self.run.finish(POOL, {"responses": len(self.prompts) * size}, records=records)
 
     def measure_search(self, searcher: SearchPolicy, method: MethodName, budget: int) -> None:
@@ -137,6 +141,7 @@ class Measurement:
             records = records_of_lines(
                 lines, searcher, method=TITLES[method], budget=str(budget), seed=seed
             )
+            records = with_clusters(records, self.clusters)
             self.run.finish(name, {"prompts": len(self.prompts)}, records=records)
 
     def _cell(self, name: str) -> CellFile:

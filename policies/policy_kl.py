@@ -1,5 +1,7 @@
 """How far a policy has gone from another, by its own samples."""
 
+from collections.abc import Hashable, Sequence
+
 import torch
 
 from policies.collection import Samples
@@ -8,7 +10,13 @@ from search.evaluation.intervals import SeedInterval, interval_over_seeds
 
 
 @torch.inference_mode()
-def kl_to(reference: Policy, samples: Samples, *, batch_size: int = 64) -> SeedInterval:
+def kl_to(
+    reference: Policy,
+    samples: Samples,
+    *,
+    clusters: Sequence[Hashable] | None = None,
+    batch_size: int = 64,
+) -> SeedInterval:
     """Estimates KL(policy || reference) in nats a response from the policy's own samples.
 
     The Monte Carlo estimate, the mean of log(policy / reference) of the tokens as they were drawn,
@@ -18,6 +26,7 @@ def kl_to(reference: Policy, samples: Samples, *, batch_size: int = 64) -> SeedI
     Args:
         reference: With the policy's tokenizer.
         samples: Responses of the policy, drawn at temperature 1 and without cuts.
+        clusters: Of each prompt; prompts of one are no independent samples. None: none share one.
         batch_size: Rows a forward pass.
 
     Raises:
@@ -44,4 +53,4 @@ def kl_to(reference: Policy, samples: Samples, *, batch_size: int = 64) -> SeedI
         found.append((taken.cpu() * inside[:, 1:]).sum(1))
     own = torch.tensor([log for row in samples.log_probabilities for log in row])
     gaps = (own - torch.cat(found)).reshape(len(samples.prompts), -1).mean(1)
-    return interval_over_seeds([gaps.numpy()])
+    return interval_over_seeds([gaps.numpy()], clusters=None if clusters is None else [clusters])

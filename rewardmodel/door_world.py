@@ -7,7 +7,8 @@ from pathlib import Path
 from rich.console import Console
 
 from rewardmodel.json_lines import json_lines
-from rewardmodel.simulated import SimulatedHuman, demonstrations, sample_requests
+from rewardmodel.simulated import SimulatedHuman, demonstrations
+from rewardmodel.simulated_requests import count_held_out, sample_requests
 from search.evaluation.records import write_text_atomic
 from search.evaluation.run_directory import step_seed
 from search.evaluation.settings import check_types, require
@@ -20,8 +21,10 @@ class WorldJob:
     Attributes:
         out: Folder for demonstrations.jsonl, prompts.jsonl and held_out_prompts.jsonl.
         demonstrations: Texts to learn to write from.
-        prompts: Prompts to sample from, and as many held-out ones.
-        seed: Of the world.
+        prompts: Prompts to sample from, and as many held-out ones: at most as many as there are
+            held-out sets of things.
+        seed: Of the draws. What is held out is the same for all seeds; consecutive seeds write
+            different held-out prompts.
     """
 
     out: str = "runs/world"
@@ -33,7 +36,9 @@ class WorldJob:
         """Checks types and bounds."""
         check_types(self)
         require(self.demonstrations > 0, "demonstrations", self.demonstrations, "at least 1")
-        require(self.prompts > 0, "prompts", self.prompts, "at least 1")
+        most = count_held_out()
+        bounds = f"1 to {most}, the held-out assignments of the embedded world"
+        require(1 <= self.prompts <= most, "prompts", self.prompts, bounds)
 
 
 def world(job: WorldJob) -> None:
@@ -41,10 +46,14 @@ def world(job: WorldJob) -> None:
     folder = Path(job.out)
     told = demonstrations(job.demonstrations, seed=job.seed)
     write_text_atomic(folder / "demonstrations.jsonl", json_lines(told))
-    for name, held_out in (("prompts", False), ("held_out_prompts", True)):
-        seed = step_seed(job.seed, name)  # other requests than the demonstrations answer
-        requests = sample_requests(job.prompts, seed=seed, held_out=held_out)
-        rows = [{"prompt": request.prompt} for request in requests]
+    requests = {
+        # Other requests than those that the demonstrations answer.
+        "prompts": sample_requests(job.prompts, seed=step_seed(job.seed, "prompts")),
+        # The seed itself: consecutive seeds have no held-out prompt in common.
+        "held_out_prompts": sample_requests(job.prompts, seed=job.seed, held_out=True),
+    }
+    for name, drawn in requests.items():
+        rows = [{"prompt": request.prompt} for request in drawn]
         write_text_atomic(folder / f"{name}.jsonl", json_lines(rows))
     Console().print(f"World: {folder}")
 

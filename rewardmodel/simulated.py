@@ -4,7 +4,9 @@ Three parts, read from top to bottom. A *writer* answers a request with a few se
 the mistakes people make: it strays, repeats itself, tells things out of order, goes on too long,
 ends flatly. A *reader* takes any text apart into a handful of countable features. A *human* weighs
 these into a utility, the **gold** score, and chooses between two texts with noise. The gold score
-labels preference pairs and judges results; no policy, reward model or planner ever sees it.
+labels preference pairs and judges results; no policy, reward model or planner ever sees it. What
+is asked of the writer is in `rewardmodel.simulated_requests`. The human wants each asked thing to
+be mentioned and no other; which role it plays in the text is the same to the human.
 
 The utility is built so that search has something to find. Most merits add up sentence by sentence,
 so choosing well on the way pays; some (order, ending, repetition, length) only the whole text
@@ -16,84 +18,19 @@ Everything is seeded by `random.Random`, whose sequence is the same on every mac
 """
 
 import functools
-import hashlib
-import itertools
 import math
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from datasets import Dataset
 
 from rewardmodel.simulated_phrases import ASIDES, FLAT_ENDINGS, GENRES, MARKER_RANK, Genre
+from rewardmodel.simulated_requests import Request, asked_things, sample_requests, things_in
 
 _VIVID_SLOT = re.compile(r"<([^>]*)> ?")
 _SENTENCE = re.compile(r"[^.!?]+[.!?]?")
-_HELD_OUT_SHARE = 0.15
-
-
-# --------------------------------------------------------------------------------------- requests
-
-
-@dataclass(frozen=True)
-class Request:
-    """A prompt with the things it asks for; `things[i]` fills `genre.slots[i]`."""
-
-    genre: Genre
-    things: tuple[str, ...]
-    prompt: str
-
-
-def _held_out(things: tuple[str, ...]) -> bool:
-    digest = hashlib.sha256("|".join(things).encode()).digest()
-    return digest[0] < 256 * _HELD_OUT_SHARE
-
-
-@functools.cache
-def _count_held_out(nouns: tuple[tuple[str, ...], ...]) -> int:
-    named = itertools.product(*nouns)
-    return sum(_held_out(things) for things in named if len(set(things)) == len(things))
-
-
-def _requests(rng: random.Random, *, held_out: bool) -> Iterator[Request]:
-    while True:
-        genre = rng.choice(GENRES)
-        things: list[str] = []
-        for nouns in genre.things:
-            things.append(rng.choice([noun for noun in nouns if noun not in things]))
-        if _held_out(tuple(things)) == held_out:
-            template = rng.choice(genre.requests)
-            filled = template.format(**dict(zip(genre.slots, things, strict=True)))
-            yield Request(genre, tuple(things), filled + "\n")
-
-
-def sample_requests(count: int, *, seed: int, held_out: bool = False) -> list[Request]:
-    """Draws requests; no assignment of things to roles is on both sides of `held_out`.
-
-    Args:
-        count: How many. Training requests may repeat, held-out ones are distinct.
-        seed: Of the draw.
-        held_out: Whether to draw from the assignments kept for evaluation (15 %).
-
-    Raises:
-        ValueError: If `count` is not positive.
-    """
-    if count < 1:
-        raise ValueError(f"count is {count}; required: at least 1 request")
-    stream = _requests(random.Random(f"requests-{held_out}-{seed}"), held_out=held_out)
-    if not held_out:
-        return list(itertools.islice(stream, count))
-    distinct: dict[str, Request] = {}
-    most = sum(_count_held_out(genre.things) * len(genre.requests) for genre in GENRES)
-    if count > most:
-        raise ValueError(f"count is {count}; required: at most {most}, all held-out requests")
-    for request in stream:
-        distinct.setdefault(request.prompt, request)
-        if len(distinct) == count:
-            return list(distinct.values())
-    raise AssertionError("the stream of requests is endless")
-
 
 # ----------------------------------------------------------------------------------------- writer
 
@@ -218,13 +155,6 @@ def _patterns() -> tuple[tuple[str, str, re.Pattern[str]], ...]:
 
 
 @functools.cache
-def _things() -> re.Pattern[str]:
-    nouns = {noun for genre in GENRES for group in genre.things for noun in group}
-    longest_first = sorted(nouns, key=len, reverse=True)
-    return re.compile(rf"\b(?:{'|'.join(longest_first)})\b", re.I)
-
-
-@functools.cache
 def _vivid() -> re.Pattern[str]:
     words: set[str] = set()
     for genre in GENRES:
@@ -242,7 +172,7 @@ def _read_sentence(sentence: str) -> tuple[str, str, frozenset[str], int, int | 
         if pattern.fullmatch(sentence):
             event, role = name, kind
             break
-    named = frozenset(noun.lower() for noun in _things().findall(sentence))
+    named = things_in(sentence)
     rank = next((r for m, r in MARKER_RANK.items() if sentence.startswith(m + " ")), None)
     return event, role, named, len(_vivid().findall(sentence)), rank
 
@@ -253,13 +183,7 @@ def read_response(prompt: str, response: str) -> Features:
     Raises:
         ValueError: If the prompt asks for nothing that this world knows.
     """
-    asked = {noun.lower() for noun in _things().findall(prompt)}
-    if not asked:
-        raise ValueError(
-            f"the simulated human knows nothing in the prompt {prompt!r}; required: a prompt of "
-            "the embedded world (rewardmodel.simulated.sample_requests). For other prompts measure "
-            "with a reward model or a function of your own"
-        )
+    asked = asked_things(prompt)
     sentences = [match.strip() for match in _SENTENCE.findall(response) if match.strip()]
     mentioned: set[str] = set()
     told: set[str] = set()

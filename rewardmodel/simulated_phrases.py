@@ -10,19 +10,24 @@ from dataclasses import dataclass
 
 HEROES = (
     "fisherman", "baker", "tailor", "doctor", "miller", "soldier", "teacher", "thief", "captain",
-    "gardener",
+    "gardener", "weaver", "farmer", "potter", "sailor", "hunter", "painter",
 )  # fmt: skip
 OBJECTS = (
     "key", "lantern", "flute", "map", "bottle", "coat", "bell", "umbrella", "violin", "clock",
+    "mirror", "ladder", "basket", "candle", "drum", "hammer",
 )  # fmt: skip
 PLACES = (
-    "harbour", "orchard", "market", "bridge", "library", "lake", "station", "windmill", "chapel",
-    "forest",
+    "harbor", "orchard", "market", "bridge", "library", "lake", "station", "windmill", "chapel",
+    "forest", "castle", "meadow", "valley", "island", "tower", "garden",
 )  # fmt: skip
-DISHES = ("soup", "pie", "stew", "salad", "porridge", "gratin", "curry", "flatbread")
+DISHES = (
+    "soup", "pie", "stew", "salad", "porridge", "gratin", "curry", "flatbread", "casserole",
+    "risotto", "pudding", "dumpling", "pancake", "chowder",
+)  # fmt: skip
 INGREDIENTS = (
     "leeks", "barley", "carrots", "mushrooms", "lentils", "apples", "onions", "spinach",
-    "chestnuts", "beans", "pears", "potatoes",
+    "chestnuts", "beans", "pears", "potatoes", "turnips", "pumpkins", "radishes", "peas",
+    "tomatoes", "cabbages", "beets", "plums", "walnuts", "almonds",
 )  # fmt: skip
 
 MARKER_RANK = {
@@ -110,7 +115,7 @@ RECIPE = Genre(
         "wash": "First wash the {first} in <icy|sparkling> water.",
         "peel": "To begin peel the {second} with a <gleaming|narrow> knife.",
         "warm": "First warm a <heavy|battered> pan for the {dish}.",
-        "choose": "To begin choose <plump|earthy> {first} at the market stall.",
+        "choose": "To begin choose <plump|earthy> {first} at a roadside stall.",
     },
     middles={
         "chop": "chop the {first} into <delicate|rustic> pieces.",
@@ -151,6 +156,6 @@ ASIDES = {
     "football": "Some people would rather watch football.",
     "weather": "I read that the weather will change on Tuesday.",
     "taxes": "Nobody likes to fill in a tax form.",
-    "television": "There was a good programme on television.",
+    "television": "There was a good program on television.",
 }
 """Sentences that have nothing to do with any request."""

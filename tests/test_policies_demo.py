@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from policies.demo import Demo, DemoConfig
+from rewardmodel.simulated_requests import assignment_of, count_held_out
 from tests.fakes import demo_command, start_demo
 
 UNTIMED = ("seconds", "step_seconds")
@@ -35,9 +38,13 @@ def test_the_demo_leaves_what_it_promises(demo_run: Path) -> None:
     for name in ("config.yaml", "metrics.jsonl", "records.jsonl", "summary.json", "report.html"):
         assert (demo_run / name).is_file()
     records = [json.loads(line) for line in (demo_run / "records.jsonl").read_text().splitlines()]
+    pool = json.loads((demo_run / "data" / "pool.json").read_text())
+    asked = [assignment_of(prompt) for prompt in pool["prompts"]]
+    assert len(set(asked)) == len(asked), "a held-out set of things for every prompt"
     for record in records:
         for key in ("gold", "proxy", "tokens", "forward_tokens", "simulations", "seconds", "seed"):
             assert record[key] is not None
+        assert record["cluster"] == asked[record["prompt"]]
     for name in ("pool", "tuned"):
         kept = json.loads((demo_run / "data" / f"{name}.json").read_text())
         assert set(kept) == {"prompts", "texts", "tokens", "log_probabilities"}, "no token ids"
@@ -48,6 +55,43 @@ def test_the_demo_leaves_what_it_promises(demo_run: Path) -> None:
         "MCTS (MuZero)",
         "MCTS (Gumbel)",
     }
+
+
+def test_no_two_of_eight_seeds_measure_on_one_set_of_things(tmp_path: Path) -> None:
+    quiet = Console(quiet=True)
+    named = []
+    for seed in range(1, 9):
+        config = DemoConfig(out=str(tmp_path / str(seed)), seed=seed, eval_prompts=200)
+        demo = Demo(config, quiet)
+        named += demo.clusters()
+        assert demo.clusters() == [assignment_of(prompt) for prompt in demo.eval_prompts()]
+    assert len(set(named)) == len(named) == 1600
+
+
+def test_sizes_out_of_bounds_are_named_and_fast_is_smaller() -> None:
+    most = count_held_out()
+    for name, value, bound in (
+        ("eval_prompts", most + 1, f"2 to {most}, the held-out"),
+        ("eval_prompts", 1, "2 to"),
+        ("demonstrations", 99, "at least 100"),
+        ("comparisons", 19, "at least 20"),
+        ("few_labels", 9, "at least 10"),
+        ("pool", 15, "at least 16"),
+        ("improve_prompts", 1, "at least 2"),
+        ("threads", 0, "at least 1"),
+    ):
+        with pytest.raises(ValueError, match=f"{name}: found {value}; required: {bound}"):
+            DemoConfig(**{name: value})  # type: ignore[arg-type]
+    DemoConfig(
+        eval_prompts=most, demonstrations=100, comparisons=20, few_labels=10, pool=16,
+        improve_prompts=2, threads=1,
+    )  # fmt: skip
+    whole, fast = DemoConfig(), DemoConfig(fast=True)
+    assert {budget for _, budget in whole.ladder} == {4, 8, 16}
+    assert {budget for _, budget in fast.ladder} == {4}
+    for name in ("demonstrations", "comparisons", "few_labels", "eval_prompts", "improve_prompts"):
+        assert getattr(fast, name) < getattr(whole, name)
+    assert fast.pool == 16
 
 
 @pytest.mark.parametrize(
