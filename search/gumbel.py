@@ -21,7 +21,12 @@ from search.planner import (
 )
 from search.qtransforms import QTransform, qtransform_completed_by_mix_value
 from search.reroot import replace_roots
-from search.selection import HalvingSelection, ImprovedPolicySelection, masked_argmax
+from search.selection import (
+    HalvingSelection,
+    ImprovedPolicySelection,
+    improve_policy,
+    masked_argmax,
+)
 from search.tree import Tree, mask_logits
 
 
@@ -150,7 +155,7 @@ class GumbelMuZeroPlanner:
                 visit_counts=visit_counts,
             )
             action = masked_argmax(scores, valid)
-            weights = torch.softmax(mask_logits(logits + qvalues, valid), dim=-1)
+            weights = improve_policy(logits, qvalues, valid_actions=valid)
         return release_output(action, weights, tree.node_values[:, Tree.ROOT], tree)
 
 

@@ -28,7 +28,7 @@ from search.model import (
 from search.planner import require_choice, require_int
 from search.reroot import replace_roots
 from search.rules import Rules, encode_rules
-from search.selection import ActionSelection
+from search.selection import ActionSelection, raise_no_score
 from search.tree import Tree, add_children, allocate_tree
 
 Backend: TypeAlias = Literal["auto", "torch", "numba", "triton"]
@@ -84,8 +84,8 @@ def run_mcts(
         and of all returns backed up.
 
     Raises:
-        ValueError: On a number out of its range, outputs that break the contract, or a backend that
-            cannot run these rules here.
+        ValueError: On a number out of its range, outputs that break the contract, a backend that
+            cannot run these rules here, or a score or a return that is not finite.
 
     Source: Schrittwieser et al. 2020 (MuZero), Appendix B; batching after mctx's `search`. Walks
     that count before they end: Liu et al. 2020 (WU-UCT).
@@ -249,6 +249,10 @@ def _search(
         for leaf in leaves:
             _back_up(tree, pending, leaf)
         column += width
+    good = torch.isfinite(tree.node_values).all(dim=-1)
+    # On the CPU alone: on a device this would be one more host synchronisation.
+    if good.is_cpu and not bool(good.all()):
+        raise_no_score(tree.node_values.dtype, row=int((~good).nonzero()[0, 0]))
     return tree
 
 
@@ -269,8 +273,7 @@ def _simulate(
     at = torch.zeros_like(tree.rows)
     going = torch.ones_like(tree.terminal[:, Tree.ROOT])
     parent, action, depth = at, at, 0
-    # One host synchronisation a level: how deep the walk goes is known to the tree alone.
-    while bool(going.any()):
+    while _goes_on(going, action, tree):
         select = root_action_selection if depth == 0 else interior_action_selection
         # Rows that have arrived are computed along and left as they are.
         parent = torch.where(going, at, parent)
@@ -299,6 +302,20 @@ def _simulate(
     tree.node_visits[tree.rows, leaf] += 1
     pending[tree.rows, leaf] += 1
     return leaf, is_new
+
+
+def _goes_on(going: Tensor, action: Tensor, tree: Tree) -> bool:
+    """Whether a walk goes on; checks that the last actions are some.
+
+    Raises:
+        ValueError: See `search.selection.raise_no_score`.
+    """
+    failed = action < 0
+    # One host synchronisation a level: how deep the walk goes is known to the tree alone.
+    goes_on, has_failed = torch.stack([going.any(), failed.any()]).tolist()
+    if has_failed:
+        raise_no_score(tree.raw_values.dtype, row=int(failed.nonzero()[0, 0]))
+    return goes_on
 
 
 def _expand(
