@@ -643,7 +643,7 @@ def _select_by_improved_policy(blocks, at, scores, stored_logits, logits, layout
 
 @njit(**_OPTIONS)
 def _select_by_improved_policy_and_mixed(blocks, at, scores, settings, numbers, layout):
-    """The same with Q-values completed by the mixed value, or NO_ACTION where that needs the logits.
+    """The same with Q-values completed by the mixed value, or NO_ACTION where logits are needed.
 
     Unvisited actions share one completed Q-value, so they share one exponential; and `p * exp(Q)`
     stands for `exp(logit + Q)`, unless a prior is too small a number to keep its digits. The
