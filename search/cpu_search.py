@@ -291,7 +291,7 @@ def _encode(rules: Rules, memory: Memory, kept: Tree | None, *, max_depth: int) 
         [
             rules.option("min_value"),
             rules.option("max_value"),
-            rules.option("epsilon"),
+            max(rules.option("epsilon"), limits.tiny),
             rules.option("value_scale"),
             rules.option("maxvisit_init"),
             rules.value_delta_max,

@@ -403,8 +403,8 @@ def _select(
 ):  # fmt: skip
     """The action a rule takes at a node (`search.selection`), and EfficientZero's mean there.
 
-    The last thing returned is whether the action was taken for its score: none is NaN, and one is
-    above -inf. Where it is not, the action is a valid lane and the search ends with a fault.
+    The last thing returned is whether the action was taken for its score: none is NaN, and the
+    greatest is finite. Where it is not, the action is some lane and the search ends with a fault.
     """
     inside = lanes < num_actions
     edges = node * num_actions + lanes
@@ -448,7 +448,7 @@ def _select(
                 scores = _lag_behind_improved_policy(scores, visits, eligible)
     is_nan = tl.max((eligible & (scores != scores)).to(tl.int32), axis=0) > 0
     scores = tl.where(eligible & (scores == scores), scores, float("-inf"))
-    is_good = (is_nan == 0) & (tl.max(scores, axis=0) > float("-inf"))
+    is_good = (is_nan == 0) & _is_finite(tl.max(scores, axis=0))
     best = tl.argmax(scores, axis=0)
     return tl.minimum(best, num_actions - 1).to(tl.int64), mean, is_good
 

@@ -252,7 +252,7 @@ def _encode_numbers(rules: Rules, dtype: torch.dtype, device: torch.device) -> T
         base=rules.pb_c_base,
         low=rules.option("min_value"),
         high=rules.option("max_value"),
-        epsilon=rules.option("epsilon"),
+        epsilon=max(rules.option("epsilon"), limits.tiny),
         scale=rules.option("value_scale"),
         offset=rules.option("maxvisit_init"),
         delta=rules.value_delta_max,

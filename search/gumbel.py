@@ -26,6 +26,7 @@ from search.selection import (
     ImprovedPolicySelection,
     improve_policy,
     masked_argmax,
+    raise_no_score,
 )
 from search.tree import Tree, mask_logits
 
@@ -98,7 +99,8 @@ class GumbelMuZeroPlanner:
             The decision, with its tree.
 
         Raises:
-            ValueError: If the model's outputs break the contract, or the noise has another shape.
+            ValueError: If the model's outputs break the contract, the noise has another shape, or
+                a score or a return is not finite.
         """
         with torch.inference_mode():
             root = model.root(observation, generator=generator)
@@ -155,6 +157,9 @@ class GumbelMuZeroPlanner:
                 visit_counts=visit_counts,
             )
             action = masked_argmax(scores, valid)
+            # On the CPU alone: on a device this would be one more host synchronisation.
+            if action.is_cpu and bool((action < 0).any()):
+                raise_no_score(scores.dtype, row=int((action < 0).nonzero()[0, 0]))
             weights = improve_policy(logits, qvalues, valid_actions=valid)
         return release_output(action, weights, tree.node_values[:, Tree.ROOT], tree)
 

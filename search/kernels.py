@@ -52,7 +52,7 @@ NOT_FINITE, NO_SCORE = -1, -2
 score made of them is not. In `rows`, NO_SCORE marks the trees concerned."""
 
 NO_ACTION = -1
-"""What a rule returns where a score is NaN, or none is above -inf: an action is never taken so."""
+"""What a rule returns where a score is NaN or the greatest is not finite: none is taken for it."""
 
 _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
 
@@ -427,7 +427,7 @@ def _select_by_puct_and_siblings(blocks, at, epsilon, rate, decisions, layout):
                 best = a
             elif score != score:
                 return np.int64(NO_ACTION)
-    return best
+    return best if math.isfinite(best_score) else np.int64(NO_ACTION)
 
 
 @njit(**_OPTIONS)
@@ -445,7 +445,7 @@ def _select_by_puct(blocks, at, scores, rate, decisions, layout):
                 best = a
             elif score != score:
                 return np.int64(NO_ACTION)
-    return best
+    return best if math.isfinite(best_score) else np.int64(NO_ACTION)
 
 
 @njit(**_OPTIONS)
@@ -463,7 +463,7 @@ def _select_outcome(blocks, at, decisions, layout):
                 best = a
             elif score != score:
                 return np.int64(NO_ACTION)
-    return best
+    return best if math.isfinite(best_score) else np.int64(NO_ACTION)
 
 
 @njit(**_OPTIONS)
@@ -523,7 +523,7 @@ def _select_by_tree_bounds(blocks, at, low, high, unvisited, delta, rates, layou
                 best = a
             elif score != score:
                 return np.int64(NO_ACTION)
-    return best
+    return best if math.isfinite(best_score) else np.int64(NO_ACTION)
 
 
 @njit(**_OPTIONS)
@@ -602,7 +602,7 @@ def _select_by_halving(blocks, at, scores, stored_logits, gumbel, kept_visits, s
         top = max(top, stored_logits[logits + a])
     considered = schedule[b * layout.schedule + np.int64(done)]
     floor = number(blocks, -1e9)
-    best = np.int64(NO_ACTION)  # also where no action has the considered number of visits
+    best = np.int64(NO_ACTION)
     best_score = floor
     for a in range(layout.actions):
         count = np.int64(blocks[at + layout.visits + a] - kept_visits[noise + a])
@@ -614,7 +614,7 @@ def _select_by_halving(blocks, at, scores, stored_logits, gumbel, kept_visits, s
             if best < 0 or score > best_score:
                 best_score = score
                 best = a
-    return best
+    return best if math.isfinite(best_score) else np.int64(NO_ACTION)
 
 
 @njit(**_OPTIONS)
@@ -690,7 +690,7 @@ def _most_behind(blocks, at, policy, total, count, layout):
                 best = a
             elif score != score:
                 return np.int64(NO_ACTION)
-    return best
+    return best if math.isfinite(best_score) else np.int64(NO_ACTION)
 
 
 def export(

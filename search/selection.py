@@ -25,12 +25,12 @@ ActionSelection: TypeAlias = Callable[[Tree, Tensor], Tensor]
 def masked_argmax(scores: Tensor, valid_actions: Tensor) -> Tensor:
     """The valid action of highest score, ties to the lowest index: two `[B, A]` to `[B]` int64.
 
-    -1 (`Tree.NONE`) where a valid action's score is NaN, or none is above `-inf`: comparisons with
-    such numbers choose anything.
+    -1 (`Tree.NONE`) where a valid action's score is NaN, or the highest is not finite: comparisons
+    of such numbers choose anything.
     """
     # NaN counts as the greatest.
     best = scores.masked_fill(~valid_actions, -torch.inf).max(dim=-1)
-    return best.indices.masked_fill(~(best.values > -torch.inf), Tree.NONE)
+    return best.indices.masked_fill(~torch.isfinite(best.values), Tree.NONE)
 
 
 def raise_no_score(dtype: torch.dtype, *, row: int) -> NoReturn:
