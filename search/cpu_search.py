@@ -27,6 +27,7 @@ from search.model import (
     validate_step,
 )
 from search.rules import HALVING, Rules
+from search.selection import raise_no_score
 from search.tree import Tree, tree_dtype
 
 _PARALLEL_WORK = 2048
@@ -76,7 +77,8 @@ def search_on_cpu(
     """Runs a search whose rules have a compiled form; arguments as in `search.mcts.run_mcts`.
 
     Raises:
-        ValueError: If an output breaks the contract of `search.model`.
+        ValueError: If an output breaks the contract of `search.model`, or a score or a return made
+            of such numbers is not finite.
     """
     num_trees, num_actions = root.prior_logits.shape
     num_nodes = num_simulations + (1 if kept is None else kept.num_nodes)
@@ -169,6 +171,9 @@ def _grow(
             store.write(column, count, step.embedding)
         elif count == kernels.NOT_FINITE:
             _explain(root, step, embedding, num_actions=num_actions)
+        elif count == kernels.NO_SCORE:
+            row = int((memory.arrays["rows"][:, 0] == kernels.NO_SCORE).argmax())
+            raise_no_score(tree_dtype(root), row=row)
         previous, column = leaves, column + leaves
     store.finish()
 
@@ -286,12 +291,13 @@ def _encode(rules: Rules, memory: Memory, kept: Tree | None, *, max_depth: int) 
         [
             rules.option("min_value"),
             rules.option("max_value"),
-            rules.option("epsilon"),
+            max(rules.option("epsilon"), limits.tiny),
             rules.option("value_scale"),
             rules.option("maxvisit_init"),
             rules.value_delta_max,
             limits.min,
             limits.tiny,
+            limits.tiny / limits.eps,
         ],
         dtype,
     )

@@ -32,10 +32,12 @@ HALVING = tl.constexpr(rules.HALVING)
 MIN_MAX = tl.constexpr(rules.MIN_MAX)
 SIBLINGS = tl.constexpr(rules.SIBLINGS)
 
-FIELDS = ("prior_logits", "value", "reward", "discount", "valid_actions")
+FIELDS = ("prior_logits", "value", "reward", "discount", "valid_actions", "score")
 """What can be wrong with a node; a fault is `FIELDS_BASE * column + index`, -1 where there is none.
-`valid_actions` (none at a root) is the host's to find."""
+`valid_actions` (none at a root) is the host's to find; `score` is what the search makes of the
+others: a return or an action's score that is not finite."""
 FIELDS_BASE = 8
+_SCORE = tl.constexpr(FIELDS.index("score"))
 _FIELDS_BASE = tl.constexpr(FIELDS_BASE)
 
 CHUNK = tl.constexpr(128)
@@ -196,19 +198,20 @@ def advance(
         tl.debug_barrier()  # nodes are written by lanes, and read by all
         if fault < 0:
             for w in range(previous):
-                _back_up(tree, tl.load(leaves + b + num_trees * w), num_actions)
+                found = _back_up(tree, tl.load(leaves + b + num_trees * w), num_actions)
+                fault = tl.where(fault < 0, found, fault)
             for w in range(width):
                 column = (first + w).to(tl.int64)
                 row = b + num_trees * w
-                leaf, parent, action = _walk(
+                leaf, parent, action, found = _walk(
                     tree, own, n, column, max_depth, num_actions, num_decisions, schedule_length,
                     lanes, ROOT_RULE, TRANSFORM, RESCALE, USE_MIXED, HAS_OUTCOMES,
                 )  # fmt: skip
                 tl.store(leaves + row, leaf)
                 tl.store(gather + row, b + num_trees * parent)
                 tl.store(actions + row, action)
-        else:
-            tl.store(faults + b, fault)
+                fault = tl.where(fault < 0, found, fault)
+        tl.store(faults + b, fault)
     if fault >= 0:
         valid = tl.load(tree.valid_actions + lanes, mask=lanes < num_actions, other=0)
         for w in range(width):
@@ -299,7 +302,7 @@ def _is_finite(number):
 
 @triton.jit
 def _back_up(tree, leaf, num_actions):
-    """Averages a leaf's raw value into itself and all its ancestors."""
+    """Averages a leaf's raw value into itself and its ancestors; returns the fault found, or -1."""
     kind = tree.node_values.dtype.element_ty
     node = leaf
     value = tl.load(tree.raw_values + node)
@@ -308,6 +311,7 @@ def _back_up(tree, leaf, num_actions):
     observed = (tl.load(tree.node_visits + node) - pending).to(kind)
     # Written so that a value that is the mean already stays what it is.
     mean += (value - mean) / (observed + 1)
+    fault = node * 0 - 1
     tl.debug_barrier()  # no lane stores before all have loaded
     tl.store(tree.pending + node, pending - 1)
     tl.store(tree.node_values + node, mean)
@@ -315,9 +319,9 @@ def _back_up(tree, leaf, num_actions):
     while node != 0:
         parent = tl.load(tree.parents + node)
         edge = parent * num_actions + tl.load(tree.action_from_parent + node)
-        value = tl.load(tree.children_rewards + edge) + (
-            tl.load(tree.children_discounts + edge) * value
-        )
+        reward = tl.load(tree.children_rewards + edge)
+        discount = tl.load(tree.children_discounts + edge)
+        value = reward + discount * value
         pending = tl.load(tree.pending + parent)
         observed = (tl.load(tree.node_visits + parent) - pending).to(kind)
         above = (tl.load(tree.node_values + parent) * observed + value) / (observed + 1)
@@ -325,9 +329,12 @@ def _back_up(tree, leaf, num_actions):
         tl.store(tree.pending + parent, pending - 1)
         tl.store(tree.children_values + edge, mean)
         tl.store(tree.node_values + parent, above)
+        good = _is_finite(reward + discount * mean) & _is_finite(above)
+        fault = tl.where(good, fault, parent * _FIELDS_BASE + _SCORE)
         mean = above
         node = parent
     tl.debug_barrier()  # whatever comes next reads what was stored
+    return fault
 
 
 @triton.jit
@@ -336,9 +343,10 @@ def _walk(
     ROOT_RULE: tl.constexpr, TRANSFORM: tl.constexpr, RESCALE: tl.constexpr,
     USE_MIXED: tl.constexpr, HAS_OUTCOMES: tl.constexpr,
 ):  # fmt: skip
-    """Walks from the root to a leaf, counting visits; returns leaf, parent and action taken there.
+    """Walks from the root to a leaf, counting visits.
 
-    A new leaf gets `column`. Until the model has spoken, other walks of the same step take it for
+    Returns the leaf, its parent, the action taken there, and the fault found on the way, or -1. A
+    new leaf gets `column`. Until the model has spoken, other walks of the same step take it for
     an end, worth what its parent is worth.
     """
     low, high = n.low, n.high
@@ -349,12 +357,14 @@ def _walk(
     depth = max_depth * 0
     parent, action, below = node, node, node
     going = depth < max_depth
+    fault = node - 1
     while going:
         parent = node
-        action, mean = _select(
+        action, mean, is_good = _select(
             tree, halving, n, node, low, high, mean, num_actions, num_decisions, schedule_length,
             lanes, ROOT_RULE, TRANSFORM, RESCALE, USE_MIXED, HAS_OUTCOMES,
         )  # fmt: skip
+        fault = tl.where(is_good, fault, node * _FIELDS_BASE + _SCORE)
         edge = node * num_actions + action
         below = tl.load(tree.children_index + edge)
         ends = tl.load(tree.terminal + below, mask=below >= 0, other=1)
@@ -382,7 +392,7 @@ def _walk(
     tl.store(tree.node_visits + node, count + 1)
     tl.store(tree.pending + node, pending + 1)
     tl.debug_barrier()  # the next walk of this step reads what was stored
-    return node, parent, action
+    return node, parent, action, fault
 
 
 @triton.jit
@@ -391,7 +401,11 @@ def _select(
     ROOT_RULE: tl.constexpr, TRANSFORM: tl.constexpr, RESCALE: tl.constexpr,
     USE_MIXED: tl.constexpr, HAS_OUTCOMES: tl.constexpr,
 ):  # fmt: skip
-    """The action a rule takes at a node (`search.selection`), and EfficientZero's mean there."""
+    """The action a rule takes at a node (`search.selection`), and EfficientZero's mean there.
+
+    The last thing returned is whether the action was taken for its score: none is NaN, and the
+    greatest is finite. Where it is not, the action is some lane and the search ends with a fault.
+    """
     inside = lanes < num_actions
     edges = node * num_actions + lanes
     priors = tl.load(tree.priors + edges, mask=inside, other=-1.0)
@@ -402,7 +416,9 @@ def _select(
         mean = _mean_sibling_qvalue(qvalues, visits, node, mean)
         qvalues = tl.where(visits > 0, qvalues, mean)
         scaled = (qvalues - low) / tl.maximum(high - low, n.delta)
-        scores = tl.minimum(tl.maximum(tl.where(high > low, scaled, qvalues), 0.0), 1.0)
+        scaled = tl.where(high > low, scaled, qvalues)
+        scores = tl.minimum(tl.maximum(scaled, 0.0), 1.0)
+        scores = tl.where(scaled == scaled, scores, scaled)  # NaN stays NaN
         scores += _prior_bonus(n, priors, visits, tl.sum(visits, axis=0))
     else:
         decisions = lanes < num_decisions
@@ -424,13 +440,17 @@ def _select(
                 considered = tl.load(halving.schedule + number)
                 gumbel = tl.load(halving.gumbel + lanes, mask=inside, other=0.0)
                 scores = gumbel + (logits - tl.max(logits, axis=0)) + scores
-                scores = tl.maximum(scores, -1e9)
+                scores = tl.where(scores < -1e9, -1e9, scores)  # NaN stays NaN
                 eligible = eligible & (done == considered)
             else:
-                scores = _lag_behind_improved_policy(logits + scores, visits, eligible)
-    best = tl.argmax(tl.where(eligible, scores, float("-inf")), axis=0)
-    # Values too great for F make scores NaN, for which any lane may win; none beyond the node may.
-    return tl.minimum(best, num_actions - 1).to(tl.int64), mean
+                # Logits first come down to at most 0: far from it they have no digits for Q-values.
+                scores += logits - tl.max(logits, axis=0)
+                scores = _lag_behind_improved_policy(scores, visits, eligible)
+    is_nan = tl.max((eligible & (scores != scores)).to(tl.int32), axis=0) > 0
+    scores = tl.where(eligible & (scores == scores), scores, float("-inf"))
+    is_good = (is_nan == 0) & _is_finite(tl.max(scores, axis=0))
+    best = tl.argmax(scores, axis=0)
+    return tl.minimum(best, num_actions - 1).to(tl.int64), mean, is_good
 
 
 @triton.jit
@@ -471,9 +491,10 @@ def _transform(
             weights = tl.where(visited, tl.maximum(priors, n.tiny), 0.0)
             mass = tl.sum(weights, axis=0)
             weights = weights / tl.where(mass > 0, mass, 1.0)
-            weighted = tl.sum(weights * tl.where(visited, qvalues, 0.0), axis=0)
+            # Relative to the raw value: equal values stay equal.
+            weighted = tl.sum(weights * tl.where(visited, qvalues - unvisited, 0.0), axis=0)
             count = tl.sum(tl.where(decisions, visits, 0), axis=0).to(priors.dtype)
-            unvisited = (unvisited + count * weighted) / (count + 1)
+            unvisited += weighted * (count / (count + 1))
         scores = tl.where(visited, qvalues, unvisited)
         if RESCALE:
             low = tl.min(tl.where(decisions, scores, float("inf")), axis=0)

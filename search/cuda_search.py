@@ -21,6 +21,7 @@ from torch import Tensor
 from search import cuda_kernels as kernels
 from search.model import PlanningModel, RootOutput, StepOutput, check_form
 from search.rules import HALVING, Rules
+from search.selection import raise_no_score
 from search.tree import Tree, allocate_tree
 
 _LANES_PER_WARP = 256
@@ -44,8 +45,9 @@ def search_on_cuda(
     be finite, look whether the tree's `raw_values` are.
 
     Raises:
-        ValueError: If an output breaks the contract of `search.model`. Shapes and dtypes are
-            checked at each step, numbers once at the end.
+        ValueError: If an output breaks the contract of `search.model`, or a score or a return made
+            of such numbers is not finite. Shapes and dtypes are checked at each step, numbers once
+            at the end.
     """
     with torch.cuda.device_of(root.value):
         tree = allocate_tree(replace(root, embedding={}), num_simulations, kept=kept)
@@ -250,7 +252,7 @@ def _encode_numbers(rules: Rules, dtype: torch.dtype, device: torch.device) -> T
         base=rules.pb_c_base,
         low=rules.option("min_value"),
         high=rules.option("max_value"),
-        epsilon=rules.option("epsilon"),
+        epsilon=max(rules.option("epsilon"), limits.tiny),
         scale=rules.option("value_scale"),
         offset=rules.option("maxvisit_init"),
         delta=rules.value_delta_max,
@@ -337,6 +339,8 @@ def _require_finite(tree: Tree, faults: Tensor, *, num_kept: int) -> None:
     row = next(row for row, fault in enumerate(found) if fault >= 0)
     column, index = divmod(found[row], kernels.FIELDS_BASE)
     field = kernels.FIELDS[index]
+    if field == "score":
+        raise_no_score(tree.node_values.dtype, row=row)
     if field == "valid_actions":
         raise ValueError(
             f"RootOutput.valid_actions, row {row}: found 0 of {tree.num_actions} actions valid; "

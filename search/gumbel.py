@@ -21,7 +21,13 @@ from search.planner import (
 )
 from search.qtransforms import QTransform, qtransform_completed_by_mix_value
 from search.reroot import replace_roots
-from search.selection import HalvingSelection, ImprovedPolicySelection, masked_argmax
+from search.selection import (
+    HalvingSelection,
+    ImprovedPolicySelection,
+    improve_policy,
+    masked_argmax,
+    raise_no_score,
+)
 from search.tree import Tree, mask_logits
 
 
@@ -93,7 +99,8 @@ class GumbelMuZeroPlanner:
             The decision, with its tree.
 
         Raises:
-            ValueError: If the model's outputs break the contract, or the noise has another shape.
+            ValueError: If the model's outputs break the contract, the noise has another shape, or
+                a score or a return is not finite.
         """
         with torch.inference_mode():
             root = model.root(observation, generator=generator)
@@ -150,7 +157,10 @@ class GumbelMuZeroPlanner:
                 visit_counts=visit_counts,
             )
             action = masked_argmax(scores, valid)
-            weights = torch.softmax(mask_logits(logits + qvalues, valid), dim=-1)
+            # On the CPU alone: on a device this would be one more host synchronisation.
+            if action.is_cpu and bool((action < 0).any()):
+                raise_no_score(scores.dtype, row=int((action < 0).nonzero()[0, 0]))
+            weights = improve_policy(logits, qvalues, valid_actions=valid)
         return release_output(action, weights, tree.node_values[:, Tree.ROOT], tree)
 
 

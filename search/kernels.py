@@ -43,12 +43,16 @@ NODE_FIELDS = 10
 ROOT_RULE, RULE, TRANSFORM, RESCALE, USE_MIXED, DECISIONS, MAX_DEPTH = range(7)
 """Fields of `settings` (int64); DECISIONS counts the actions that are not chance outcomes."""
 
-LOW, HIGH, EPSILON, SCALE, OFFSET, DELTA, LOWEST, TINY = range(8)
+LOW, HIGH, EPSILON, SCALE, OFFSET, DELTA, LOWEST, TINY, LEAST_PRIOR = range(9)
 """Fields of `numbers` (F): bounds, least denominator, c_scale, c_visit, EfficientZero's delta, the
-dtype's least number and its least positive one."""
+dtype's least number, its least positive one, and the least prior that may stand for its logit."""
 
-NOT_FINITE = -1
-"""What `advance` returns instead of a count when the model's numbers are not finite."""
+NOT_FINITE, NO_SCORE = -1, -2
+"""What `advance` returns instead of a count: the model's numbers are not finite, or a return or a
+score made of them is not. In `rows`, NO_SCORE marks the trees concerned."""
+
+NO_ACTION = -1
+"""What a rule returns where a score is NaN or the greatest is not finite: none is taken for it."""
 
 _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
 
@@ -99,19 +103,24 @@ def advance(
     where the parents' embeddings lie in a pool `[N, B, ...]` seen as rows, where the children's
     belong, and what to step.
 
-    Returns M, how many of the filled rows need the model, or NOT_FINITE.
+    Returns M, how many of the filled rows need the model, or NOT_FINITE or NO_SCORE.
     """
     num_trees = blocks.shape[0]
     bad = 0
+    failed = 0
     for tree in prange(num_trees):
         # prange counts in another type, for which all would be compiled again.
-        bad += _advance_tree(
+        code = _advance_tree(
             np.int64(tree), blocks, paths, rows, scratch, stored_logits, stored_valid, settings,
             numbers, rates, gumbel, kept_visits, schedule, logits_at, value_at, valid_at, reward_at,
             discount_at, previous, first, width,
         )  # fmt: skip
+        bad += code == NOT_FINITE
+        failed += code == NO_SCORE
     if bad > 0:
         return NOT_FINITE
+    if failed > 0:
+        return NO_SCORE
     count = 0
     for b in range(num_trees):
         for w in range(width):
@@ -136,7 +145,7 @@ def _advance_tree(
     gumbel_, kept_visits_, schedule_, logits_at, value_at, valid_at, reward_at, discount_at,
     previous, first, width,
 ):  # fmt: skip
-    """One tree's part of `advance`; returns 1 where the model's numbers are not finite."""
+    """One tree's part of `advance`; returns 0, NOT_FINITE or NO_SCORE."""
     num_trees, num_nodes, size = blocks_.shape
     num_actions = stored_logits_.shape[2]
     start = NODE_FIELDS
@@ -195,18 +204,24 @@ def _advance_tree(
             )  # fmt: skip
             if discount[asked] == zero:
                 blocks[at + END] = one
-    for w in range(previous):
-        _back_up(blocks, tree, paths, path + w * layout.path, layout)
     if bad > 0:
-        return 1
+        return NOT_FINITE
+    for w in range(previous):
+        bad += _back_up(blocks, tree, paths, path + w * layout.path, layout)
+    if bad > 0:
+        rows[row] = NO_SCORE
+        return NO_SCORE
     for w in range(width):
-        is_new = _walk(
+        new = _walk(
             blocks, tree, b, paths, path + w * layout.path,
             moved(data(scratch_), b * num_actions),
             settings, numbers, data(rates_), data(gumbel_), data(kept_visits_),
             data(schedule_), stored_logits, first + w, layout,
         )  # fmt: skip
-        rows[row + w] = 0 if is_new else -1
+        if new == NO_SCORE:
+            rows[row] = NO_SCORE
+            return NO_SCORE
+        rows[row + w] = new
     return 0
 
 
@@ -266,7 +281,7 @@ def _write_node(
 
 @njit(**_OPTIONS)
 def _back_up(blocks, tree, paths, path, layout):
-    """Averages a leaf's raw value into itself and all its ancestors."""
+    """Averages a leaf's raw value into itself and all its ancestors; returns 1 on an overflow."""
     one = number(blocks, 1)
     length = np.int64(paths[path])
     node = tree + np.int64(paths[path + length]) * layout.size
@@ -277,17 +292,22 @@ def _back_up(blocks, tree, paths, path, layout):
     mean = blocks[node + VALUE]
     mean += (value - mean) / (observed + one)
     blocks[node + VALUE] = mean
+    bad = 0
     for step in range(length - 1, 0, -1):
         parent = tree + np.int64(paths[path + step]) * layout.size
         reward, discount = blocks[node + REWARD], blocks[node + DISCOUNT]
         action = np.int64(blocks[node + ACTION])
         value = reward + discount * value
-        blocks[parent + layout.qvalues + action] = reward + discount * mean
+        qvalue = reward + discount * mean
+        blocks[parent + layout.qvalues + action] = qvalue
         observed = blocks[parent + COUNT] - blocks[parent + PENDING]
         blocks[parent + PENDING] -= one
         mean = (blocks[parent + VALUE] * observed + value) / (observed + one)
         blocks[parent + VALUE] = mean
+        if not (math.isfinite(qvalue) and math.isfinite(mean)):
+            bad = 1
         node = parent
+    return bad
 
 
 @njit(**_OPTIONS)
@@ -295,8 +315,9 @@ def _walk(
     blocks, tree, b, paths, path, scores, settings, numbers, rates, gumbel, kept_visits, schedule,
     stored_logits, column, layout,
 ):  # fmt: skip
-    """Walks from the root to a leaf and notes the way; returns whether the leaf is new.
+    """Walks from the root to a leaf and notes the way.
 
+    Returns 0 where the leaf is new, -1 where it is known and NO_SCORE where a rule found no action.
     A new leaf gets `column`. Until the model has spoken, other walks of the same step take it for
     an end, worth what its parent is worth.
     """
@@ -336,7 +357,7 @@ def _walk(
                 blocks, at, scores, stored_logits, gumbel, kept_visits, schedule, b, layout
             )
         else:
-            action = np.int64(-1)
+            action = np.int64(NO_ACTION)
             if transform == MIXED:
                 action = _select_by_improved_policy_and_mixed(
                     blocks, at, scores, settings, numbers, layout
@@ -347,6 +368,8 @@ def _walk(
                 action = _select_by_improved_policy(
                     blocks, at, scores, stored_logits, logits, layout
                 )
+        if action < 0:
+            return NO_SCORE
         blocks[at + COUNT] += one
         blocks[at + PENDING] += one
         blocks[at + layout.visits + action] += one
@@ -366,14 +389,14 @@ def _walk(
             blocks[leaf + VALUE] = estimate
             paths[path] = depth + 1
             paths[path + depth + 1] = column
-            return True
+            return 0
         paths[path + depth + 1] = below
         at = tree + below * layout.size
         if blocks[at + END] > zero or depth >= settings[MAX_DEPTH]:
             paths[path] = depth + 1
             blocks[at + COUNT] += one
             blocks[at + PENDING] += one
-            return False
+            return -1
         node = below
         rule = settings[RULE]
 
@@ -390,7 +413,7 @@ def _select_by_puct_and_siblings(blocks, at, epsilon, rate, decisions, layout):
             low = min(low, qvalue)
             high = max(high, qvalue)
     span = max(high - low, epsilon)
-    best = np.int64(0)
+    best = np.int64(NO_ACTION)
     best_score = number(blocks, -np.inf)
     for a in range(decisions):
         prior = blocks[at + layout.priors + a]
@@ -402,14 +425,16 @@ def _select_by_puct_and_siblings(blocks, at, epsilon, rate, decisions, layout):
             if score > best_score:
                 best_score = score
                 best = a
-    return best
+            elif score != score:
+                return np.int64(NO_ACTION)
+    return best if math.isfinite(best_score) else np.int64(NO_ACTION)
 
 
 @njit(**_OPTIONS)
 def _select_by_puct(blocks, at, scores, rate, decisions, layout):
     """MuZero's rule with transformed Q-values in `scores`."""
     zero, one = number(blocks, 0), number(blocks, 1)
-    best = np.int64(0)
+    best = np.int64(NO_ACTION)
     best_score = number(blocks, -np.inf)
     for a in range(decisions):
         prior = blocks[at + layout.priors + a]
@@ -418,14 +443,16 @@ def _select_by_puct(blocks, at, scores, rate, decisions, layout):
             if score > best_score:
                 best_score = score
                 best = a
-    return best
+            elif score != score:
+                return np.int64(NO_ACTION)
+    return best if math.isfinite(best_score) else np.int64(NO_ACTION)
 
 
 @njit(**_OPTIONS)
 def _select_outcome(blocks, at, decisions, layout):
     """The chance outcome whose visits lag furthest behind its probability."""
     zero, one = number(blocks, 0), number(blocks, 1)
-    best = decisions
+    best = np.int64(NO_ACTION)
     best_score = number(blocks, -np.inf)
     for a in range(decisions, layout.actions):
         prior = blocks[at + layout.priors + a]
@@ -434,7 +461,9 @@ def _select_outcome(blocks, at, decisions, layout):
             if score > best_score:
                 best_score = score
                 best = a
-    return best
+            elif score != score:
+                return np.int64(NO_ACTION)
+    return best if math.isfinite(best_score) else np.int64(NO_ACTION)
 
 
 @njit(**_OPTIONS)
@@ -477,7 +506,7 @@ def _select_by_tree_bounds(blocks, at, low, high, unvisited, delta, rates, layou
         total += blocks[at + layout.visits + a]
     rate = rates[np.int64(total)]
     span = max(high - low, delta)
-    best = np.int64(0)
+    best = np.int64(NO_ACTION)
     best_score = number(blocks, -np.inf)
     for a in range(layout.actions):
         prior = blocks[at + layout.priors + a]
@@ -486,11 +515,15 @@ def _select_by_tree_bounds(blocks, at, low, high, unvisited, delta, rates, layou
             score = blocks[at + layout.qvalues + a] if count > zero else unvisited
             if high > low:
                 score = (score - low) / span
+            if score != score:  # before a minimum hides it
+                return np.int64(NO_ACTION)
             score = min(max(score, zero), one) + rate * prior / (count + one)
             if score > best_score:
                 best_score = score
                 best = a
-    return best
+            elif score != score:
+                return np.int64(NO_ACTION)
+    return best if math.isfinite(best_score) else np.int64(NO_ACTION)
 
 
 @njit(**_OPTIONS)
@@ -530,8 +563,9 @@ def _completion(blocks, at, settings, numbers, layout):
     total = zero
     most = zero
     mass = zero
-    weighted = zero
+    weighted = zero  # relative to the raw value, so that equal values stay equal
     known = 0
+    unvisited = blocks[at + RAW]
     for a in range(decisions):
         count = blocks[at + layout.visits + a]
         if count > zero:
@@ -541,12 +575,11 @@ def _completion(blocks, at, settings, numbers, layout):
             total += count
             most = max(most, count)
             mass += weight
-            weighted += weight * qvalue
+            weighted += weight * (qvalue - unvisited)
             low = min(low, qvalue)
             high = max(high, qvalue)
-    unvisited = blocks[at + RAW]
     if settings[USE_MIXED] > 0 and known > 0:
-        unvisited = (unvisited + total * (weighted / mass)) / (total + one)
+        unvisited += (weighted / mass) * (total / (total + one))
     if known < decisions:
         low = min(low, unvisited)
         high = max(high, unvisited)
@@ -569,28 +602,35 @@ def _select_by_halving(blocks, at, scores, stored_logits, gumbel, kept_visits, s
         top = max(top, stored_logits[logits + a])
     considered = schedule[b * layout.schedule + np.int64(done)]
     floor = number(blocks, -1e9)
-    best = np.int64(-1)
+    best = np.int64(NO_ACTION)
     best_score = floor
     for a in range(layout.actions):
         count = np.int64(blocks[at + layout.visits + a] - kept_visits[noise + a])
         if blocks[at + layout.priors + a] >= zero and count == considered:
             score = gumbel[noise + a] + (stored_logits[logits + a] - top) + scores[a]
+            if score != score:
+                return np.int64(NO_ACTION)
             score = max(score, floor)
             if best < 0 or score > best_score:
                 best_score = score
                 best = a
-    return best
+    return best if math.isfinite(best_score) else np.int64(NO_ACTION)
 
 
 @njit(**_OPTIONS)
 def _select_by_improved_policy(blocks, at, scores, stored_logits, logits, layout):
     """Gumbel MuZero's rule below the root; leaves the unnormalised policy in `scores`."""
     zero, one = number(blocks, 0), number(blocks, 1)
-    top = number(blocks, -np.inf)
+    least = number(blocks, -np.inf)
+    top_logit, top = least, least
+    for a in range(layout.actions):
+        if blocks[at + layout.priors + a] >= zero:
+            top_logit = max(top_logit, stored_logits[logits + a])
     count = one
     for a in range(layout.actions):
         if blocks[at + layout.priors + a] >= zero:
-            scores[a] += stored_logits[logits + a]
+            # Logits first come down to at most 0: far from it they have no digits for Q-values.
+            scores[a] += stored_logits[logits + a] - top_logit
             top = max(top, scores[a])
             count += blocks[at + layout.visits + a]
     total = zero
@@ -603,32 +643,36 @@ def _select_by_improved_policy(blocks, at, scores, stored_logits, logits, layout
 
 @njit(**_OPTIONS)
 def _select_by_improved_policy_and_mixed(blocks, at, scores, settings, numbers, layout):
-    """The same with Q-values completed by the mixed value, or -1 where that needs the logits.
+    """The same with Q-values completed by the mixed value, or NO_ACTION where logits are needed.
 
     Unvisited actions share one completed Q-value, so they share one exponential; and `p * exp(Q)`
-    stands for `exp(logit + Q)`, unless a prior is too small a number to keep its digits.
+    stands for `exp(logit + Q)`, unless a prior is too small a number to keep its digits. The
+    exponentials are relative to the greatest of the valid actions, so that one of them is 1 and
+    the policy has weight: the value of unvisited actions may lie above all where there are none.
     """
     zero, one = number(blocks, 0), number(blocks, 1)
     unvisited, low, span, scale = _completion(blocks, at, settings, numbers, layout)
-    top = unvisited
+    top = number(blocks, -np.inf)
     count = one
     for a in range(layout.actions):
-        if blocks[at + layout.visits + a] > zero:
-            top = max(top, blocks[at + layout.qvalues + a])
-            count += blocks[at + layout.visits + a]
+        prior = blocks[at + layout.priors + a]
+        if prior >= zero:
+            visits = blocks[at + layout.visits + a]
+            top = max(top, blocks[at + layout.qvalues + a] if visits > zero else unvisited)
+            count += visits
+            if prior < numbers[LEAST_PRIOR]:
+                return np.int64(NO_ACTION)
     top = scale * ((top - low) / span)
     common = math.exp(scale * ((unvisited - low) / span) - top)
     total = zero
     for a in range(layout.actions):
         prior = blocks[at + layout.priors + a]
-        weight = common
-        if blocks[at + layout.visits + a] > zero:
-            weight = math.exp(scale * ((blocks[at + layout.qvalues + a] - low) / span) - top)
-        scores[a] = prior * weight
         if prior >= zero:
-            total += prior * weight
-            if prior < numbers[TINY]:
-                return np.int64(-1)
+            weight = common
+            if blocks[at + layout.visits + a] > zero:
+                weight = math.exp(scale * ((blocks[at + layout.qvalues + a] - low) / span) - top)
+            scores[a] = prior * weight
+            total += scores[a]
     return _most_behind(blocks, at, scores, total, count, layout)
 
 
@@ -636,7 +680,7 @@ def _select_by_improved_policy_and_mixed(blocks, at, scores, settings, numbers, 
 def _most_behind(blocks, at, policy, total, count, layout):
     """The action whose share of visits lags furthest behind an unnormalised policy."""
     zero = number(blocks, 0)
-    best = np.int64(0)
+    best = np.int64(NO_ACTION)
     best_score = number(blocks, -np.inf)
     for a in range(layout.actions):
         if blocks[at + layout.priors + a] >= zero:
@@ -644,7 +688,9 @@ def _most_behind(blocks, at, policy, total, count, layout):
             if score > best_score:
                 best_score = score
                 best = a
-    return best
+            elif score != score:
+                return np.int64(NO_ACTION)
+    return best if math.isfinite(best_score) else np.int64(NO_ACTION)
 
 
 def export(

@@ -8,16 +8,18 @@ it would have reached, and averages what it found there into every node it came 
 
 The loop stands here in plain torch: it is the definition, runs on any device and takes any rule.
 The rules of `search.selection` have compiled forms as well, which `run_mcts` prefers: on the CPU
-`search.cpu_search`, on CUDA `search.cuda_search`.
+`search.cpu_search`, on CUDA `search.cuda_search`, which is compared with this one beforehand
+(`search.form_check`).
 """
 
 import importlib.util
-from functools import cache
-from typing import Literal, TypeAlias, get_args
+from functools import cache, partial
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
+from search.form_check import MAX_DEPTH, NUM_SIMULATIONS, FormCheck, name_variant
 from search.model import (
     PlanningModel,
     RootOutput,
@@ -28,8 +30,8 @@ from search.model import (
 from search.planner import require_choice, require_int
 from search.reroot import replace_roots
 from search.rules import Rules, encode_rules
-from search.selection import ActionSelection
-from search.tree import Tree, add_children, allocate_tree
+from search.selection import ActionSelection, raise_no_score
+from search.tree import Tree, add_children, allocate_tree, tree_dtype
 
 Backend: TypeAlias = Literal["auto", "torch", "numba", "triton"]
 """Which form of the loop: plain torch, compiled for the CPU or for CUDA, or the best there is."""
@@ -75,7 +77,9 @@ def run_mcts(
             `num_simulations`. 1 is the sequential search.
         kept: Trees of K nodes of `search.reroot.keep_subtree` to go on from, whose roots become
             what `root` says (`search.reroot.replace_roots`). None to start anew.
-        backend: "auto" takes the compiled form where there is one.
+        backend: "auto" takes the compiled form where there is one; on CUDA only if it grows the
+            trees of plain torch on a small fixed problem, which the first search of a process
+            finds out (`search.form_check`).
         generator: Handed to the model.
 
     Returns:
@@ -84,8 +88,8 @@ def run_mcts(
         and of all returns backed up.
 
     Raises:
-        ValueError: On a number out of its range, outputs that break the contract, or a backend that
-            cannot run these rules here.
+        ValueError: On a number out of its range, outputs that break the contract, a backend that
+            cannot run these rules here, or a score or a return that is not finite.
 
     Source: Schrittwieser et al. 2020 (MuZero), Appendix B; batching after mctx's `search`. Walks
     that count before they end: Liu et al. 2020 (WU-UCT).
@@ -122,21 +126,51 @@ def grow_trees(
     """`run_mcts` for planners, whose numbers and root are checked, and kept roots replaced."""
     rules = encode_rules(root_action_selection, interior_action_selection)
     form = _choose_form(backend, root, rules)
+    if form == "triton":
+        assert rules is not None
+        form = _check_triton(backend, root, rules)
     if form == "torch" or kept is not None:
         validate_root(root, model.num_actions)  # compiled forms find bad numbers as they read them
+    return _run_form(
+        form,
+        model,
+        root,
+        (root_action_selection, interior_action_selection),
+        num_simulations=num_simulations,
+        max_depth=max_depth,
+        leaves_per_step=leaves_per_step,
+        kept=kept,
+        generator=generator,
+    )
+
+
+def _run_form(
+    form: str,
+    model: PlanningModel,
+    root: RootOutput,
+    selections: tuple[ActionSelection, ActionSelection],
+    *,
+    num_simulations: int,
+    max_depth: int | None,
+    leaves_per_step: int,
+    kept: Tree | None = None,
+    generator: torch.Generator | None = None,
+) -> Tree:
+    """Grows trees in one form of the loop, by the rules of the root and of all other nodes."""
     with torch.inference_mode():
         if form == "torch":
             return _search(
                 model,
                 root,
                 num_simulations=num_simulations,
-                root_action_selection=root_action_selection,
-                interior_action_selection=interior_action_selection,
+                root_action_selection=selections[0],
+                interior_action_selection=selections[1],
                 max_depth=max_depth,
                 leaves_per_step=leaves_per_step,
                 kept=kept,
                 generator=generator,
             )
+        rules = encode_rules(*selections)
         assert rules is not None
         # Compiled forms are imported where they are wanted: numba alone takes half a second.
         if form == "numba":
@@ -153,6 +187,45 @@ def grow_trees(
             kept=kept,
             generator=generator,
         )
+
+
+_triton_check = FormCheck()
+
+
+def _check_triton(backend: Backend, root: RootOutput, rules: Rules) -> str:
+    """The form to run where triton is wanted: plain torch, unless triton agrees with it here.
+
+    To be dropped once the kernels' tests have been run on a GPU and their result is on record.
+
+    Raises:
+        ValueError: If triton was asked for by name and does not agree.
+    """
+    if root.value.is_cuda and torch.cuda.is_current_stream_capturing():
+        return "triton"  # nothing can be compared in a capture; the run before it was
+    variant = name_variant(
+        rules, root.prior_logits.shape[1], like=root.value, dtype=tree_dtype(root)
+    )
+
+    def grow(form: str, model: PlanningModel, root: RootOutput, *rest: Any) -> Tree:
+        *selections, leaves = rest
+        return _run_form(
+            form,
+            model,
+            root,
+            (selections[0], selections[1]),
+            num_simulations=NUM_SIMULATIONS,
+            max_depth=MAX_DEPTH,
+            leaves_per_step=leaves,
+        )
+
+    problem = _triton_check.find_problem(variant, partial(grow, "triton"), partial(grow, "torch"))
+    if problem is not None and backend == "triton":
+        raise ValueError(
+            f"backend: found 'triton', which does not grow the trees of plain torch on "
+            f"{root.value.device} ({problem}); required a form that does. Take backend='auto' or "
+            "'torch'."
+        )
+    return "triton" if problem is None else "torch"
 
 
 def require_search_numbers(
@@ -249,6 +322,10 @@ def _search(
         for leaf in leaves:
             _back_up(tree, pending, leaf)
         column += width
+    good = torch.isfinite(tree.node_values).all(dim=-1)
+    # On the CPU alone: on a device this would be one more host synchronisation.
+    if good.is_cpu and not bool(good.all()):
+        raise_no_score(tree.node_values.dtype, row=int((~good).nonzero()[0, 0]))
     return tree
 
 
@@ -269,8 +346,7 @@ def _simulate(
     at = torch.zeros_like(tree.rows)
     going = torch.ones_like(tree.terminal[:, Tree.ROOT])
     parent, action, depth = at, at, 0
-    # One host synchronisation a level: how deep the walk goes is known to the tree alone.
-    while bool(going.any()):
+    while _goes_on(going, action, tree):
         select = root_action_selection if depth == 0 else interior_action_selection
         # Rows that have arrived are computed along and left as they are.
         parent = torch.where(going, at, parent)
@@ -299,6 +375,20 @@ def _simulate(
     tree.node_visits[tree.rows, leaf] += 1
     pending[tree.rows, leaf] += 1
     return leaf, is_new
+
+
+def _goes_on(going: Tensor, action: Tensor, tree: Tree) -> bool:
+    """Whether a walk goes on; checks that the last actions are some.
+
+    Raises:
+        ValueError: See `search.selection.raise_no_score`.
+    """
+    failed = action < 0
+    # One host synchronisation a level: how deep the walk goes is known to the tree alone.
+    goes_on, has_failed = torch.stack([going.any(), failed.any()]).tolist()
+    if has_failed:
+        raise_no_score(tree.raw_values.dtype, row=int(failed.nonzero()[0, 0]))
+    return goes_on
 
 
 def _expand(

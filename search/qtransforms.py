@@ -30,8 +30,16 @@ def qtransform_by_min_max(
     Returns:
         `[B, A]`, `(q - min_value) / (max_value - min_value)`.
 
+    Raises:
+        ValueError: If the bounds are not in order.
+
     Source: Schrittwieser et al. 2020 (MuZero), Appendix B, for environments of known bounds.
     """
+    if not max_value > min_value:
+        raise ValueError(
+            f"qtransform_by_min_max: found min_value {min_value} and max_value {max_value}; "
+            "required a min_value below max_value. Pass the least and the greatest return there is."
+        )
     visited = tree.pick(tree.children_visits, node_index) > 0
     qvalues = tree.qvalues(node_index)
     qvalues = torch.where(visited, qvalues, torch.full_like(qvalues, min_value))
@@ -60,7 +68,8 @@ def qtransform_by_parent_and_siblings(
     known = torch.where(visited, qvalues, node_value)
     low = torch.minimum(node_value, known.amin(dim=-1, keepdim=True))
     high = torch.maximum(node_value, known.amax(dim=-1, keepdim=True))
-    return (torch.where(visited, qvalues, low) - low) / (high - low).clamp_min(epsilon)
+    span = (high - low).clamp_min(least_span(epsilon, qvalues.dtype))
+    return (torch.where(visited, qvalues, low) - low) / span
 
 
 def qtransform_completed_by_mix_value(
@@ -102,9 +111,14 @@ def qtransform_completed_by_mix_value(
     if rescale_values:
         low = completed.amin(dim=-1, keepdim=True)
         high = completed.amax(dim=-1, keepdim=True)
-        completed = (completed - low) / (high - low).clamp_min(epsilon)
+        completed = (completed - low) / (high - low).clamp_min(least_span(epsilon, low.dtype))
     max_visits = visit_counts.amax(dim=-1, keepdim=True).to(completed.dtype)
     return (maxvisit_init + max_visits) * value_scale * completed
+
+
+def least_span(epsilon: float, dtype: torch.dtype) -> float:
+    """The least denominator in a dtype: an epsilon rounded to 0 would divide 0 by 0."""
+    return max(epsilon, torch.finfo(dtype).tiny)
 
 
 def mixed_value(
@@ -128,6 +142,7 @@ def mixed_value(
     weights = prior.clamp_min(torch.finfo(prior.dtype).tiny).masked_fill(~visited, 0.0)
     total = weights.sum(dim=-1, keepdim=True)
     weights = weights / torch.where(total > 0, total, torch.ones_like(total))
-    weighted = (weights * qvalues.masked_fill(~visited, 0.0)).sum(dim=-1)
+    # Relative to the raw value: equal values stay equal, and nearly equal ones keep their order.
+    gains = (qvalues - raw_value.unsqueeze(-1)).masked_fill(~visited, 0.0)
     num_visits = visit_counts.sum(dim=-1).to(raw_value.dtype)
-    return (raw_value + num_visits * weighted) / (num_visits + 1)
+    return raw_value + (weights * gains).sum(dim=-1) * (num_visits / (num_visits + 1))

@@ -119,7 +119,9 @@ def _decode(qtransform: QTransform) -> tuple[int, dict[str, Any]] | None:
     if transform == MIN_MAX:
         known |= {"min_value": None, "max_value": None}
     filled = known | options
-    # An unknown or a missing argument is torch's to complain about, by name.
+    # An unknown or a missing argument, or bounds out of order, are torch's to name.
     if filled.keys() != known.keys() or None in filled.values():
+        return None
+    if transform == MIN_MAX and not filled["max_value"] > filled["min_value"]:
         return None
     return transform, filled

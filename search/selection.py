@@ -2,13 +2,14 @@
 
 Each rule is a frozen record of its numbers and, called, the readable torch form of itself:
 `(tree, node_index [B] int64) -> action [B] int64`, always a valid action of that node, ties to the
-lowest index. The compiled forms of the same rules (`search.kernels`, `search.cuda_kernels`) are
-tested against these. This file does not know how trees are grown.
+lowest index; -1 where a score is NaN, which ends the search with an error. The compiled forms of
+the same rules (`search.kernels`, `search.cuda_kernels`) are tested against these. This file does
+not know how trees are grown.
 """
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,12 +19,36 @@ from search.qtransforms import QTransform
 from search.tree import Tree, mask_logits
 
 ActionSelection: TypeAlias = Callable[[Tree, Tensor], Tensor]
-"""`(tree, node_index [B] int64) -> action [B] int64`, always a valid action of that node."""
+"""`(tree, node_index [B] int64) -> action [B] int64`, always a valid action of that node, or -1."""
 
 
 def masked_argmax(scores: Tensor, valid_actions: Tensor) -> Tensor:
-    """The valid action of highest score, ties to the lowest index: two `[B, A]` to `[B]` int64."""
-    return scores.masked_fill(~valid_actions, -torch.inf).argmax(dim=-1)
+    """The valid action of highest score, ties to the lowest index: two `[B, A]` to `[B]` int64.
+
+    -1 (`Tree.NONE`) where a valid action's score is NaN, or the highest is not finite: comparisons
+    of such numbers choose anything.
+    """
+    # NaN counts as the greatest.
+    best = scores.masked_fill(~valid_actions, -torch.inf).max(dim=-1)
+    return best.indices.masked_fill(~torch.isfinite(best.values), Tree.NONE)
+
+
+def raise_no_score(dtype: torch.dtype, *, row: int) -> NoReturn:
+    """Ends a search in which a score or a return is not finite.
+
+    Args:
+        dtype: The floats of the tree.
+        row: The tree.
+
+    Raises:
+        ValueError: Saying what was found, what is required and the remedy.
+    """
+    raise ValueError(
+        f"search, row {row}: found a return or an action's score that is no finite {dtype}; "
+        "required rewards, values, noise and settings whose sums, differences and scaled values "
+        "this dtype can hold. Scale rewards and values down, check the numbers of the Q-transform "
+        "and of the planner, or let the model answer in torch.float64."
+    )
 
 
 @dataclass(frozen=True)
@@ -174,10 +199,22 @@ class ImprovedPolicySelection:
         """Chooses an action of one node a row."""
         node = (tree.rows, node_index)
         valid = tree.valid_actions[node]
-        logits = tree.children_prior_logits[node] + self.qtransform(tree, node_index)
-        improved = torch.softmax(mask_logits(logits, valid), dim=-1)
+        logits = tree.children_prior_logits[node]
+        improved = improve_policy(logits, self.qtransform(tree, node_index), valid_actions=valid)
         visits = tree.children_visits[node].to(improved.dtype)
         return masked_argmax(improved - visits / (1 + visits.sum(dim=-1, keepdim=True)), valid)
+
+
+def improve_policy(logits: Tensor, qvalues: Tensor, *, valid_actions: Tensor) -> Tensor:
+    """Gumbel MuZero's improved policy: the softmax of masked logits plus transformed Q-values.
+
+    All are `[B, A]`. Logits first come down to at most 0: a softmax does not see it, and far from 0
+    they have no digits left for Q-values.
+
+    Source: Danihelka et al. 2022, equation 11.
+    """
+    logits = logits - logits.amax(dim=-1, keepdim=True)
+    return torch.softmax(mask_logits(logits + qvalues, valid_actions), dim=-1)
 
 
 @dataclass(frozen=True)
@@ -204,7 +241,8 @@ class StochasticSelection:
         chance = slice_actions(tree, slice(self.num_decisions, None))
         prior = torch.softmax(chance.children_prior_logits[node], dim=-1)
         quota = prior / (chance.children_visits[node] + 1)
-        outcome = self.num_decisions + masked_argmax(quota, chance.valid_actions[node])
+        outcome = masked_argmax(quota, chance.valid_actions[node])
+        outcome = torch.where(outcome < 0, outcome, outcome + self.num_decisions)
         action = self.decision(slice_actions(tree, slice(0, self.num_decisions)), node_index)
         return torch.where(chance.valid_actions[node].any(dim=-1), outcome, action)
 

@@ -102,6 +102,60 @@ def random_tables(
     )
 
 
+def degenerate_tables(
+    seed: int,
+    *,
+    num_tables: int = 8,
+    num_states: int = 8,
+    num_actions: int = 3,
+    gap: float = 2.0**-10,
+    far: float = 1.0,
+    shared: float = 0.3,
+    invalid: float = 0.0,
+    terminal: float = 0.0,
+    discount: float = 1.0,
+    uniform_prior: bool = False,
+    dtype: torch.dtype = torch.float64,
+) -> TableModel:
+    """Tables in which little tells the actions apart.
+
+    Values are multiples of `gap`, 0 to 3 of them (0: all are equal), but every third state's is
+    `far` above, which no successor confirms. Of the edges, `shared` have the successor and the
+    reward of the action before. All numbers are exact in float32.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    states, edges = (num_tables, num_states), (num_tables, num_states, num_actions)
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator, dtype=torch.float64)
+
+    overrated = uniform(*states) < 1 / 3
+    value = gap * torch.randint(4, states, generator=generator) + far * overrated
+    next_state = torch.randint(num_states, edges, generator=generator)
+    # A successor that is worth more than it should be is paid for on the way to it.
+    tables = torch.arange(num_tables).view(-1, 1, 1)
+    reward = -discount * far * overrated[tables, next_state].double()
+    reward += gap * torch.randint(2, edges, generator=generator)
+    same = uniform(*edges) < shared
+    for action in range(1, num_actions):
+        for table in (next_state, reward):
+            before, own = table[..., action - 1], table[..., action]
+            table[..., action] = torch.where(same[..., action], before, own)
+    logits = 2 * torch.randn(edges, generator=generator, dtype=torch.float64)
+    valid = uniform(*edges) >= invalid
+    spare = torch.randint(num_actions, states, generator=generator)
+    valid |= torch.nn.functional.one_hot(spare, num_actions).bool()
+    ends = uniform(*edges) < terminal
+    return TableModel(
+        next_state=next_state,
+        reward=reward.to(dtype),
+        discount=torch.where(ends, 0.0, discount).to(dtype),
+        prior_logits=(torch.zeros_like(logits) if uniform_prior else logits).to(dtype),
+        valid_actions=valid,
+        value=value.to(dtype),
+    )
+
+
 def hopeless_prior_table() -> TableModel:
     """One table, float32, of 40 states and 2 actions, whose priors hide where the value is.
 
