@@ -5,28 +5,24 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rewardmodel.simulated_requests import assignment_of
+from rewardmodel.simulated_requests import assignment_of, holds_request
 
 
-def clusters_of(prompts: Sequence[Any], gold: str | None) -> list[str]:
+def clusters_of(prompts: Sequence[Any]) -> list[str]:
     """The cluster of each prompt, the same name in every run that meets the prompt.
 
-    In the embedded world it is the set of things that a prompt asks for, whatever its wording; of
-    other prompts equal ones share a cluster.
+    Of a request of the embedded world it is the set of things that is asked for, whatever the
+    wording; of other prompts equal ones share a cluster.
 
     Args:
         prompts: P prompts, texts or messages.
-        gold: The setting of the judge; `"simulated"` for prompts of the embedded world.
-
-    Raises:
-        ValueError: If the judge is the simulated human and a prompt is not of its world.
     """
     texts = [p if isinstance(p, str) else json.dumps(p, sort_keys=True) for p in prompts]
-    if gold == "simulated":
-        return [assignment_of(text) for text in texts]
-    return [
-        hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16] for text in texts
-    ]
+    return [assignment_of(text) if holds_request(text) else _digest(text) for text in texts]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def with_clusters(

@@ -224,7 +224,7 @@ class Demo:
 
     def clusters(self) -> list[str]:
         """What each held-out prompt asks for: prompts of one cluster are not independent."""
-        return clusters_of(self.eval_prompts(), "simulated")
+        return clusters_of(self.eval_prompts())
 
     def pool(self) -> dict[str, Any]:
         """Measures best-of-N at every N, with both reward models, from one pool of samples."""

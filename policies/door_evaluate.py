@@ -94,7 +94,7 @@ def evaluate(job: EvaluateJob) -> None:
     require(len(prompts) >= 2, "dataset", f"{len(prompts)} prompt", wanted)
     if isinstance(judge, AnswerMatch):
         judge(prompts, [""] * len(prompts))  # a prompt without a reference stops the run here
-    clusters = clusters_of(prompts, job.gold)
+    clusters = clusters_of(prompts)
     searchers: list[tuple[MethodName, int, SearchPolicy]] = [
         (method, budget, job.searcher(models, method, budget)) for method, budget in job.searches()
     ]

@@ -293,7 +293,7 @@ def records_with_clusters(run: RunDirectory) -> list[dict[str, Any]]:
     Records of older runs name no cluster; theirs is found from the prompt.
     """
     prompts = json.loads((run.path / "data" / "prompts.json").read_text(encoding="utf-8"))
-    clusters = clusters_of(prompts, None)
+    clusters = clusters_of(prompts)
     return [{"cluster": clusters[record["prompt"]], **record} for record in records_of(run)]
 
 

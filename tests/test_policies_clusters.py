@@ -1,7 +1,6 @@
 """Prompts that ask for the same are one sample: every record names its cluster."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -34,20 +33,23 @@ SHORT = Proposal(unit="sentence", segment_tokens=5, max_new_tokens=16)
 
 
 def test_prompts_of_the_world_cluster_by_what_they_ask_for() -> None:
-    names = clusters_of(REWORDED, "simulated")
+    names = clusters_of(REWORDED)
     assert names == ["barley+leeks+soup"] * 4 + ["baker+bell+lake"]
-    with pytest.raises(ValueError, match="knows nothing in the prompt 'Two and two"):
-        clusters_of([*REWORDED, "Two and two?"], "simulated")
+    chat = [[{"role": "user", "content": prompt.strip()}] for prompt in REWORDED]
+    assert clusters_of(chat) == names, "in a chat, too"
+    assert clusters_of([f"<|user|>{prompt.strip()}<|end|>" for prompt in REWORDED]) == names
 
 
-@pytest.mark.parametrize("gold", [None, "answers:file.jsonl", "module:function"])
-def test_other_prompts_cluster_where_they_are_equal_and_alike_in_every_run(gold: Any) -> None:
+def test_other_prompts_cluster_where_they_are_equal_and_alike_in_every_run() -> None:
     chat = [{"role": "user", "content": "é"}]
-    first = clusters_of(["a", "b", "a", chat], gold)
+    first = clusters_of(["a", "b", "a", chat])
     assert first[0] == first[2]
     assert len(set(first)) == 3
-    assert clusters_of([chat, "a"], gold) == [first[3], first[0]]
-    assert clusters_of(["\ud800"], gold), "half a character is a text, too"
+    assert clusters_of([chat, "a"]) == [first[3], first[0]]
+    assert clusters_of(["\ud800"]), "half a character is a text, too"
+    # These name things of the world, but are no requests of its own.
+    own = [f"Write of the bell, the lake and number {i}.\n" for i in range(7)]
+    assert len(set(clusters_of(own))) == 7
 
 
 def test_records_take_the_cluster_of_their_prompts_number() -> None:
@@ -60,7 +62,7 @@ def test_records_take_the_cluster_of_their_prompts_number() -> None:
 
 def test_every_record_of_an_evaluation_names_its_cluster(policy: Policy, tmp_path: Path) -> None:
     run = RunDirectory.open(str(tmp_path / "run"), {}, resume=False)
-    clusters = clusters_of(REWORDED, "simulated")
+    clusters = clusters_of(REWORDED)
     measurement = Measurement(
         run,
         REWORDED,
@@ -130,7 +132,7 @@ def test_wordings_of_one_assignment_count_as_one_sample() -> None:
 def test_the_distance_to_a_policy_is_over_clusters_too(policy: Policy) -> None:
     other = policy_of(policy.model.config, policy.encoder, seed=5)
     samples = sample_responses(policy, REWORDED, 2, proposal=SHORT, seed=0)
-    found = kl_to(other, samples, clusters=clusters_of(REWORDED, "simulated"))
+    found = kl_to(other, samples, clusters=clusters_of(REWORDED))
     assert (found.prompts, found.clusters) == ((5,), (2,))
     assert kl_to(other, samples).clusters == (5,)
     assert found.estimate == kl_to(other, samples).estimate
