@@ -1,0 +1,286 @@
+"""The documents' figures are those of the results files, and say so where the code has changed."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import documents, provenance
+from benchmarks.documents import BLOCKS, OLDER, differing, rendered
+from benchmarks.loose_figures import loose_figures, loose_in
+from benchmarks.provenance import NOT_RECORDED, ROOT, SOURCES, source_digest, source_files
+
+RESULTS = sorted((ROOT / "docs" / "results").glob("*.json"))
+REMEDY = "run: python benchmarks/documents.py"
+
+
+def test_every_figure_of_the_documents_is_that_of_the_results() -> None:
+    assert differing(write=False) == [], REMEDY
+
+
+def test_no_measured_number_stands_outside_a_block_of_figures() -> None:
+    assert loose_in(ROOT) == []
+
+
+def test_headers_of_configurations_leave_results_to_the_documents() -> None:
+    for path in sorted((ROOT / "configs").rglob("*.yaml")):
+        header = " ".join(re.findall(r"^# (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE))
+        assert not re.search(r"\[[\d.,]+, [\d.,]+\]", header), path.name
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_results_record_where_they_come_from_and_are_shown(path: Path) -> None:
+    found = json.loads(path.read_text(encoding="utf-8"))["provenance"]
+    assert set(provenance.FIELDS) <= set(found)
+    assert any(path.stem in block.results for block in BLOCKS)
+    assert found["sources"] == list(SOURCES[path.stem])
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_pattern_of_sources_matches_files(name: str) -> None:
+    assert len(source_files(name)) > 1
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of the documents, their results and one result's sources, all digests current."""
+    for folder in ("docs", "configs", "benchmarks"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    for package in ("search", "rewardmodel", "policies", "atari_bridge"):
+        shutil.copytree(
+            ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    shutil.copy(ROOT / "README.md", tmp_path)
+    for path in sorted((tmp_path / "docs" / "results").glob("*.json")):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        found["provenance"]["source_digest"] = source_digest(path.stem, tmp_path)
+        path.write_text(json.dumps(found), encoding="utf-8")
+    differing(tmp_path, write=True)
+    return tmp_path
+
+
+def change_results(root: Path, name: str, **changes: Any) -> None:
+    path = root / "docs" / "results" / f"{name}.json"
+    found = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**found, **changes}), encoding="utf-8")
+
+
+def test_a_changed_source_fails_the_check_until_blocks_are_marked(checkout: Path) -> None:
+    assert OLDER not in (checkout / "README.md").read_text(encoding="utf-8")
+    assert differing(checkout, write=False) == []
+    kernels = checkout / "search" / "kernels.py"
+    kernels.write_text(kernels.read_text(encoding="utf-8") + "\n# changed\n", encoding="utf-8")
+    assert "README.md" in differing(checkout, write=False)
+    differing(checkout, write=True)
+    block = next(block for block in BLOCKS if block.name == "planning core")
+    note = rendered(block, checkout).splitlines()[-1]
+    assert f"**{OLDER}**" in note
+    assert "at commit d429037" in note
+    assert differing(checkout, write=False) == []
+    # A second change finds the mark already there.
+    kernels.write_text("changed again", encoding="utf-8")
+    assert differing(checkout, write=False) == []
+    # Results of today's sources clear it.
+    path = checkout / "docs" / "results" / "planning_core.json"
+    found = json.loads(path.read_text(encoding="utf-8"))
+    found["provenance"]["source_digest"] = source_digest("planning_core", checkout)
+    path.write_text(json.dumps(found), encoding="utf-8")
+    assert "README.md" in differing(checkout, write=False)
+    assert OLDER not in rendered(block, checkout)
+
+
+def test_a_change_elsewhere_leaves_a_result_fresh(checkout: Path) -> None:
+    before = source_digest("planning_core", checkout)
+    (checkout / "policies" / "demo.py").write_text("changed", encoding="utf-8")
+    assert source_digest("planning_core", checkout) == before
+    assert source_digest("demo", checkout) != before
+
+
+def test_a_renamed_source_file_changes_the_digest(checkout: Path) -> None:
+    before = source_digest("planning_core", checkout)
+    (checkout / "search" / "kernels.py").rename(checkout / "search" / "renamed.py")
+    assert source_digest("planning_core", checkout) != before
+
+
+def test_a_pattern_without_a_file_is_an_error(checkout: Path) -> None:
+    (checkout / "benchmarks" / "leaves_per_step.py").unlink()
+    with pytest.raises(ValueError, match=r"leaves_per_step\.py', which matches no file"):
+        source_digest("leaves_per_step", checkout)
+
+
+def test_a_changed_figure_in_a_document_or_in_results_fails_the_check(checkout: Path) -> None:
+    readme = checkout / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    readme.write_text(text.replace("Ours loses 42 of 189", "Ours loses 41 of 189"), "utf-8")
+    assert differing(checkout, write=False) == ["README.md"]
+    readme.write_text(text, encoding="utf-8")
+    change_results(checkout, "text_gains", held_out_prompts=601)
+    assert differing(checkout, write=False) == ["README.md", "docs/text_search.md"]
+
+
+def test_lost_marks_are_an_error(checkout: Path) -> None:
+    readme = checkout / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    readme.write_text(text.replace("<!-- figures: demo -->", ""), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"README\.md: found blocks of figures"):
+        differing(checkout, write=False)
+
+
+def test_results_without_provenance_are_refused(checkout: Path) -> None:
+    change_results(checkout, "demo", provenance={"command": "python x.py"})
+    with pytest.raises(ValueError, match=r"demo\.json: found a provenance without commit"):
+        differing(checkout, write=False)
+
+
+def test_the_check_of_the_command_line_exits_with_one(
+    checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert documents.main(["--check"], checkout) == 0
+    readme = checkout / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    readme.write_text(text.replace("Ours loses 42", "Ours loses 4"), encoding="utf-8")
+    assert documents.main(["--check"], checkout) == 1
+    assert REMEDY in capsys.readouterr().out
+    assert documents.main([], checkout) == 0
+    assert readme.read_text(encoding="utf-8") == text
+    readme.write_text(f"{text}\nIt is 3.4 times as fast.\n", encoding="utf-8")
+    assert documents.main(["--check"], checkout) == 1
+    assert "outside a block of figures: README.md: '3.4'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "It is 3.4 times as fast.",
+        "It is three times as fast, 28x at best.",
+        "Accuracy reaches 0.71 on them.",
+        "Runs take twelve minutes.",
+        "Within half an hour it is done.",
+        "Games bring 9,480 points.",
+        "It gains +0.70 [+0.56, +0.85] in gold.",
+        "Memory falls to 121 MB.",
+        "It wins on 70 % of them.",
+        "Nine methods were compared.",
+        "It takes a fifth of the memory.",
+        "```bash\nmake demo   # 6 minutes\n```",
+    ],
+)
+def test_a_loose_figure_is_found(sentence: str) -> None:
+    assert loose_figures(f"Before it.\n\n{sentence}\n", {})
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "LightZero 0.2.0 with `--rounds 2` of MuZero; see [it](x_3.4.md).",
+        "Two processes give the result of one, as in Stiennon et al. 2020.",
+        "<!-- figures: x -->\n3.4 times\n<!-- end of figures: x -->",
+        "```python\nlearning_rate = 3.4  # a rate\n```",
+    ],
+)
+def test_what_is_no_measurement_is_left_alone(sentence: str) -> None:
+    assert loose_figures(sentence, {}) == []
+
+
+def test_an_allowed_phrase_covers_itself_only() -> None:
+    assert loose_figures("A cap of 40 frames.", {"A cap of 40 frames": "set"}) == []
+    assert loose_figures("A cap of 41 frames.", {"A cap of 40 frames": "set"})
+
+
+def test_a_run_is_not_continued_with_other_sources(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    provenance.hold_sources(run, "demo")
+    run.mkdir()
+    (run / "config.yaml").write_text("seed: 1", encoding="utf-8")
+    provenance.hold_sources(run, "demo")
+    kept = tmp_path / "run.sources.json"
+    kept.write_text(json.dumps({"source_digest": "0" * 16}), encoding="utf-8")
+    with pytest.raises(ValueError, match="was begun with other source files"):
+        provenance.hold_sources(run, "demo")
+    kept.unlink()
+    with pytest.raises(ValueError, match=NOT_RECORDED):
+        provenance.hold_sources(run, "demo")
+
+
+def test_provenance_has_all_fields_and_no_folder_of_this_machine(tmp_path: Path) -> None:
+    command = ["python", "benchmarks/demo_seeds.py", "--out", str(tmp_path / "demo.json")]
+    found = provenance.provenance("demo", command, seeds=[1, 2], rounds=3)
+    assert set(provenance.FIELDS) <= set(found)
+    assert found["command"] == "python benchmarks/demo_seeds.py --out demo.json"
+    assert found["source_digest"] == source_digest("demo")
+    assert found["seeds"] == [1, 2]
+    assert found["machine"]["cores"] >= 1
+    assert str(tmp_path) not in json.dumps(found)
+
+
+# What single blocks state
+
+
+def results(name: str) -> dict[str, Any]:
+    path = ROOT / "docs" / "results" / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def block_text(name: str) -> str:
+    return rendered(next(block for block in BLOCKS if block.name == name))
+
+
+def test_a_side_with_fewer_rounds_shows_how_many() -> None:
+    found = results("planning_core")
+    usual = found["provenance"]["rounds"]
+    row = next(
+        row
+        for row in found["cells"]
+        if (row["algorithm"], row["batch"], row["actions"], row["simulations"])
+        == ("muzero", 256, 18, 200)
+    )
+    rounds = len(row["sides"]["mctx"]["milliseconds"])
+    line = next(x for x in block_text("planning core").splitlines() if "| 256 | 18 | 200 |" in x)
+    assert rounds == 1
+    assert usual == 3
+    assert "×, 1 round)" in line
+
+
+def test_the_number_of_methods_is_that_of_the_results() -> None:
+    methods = {cell["method"] for cell in results("text_gains")["cells"]}
+    text = block_text("methods compared")
+    assert f" {len(methods)} methods (" in text
+    assert all(method in text for method in methods)
+
+
+def test_every_side_level_with_ours_is_named() -> None:
+    text = block_text("costs of search")
+    level = next(line for line in text.splitlines() if line.startswith("Level with ours"))
+    for row in results("text_search")["cells"]:
+        for side, found in row["sides"].items():
+            times = found["times_yardstick"]
+            if not side.startswith("ours") and times["low"] <= 1 <= times["high"]:
+                assert f"`{row['cell']}`, {found['title']}" in level
+    assert "`decision`, own keys/values, paths laid out anew" in level
+
+
+def test_training_shows_both_yardsticks_rounds_and_updates() -> None:
+    line = next(x for x in block_text("training").splitlines() if "hh-like | " in x)
+    row = next(row for row in results("reward_training")["cells"] if "hh-like" in row["cell"])
+    prefix = row["sides"]["prefix"]
+    for yardstick in ("times_trl_sorted", "times_trl_without_checkpointing"):
+        assert f"{prefix[yardstick]['cpu']['median']:.2f}" in line
+    assert f"| {row['rounds']} × {row['updates']} |" in line
+
+
+def test_the_value_heads_fitting_is_charged_where_it_is_recorded() -> None:
+    found = results("text_gains")
+    text = documents.documents_text.gains(found)
+    charged = [cell for cell in found["cells"] if cell["method"] != "best-of-N"]
+    if not all("cost" in heads for heads in found["value_heads"].values()):
+        assert text.count(f"| {NOT_RECORDED} |") == len(charged)
+    for heads in found["value_heads"].values():
+        heads["cost"] = {"generated_tokens": 1000, "read_tokens": 60_000, "seconds": 30.0}
+    text = documents.documents_text.gains(found)
+    share = 60_000 * len(found["value_heads"]) / found["held_out_prompts"]
+    assert NOT_RECORDED not in text
+    assert f"| {charged[0]['model_tokens'] + share:.0f} |" in text
+    assert "generated 3,000 tokens and read 180,000, in 1.5 minutes" in text
