@@ -5,10 +5,10 @@
 
 A block is what stands between `<!-- figures: NAME -->` and `<!-- end of figures: NAME -->`. Its
 text is made by one function from results files, and its last lines name command, commit, date,
-machine, seeds and rounds of each. Where the files that a result depends on (`SOURCES` in provenance.py) are
-no longer those it was measured with, the block says that it is older than the code; running the
-benchmark again clears that. Numbers that look measured and stand outside all blocks are listed, and
-fail a check (`benchmarks/loose_figures.py`).
+machine, seeds and rounds of each. Where the files that a result depends on (`SOURCES` in
+provenance.py) are no longer those it was measured with, the block says that it is older than the
+code; running the benchmark again clears that. Numbers that look measured and stand outside all
+blocks are listed, and fail a check (`benchmarks/loose_figures.py`).
 """
 
 import argparse
@@ -152,7 +152,7 @@ def rewritten(document: str, text: str, root: Path = ROOT) -> str:
     if sorted(found) != sorted(blocks):
         raise ValueError(
             f"{document}: found blocks of figures {sorted(found)}; required: {sorted(blocks)}, "
-            "each once. Put the marks where they belong, or change BLOCKS in benchmarks/documents.py"
+            "each once. Put the marks back, or change BLOCKS in benchmarks/documents.py"
         )
     for block in blocks.values():
         begin, end = block.marks

@@ -118,7 +118,7 @@ def leaves_per_step(results: Results) -> str:
         [
             "`leaves_per_step` is for one tree and a large network. Time: a network of 64 channels "
             f"of 6 × 6 on the CPU, {settings['simulations']} simulations, medians over "
-            f"{settings['rounds']} rounds [range]. Regret: {int(settings['worlds']):,} random MDPs "
+            f"{settings['rounds']} rounds [range]. Regret: {settings['worlds']:,} random MDPs "
             "at the same number of simulations, 95 % intervals over MDPs:",
             table(
                 ("search", "leaves a step", "ms a search", "times as fast", "regret"),

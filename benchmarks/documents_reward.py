@@ -232,13 +232,9 @@ def real_data(results: Results) -> str:
                 ],
             ),
             "Search raises the score it plans against. Ahead of best-of-N at equal tokens: "
-            f"{listed(ahead)}. The policy's loss ends at {_number(policy['loss_last'], '.1f')} nats "
+            f"{listed(ahead)}. The policy's loss ends at {policy['loss_last']:.1f} nats "
             f"a token. Of the first {results['limit']} held-out prompts, those too long for its "
-            f"context were left out; {_number(policy['cut'], ',.0f')} of "
-            f"{_number(policy['rows'], ',.0f')} training conversations were cut from the left.",
+            f"context were left out; {policy['cut']:,} of "
+            f"{policy['rows']:,} training conversations were cut from the left.",
         ]
     )
-
-
-def _number(value: float | str, form: str) -> str:
-    return value if isinstance(value, str) else f"{value:{form}}"

@@ -58,8 +58,8 @@ def methods_compared(results: Results) -> str:
     methods = list(dict.fromkeys(cell["method"] for cell in results["cells"]))
     return (
         "Tree search over text is judged at equal cost in [docs/text_search.md]"
-        f"(docs/text_search.md): {len(methods)} methods ({listed(methods)}), {results['held_out_prompts']} held-out "
-        "prompts, gold and proxy, with intervals."
+        f"(docs/text_search.md): {len(methods)} methods ({listed(methods)}), "
+        f"{results['held_out_prompts']} held-out prompts, gold and proxy, with intervals."
     )
 
 

@@ -284,3 +284,15 @@ def test_the_value_heads_fitting_is_charged_where_it_is_recorded() -> None:
     assert NOT_RECORDED not in text
     assert f"| {charged[0]['model_tokens'] + share:.0f} |" in text
     assert "generated 3,000 tokens and read 180,000, in 1.5 minutes" in text
+
+
+def test_figures_of_a_run_trained_at_another_commit_are_older_than_the_code(tmp_path: Path) -> None:
+    from benchmarks.reward_baselines import trained_by
+
+    about = {"commit": "b" * 40, "source_digest": source_digest("hh_minilm")}
+    kept = tmp_path / "environment.json"
+    kept.write_text(json.dumps({"commit": "b" * 40}), encoding="utf-8")
+    assert trained_by(tmp_path, about) == about
+    kept.write_text(json.dumps({"commit": "a" * 40}), encoding="utf-8")
+    expected = {"commit": "a" * 40, "source_digest": NOT_RECORDED}
+    assert trained_by(tmp_path, about) == expected
