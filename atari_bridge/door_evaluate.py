@@ -80,7 +80,8 @@ def evaluate(job: EvaluateJob) -> None:
         human = "" if share is None else f"  {share:6.1%} of human"
         lines.append(f"{name:<{width}}  {value.interval}{human}  ({value.seconds:.0f} s)")
     until = "" if job.max_decisions is None else f" of at most {job.max_decisions:,} decisions"
-    lines.append(f"mean return of {job.games} games{until} [95 % interval over games]")
+    scope = next(iter(found.values())).interval.scope
+    lines.append(f"mean return of {job.games} games{until} [95 % interval {scope}]")
     sys.stdout.write("\n".join(lines) + "\n")
 
 

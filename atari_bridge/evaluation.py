@@ -16,7 +16,7 @@ from atari_bridge.environments.frame_stack import FrameStack
 from atari_bridge.environments.interface import VectorEnvironment
 from atari_bridge.self_play import episode_seed
 from search import Planner, PlanningModel, SearchOutput
-from search.evaluation.metrics import Interval, bootstrap_interval
+from search.evaluation.intervals import SeedInterval, interval_over_seeds
 from search.muzero import sample_by_visits
 
 
@@ -117,9 +117,9 @@ class Evaluation:
     seed: int
 
     @property
-    def interval(self) -> Interval:
-        """The mean return, with its interval over games."""
-        return bootstrap_interval(self.returns, seed=0)
+    def interval(self) -> SeedInterval:
+        """The mean return, with its interval over the games of this one agent."""
+        return interval_over_seeds([self.returns], item="games")
 
 
 def evaluate_agent(

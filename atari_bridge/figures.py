@@ -54,7 +54,7 @@ def learning_curve(
             means = [row[f"{name}_return"]["estimate"] for row in rows]
             axis.plot(frames, means, color=colour, marker="os^"[rank], markersize=5, label=label)
         axis.set_xlabel("emulator frames")
-        axis.set_ylabel("return of a game")
+        axis.set_ylabel("return of a game, 95 % over games")
         axis.set_title(title)
         axis.legend()
         return save(path)
@@ -115,7 +115,7 @@ def budget_curves(
             axis.axhline(chance, color=FAINT, linestyle=":", linewidth=1.2)
         left.set_xlabel("thousand emulator frames of training")
         left.xaxis.set_major_formatter(lambda frames, _: f"{frames / 1000:g}")
-        left.set_ylabel("return of a game")
+        left.set_ylabel("return of a game, 95 % over each seed's games")
         left.set_title("on the way", fontsize="medium")
         left.legend()
         right.set_xscale("log", base=2)

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from atari_bridge.figures import learning_curve
-from search.evaluation.metrics import Interval
+from search.evaluation.intervals import seed_interval_from
 from search.evaluation.records import read_records
 from search.evaluation.report import Report
 from search.evaluation.run_directory import RunDirectory
@@ -58,7 +58,10 @@ def _returns(
             "decisions": row["decisions"],
             "frames": row["frames"],
             "updates": row["updates"],
-            **{name: Interval(**row[f"{name}_return"]) for name in ("search", "sampled", "policy")},
+            **{
+                name: seed_interval_from(row[f"{name}_return"])
+                for name in ("search", "sampled", "policy")
+            },
         }
         for row in evaluations
     ]
@@ -70,7 +73,11 @@ def _returns(
         "sampled": "search, sampled action",
         "policy": "the policy alone, sampled",
     }
-    report.table(table, headings, caption="Evaluations: mean return of a game [95 % interval].")
+    report.table(
+        table,
+        headings,
+        caption=f"Evaluations: mean return of a game [95 % interval] {table[-1]['search'].scope}.",
+    )
 
 
 def _time(report: Report, parts: list[dict[str, Any]]) -> None:

@@ -19,7 +19,6 @@ beside.
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -27,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from atari_bridge.agent import load_agent
 from atari_bridge.door_evaluate import EvaluateJob, judge
@@ -38,8 +36,9 @@ from benchmarks.documents import update
 from benchmarks.provenance import ROOT, hold_sources, provenance
 from doors.command_line import parse
 from prefsearch import shipped_configurations
-from search.evaluation.metrics import Interval
+from search.evaluation.intervals import SeedInterval, interval_over_seeds
 from search.evaluation.records import read_records, write_json_atomic
+from search.evaluation.verdicts import count_verdicts, describe_need
 
 _BUDGETS = [2, 8, 16, 50]
 _FIVE_MINUTES = 4_500  # decisions of four frames
@@ -108,53 +107,57 @@ def _judged(
 
 
 def _summary(found: Sequence[Mapping[str, Any]], job: TrainJob) -> dict[str, Any]:
-    """Means over seeds with the interval over seeds, and every seed."""
-    means = {
-        name: [float(np.mean(run["evaluations"][name]["returns"])) for run in found]
+    """Means over seeds with the interval over seeds (of one seed, over its games), and each seed.
+
+    What is above a baseline is taken game by game: game n begins alike for every agent of a seed.
+    """
+    returns = {
+        name: [np.array(run["evaluations"][name]["returns"]) for run in found]
         for name in found[0]["evaluations"]
     }
+    means = {name: interval_over_seeds(values, item="games") for name, values in returns.items()}
     above = {
         baseline: {
-            name: [one - other for one, other in zip(means[name], means[baseline], strict=True)]
-            for name in means
+            name: interval_over_seeds(
+                [one - other for one, other in zip(values, returns[baseline], strict=True)],
+                item="games",
+            )
+            for name, values in returns.items()
             if name != baseline
         }
         for baseline in ("random", "policy, sampled")
     }
+    headline = f"search, {job.num_simulations} simulations, sampled"
+    gains = {k: v for k, v in above["policy, sampled"].items() if k != "random"}
     return {
         "game": job.game,
-        "headline": f"search, {job.num_simulations} simulations, sampled",
+        "headline": headline,
         "over_seeds": {
             name: {
-                "by_seed": values,
-                **asdict(_over_seeds(values)),
-                "human_normalised": human_normalised(job.game, float(np.mean(values))),
+                **_plain(interval),
+                "human_normalised": human_normalised(job.game, interval.estimate),
             }
-            for name, values in means.items()
+            for name, interval in means.items()
         },
         "above": {
-            baseline: {
-                name: {"by_seed": values, **asdict(_over_seeds(values))}
-                for name, values in gains.items()
-            }
-            for baseline, gains in above.items()
+            baseline: {name: _plain(interval) for name, interval in found_gains.items()}
+            for baseline, found_gains in above.items()
         },
-        "interval": "95 %, Student's t over training seeds; of a run's own: over its games",
         "most_decisions": _FIVE_MINUTES,
+        "interval": f"95 %, Student's t, {gains[headline].scope}; of a run's own: over its games",
+        "verdicts": {
+            baseline: count_verdicts({k: v for k, v in found_gains.items() if k != "random"})
+            for baseline, found_gains in above.items()
+        },
+        "power": describe_need(gains, difference=0.1 * abs(means["policy, sampled"].estimate)),
         "settings": asdict(job),
         "runs": list(found),
     }
 
 
-def _over_seeds(values: Sequence[float]) -> Interval:
-    """The mean of a few seeds, with Student's interval; of one seed alone, without."""
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return Interval(mean, mean, mean)
-    half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1)) / math.sqrt(
-        len(values)
-    )
-    return Interval(mean, mean - half, mean + half)
+def _plain(interval: SeedInterval) -> dict[str, Any]:
+    """An interval as JSON will have it."""
+    return json.loads(json.dumps(asdict(interval)))
 
 
 if __name__ == "__main__":

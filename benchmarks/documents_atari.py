@@ -50,7 +50,6 @@ def cpu(results: Results) -> str:
         ]
         for name, found in own.items()
     ]
-    decided = [_agent(n) for n, gain in above.items() if n != RANDOM and gain["low"] > 0]
     return "\n\n".join(
         [
             f"{runs[0]['decisions']:,} decisions ({runs[0]['frames']:,} frames) and "
@@ -58,15 +57,15 @@ def cpu(results: Results) -> str:
             f"{span((run['training_seconds'] / 60 for run in runs), '.0f')} minutes a seed, on "
             f"{cores_of(results['provenance'])}. Then {_games(results)} games of at most "
             f"{_most_decisions(results):,} decisions for each row, on games of each seed's own; "
-            f"intervals are Student's over the {len(runs)} training seeds. The row in bold was "
-            "chosen beforehand, on another seed.",
+            f"intervals: {results['interval']}. The row in bold was chosen beforehand, on another "
+            "seed.",
             table(
                 ("agent", "return", "by seed", "above the policy alone", "of human"),
                 rows,
             ),
             "The row in bold is above random by "
-            f"{interval(results['above'][RANDOM][headline], ',.0f')}. Above the policy alone with "
-            f"an interval clear of zero: {'; '.join(decided) or 'none'}.",
+            f"{interval(results['above'][RANDOM][headline], ',.0f')}. Beside the policy alone, "
+            f"sampled: {results['verdicts'][POLICY]} {results['power']}",
         ]
     )
 

@@ -1,26 +1,26 @@
 """How figures are written in the documents: intervals, ranges, lists, tables."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from benchmarks.provenance import NOT_RECORDED
 
 
-def interval(
-    found: Mapping[str, float] | None, form: str = ".2f", *, sign: bool = False, center: str = ""
-) -> str:
+def interval(found: Mapping[str, Any] | None, form: str = ".2f", *, sign: bool = False) -> str:
     """An estimate or a median with its interval or range, or a dash for None.
 
     Args:
-        found: `estimate` or `median`, `low` and `high`.
+        found: `estimate` or `median`, `low` and `high`; these are None where they are not known.
         form: Of each number.
         sign: Whether each number has one.
-        center: The key of the first number; default: `estimate`, else `median`.
     """
     if found is None:
         return "–"
-    form = f"+{form}" if sign else form
-    key = center or ("estimate" if "estimate" in found else "median")
-    return f"{found[key]:{form}} [{found['low']:{form}}, {found['high']:{form}}]"
+    form = f"+z{form}" if sign else f"z{form}"  # z: no zero with a minus
+    middle = f"{found['estimate' if 'estimate' in found else 'median']:{form}}"
+    if found["low"] is None:
+        return middle
+    return f"{middle} [{found['low']:{form}}, {found['high']:{form}}]"
 
 
 def digits(value: float) -> str:

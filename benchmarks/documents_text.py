@@ -5,19 +5,21 @@ from typing import Any
 
 from benchmarks.documents_numbers import cores_of, interval, listed, span, table
 from benchmarks.provenance import NOT_RECORDED
-from policies.gain_report import method_name, verdict
+from policies.evaluation import BEST_OF_N
+from policies.gain_report import gains_of, method_name, scope_of, verdict
+from policies.methods import TITLES
+from search.evaluation.verdicts import count_verdicts, describe_need
 
 Results = Mapping[str, Any]
+DIFFERENCES = ("best_of_16_above_base", "fine_tuned_above_base_without_search")
+SMALLEST = 0.2  # difference of gold utility that is worth deciding
 OUR_VARIANTS = "ours, "  # how names of our sides begin, beside the one that ratios are taken to
 
 
 def demo(results: Results) -> str:
     """What the demo's seeds came to, pooled."""
     minutes = results["minutes"].values()
-    gain, learned = (
-        interval(results[key], sign=True)
-        for key in ("best_of_16_above_base", "fine_tuned_above_base_without_search")
-    )
+    gain, learned = (interval(results[key], sign=True) for key in DIFFERENCES)
     cells = [("base", cell) for cell in results["base"]]
     cells += [("fine-tuned", c) for c in results["fine_tuned"] if c["budget"] in ("1", "16")]
     rows = [
@@ -27,12 +29,14 @@ def demo(results: Results) -> str:
             f"{cell['tokens']:.0f}",
             interval(cell["gold"]),
             interval(cell["gain_at_equal_tokens"], sign=True),
+            verdict(cell["gain_at_equal_tokens"]) or "–",
         ]
         for policy, cell in cells
     ]
     return "\n\n".join(
         [
-            f"{results['held_out_prompts']} held-out prompts in all, 95 % intervals over prompts; "
+            f"{results['held_out_prompts']} held-out prompts in all; 95 % intervals "
+            f"{scope_of(results[key] for key in DIFFERENCES)}; "
             f"{span(minutes, '.1f')} minutes a seed on {cores_of(results['provenance'])}.",
             f"- Best-of-16 above the base policy in gold utility: **{gain}**.\n"
             f"- Fine-tuned policy above the base policy, both without search: **{learned}**.",
@@ -43,12 +47,13 @@ def demo(results: Results) -> str:
                     "tokens a prompt",
                     "gold utility",
                     "above best-of-N at equal tokens",
+                    "so it",
                 ),
                 rows,
             ),
-            "A method gains over best-of-N where the last column's interval lies above zero, loses "
-            "where it lies below, and is undecided elsewhere. The budget is N for best-of-N, "
-            "segments a step for beam search, simulations a decision for tree search.",
+            "A method gains over best-of-N where the interval lies above zero, loses where it lies "
+            f"below, and is undecided elsewhere. {_decided(results['base'])} The budget is N for "
+            "best-of-N, segments a step for beam search, simulations a decision for tree search.",
         ]
     )
 
@@ -140,7 +145,6 @@ def _goal(goal: Results) -> str:
 def gains(results: Results) -> str:
     """Every method of search over text at equal cost, in the embedded world."""
     cells: Sequence[Results] = results["cells"]
-    fit = _fit(results)
     rows = []
     for cell in cells:
         divergence = []
@@ -153,7 +157,7 @@ def gains(results: Results) -> str:
                 method_name(cell),
                 f"{cell['tokens']:.0f}",
                 f"{cell['model_tokens']:.0f}",
-                _with_fit(cell, fit),
+                _with_fit(cell, results),
                 interval(cell["gold"]),
                 interval(cell["gain_at_equal_tokens"], sign=True),
                 interval(cell["gain_at_equal_model_tokens"], sign=True),
@@ -162,10 +166,11 @@ def gains(results: Results) -> str:
         )
     return "\n\n".join(
         [
-            f"{results['held_out_prompts']} held-out prompts in all, 95 % intervals over prompts. "
-            "The columns of differences are gold above best-of-N of the same cost, paired by "
-            "prompt. *Tokens models read* are those that policy and reward model were given. "
-            "*With the value head* adds what sampling, scoring and reading the responses that the "
+            f"{results['held_out_prompts']} held-out prompts in all; 95 % intervals "
+            f"{scope_of(cell['gold'] for cell in cells)}; none stands where the runs did not keep "
+            "each seed's figure. The columns of differences are gold above best-of-N of the same "
+            "cost, paired by prompt. *Tokens models read* are those that policy and reward model "
+            "were given. *With the value head* adds what sampling, scoring and reading the responses that the "
             "head was fitted to cost, divided among the evaluated prompts; the differences do not "
             "charge it. The last column bounds how far the answers are from the policy's own.",
             table(
@@ -173,7 +178,7 @@ def gains(results: Results) -> str:
                     "method, budget",
                     "generated tokens",
                     "tokens models read",
-                    "with the value head",
+                    "with the value head, generated / read",
                     "gold utility",
                     "at equal generated tokens",
                     "at equal tokens read",
@@ -181,54 +186,58 @@ def gains(results: Results) -> str:
                 ),
                 rows,
             ),
-            _fitting(results, fit),
-            _verdicts(cells, "gain_at_equal_tokens", "At equal generated tokens"),
-            _verdicts(cells, "gain_at_equal_model_tokens", "At equal tokens read"),
+            _fitting(results),
+            *_verdicts(cells),
             _last_doubling(cells),
         ]
     )
 
 
-def _fit(results: Results) -> dict[str, float] | None:
-    """The heads' fitting, summed over seeds: tokens and seconds; None if not recorded."""
-    costs = [heads.get("cost") for heads in results["value_heads"].values()]
-    if not all(costs):
-        return None
-    names = ("generated_tokens", "read_tokens", "seconds")
-    sums: dict[str, float] = {name: sum(cost[name] for cost in costs) for name in names}
-    return {**sums, "prompts": results["held_out_prompts"]}
+def _with_fit(cell: Results, results: Results) -> str:
+    """Tokens generated and read with a prompt's share of what fitting the value head took."""
+    tokens, read = cell["tokens"], cell["model_tokens"]
+    if cell["method"] != BEST_OF_N:
+        unit = "token" if cell["method"] == TITLES["guided"] else "sentence"
+        for heads in results["value_heads"].values():
+            if "samples" not in heads:
+                return NOT_RECORDED
+            tokens += heads["samples"]["generated_tokens"] / results["held_out_prompts"]
+            fitting = heads["samples"]["read_tokens"] + heads[unit]["read_tokens"]
+            read += fitting / results["held_out_prompts"]
+    return f"{tokens:.0f} / {read:.0f}"
 
 
-def _with_fit(cell: Results, fit: Mapping[str, float] | None) -> str:
-    if cell["method"] == "best-of-N":
-        return f"{cell['model_tokens']:.0f}"
-    if fit is None:
-        return NOT_RECORDED
-    return f"{cell['model_tokens'] + fit['read_tokens'] / fit['prompts']:.0f}"
-
-
-def _fitting(results: Results, fit: Mapping[str, float] | None) -> str:
-    heads = results["value_heads"].values()
-    fits = [head for own in heads for name, head in own.items() if name in ("sentence", "token")]
-    explained = span((head["explained_variance"] for head in fits), ".2f")
-    responses = span((head["responses"] for head in fits), ",.0f")
-    cost = (
-        f"what that cost in tokens was {NOT_RECORDED}"
-        if fit is None
-        else f"over all seeds that generated {fit['generated_tokens']:,.0f} tokens and read "
-        f"{fit['read_tokens']:,.0f}, in {fit['seconds'] / 60:.1f} minutes"
-    )
+def _fitting(results: Results) -> str:
+    """What the value heads know and what it took to fit them."""
+    heads = list(results["value_heads"].values())
+    explained, cost = [], []
+    for unit, title in (("sentence", "at sentences' ends"), ("token", "at every token")):
+        found = span(own[unit]["explained_variance"] for own in heads)
+        explained.append(f"{found} ({title})")
+        read = [own[unit].get("read_tokens") for own in heads]
+        cost.append(f"read tokens {NOT_RECORDED}" if None in read else f"{sum(read):,} read")
+    samples = [own["samples"] for own in heads if "samples" in own]
+    sampled = f"tokens {NOT_RECORDED}"
+    if len(samples) == len(heads):
+        generated, read = (
+            sum(own[key] for own in samples) for key in ("generated_tokens", "read_tokens")
+        )
+        sampled = f"{generated:,} tokens generated, {read:,} read"
+    minutes = sum(own["step_seconds"] for own in heads) / 60
+    responses = span((own["sentence"]["responses"] for own in heads), ",.0f")
     return (
         "Searches take the value of unfinished text from a head on the policy's hidden states, "
         f"fitted in each seed to the reward model's scores of {responses} responses to training "
-        f"prompts; {cost}. The heads explain {explained} of the scores' variance on held-out "
+        f"prompts. Over all seeds that took {minutes:.1f} minutes; sampling and scoring: "
+        f"{sampled}; the head at sentences' ends: {cost[0]}; that at every token, of guided "
+        f"decoding: {cost[1]}. They explain {listed(explained)} of the scores' variance on held-out "
         "responses."
     )
 
 
 def _last_doubling(cells: Sequence[Results]) -> str:
     """How much the reward model's score and gold rise between best-of-N's largest budgets."""
-    before, last = [cell for cell in cells if cell["method"] == "best-of-N"][-2:]
+    before, last = [cell for cell in cells if cell["method"] == BEST_OF_N][-2:]
     proxy, gold = (last[key]["estimate"] - before[key]["estimate"] for key in ("proxy", "gold"))
     return (
         f"From {method_name(before)} to {method_name(last)} the reward model's score rises by "
@@ -236,15 +245,28 @@ def _last_doubling(cells: Sequence[Results]) -> str:
     )
 
 
-def _verdicts(cells: Sequence[Results], key: str, title: str) -> str:
-    """Which cells gain, lose, or are undecided, by their intervals."""
-    found: dict[str, list[str]] = {"gains": [], "loses": [], "is undecided": []}
-    for cell in cells:
-        word = verdict(cell[key])
-        if word is not None:
-            found[word].append(method_name(cell))
-    return (
-        f"**{title}**: above best-of-N: {'; '.join(found['gains']) or 'none'}. "
-        f"Below it: {'; '.join(found['loses']) or 'none'}. "
-        f"Undecided: {'; '.join(found['is undecided']) or 'none'}."
-    )
+def _verdicts(cells: Sequence[Results]) -> list[str]:
+    """For each cost that has intervals over seeds: which cells gain or lose, and what stands."""
+    costs = {
+        "gain_at_equal_tokens": "At equal generated tokens",
+        "gain_at_equal_model_tokens": "At equal tokens read",
+    }
+    found = []
+    for key, title in costs.items():
+        if gains_of([{"policy": "base", **cell} for cell in cells], key):
+            named = {
+                word: [method_name(cell) for cell in cells if verdict(cell[key]) == word]
+                for word in ("gains", "loses")
+            }
+            found.append(
+                f"**{title}**, each taken by itself: above best-of-N: "
+                f"{'; '.join(named['gains']) or 'none'}. Below it: "
+                f"{'; '.join(named['loses']) or 'none'}. {_decided(cells, key)}"
+            )
+    return found
+
+
+def _decided(cells: Sequence[Results], key: str = "gain_at_equal_tokens") -> str:
+    """How many comparisons were made, what stands of them, and what would decide the others."""
+    compared = gains_of([{"policy": "base", **cell} for cell in cells], key)
+    return f"{count_verdicts(compared)} {describe_need(compared, difference=SMALLEST)}".rstrip()

@@ -75,7 +75,11 @@ SOURCES: Mapping[str, tuple[str, ...]] = {
         "benchmarks/reward_models.py",
         "benchmarks/reward_training.py",
     ),
-    "text_gains": (*_TEXT, "benchmarks/text_gains.py"),
+    "text_gains": (
+        *_TEXT,
+        "benchmarks/text_gains.py",
+        "benchmarks/text_search_models.py",
+    ),
     "text_search": (*_TEXT, "benchmarks/text_search*.py"),
     "text_search_one_thread": (*_TEXT, "benchmarks/text_search*.py"),
 }

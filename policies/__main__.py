@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from doors.command_line import run_door
-from policies import door_evaluate, door_search, door_training
+from policies import door_combine, door_evaluate, door_search, door_training
 
 VERBS = {
     "sft": (door_training.SftJob, door_training.sft),
@@ -13,6 +13,7 @@ VERBS = {
     "plan": (door_search.PlanJob, door_search.plan),
     "finetune": (door_training.FinetuneJob, door_training.finetune),
     "evaluate": (door_evaluate.EvaluateJob, door_evaluate.evaluate),
+    "combine": (door_combine.CombineJob, door_combine.combine),
 }
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from rich.console import Console
@@ -20,7 +21,7 @@ from rich.console import Console
 from policies.collection import Samples, pairs_of, sample_responses, searched_demonstrations
 from policies.demo_report import closing_rows, write_report
 from policies.evaluation import best_of_n_records, search_records
-from policies.gain_report import closing_table, show_interval
+from policies.gain_report import closing_table, scope_of, show_interval
 from policies.language_model import Policy, TinyModel, build_tiny_model, fine_tune
 from policies.methods import TITLES, MethodName, build_searcher
 from policies.policy_kl import kl_to
@@ -31,7 +32,7 @@ from rewardmodel.preferences import load_demonstrations, load_preferences
 from rewardmodel.sequence import SequenceRewardModel
 from rewardmodel.simulated import SimulatedHuman, demonstrations, sample_requests
 from rewardmodel.training import Optimisation, train_reward_model
-from search.evaluation.metrics import bootstrap_interval, paired_difference
+from search.evaluation.intervals import interval_over_seeds
 from search.evaluation.records import write_json_atomic, write_text_atomic
 from search.evaluation.run_directory import RunDirectory, step_seed
 from search.evaluation.settings import check_types, require
@@ -318,8 +319,8 @@ class Demo:
             if r["budget"] == "1" and r["reward_model"] == "reward"
         ]
         return {
-            "gold": asdict(bootstrap_interval(alone, seed=seed)),
-            "gain_over_base": asdict(paired_difference(alone, before, seed=seed)),
+            "gold": asdict(interval_over_seeds([alone])),
+            "gain_over_base": asdict(interval_over_seeds([np.subtract(alone, before)])),
             "kl_to_base": asdict(kl_to(base, samples)),
             "records": [{"reward_model": "reward", "policy": "tuned", **r} for r in records],
         }
@@ -343,10 +344,10 @@ def run_demo(config: DemoConfig) -> None:
     began = time.perf_counter()
     demo = Demo(config, console)
     rows = demo.run()
-    title = "Gold utility on held-out prompts (95 % intervals over prompts)"
-    console.print(closing_table(rows, title=title))
+    console.print(closing_table(rows, title="Gold utility on held-out prompts"))
     tuned = demo.folder.result("tuned") or {}
     gain = show_interval(tuned["gain_over_base"], sign=True)
-    console.print(f"Fine-tuned above base, both without search: {gain}")
+    scope = scope_of([tuned["gain_over_base"]])
+    console.print(f"Fine-tuned above base, both without search: {gain} ({scope})")
     minutes = (time.perf_counter() - began) / 60
     console.print(f"{minutes:.1f} minutes. Open {demo.folder.report} in a browser.")

@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from policies.evaluation import BEST_OF_N, Cell, cell_row, summarise
+from policies.gain_fits import best_of_n_gains
 from policies.gain_report import (
     BOOTSTRAP_SEED,
     add_gains,
@@ -15,10 +14,11 @@ from policies.gain_report import (
     add_tree,
     interval_of,
     records_of,
+    scope_of,
 )
 from rewardmodel.simulated import SimulatedHuman
 from search.evaluation.figures import Curve, overoptimisation
-from search.evaluation.metrics import best_of_n_kl, bootstrap_interval
+from search.evaluation.metrics import best_of_n_kl
 from search.evaluation.records import write_json_atomic
 from search.evaluation.report import Report
 from search.evaluation.run_directory import RunDirectory
@@ -48,17 +48,12 @@ def _overoptimisation_curves(run: RunDirectory) -> list[Curve]:
         pairs = (run.result(name) or {})["pairs"]
         records = records_of(run, policy="sft", reward_model=name, method=BEST_OF_N)
         budgets = sorted({int(record["budget"]) for record in records})
-        by_prompt = sorted(records, key=lambda record: record["prompt"])
-        gains = {}
-        for key in ("gold", "proxy"):
-            rows = [[r[key] for r in by_prompt if int(r["budget"]) == n] for n in budgets]
-            values = np.array(rows)  # [L, P]
-            gains[key] = values - values[0].mean()
+        gold, proxy = (best_of_n_gains(records, key) for key in ("gold", "proxy"))
         # A reward model has no unit: its scores are scaled to rise as the gold score does from
         # one sample to the best of two, where the two can hardly disagree yet.
-        gains["proxy"] *= gains["gold"][1].mean() / gains["proxy"][1].mean()
-        for key, values in reversed(gains.items()):
-            intervals = [bootstrap_interval(row, seed=BOOTSTRAP_SEED) for row in values]
+        scale = gold[1].estimate / proxy[1].estimate
+        scaled = best_of_n_gains(records, "proxy", scale=scale)
+        for key, intervals in (("proxy", scaled), ("gold", gold)):
             drawn.append(
                 Curve(
                     label=key,
@@ -90,7 +85,8 @@ def _add_overoptimisation(report: Report, run: RunDirectory) -> None:
         path,
         alt="Gain in gold and proxy score of best-of-N against the root of the KL bound, for both "
         "reward models",
-        caption="Best-of-N; the KL is the upper bound ln N - (N - 1) / N.",
+        caption="Best-of-N above one sample, paired by prompt; the KL is the upper bound "
+        f"ln N - (N - 1) / N. Bands are 95 % intervals {base_cells(run)[0].proxy.scope}.",
     )
     results = {name: run.result(name) or {} for name in ("reward", "reward-few")}
     report.table(
@@ -107,7 +103,8 @@ def _add_overoptimisation(report: Report, run: RunDirectory) -> None:
             "accuracy": "held-out accuracy",
             "longer": "choosing the longer reply",
         },
-        caption="agreement with the human's noisy choices on held-out pairs",
+        caption="agreement with the human's noisy choices on held-out pairs; 95 % intervals over "
+        "the pairs' prompts for these models of one seed",
     )
 
 
@@ -149,7 +146,8 @@ def write_report(
         f"One round: {results['improve']['texts']} training prompts were searched and the policy "
         "learned from the answers. Without search it gains "
         f"{interval_of(tuned['gain_over_base'])} in gold utility over the base policy without "
-        f"search (paired by prompt), at {interval_of(tuned['kl_to_base'])} nats of KL from it.",
+        f"search (paired by prompt), at {interval_of(tuned['kl_to_base'])} nats of KL from it "
+        f"(95 % intervals {scope_of([tuned['gain_over_base']])}).",
     )
     _add_overoptimisation(report, run)
     _add_examples(report, run, human, searched)

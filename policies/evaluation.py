@@ -2,12 +2,12 @@
 
 Each method leaves one record a prompt and budget: gold and proxy score, tokens, seconds, seed. The
 gold score is a judge that the search never saw; the proxy is the reward model that it planned
-against. Records are summarised into cells, with intervals over prompts and the difference from
-best-of-N at equal cost. P is prompts, L budgets.
+against. Records are summarised into cells, with the difference from best-of-N at equal cost and
+intervals over seeds, or over the prompts of one seed. P is prompts, L budgets.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -22,32 +22,33 @@ from policies.search_policy import SearchPolicy
 from policies.search_result import SearchResult
 from rewardmodel.interface import RewardModel
 from search.evaluation.divergence import kl_lower_bound_from_ranks
+from search.evaluation.equal_cost import gain_at_equal_cost
 from search.evaluation.figures import Curve
-from search.evaluation.metrics import (
-    Interval,
-    best_of_n_kl,
-    bootstrap_interval,
-    interpolate_at,
-    paired_difference,
-)
+from search.evaluation.intervals import SeedInterval, interval_over_seeds
+from search.evaluation.metrics import Interval, best_of_n_kl
 
 BEST_OF_N = "best-of-N"
 Cost = Literal["tokens", "model_tokens"]
 """Tokens generated; or tokens that any model was given, policy and reward models together."""
 Record = Mapping[str, Any]
 Array = NDArray[np.float64]
+Runs = dict[Hashable, list[Record]]
+"""The records of one method and budget by run, each run's in the order of its prompts."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One method at one budget, over all prompts.
+    """One method at one budget, over all prompts of all seeds.
+
+    Intervals are 95 %, over seeds where there are several and otherwise over the prompts of the
+    one; each names its own unit.
 
     Attributes:
         method: Its name.
         budget: N of best-of-N, simulations a decision of a tree search, width x slots of a beam.
         tokens: Mean tokens sampled a prompt.
-        gold: Gold score with its 95 % interval over prompts, or None without a judge; where gold
-            is right or wrong, the accuracy.
+        gold: Gold score with its interval, or None without a judge; where gold is right or wrong,
+            the accuracy.
         proxy: Reward-model score, likewise.
         kl: Upper bound on the KL from the policy in nats, `ln N - (N - 1) / N` for best-of-N; None
             where none is known.
@@ -61,24 +62,25 @@ class Cell:
         pass_at_k: Best-of-N where gold is right or wrong: the chance that any of N is right.
         kl_tight: Best-of-N: an upper bound that knows the responses' probabilities.
         kl_estimate: Best-of-N: the estimate of Beirami et al. from the same.
-        kl_low: Searches: a lower bound, from ranks among the policy's own samples.
+        kl_low: Searches: a lower bound, from ranks among the policy's own samples; of one seed its
+            interval is bootstrapped over prompts.
     """
 
     method: str
     budget: str
     tokens: float
-    gold: Interval | None
-    proxy: Interval
+    gold: SeedInterval | None
+    proxy: SeedInterval
     kl: float | None
     seconds: float
-    gain_at_equal_tokens: Interval | None = None
+    gain_at_equal_tokens: SeedInterval | None = None
     forward_tokens: float | None = None
     scored_tokens: float | None = None
     model_tokens: float | None = None
-    gain_at_equal_model_tokens: Interval | None = None
-    pass_at_k: Interval | None = None
-    kl_tight: Interval | None = None
-    kl_estimate: Interval | None = None
+    gain_at_equal_model_tokens: SeedInterval | None = None
+    pass_at_k: SeedInterval | None = None
+    kl_tight: SeedInterval | None = None
+    kl_estimate: SeedInterval | None = None
     kl_low: Interval | None = None
 
 
@@ -204,111 +206,167 @@ def search_records(
 
 
 def _column(records: Sequence[Record], key: str) -> Array | None:
-    """One value a prompt, [P] in the order of the prompts; None if a record has none."""
+    """One value a prompt, [P] in the records' order; None if a record has none.
+
+    Of `model_tokens` the sum of what the policy and the reward and value models were given.
+    """
+    if key == "model_tokens":
+        forward, scored = _column(records, "forward_tokens"), _column(records, "scored_tokens")
+        return None if forward is None or scored is None else forward + scored
     if any(record.get(key) is None for record in records):
         return None
-    ordered = sorted(records, key=lambda record: record["prompt"])
-    return np.array([record[key] for record in ordered], dtype=float)
+    return np.array([record[key] for record in records], dtype=float)
 
 
-def _cost(records: Sequence[Record], cost: Cost) -> Array | None:
-    """What each prompt cost, [P], or None where it was not counted."""
-    if cost == "tokens":
-        return _column(records, "tokens")
-    forward, scored = _column(records, "forward_tokens"), _column(records, "scored_tokens")
-    return None if forward is None or scored is None else forward + scored
-
-
-def summarise(records: Sequence[Record], *, seed: int, pool: Pool | None = None) -> list[Cell]:
+def summarise(
+    records: Sequence[Record], *, seed: int, pool: Pool | Mapping[Hashable, Pool] | None = None
+) -> list[Cell]:
     """Summarises records into cells, best-of-N first, each method by growing budget.
 
+    Records of several seeds carry `run`, which tells them apart: each seed is summarised by itself,
+    and the intervals are over seeds. Records may carry `cluster`: prompts of one cluster are no
+    independent samples, and runs that share a cluster share what it has brought to their means.
+
     Args:
-        records: Of `best_of_n_records` and `search_records`, of one policy.
-        seed: Of the bootstrap over prompts.
-        pool: Samples that no search saw, for the lower bounds on the KL of searches.
+        records: Of `best_of_n_records` and `search_records`, of one policy or of one a run.
+        seed: Of the bootstrap of `kl_low`.
+        pool: Samples that no search saw, for the lower bounds on the KL of searches; of several
+            runs, one by each run's name.
     """
-    groups: dict[tuple[str, str], list[Record]] = {}
+    groups: dict[tuple[str, str], Runs] = {}
     for record in records:
-        groups.setdefault((record["method"], record["budget"]), []).append(record)
+        cell = groups.setdefault((record["method"], record["budget"]), {})
+        cell.setdefault(record.get("run"), []).append(record)
+    for runs in groups.values():
+        for rows in runs.values():
+            rows.sort(key=lambda record: record["prompt"])
     judged_all = all(record["gold"] is not None for record in records)
     target = "gold" if judged_all else "proxy"
-    ladder = [rows for (method, _), rows in groups.items() if method == BEST_OF_N]
-
-    def interval(rows: Sequence[Record], key: str) -> Interval | None:
-        values = _column(rows, key)
-        return None if values is None else bootstrap_interval(values, seed=seed)
-
-    def mean(values: Array | None) -> float | None:
-        return None if values is None else float(values.mean())
-
+    ladder = [runs for (method, _), runs in groups.items() if method == BEST_OF_N]
+    pools: dict[Hashable, Pool] = {None: pool} if isinstance(pool, Pool) else dict(pool or {})
     cells = []
-    for (method, budget), rows in groups.items():
+    for (method, budget), runs in groups.items():
         searched = method != BEST_OF_N
-        tokens, proxy = _column(rows, "tokens"), _column(rows, "proxy")
+        tokens, proxy = _mean(runs, "tokens"), _over_seeds(runs, "proxy")
         assert tokens is not None
         assert proxy is not None
-        # A search leaves `finished`; votes choose among the pool's own responses.
-        ranked = pool is not None and "finished" in rows[0]
         cells.append(
             Cell(
                 method=method,
                 budget=budget,
-                tokens=float(tokens.mean()),
-                gold=interval(rows, "gold") if judged_all else None,
-                proxy=bootstrap_interval(proxy, seed=seed),
-                kl=mean(_column(rows, "kl_bound")) if searched else best_of_n_kl(int(budget)),
-                seconds=float(np.mean([row["seconds"] for row in rows])),
-                gain_at_equal_tokens=_gain(rows, ladder, target, "tokens", seed=seed)
+                tokens=tokens,
+                gold=_over_seeds(runs, "gold") if judged_all else None,
+                proxy=proxy,
+                kl=_mean(runs, "kl_bound") if searched else best_of_n_kl(int(budget)),
+                seconds=_mean(runs, "seconds") or 0.0,
+                gain_at_equal_tokens=_gain(runs, ladder, target, "tokens") if searched else None,
+                forward_tokens=_mean(runs, "forward_tokens"),
+                scored_tokens=_mean(runs, "scored_tokens"),
+                model_tokens=_mean(runs, "model_tokens"),
+                gain_at_equal_model_tokens=_gain(runs, ladder, target, "model_tokens")
                 if searched
                 else None,
-                forward_tokens=mean(_column(rows, "forward_tokens")),
-                scored_tokens=mean(_column(rows, "scored_tokens")),
-                model_tokens=mean(_cost(rows, "model_tokens")),
-                gain_at_equal_model_tokens=_gain(rows, ladder, target, "model_tokens", seed=seed)
-                if searched
-                else None,
-                pass_at_k=interval(rows, "pass_at_k"),
-                kl_tight=interval(rows, "kl_tight"),
-                kl_estimate=interval(rows, "kl_estimate"),
-                kl_low=kl_lower_bound_from_ranks(pool.proxy, proxy, seed=seed)
-                if pool is not None and ranked
-                else None,
+                pass_at_k=_over_seeds(runs, "pass_at_k"),
+                kl_tight=_over_seeds(runs, "kl_tight"),
+                kl_estimate=_over_seeds(runs, "kl_estimate"),
+                kl_low=_kl_low(runs, pools, seed=seed),
             )
         )
     return sorted(cells, key=lambda cell: (cell.method != BEST_OF_N, cell.method, int(cell.budget)))
 
 
-def _gain(
-    rows: Sequence[Record],
-    ladder: Sequence[Sequence[Record]],
-    target: str,
-    cost: Cost,
-    *,
-    seed: int,
-) -> Interval | None:
-    """Score above best-of-N at equal cost, paired by prompt; None beyond what was measured."""
-    spent, reached = _cost(rows, cost), _column(rows, target)
-    steps = [(_cost(step, cost), _column(step, target)) for step in ladder]
-    known = [(c, s) for c, s in steps if c is not None and s is not None]
-    if spent is None or reached is None or not known:
-        return None
-    known.sort(key=lambda step: float(step[0].mean()))
-    costs = [float(c.mean()) for c, _ in known]
-    if not costs[0] <= spent.mean() <= costs[-1]:
-        return None
-    scores = np.stack([s for _, s in known], 1)  # [P, L]
-    at_equal = interpolate_at(costs, scores, float(spent.mean()))  # [P]
-    return paired_difference(reached, at_equal, seed=seed)
+def _columns(runs: Runs, key: str) -> list[Array] | None:
+    """One value a prompt, [P] a run; None if a record has none."""
+    found = [_column(rows, key) for rows in runs.values()]
+    known = [column for column in found if column is not None]
+    return known if len(known) == len(found) else None
 
 
-def best_of_n_scores(records: Sequence[Record], key: str) -> Array:
-    """Scores of best-of-N, [P, L] in the order of prompts and growing N; `key` is gold or proxy."""
-    groups: dict[int, list[Record]] = {}
+def _mean(runs: Runs, key: str) -> float | None:
+    """The mean of the runs' means, as an interval's estimate is."""
+    columns = _columns(runs, key)
+    return None if columns is None else float(np.mean([column.mean() for column in columns]))
+
+
+def _over_seeds(runs: Runs, key: str) -> SeedInterval | None:
+    """The mean with its interval, or None if a record has no value."""
+    columns = _columns(runs, key)
+    return None if columns is None else interval_over_seeds(columns, clusters=_clusters(runs))
+
+
+def _clusters(runs: Runs) -> list[list[Hashable]] | None:
+    """What cluster each record's prompt is in, or None where no record names one."""
+    if not any("cluster" in record for rows in runs.values() for record in rows):
+        return None
+    return [
+        [record.get("cluster", (run, record["prompt"])) for record in rows]
+        for run, rows in runs.items()
+    ]
+
+
+def _kl_low(runs: Runs, pools: Mapping[Hashable, Pool], *, seed: int) -> Interval | None:
+    """The lower bound of a search, or None for what is no search or has no pool."""
+    # A search leaves `finished`; votes choose among the pool's own responses.
+    if not all(run in pools and "finished" in rows[0] for run, rows in runs.items()):
+        return None
+    bounds = []
+    for run, rows in runs.items():
+        proxy = _column(rows, "proxy")
+        assert proxy is not None
+        bounds.append(kl_lower_bound_from_ranks(pools[run].proxy, proxy, seed=seed))
+    if len(bounds) == 1:
+        return bounds[0]
+    return interval_over_seeds([[bound.estimate] for bound in bounds])
+
+
+def _gain(runs: Runs, ladder: Sequence[Runs], target: str, cost: Cost) -> SeedInterval | None:
+    """Score above best-of-N at equal cost, each run held against its own best-of-N.
+
+    None beyond what was measured, be it in one run only: to leave that run out would choose among
+    seeds by what they cost.
+    """
+    gains = []
+    for run, rows in runs.items():
+        spent, reached = _column(rows, cost), _column(rows, target)
+        steps = [step[run] for step in ladder if run in step]
+        known = [(_column(step, cost), _column(step, target)) for step in steps]
+        pairs = [(c, s) for c, s in known if c is not None and s is not None]
+        if spent is None or reached is None or not pairs:
+            return None
+        _require_same_prompts(rows, steps)
+        gain = gain_at_equal_cost(
+            spent, reached, np.stack([c for c, _ in pairs], 1), np.stack([s for _, s in pairs], 1)
+        )
+        if gain is None:
+            return None
+        gains.append(gain)
+    return interval_over_seeds(gains, clusters=_clusters(runs))
+
+
+def _require_same_prompts(rows: Sequence[Record], steps: Sequence[Sequence[Record]]) -> None:
+    """Refuses to pair records of different prompts."""
+    for step in steps:
+        if [r["prompt"] for r in step] != [r["prompt"] for r in rows]:
+            raise ValueError(
+                f"{rows[0]['method']}, {rows[0]['budget']} has records of {len(rows)} prompts and "
+                f"{step[0]['method']}, {step[0]['budget']} of {len(step)}, not the same ones: a "
+                "gain is paired by prompt, so evaluate all methods on the same prompts"
+            )
+
+
+def best_of_n_scores(records: Sequence[Record], key: str) -> dict[Hashable, Array]:
+    """Scores of best-of-N by run, [P, L] in the order of prompts and growing N; gold or proxy."""
+    groups: dict[Hashable, dict[int, list[Record]]] = {}
     for record in records:
         if record["method"] == BEST_OF_N:
-            groups.setdefault(int(record["budget"]), []).append(record)
-    columns = [_column(groups[n], key) for n in sorted(groups)]
-    return np.stack([column for column in columns if column is not None], 1)
+            group = groups.setdefault(record.get("run"), {})
+            group.setdefault(int(record["budget"]), []).append(record)
+    scores = {}
+    for run, group in groups.items():
+        rows = [sorted(group[n], key=lambda record: record["prompt"]) for n in sorted(group)]
+        columns = [_column(step, key) for step in rows]
+        scores[run] = np.stack([column for column in columns if column is not None], 1)
+    return scores
 
 
 def curves(cells: Sequence[Cell], *, cost: Cost = "tokens") -> list[Curve]:

@@ -6,21 +6,22 @@ not bear out is shown as refused, with the reason.
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from policies.evaluation import BEST_OF_N, Array, Cell, Record, best_of_n_scores
 from search.evaluation.figures import Curve, overoptimisation
+from search.evaluation.intervals import SeedInterval, interval_over_seeds
 from search.evaluation.metrics import Interval
 from search.evaluation.report import Report
 from search.evaluation.run_directory import RunDirectory
 from search.evaluation.scaling import (
     BestOfNFit,
     FitRefusedError,
+    best_of_n_coefficients,
     fit_best_of_n,
-    fit_best_of_n_intervals,
     fit_log_linear,
 )
 
@@ -46,7 +47,8 @@ def fit_rows(cells: Sequence[Cell], records: Sequence[Record]) -> list[dict[str,
 
     Args:
         cells: Of one policy.
-        records: That the cells summarise; intervals of the best-of-N law are over their prompts.
+        records: That the cells summarise; intervals of the best-of-N law are over their seeds, or
+            over the prompts of one.
 
     Returns:
         A row a method, score and law. `value` is the fit in words, or why it was refused.
@@ -79,11 +81,11 @@ def add_divergence(report: Report, cells: Sequence[Cell], names: Sequence[str]) 
         "search has no density to compute it from, so it is bracketed. From above by what was "
         "drawn: an answer picked among K samples, or step by step among K each, is at most so many "
         "times as likely as under the policy. From below by how the answers' proxy scores rank "
-        "among fresh samples of the policy, with a 95 % interval over prompts; no such bound "
-        "exceeds the log of the pool's size plus one. For best-of-N, ln N − (N − 1)/N is exact "
-        "unless responses repeat; the bound and the estimate (Beirami et al. 2024) by "
-        "probabilities know how likely the chosen responses were. Ranked tokens, as in guided "
-        "decoding, are no samples, so nothing bounds a search over them from above.",
+        "among fresh samples of the policy, with a 95 % interval over seeds or over the prompts of "
+        "one; no such bound exceeds the log of the pool's size plus one. For best-of-N, "
+        "ln N − (N − 1)/N is exact unless responses repeat; the bound and the estimate (Beirami "
+        "et al. 2024) by probabilities know how likely the chosen responses were. Ranked tokens, "
+        "as in guided decoding, are no samples, so nothing bounds a search over them from above.",
     )
     rows = [
         {
@@ -102,26 +104,27 @@ def add_fits(
     report: Report, run: RunDirectory, cells: Sequence[Cell], records: Sequence[Record]
 ) -> None:
     """Adds the section on fitted laws, with best-of-N over its KL drawn; see `fit_rows`."""
+    scope = cells[0].proxy.scope
     report.section(
         "What the curves say",
         "Two laws, fitted to means over prompts: a score that grows by the same step with every "
         "doubling of generated tokens; and for best-of-N, gain = d (α − β d) with d the root of "
         "the KL (Gao et al. 2022), whose peak says where more samples begin to harm. They hold "
-        "for the measured range only. A law that needs more points, or has no peak, is refused.",
+        "for the measured range only. A law that needs more points, or has no peak, is refused. "
+        f"Intervals are 95 %, {scope}.",
     )
     report.table(fit_rows(cells, records), _FITS, caption="fits, and fits that were refused")
     target = "gold" if all(cell.gold is not None for cell in cells) else "proxy"
     line = [cell for cell in cells if cell.method == BEST_OF_N]
     if len(line) < 2:
         return
-    intervals = [getattr(cell, target) for cell in line]
-    start = intervals[0].estimate
+    intervals = best_of_n_gains(records, target)
     curve = Curve(
         label=target,
         cost=[cell.kl or 0.0 for cell in line],
-        estimate=[i.estimate - start for i in intervals],
-        low=[i.low - start for i in intervals],
-        high=[i.high - start for i in intervals],
+        estimate=[i.estimate for i in intervals],
+        low=[i.low for i in intervals],
+        high=[i.high for i in intervals],
         panel=BEST_OF_N,
     )
     fits: dict[tuple[str, str], BestOfNFit] = {}
@@ -135,8 +138,26 @@ def add_fits(
     report.figure(
         path,
         alt=f"The {target} score of best-of-{line[-1].budget} lies {last:+.2f} from one sample's",
-        caption="Gain over one sample; dotted: the fitted law, over the measured range.",
+        caption="Gain over one sample, paired by prompt; dotted: the fitted law, over the measured "
+        f"range. Bands are 95 % intervals {scope}.",
     )
+
+
+def best_of_n_gains(
+    records: Sequence[Record], key: str, *, scale: float = 1.0
+) -> list[SeedInterval]:
+    """Best-of-N above one sample, paired by prompt: an interval for each N in growing order.
+
+    Args:
+        records: Of best-of-N among others, at N = 1, too.
+        key: Which score, gold or proxy.
+        scale: What gains are multiplied by.
+    """
+    scores = best_of_n_scores(records, key)
+    gains = [scale * (one - one[:, :1]) for one in scores.values()]  # [P, L] each
+    return [
+        interval_over_seeds([gain[:, step] for gain in gains]) for step in range(gains[0].shape[1])
+    ]
 
 
 def _rounded(interval: Interval | None) -> Interval | None:
@@ -160,15 +181,16 @@ def _log_linear(line: Sequence[Cell], means: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def _best_of_n(line: Sequence[Cell], scores: Array) -> dict[str, Any]:
-    """Fits the law to per-prompt scores [P, L] of best-of-N at the cells' budgets."""
+def _best_of_n(line: Sequence[Cell], scores: Mapping[Hashable, Array]) -> dict[str, Any]:
+    """Fits the law to each seed's per-prompt scores [P, L] of best-of-N at the cells' budgets."""
     law = "d (α − β d)"
     kl = [cell.kl or 0.0 for cell in line]
     try:
-        fit = fit_best_of_n(kl, scores.mean(0))
-        alpha, beta = fit_best_of_n_intervals(kl, scores, seed=0)
+        fit = fit_best_of_n(kl, np.mean([one.mean(0) for one in scores.values()], axis=0))
+        fitted = [best_of_n_coefficients(kl, one) for one in scores.values()]  # [2, P] each
     except FitRefusedError as error:
         return {"law": law, "value": f"refused: {error}", "r_squared": None, "range": None}
+    alpha, beta = (interval_over_seeds([one[i] for one in fitted]) for i in (0, 1))
     try:
         peak = fit.peak()
         where = "a guess beyond the range" if peak.extrapolated else "within the range"

@@ -1,7 +1,7 @@
 """What search gained, shown: the table, the curves, a search tree, one HTML page."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,15 @@ from rich.table import Table
 from policies.evaluation import BEST_OF_N, Cell, Cost, cell_row, curves, summarise
 from policies.gain_fits import add_divergence, add_fits
 from policies.measuring import load_pool
+from policies.pooled import Pool
 from search.evaluation.figures import gain_curves, search_tree
+from search.evaluation.intervals import SeedInterval, seed_interval_from
 from search.evaluation.metrics import Interval
 from search.evaluation.records import read_records, write_json_atomic
 from search.evaluation.report import Report
 from search.evaluation.run_directory import RunDirectory
+from search.evaluation.verdicts import Verdict, count_verdicts
+from search.evaluation.verdicts import verdict as verdict_of
 
 BOOTSTRAP_SEED = 0
 _COLUMNS = {
@@ -49,7 +53,7 @@ exploits the reward model's mistakes.
 A larger budget costs more, so a method is held against best-of-N at the same cost, read off
 best-of-N's own curve between the budgets that were measured, on the same prompts. Above zero the
 search gains over simply drawing more samples; below zero it loses, and is shown all the same. Where
-the interval holds zero the prompts do not decide. Beyond best-of-N's last budget nothing is
+the interval holds zero the comparison is undecided. Beyond best-of-N's last budget nothing is
 compared: a larger pool reaches farther.
 
 Cost is counted twice, since no single count is fair to all. Generated tokens are what was sampled,
@@ -58,8 +62,10 @@ were given: a prompt or prefix that is kept is read once, however many branches 
 Best-of-N at N reads the prompt once and N responses of mean length. Seconds are this machine's, and
 batches share them.
 
-Intervals are 95 %, by resampling prompts: they say what other prompts would have done, not what
-another seed or another reward model would. Best-of-N and votes at every N are averages over ways to
+Intervals are 95 %, by Student's t. With several seeds they are over the seeds' means, which hold
+the chance of training and of the prompts alike. Of one seed they are over its prompts: they say
+what other prompts would have done, and nothing of what another seed or reward model would.
+Best-of-N and votes at every N are averages over ways to
 choose N of one pool of samples, so their curves are smooth and their points not independent.
 """
 
@@ -80,17 +86,31 @@ def method_name(row: Mapping[str, Any]) -> str:
     return f"{row['method']}, {row['budget']}"
 
 
-def interval_of(value: Mapping[str, float] | None) -> Interval | None:
+def interval_of(value: Mapping[str, Any] | None) -> Interval | None:
     """An interval that went through JSON."""
-    return None if value is None else Interval(**value)
+    if value is None:
+        return None
+    if "by_seed" in value:
+        return seed_interval_from(value)
+    return Interval(value["estimate"], value["low"], value["high"])
 
 
-def show_interval(value: Mapping[str, float] | None, *, sign: bool = False) -> str:
-    """An interval in two decimals, or a dash."""
+def scope_of(values: Iterable[Mapping[str, Any] | Interval | None]) -> str:
+    """What intervals are over, in words: "over 3 seeds of 48 prompts"; each kind once."""
+    found = [value if isinstance(value, Interval) else interval_of(value) for value in values]
+    scopes = [value.scope for value in found if isinstance(value, SeedInterval)]
+    return " or ".join(dict.fromkeys(scopes)) or "over prompts"
+
+
+def show_interval(value: Mapping[str, Any] | None, *, sign: bool = False) -> str:
+    """An interval in two decimals, or a dash; an estimate alone where its interval is unknown."""
     if value is None:
         return "–"
     form = "+.2f" if sign else ".2f"
-    return f"{value['estimate']:{form}} [{value['low']:{form}}, {value['high']:{form}}]"
+    names = ("estimate",) if value["low"] is None else ("estimate", "low", "high")
+    # Adding zero turns a rounded -0.0 into 0.0.
+    shown, *ends = (format(round(value[name], 2) + 0.0, form) for name in names)
+    return f"{shown} [{', '.join(ends)}]" if ends else shown
 
 
 def closing_table(rows: Sequence[Mapping[str, Any]], *, title: str) -> Table:
@@ -109,15 +129,30 @@ def closing_table(rows: Sequence[Mapping[str, Any]], *, title: str) -> Table:
             show_interval(row[target]),
             show_interval(row["gain_at_equal_tokens"], sign=True),
         )
-    table.caption = f"at equal tokens: {target} above best-of-N of that cost, paired by prompt"
+    table.caption = (
+        f"at equal tokens: {target} above best-of-N of that cost, paired by prompt; 95 % intervals "
+        + scope_of(row[target] for row in rows)
+    )
     return table
 
 
-def verdict(gain: Mapping[str, float] | None) -> str | None:
-    """What an interval of a gain says in a word; None where nothing was compared."""
-    if gain is None:
-        return None
-    return "gains" if gain["low"] > 0 else "loses" if gain["high"] < 0 else "is undecided"
+def verdict(gain: Mapping[str, Any] | None) -> Verdict | None:
+    """What an interval of a gain decides; None where nothing was compared."""
+    return verdict_of(interval_of(gain))
+
+
+def gains_of(
+    rows: Sequence[Mapping[str, Any]], key: str = "gain_at_equal_tokens"
+) -> dict[str, SeedInterval]:
+    """The gains of a table by their methods' names, where something was compared."""
+    found: dict[str, SeedInterval] = {}
+    for row in rows:
+        gain = interval_of(row.get(key))
+        if isinstance(gain, SeedInterval):
+            found[f"{row['policy']}: {method_name(row)}"] = gain
+    if len({row["policy"] for row in rows}) == 1:
+        return {name.partition(": ")[2]: gain for name, gain in found.items()}
+    return found
 
 
 def add_gains(
@@ -136,9 +171,10 @@ def add_gains(
         "What was gained",
         ("Gold is a judge that no model or planner ever saw; " if judged else "")
         + "proxy is the reward model that every method planned against. Intervals are 95 %, "
-        "bootstrapped over prompts. The comparison with best-of-N is at the same number of "
-        "generated tokens, paired by prompt; below zero the method loses, and it is left out where "
-        "best-of-N was not run that far.",
+        + scope_of(row["proxy"] for row in rows)
+        + ". The comparison with best-of-N is at the same number of generated tokens, paired by "
+        "prompt; below zero the method loses, and it is left out where best-of-N was not run that "
+        "far. " + count_verdicts(gains_of(rows)),
     )
     shown = [
         {
@@ -159,7 +195,11 @@ def add_gains(
     headings = {k: v for k, v in _COLUMNS.items() if binary or k != "pass_at_k"}
     if binary:
         headings["gold"] = "accuracy (gold)"
-    report.table(shown, headings, caption="every method and budget")
+    report.table(
+        shown,
+        headings,
+        caption="every method and budget; 95 % intervals " + scope_of(row["proxy"] for row in rows),
+    )
     _add_curves(report, run, cells, "tokens", file="gains", axis="generated tokens a prompt")
 
 
@@ -170,7 +210,8 @@ def add_costs(
     report.section(
         "What it cost",
         "Means a prompt. The comparison is at the same number of tokens that models were given, "
-        "the policy's and the reward and value models' together.",
+        "the policy's and the reward and value models' together. "
+        + count_verdicts(gains_of(rows, "gain_at_equal_model_tokens")),
     )
     shown = [
         {
@@ -186,7 +227,9 @@ def add_costs(
         }
         for row in rows
     ]
-    report.table(shown, _COSTS, caption="tokens and seconds of every method and budget")
+    scope = scope_of(row["proxy"] for row in rows)
+    caption = f"tokens and seconds of every method and budget; 95 % intervals {scope}"
+    report.table(shown, _COSTS, caption=caption)
     if any(cell.model_tokens is not None for cell in cells):
         axis = "tokens read by models, a prompt"
         _add_curves(report, run, cells, "model_tokens", file="gains_model_tokens", axis=axis)
@@ -201,15 +244,16 @@ def _add_curves(
         curves(cells, cost=cost),
         path,
         x_label=axis,
-        y_label="mean score",
+        y_label="mean score, 95 % intervals",
         title="What planning against the reward model gains",
     )
+    scope = scope_of(cell.proxy for cell in cells)
     target = "gold" if all(cell.gold is not None for cell in cells) else "proxy"
     best = max(cells, key=lambda cell: getattr(cell, target).estimate)
     report.figure(
         path,
         alt=f"{target} score against {axis}; highest is {best.method} at budget {best.budget}",
-        caption=f"Mean score against {axis}.",
+        caption=f"Mean score against {axis}; bands are 95 % intervals {scope}.",
     )
 
 
@@ -241,29 +285,77 @@ def add_making(report: Report, run: RunDirectory, **blocks: Mapping[str, Any]) -
     report.settings("environment", environment)
 
 
+def records_with_clusters(run: RunDirectory) -> list[dict[str, Any]]:
+    """The records of an evaluation, each with its prompt's text as its cluster.
+
+    A prompt that stands twice in the data is one sample, and so is one that several runs share.
+    """
+    prompts = json.loads((run.path / "data" / "prompts.json").read_text(encoding="utf-8"))
+    return [{**record, "cluster": prompts[record["prompt"]]} for record in records_of(run)]
+
+
 def write_gain_report(run: RunDirectory, settings: Mapping[str, Any]) -> Table:
     """Writes `summary.json`, figures and `report.html` of an evaluation.
 
     Returns:
         The closing table.
     """
-    records = records_of(run)
-    cells = summarise(records, seed=BOOTSTRAP_SEED, pool=load_pool(run))
+    return write_gain_pages(
+        run,
+        records_with_clusters(run),
+        load_pool(run),
+        subtitle=str(settings["policy"]),
+        configuration=settings,
+        add=lambda report: _add_answers(report, run),
+    )
+
+
+def write_gain_pages(
+    run: RunDirectory,
+    records: Sequence[Mapping[str, Any]],
+    pool: Pool | Mapping[Hashable, Pool],
+    *,
+    subtitle: str,
+    configuration: Mapping[str, Any],
+    note: str = "",
+    add: Callable[[Report], None] | None = None,
+) -> Table:
+    """Writes `summary.json`, figures and `report.html` of the records of one or several runs.
+
+    Args:
+        run: Where to.
+        records: As `policies.evaluation.summarise` takes them.
+        pool: Samples, likewise.
+        subtitle: Of the page.
+        configuration: Shown on it.
+        note: A sentence on what the intervals do not say.
+        add: Adds sections of one run.
+
+    Returns:
+        The closing table.
+    """
+    cells = summarise(records, seed=BOOTSTRAP_SEED, pool=pool)
     rows = [{"policy": "policy", **cell_row(cell)} for cell in cells]
     write_json_atomic(run.path / "summary.json", rows)
-    report = Report("What test-time search gains", subtitle=str(settings["policy"]))
+    report = Report("What test-time search gains", subtitle=subtitle)
     add_gains(report, run, rows, cells)
     add_costs(report, run, rows, cells)
-    report.section("How to read this", _GUIDE)
+    report.section("How to read this", f"{_GUIDE}\n{note}")
     add_divergence(report, cells, [method_name(row) for row in rows])
     add_fits(report, run, cells, records)
+    if add is not None:
+        add(report)
+    add_making(report, run, configuration=configuration)
+    report.write(run.report)
+    return closing_table(rows, title="What test-time search gains")
+
+
+def _add_answers(report: Report, run: RunDirectory) -> None:
+    """Adds examples of an evaluation and its last search tree."""
     _add_examples(report, run)
     trees = sorted((run.path / "data").glob("search-*.tree.json"))
     if trees:
         add_tree(report, run, trees[-1])
-    add_making(report, run, configuration=settings)
-    report.write(run.report)
-    return closing_table(rows, title="What test-time search gains (95 % intervals over prompts)")
 
 
 def _add_examples(report: Report, run: RunDirectory) -> None:

@@ -4,15 +4,15 @@ import torch
 
 from policies.collection import Samples
 from policies.language_model import Policy
-from search.evaluation.metrics import Interval, bootstrap_interval
+from search.evaluation.intervals import SeedInterval, interval_over_seeds
 
 
 @torch.inference_mode()
-def kl_to(reference: Policy, samples: Samples, *, batch_size: int = 64) -> Interval:
+def kl_to(reference: Policy, samples: Samples, *, batch_size: int = 64) -> SeedInterval:
     """Estimates KL(policy || reference) in nats a response from the policy's own samples.
 
     The Monte Carlo estimate, the mean of log(policy / reference) of the tokens as they were drawn,
-    with a bootstrap interval over prompts. The policy's part was kept when it drew them, so only
+    with an interval over prompts. The policy's part was kept when it drew them, so only
     the reference is run. A response that was cut off counts as far as it goes.
 
     Args:
@@ -44,4 +44,4 @@ def kl_to(reference: Policy, samples: Samples, *, batch_size: int = 64) -> Inter
         found.append((taken.cpu() * inside[:, 1:]).sum(1))
     own = torch.tensor([log for row in samples.log_probabilities for log in row])
     gaps = (own - torch.cat(found)).reshape(len(samples.prompts), -1).mean(1)
-    return bootstrap_interval(gaps.numpy(), seed=0)
+    return interval_over_seeds([gaps.numpy()])

@@ -177,7 +177,7 @@ def show_measures(console: Console, result: Mapping[str, Any], *, held_out: bool
     ties = result.get("tied_labels", 0)
     apart = f", {ties} ties left out" if ties else ""
     what = "Held-out accuracy" if held_out else "Accuracy"
-    console.print(f"{what} on {result['pairs']} pairs{apart} (95 % interval):")
+    console.print(f"{what} on {result['pairs']} pairs{apart} (95 % intervals over prompts):")
     for name, value in rows.items():
         low, high = value["low"], value["high"]
         console.print(f"  {name:<14} {value['estimate']:.3f} [{low:.3f}, {high:.3f}]")

@@ -285,7 +285,8 @@ def train_steps(job: TrainStepsJob) -> None:
     console = Console()
     console.print(
         f"Held-out accuracy on {result['steps']} steps {accuracy['estimate']:.3f} "
-        f"[{accuracy['low']:.3f}, {accuracy['high']:.3f}] (95 % interval), F1 of first errors "
+        f"[{accuracy['low']:.3f}, {accuracy['high']:.3f}] (95 % interval over responses), F1 of "
+        "first errors "
         f"{'-' if f1 is None else format(f1, '.3f')}"
     )
     console.print(f"Model: {folder}")

@@ -10,7 +10,7 @@ pytest.importorskip("gymnasium", reason="pip install 'prefsearch[atari]'")
 
 from atari_bridge.door_train import TrainJob
 from atari_bridge.figures import budget_curves
-from benchmarks.atari_cpu import _over_seeds, _summary
+from benchmarks.atari_cpu import _summary
 
 JOB = TrainJob(out="x", game="UpNDown", num_simulations=16)
 SEARCH, POLICY = "search, 16 simulations, sampled", "policy, sampled"
@@ -55,8 +55,22 @@ def test_gains_are_taken_seed_by_seed_and_their_interval_is_over_seeds() -> None
     )
 
 
-def test_one_seed_has_no_interval() -> None:
-    assert (_over_seeds([3.0]).low, _over_seeds([3.0]).high) == (3.0, 3.0)
+def test_one_seed_has_an_interval_over_its_games_and_says_so() -> None:
+    only = _summary(runs()[:1], JOB)
+    found = only["over_seeds"][SEARCH]
+    # Games of 990 and 1010: standard error 10, one degree of freedom.
+    half = stats.t.ppf(0.975, 1) * 10
+    assert (found["low"], found["high"]) == pytest.approx((1000 - half, 1000 + half))
+    assert "over 2 games of one seed; nothing is known of other seeds" in only["interval"]
+    assert only["power"] == "", "one seed says nothing of how much seeds differ"
+
+
+def test_the_summary_counts_its_comparisons_and_the_seeds_that_would_decide() -> None:
+    found = _summary(runs(), JOB)
+    assert "over 2 seeds of 2 games" in found["interval"]
+    counted = found["verdicts"][POLICY]
+    assert counted.startswith("1 comparison, each at 95 %: 0 gain, 0 lose, 1 undecided.")
+    assert "seeds would decide a true difference of 75 " in found["power"]
 
 
 def test_the_figure_is_drawn(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import documents, provenance
+from benchmarks import documents, documents_text, provenance
 from benchmarks.documents import BLOCKS, OLDER, differing, rendered
 from benchmarks.loose_figures import loose_figures, loose_in
 from benchmarks.provenance import NOT_RECORDED, ROOT, SOURCES, source_digest, source_files
@@ -273,17 +273,24 @@ def test_training_shows_both_yardsticks_rounds_and_updates() -> None:
 
 def test_the_value_heads_fitting_is_charged_where_it_is_recorded() -> None:
     found = results("text_gains")
-    text = documents.documents_text.gains(found)
-    charged = [cell for cell in found["cells"] if cell["method"] != "best-of-N"]
-    if not all("cost" in heads for heads in found["value_heads"].values()):
-        assert text.count(f"| {NOT_RECORDED} |") == len(charged)
-    for heads in found["value_heads"].values():
-        heads["cost"] = {"generated_tokens": 1000, "read_tokens": 60_000, "seconds": 30.0}
-    text = documents.documents_text.gains(found)
-    share = 60_000 * len(found["value_heads"]) / found["held_out_prompts"]
+    searched = [cell for cell in found["cells"] if cell["method"] != "best-of-N"]
+    heads = found["value_heads"].values()
+    for own in heads:
+        own.pop("samples", None)
+    text = documents_text.gains(found)
+    assert text.count(f"| {NOT_RECORDED} |") == len(searched)
+    for own in heads:
+        own["samples"] = {"generated_tokens": 30_000, "read_tokens": 60_000}
+        own["sentence"]["read_tokens"], own["token"]["read_tokens"] = 12_000, 24_000
+    text = documents_text.gains(found)
     assert NOT_RECORDED not in text
-    assert f"| {charged[0]['model_tokens'] + share:.0f} |" in text
-    assert "generated 3,000 tokens and read 180,000, in 1.5 minutes" in text
+    share = len(heads) / found["held_out_prompts"]
+    for cell in searched:
+        own_head = 24_000 if cell["method"] == "guided decoding" else 12_000
+        tokens = cell["tokens"] + 30_000 * share
+        read = cell["model_tokens"] + (60_000 + own_head) * share
+        assert f"| {tokens:.0f} / {read:.0f} |" in text
+    assert f"sampling and scoring: {30_000 * len(heads):,} tokens generated" in text
 
 
 def test_figures_of_a_run_trained_at_another_commit_are_older_than_the_code(tmp_path: Path) -> None:

@@ -118,6 +118,59 @@ def left(out: str) -> dict[str, Any]:
     return found
 
 
+def combine(out: str, *runs: str) -> int:
+    return prefsearch.main(["policy", "combine", "--out", out, "--runs", *runs])
+
+
+def test_evaluations_of_several_seeds_are_combined_with_intervals_over_seeds(
+    desk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in ("1", "2"):
+        assert evaluate(f"seed-{seed}", "--seed", seed, "--gold", "simulated") == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "95 % intervals over 7 prompts of one seed; nothing is known of other seeds" in printed
+    assert combine("both", "seed-1", "seed-2") == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "over 2 seeds of 7 prompts, 7 prompts in several seeds" in printed
+    assert "nothing is known of models that were trained with another seed" in printed
+    alone = [json.loads((desk / f"seed-{s}" / "summary.json").read_text()) for s in (1, 2)]
+    both = json.loads((desk / "both" / "summary.json").read_text())
+    assert len(both) == len(alone[0])
+    for one, two, row in zip(*alone, both, strict=True):
+        means = [one["proxy"]["estimate"], two["proxy"]["estimate"]]
+        assert row["proxy"]["by_seed"] == pytest.approx(means)
+        assert row["proxy"]["estimate"] == pytest.approx(sum(means) / 2)
+        assert row["proxy"]["clusters"] == [7, 7]
+    page = (desk / "both" / "report.html").read_text()
+    assert page.count("over 2 seeds of 7 prompts") >= 3
+    assert "comparison" in page
+
+
+def test_what_is_no_second_seed_is_not_combined(
+    desk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate("one") == 0
+    assert evaluate("again") == 0
+    assert evaluate("other", "--seed", "1", "--max_new_tokens", "9") == 0
+    for runs, message in (
+        (["one", "again"], "have the same settings, seed included, so they are one sample"),
+        (["one", "other"], "was evaluated with max_new_tokens 10 and other with 9"),
+        (["one", "nowhere"], "nowhere holds no summary.json"),
+        (["one"], "at least 2 folders"),
+    ):
+        assert combine("out", *runs) == 2
+        assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_prompt_that_stands_twice_is_one_sample(desk: Path) -> None:
+    rows = [{"prompt": p} for p in [*PROMPTS, *PROMPTS]]
+    (desk / "twice.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert evaluate("twice", "--dataset", "twice.jsonl", "--gold", "simulated") == 0
+    row = json.loads((desk / "twice" / "summary.json").read_text())[0]
+    assert (row["proxy"]["prompts"], row["proxy"]["clusters"]) == ([14], [7])
+    assert row["proxy"]["degrees"] == 6
+
+
 def test_a_run_killed_in_the_middle_of_a_cell_ends_with_the_same_records(desk: Path) -> None:
     # Four batches of the pool, then the third of the search.
     killed = start(ALONE, "killed", KILLED_AT="0:7")

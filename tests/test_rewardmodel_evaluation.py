@@ -16,6 +16,7 @@ from rewardmodel.evaluation import (
     longer_reply_accuracy,
     preference_margins,
 )
+from rewardmodel.evaluation.clustered import clustered_share
 from rewardmodel.preferences import load_preferences, split_by_prompt
 from search.evaluation.metrics import wilson_interval
 
@@ -185,6 +186,25 @@ def test_repeated_prompts_widen_the_intervals_and_leave_the_estimates():
     perfect = make_pairs([(1, 0)] * 600, [f"p{index}" for index in range(60)] * 10)
     found = evaluate_reward_model(NumberReader(), perfect, seed=0, progress=False)
     assert found.accuracy == wilson_interval(60, 60)
+
+
+def test_a_share_over_repeated_prompts_counts_the_pairs_that_their_variance_is_worth():
+    # Shares of four prompts, five pairs each: 1, 1, .6 and .2; mean .7.
+    right = np.repeat([1, 1, 1, 0, 1, 0], [5, 5, 3, 2, 1, 4]).astype(float)
+    groups = np.repeat(np.arange(4), 5)
+    # Variance of a mean of four: their own, with 3 degrees of freedom, over four.
+    variance = np.var([1.0, 1.0, 0.6, 0.2], ddof=1) / 4
+    independent = int(0.7 * 0.3 / variance)
+    assert independent == 5, "and 7 if it were divided by four instead of three"
+    assert clustered_share(right, groups) == wilson_interval(0.7 * 5, 5)
+    # Prompts that agree more than chance are worth no more than their pairs.
+    even = np.tile([1.0, 0.0], 10)
+    assert clustered_share(even, groups[: len(even)] * 0 + np.repeat(np.arange(10), 2)) == (
+        wilson_interval(10, 20)
+    )
+    # All right: the prompts are what was seen.
+    assert clustered_share(np.ones(20), groups) == wilson_interval(4, 4)
+    assert clustered_share(right, np.arange(20)) == wilson_interval(14, 20)
 
 
 def test_estimates_stay_means_over_pairs_where_prompts_have_unlike_numbers_of_pairs():

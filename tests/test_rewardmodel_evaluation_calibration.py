@@ -11,6 +11,7 @@ from rewardmodel.evaluation.calibration import (
     fit_temperature,
     reliability_bins,
 )
+from rewardmodel.evaluation.clustered import prompt_folds
 
 
 def simulate(count: int, *, temperature: float, seed: int = 0):
@@ -58,6 +59,44 @@ def test_temperature_of_margins_that_say_nothing_or_everything_is_at_its_bound()
     wrong = -np.abs(generator.normal(size=50))
     assert not calibrate(wrong, np.ones(50), groups, seed=0).identified
     assert not calibrate(-wrong, np.ones(50), groups, seed=0).identified
+
+
+def test_each_fold_is_tempered_by_what_was_fitted_to_the_others():
+    # Three pairs a prompt, so that a pair's own prompt would give it away.
+    margins, labels, _ = simulate(120, temperature=2.0, seed=3)
+    groups = np.repeat(np.arange(40), 3)
+    found = calibrate(margins, labels, groups, seed=7)
+    folds = prompt_folds(groups, 5, seed=7)
+    assert all(len(set(folds[groups == prompt])) == 1 for prompt in range(40))
+    tempered = np.empty(120)
+    for fold, temperature in zip(range(5), found.fold_temperatures, strict=True):
+        rest = folds != fold
+        # An own search for the least log loss, to the third digit.
+        grid = np.geomspace(0.2, 20, 20_000)[:, None]
+        losses = np.logaddexp(0, -margins[rest] / grid) * labels[rest]
+        losses += np.logaddexp(0, margins[rest] / grid) * (1 - labels[rest])
+        best = float(grid[losses.sum(axis=1).argmin(), 0])
+        assert temperature == pytest.approx(best, rel=1e-3)
+        tempered[~rest] = margins[~rest] / temperature
+    assert len({round(t, 6) for t in found.fold_temperatures}) == 5
+    after = np.logaddexp(0, -tempered) * labels + np.logaddexp(0, tempered) * (1 - labels)
+    assert found.log_loss_after.estimate == pytest.approx(after.mean())
+    assert found.ece_after == pytest.approx(both_orders_ece(tempered, labels))
+    assert found.adaptive_ece_after == pytest.approx(adaptive_ece(tempered, labels))
+
+
+def test_a_temperature_out_of_fold_does_not_flatter():
+    # With few pairs a temperature fitted to all of them lies below the loss that it would have on
+    # others; out of fold it may not.
+    gains = []
+    for seed in range(20):
+        margins, labels, groups = simulate(30, temperature=1.0, seed=seed)
+        best = fit_temperature(margins, labels)
+        inside = np.logaddexp(0, -margins / best) * labels
+        inside += np.logaddexp(0, margins / best) * (1 - labels)
+        gains.append(calibrate(margins, labels, groups, seed=0).log_loss_after.estimate
+                     - inside.mean())  # fmt: skip
+    assert min(gains) > 0
 
 
 def test_temperature_does_not_depend_on_the_order_of_a_pair():

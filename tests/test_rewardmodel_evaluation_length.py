@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from scipy.special import expit
 
 from rewardmodel.evaluation import (
     edit_accuracy,
@@ -15,6 +16,7 @@ from rewardmodel.evaluation import (
     truncation_probe,
 )
 from rewardmodel.evaluation.clustered import clustered_correlation
+from rewardmodel.evaluation.length_control import control_for_length
 from rewardmodel.evaluation.length_probes import cut_sentences
 from rewardmodel.preferences import load_preferences
 from search.evaluation.metrics import wilson_interval
@@ -88,6 +90,47 @@ def test_length_control_on_a_few_pairs_by_hand():
     assert control.matched_pairs == 1
     assert control.matched_accuracy == wilson_interval(1, 1)
     assert sum(stratum.pairs for stratum in control.by_length_ratio) == 4
+
+
+def regression(seed: int, *, weights: tuple[float, float], count: int = 1200):
+    """Labels drawn from a log length ratio and a difference that have nothing to do together."""
+    generator = np.random.default_rng(seed)
+    ratios, differences, noise = generator.normal(size=(3, count))
+    chance = expit(weights[0] * ratios + weights[1] * differences)
+    labels = (generator.random(count) < chance).astype(float)
+    return noise, labels, ratios, 100 * differences, np.arange(count)
+
+
+@pytest.mark.parametrize("weights", [(1.5, 0.0), (0.0, 1.5), (1.5, -1.5)])
+def test_both_measures_of_length_are_controlled_for(weights):
+    noise, labels, ratios, differences, groups = regression(0, weights=weights)
+    found = control_for_length(noise, labels, ratios, differences, groups, seed=0)
+    # The loss of the chances that drew the labels is what a regression on both can reach.
+    logits = weights[0] * ratios + weights[1] * differences / 100
+    reached = np.logaddexp(0, -logits) * labels + np.logaddexp(0, logits) * (1 - labels)
+    assert found.length_log_loss.estimate == pytest.approx(reached.mean(), abs=0.02)
+    assert found.length_weights == pytest.approx(weights, abs=0.3)
+    # A margin of noise adds nothing to both lengths, and would to neither alone.
+    assert found.margin_gain.estimate == pytest.approx(0, abs=0.01)
+    # A margin that repeats a length knows nothing beside it.
+    for copy in (ratios, differences):
+        again = control_for_length(copy, labels, ratios, differences, groups, seed=0)
+        assert again.margin_gain.estimate == pytest.approx(0, abs=0.01)
+
+
+def test_length_is_controlled_for_on_prompts_that_the_regression_did_not_see():
+    # Labels drawn by a coin: whatever is fitted to them has a loss above log 2 elsewhere, and below
+    # it where it was fitted.
+    losses, gains = [], []
+    for seed in range(20):
+        noise, labels, ratios, differences, _ = regression(seed, weights=(0.0, 0.0), count=60)
+        # Each prompt three times, with its label and lengths: its copies would give it away.
+        rows = [np.repeat(row[:20], 3) for row in (noise, labels, ratios, differences)]
+        found = control_for_length(*rows, np.repeat(np.arange(20), 3), seed=seed)
+        losses.append(found.length_log_loss.estimate)
+        gains.append(found.margin_gain.estimate)
+    assert np.mean(losses) > np.log(2) + 0.05
+    assert np.mean(gains) < -0.02
 
 
 def test_balanced_accuracy_needs_both_kinds_of_pairs():

@@ -55,6 +55,26 @@ def test_label_smoothing_takes_a_share_of_labels_for_wrong() -> None:
     assert pair(2.0, label_smoothing=0.1) == pytest.approx(0.9 * pair(2.0) + 0.1 * pair(-2.0))
 
 
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 0.7, 1.0])
+def test_label_smoothing_goes_as_far_for_a_doubtful_label(share: float) -> None:
+    # A tenth of the labels are wrong, whatever the label: .7 becomes .7 * .9 + .3 * .1.
+    smoothed = share * 0.9 + (1 - share) * 0.1
+    expected = smoothed * pair(2.0) + (1 - smoothed) * pair(-2.0)
+    assert pair(2.0, share, label_smoothing=0.1) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("lead", [-1.5, 0.0, 2.0])
+def test_label_smoothing_leaves_ties_alone(lead: float) -> None:
+    # A wrong label of a tie would be a tie.
+    assert pair(lead, 0.5, label_smoothing=0.2) == pytest.approx(pair(lead, 0.5))
+    options = {"ties": "rao_kupper", "tie_threshold": 0.8}
+    tie = pair(lead, 0.5, **options)
+    assert pair(lead, 0.5, label_smoothing=0.2, **options) == pytest.approx(tie)
+    win, loss = pair(lead, 1.0, **options), pair(-lead, 1.0, **options)
+    smoothed = pair(lead, 0.9, label_smoothing=0.2, **options)
+    assert smoothed == pytest.approx(0.74 * win + 0.26 * loss)
+
+
 @given(SCORES, st.floats(0.01, 3))
 def test_win_tie_and_loss_of_rao_and_kupper_are_all_there_is(lead: float, eta: float) -> None:
     options = {"ties": "rao_kupper", "tie_threshold": eta}

@@ -7,18 +7,20 @@ import numpy as np
 import pytest
 import torch
 
+from search.evaluation.equal_cost import (
+    difference_at_equal_cost,
+    interpolate_at,
+    shared_cost_range,
+)
 from search.evaluation.metrics import (
     Interval,
     accuracy_from_margins,
     best_of_n_expectation,
     best_of_n_kl,
     bootstrap_interval,
-    difference_at_equal_cost,
     expected_calibration_error,
-    interpolate_at,
     paired_difference,
     pass_at_k,
-    shared_cost_range,
     wilson_interval,
 )
 

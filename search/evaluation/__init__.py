@@ -6,19 +6,23 @@ from search.evaluation.divergence import (
     kl_lower_bound_from_ranks,
     segment_kl_bound,
 )
+from search.evaluation.equal_cost import (
+    difference_at_equal_cost,
+    gain_at_equal_cost,
+    interpolate_at,
+    shared_cost_range,
+)
 from search.evaluation.figures import Curve, gain_curves, overoptimisation, search_tree
+from search.evaluation.intervals import SeedInterval, interval_over_seeds, jackknife_values
 from search.evaluation.metrics import (
     Interval,
     accuracy_from_margins,
     best_of_n_expectation,
     best_of_n_kl,
     bootstrap_interval,
-    difference_at_equal_cost,
     expected_calibration_error,
-    interpolate_at,
     paired_difference,
     pass_at_k,
-    shared_cost_range,
     wilson_interval,
 )
 from search.evaluation.records import (
@@ -42,6 +46,7 @@ from search.evaluation.scaling import (
     fit_log_linear,
 )
 from search.evaluation.tree_layout import SearchNode
+from search.evaluation.verdicts import count_verdicts, holm, power, seeds_needed, verdict
 
 __all__ = [
     "BestOfNFit",
@@ -52,6 +57,7 @@ __all__ = [
     "Peak",
     "Report",
     "SearchNode",
+    "SeedInterval",
     "StorageError",
     "accuracy_from_margins",
     "append_record",
@@ -61,22 +67,30 @@ __all__ = [
     "best_of_n_kl_bound",
     "best_of_n_kl_estimate",
     "bootstrap_interval",
+    "count_verdicts",
     "difference_at_equal_cost",
     "expected_calibration_error",
     "extrapolation_error",
     "fit_best_of_n",
     "fit_best_of_n_intervals",
     "fit_log_linear",
+    "gain_at_equal_cost",
     "gain_curves",
+    "holm",
     "interpolate_at",
+    "interval_over_seeds",
+    "jackknife_values",
     "kl_lower_bound_from_ranks",
     "overoptimisation",
     "paired_difference",
     "pass_at_k",
+    "power",
     "read_records",
     "search_tree",
+    "seeds_needed",
     "segment_kl_bound",
     "shared_cost_range",
+    "verdict",
     "wilson_interval",
     "write_bytes_atomic",
     "write_json_atomic",

@@ -1,14 +1,14 @@
-"""Numbers with intervals: how much a search gained, at what cost, and how sure that is.
+"""Numbers of one model with intervals over prompts: means, proportions, best-of-n, calibration.
 
-Prompts are the unit of sampling everywhere: responses to one prompt are not independent, so it is
-prompts that are resampled. P is prompts, S seeds, N responses in a prompt's pool, L budgets.
-Nothing here knows where a score came from, or draws anything.
+Prompts are the unit of sampling here: responses to one prompt are not independent, so it is prompts
+that are resampled. What training with another seed would have given is another question, which
+`intervals` answers. P is prompts, S seeds, N responses in a prompt's pool. Nothing here knows where
+a score came from, or draws anything.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -49,7 +49,8 @@ def bootstrap_interval(
     With seeds, every resample holds each seed equally often (stratified), and a drawn prompt
     brings its values under all seeds. Drawing prompts apart for each seed would treat the same
     prompt's values as independent and give intervals that are too narrow. The interval is over
-    prompts, given these seeds: it does not say what other seeds would have done.
+    prompts, given these seeds: it does not say what other seeds would have done. That is what
+    `intervals.interval_over_seeds` is for.
 
     Args:
         values: [P], or [S, P] with column p the same prompt under each seed.
@@ -245,95 +246,6 @@ def best_of_n_kl(n: int) -> float:
     if n < 1:
         raise ValueError(f"n is {n}, required at least 1")
     return math.log(n) - (n - 1) / n
-
-
-def interpolate_at(cost: ArrayLike, score: ArrayLike, at: ArrayLike) -> Array:
-    """Read each prompt's curve of score over log cost at a given cost.
-
-    Args:
-        cost: [L] positive and strictly increasing, such as generated tokens.
-        score: [P, L] each prompt's score at each cost.
-        at: cost or costs [M] at which to read, inside [cost[0], cost[-1]].
-
-    Returns:
-        [P] for one cost, [P, M] for several.
-
-    Raises:
-        ValueError: the shapes disagree, the costs are not positive and increasing, or `at` lies
-            outside their range: a curve is not extrapolated.
-    """
-    costs, scores, wanted = finite(cost, "cost"), finite(score, "score"), finite(at, "at")
-    if costs.ndim != 1 or scores.ndim != 2 or scores.shape[1] != costs.shape[0] or not costs.size:
-        raise ValueError(
-            f"cost has shape {list(costs.shape)} and score {list(scores.shape)}, required [L] and "
-            "[P, L]"
-        )
-    if wanted.ndim > 1:
-        raise ValueError(f"at has shape {list(wanted.shape)}, required one cost or [M]")
-    if costs[0] <= 0 or bool((np.diff(costs) <= 0).any()):
-        raise ValueError(f"cost is {costs.tolist()}, required positive and strictly increasing")
-    outside = wanted[(wanted < costs[0]) | (wanted > costs[-1])]
-    if outside.size:
-        raise ValueError(
-            f"cost {float(outside.flat[0]):g} lies outside the measured range "
-            f"[{costs[0]:g}, {costs[-1]:g}]: choose a cost inside it, or run more budgets"
-        )
-    points, x = np.log(costs), np.log(np.atleast_1d(wanted))
-    read = np.empty((scores.shape[0], x.shape[0]))  # [P, M]
-    for prompt, row in enumerate(scores):
-        read[prompt] = np.interp(x, points, row)
-    return read[:, 0] if wanted.ndim == 0 else read
-
-
-def shared_cost_range(*costs: ArrayLike) -> tuple[float, float]:
-    """Return the lowest and highest cost that every one of several curves [L] covers.
-
-    Raises:
-        ValueError: no curve was given, or there is no such cost.
-    """
-    curves = [finite(cost, "cost") for cost in costs]
-    if not curves:
-        raise ValueError("found no curve, required at least one")
-    low = max(float(c.min()) for c in curves)
-    high = min(float(c.max()) for c in curves)
-    if low > high:
-        ranges = ", ".join(f"[{c.min():g}, {c.max():g}]" for c in curves)
-        raise ValueError(f"the cost ranges {ranges} do not overlap: run budgets that do")
-    return low, high
-
-
-def difference_at_equal_cost(
-    a: tuple[ArrayLike, ArrayLike],
-    b: tuple[ArrayLike, ArrayLike],
-    at: Sequence[float],
-    *,
-    seed: int,
-    confidence: float = 0.95,
-    resamples: int = 2000,
-) -> list[Interval]:
-    """Mean of `a - b` over the same prompts at each of several equal costs.
-
-    The intervals are each for one cost; they are not simultaneous.
-
-    Args:
-        a: (cost [L], score [P, L]) of one method.
-        b: (cost [L'], score [P, L']) of the other, for the same prompts in the same order.
-        at: costs [M] at which to compare; `shared_cost_range` says which are allowed.
-        seed: of the resampling; the same prompts are drawn at each cost.
-        confidence: coverage aimed at, in (0, 1).
-        resamples: number of bootstrap means.
-
-    Returns:
-        One interval a cost, M in all.
-
-    Raises:
-        ValueError: a cost lies outside either curve's range, or the prompts differ in number.
-    """
-    first, second = interpolate_at(*a, np.asarray(at)), interpolate_at(*b, np.asarray(at))
-    return [
-        paired_difference(x, y, seed=seed, confidence=confidence, resamples=resamples)
-        for x, y in zip(first.T, second.T, strict=True)
-    ]
 
 
 def accuracy_from_margins(margins: ArrayLike, *, confidence: float = 0.95) -> Interval:

@@ -167,15 +167,29 @@ def fit_best_of_n_intervals(
         ValueError: as `fit_best_of_n`, or fewer than two prompts.
         FitRefusedError: fewer than three distinct KLs above 0.
     """
+    alpha, beta = (
+        bootstrap_interval(row, seed=seed, confidence=confidence, resamples=resamples)
+        for row in best_of_n_coefficients(kl, scores)
+    )
+    return alpha, beta
+
+
+def best_of_n_coefficients(kl: ArrayLike, scores: ArrayLike) -> Array:
+    """Each prompt's own alpha and beta, [2, P]; their mean is the fit of the mean curve.
+
+    Args:
+        kl: [L] in nats, one of them 0.
+        scores: [P, L] each prompt's score at each KL.
+
+    Raises:
+        ValueError: as `fit_best_of_n`.
+        FitRefusedError: fewer than three distinct KLs above 0.
+    """
     distance, gains, _ = _recentred(kl, scores)
     if gains.ndim != 2:
         raise ValueError(f"scores has shape {list(gains.shape)}, required [P, L]")
-    coefficients, *_ = np.linalg.lstsq(_design(distance), gains.T, rcond=None)  # [2, P]
-    alpha, beta = (
-        bootstrap_interval(row, seed=seed, confidence=confidence, resamples=resamples)
-        for row in coefficients
-    )
-    return alpha, beta
+    coefficients, *_ = np.linalg.lstsq(_design(distance), gains.T, rcond=None)
+    return np.asarray(coefficients, dtype=np.float64)
 
 
 def extrapolation_error(kl: ArrayLike, score: ArrayLike, *, fitted_to: float) -> float:

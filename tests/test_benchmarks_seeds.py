@@ -1,0 +1,145 @@
+"""Benchmarks over several seeds: shared between processes, summarised over seeds, shown."""
+
+import json
+import multiprocessing
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scipy import stats
+
+from benchmarks import demo_seeds, documents_text
+from benchmarks.provenance import hold_sources
+from benchmarks.seed_runs import each_seed
+from policies.gain_report import show_interval
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def share(folder: Path, name: str) -> None:
+    """Runs four seeds; each leaves who ran it."""
+
+    def work(seed: int) -> str:
+        done = folder / f"done-{seed}"
+        if not done.exists():
+            time.sleep(0.3)
+            done.write_text(name)
+        return done.read_text()
+
+    found = each_seed([1, 2, 3, 4], folder / "locks", work)
+    (folder / f"found-{name}").write_text(json.dumps(found))
+
+
+def test_two_processes_share_the_seeds_and_both_end_with_all(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=share, args=(tmp_path, name)) for name in ("a", "b")]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(timeout=60)
+        assert worker.exitcode == 0
+    found = [json.loads((tmp_path / f"found-{name}").read_text()) for name in ("a", "b")]
+    assert found[0] == found[1]
+    assert list(found[0]) == ["1", "2", "3", "4"], "in the order that was asked for"
+    assert set(found[0].values()) == {"a", "b"}, "each has run some"
+
+
+def test_a_seed_that_fails_leaves_its_lock(tmp_path: Path) -> None:
+    def fail(seed: int) -> int:
+        raise ValueError(str(seed))
+
+    with pytest.raises(ValueError, match="1"):
+        each_seed([1], tmp_path, fail)
+    assert each_seed([1], tmp_path, lambda seed: seed) == {1: 1}
+
+
+def made_up_run(folder: Path, seed: int) -> None:
+    """A demo's folder with records of two prompts: seed n's policy is n better at everything."""
+    rows = []
+    for policy, lift in (("sft", 0.0), ("tuned", 0.1 * seed)):
+        for budget, tokens, gain in (("1", 100, 0.0), ("4", 400, 1.0), ("16", 1600, 2.0)):
+            rows += [
+                {
+                    "policy": policy, "reward_model": "reward", "method": "best-of-N",
+                    "budget": budget, "prompt": p, "gold": seed + gain + lift + 0.5 * p,
+                    "proxy": gain + p, "tokens": tokens, "seconds": 1.0,
+                }
+                for p in range(2)
+            ]  # fmt: skip
+    rows += [
+        {
+            "policy": "sft", "reward_model": "reward", "method": "beam search", "budget": "4",
+            "prompt": p, "gold": seed + 1.0 + 0.3 * seed + 0.5 * p, "proxy": p, "tokens": 400,
+            "seconds": 1.0,
+        }
+        for p in range(2)
+    ]  # fmt: skip
+    (folder / "figures").mkdir(parents=True)
+    (folder / "figures" / "overoptimisation.png").write_bytes(b"png")
+    (folder / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "minutes.json").write_text('{"minutes": 5.0}')
+    (folder / "config.yaml").write_text(f"seed: {seed}\npool: 16\n")
+    (folder / "environment.json").write_text('{"versions": {}}')
+    steps = {"reward": {"accuracy": {"estimate": 0.8, "low": 0.7, "high": 0.9}}}
+    (folder / "summary.json").write_text(json.dumps({"rows": [], "steps": steps}))
+
+
+def test_the_demos_figures_are_taken_seed_by_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in (1, 2, 3):
+        hold_sources(tmp_path / f"demo-seed-{seed}", "demo")
+        made_up_run(tmp_path / f"demo-seed-{seed}", seed)
+    out = tmp_path / "demo.json"
+    command = ["demo_seeds", "--seeds", "1", "2", "3", "--runs", str(tmp_path), "--out", str(out)]
+    monkeypatch.setattr("sys.argv", command)
+    demo_seeds.main()
+    results: dict[str, Any] = json.loads(out.read_text())
+    beam = next(cell for cell in results["base"] if cell["method"] == "beam search")
+    # Gains of .3, .6 and .9: Student's t of two degrees of freedom.
+    half = stats.t.ppf(0.975, 2) * 0.3 / 3**0.5
+    gain = beam["gain_at_equal_tokens"]
+    assert gain["by_seed"] == pytest.approx([0.3, 0.6, 0.9])
+    assert (gain["low"], gain["high"]) == pytest.approx((0.6 - half, 0.6 + half))
+    assert gain["degrees"] == 2
+    # Gold of the seeds is 2, 3 and 4 and more: an interval over 6 prompts would be a third of it.
+    assert beam["gold"]["high"] - beam["gold"]["low"] > 4
+    assert results["held_out_prompts"] == 6
+    assert results["best_of_16_above_base"]["by_seed"] == pytest.approx([2.0] * 3)
+    tuned = results["fine_tuned_above_base_without_search"]
+    assert tuned["by_seed"] == pytest.approx([0.1, 0.2, 0.3])
+    assert results["provenance"]["seeds"] == [1, 2, 3]
+    text = documents_text.demo(results)
+    assert "95 % intervals over 3 seeds of 2 prompts" in text
+    assert "1 comparison, each at 95 %: 0 gain, 0 lose, 1 undecided" in text
+    assert "| +0.60 [-0.15, +1.35] | is undecided |" in text
+    assert "seeds would decide a true difference of 0.2 in four of five tries" in text
+
+
+@pytest.mark.parametrize(
+    ("page", "name"), [("README.md", "demo"), ("docs/text_search.md", "text_gains")]
+)
+def test_the_documents_show_intervals_over_seeds(page: str, name: str) -> None:
+    results = json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    text = (ROOT / page).read_text(encoding="utf-8")
+    seeds = results["provenance"]["seeds"]
+    cells = results["base"] if name == "demo" else results["cells"]
+    for cell in cells:
+        for key in ("gold", "gain_at_equal_tokens"):
+            value = cell[key]
+            if value is None:
+                continue
+            assert len(value["by_seed"]) == len(seeds) >= 2
+            mean, error = stats.tmean(value["by_seed"]), stats.sem(value["by_seed"])
+            half = stats.t.ppf(0.975, len(value["by_seed"]) - 1) * error
+            assert value["estimate"] == pytest.approx(mean)
+            assert (value["low"], value["high"]) == pytest.approx((mean - half, mean + half))
+            assert show_interval(value, sign=key != "gold") in text
+    assert f"intervals over {len(seeds)} seeds" in text
+
+
+def test_a_seed_of_other_code_is_not_pooled(tmp_path: Path) -> None:
+    made_up_run(tmp_path / "demo-seed-1", 1)
+    with pytest.raises(ValueError, match="was begun with other source files"):
+        demo_seeds.run_seed(1, tmp_path / "demo-seed-1")
