@@ -209,11 +209,11 @@ def main(arguments: list[str]) -> int:
                 written = {**about, "versions": sides.versions, "cells": found}
                 summary = {"lost": lost(found), "networks": network_differences(found)}
                 write_json_atomic(options.out, {**written, **summary})
-                update(options.out)
             sides.close()
     finally:
         if sides is not None:
             sides.close()
+    update(options.out)
     show(found, console)
     return 0
 

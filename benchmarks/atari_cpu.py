@@ -72,8 +72,9 @@ def main() -> None:
             continue  # paused; the next call goes on
         found.append(_judged(folder, seed, own.games, done))
         write_json_atomic(own.out, {"provenance": about, **_summary(found, job)})
-        update(own.out)
         budget_curves(found, own.out.with_suffix(""), title=f"{job.game}: what search adds")
+    if found:
+        update(own.out)
 
 
 def _judged(

@@ -224,11 +224,11 @@ def main() -> int:
             cells.append(cell)
             cells.sort(key=lambda c: (c["game"], PLAYERS.index(c["player"]), c["seed"]))
             write_json_atomic(options.out, about | {"summary": summarise(cells), "cells": cells})
-            update(options.out)
             console.print(
                 f"{number}/{len(wanted)} {cell['game']} {cell['player']} seed {cell['seed']}: "
                 f"{cell['score']:g} in {cell['seconds']:.0f} s"
             )
+    update(options.out)
     console.print(table(summarise(cells)))
     return 0
 

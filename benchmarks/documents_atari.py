@@ -101,6 +101,8 @@ def true_simulator(results: Results) -> str:
     games = list(dict.fromkeys(row["game"] for row in results["summary"]))
     lines = []
     for game in games:
+        if any((game, player) not in rows for player in ("planning", "greedy", "random")):
+            continue
         row = rows[game, "planning"]
         low, high = row["score_range"]
         lines.append(
@@ -162,42 +164,46 @@ def speed(results: Results) -> str:
                 if (cell["settings"]["kind"], cell["settings"]["threads"]) == (kind, count)
                 and side in cell.get("sides", {})
             ]
-            line.append(f"{span(found)} ({len(found)} cells)")
+            line.append(f"{span(found)} ({len(found)} cells)" if found else "–")
         rows.append(line)
-    profiles = {cell["settings"]["threads"]: cell["profile"] for cell in cells if "profile" in cell}
-    parts = sorted(
-        next(iter(profiles.values()))["parts"],
-        key=lambda part: -profiles[threads[0]]["parts"][part],
-    )
-    heads = [f"{count} thread{'s' * (count > 1)}" for count in threads]
-    updates = [profiles[c]["updates"] / profiles[c]["seconds"] for c in threads]
     return "\n\n".join(
         [
             "LightZero with its own code, sides in turn, networks of the same plan. Ours over "
             "theirs, of rates in the same round; each cell is a median over "
             f"{results['settings']['rounds']} rounds, and the range is over cells.",
-            table(("", *heads), rows),
+            table(("", *_heads(threads)), rows),
             f"Lost: {'; '.join(results['lost']) or 'none'}.",
-            "Where a second of training `ale_cpu` goes, batches made in turn with updates (in a "
-            "run they overlap):",
-            table(
-                ("", *heads),
-                [
-                    [
-                        part,
-                        *(
-                            f"{100 * profiles[c]['parts'][part] / profiles[c]['seconds']:.1f} %"
-                            for c in threads
-                        ),
-                    ]
-                    for part in parts
-                ],
-            ),
-            "Updates a second here: "
-            + listed(f"{rate:.1f} with {head}" for rate, head in zip(updates, heads, strict=True))
-            + ".",
+            *_profiles(cells),
         ]
     )
+
+
+def _heads(threads: Sequence[int]) -> list[str]:
+    return [f"{count} thread{'s' * (count > 1)}" for count in threads]
+
+
+def _profiles(cells: Sequence[Results]) -> list[str]:
+    """Where the time of training goes; nothing where it was not measured."""
+    profiles = {cell["settings"]["threads"]: cell["profile"] for cell in cells if "profile" in cell}
+    if not profiles:
+        return []
+    heads = _heads(list(profiles))
+    first = next(iter(profiles.values()))["parts"]
+    rates = [profile["updates"] / profile["seconds"] for profile in profiles.values()]
+    shares = [
+        [
+            part,
+            *(f"{100 * p['parts'][part] / p['seconds']:.1f} %" for p in profiles.values()),
+        ]
+        for part in sorted(first, key=lambda part: -first[part])
+    ]
+    updates = (f"{rate:.1f} with {head}" for rate, head in zip(rates, heads, strict=True))
+    return [
+        "Where a second of training `ale_cpu` goes, batches made in turn with updates (in a run "
+        "they overlap):",
+        table(("", *heads), shares),
+        f"Updates a second here: {listed(updates)}.",
+    ]
 
 
 def compiling(results: Results) -> str:

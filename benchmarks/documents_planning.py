@@ -29,7 +29,9 @@ def planning_core(results: Results) -> str:
     rounds = results["provenance"]["rounds"]
     rows = []
     for key in keys:
-        row = cells[key]
+        row = cells.get(key)
+        if row is None or "median" not in row["sides"][OURS]:
+            continue
         ours = row["sides"][OURS]
         spread = f"{_time(ours['median'])} [{_time(ours['min'])}, {_time(ours['max'])}]"
         rows.append(
@@ -86,13 +88,18 @@ def _losses(results: Results) -> str:
         and row["simulations"] <= 50
         and MCTX in row["ratios"]
     ]
+    ahead = (
+        ""
+        if not single
+        else "With one tree and up to 50 simulations mctx's Gumbel search is "
+        f"{span(single, '.1f')} times as fast. "
+    )
     return (
         f"Ours loses {len(losses)} of {len(comparisons)} comparisons "
         f"({sum(not loss['decided'] for loss in losses)} of them within the rounds' range), "
         f"{len(small)} of them with one tree or with 16 simulations: what is left there is the "
-        "price of calling torch and Python once a simulation, which XLA does not pay. With one "
-        f"tree and up to 50 simulations mctx's Gumbel search is {span(single, '.1f')} times as "
-        "fast. LightZero's Gumbel search is not the published algorithm, hence a reference for "
+        "price of calling torch and Python once a simulation, which XLA does not pay. "
+        f"{ahead}LightZero's Gumbel search is not the published algorithm, hence a reference for "
         "speed only."
     )
 

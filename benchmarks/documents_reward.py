@@ -157,7 +157,7 @@ def scoring(results: Results) -> str:
                 ),
             ]
         )
-    goal = next(row for row in results["cells"] if row["goal_cell"])
+    goal = next((row for row in results["cells"] if row["goal_cell"]), results["cells"][0])
     own = goal["sides"]["ours"]["times"]["plain"]
     peaks = [goal["sides"][side]["peak_mib"] for side in ("ours", "plain")]
     memory = "" if None in peaks else f", {peaks[0]:.0f} MiB against {peaks[1]:.0f}"

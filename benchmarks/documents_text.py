@@ -170,9 +170,10 @@ def gains(results: Results) -> str:
             f"{scope_of(cell['gold'] for cell in cells)}; none stands where the runs did not keep "
             "each seed's figure. The columns of differences are gold above best-of-N of the same "
             "cost, paired by prompt. *Tokens models read* are those that policy and reward model "
-            "were given. *With the value head* adds what sampling, scoring and reading the responses that the "
-            "head was fitted to cost, divided among the evaluated prompts; the differences do not "
-            "charge it. The last column bounds how far the answers are from the policy's own.",
+            "were given. *With the value head* adds what it took to sample, score and read the "
+            "responses that the head was fitted to, divided among the evaluated prompts; the "
+            "differences do not charge it. The last column bounds how far the answers are from the "
+            "policy's own.",
             table(
                 (
                     "method, budget",
@@ -230,8 +231,8 @@ def _fitting(results: Results) -> str:
         f"fitted in each seed to the reward model's scores of {responses} responses to training "
         f"prompts. Over all seeds that took {minutes:.1f} minutes; sampling and scoring: "
         f"{sampled}; the head at sentences' ends: {cost[0]}; that at every token, of guided "
-        f"decoding: {cost[1]}. They explain {listed(explained)} of the scores' variance on held-out "
-        "responses."
+        f"decoding: {cost[1]}. They explain {listed(explained)} of the scores' variance on "
+        "held-out responses."
     )
 
 

@@ -277,7 +277,8 @@ def main(arguments: list[str]) -> int:
                     "lost": lost(found),
                 },
             )
-            update(options.out)
+    if options.out:
+        update(options.out)
     show(found, console)
     for goal in goals(found):
         told = ", ".join(f"{_range(ratio)} {clock} time" for clock, ratio in goal["found"].items())

@@ -350,7 +350,8 @@ def main(arguments: list[str]) -> int:
                 {"provenance": about, "settings": settings, "batch": BATCH, "cells": found,
                  "lost": lost(found)},
             )  # fmt: skip
-            update(options.out)
+    if options.out:
+        update(options.out)
     show(found, console)
     for line in lost(found):
         console.print(f"lost: {line}")

@@ -253,7 +253,6 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         results["goals"] = goals(results["cells"]) if usual_sizes(options) else []
         if options.out is not None:
             write_json_atomic(options.out, results)
-            update(options.out)
     for goal in results["goals"]:
         low, high = goal["range"]
         met = "met" if goal["met"] else "NOT met"
@@ -262,6 +261,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         console.print(f"{met}: {goal['goal']}: {goal['found']:.2f} [{low:.2f}, {high:.2f}]{more}")
     console.print(f"llm-reasoners: {results[REASONERS]}")
     if options.out is not None:
+        update(options.out)
         console.print(f"wrote {options.out}")
     return results
 

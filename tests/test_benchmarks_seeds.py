@@ -2,16 +2,19 @@
 
 import json
 import multiprocessing
+import shutil
 import time
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from scipy import stats
 
-from benchmarks import demo_seeds, documents_text
+from benchmarks import demo_seeds, documents_text, text_gains
 from benchmarks.provenance import hold_sources
 from benchmarks.seed_runs import each_seed
+from policies.demo import Demo
 from policies.gain_report import show_interval
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -137,6 +140,24 @@ def test_the_documents_show_intervals_over_seeds(page: str, name: str) -> None:
             assert (value["low"], value["high"]) == pytest.approx((mean - half, mean + half))
             assert show_interval(value, sign=key != "gold") in text
     assert f"intervals over {len(seeds)} seeds" in text
+
+
+def test_what_fitting_value_heads_takes_is_counted(
+    demo_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("sft", "reward"):
+        shutil.copytree(demo_run / "checkpoints" / folder, tmp_path / folder)
+    monkeypatch.setattr(text_gains, "VALUE_PROMPTS", 4)
+    monkeypatch.setattr(text_gains, "VALUE_RESPONSES", 3)
+    demo = SimpleNamespace(models=tmp_path, seed=lambda name: 0)
+    found = text_gains.fit_heads(cast(Demo, demo))
+    generated, read = (found["samples"][key] for key in ("generated_tokens", "read_tokens"))
+    assert found["sentence"]["responses"] == 12
+    assert generated >= 12
+    # The policy reads each new token but a response's last, the reward model each token of all.
+    assert read >= 2 * generated - 12
+    for unit in ("sentence", "token"):
+        assert found[unit]["read_tokens"] >= generated
 
 
 def test_a_seed_of_other_code_is_not_pooled(tmp_path: Path) -> None:

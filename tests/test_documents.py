@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 
-from benchmarks import documents, documents_text, provenance
+from benchmarks import (
+    documents,
+    documents_atari,
+    documents_reward,
+    documents_text,
+    provenance,
+)
 from benchmarks.documents import BLOCKS, OLDER, differing, rendered
 from benchmarks.loose_figures import loose_figures, loose_in
 from benchmarks.provenance import NOT_RECORDED, ROOT, SOURCES, source_digest, source_files
@@ -303,3 +309,60 @@ def test_figures_of_a_run_trained_at_another_commit_are_older_than_the_code(tmp_
     kept.write_text(json.dumps({"commit": "a" * 40}), encoding="utf-8")
     expected = {"commit": "a" * 40, "source_digest": NOT_RECORDED}
     assert trained_by(tmp_path, about) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "block", "key"),
+    [
+        ("planning_core", "planning core", "cells"),
+        ("text_search", "costs of search", "cells"),
+        ("reward_scoring", "scoring", "cells"),
+        ("reward_training", "training", "cells"),
+        ("atari_speed", "beside LightZero", "cells"),
+        ("atari_true_simulator", "true simulator", "summary"),
+    ],
+)
+def test_results_of_a_few_cells_are_shown(checkout: Path, name: str, block: str, key: str) -> None:
+    change_results(checkout, name, **{key: results(name)[key][-1:]})
+    assert rendered(next(one for one in BLOCKS if one.name == block), checkout)
+
+
+def test_real_data_is_collected_from_the_scripts_runs(tmp_path: Path) -> None:
+    from benchmarks.real_data import collect
+
+    def write(path: str, content: Any) -> None:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(json.dumps(content), encoding="utf-8")
+
+    half = {"estimate": 0.5, "low": 0.4, "high": 0.6}
+    fitted = {"rows": 9, "cut": 2, "loss_last": 4.5, "seconds": 1.0}
+    write("sft/steps/sft.json", {"order": 0, "result": fitted})
+    write("reward/steps/train.json", {"order": 0, "result": {"pairs": 9}})
+    lengths = {f"accuracy_where_{kind}_chosen": half for kind in ("shorter", "longer")}
+    baselines = {"longer reply": half, "bag of words": half}
+    write("evaluation.json", {"pairs": 3, "accuracy": half, "baselines": baselines, **lengths})
+    write("evaluate/config.yaml", {"limit": 8})
+    write("evaluate/data/prompts.json", ["a", "b"])
+    row = {"method": "beam search", "budget": "4", "tokens": 9.0, "proxy": half, "seconds": 1.0}
+    write("evaluate/summary.json", [{**row, "gain_at_equal_tokens": None}])
+    found = collect(tmp_path)
+    assert set(found) == set(results("real_data")) - {"provenance"}
+    text = documents_reward.real_data(found)
+    assert "| beam search, 4 | 9 | 0.50 [0.40, 0.60] | – |" in text
+    assert "2 of 9 training conversations were cut" in text
+
+
+def test_cartpoles_curve_is_that_of_its_evaluations(tmp_path: Path) -> None:
+    cartpole = pytest.importorskip("benchmarks.cartpole", exc_type=ImportError)
+    interval = {"estimate": 50.0, "low": 40.0, "high": 60.0}
+    rows = [
+        {"step": "part-1", "decisions": 4000, "updates": 750, "seconds": 9.0},
+        {"step": "evaluation-1", "decisions": 4000, "updates": 750, "frames": 4000}
+        | dict.fromkeys(cartpole.RETURNS, interval),
+    ]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "metrics.jsonl").write_text(lines, encoding="utf-8")
+    (row,) = found = cartpole.curve(tmp_path)
+    assert row["search_return"] == interval
+    text = documents_atari.cartpole({"games": 16, "curve": found})
+    assert "| 4,000 | 50 [40, 60] | 50 [40, 60] |" in text
