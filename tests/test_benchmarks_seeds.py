@@ -16,6 +16,7 @@ from benchmarks.provenance import hold_sources
 from benchmarks.seed_runs import each_seed
 from policies.demo import Demo
 from policies.gain_report import show_interval
+from tests.reward_folders import save_classifier
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -143,10 +144,10 @@ def test_the_documents_show_intervals_over_seeds(page: str, name: str) -> None:
 
 
 def test_what_fitting_value_heads_takes_is_counted(
-    demo_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    policy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for folder in ("sft", "reward"):
-        shutil.copytree(demo_run / "checkpoints" / folder, tmp_path / folder)
+    shutil.copytree(policy_folder, tmp_path / "sft")
+    save_classifier(policy_folder, tmp_path / "reward", seed=0)
     monkeypatch.setattr(text_gains, "VALUE_PROMPTS", 4)
     monkeypatch.setattr(text_gains, "VALUE_RESPONSES", 3)
     demo = SimpleNamespace(models=tmp_path, seed=lambda name: 0)
