@@ -38,6 +38,8 @@ class CombineJob:
         """Checks types and bounds."""
         check_types(self)
         require(len(self.runs) >= 2, "runs", self.runs, "at least 2 folders of evaluations")
+        once = len(set(self.runs)) == len(self.runs)
+        require(once, "runs", self.runs, "different folders; name each folder once")
 
 
 def combine(job: CombineJob) -> None:

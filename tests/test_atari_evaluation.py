@@ -37,6 +37,8 @@ def test_returns_are_sums_of_raw_rewards_over_whole_games_whatever_lives_are_los
     assert found.decisions == [5, 5, 5, 5]
     assert found.frames == 4 * 5 * game.frame_skip
     assert found.interval.estimate == pytest.approx(16.0, rel=1e-6)
+    assert found.interval.unit == "games"
+    assert "of one seed; nothing is known of other seeds" in found.interval.scope
 
 
 class Uneven(Countdown):

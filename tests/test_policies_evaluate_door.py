@@ -147,13 +147,18 @@ def test_evaluations_of_several_seeds_are_combined_with_intervals_over_seeds(
 
 
 def test_what_is_no_second_seed_is_not_combined(
-    desk: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert evaluate("one") == 0
-    assert evaluate("again") == 0
-    assert evaluate("other", "--seed", "1", "--max_new_tokens", "9") == 0
+    monkeypatch.chdir(tmp_path)
+    base = {"seed": 0, "gold": "simulated", "max_new_tokens": 10}
+    other = {**base, "seed": 1, "max_new_tokens": 9}
+    for name, settings in (("one", base), ("again", base), ("other", other)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "summary.json").write_text("[]")
+        (tmp_path / name / "config.yaml").write_text(yaml.safe_dump(settings))
     for runs, message in (
         (["one", "again"], "have the same settings, seed included, so they are one sample"),
+        (["one", "one"], "name each folder once"),
         (["one", "other"], "was evaluated with max_new_tokens 10 and other with 9"),
         (["one", "nowhere"], "nowhere holds no summary.json"),
         (["one"], "at least 2 folders"),

@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scipy import stats
 
 from policies.evaluation import cell_row, summarise
-from policies.gain_fits import fit_rows
+from policies.gain_fits import best_of_n_gains, fit_rows
 from policies.gain_report import add_costs, add_gains, method_name, verdict
+from policies.pooled import Pool
+from search.evaluation.intervals import SeedInterval
 from search.evaluation.metrics import best_of_n_kl
 from search.evaluation.report import Report
 from search.evaluation.run_directory import RunDirectory
@@ -70,6 +73,107 @@ def test_records_without_counted_reading_draw_no_second_figure(tmp_path: Path) -
 def test_an_interval_is_put_in_a_word(low: float, high: float, word: str) -> None:
     assert verdict({"estimate": (low + high) / 2, "low": low, "high": high}) == word
     assert verdict(None) is None
+
+
+def two_seeds() -> list[dict[str, Any]]:
+    """A second seed whose every score lies 5 higher and whose MCTS gains 1.0 instead of 0.5."""
+    rows = [{**row, "run": "a"} for row in RISING]
+    rows += [{**row, "run": "b", "gold": row["gold"] + 5, "proxy": row["proxy"] + 5}
+             for row in RISING]  # fmt: skip
+    for run, score in (("a", 1.5), ("b", 7.0)):
+        # Prompts come in any order.
+        for p in (2, 0, 1):
+            rows.append({**record("MCTS", 4, p, score + 0.1 * p, 200), "run": run})
+    return rows
+
+
+def test_seeds_are_held_against_their_own_best_of_n_and_weigh_the_same() -> None:
+    cells = {(cell.method, cell.budget): cell for cell in summarise(two_seeds(), seed=0)}
+    gain = cells["MCTS", "4"].gain_at_equal_tokens
+    assert gain is not None
+    assert gain.by_seed == pytest.approx((0.5, 1.0))
+    half = stats.t.ppf(0.975, 1) * 0.25
+    assert (gain.low, gain.high) == pytest.approx((0.75 - half, 0.75 + half))
+    proxy = cells["best-of-N", "2"].proxy
+    assert (proxy.by_seed, proxy.unit) == (pytest.approx((1.1, 6.1)), "seeds")
+    assert proxy.scope == "over 2 seeds of 3 prompts"
+
+
+def test_prompts_of_one_cluster_count_once_in_scores_and_gains() -> None:
+    rows = [{**row, "cluster": row["prompt"] // 2} for row in RISING]
+    rows += [{**record("MCTS", 4, p, 2.0 + p**2, 200), "cluster": p // 2} for p in range(3)]
+    found = summarise(rows, seed=0)
+    cell = next(cell for cell in found if cell.method == "MCTS")
+    assert cell.gold is not None
+    assert cell.gain_at_equal_tokens is not None
+    for interval in (cell.gold, cell.proxy, cell.gain_at_equal_tokens):
+        assert (interval.clusters, interval.degrees) == ((2,), 1)
+    assert "in 2 clusters of one seed" in cell.gain_at_equal_tokens.scope
+    # Over seeds on the same clusters, what these bring to both is added.
+    both = [{**row, "run": run} for row in rows for run in "ab"]
+    gain = next(cell for cell in summarise(both, seed=0) if cell.method == "MCTS")
+    assert gain.gain_at_equal_tokens is not None
+    assert gain.gain_at_equal_tokens.shared == 2
+    assert gain.gain_at_equal_tokens.standard_error > 0
+
+
+def test_records_of_other_prompts_are_not_paired() -> None:
+    rows = RISING + [record("MCTS", 4, p, 1.0, 200) for p in range(3, 6)]
+    with pytest.raises(ValueError, match="evaluate all methods on the same prompts"):
+        summarise(rows, seed=0)
+
+
+def test_a_seed_that_best_of_n_does_not_reach_leaves_no_gain() -> None:
+    rows = [row for row in two_seeds() if row["method"] == "best-of-N"]
+    rows += [{**record("MCTS", 4, p, 1.0, t), "run": run}
+             for run, t in (("a", 200), ("b", 9000)) for p in range(3)]  # fmt: skip
+    cell = next(cell for cell in summarise(rows, seed=0) if cell.method == "MCTS")
+    assert cell.gain_at_equal_tokens is None, "to drop the dear seed would be to choose"
+
+
+def test_each_seeds_answers_are_ranked_among_its_own_samples() -> None:
+    # Answers of every seed lie in the middle of its own pool, and far beyond the other's.
+    rows = [{**record("MCTS", 4, p, level, 200), "run": run, "finished": True}
+            for run, level in (("a", 0.0), ("b", 100.0)) for p in range(40)]  # fmt: skip
+    pools = {}
+    for run, level in (("a", 0.0), ("b", 100.0)):
+        lines = [
+            {
+                "texts": [""] * 8, "proxy": [level + i - 3.5 for i in range(8)], "gold": None,
+                "tokens": [1] * 8, "log_probabilities": [0.0] * 8, "prompt_tokens": None,
+                "scored_tokens": 0, "seconds": 0.0,
+            }
+            for _ in range(40)
+        ]  # fmt: skip
+        pools[run] = Pool.of(lines)
+    (cell,) = summarise(rows, seed=0, pool=pools)
+    alone = summarise([row for row in rows if row["run"] == "a"], seed=0, pool=pools)[0]
+    assert cell.kl_low is not None
+    assert alone.kl_low is not None
+    assert cell.kl_low.estimate == pytest.approx(alone.kl_low.estimate)
+    assert isinstance(cell.kl_low, SeedInterval)
+    assert cell.kl_low.unit == "seeds"
+
+
+def test_gains_over_one_sample_are_paired_by_prompt_and_none_for_one_sample() -> None:
+    gains = best_of_n_gains(RISING, "gold")
+    assert [(g.estimate, g.low, g.high) for g in gains] == [
+        pytest.approx((n, n, n), abs=1e-9) for n in (0.0, 1.0, 2.0, 3.0)
+    ]
+    # Levels differ by seed, gains do not.
+    over = best_of_n_gains(two_seeds(), "gold", scale=2.0)
+    assert over[1].by_seed == pytest.approx((2.0, 2.0))
+    assert over[1].scope == "over 2 seeds of 3 prompts"
+
+
+def test_a_page_of_one_seed_says_what_it_does_not_know(tmp_path: Path) -> None:
+    mcts = [record("MCTS", 4, p, -1.0, 200) for p in range(3)]
+    page = page_of(RISING + mcts, tmp_path / "one")
+    assert page.count("over 3 prompts of one seed; nothing is known of other seeds") >= 4
+    assert "1 comparison, each at 95 %: 0 gain, 1 lose, 0 undecided" in page
+    page = page_of(two_seeds(), tmp_path / "two")
+    assert page.count("over 2 seeds of 3 prompts") >= 4
+    assert "nothing is known" not in page
 
 
 def fits_of(rows: list[dict[str, Any]]) -> dict[tuple[str, str, str], dict[str, Any]]:

@@ -159,6 +159,14 @@ def test_shared_prompts_widen_by_the_covariance_they_bring() -> None:
     assert stats.t.ppf(0.975, found.degrees) * found.standard_error == pytest.approx(half)
 
 
+def test_prompts_that_pull_two_seeds_apart_do_not_narrow_the_interval() -> None:
+    values = [[0.0, 2.0, 4.0], [5.0, 3.0, 1.0]]
+    shared, apart = (interval_over_seeds(values, clusters=c) for c in ([list("abc")] * 2, None))
+    assert shared.standard_error == apart.standard_error == pytest.approx(0.5)
+    assert (shared.low, shared.high, shared.degrees) == (apart.low, apart.high, 1)
+    assert shared.p_value == apart.p_value
+
+
 @pytest.mark.parametrize(
     ("values", "options", "message"),
     [

@@ -73,6 +73,11 @@ def test_power_is_how_often_the_interval_excludes_zero(seeds: int, difference: f
     assert power(seeds, deviation=0.4, difference=difference) == pytest.approx(share, abs=0.012)
 
 
+def test_without_a_difference_the_power_is_the_level() -> None:
+    assert power(5, deviation=1.0, difference=0.0) == pytest.approx(0.05)
+    assert power(5, deviation=1.0, difference=0.0, confidence=0.9) == pytest.approx(0.1)
+
+
 def test_the_number_of_seeds_is_the_first_that_has_the_power() -> None:
     # A textbook case: two-sided 5 %, 80 % power, a difference of one standard deviation: 10.
     pilot = [0.0, 1.0, -1.0]
