@@ -6,7 +6,7 @@
 A block is what stands between `<!-- figures: NAME -->` and `<!-- end of figures: NAME -->`. Its
 text is made by one function from results files, and its last lines name command, commit, date,
 machine, seeds and rounds of each. Where the files that a result depends on (`SOURCES` in
-provenance.py) are no longer those it was measured with, the block says that it is older than the
+provenance.py) are no longer those it was measured with, the block is marked as older than the
 code; running the benchmark again clears that. Numbers that look measured and stand outside all
 blocks are listed, and fail a check (`benchmarks/loose_figures.py`).
 """
