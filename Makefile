@@ -7,13 +7,14 @@ INSTALLED := $(VENV)/.installed
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-slow lint format wheel clean help
+.PHONY: demo test test-slow lint format documents wheel clean help
 
 help:
 	@echo "make demo       train, search, fine-tune, report: runs/demo/report.html"
 	@echo "make test       the default tests"
 	@echo "make test-slow  tests of minutes, and those that need a browser"
 	@echo "make lint       ruff and pyright"
+	@echo "make documents  figures of the documents from docs/results"
 	@echo "make wheel      dist/prefsearch-*.whl"
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -40,6 +41,9 @@ lint: $(INSTALLED)
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+documents: $(INSTALLED)
+	$(BIN)/python benchmarks/documents.py
 
 wheel: $(INSTALLED)
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

@@ -26,7 +26,6 @@ and the cell says why.
 
 import argparse
 import json
-import shlex
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -40,10 +39,12 @@ from rich.console import Console
 from benchmarks.atari_cells import UNITS, Cell, grid
 from benchmarks.atari_report import OURS, lost, network_differences, show, side_rows
 from benchmarks.atari_worker import SIDES, SideFailedError, Worker, cell_arguments
+from benchmarks.documents import update
+from benchmarks.provenance import provenance, same_sources
 from search.evaluation.records import write_json_atomic
-from search.evaluation.run_directory import environment
 
 OUT = Path(__file__).resolve().parent.parent / "docs" / "results" / "atari_speed.json"
+NAME = "atari_speed"
 ONE_PROCESS = "lightzero, one process"
 
 
@@ -157,11 +158,15 @@ def kept_cells(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Cells of an earlier run with the same settings, if going on was asked for.
 
     Raises:
-        ValueError: If that run had other settings.
+        ValueError: If that run had other settings or source files.
     """
     if not options.resume or not options.out.exists():
         return []
     old: Mapping[str, Any] = json.loads(options.out.read_text(encoding="utf-8"))
+    if not same_sources(old, NAME):
+        raise ValueError(
+            f"{options.out}: measured with other source files. Leave --resume out to begin anew"
+        )
     if old["settings"] != settings_of(options):
         raise ValueError(
             f"{options.out}: found settings {old['settings']}; required "
@@ -185,9 +190,13 @@ def main(arguments: list[str]) -> int:
     found = kept_cells(options)
     done = {row["cell"] for row in found}
     about: dict[str, Any] = {
-        "command": shlex.join(["python", "benchmarks/atari.py", *arguments]),
+        "provenance": provenance(
+            NAME,
+            ["python", "benchmarks/atari.py", *arguments],
+            seeds=[0],
+            rounds=options.rounds,
+        ),
         "settings": settings_of(options),
-        "environment": environment(),
     }
     sides: Sides | None = None
     try:
@@ -204,6 +213,7 @@ def main(arguments: list[str]) -> int:
     finally:
         if sides is not None:
             sides.close()
+    update(options.out)
     show(found, console)
     return 0
 

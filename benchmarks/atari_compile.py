@@ -15,7 +15,6 @@ of compiled code is a fresh one, and what a cell compiled is forgotten before th
 import argparse
 import json
 import os
-import shlex
 import statistics
 import sys
 import tempfile
@@ -32,12 +31,12 @@ import torch
 from atari_bridge.door_train import TrainJob, agent_settings, compile_networks, open_accelerator
 from atari_bridge.environments import VectorEnvironment, open_environment
 from atari_bridge.training import Training
+from benchmarks.documents import update
+from benchmarks.provenance import ROOT, provenance
 from doors.command_line import parse
 from prefsearch import shipped_configurations
 from search.evaluation.records import write_json_atomic
-from search.evaluation.run_directory import environment as describe_environment
 
-ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "docs" / "results" / "atari_compile.json"
 
 CELLS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -109,21 +108,23 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     own = parser.parse_args()
     torch.set_num_threads(own.threads)
+    command = ["python", "benchmarks/atari_compile.py", *sys.argv[1:]]
+    about = provenance("atari_compile", command, seeds=[0], rounds=own.rounds)
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp()
     found = {
         name: measure(name, own.rounds, rows=own.rows, moves=own.moves, updates=own.updates)
         for name in ([own.only] if own.only else CELLS)
     }
     result = {
-        "command": shlex.join(["python", "benchmarks/atari_compile.py", *sys.argv[1:]]),
+        "provenance": about,
         "settings": {name: value for name, value in vars(own).items() if name != "only"},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
-        "environment": describe_environment(),
         "cells": found,
     }
     sys.stdout.write(json.dumps(found, indent=2) + "\n")
     if own.only is None:
         write_json_atomic(OUT, result)
+        update(OUT)
 
 
 def measure(name: str, rounds: int, *, rows: int, moves: int, updates: int) -> dict[str, Any]:

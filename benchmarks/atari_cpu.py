@@ -19,6 +19,7 @@ beside.
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -31,16 +32,18 @@ from atari_bridge.door_evaluate import EvaluateJob, judge
 from atari_bridge.door_train import TrainJob, train
 from atari_bridge.figures import budget_curves
 from atari_bridge.reference.scores import human_normalised
+from benchmarks.documents import update
+from benchmarks.provenance import ROOT, hold_sources, provenance
 from doors.command_line import parse
 from prefsearch import shipped_configurations
 from search.evaluation.intervals import SeedInterval, interval_over_seeds
 from search.evaluation.records import read_records, write_json_atomic
-from search.evaluation.run_directory import environment
 from search.evaluation.verdicts import count_verdicts, describe_need
 
 _BUDGETS = [2, 8, 16, 50]
 _FIVE_MINUTES = 4_500  # decisions of four frames
-_RESULTS = Path("docs/results")
+_RESULTS = ROOT / "docs" / "results"
+NAME = "atari_cpu"
 
 
 def main() -> None:
@@ -54,10 +57,13 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, help="of training in this call, for each seed")
     parser.add_argument("--out", type=Path, default=_RESULTS / "atari_cpu.json")
     own = parser.parse_args()
+    command = ["python", "benchmarks/atari_cpu.py", *sys.argv[1:]]
+    about = provenance(NAME, command, seeds=own.seeds)
     config = str(shipped_configurations()["atari_bridge/ale_cpu"])
     found: list[dict[str, Any]] = []
     for seed in own.seeds:
         folder = own.runs / f"seed-{seed}"
+        hold_sources(folder, NAME)
         words = ["--config", config, "--out", str(folder), "--seed", str(seed), "--resume", "true"]
         job = replace(parse(TrainJob, words, prog="atari_cpu"), minutes=own.minutes)
         train(job)
@@ -65,8 +71,10 @@ def main() -> None:
         if done[-1]["decisions"] < job.total_decisions:
             continue  # paused; the next call goes on
         found.append(_judged(folder, seed, own.games, done))
-        write_json_atomic(own.out, _summary(found, job))
+        write_json_atomic(own.out, {"provenance": about, **_summary(found, job)})
         budget_curves(found, own.out.with_suffix(""), title=f"{job.game}: what search adds")
+    if found:
+        update(own.out)
 
 
 def _judged(
@@ -123,7 +131,6 @@ def _summary(found: Sequence[Mapping[str, Any]], job: TrainJob) -> dict[str, Any
     headline = f"search, {job.num_simulations} simulations, sampled"
     gains = {k: v for k, v in above["policy, sampled"].items() if k != "random"}
     return {
-        "command": "python benchmarks/atari_cpu.py",
         "game": job.game,
         "headline": headline,
         "over_seeds": {
@@ -137,6 +144,7 @@ def _summary(found: Sequence[Mapping[str, Any]], job: TrainJob) -> dict[str, Any
             baseline: {name: _plain(interval) for name, interval in found_gains.items()}
             for baseline, found_gains in above.items()
         },
+        "most_decisions": _FIVE_MINUTES,
         "interval": f"95 %, Student's t, {gains[headline].scope}; of a run's own: over its games",
         "verdicts": {
             baseline: count_verdicts({k: v for k, v in found_gains.items() if k != "random"})
@@ -144,7 +152,6 @@ def _summary(found: Sequence[Mapping[str, Any]], job: TrainJob) -> dict[str, Any
         },
         "power": describe_need(gains, difference=0.1 * abs(means["policy, sampled"].estimate)),
         "settings": asdict(job),
-        "environment": environment(),
         "runs": list(found),
     }
 

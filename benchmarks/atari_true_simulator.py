@@ -5,22 +5,20 @@
 
 Each cell is one episode, in one of `--workers` processes of one thread each. Finished cells are
 written at once to `--out` (docs/results/atari_true_simulator.json); a run that was stopped goes on
-where it was, and cells whose settings have changed are played anew. Settings were chosen on seeds
-100 and above. Scores are raw; human-normalised ones put a random policy at 0 and a human at 1, by
-published scores of play at 4 frames a decision, where ours may differ (see each cell's
-`frame_skip`). No model is learned: this is what planning can reach, not what an agent did.
+where it was, and cells whose settings or source files have changed are played anew. Settings were
+chosen on seeds 100 and above. Scores are raw; human-normalised ones put a random policy at 0 and a
+human at 1, by published scores of play at 4 frames a decision, where ours may differ (see each
+cell's `frame_skip`). No model is learned: this is what planning can reach, not what an agent did.
 """
 
 import argparse
 import json
 import multiprocessing
-import shlex
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +35,12 @@ from atari_bridge.true_planning import (
     play_by_planning,
     play_greedily,
 )
+from benchmarks.documents import update
+from benchmarks.provenance import ROOT, provenance, same_sources
 from search import GumbelMuZeroPlanner
 from search.evaluation.records import write_json_atomic
-from search.evaluation.run_directory import environment
 
-ROOT = Path(__file__).resolve().parent.parent
+NAME = "atari_true_simulator"
 OUT = ROOT / "docs" / "results" / "atari_true_simulator.json"
 PLAYERS = ("planning", "greedy", "random")
 
@@ -178,10 +177,11 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def kept_cells(out: Path) -> list[dict[str, Any]]:
-    """Cells of an earlier run whose settings are today's."""
+    """Cells of an earlier run whose settings and source files are today's."""
     if not out.exists():
         return []
-    cells: list[dict[str, Any]] = json.loads(out.read_text(encoding="utf-8"))["cells"]
+    earlier = json.loads(out.read_text(encoding="utf-8"))
+    cells: list[dict[str, Any]] = earlier["cells"] if same_sources(earlier, NAME) else []
     return [
         cell
         for cell in cells
@@ -208,8 +208,11 @@ def main() -> int:
         if (game, player, seed) not in done
     ]
     about = {
-        "command": shlex.join(["python", "benchmarks/atari_true_simulator.py", *sys.argv[1:]]),
-        "environment": environment() | {"threads": 1, "ale-py": version("ale-py")},
+        "provenance": provenance(
+            NAME,
+            ["python", "benchmarks/atari_true_simulator.py", *sys.argv[1:]],
+            seeds=options.seeds,
+        ),
         "workers": options.workers,
     }
     # Spawned: a forked child would inherit torch's threads.
@@ -225,6 +228,7 @@ def main() -> int:
                 f"{number}/{len(wanted)} {cell['game']} {cell['player']} seed {cell['seed']}: "
                 f"{cell['score']:g} in {cell['seconds']:.0f} s"
             )
+    update(options.out)
     console.print(table(summarise(cells)))
     return 0
 

@@ -10,7 +10,6 @@ that of the first seed.
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -23,6 +22,8 @@ from typing import Any
 import numpy as np
 import yaml
 
+from benchmarks.documents import update
+from benchmarks.provenance import ROOT, hold_sources, provenance
 from benchmarks.seed_runs import each_seed
 from policies.evaluation import (
     BEST_OF_N,
@@ -32,20 +33,20 @@ from policies.evaluation import (
     curves,
     summarise,
 )
-from policies.gain_report import gains_of, method_name, scope_of, show_interval, verdict
 from search.evaluation.figures import gain_curves
 from search.evaluation.intervals import interval_over_seeds
-from search.evaluation.records import read_records, write_json_atomic, write_text_atomic
-from search.evaluation.verdicts import count_verdicts, describe_need
+from search.evaluation.records import read_records, write_json_atomic
 
-ROOT = Path(__file__).resolve().parent.parent
-MARKS = ("<!-- results of the demo -->", "<!-- end of the results -->")
-DIFFERENCES = ("best_of_16_above_base", "fine_tuned_above_base_without_search")
-DIFFERENCE = 0.2  # of gold utility: the smallest that is worth deciding
+NAME = "demo"
 
 
 def run_seed(seed: int, out: Path) -> float:
-    """Runs one demo and returns its minutes, those of an earlier run if it was finished."""
+    """Runs one demo and returns its minutes, those of an earlier run if it was finished.
+
+    Raises:
+        ValueError: If an earlier run was begun with other source files.
+    """
+    hold_sources(out, NAME)
     clock = out / "minutes.json"
     if not clock.is_file():
         began = time.perf_counter()
@@ -84,55 +85,6 @@ def cells_of(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
 
 
-def markdown(results: Mapping[str, Any]) -> str:
-    """The README's account of the results."""
-    minutes = results["minutes"].values()
-    seeds = ", ".join(map(str, results["seeds"]))
-    differences = [results[key] for key in DIFFERENCES]
-    gain, learned = (show_interval(value, sign=True) for value in differences)
-    lines = [
-        f"Seeds {seeds}, {results['held_out_prompts']} held-out prompts in all; 95 % intervals "
-        f"{scope_of(differences)}; {min(minutes):.1f} to {max(minutes):.1f} minutes a seed on "
-        f"{results['cores']} shared CPU cores; "
-        f"`{results['command']}`, kept in "
-        "[docs/results/demo.json](docs/results/demo.json) with each seed's own figures.",
-        "",
-        f"- Best-of-16 above the base policy in gold utility: **{gain}**.",
-        f"- Fine-tuned policy above the base policy, both without search: **{learned}**.",
-        "",
-        "| policy | method, budget | tokens a prompt | gold utility | above best-of-N at equal "
-        "tokens | so it |",
-        "|---|---|---|---|---|---|",
-    ]
-    cells = [("base", cell) for cell in results["base"]]
-    cells += [("fine-tuned", c) for c in results["fine_tuned"] if c["budget"] in ("1", "16")]
-    for policy, cell in cells:
-        lines.append(
-            f"| {policy} | {method_name(cell)} | {cell['tokens']:.0f} "
-            f"| {show_interval(cell['gold'])} "
-            f"| {show_interval(cell['gain_at_equal_tokens'], sign=True)} "
-            f"| {verdict(cell['gain_at_equal_tokens']) or '–'} |"
-        )
-    compared = gains_of([{"policy": "base", **cell} for cell in results["base"]])
-    lines += [
-        "",
-        "A method gains over best-of-N where the interval lies above zero, loses where it lies "
-        f"below, and is undecided elsewhere. {count_verdicts(compared)} "
-        f"{describe_need(compared, difference=DIFFERENCE)} The budget is N for best-of-N, segments "
-        "a step for beam search, simulations a decision for tree search.",
-    ]
-    return "\n".join(lines)
-
-
-def write_readme(results: Mapping[str, Any]) -> None:
-    """Puts the account of the results between the README's marks."""
-    path = ROOT / "README.md"
-    before, _, rest = path.read_text(encoding="utf-8").partition(MARKS[0])
-    _, _, after = rest.partition(MARKS[1])
-    text = f"{before}{MARKS[0]}\n{markdown(results)}\n{MARKS[1]}{after}"
-    write_text_atomic(path, text)
-
-
 def main() -> None:
     """Runs all seeds and writes the pooled figures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -140,6 +92,8 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=ROOT / "runs")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "demo.json")
     options = parser.parse_args()
+    command = ["python", "benchmarks/demo_seeds.py", *sys.argv[1:]]
+    about = provenance(NAME, command, seeds=options.seeds)
     minutes = each_seed(
         options.seeds,
         options.runs / "demo-seeds",
@@ -162,15 +116,11 @@ def main() -> None:
     one = gold(records, "sft", "1")
     first = options.runs / f"demo-seed-{options.seeds[0]}"
     configuration = yaml.safe_load((first / "config.yaml").read_text())
-    environment = json.loads((first / "environment.json").read_text())
     flags = " ".join(map(str, options.seeds))
     results: dict[str, Any] = {
-        "command": f"python benchmarks/demo_seeds.py --seeds {flags}",
-        "seeds": options.seeds,
+        "provenance": about,
         "minutes": {str(seed): round(value, 2) for seed, value in minutes.items()},
         "configuration": {k: v for k, v in configuration.items() if k != "seed"},
-        "versions": environment["versions"],
-        "cores": os.cpu_count(),
         "held_out_prompts": sum(len(values) for values in one.values()),
         "reward_model_accuracy": accuracies,
         "best_of_16_above_base": above_base(records, "sft", "16"),
@@ -180,7 +130,7 @@ def main() -> None:
         "per_seed": per_seed,
     }
     write_json_atomic(options.out, results)
-    write_readme(json.loads(options.out.read_text()))
+    update(options.out)
     cells = summarise(base, seed=0)
     gain_curves(
         curves(cells),

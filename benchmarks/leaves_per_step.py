@@ -7,12 +7,12 @@ Time: one tree (B = 1) of a convolutional network of the size of EfficientZero's
 whose optimal values are known by value iteration; the search sees the true model with noisy values
 and priors that know nothing, and regret is how much worse its action is than the best one, at equal
 simulations. Intervals are 95 % bootstrap intervals over MDPs. Writes
-`docs/results/leaves_per_step.json`.
+`docs/results/leaves_per_step.json` and the README's table.
 """
 
 import argparse
-import json
 import statistics
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,9 +20,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from benchmarks.documents import update
+from benchmarks.provenance import ROOT, provenance
 from search import GumbelMuZeroPlanner, MuZeroPlanner, RootOutput, StepOutput
 from search.evaluation.metrics import bootstrap_interval
-from search.evaluation.run_directory import environment
+from search.evaluation.records import write_json_atomic
 
 WIDTHS = (1, 2, 4, 8, 16)
 PLANNERS = {
@@ -180,8 +182,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--worlds", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("docs/results/leaves_per_step.json"))
+    parser.add_argument("--out", type=Path, default=ROOT / "docs/results/leaves_per_step.json")
     arguments = parser.parse_args()
+    about = provenance(
+        "leaves_per_step",
+        ["python", "benchmarks/leaves_per_step.py", *sys.argv[1:]],
+        seeds=[arguments.seed],
+        rounds=arguments.rounds,
+    )
     speed = measure_time(arguments.simulations, arguments.rounds)
     quality = measure_regret(arguments.simulations, arguments.worlds, arguments.seed)
     print("planner  leaves  ms a search [range]       times as fast  regret [95 %]")
@@ -194,16 +202,13 @@ def main() -> None:
             f"{mean:.4f} [{under:.4f}, {over:.4f}]"
         )
     result = {
-        "command": "python benchmarks/leaves_per_step.py",
-        "settings": {key: str(value) for key, value in vars(arguments).items()},
-        "environment": environment(),
+        "provenance": about,
+        "settings": {key: value for key, value in vars(arguments).items() if key != "out"},
         "time": speed,
         "regret": quality,
     }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = arguments.out.with_suffix(".tmp")
-    temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(arguments.out)
+    write_json_atomic(arguments.out, result)
+    update(arguments.out)
     print(f"wrote {arguments.out}")
 
 

@@ -14,32 +14,28 @@ after each cell to `docs/results/planning_core.json`, with a picture beside it.
 """
 
 import argparse
-import contextlib
-import hashlib
 import json
-import os
-import platform
-import shlex
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from benchmarks import planning_core_grid as grid
+from benchmarks.documents import update
 from benchmarks.planning_core_grid import Cell
 from benchmarks.planning_core_report import NAMES, OURS, summarise
 from benchmarks.planning_core_run import MOST_REPEATS, SAMPLE_SECONDS, Benchmark
 from benchmarks.planning_core_show import cell_line, draw, print_report
 from benchmarks.planning_core_worker import ROOT, WIDTH, WorkerStoppedError
+from benchmarks.provenance import provenance, source_digest
 from search.evaluation.records import write_json_atomic
 
 BENCH = ROOT / ".bench"
+NAME = "planning_core"
 SETTINGS = (
     "sides",
     "repeats",
@@ -83,74 +79,27 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(options, name) for name in SETTINGS}
 
 
-def source_digest() -> str:
-    """A fingerprint of the code whose speed is measured, and of what drives it."""
-    digest = hashlib.sha256()
-    files = [*(ROOT / "search").glob("*.py")]
-    files += [ROOT / "benchmarks" / f"planning_core_{n}.py" for n in ("torch", "mctx", "worker")]
-    for path in sorted(files):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
 def kept_rows(path: Path, expected: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The finished cells of an earlier run; none where there was no run.
 
     Args:
         path: Its results.
-        expected: `settings`, `source` and `versions` of this run.
+        expected: `settings` and `versions` of this run.
 
     Raises:
-        ValueError: If one of them differs.
+        ValueError: If one of them differs, or the source files do.
     """
     if not path.is_file():
         return []
     earlier = json.loads(path.read_text(encoding="utf-8"))
-    for name, value in expected.items():
-        if earlier.get(name) != value:
+    kept = {**earlier, "source files": earlier.get("provenance", {}).get("source_digest")}
+    for name, value in {**expected, "source files": source_digest(NAME)}.items():
+        if kept.get(name) != value:
             raise ValueError(
-                f"{path.name} was measured with other {name}: found {earlier.get(name)}, required "
+                f"{path.name} was measured with other {name}: found {kept.get(name)}, required "
                 f"{value} to continue it. Run without --resume to begin anew, or set another --out"
             )
     return earlier["cells"]
-
-
-def environment() -> dict[str, Any]:
-    """The machine, as far as a timing depends on it."""
-    cpu, memory = platform.processor(), None
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                cpu = line.partition(":")[2].strip()
-                break
-        memory = int(Path("/proc/meminfo").read_text().split()[1]) * 1024 / 1e9
-    return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "memory_gb": memory,
-        "python": platform.python_version(),
-        "system": platform.system(),
-        "load_average": list(os.getloadavg()),
-    }
-
-
-def _commit() -> str | None:
-    """The commit, with `-dirty` where the measured code differs from it."""
-    try:
-        asked = ("git", "rev-parse", "HEAD"), ("git", "status", "--porcelain", "search")
-        head, changed = (
-            subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-            for command in asked
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return head.strip() + ("-dirty" if changed.strip() else "")
-
-
-def _command(arguments: Sequence[str]) -> str:
-    """The command without folders of this machine."""
-    shown = [Path(a).name if Path(a).is_absolute() else a for a in arguments]
-    return "python benchmarks/planning_core.py " + shlex.join(shown)
 
 
 def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -217,8 +166,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.report:
         results = summarise(json.loads(options.out.read_text(encoding="utf-8")))
     else:
-        results = _run(options, _command(sys.argv[1:] if arguments is None else arguments))
+        results = _run(options, sys.argv[1:] if arguments is None else arguments)
     write_json_atomic(options.out, results)
+    update(options.out)
     picture = options.out.with_suffix(".png")
     drawn = draw(results["cells"], picture, actions=options.plot_actions)
     print_report(results, console.print)
@@ -228,30 +178,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(f"{OURS} failed in {len(failed)} cells, first {failed[0]['cell']}; see Skipped")
 
 
-def _run(options: argparse.Namespace, command: str) -> dict[str, Any]:
+def _run(options: argparse.Namespace, words: Sequence[str]) -> dict[str, Any]:
     """Measures all cells that are not kept, writing after each."""
     cells = cells_of(options)
     began = time.monotonic()
+    about = provenance(
+        NAME,
+        ["python", "benchmarks/planning_core.py", *words],
+        seeds=[options.seed],
+        rounds=options.repeats,
+    )
     with tempfile.TemporaryDirectory() as folder:
         try:
-            run = Benchmark(options, Path(folder), commit=_commit())
+            run = Benchmark(options, Path(folder), commit=about["commit"])
         except WorkerStoppedError as error:  # a peer's would be a skip; ours ends the run
             sys.exit(f"{OURS} cannot be timed: {error}")
         try:
-            expected = {
-                "settings": settings_of(options),
-                "source": source_digest(),
-                "versions": run.versions,
-            }
+            expected = {"settings": settings_of(options), "versions": run.versions}
             rows = kept_rows(options.out, expected) if options.resume else []
             for row in rows:
                 run.learn(Cell.of(row), row)
             done = {Cell.of(row) for row in rows}
             results: dict[str, Any] = {
-                "command": command,
-                "date": datetime.now(UTC).isoformat(timespec="seconds"),
-                "commit": _commit(),
-                "environment": environment(),
+                "provenance": about,
                 **expected,
                 "missing": run.missing,
                 "cold_start_seconds": run.cold_start_seconds,

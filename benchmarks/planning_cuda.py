@@ -19,14 +19,10 @@ import argparse
 import importlib.metadata
 import importlib.util
 import os
-import platform
-import shlex
 import statistics
-import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +31,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from benchmarks.provenance import ROOT, provenance
 from search import (
     GumbelMuZeroPlanner,
     MuZeroPlanner,
@@ -49,7 +46,6 @@ from search.halving import considered_visits_table
 from search.rules import Rules, encode_rules
 from search.selection import HalvingSelection, ImprovedPolicySelection, PuctSelection
 
-ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "docs" / "results" / "planning_cuda.json"
 CHANNELS, SIDE, BINS = 64, 6, 601
 TARGET = 1.3
@@ -344,18 +340,19 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def describe(options: argparse.Namespace) -> dict[str, Any]:
     """Where, when and by what the numbers were made."""
-    versions = {name: importlib.metadata.version(name) for name in ("torch", "triton")}
-    asked = ("git", "rev-parse", "HEAD")
-    commit = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    versions = {"triton": importlib.metadata.version("triton"), "cuda": torch.version.cuda}
     properties = torch.cuda.get_device_properties(0)
     return {
-        "command": shlex.join([Path(sys.executable).name, *sys.argv]),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit.strip() or None,
+        "provenance": provenance(
+            "planning_cuda",
+            ["python", "benchmarks/planning_cuda.py", *sys.argv[1:]],
+            seeds=[0],
+            rounds=options.repeats,
+            versions=versions,
+        ),
         "device": properties.name,
         "device_memory_gb": properties.total_memory / 1e9,
         "capability": f"{properties.major}.{properties.minor}",
-        "versions": {"python": platform.python_version(), "cuda": torch.version.cuda, **versions},
         "settings": {k: v for k, v in vars(options).items() if k not in ("out", "interpret")},
         "target": TARGET,
     }

@@ -23,6 +23,8 @@ from datasets import Dataset
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.documents import update
+from benchmarks.provenance import NOT_RECORDED, provenance
 from rewardmodel.evaluation import bag_of_words_accuracy, preference_margins
 from rewardmodel.evaluation.clustered import (
     clustered_accuracy,
@@ -35,7 +37,6 @@ from rewardmodel.model_source import resolve_model
 from rewardmodel.preferences import load_preferences, split_by_prompt
 from rewardmodel.tokenization import load_tokenizer
 from search.evaluation.records import write_json_atomic
-from search.evaluation.run_directory import environment
 
 MODEL = "reward model"
 
@@ -85,6 +86,21 @@ def compare(margins: dict[str, Any], groups: Any, *, seed: int) -> dict[str, dic
     }
 
 
+def trained_by(run: Path, about: dict[str, Any]) -> dict[str, Any]:
+    """Where the figures of a run come from: the commit that trained it, not that which scores it.
+
+    Where the two differ, which files trained it is not known.
+
+    Args:
+        run: Folder of `reward train`.
+        about: The provenance of the scoring.
+    """
+    then = json.loads((run / "environment.json").read_text(encoding="utf-8"))["commit"]
+    if then == about["commit"]:
+        return about
+    return {**about, "commit": then, "source_digest": NOT_RECORDED}
+
+
 def main(arguments: list[str]) -> int:
     """Prints and keeps the comparison."""
     parser = argparse.ArgumentParser(
@@ -94,6 +110,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, help="JSON file; default: none")
     options = parser.parse_args(arguments)
     settings = yaml.safe_load((options.run / "config.yaml").read_text(encoding="utf-8"))
+    command = ["python", "benchmarks/reward_baselines.py", *arguments]
+    about = trained_by(options.run, provenance("hh_minilm", command, seeds=[settings["seed"]]))
     training, held_out = held_out_pairs(settings)
     margins = margins_of(options.run, training, held_out, seed=settings["seed"])
     rows = compare(margins, np.asarray(number_prompts(held_out)), seed=settings["seed"])
@@ -115,14 +133,14 @@ def main(arguments: list[str]) -> int:
         write_json_atomic(
             options.out,
             {
-                "command": "python benchmarks/reward_baselines.py",
+                "provenance": about,
                 "settings": settings,
-                "environment": environment(),
                 "pairs": {"training": len(training), "held_out": len(held_out)},
                 "comparison": rows,
                 "run": steps,
             },
         )
+        update(options.out)
     return 0
 
 

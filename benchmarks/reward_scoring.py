@@ -23,7 +23,6 @@ import argparse
 import multiprocessing
 import os
 import resource
-import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -39,6 +38,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.documents import update
+from benchmarks.provenance import provenance
 from benchmarks.reward_models import SIZES, ratios, spread
 from benchmarks.reward_scoring_sides import (
     SIDES,
@@ -50,7 +51,6 @@ from benchmarks.reward_scoring_sides import (
     unequal_lengths,
 )
 from search.evaluation.records import write_json_atomic
-from search.evaluation.run_directory import environment
 
 GRID = ((64, 64), (256, 48), (512, 48), (128, 256), (32, 256))
 COUNTS = (4, 16, 64)
@@ -260,23 +260,25 @@ def main(arguments: list[str]) -> int:
     # Without a terminal rich takes 80 columns, which is too few for the table.
     console = Console(width=None if sys.stdout.isatty() else 160)
     found: list[dict[str, Any]] = []
+    command = ["python", "benchmarks/reward_scoring.py", *arguments]
+    about = provenance("reward_scoring", command, seeds=[options.seed])
     for cell in wanted:
         found.append(run_cell(cell, options, console))
         if options.out:
-            options.out.parent.mkdir(parents=True, exist_ok=True)
             settings = {k: getattr(options, k) for k in ("models", "rounds", "threads", "seed")}
             write_json_atomic(
                 options.out,
                 {
-                    "command": shlex.join(["python", "benchmarks/reward_scoring.py", *arguments]),
+                    "provenance": about,
                     "settings": settings,
-                    "environment": environment(),
                     "gate": GATE,
                     "cells": found,
                     "goals": goals(found),
                     "lost": lost(found),
                 },
             )
+    if options.out:
+        update(options.out)
     show(found, console)
     for goal in goals(found):
         told = ", ".join(f"{_range(ratio)} {clock} time" for clock, ratio in goal["found"].items())

@@ -44,6 +44,8 @@ from rich.table import Table
 from transformers.trainer_callback import PrinterCallback
 from trl import RewardConfig, RewardTrainer
 
+from benchmarks.documents import update
+from benchmarks.provenance import provenance
 from benchmarks.reward_models import (
     LIKE,
     PAD,
@@ -60,7 +62,6 @@ from rewardmodel.training.layout_choice import choose_layout
 from rewardmodel.training.length_sampler import LengthGroupedOrder
 from rewardmodel.training.trainer import ComparisonTrainer
 from search.evaluation.records import write_json_atomic
-from search.evaluation.run_directory import environment
 
 SIDES = ("trl", "trl, no checkpointing", "trl, sorted", "plain", "prefix", "packed")
 GRID = ((64, 64), (192, 48), (256, 64), (512, 48), (128, 256), (32, 256))
@@ -263,6 +264,8 @@ def run_cell(
         "cell": cell.name,
         "fixed": cell.fixed,
         "pairs": len(cell.pairs),
+        "rounds": options.rounds,
+        "updates": steps,  # of a timed sample
         "floor": tokens / (tokens - shared),  # how many times fewer tokens sharing computes
         "gate_steps": gate_steps,
         "largest_loss": max(reference),
@@ -330,6 +333,8 @@ def main(arguments: list[str]) -> int:
     if options.only:
         wanted = [cell for cell in wanted if any(word in cell.name for word in options.only)]
     console, found = Console(), []
+    command = ["python", "benchmarks/reward_training.py", *arguments]
+    about = provenance("reward_training", command, seeds=[options.seed])
     whole: set[tuple[str, bool]] = set()
     for cell in wanted:
         kind = (cell.size, cell.fixed is None)
@@ -339,12 +344,14 @@ def main(arguments: list[str]) -> int:
         found.append(run_cell(cell, options, console, gate_steps=steps))
         if options.out:
             settings = {k: v for k, v in vars(options).items() if k in
-                        ("models", "pairs", "rounds", "gate_steps", "threads", "seed")}  # fmt: skip
+                        ("models", "threads", "seed")}  # fmt: skip
             write_json_atomic(
                 options.out,
-                {"command": "python benchmarks/reward_training.py", "settings": settings,
-                 "environment": environment(), "batch": BATCH, "cells": found, "lost": lost(found)},
+                {"provenance": about, "settings": settings, "batch": BATCH, "cells": found,
+                 "lost": lost(found)},
             )  # fmt: skip
+    if options.out:
+        update(options.out)
     show(found, console)
     for line in lost(found):
         console.print(f"lost: {line}")

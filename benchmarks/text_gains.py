@@ -13,7 +13,7 @@ of `docs/text_search.md`.
 
 import argparse
 import json
-import os
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -25,12 +25,15 @@ import yaml
 from rich.console import Console
 
 import prefsearch
+from benchmarks.documents import update
+from benchmarks.provenance import ROOT, hold_sources, provenance
 from benchmarks.seed_runs import each_seed
+from benchmarks.text_search_models import counted_tokens
 from policies.collection import sample_responses
 from policies.demo import PROPOSAL, Demo, DemoConfig
 from policies.evaluation import cell_row, curves, summarise
 from policies.gain_fits import fit_rows
-from policies.gain_report import closing_table, gains_of, method_name, scope_of, show_interval
+from policies.gain_report import closing_table
 from policies.language_model import Policy
 from policies.leaf_values import fit_value_head
 from policies.measuring import load_pool
@@ -42,9 +45,7 @@ from rewardmodel.simulated_requests import sample_requests
 from search.evaluation.figures import gain_curves
 from search.evaluation.records import read_records, write_json_atomic, write_text_atomic
 from search.evaluation.run_directory import RunDirectory
-from search.evaluation.verdicts import count_verdicts, describe_need
 
-ROOT = Path(__file__).resolve().parent.parent
 RUNS = {
     "sentences": {
         "value_head": "value_sentence",
@@ -54,10 +55,8 @@ RUNS = {
     },
     "tokens": {"value_head": "value_token", "methods": ["guided"], "budgets": [4, 8], "pool": 8},
 }
-PAGE = ROOT / "docs" / "text_search.md"
-MARKS = ("<!-- gains -->", "<!-- end of the gains -->")
-DIFFERENCE = 0.2  # of gold utility: the smallest that is worth deciding
-COSTS = {"gain_at_equal_tokens": "generated tokens", "gain_at_equal_model_tokens": "tokens read"}
+NAME = "text_gains"
+GAINS = ("gain_at_equal_tokens", "gain_at_equal_model_tokens")
 VALUE_PROMPTS, VALUE_RESPONSES = 1500, 4
 
 
@@ -77,37 +76,51 @@ def fit_heads(demo: Demo) -> dict[str, Any]:
     """Fits value heads to reward-model scores of the policy's responses to training prompts.
 
     Returns:
-        What `fit_value_head` says of the head at the ends of sentences and of that at every token.
+        `sentence` and `token`: what `fit_value_head` gives for the head at the ends of sentences
+        and for that at every token, with `read_tokens` that the policy was given for it.
+        `samples`: tokens generated and read to sample and score the responses that both learn
+        from. Tokens read include padding.
     """
     policy = Policy.load(str(demo.models / "sft"))
     reward_model = SequenceRewardModel.load(str(demo.models / "reward"))
     requests = sample_requests(VALUE_PROMPTS, seed=demo.seed("value-requests"))
-    samples = sample_responses(
-        policy,
-        [request.prompt for request in requests],
-        VALUE_RESPONSES,
-        proposal=PROPOSAL,
-        seed=demo.seed("value-samples"),
-    )
-    prompts, responses = samples.flat()
-    scores = reward_model.score(prompts, responses)
+    with (
+        counted_tokens(policy.model) as read,
+        counted_tokens(reward_model.model) as scored,
+    ):
+        samples = sample_responses(
+            policy,
+            [request.prompt for request in requests],
+            VALUE_RESPONSES,
+            proposal=PROPOSAL,
+            seed=demo.seed("value-samples"),
+        )
+        prompts, responses = samples.flat()
+        scores = reward_model.score(prompts, responses)
+    found: dict[str, Any] = {
+        "samples": {
+            "generated_tokens": sum(map(sum, samples.tokens)),
+            "read_tokens": sum(read) + sum(scored),
+        }
+    }
     sizes: dict[Unit, dict[str, int]] = {
         "sentence": {},
         "token": {"batch_size": 2048, "epochs": 6},  # nine times the states
     }
-    return {
-        unit: fit_value_head(
-            policy,
-            replace(PROPOSAL, unit=unit),
-            prompts,
-            responses,
-            scores,
-            demo.models / f"value_{unit}",
-            seed=demo.seed("value"),
-            **size,
-        )
-        for unit, size in sizes.items()
-    }
+    for unit, size in sizes.items():
+        with counted_tokens(policy.model) as read:
+            fitted = fit_value_head(
+                policy,
+                replace(PROPOSAL, unit=unit),
+                prompts,
+                responses,
+                scores,
+                demo.models / f"value_{unit}",
+                seed=demo.seed("value"),
+                **size,
+            )
+        found[unit] = {**fitted, "read_tokens": sum(read)}
+    return found
 
 
 def evaluate(demo: Demo, folder: Path, name: str, *, count: int, batch: int) -> RunDirectory:
@@ -148,44 +161,6 @@ def records_of(runs: Mapping[str, RunDirectory], seed: int) -> tuple[list[Any], 
     return [{**record, "run": seed} for record in records], load_pool(runs["sentences"])
 
 
-def write_page(results: Mapping[str, Any]) -> None:
-    """Puts the table of all cells between the page's marks."""
-    lines = [
-        f"{results['held_out_prompts']} held-out prompts over seeds "
-        f"{', '.join(map(str, results['seeds']))}; 95 % intervals "
-        f"{scope_of(cell['gold'] for cell in results['cells'])}; `{results['command']}`, kept in "
-        "[results/text_gains.json](results/text_gains.json) with each seed's figures.",
-        "",
-        "| method, budget | generated tokens | tokens models read | gold utility "
-        "| at equal generated tokens | at equal tokens read | KL, nats |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for cell in results["cells"]:
-        parts = []
-        if cell["kl_low"] is not None:
-            parts.append(f"at least {cell['kl_low']['estimate']:.1f}")
-        if cell["kl"] is not None:
-            parts.append(f"at most {cell['kl']:.1f}")
-        lines.append(
-            f"| {method_name(cell)} | {cell['tokens']:.0f} | {cell['model_tokens']:.0f} "
-            f"| {show_interval(cell['gold'])} "
-            f"| {show_interval(cell['gain_at_equal_tokens'], sign=True)} "
-            f"| {show_interval(cell['gain_at_equal_model_tokens'], sign=True)} "
-            f"| {', '.join(parts)} |"
-        )
-    rows = [{"policy": "base", **cell} for cell in results["cells"]]
-    for key, name in COSTS.items():
-        compared = gains_of(rows, key)
-        if not compared:
-            continue
-        need = describe_need(compared, difference=DIFFERENCE)
-        lines += ["", f"At equal {name}: {count_verdicts(compared)} {need}".rstrip()]
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(MARKS[0])
-    _, _, after = rest.partition(MARKS[1])
-    text = "\n".join(lines)
-    write_text_atomic(PAGE, f"{before}{MARKS[0]}\n{text}\n{MARKS[1]}{after}")
-
-
 def main() -> None:
     """Runs all seeds and writes the pooled figures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -200,9 +175,13 @@ def main() -> None:
     records: list[dict[str, Any]] = []
     pools, fitted, per_seed = {}, {}, {}
 
+    command = ["python", "benchmarks/text_gains.py", *sys.argv[1:]]
+    about = provenance(NAME, command, seeds=options.seeds)
+
     def run(seed: int) -> tuple[Demo, dict[str, RunDirectory]]:
         began = time.perf_counter()
         folder = options.runs / f"seed-{seed}"
+        hold_sources(folder, NAME)
         demo = train(seed, folder / "models", options.threads)
         runs = {
             name: evaluate(demo, folder, name, count=options.prompts, batch=options.batch)
@@ -216,18 +195,16 @@ def main() -> None:
         fitted[str(seed)] = demo.folder.result("value")
         per_seed[str(seed)] = [
             {key: cell_row(cell)[key] for key in ("method", "budget", "tokens", "model_tokens",
-                                                 "gold", *COSTS)}
+                                                 "gold", *GAINS)}
             for cell in summarise(mine, seed=0)
         ]  # fmt: skip
         records += mine
     cells = summarise(records, seed=0, pool=pools)
-    first = RunDirectory(options.runs / f"seed-{options.seeds[0]}" / "sentences")
     flags = " ".join(map(str, options.seeds))
     # Seconds on a shared machine say little; costs are in tokens.
     rows = [{k: v for k, v in cell_row(cell).items() if k != "seconds"} for cell in cells]
     results = {
-        "command": f"python benchmarks/text_gains.py --seeds {flags} --prompts {options.prompts}",
-        "seeds": options.seeds,
+        "provenance": about,
         "held_out_prompts": options.prompts * len(options.seeds),
         "value_heads": fitted,
         "configuration": {
@@ -236,15 +213,12 @@ def main() -> None:
             "value_prompts": VALUE_PROMPTS,
             "value_responses": VALUE_RESPONSES,
         },
-        "environment": json.loads((first.path / "environment.json").read_text()),
-        "cores": os.cpu_count(),
         "cells": rows,
         "fits": fit_rows(cells, records),
         "per_seed": per_seed,
     }
     write_json_atomic(options.out, results)
-    if options.out.parent == PAGE.parent / "results":
-        write_page(json.loads(options.out.read_text(encoding="utf-8")))
+    update(options.out)
     for cost, name in (("tokens", "generated tokens a prompt"),
                        ("model_tokens", "tokens that models read, a prompt")):  # fmt: skip
         gain_curves(

@@ -21,7 +21,6 @@ import argparse
 import contextlib
 import json
 import os
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,8 @@ from rich.status import Status
 from rich.table import Table
 from transformers.utils.logging import disable_progress_bar
 
+from benchmarks.documents import update
+from benchmarks.provenance import provenance, same_sources
 from benchmarks.text_search_cells import TITLES, Cell, Outcome, Searches, search_cell
 from benchmarks.text_search_models import (
     SIZES,
@@ -51,9 +52,9 @@ from benchmarks.text_search_run import goals, run_cell, with_ratios
 from benchmarks.text_search_sampling import BestOf, Unequal
 from benchmarks.text_search_segments import SegmentSearches, segment_cell
 from search.evaluation.records import write_json_atomic
-from search.evaluation.run_directory import environment
 
 CELLS = ("search-8", "search-1", "decision", "best-of", "segments", "unequal")
+NAME = "text_search"  # of the results; those of one thread have the same sources
 REASONERS = "llm-reasoners"
 PER_CELL = ("cells", "rounds")  # settings that may differ between the cells of one file
 USUAL = {"model": "tiny", "simulations": 64, "prompt_tokens": 128}
@@ -94,12 +95,14 @@ def usual_sizes(options: argparse.Namespace) -> bool:
 
 
 def kept_cells(options: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
-    """What an earlier run of the same settings wrote of the cells that this one does not run."""
+    """What an earlier run of the same code and settings wrote of the cells not run now."""
     if options.out is None or not options.out.is_file():
         return {}
     earlier = json.loads(options.out.read_text(encoding="utf-8"))
     same = {k: v for k, v in settings.items() if k not in PER_CELL}
     if {k: v for k, v in earlier["settings"].items() if k not in PER_CELL} != same:
+        return {}
+    if not same_sources(earlier, NAME):
         return {}
     return {row["cell"]: row for row in earlier["cells"] if row["cell"] not in options.cells} | {
         REASONERS: earlier[REASONERS]
@@ -217,15 +220,15 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     settings = {k: v for k, v in vars(options).items() if k != "out"}
     kept = kept_cells(options, settings)
     results: dict[str, Any] = {
-        "command": shlex.join(
-            ["python", "benchmarks/text_search.py", *(arguments or sys.argv[1:])]
+        "provenance": provenance(
+            NAME,
+            ["python", "benchmarks/text_search.py", *(arguments or sys.argv[1:])],
+            seeds=[options.seed],
+            rounds=options.rounds,
         ),
         "settings": settings,
-        "environment": {
-            **environment(),
-            "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"),
-            "parameters": subject.parameters,
-        },
+        "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"),
+        "parameters": subject.parameters,
         "titles": TITLES,
         REASONERS: kept.pop(REASONERS, "its cell was not run, or --quick left it out"),
         "cells": list(kept.values()),
@@ -238,8 +241,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
                 results[REASONERS] = add_reasoners(cell, subject, options, stack)
             status: Status = stack.enter_context(console.status(name))
             row = run_cell(cell, subject, rounds=options.rounds, say=status.update)
-        row["command"] = results["command"]
-        row["commit"] = results["environment"]["commit"]
+        row["command"] = results["provenance"]["command"]
+        row["commit"] = results["provenance"]["commit"]
         row["load_average"] = os.getloadavg()[0]  # above 2 or so, others were computing too
         length = options.prompt_tokens * (2 if name == "best-of" else 1)
         for measured in row["sides"].values():
@@ -249,7 +252,6 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         show_cell(console, row)
         results["goals"] = goals(results["cells"]) if usual_sizes(options) else []
         if options.out is not None:
-            options.out.parent.mkdir(parents=True, exist_ok=True)
             write_json_atomic(options.out, results)
     for goal in results["goals"]:
         low, high = goal["range"]
@@ -259,6 +261,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         console.print(f"{met}: {goal['goal']}: {goal['found']:.2f} [{low:.2f}, {high:.2f}]{more}")
     console.print(f"llm-reasoners: {results[REASONERS]}")
     if options.out is not None:
+        update(options.out)
         console.print(f"wrote {options.out}")
     return results
 

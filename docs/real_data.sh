@@ -1,11 +1,15 @@
 #!/usr/bin/env bash
 # From human preferences to a searched answer, by the doors a user takes with a large model.
 # See docs/real_data.md. DATA may be any preference file; the default is hh-rlhf harmless-base.
+# RESULTS takes all figures as one JSON file; docs/results/real_data.json makes those of the page.
 set -euo pipefail
 DATA=${DATA:-../shared/data/hh-rlhf/harmless-base-1800.jsonl.gz}
 OUT=${OUT:-runs/hh}
+RESULTS=${RESULTS:-$OUT/results.json}
 PATH="$PWD/.venv/bin:$PATH"  # where `make` installed
 test -f "$DATA" || { echo "no data at $DATA; set DATA to a preference file" >&2; exit 2; }
+
+python benchmarks/real_data.py begin --run "$OUT"
 
 # 1,800 pairs with implicit prompts; a fifth of the prompts is held out from everything below.
 prefsearch reward split --dataset "$DATA" --holdout 0.2 --out "$OUT/data"
@@ -29,3 +33,5 @@ prefsearch policy evaluate --policy "$OUT/sft/checkpoints/model" \
   --reward_model "$OUT/reward/checkpoints/model" --dataset "$OUT/data/test.jsonl" --limit 64 \
   --on_long_prompt skip --max_new_tokens 96 \
   --methods beam gumbel --budgets 4 8 --pool 16 --out "$OUT/evaluate"
+
+python benchmarks/real_data.py collect --run "$OUT" --out "$RESULTS"

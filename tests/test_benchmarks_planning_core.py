@@ -22,6 +22,7 @@ from benchmarks.planning_core_report import fit_exponent, ratio, side_summary, s
 from benchmarks.planning_core_run import Benchmark
 from benchmarks.planning_core_show import draw, print_report
 from benchmarks.planning_core_worker import Worker, WorkerStoppedError, task_of, write_weights
+from benchmarks.provenance import source_digest
 
 LIMITS = {"budget_seconds": 60.0, "limit_megabytes": 1000.0}
 OPTIONS = {"threads": 1, "model_threads": 1, "lightzero": "none"}
@@ -183,13 +184,18 @@ def test_report_shows_every_cell_and_draws(tmp_path: Path) -> None:
 
 def test_finished_cells_are_kept_only_for_the_same_code_and_settings(tmp_path: Path) -> None:
     path = tmp_path / "r.json"
-    expected = {"settings": {"repeats": 5}, "source": "abc", "versions": {"mctx": {"jax": "1"}}}
+    expected = {"settings": {"repeats": 5}, "versions": {"mctx": {"jax": "1"}}}
     assert planning_core.kept_rows(path, expected) == []
-    path.write_text(json.dumps({**expected, "cells": [{"batch": 1}]}))
+    source = {"source_digest": source_digest("planning_core")}
+    written = {"provenance": source, **expected, "cells": [{"batch": 1}]}
+    path.write_text(json.dumps(written))
     assert planning_core.kept_rows(path, expected) == [{"batch": 1}]
     for name in expected:
         with pytest.raises(ValueError, match=f"other {name}"):
             planning_core.kept_rows(path, {**expected, name: "changed"})
+    path.write_text(json.dumps({**written, "provenance": {"source_digest": "abc"}}))
+    with pytest.raises(ValueError, match="other source files: found abc"):
+        planning_core.kept_rows(path, expected)
 
 
 def test_our_worker_searches_as_often_as_asked(tmp_path: Path) -> None:
@@ -237,6 +243,8 @@ def test_a_run_of_our_side_resumes_and_names_missing_peers(
     planning_core.main(arguments)
     found = json.loads(out.read_text())
     assert str(tmp_path) not in out.read_text()
+    assert found["provenance"]["command"].startswith("python benchmarks/planning_core.py --cells")
+    assert found["provenance"]["rounds"] == 2
     (cell,) = found["cells"]
     assert cell["sides"]["prefsearch"]["rounds"] == 2
     for peer in ("mctx", "lightzero"):

@@ -283,6 +283,7 @@ def test_training_row_has_floor_ratios_and_pairs_a_second(monkeypatch: pytest.Mo
     assert row["sides"]["packed"]["times_trl"]["cpu"]["median"] == 0.5
     assert row["sides"]["trl"]["pairs_a_second"]["median"] == 2 * 8 / 2.0  # two steps of 8 pairs
     assert row["sides"]["plain"]["peak_mib"] == 3.0
+    assert (row["rounds"], row["updates"]) == (1, 2)
 
 
 def test_a_side_with_other_losses_fails_the_training_gate(
@@ -291,7 +292,10 @@ def test_a_side_with_other_losses_fails_the_training_gate(
     stand_ins(monkeypatch, {"packed": 0.6 + 2 * reward_training.GATE})
     out = tmp_path / "training.json"
     assert reward_training.main(["--quick", "--out", str(out), *threads()]) == 1
-    for row in json.loads(out.read_text())["cells"]:
+    written = json.loads(out.read_text())
+    command = "python benchmarks/reward_training.py --quick --out training.json"
+    assert written["provenance"]["command"].startswith(command)
+    for row in written["cells"]:
         assert not row["gate_passed"]
         assert row["sides"]["packed"]["loss_apart"] > reward_training.GATE
         assert row["sides"]["prefix"]["loss_apart"] == 0

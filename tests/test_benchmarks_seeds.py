@@ -2,16 +2,21 @@
 
 import json
 import multiprocessing
+import shutil
 import time
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from scipy import stats
 
-from benchmarks import demo_seeds, text_gains
+from benchmarks import demo_seeds, documents_text, text_gains
+from benchmarks.provenance import hold_sources
 from benchmarks.seed_runs import each_seed
+from policies.demo import Demo
 from policies.gain_report import show_interval
+from tests.reward_folders import save_classifier
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -88,8 +93,8 @@ def test_the_demos_figures_are_taken_seed_by_seed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for seed in (1, 2, 3):
+        hold_sources(tmp_path / f"demo-seed-{seed}", "demo")
         made_up_run(tmp_path / f"demo-seed-{seed}", seed)
-    monkeypatch.setattr(demo_seeds, "write_readme", lambda results: None)
     out = tmp_path / "demo.json"
     command = ["demo_seeds", "--seeds", "1", "2", "3", "--runs", str(tmp_path), "--out", str(out)]
     monkeypatch.setattr("sys.argv", command)
@@ -108,7 +113,8 @@ def test_the_demos_figures_are_taken_seed_by_seed(
     assert results["best_of_16_above_base"]["by_seed"] == pytest.approx([2.0] * 3)
     tuned = results["fine_tuned_above_base_without_search"]
     assert tuned["by_seed"] == pytest.approx([0.1, 0.2, 0.3])
-    text = demo_seeds.markdown(results)
+    assert results["provenance"]["seeds"] == [1, 2, 3]
+    text = documents_text.demo(results)
     assert "95 % intervals over 3 seeds of 2 prompts" in text
     assert "1 comparison, each at 95 %: 0 gain, 0 lose, 1 undecided" in text
     assert "| +0.60 [-0.15, +1.35] | is undecided |" in text
@@ -121,17 +127,41 @@ def test_the_demos_figures_are_taken_seed_by_seed(
 def test_the_documents_show_intervals_over_seeds(page: str, name: str) -> None:
     results = json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text(encoding="utf-8"))
     text = (ROOT / page).read_text(encoding="utf-8")
+    seeds = results["provenance"]["seeds"]
     cells = results["base"] if name == "demo" else results["cells"]
     for cell in cells:
         for key in ("gold", "gain_at_equal_tokens"):
             value = cell[key]
             if value is None:
                 continue
-            assert len(value["by_seed"]) == len(results["seeds"]) >= 2
+            assert len(value["by_seed"]) == len(seeds) >= 2
             mean, error = stats.tmean(value["by_seed"]), stats.sem(value["by_seed"])
             half = stats.t.ppf(0.975, len(value["by_seed"]) - 1) * error
             assert value["estimate"] == pytest.approx(mean)
             assert (value["low"], value["high"]) == pytest.approx((mean - half, mean + half))
             assert show_interval(value, sign=key != "gold") in text
-    assert f"intervals over {len(results['seeds'])} seeds" in text
-    assert text_gains.DIFFERENCE == demo_seeds.DIFFERENCE
+    assert f"intervals over {len(seeds)} seeds" in text
+
+
+def test_what_fitting_value_heads_takes_is_counted(
+    policy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(policy_folder, tmp_path / "sft")
+    save_classifier(policy_folder, tmp_path / "reward", seed=0)
+    monkeypatch.setattr(text_gains, "VALUE_PROMPTS", 4)
+    monkeypatch.setattr(text_gains, "VALUE_RESPONSES", 3)
+    demo = SimpleNamespace(models=tmp_path, seed=lambda name: 0)
+    found = text_gains.fit_heads(cast(Demo, demo))
+    generated, read = (found["samples"][key] for key in ("generated_tokens", "read_tokens"))
+    assert found["sentence"]["responses"] == 12
+    assert generated >= 12
+    # The policy reads each new token but a response's last, the reward model each token of all.
+    assert read >= 2 * generated - 12
+    for unit in ("sentence", "token"):
+        assert found[unit]["read_tokens"] >= generated
+
+
+def test_a_seed_of_other_code_is_not_pooled(tmp_path: Path) -> None:
+    made_up_run(tmp_path / "demo-seed-1", 1)
+    with pytest.raises(ValueError, match="was begun with other source files"):
+        demo_seeds.run_seed(1, tmp_path / "demo-seed-1")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import text_search
+from benchmarks.provenance import source_digest
 from benchmarks.text_search_cells import STORES, Cell, Outcome, Searches
 from benchmarks.text_search_models import Subject, build_subject, counted_tokens, draw_prompts
 from benchmarks.text_search_run import alike, goals, ratio, ratio_after_prompts, run_cell, summary
@@ -222,15 +223,27 @@ def test_quick_form_measures_shows_and_writes(
             assert group["prompts_alike"] in (None, 1.0)
 
 
-def test_cells_of_an_earlier_run_stay_only_where_settings_are_the_same(tmp_path: Path) -> None:
+def test_cells_of_an_earlier_run_stay_only_where_settings_and_sources_are_the_same(
+    tmp_path: Path,
+) -> None:
     out = tmp_path / "text_search.json"
     row = {"cell": "segments", "sides": {}}
     options = text_search.parse_options(["--cells", "search-1", "--out", str(out)])
     settings = {name: value for name, value in vars(options).items() if name != "out"}
     assert text_search.kept_cells(options, settings) == {}
     earlier = {**settings, "cells": ["segments"], "rounds": 1}
-    for more, kept in (({}, True), ({"simulations": 3}, False)):
-        told = {"settings": {**earlier, **more}, "cells": [row], "llm-reasoners": "1.0.2"}
+    digest = source_digest("text_search")
+    for more, source, kept in (
+        ({}, digest, True),
+        ({"simulations": 3}, digest, False),
+        ({}, "of other code", False),
+    ):
+        told = {
+            "provenance": {"source_digest": source},
+            "settings": {**earlier, **more},
+            "cells": [row],
+            "llm-reasoners": "1.0.2",
+        }
         out.write_text(json.dumps(told))
         found = text_search.kept_cells(options, settings)
         assert found == ({"segments": row, "llm-reasoners": "1.0.2"} if kept else {})

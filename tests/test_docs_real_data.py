@@ -1,5 +1,6 @@
 """The documented script on real human preferences, in small."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -22,4 +23,5 @@ def test_the_script_runs_from_preferences_to_a_report(tmp_path: Path) -> None:
     assert bash is not None
     subprocess.run([bash, str(script)], cwd=ROOT, env=environment, check=True, timeout=3000)
     assert (tmp_path / "hh" / "evaluation.json").is_file()
+    assert json.loads((tmp_path / "hh" / "results.json").read_text())["pairs"]["held_out"] == 360
     assert (tmp_path / "hh" / "evaluate" / "report.html").is_file()

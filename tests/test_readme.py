@@ -1,6 +1,5 @@
 """What the README shows runs as it is written."""
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -48,19 +47,3 @@ def test_every_linked_file_is_there() -> None:
         text = document.read_text(encoding="utf-8")
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
             assert (document.parent / target).exists(), f"{document.name}: {target}"
-
-
-def test_the_table_of_the_readme_is_that_of_the_results() -> None:
-    results = json.loads((ROOT / "docs" / "results" / "demo.json").read_text(encoding="utf-8"))
-    assert results["command"] in README
-    cells = [("base", cell) for cell in results["base"]]
-    cells += [("fine-tuned", cell) for cell in results["fine_tuned"]]
-    row = r"^\| (base|fine-tuned) \| (.*?) \| (\d+) \| (\S+) \["
-    shown = re.findall(row, README, re.MULTILINE)
-    assert len(shown) >= 10
-    expected = {
-        (policy, f"{cell['tokens']:.0f}", f"{cell['gold']['estimate']:.2f}")
-        for policy, cell in cells
-    }
-    for policy, _, tokens, gold in shown:
-        assert (policy, tokens, gold) in expected
