@@ -209,3 +209,13 @@ def test_expectation_refuses(change: dict, message: str) -> None:
     }
     with pytest.raises(ValueError, match=message):
         vote_expectation(**{**wanted, **change})
+
+
+def test_a_single_subset_is_enough_to_be_drawn() -> None:
+    answers = [["a", "a", "b", "c"]]
+    gold = np.array([[1.0, 2.0, 3.0, 4.0]])
+    found = {
+        float(vote_expectation(answers, gold, gold, 2, rule="majority", draws=1, seed=seed)[0])
+        for seed in range(40)
+    }
+    assert found == {2.0, 3.0, 4.0}, "the better of two, one subset at a time"
