@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rewardmodel.data.conversation import plain
 from rewardmodel.simulated_requests import assignment_of, holds_request
 
 
@@ -15,9 +16,10 @@ def clusters_of(prompts: Sequence[Any]) -> list[str]:
     wording; of other prompts equal ones share a cluster.
 
     Args:
-        prompts: P prompts, texts or messages.
+        prompts: P prompts: texts, conversations, or their lists of messages.
     """
-    texts = [p if isinstance(p, str) else json.dumps(p, sort_keys=True) for p in prompts]
+    shown = map(plain, prompts)
+    texts = [p if isinstance(p, str) else json.dumps(p, sort_keys=True) for p in shown]
     return [assignment_of(text) if holds_request(text) else _digest(text) for text in texts]
 
 

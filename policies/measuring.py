@@ -21,6 +21,7 @@ from policies.pooled import Pool, pool_lines, pool_records
 from policies.proposals import Proposal
 from policies.search_policy import SearchPolicy
 from policies.sharding import Processes
+from rewardmodel.data.conversation import Prompt
 from rewardmodel.interface import RewardModel
 from search.evaluation.records import read_records, write_json_atomic
 from search.evaluation.run_directory import RunDirectory, step_seed
@@ -43,7 +44,7 @@ class Measurement:
     """
 
     run: RunDirectory
-    prompts: Sequence[str]
+    prompts: Sequence[Prompt]
     clusters: Sequence[str]
     judge: Judge | None
     seed: int

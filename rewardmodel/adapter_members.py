@@ -12,6 +12,8 @@ from typing import Any
 from torch import Tensor
 
 from rewardmodel.checkpoints import is_adapter
+from rewardmodel.data.conversation import Prompt, Reply
+from rewardmodel.input_format import ChosenFormat
 from rewardmodel.interface import ScoringSession
 from rewardmodel.multi_head import reward_heads
 from rewardmodel.sequence import SequenceRewardModel, load_scorer, open_encoder
@@ -45,7 +47,7 @@ class AdapterMember:
         self._shift = shift
 
     def score(
-        self, prompts: Sequence[str], responses: Sequence[str], *, finished: bool = True
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool = True
     ) -> Tensor:
         """Scores responses with this adapter, float32 [B]; see `RewardModel`."""
         self.put_in_place()
@@ -76,19 +78,23 @@ class _AdapterSession:
         return self._session.forward_tokens
 
     def score(
-        self, prompts: Sequence[str], responses: Sequence[str], *, finished: bool = True
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool = True
     ) -> Tensor:
         """See `ScoringSession`."""
         self._member.put_in_place()
         return self._session.score(prompts, responses, finished=finished) - self._shift
 
-    def keep(self, prompts: Collection[str]) -> None:
+    def keep(self, prompts: Collection[Prompt]) -> None:
         """See `ScoringSession`."""
         self._session.keep(prompts)
 
 
 def load_adapter_members(
-    sources: Sequence[str], *, max_length: int | None = None, batch_size: int = 128
+    sources: Sequence[str],
+    *,
+    max_length: int | None = None,
+    batch_size: int = 128,
+    input_format: ChosenFormat = "auto",
 ) -> list[AdapterMember]:
     """Loads adapters of one base, which is loaded once.
 
@@ -96,6 +102,7 @@ def load_adapter_members(
         sources: Local folders.
         max_length: Tokens of prompt and response; None takes what the first was trained with.
         batch_size: Rows a forward pass.
+        input_format: See `rewardmodel.loading.load_reward_model`; "auto" takes the first's.
 
     Raises:
         ValueError: If they are not all reward adapters of the same base with one vocabulary, or one
@@ -111,7 +118,7 @@ def load_adapter_members(
     model = load_scorer(first, init_head=False)
     shifts = [_take_shift(model.config)]
     names = [str(model.active_adapter)]
-    encoder = open_encoder(first, model, max_length)
+    encoder = open_encoder(first, model, max_length, input_format=input_format)
     vocabulary = encoder.tokenizer.get_vocab()
     for number, source in enumerate(sources[1:], start=1):
         if load_tokenizer(source).get_vocab() != vocabulary:

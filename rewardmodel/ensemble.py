@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 
 from rewardmodel.aggregation import Aggregate, combine, require_aggregate
+from rewardmodel.data.conversation import Prompt, Reply
+from rewardmodel.input_format import ChosenFormat
 from rewardmodel.interface import (
     RewardModel,
     ScoringSession,
@@ -74,7 +76,7 @@ class EnsembleRewardModel:
         self.shifts = list(shifts or [0.0] * len(members))
         self.scales = list(scales or [1.0] * len(members))
 
-    def member_scores(self, prompts: Sequence[str], responses: Sequence[str]) -> Tensor:
+    def member_scores(self, prompts: Sequence[Prompt], responses: Sequence[Reply]) -> Tensor:
         """Scores of each member, float32 [M, B]; see `UncertainRewardModel`.
 
         Raises:
@@ -83,7 +85,7 @@ class EnsembleRewardModel:
         found = [member.score(prompts, responses) for member in self.members]
         return self._collect(found, responses)
 
-    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Tensor:
+    def score(self, prompts: Sequence[Prompt], responses: Sequence[Reply]) -> Tensor:
         """Combined scores, float32 [B]; see `RewardModel`."""
         return combine(self.member_scores(prompts, responses), self.aggregate, weight=self.weight)
 
@@ -92,7 +94,7 @@ class EnsembleRewardModel:
         return _EnsembleSession(self)
 
     def standardise(
-        self, prompts: Sequence[str], responses: Sequence[str]
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply]
     ) -> "EnsembleRewardModel":
         """An ensemble of the same members, each with mean 0 and deviation 1 on given texts.
 
@@ -131,6 +133,7 @@ class EnsembleRewardModel:
         aggregate: Aggregate | None = None,
         max_length: int | None = None,
         batch_size: int | None = None,
+        input_format: ChosenFormat = "auto",
     ) -> "EnsembleRewardModel":
         """Loads the members that a folder's `ensemble.json` names.
 
@@ -139,6 +142,7 @@ class EnsembleRewardModel:
             aggregate: Instead of the one written there.
             max_length: See `rewardmodel.loading.load_reward_model`.
             batch_size: See there.
+            input_format: See there.
 
         Raises:
             ValueError: If the file is missing or wrong, or a member cannot be loaded.
@@ -153,14 +157,16 @@ class EnsembleRewardModel:
             if Path(source).resolve() == path.parent.resolve():
                 raise ValueError(f"{path}: the ensemble names itself as a member; leave it out")
         return cls(
-            load_members(sources, max_length=max_length, batch_size=batch_size),
+            load_members(
+                sources, max_length=max_length, batch_size=batch_size, input_format=input_format
+            ),
             aggregate or written.get("aggregate", "mean"),
             weight=float(written.get("weight", 1.0)),
             shifts=written.get("shifts"),
             scales=written.get("scales"),
         )
 
-    def _collect(self, scores: Sequence[Tensor], responses: Sequence[str]) -> Tensor:
+    def _collect(self, scores: Sequence[Tensor], responses: Sequence[Reply]) -> Tensor:
         """Members' scores [M, B] on one scale."""
         for number, mine in enumerate(scores):
             require_finite(mine, responses, found_by=f"member {number} of the ensemble")
@@ -184,7 +190,7 @@ class _EnsembleSession:
         return sum(session.forward_tokens for session in self._sessions)
 
     def score(
-        self, prompts: Sequence[str], responses: Sequence[str], *, finished: bool = True
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool = True
     ) -> Tensor:
         """Combined scores, float32 [B]; see `ScoringSession`."""
         ensemble = self._ensemble
@@ -192,7 +198,7 @@ class _EnsembleSession:
         scores = ensemble._collect(found, responses)
         return combine(scores, ensemble.aggregate, weight=ensemble.weight)
 
-    def keep(self, prompts: Collection[str]) -> None:
+    def keep(self, prompts: Collection[Prompt]) -> None:
         """See `ScoringSession`."""
         for session in self._sessions:
             session.keep(prompts)
@@ -202,7 +208,7 @@ def _uncounted(member: RewardModel) -> PlainSession:
     """A session of a member that has none, whose tokens nobody counts."""
 
     def score(
-        prompts: Sequence[str], responses: Sequence[str], *, finished: bool
+        prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool
     ) -> tuple[Tensor, int]:
         if not finished:
             raise ValueError(

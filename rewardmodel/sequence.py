@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from rewardmodel.checkpoints import check_vocabulary, is_adapter, load_classifier
+from rewardmodel.data.conversation import Prompt, Reply
+from rewardmodel.input_format import ChosenFormat, input_format_of
 from rewardmodel.interface import ScoringSession, require_finite
 from rewardmodel.prefixes.row_passes import row_batches
 from rewardmodel.prefixes.trunk import plain_model
@@ -31,6 +33,7 @@ from rewardmodel.tokenization import (
     fit_embeddings,
     load_tokenizer,
     require_positions,
+    token_types,
 )
 
 _SET_LENGTH = 2**20  # tokenizers without a `model_max_length` say an astronomical one
@@ -50,7 +53,7 @@ def load_scorer(source: str, *, init_head: bool, heads: int = 1, **options: Any)
         ValueError: If nothing can be loaded there, weights are missing, or it was trained with
             another number of labels.
     """
-    labels = heads if init_head or is_adapter(source) else None
+    labels = heads if init_head else None
     model = load_classifier(source, task="SEQ_CLS", labels=labels, init_head=init_head, **options)
     found = model.config.num_labels
     several = getattr(model.config, "reward_heads", None)
@@ -67,7 +70,9 @@ def load_scorer(source: str, *, init_head: bool, heads: int = 1, **options: Any)
     return model
 
 
-def open_encoder(source: str, model: Any, max_length: int | None) -> TextEncoder:
+def open_encoder(
+    source: str, model: Any, max_length: int | None, *, input_format: ChosenFormat = "auto"
+) -> TextEncoder:
     """Loads a model's tokenisation, fits the model to it, and moves the model to the GPU if any.
 
     Args:
@@ -75,6 +80,8 @@ def open_encoder(source: str, model: Any, max_length: int | None) -> TextEncoder
         model: As it was loaded from there.
         max_length: Tokens of prompt and response; None takes what it was trained with, or else its
             context.
+        input_format: Whether it is given one text or two segments; "auto" looks
+            (`rewardmodel.input_format`).
 
     Raises:
         ValueError: If there is no tokenizer, it is another model's, or the model has no places for
@@ -88,7 +95,7 @@ def open_encoder(source: str, model: Any, max_length: int | None) -> TextEncoder
         model.to("cuda")
     trained_with = tokenizer.model_max_length
     limit = max_length or (trained_with if trained_with < _SET_LENGTH else context_length(model))
-    return TextEncoder(tokenizer, limit)
+    return TextEncoder(tokenizer, limit, input_format_of(source, model, tokenizer, input_format))
 
 
 class SequenceRewardModel:
@@ -118,17 +125,25 @@ class SequenceRewardModel:
         self._reduce = reduce or self._shifted
 
     @classmethod
-    def load(cls, source: str, *, max_length: int | None = None, batch_size: int = 128) -> Self:
-        """Loads a trained reward model by hub id or local folder.
+    def load(
+        cls,
+        source: str,
+        *,
+        max_length: int | None = None,
+        batch_size: int = 128,
+        input_format: ChosenFormat = "auto",
+    ) -> Self:
+        """Loads a trained reward model by hub id or local folder; arguments as `open_encoder`.
 
         Raises:
             ValueError: If the weights, the tokenizer or the single-label head are missing.
         """
         model = load_scorer(source, init_head=False)
-        return cls(model, open_encoder(source, model, max_length), batch_size=batch_size)
+        encoder = open_encoder(source, model, max_length, input_format=input_format)
+        return cls(model, encoder, batch_size=batch_size)
 
     def score(
-        self, prompts: Sequence[str], responses: Sequence[str], *, finished: bool = True
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool = True
     ) -> Tensor:
         """Scores responses, float32 [B]; see `RewardModel`.
 
@@ -142,7 +157,7 @@ class SequenceRewardModel:
         return scores
 
     def outputs(
-        self, prompts: Sequence[str], responses: Sequence[str], *, finished: bool = True
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool = True
     ) -> Tensor:
         """What the H labels say, float32 [B, H] on the CPU; see `score`."""
         return self._output_pairs(self._pairs(prompts, responses, finished=finished))[0]
@@ -161,6 +176,8 @@ class SequenceRewardModel:
     @functools.cached_property
     def _scorer(self) -> SharedPrefixScorer | None:
         """How prompts are shared, or None; found out at first use."""
+        if self.encoder.input_format == "pair":
+            return None  # an encoder: what it makes of a prompt depends on the response
         limit = self.encoder.max_length or context_length(self.model)
         return open_scorer(self.model, self._head, max_tokens=limit, reduce=self._reduce)
 
@@ -169,7 +186,7 @@ class SequenceRewardModel:
         return outputs[:, 0] - float(getattr(self.model.config, "reward_shift", None) or 0.0)
 
     def _pairs(
-        self, prompts: Sequence[str], responses: Sequence[str], *, finished: bool
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool
     ) -> list[Pair]:
         return [
             self.encoder.pair(prompt, response, finished=finished)
@@ -177,7 +194,7 @@ class SequenceRewardModel:
         ]
 
     def _score(
-        self, prompts: Sequence[str], responses: Sequence[str], *, finished: bool
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool
     ) -> tuple[Tensor, int]:
         """Scores, and the tokens given to the model."""
         scores, tokens = self._score_pairs(self._pairs(prompts, responses, finished=finished))
@@ -193,16 +210,28 @@ class SequenceRewardModel:
         """Outputs [P, H] of token ids, and the tokens given to the model."""
         shared = worth_sharing(pairs)
         if not shared or self._scorer is None:
-            return self._score_rows([prompt + response for prompt, response in pairs])
+            return self._score_alone(pairs)
         alone = sorted(set(range(len(pairs))) - set(shared))
         together, tokens = self._scorer.one_shot([pairs[i] for i in shared], rows=self.batch_size)
-        rest, more = self._score_rows([pairs[i][0] + pairs[i][1] for i in alone])
+        rest, more = self._score_alone([pairs[i] for i in alone])
         outputs = torch.cat([together, rest])[torch.tensor(shared + alone).argsort()]
         return outputs, tokens + more
 
+    def _score_alone(self, pairs: Sequence[Pair]) -> tuple[Tensor, int]:
+        """Outputs [P, H] of pairs each by itself, and the tokens given to the model."""
+        rows = [prompt + response for prompt, response in pairs]
+        return self._score_rows(rows, [len(prompt) for prompt, _ in pairs])
+
     @torch.inference_mode()
-    def _score_rows(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, int]:
-        """Outputs [R, H] of whole texts the ordinary way, and the tokens given to the model."""
+    def _score_rows(
+        self, rows: Sequence[Sequence[int]], seconds: Sequence[int] = ()
+    ) -> tuple[Tensor, int]:
+        """Outputs [R, H] of whole texts the ordinary way, and the tokens given to the model.
+
+        Args:
+            rows: Token ids.
+            seconds: Where the second segment of each begins, for encoders of pairs.
+        """
         outputs, tokens = torch.empty(len(rows), self.model.config.num_labels), 0
         body, head = plain_model(self.model).base_model, self._head
         for batch in row_batches(
@@ -211,10 +240,14 @@ class SequenceRewardModel:
             pad_id=self.encoder.tokenizer.pad_token_id,
             device=self.model.device,
         ):
+            inputs = {"input_ids": batch.ids, "attention_mask": batch.mask}
+            if self.encoder.has_token_types:
+                begins = torch.tensor([seconds[i] for i in batch.rows])
+                inputs["token_type_ids"] = token_types(batch.mask, begins)
             if head is None:  # as the model itself reads texts, from its mask
-                found = self.model(input_ids=batch.ids, attention_mask=batch.mask).logits
+                found = self.model(**inputs).logits
             else:
-                states = body(input_ids=batch.ids, attention_mask=batch.mask).last_hidden_state
+                states = body(**inputs).last_hidden_state
                 found = head(batch.of_last(states))
             outputs[torch.tensor(batch.rows)] = found.float().cpu()
             tokens += batch.ids.numel()
@@ -230,14 +263,14 @@ class PlainSession:
         self.forward_tokens = 0
 
     def score(
-        self, prompts: Sequence[str], responses: Sequence[str], *, finished: bool = True
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool = True
     ) -> Tensor:
         """Scores responses, float32 [B]; see `ScoringSession`."""
         scores, tokens = self._score(prompts, responses, finished=finished)
         self.forward_tokens += tokens
         return scores
 
-    def keep(self, prompts: Collection[str]) -> None:
+    def keep(self, prompts: Collection[Prompt]) -> None:
         """Does nothing: nothing is remembered."""
 
 

@@ -16,6 +16,7 @@ from policies.methods import build_searcher
 from policies.policy_kl import kl_to
 from policies.proposals import Proposal
 from policies.sharding import Processes
+from rewardmodel.data.conversation import Conversation
 from rewardmodel.simulated import SimulatedHuman
 from rewardmodel.simulated_phrases import RECIPE
 from search.evaluation.records import read_records, write_json_atomic
@@ -37,6 +38,7 @@ def test_prompts_of_the_world_cluster_by_what_they_ask_for() -> None:
     assert names == ["barley+leeks+soup"] * 4 + ["baker+bell+lake"]
     chat = [[{"role": "user", "content": prompt.strip()}] for prompt in REWORDED]
     assert clusters_of(chat) == names, "in a chat, too"
+    assert clusters_of([Conversation(tuple(turns)) for turns in chat]) == names
     assert clusters_of([f"<|user|>{prompt.strip()}<|end|>" for prompt in REWORDED]) == names
 
 
