@@ -5,6 +5,7 @@ tree search, segments a step for beam search, tokens considered for guided decod
 use, not for self-play, so no noise is added: samples of the policy bring the variety.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -39,7 +40,8 @@ _ANSWERS: dict[str, Answer] = {"weighted": "weighted", "majority": "majority"}
 _SLOTS = 8
 _BEAM_SLOTS = 4
 _REDRAWS = 1
-_EXPLORATION = {True: 1.25, False: 5.0}  # by whether priors say anything
+_EXPLORATION = {True: 1.25, False: 5.0}  # by whether the prior is informative
+_RANKED_SCALE = (0.1, 50.0)  # Gumbel MuZero's, where the prior is informative
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,12 @@ class SearchOptions:
         exploration: MCTS (MuZero): c1 of its rule, how much a slot counts that was tried little.
             None takes MuZero's 1.25 for ranked tokens, and 5 for samples, whose uniform prior of 1
             in 8 slots would leave most of them untried.
+        value_scale: MCTS (Gumbel): weight of Q-values against the prior; more follows the best
+            slot found so far sooner. None takes Gumbel MuZero's 0.1 for ranked tokens, and
+            `sample_scale` for samples.
+        maxvisit_init: MCTS (Gumbel): visits added to those that `value_scale` multiplies, so that
+            a new node weighs Q-values by the product of both. None takes Gumbel MuZero's 50 for
+            ranked tokens, and `sample_scale` for samples.
         token_budget: The most tokens sampled for a prompt. None is no limit for tree search and
             guided decoding, and what so many whole responses could take for searches by levels.
         answer_form: Weighted best-of-N and majority vote: how answers are read,
@@ -64,6 +72,8 @@ class SearchOptions:
 
     leaves_per_step: int = 1
     exploration: float | None = None
+    value_scale: float | None = None
+    maxvisit_init: float | None = None
     token_budget: int | None = None
     answer_form: str = "auto"
     kl_weight: float = 0.3
@@ -75,8 +85,9 @@ class SearchOptions:
         """Checks types and bounds."""
         check_types(self)
         require(self.leaves_per_step > 0, "leaves_per_step", self.leaves_per_step, "1 or more")
-        found = self.exploration
-        require(found is None or found >= 0, "exploration", found, "0 or more, or null")
+        for name in ("exploration", "value_scale", "maxvisit_init"):
+            found = getattr(self, name)
+            require(found is None or found >= 0, name, found, "0 or more, or null")
         require(self.kl_weight > 0, "kl_weight", self.kl_weight, "more than 0")
         kept = 0 < self.rejection_keep <= 1
         require(kept, "rejection_keep", self.rejection_keep, "in (0, 1]")
@@ -100,6 +111,33 @@ def check_budget(method: MethodName, budget: int) -> None:
             f"budget: found {budget} for {TITLES[method]}; required: at most {_BEAM_SLOTS}, or a "
             f"multiple of {_BEAM_SLOTS}, the segments that each beam tries"
         )
+
+
+def sample_scale(
+    num_slots: int, num_simulations: int, *, value_scale: float | None = None
+) -> tuple[float, float]:
+    """How MCTS (Gumbel) weighs Q-values of samples, whose prior is uniform over K slots.
+
+    The improved policy is the softmax of `(maxvisit_init + most visits) * value_scale * q`, with q
+    in [0, 1]. Where one slot has q = 1 and all others 0, the odds of the one against the others
+    together are 1 : 1 at a new node, which makes the factor log(K - 1) there, and 1 + n : 1 after
+    a whole budget of n visits, which adds log(1 + n). So no slot's share is below
+    1 / ((K - 1)(2 + n)), and one that looks worst gets a share of the visits that falls like
+    1 / log n: every slot is tried more and more often as budgets grow, and yet nearly all visits
+    go to the best. (A constant weight per visit, as in self-play with a learned prior, makes the
+    share of the others e**-n.)
+
+    Args:
+        num_slots: K.
+        num_simulations: n, of one plan.
+        value_scale: Given by the user; the odds of a new node stay 1 : 1.
+
+    Returns:
+        `value_scale` and `maxvisit_init`.
+    """
+    scale = math.log1p(num_simulations) / num_simulations if value_scale is None else value_scale
+    fresh = math.log(max(1, num_slots - 1))
+    return scale, fresh / scale if scale > 0 else 0.0
 
 
 def build_searcher(
@@ -202,7 +240,10 @@ def _planner_of(
                 temperature=0.0,
             )
         case "muzero" | "gumbel":
-            explored = options.exploration
+            slots, explored = min(_SLOTS, budget), options.exploration
+            scale, visits = sample_scale(slots, budget, value_scale=options.value_scale)
+            if proposal.ranked:
+                scale, visits = _RANKED_SCALE
             return PlannerConfig(
                 planner=method,
                 num_simulations=budget,
@@ -210,6 +251,8 @@ def _planner_of(
                 pb_c_init=_EXPLORATION[proposal.ranked] if explored is None else explored,
                 temperature=0.0,
                 gumbel_scale=0.0,
-                max_num_considered_actions=min(_SLOTS, budget),
+                max_num_considered_actions=slots,
+                value_scale=scale if options.value_scale is None else options.value_scale,
+                maxvisit_init=visits if options.maxvisit_init is None else options.maxvisit_init,
                 leaves_per_step=min(options.leaves_per_step, budget),
             )
