@@ -171,7 +171,9 @@ def _tables(toy: Toy, prompts: int, *, seed: int) -> _Tables:
     size = sum(levels)
     shape = (prompts, size)
     worth = torch.randn(shape, generator=generator)
-    own = torch.randn(shape, generator=generator) * (1.0 if toy.reward == "random" else toy.depth**0.5)
+    own = torch.randn(shape, generator=generator) * (
+        1.0 if toy.reward == "random" else toy.depth**0.5
+    )
     if toy.reward == "ties":
         worth = (worth > 0.84).float()
     total = torch.zeros(shape)

@@ -171,7 +171,7 @@ class SearchSettings(ProposalSettings):
             ranked tokens and 5 for samples, whose prior is uniform.
         value_scale: gumbel: weight of values against the prior, per visit of a node's most visited
             slot; more follows the best slot found so far sooner and tries the others later. Null
-            takes 0.1 for ranked tokens and log(1 + budget) / budget for samples.
+            takes 0.1 for ranked tokens and log(1 + budget) / (2 * budget) for samples.
         maxvisit_init: gumbel: visits added to those that value_scale multiplies: the product of
             both is what values weigh at a new node. Null takes 50 for ranked tokens, and for
             samples what makes the best of K slots weigh there as much as all others together,

@@ -119,13 +119,14 @@ def sample_scale(
     """How MCTS (Gumbel) weighs Q-values of samples, whose prior is uniform over K slots.
 
     The improved policy is the softmax of `(maxvisit_init + most visits) * value_scale * q`, with q
-    in [0, 1]. Where one slot has q = 1 and all others 0, the odds of the one against the others
-    together are 1 : 1 at a new node, which makes the factor log(K - 1) there, and 1 + n : 1 after
-    a whole budget of n visits, which adds log(1 + n). So no slot's share is below
-    1 / ((K - 1)(2 + n)), and one that looks worst gets a share of the visits that falls like
-    1 / log n: every slot is tried more and more often as budgets grow, and yet nearly all visits
-    go to the best. (A constant weight per visit, as in self-play with a learned prior, makes the
-    share of the others e**-n.)
+    in [0, 1]. Where one slot has q = 1 and the others 0, the odds of the one against the others
+    together shall be 1 : 1 at a new node, which makes the factor log(K - 1) there, and
+    sqrt(1 + n) : 1 for a slot that was visited n times, which adds log(1 + n) / 2: at most that,
+    however often a node is visited. A node visited N times then gives its worst slot at least the
+    order of N / log n visits, and its best slot a share that goes to 1: every slot is tried more
+    and more often as budgets grow, and values approach those of the best continuation. (A constant
+    `value_scale`, as in self-play with a learned prior, makes the share of the others
+    exp(-value_scale * N), and a slot that is not tried early is never tried.)
 
     Args:
         num_slots: K.
@@ -135,7 +136,9 @@ def sample_scale(
     Returns:
         `value_scale` and `maxvisit_init`.
     """
-    scale = math.log1p(num_simulations) / num_simulations if value_scale is None else value_scale
+    scale = value_scale
+    if scale is None:
+        scale = 0.5 * math.log1p(num_simulations) / num_simulations
     fresh = math.log(max(1, num_slots - 1))
     return scale, fresh / scale if scale > 0 else 0.0
 
