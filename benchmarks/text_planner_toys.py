@@ -27,6 +27,8 @@ class Toy:
         reward: How responses are scored: `"additive"` sums what the segments are worth, `"random"`
             draws each response's score anew, `"mixed"` sums both, and `"ties"` gives one point to
             one segment in five, so that most responses score what many others do.
+        drift: Mean worth of a segment; where it is not 0, leaf values, which are sums so far, rise
+            on the way as scores of text so far do.
         value_noise: Standard deviation of what the leaf values add to the sum so far (to 0 where
             the reward is random); the segments' own standard deviation is 1.
         blind: Whether the leaf values are all 0 but for that noise.
@@ -38,6 +40,7 @@ class Toy:
     depth: int
     candidates: int
     reward: Reward
+    drift: float = 0.0
     value_noise: float = 0.0
     blind: bool = False
     slots: int | None = None
@@ -170,7 +173,7 @@ def _tables(toy: Toy, prompts: int, *, seed: int) -> _Tables:
     levels = [width**depth for depth in range(toy.depth + 1)]
     size = sum(levels)
     shape = (prompts, size)
-    worth = torch.randn(shape, generator=generator)
+    worth = toy.drift + torch.randn(shape, generator=generator)
     own = torch.randn(shape, generator=generator) * (
         1.0 if toy.reward == "random" else toy.depth**0.5
     )

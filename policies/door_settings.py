@@ -174,8 +174,8 @@ class SearchSettings(ProposalSettings):
             takes 0.1 for ranked tokens and log(1 + budget) / (2 * budget) for samples.
         maxvisit_init: gumbel: visits added to those that value_scale multiplies: the product of
             both is what values weigh at a new node. Null takes 50 for ranked tokens, and for
-            samples what makes the best of K slots weigh there as much as all others together,
-            log(K - 1) / value_scale.
+            samples what gives the best of K slots odds of 1 + 8 K / budget to 1 there against all
+            others together.
         token_budget: The most tokens sampled for a prompt, at least max_new_tokens; null sets no
             limit.
         answer_form: Votes and references: how an answer is read from a response: "gsm8k", what

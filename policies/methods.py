@@ -41,6 +41,7 @@ _SLOTS = 8
 _BEAM_SLOTS = 4
 _REDRAWS = 1
 _EXPLORATION = {True: 1.25, False: 5.0}  # by whether the prior is informative
+_SEGMENTS = 8  # of a response, roughly; set on toys and training prompts
 _RANKED_SCALE = (0.1, 50.0)  # Gumbel MuZero's, where the prior is informative
 
 
@@ -119,19 +120,21 @@ def sample_scale(
     """How MCTS (Gumbel) weighs Q-values of samples, whose prior is uniform over K slots.
 
     The improved policy is the softmax of `(maxvisit_init + most visits) * value_scale * q`, with q
-    in [0, 1]. Where one slot has q = 1 and the others 0, the odds of the one against the others
-    together shall be 1 : 1 at a new node, which makes the factor log(K - 1) there, and
-    sqrt(1 + n) : 1 for a slot that was visited n times, which adds log(1 + n) / 2: at most that,
-    however often a node is visited. A node visited N times then gives its worst slot at least the
-    order of N / log n visits, and its best slot a share that goes to 1: every slot is tried more
-    and more often as budgets grow, and values approach those of the best continuation. (A constant
-    `value_scale`, as in self-play with a learned prior, makes the share of the others
-    exp(-value_scale * N), and a slot that is not tried early is never tried.)
+    in [0, 1]. Where one slot has q = 1 and the others 0, both numbers follow from the odds of the
+    one against the others together. At a new node they are 1 + 8K / n : 1, so that the best line
+    is followed while the n / K simulations of a slot pay for little more than one line below it
+    (a response has some 8 segments or fewer), and the best slot gets half of the visits where
+    there are many more. A slot that was visited n times has sqrt(1 + n) times these odds, and none
+    can have more. So a node that is visited N times gives its worst slot at least the order of
+    N / log n visits, and its best slot a share that goes to 1: every slot is tried more and more
+    often as budgets grow, and values approach those of the best continuation. (A constant
+    `value_scale`, as in self-play with a learned prior, makes the share of the others fall like
+    exp(-value_scale * N), and what is not tried early is never tried.)
 
     Args:
         num_slots: K.
         num_simulations: n, of one plan.
-        value_scale: Given by the user; the odds of a new node stay 1 : 1.
+        value_scale: Given by the user; the odds at a new node stay the same.
 
     Returns:
         `value_scale` and `maxvisit_init`.
@@ -139,8 +142,9 @@ def sample_scale(
     scale = value_scale
     if scale is None:
         scale = 0.5 * math.log1p(num_simulations) / num_simulations
-    fresh = math.log(max(1, num_slots - 1))
-    return scale, fresh / scale if scale > 0 else 0.0
+    odds = 1 + _SEGMENTS * num_slots / num_simulations
+    at_new_node = math.log(odds * max(1, num_slots - 1))
+    return scale, at_new_node / scale if scale > 0 else 0.0
 
 
 def build_searcher(
@@ -181,7 +185,7 @@ def build_searcher(
         policy=policy,
         reward_model=reward_model,
         leaf_value=NoValue() if method in POOLED else leaf_value or PartialReward(),
-        planner=build_planner(_planner_of(method, budget, proposal, options)),
+        planner=build_planner(planner_config(method, budget, proposal, options)),
         proposal=proposal,
         num_slots=min(slots, budget),
         segment_reward=segment_reward,
@@ -206,7 +210,7 @@ def _proposal_of(method: MethodName, proposal: Proposal) -> Proposal:
     return proposal
 
 
-def _planner_of(
+def planner_config(
     method: MethodName, budget: int, proposal: Proposal, options: SearchOptions
 ) -> PlannerConfig:
     """A method's planner and its numbers."""

@@ -138,13 +138,14 @@ class _OneGoodSlot:
 def test_the_scale_of_samples_keeps_the_odds_it_is_derived_from() -> None:
     for slots, budget in itertools.product((2, 4, 8), (8, 64, 1024)):
         scale, visits = sample_scale(slots, budget)
-        others = slots - 1
-        assert others * math.exp(-visits * scale) == pytest.approx(1.0)
-        spent = others * math.exp(-(visits + budget) * scale)
-        assert 1 / spent == pytest.approx(math.sqrt(1 + budget))
-    assert sample_scale(1, 1)[1] == 0.0
+        at_new_node = math.exp(visits * scale) / (slots - 1)
+        assert at_new_node == pytest.approx(1 + 8 * slots / budget)
+        after_all = math.exp((visits + budget) * scale) / (slots - 1)
+        assert after_all / at_new_node == pytest.approx(math.sqrt(1 + budget))
+    assert math.isfinite(sample_scale(1, 1)[1])
     scale, visits = sample_scale(8, 64, value_scale=0.5)
-    assert (scale, scale * visits) == (0.5, pytest.approx(math.log(7)))
+    assert (scale, scale * visits) == (0.5, pytest.approx(math.log(7 * 2)))
+    assert sample_scale(8, 64, value_scale=0.0) == (0.0, 0.0)
 
 
 def test_both_numbers_are_the_users_to_set(policy: Policy) -> None:
