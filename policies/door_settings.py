@@ -175,6 +175,13 @@ class SearchSettings(ProposalSettings):
             is faster on large models and searches a little less well.
         exploration: muzero: how much a slot counts that was tried little; null takes 1.25 for
             ranked tokens and 5 for samples, whose prior is uniform.
+        value_scale: gumbel: weight of values against the prior, per visit of a node's most visited
+            slot; more follows the best slot found so far sooner and tries the others later. Null
+            takes 0.1 for ranked tokens and log(1 + budget) / (2 * budget) for samples.
+        maxvisit_init: gumbel: visits added to those that value_scale multiplies: the product of
+            both is what values weigh at a new node. Null takes 50 for ranked tokens, and for
+            samples what gives the best of K slots odds of 1 + 8 K / budget to 1 there against all
+            others together.
         token_budget: The most tokens sampled for a prompt, at least max_new_tokens; null sets no
             limit.
         answer_form: Votes and references: how an answer is read from a response: "gsm8k", what
@@ -198,6 +205,8 @@ class SearchSettings(ProposalSettings):
     budget: int = 8
     leaves_per_step: int = 1
     exploration: float | None = None
+    value_scale: float | None = None
+    maxvisit_init: float | None = None
     token_budget: int | None = None
     answer_form: str = "auto"
     kl_weight: float = 0.3
@@ -235,6 +244,8 @@ class SearchSettings(ProposalSettings):
         return SearchOptions(
             leaves_per_step=self.leaves_per_step,
             exploration=self.exploration,
+            value_scale=self.value_scale,
+            maxvisit_init=self.maxvisit_init,
             token_budget=self.token_budget,
             answer_form=self.answer_form,
             kl_weight=self.kl_weight,

@@ -5,6 +5,7 @@ tree search, segments a step for beam search, tokens considered for guided decod
 use, not for self-play, so no noise is added: samples of the policy bring the variety.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -39,7 +40,9 @@ _ANSWERS: dict[str, Answer] = {"weighted": "weighted", "majority": "majority"}
 _SLOTS = 8
 _BEAM_SLOTS = 4
 _REDRAWS = 1
-_EXPLORATION = {True: 1.25, False: 5.0}  # by whether priors say anything
+_EXPLORATION = {True: 1.25, False: 5.0}  # by whether the prior is informative
+_SEGMENTS = 8  # of a response, roughly; set on toys and training prompts
+_RANKED_SCALE = (0.1, 50.0)  # Gumbel MuZero's, where the prior is informative
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,12 @@ class SearchOptions:
         exploration: MCTS (MuZero): c1 of its rule, how much a slot counts that was tried little.
             None takes MuZero's 1.25 for ranked tokens, and 5 for samples, whose uniform prior of 1
             in 8 slots would leave most of them untried.
+        value_scale: MCTS (Gumbel): weight of Q-values against the prior; more follows the best
+            slot found so far sooner. None takes Gumbel MuZero's 0.1 for ranked tokens, and
+            `sample_scale` for samples.
+        maxvisit_init: MCTS (Gumbel): visits added to those that `value_scale` multiplies, so that
+            a new node weighs Q-values by the product of both. None takes Gumbel MuZero's 50 for
+            ranked tokens, and `sample_scale` for samples.
         token_budget: The most tokens sampled for a prompt. None is no limit for tree search and
             guided decoding, and what so many whole responses could take for searches by levels.
         answer_form: Weighted best-of-N and majority vote: how answers are read,
@@ -64,6 +73,8 @@ class SearchOptions:
 
     leaves_per_step: int = 1
     exploration: float | None = None
+    value_scale: float | None = None
+    maxvisit_init: float | None = None
     token_budget: int | None = None
     answer_form: str = "auto"
     kl_weight: float = 0.3
@@ -75,8 +86,9 @@ class SearchOptions:
         """Checks types and bounds."""
         check_types(self)
         require(self.leaves_per_step > 0, "leaves_per_step", self.leaves_per_step, "1 or more")
-        found = self.exploration
-        require(found is None or found >= 0, "exploration", found, "0 or more, or null")
+        for name in ("exploration", "value_scale", "maxvisit_init"):
+            found = getattr(self, name)
+            require(found is None or found >= 0, name, found, "0 or more, or null")
         require(self.kl_weight > 0, "kl_weight", self.kl_weight, "more than 0")
         kept = 0 < self.rejection_keep <= 1
         require(kept, "rejection_keep", self.rejection_keep, "in (0, 1]")
@@ -100,6 +112,39 @@ def check_budget(method: MethodName, budget: int) -> None:
             f"budget: found {budget} for {TITLES[method]}; required: at most {_BEAM_SLOTS}, or a "
             f"multiple of {_BEAM_SLOTS}, the segments that each beam tries"
         )
+
+
+def sample_scale(
+    num_slots: int, num_simulations: int, *, value_scale: float | None = None
+) -> tuple[float, float]:
+    """How MCTS (Gumbel) weighs Q-values of samples, whose prior is uniform over K slots.
+
+    The improved policy is the softmax of `(maxvisit_init + most visits) * value_scale * q`, with q
+    in [0, 1]. Where one slot has q = 1 and the others 0, both numbers follow from the odds of the
+    one against the others together. At a new node they are 1 + 8K / n : 1, so that the best line
+    is followed while the n / K simulations of a slot pay for little more than one line below it
+    (a response has some 8 segments or fewer), and the best slot gets half of the visits where
+    there are many more. A slot that was visited n times has sqrt(1 + n) times these odds, and none
+    can have more. So a node that is visited N times gives its worst slot at least the order of
+    N / log n visits, and its best slot a share that goes to 1: every slot is tried more and more
+    often as budgets grow, and values approach those of the best continuation. (A constant
+    `value_scale`, as in self-play with a learned prior, makes the share of the others fall like
+    exp(-value_scale * N), and what is not tried early is never tried.)
+
+    Args:
+        num_slots: K.
+        num_simulations: n, of one plan.
+        value_scale: Given by the user; the odds at a new node stay the same.
+
+    Returns:
+        `value_scale` and `maxvisit_init`.
+    """
+    scale = value_scale
+    if scale is None:
+        scale = 0.5 * math.log1p(num_simulations) / num_simulations
+    odds = 1 + _SEGMENTS * num_slots / num_simulations
+    at_new_node = math.log(odds * max(1, num_slots - 1))
+    return scale, at_new_node / scale if scale > 0 else 0.0
 
 
 def build_searcher(
@@ -140,7 +185,7 @@ def build_searcher(
         policy=policy,
         reward_model=reward_model,
         leaf_value=NoValue() if method in POOLED else leaf_value or PartialReward(),
-        planner=build_planner(_planner_of(method, budget, proposal, options)),
+        planner=build_planner(planner_config(method, budget, proposal, options)),
         proposal=proposal,
         num_slots=min(slots, budget),
         segment_reward=segment_reward,
@@ -165,7 +210,7 @@ def _proposal_of(method: MethodName, proposal: Proposal) -> Proposal:
     return proposal
 
 
-def _planner_of(
+def planner_config(
     method: MethodName, budget: int, proposal: Proposal, options: SearchOptions
 ) -> PlannerConfig:
     """A method's planner and its numbers."""
@@ -202,7 +247,10 @@ def _planner_of(
                 temperature=0.0,
             )
         case "muzero" | "gumbel":
-            explored = options.exploration
+            slots, explored = min(_SLOTS, budget), options.exploration
+            scale, visits = sample_scale(slots, budget, value_scale=options.value_scale)
+            if proposal.ranked:
+                scale, visits = _RANKED_SCALE
             return PlannerConfig(
                 planner=method,
                 num_simulations=budget,
@@ -210,6 +258,8 @@ def _planner_of(
                 pb_c_init=_EXPLORATION[proposal.ranked] if explored is None else explored,
                 temperature=0.0,
                 gumbel_scale=0.0,
-                max_num_considered_actions=min(_SLOTS, budget),
+                max_num_considered_actions=slots,
+                value_scale=scale if options.value_scale is None else options.value_scale,
+                maxvisit_init=visits if options.maxvisit_init is None else options.maxvisit_init,
                 leaves_per_step=min(options.leaves_per_step, budget),
             )

@@ -209,10 +209,12 @@ class TextPlanningModel:
                 left[root] = self.token_budget - tree.generated_tokens[root]
                 finished[root] = self.context.best_finished(root) is not None
             to_the_end = tree.proposal.max_new_tokens - tree.segment(node).length
-            most = min(tree.proposal.segment_limit, to_the_end) * (1 + (self.redraws or 0))
+            longest = min(tree.proposal.segment_limit, to_the_end)
+            most = longest * (1 + (self.redraws or 0))
             if self.leaf_value.samples:  # the value goes on from the segment to the end
                 most += to_the_end
-            if left[root] >= (most if finished[root] else max(most, to_the_end)):
+            finishes = finished[root] or self.leaf_value.samples
+            if left[root] >= most + (0 if finishes else to_the_end - longest):
                 paid.add((node, slot))
                 left[root] -= most
             else:

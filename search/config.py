@@ -4,6 +4,7 @@ This file knows every planner, so that no other file has to: the name of the alg
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, get_args
 
 from search.beam import BeamPlanner
@@ -13,6 +14,7 @@ from search.gumbel import GumbelMuZeroPlanner
 from search.mcts import Backend
 from search.muzero import MuZeroMode, MuZeroPlanner, require_puct_numbers
 from search.planner import Planner, require_choice, require_float, require_int
+from search.qtransforms import QTransform, qtransform_completed_by_mix_value
 from search.regularised import RegularisedPlanner
 from search.rejection import RejectionPlanner
 
@@ -25,8 +27,9 @@ class PlannerConfig:
 
     Attributes and their ranges are those of `MuZeroPlanner`, `GumbelMuZeroPlanner`,
     `BestOfNPlanner`, `BeamPlanner`, `DiverseBeamPlanner` (`dvts`), `RejectionPlanner` and
-    `RegularisedPlanner`. One default differs: a `regularised` planner built here samples its
-    action, as `temperature` is 1.
+    `RegularisedPlanner`; `value_scale` and `maxvisit_init` are those of
+    `qtransform_completed_by_mix_value`, Gumbel MuZero's transform. One default differs: a
+    `regularised` planner built here samples its action, as `temperature` is 1.
 
     Raises:
         ValueError: If a value has the wrong type or is out of range, naming what was found, what
@@ -58,6 +61,20 @@ class PlannerConfig:
         default=16, metadata={"help": "gumbel: root actions in the first round."}
     )
     gumbel_scale: float = field(default=1.0, metadata={"help": "gumbel: root noise; 0: none."})
+    value_scale: float = field(
+        default=0.1,
+        metadata={
+            "help": "gumbel: weight of Q-values against the prior; more follows the best action "
+            "found so far sooner, and tries the others later or never."
+        },
+    )
+    maxvisit_init: float = field(
+        default=50.0,
+        metadata={
+            "help": "gumbel: visits added to a node's most visited action before value_scale "
+            "multiplies them; what Q-values weigh at a new node is the product of both."
+        },
+    )
     beam_width: int = field(
         default=4, metadata={"help": "beam: candidates kept per depth, all competing for places."}
     )
@@ -93,6 +110,8 @@ class PlannerConfig:
         require_float(owner, "value_delta_max", self.value_delta_max, above=True)
         require_int(owner, "max_num_considered_actions", self.max_num_considered_actions, minimum=1)
         require_float(owner, "gumbel_scale", self.gumbel_scale)
+        require_float(owner, "value_scale", self.value_scale)
+        require_float(owner, "maxvisit_init", self.maxvisit_init)
         require_int(owner, "beam_width", self.beam_width, minimum=1)
         require_int(owner, "num_subtrees", self.num_subtrees, minimum=1)
         require_int(owner, "subtree_width", self.subtree_width, minimum=1)
@@ -102,7 +121,7 @@ class PlannerConfig:
 
 
 def build_planner(config: PlannerConfig) -> Planner:
-    """Builds the planner a configuration names, with its default Q-transform."""
+    """Builds the planner a configuration names; `gumbel` scales Q-values by its numbers."""
     match config.planner:
         case "muzero":
             return MuZeroPlanner(
@@ -124,6 +143,7 @@ def build_planner(config: PlannerConfig) -> Planner:
                 max_depth=config.max_depth,
                 max_num_considered_actions=config.max_num_considered_actions,
                 gumbel_scale=config.gumbel_scale,
+                qtransform=_completing_qtransform(config),
                 leaves_per_step=config.leaves_per_step,
                 backend=config.backend,
             )
@@ -150,3 +170,11 @@ def build_planner(config: PlannerConfig) -> Planner:
                 kl_weight=config.kl_weight,
                 temperature=config.temperature,
             )
+
+
+def _completing_qtransform(config: PlannerConfig) -> QTransform:
+    """Gumbel MuZero's transform with the configured numbers; the function itself where default."""
+    found = {"value_scale": config.value_scale, "maxvisit_init": config.maxvisit_init}
+    if found.items() <= (qtransform_completed_by_mix_value.__kwdefaults__ or {}).items():
+        return qtransform_completed_by_mix_value  # so that planners built alike compare equal
+    return partial(qtransform_completed_by_mix_value, **found)

@@ -370,6 +370,39 @@ def test_a_token_budget_is_never_exceeded_and_always_answers(
     assert spent[0] < spent[-1], "a larger budget is used"
 
 
+def test_a_slot_beyond_the_budget_is_worth_what_its_node_is_worth(policy: Policy) -> None:
+    model = planning_model(policy, BLOCKS, 4, token_budget=12, leaf_value=_Nothing())
+    model.root(torch.tensor([0, 1]))
+    made = step(model, [0, 1], [0, 0])
+    assert not model.closed
+    beyond = step(model, [0, 1, 0], [1, 1, 2])
+    assert model.closed == {0, 1}
+    assert beyond.reward.tolist() == [500.0] * 3
+    assert beyond.discount.tolist() == beyond.value.tolist() == [0.0] * 3
+    assert not beyond.valid_actions.any()
+    # Below a segment it is the segment's value, each its own.
+    model = planning_model(policy, BLOCKS, 4)
+    made = step(model, [0, 1], [0, 0])
+    model.token_budget = 0
+    deeper = step(model, made.embedding["node"].tolist(), [0, 0])
+    assert deeper.reward.tolist() == made.value.tolist()
+    assert 0.0 not in made.value.tolist()
+
+
+def test_redraws_are_part_of_what_a_budget_keeps_back(policy: Policy) -> None:
+    """Two tokens in six slots: most draws repeat a sibling and are drawn again, up to thrice."""
+    proposal = _Narrow(policy).proposal
+    for budget in range(4, 24):
+        model = planning_model(policy, proposal, 6, token_budget=budget, redraws=3)
+        for slot in range(6):
+            step(model, [0], [slot])
+        left = budget - model.context.tree.generated_tokens[0]
+        assert left >= 0
+        if model.context.best_finished(0) is None:
+            longest = 1 if model.drawn(0) else 0
+            assert left >= proposal.max_new_tokens - longest, "no response could be finished"
+
+
 def test_a_budget_too_small_for_one_response_is_refused(policy: Policy) -> None:
     with pytest.raises(ValueError, match=r"token_budget: found 11; required: at least 12"):
         searcher(policy, BestOfNPlanner(2), 2, token_budget=11)

@@ -15,6 +15,7 @@ from search import (
     RegularisedPlanner,
     RejectionPlanner,
     build_planner,
+    qtransform_completed_by_mix_value,
 )
 from tests.search_reference import random_tables
 
@@ -28,6 +29,8 @@ SETTINGS = {
     "temperature": 0.5,
     "max_num_considered_actions": 4,
     "gumbel_scale": 0.25,
+    "value_scale": 0.02,
+    "maxvisit_init": 100.0,
     "beam_width": 2,
     "num_subtrees": 3,
     "subtree_width": 5,
@@ -62,6 +65,8 @@ BAD = [
     ("max_num_considered_actions", 0, "required an int of at least 1"),
     ("gumbel_scale", float("inf"), "required a finite number"),
     ("gumbel_scale", False, r"False \(bool\)"),
+    ("value_scale", -0.1, "of at least 0.0"),
+    ("maxvisit_init", "50", r"\(str\); required a finite number"),
     ("beam_width", 2.0, "required an int of at least 1"),
     ("num_subtrees", 0, "required an int of at least 1"),
     ("subtree_width", "4", "required an int of at least 1"),
@@ -82,6 +87,16 @@ def test_built_planner_has_every_setting_it_knows(name):
     assert {key: getattr(planner, key) for key in known} == {key: SETTINGS[key] for key in known}
     count = {"muzero": 7, "gumbel": 4, "best_of_n": 1, "beam": 3, "dvts": 4}
     assert len(known) == {**count, "rejection": 3, "regularised": 3}[name]
+
+
+def test_gumbel_scales_qvalues_by_the_configured_numbers():
+    """Both numbers reach the transform that the planner scores actions with."""
+    transform = build_planner(PlannerConfig(planner="gumbel", **SETTINGS)).qtransform
+    tree = GumbelMuZeroPlanner(8).plan(random_tables(3), torch.arange(4)).tree
+    expected = qtransform_completed_by_mix_value(
+        tree, tree.roots, value_scale=0.02, maxvisit_init=100.0
+    )
+    torch.testing.assert_close(transform(tree, tree.roots), expected)
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -116,6 +131,8 @@ def test_help_says_which_planners_read_a_number():
         if known.name in ("planner", "num_simulations", "max_depth", "value_delta_max"):
             continue
         readers = {name for name, kind in KINDS.items() if known.name in vars(kind(5))}
+        if known.name in ("value_scale", "maxvisit_init"):  # of the transform it was built with
+            readers = {"gumbel"}
         assert set(text.split(":")[0].split(", ")) == readers, known.name
 
 
