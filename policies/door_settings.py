@@ -4,9 +4,9 @@ Settings hold values and load what they name; the jobs are in the other doors.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from policies.language_model import Policy
 from policies.leaf_values import LeafValue, PartialReward, Rollout, ValueHead
@@ -32,6 +32,9 @@ class ProposalSettings:
         policy: Hub id or folder of a causal language model.
         dataset: Prompts: hub id, folder, file with a prompt column, preferences, or .txt.
         split: Split of a hub dataset or folder.
+        prompt_column: The prompt's column, or several joined by "+".
+        implicit_prompt: Of preferences: take the beginning that chosen and rejected share for the
+            prompt, in plain text without turn markers, too.
         limit: Use this many prompts; null takes all.
         on_bad_row: "error" stops at the first bad row, "skip" leaves bad rows out and counts them.
         on_long_prompt: "error" stops at a prompt that leaves no room for a response in the policy's
@@ -55,9 +58,14 @@ class ProposalSettings:
         seed: Of everything random.
     """
 
+    # How the loaders' keyword arguments are given to a command where the name is another.
+    FLAGS: ClassVar[Mapping[str, str]] = {"tokenizer": "policy", "column": "prompt_column"}
+
     policy: str = ""
     dataset: str = ""
     split: str = "train"
+    prompt_column: str = "prompt"
+    implicit_prompt: bool = False
     limit: int | None = None
     on_bad_row: OnBadRow = "error"
     on_long_prompt: OnBadRow = "error"
@@ -110,6 +118,8 @@ class ProposalSettings:
             self.dataset,
             split=self.split,
             tokenizer=policy.encoder.tokenizer,
+            column=self.prompt_column,
+            implicit_prompt=self.implicit_prompt,
             on_bad_row=self.on_bad_row,
             limit=self.limit,
         )

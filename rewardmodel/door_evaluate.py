@@ -10,6 +10,7 @@ from typing import Any, Literal
 from datasets import Dataset
 from rich.console import Console
 
+from rewardmodel.column_settings import ColumnSettings
 from rewardmodel.data.reward_bench_rows import load_reward_bench, load_reward_bench_2
 from rewardmodel.data.rows import OnBadRow
 from rewardmodel.evaluation import (
@@ -40,7 +41,7 @@ _INVARIANCE_PAIRS = 16
 
 
 @dataclass
-class EvaluateJob:
+class EvaluateJob(ColumnSettings):
     """Measure a reward model on preference pairs or on RewardBench.
 
     Attributes:
@@ -51,8 +52,8 @@ class EvaluateJob:
             that benchmark by its own rules.
         holdout: Measure on this share of the prompts, the same that `train` held out with the same
             seed; 0 measures on all.
-        training_dataset: Pairs for the bag-of-words baseline to learn from, where `holdout` is 0;
-            those of prompts that are measured on are left out.
+        training_dataset: Pairs for the bag-of-words baseline to learn from, where `holdout` is 0,
+            in the same columns; those of prompts that are measured on are left out.
         calibrate: Also fit a temperature, and say what it mends on prompts it was not fitted to.
         edits: Human edits: rows of prompt, original and edited, or qa-feedback's corrections. Those
             of prompts that `holdout` or `training_dataset` leaves to training are left out.
@@ -98,6 +99,9 @@ class EvaluateJob:
             for name in ("holdout", "training_dataset", "calibrate", "probes", "check_batches"):
                 value = getattr(self, name)
                 require(not value, name, value, f"unset, for benchmark is {self.benchmark}")
+            for name, usual in ColumnSettings().columns().items():
+                value = getattr(self, name)
+                require(value == usual, name, value, f"unset, for benchmark is {self.benchmark}")
 
 
 def evaluate(job: EvaluateJob) -> None:
@@ -224,12 +228,16 @@ def _pairs(job: EvaluateJob, tokenizer: Any) -> tuple[Dataset | None, Dataset]:
         tokenizer=tokenizer,
         on_bad_row=job.on_bad_row,
         limit=job.limit,
+        **job.columns(),
     )
     if job.holdout:
         return split_by_prompt(data, holdout=job.holdout, seed=job.seed)
     if job.training_dataset:
         training = load_preferences(
-            job.training_dataset, tokenizer=tokenizer, on_bad_row=job.on_bad_row
+            job.training_dataset,
+            tokenizer=tokenizer,
+            on_bad_row=job.on_bad_row,
+            **job.columns(),
         )
         return _without_prompts_of(data, training, f"pairs in {job.training_dataset}"), data
     return None, data

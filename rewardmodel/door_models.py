@@ -12,8 +12,10 @@ from tqdm.auto import tqdm
 
 from doors.job_settings import fields_of, open_run
 from rewardmodel.aggregation import Aggregate
+from rewardmodel.data.prompt_columns import take_prompt
 from rewardmodel.data.row_sources import read_rows
 from rewardmodel.data.rows import OnBadRow, PreferenceDataError, Row, parse_rows
+from rewardmodel.data.template_columns import with_system
 from rewardmodel.ensemble import EnsembleRewardModel, write_ensemble
 from rewardmodel.interface import StepRewardModel, UncertainRewardModel
 from rewardmodel.json_lines import json_lines
@@ -68,6 +70,7 @@ class EnsembleJob:
         standardise_on: Prompts and responses on which each member gets mean 0 and deviation 1, as
             for `score`; null takes the members' scores as they are.
         limit: Use this many rows of those; null takes all.
+        on_bad_row: "error" stops at the first bad row, "skip" leaves bad rows out and counts them.
         out: Folder for ensemble.json.
     """
 
@@ -76,6 +79,7 @@ class EnsembleJob:
     weight: float = 1.0
     standardise_on: str | None = None
     limit: int | None = None
+    on_bad_row: OnBadRow = "error"
     out: str = "runs/ensemble"
 
     def __post_init__(self) -> None:
@@ -91,7 +95,7 @@ def ensemble(job: EnsembleJob) -> None:
     made = EnsembleRewardModel(members, job.aggregate, weight=job.weight)
     scaled = job.standardise_on is not None
     if job.standardise_on is not None:
-        rows = load_responses(job.standardise_on, limit=job.limit)
+        rows = load_responses(job.standardise_on, limit=job.limit, on_bad_row=job.on_bad_row)
         prompts = [row["prompt"] for row in rows for _ in row["responses"]]
         made = made.standardise(prompts, [text for row in rows for text in row["responses"]])
     path = write_ensemble(
@@ -117,6 +121,9 @@ class ScoreJob:
         aggregate: How members, heads or steps become one score; null takes the model's own way.
         dataset: Rows of a prompt and a response, or of a prompt and a list of responses.
         split: Split of a hub dataset or folder.
+        prompt_column: The prompt's column, or several joined by "+".
+        response_column: The column of a response or of a list of them; null takes responses, or
+            response.
         limit: Use this many rows; null takes all.
         on_bad_row: "error" stops at the first bad row, "skip" leaves bad rows out and counts them.
         max_length: Tokens of prompt and response together; null takes the model's own.
@@ -130,6 +137,8 @@ class ScoreJob:
     aggregate: str | None = None
     dataset: str = ""
     split: str = "train"
+    prompt_column: str = "prompt"
+    response_column: str | None = None
     limit: int | None = None
     on_bad_row: OnBadRow = "error"
     max_length: int | None = None
@@ -153,7 +162,14 @@ def score(job: ScoreJob) -> None:
         kind=job.kind,
         aggregate=job.aggregate,
     )
-    rows = load_responses(job.dataset, split=job.split, on_bad_row=job.on_bad_row, limit=job.limit)
+    rows = load_responses(
+        job.dataset,
+        split=job.split,
+        prompt_column=job.prompt_column,
+        response_column=job.response_column,
+        on_bad_row=job.on_bad_row,
+        limit=job.limit,
+    )
     scored: list[dict[str, Any]] = []
     # Many rows at a time: those of one prompt share it, and rows of like length share a pass.
     for start in tqdm(range(0, len(rows), 64), desc="scoring", delay=2, leave=False):
@@ -164,37 +180,61 @@ def score(job: ScoreJob) -> None:
 
 
 def load_responses(
-    source: str, *, split: str = "train", on_bad_row: OnBadRow = "error", limit: int | None = None
+    source: str,
+    *,
+    split: str = "train",
+    prompt_column: str = "prompt",
+    response_column: str | None = None,
+    on_bad_row: OnBadRow = "error",
+    limit: int | None = None,
 ) -> list[dict[str, Any]]:
     """Loads prompts with one response or several each.
 
     Returns:
-        Rows with `prompt`, `responses` (a list) and `row`, the row as it was read.
+        Rows with `prompt`, `responses` (a list), `several` (whether a list stood there) and `row`,
+        the row as it was read.
 
     Raises:
         PreferenceDataError: No such source, a bad row or no good one; the message names file and
             line.
     """
+
+    def parse(row: Row) -> dict[str, Any]:
+        column = response_column or ("responses" if "responses" in row else "response")
+        return _parse(row, prompt_column, column)
+
     rows = read_rows(source, split=split)
-    return list(parse_rows(rows, _parse, source=source, on_bad_row=on_bad_row, limit=limit))
+    return list(parse_rows(rows, parse, source=source, on_bad_row=on_bad_row, limit=limit))
 
 
-def _parse(row: Row) -> dict[str, Any]:
-    prompt = row.get("prompt")
-    responses = row["responses"] if "responses" in row else [row.get("response")]
+def _parse(row: Row, prompt_column: str, response_column: str) -> dict[str, Any]:
+    if prompt_column in row:
+        prompt: Any = row[prompt_column]
+    else:  # several columns, or an error that says which there are
+        prompt = take_prompt(row, prompt_column, option="prompt_column")
     if not isinstance(prompt, str):
         raise PreferenceDataError(
-            f"column 'prompt' is {json.dumps(prompt)[:80]} among {list(row)}; required is text.",
+            f"column {prompt_column!r} is {json.dumps(prompt)[:80]} among {list(row)}; required is "
+            "text.",
             reason="prompt is not text",
         )
-    good = isinstance(responses, list) and bool(responses)
+    found = row.get(response_column)
+    several = isinstance(found, list)
+    responses = found if several else [found]
+    good = bool(responses)
     if not good or not all(isinstance(text, str) for text in responses):
         raise PreferenceDataError(
-            f"found no responses among {list(row)}; required is text in `response`, or a list of "
-            "texts in `responses`.",
+            f"found no responses among {list(row)} in {response_column!r}; required is text, or a "
+            "list of texts. To read another column than `response` or `responses` pass "
+            "response_column=NAME.",
             reason="no responses",
         )
-    return {"prompt": prompt, "responses": responses, "row": dict(row)}
+    return {
+        "prompt": with_system(row, prompt),
+        "responses": responses,
+        "several": several,
+        "row": dict(row),
+    }
 
 
 def _scored(reward_model: Any, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -212,10 +252,9 @@ def _scored(reward_model: Any, rows: Sequence[dict[str, Any]]) -> list[dict[str,
     for row in rows:
         here = slice(at, at + len(row["responses"]))
         at = here.stop
-        several = "responses" in row["row"]
         for name, values in columns.items():
-            key = "scores" if several and name == "score" else name
-            row["row"][key] = values[here] if several else values[here][0]
+            key = "scores" if row["several"] and name == "score" else name
+            row["row"][key] = values[here] if row["several"] else values[here][0]
         made.append(row["row"])
     return made
 
@@ -228,6 +267,7 @@ class TrainStepsJob(Optimisation):
         model: What to begin from: hub id or folder of a language model or token classifier.
         dataset: Rows of a prompt, a list of steps (completions) and a label in [0, 1] for each.
         split: Split of a hub dataset or folder.
+        prompt_column: The prompt's column, or several joined by "+".
         separator: What stands between steps.
         holdout: Share of the prompts kept for measuring.
         limit: Use this many rows; null takes all.
@@ -239,6 +279,7 @@ class TrainStepsJob(Optimisation):
     model: str = ""
     dataset: str = ""
     split: str = "train"
+    prompt_column: str = "prompt"
     separator: str = SEPARATOR
     holdout: float = 0.1
     limit: int | None = None
@@ -258,7 +299,11 @@ class TrainStepsJob(Optimisation):
 def train_steps(job: TrainStepsJob) -> None:
     """Trains, measures and saves; in several processes as `prefsearch reward train` does."""
     data: Dataset = load_steps(
-        job.dataset, split=job.split, on_bad_row=job.on_bad_row, limit=job.limit
+        job.dataset,
+        split=job.split,
+        prompt_column=job.prompt_column,
+        on_bad_row=job.on_bad_row,
+        limit=job.limit,
     )
     training, held_out = split_by_prompt(data, holdout=job.holdout, seed=job.seed)
     run, processes = open_run(job)

@@ -13,9 +13,10 @@ from typing import Any
 
 from datasets import Dataset, Features, List, Value
 
-from rewardmodel.data.reply_text import take_turns
+from rewardmodel.data.prompt_columns import take_prompt
 from rewardmodel.data.row_sources import read_rows
 from rewardmodel.data.rows import OnBadRow, PreferenceDataError, Row, parse_rows
+from rewardmodel.data.template_columns import with_system
 from rewardmodel.tokenization import TextEncoder
 
 SEPARATOR = "\n\n"
@@ -26,6 +27,7 @@ def load_steps(
     source: str | os.PathLike[str],
     *,
     split: str = "train",
+    prompt_column: str = "prompt",
     on_bad_row: OnBadRow = "error",
     limit: int | None = None,
 ) -> Dataset:
@@ -34,6 +36,7 @@ def load_steps(
     Args:
         source: A file, folder or dataset id, as in `rewardmodel.preferences.load_preferences`.
         split: Of a hub dataset or folder; a single file is read whole.
+        prompt_column: The prompt's column, or several joined by "+".
         on_bad_row: "error" ends at the first bad row; "skip" drops bad rows and logs their counts.
         limit: Stop after so many good rows.
 
@@ -46,8 +49,12 @@ def load_steps(
             line.
         ValueError: `on_bad_row` or `limit` is not allowed.
     """
+
+    def parse(row: Row) -> dict[str, object]:
+        return _parse(row, prompt_column)
+
     rows = read_rows(source, split=split)
-    found = list(parse_rows(rows, _parse, source=source, on_bad_row=on_bad_row, limit=limit))
+    found = list(parse_rows(rows, parse, source=source, on_bad_row=on_bad_row, limit=limit))
     features = Features(
         {
             "prompt": Value("string"),
@@ -58,8 +65,8 @@ def load_steps(
     return Dataset.from_list(found, features=features)
 
 
-def _parse(row: Row) -> dict[str, object]:
-    prompt = take_turns(row, "prompt", option="prompt")
+def _parse(row: Row, prompt_column: str) -> dict[str, object]:
+    prompt = take_prompt(row, prompt_column, option="prompt_column")
     if not isinstance(prompt, str):
         raise PreferenceDataError(
             "the prompt is a list of messages; required is text. Render the messages first.",
@@ -85,6 +92,7 @@ def _parse(row: Row) -> dict[str, object]:
                 "other ratings to it first.",
                 reason="label out of range",
             )
+    prompt = with_system(row, prompt)
     return {"prompt": prompt, "completions": steps, "labels": [float(label) for label in labels]}
 
 

@@ -17,6 +17,7 @@ from rewardmodel.answers import extract_answer, normalise_answer, same_answer, s
 from rewardmodel.data.reply_text import take_turns
 from rewardmodel.data.row_sources import read_rows
 from rewardmodel.data.rows import OnBadRow, PreferenceDataError, Row, parse_rows
+from rewardmodel.data.template_columns import with_system
 
 _PROMPT_COLUMNS = ("prompt", "question", "problem")
 _ANSWER_COLUMNS = ("answer", "solution")
@@ -65,6 +66,7 @@ def load_references(
                 "Render the messages into a column of text and pass prompt_column=NAME.",
                 reason="prompt is not text",
             )
+        prompt = with_system(row, prompt)
         answer = _read_reference(row, answer_column or _first_of(_ANSWER_COLUMNS, row))
         known = seen.setdefault(prompt, answer)
         if not same_answer(known, answer):
@@ -111,10 +113,15 @@ class AnswerMatch:
         split: str = "train",
         prompt_column: str | None = None,
         answer_column: str | None = None,
+        on_bad_row: OnBadRow = "error",
     ) -> Self:
         """Loads the right answers from data; arguments and errors as `load_references`."""
         references = load_references(
-            source, split=split, prompt_column=prompt_column, answer_column=answer_column
+            source,
+            split=split,
+            prompt_column=prompt_column,
+            answer_column=answer_column,
+            on_bad_row=on_bad_row,
         )
         return cls(references, form=form)
 

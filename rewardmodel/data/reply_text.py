@@ -6,14 +6,16 @@ no place, the reader of rows puts it in front.
 """
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Any
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from rewardmodel.data.rows import PreferenceDataError, Row, nearest_name
+from rewardmodel.data.rows import PreferenceDataError, Row, nearest_name, note
+from rewardmodel.data.template_columns import with_system, with_system_turn
+from rewardmodel.data.transcripts import prompt_end
 
-HUMAN_TURN = "\n\nHuman:"
 ASSISTANT_TURN = "\n\nAssistant:"
 
 Message = dict[str, Any]
@@ -70,7 +72,9 @@ def split_prompt(
     replies: Sequence[Turns],
     tokenizer: PreTrainedTokenizerBase | None,
     *,
+    row: Row = MappingProxyType({}),
     empty: bool = False,
+    implicit: bool = False,
 ) -> tuple[str, list[str]]:
     """Return the prompt's text and each reply's text.
 
@@ -78,7 +82,10 @@ def split_prompt(
         prompt: The explicit prompt, or None where two replies share it as their beginning.
         replies: Replies to the prompt; whole conversations where the prompt is None.
         tokenizer: Renders messages by its chat template; unused where everything is text.
+        row: What stands beside them; see `rewardmodel.data.template_columns`.
         empty: Whether replies of text to a prompt of messages may be empty.
+        implicit: Whether the user said that plain text begins with the prompt, so that a shared
+            beginning needs no turn marker.
 
     Raises:
         PreferenceDataError: Mixed kinds, nothing shared, an empty reply, or no way to render.
@@ -87,10 +94,10 @@ def split_prompt(
         texts = [reply for reply in replies if isinstance(reply, str)]
         if isinstance(prompt, list):
             turns: list[list[Message]] = [[{"role": "assistant", "content": t}] for t in texts]
-            return _render(prompt, turns, tokenizer, empty=empty)
-        if prompt is not None:
-            return prompt, texts
-        return _split_texts(*texts)
+            return _render(with_system_turn(row, prompt), turns, tokenizer, empty=empty)
+        if prompt is None:
+            prompt, texts = _split_texts(*texts, implicit=implicit)
+        return with_system(row, prompt), texts
     conversations = [reply for reply in replies if isinstance(reply, list)]
     if len(conversations) < len(replies):
         raise PreferenceDataError(
@@ -100,7 +107,7 @@ def split_prompt(
         )
     if prompt is None:
         shared, conversations = _split_conversations(*conversations)
-        return _render(shared, conversations, tokenizer)
+        return _render(with_system_turn(row, shared), conversations, tokenizer)
     opening = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     if all(turns[: len(opening)] == opening for turns in conversations):
         conversations = [turns[len(opening) :] for turns in conversations]
@@ -114,7 +121,9 @@ def split_prompt(
             conversations = [reply]
         else:
             opening, conversations = _split_conversations(*conversations)
-    return _render(opening, conversations, tokenizer)
+        if not repeats(opening, prompt):
+            note(row, "prompt not used, which the conversation beside it does not repeat")
+    return _render(with_system_turn(row, opening), conversations, tokenizer)
 
 
 def split_last_turn(messages: Turns) -> tuple[list[Message], list[Message]]:
@@ -147,46 +156,80 @@ def common_prefix_length(first: Sequence[Any], second: Sequence[Any]) -> int:
     return low
 
 
-def _split_texts(first: str, second: str) -> tuple[str, list[str]]:
-    r"""Split two texts after the prompt they share.
+def shared_prompt(first: Turns, second: Turns) -> Turns | None:
+    """The prompt that two replies share by their turns, or None where they do not.
 
-    Transcripts of "\n\nHuman:" and "\n\nAssistant:" turns are split after the last
-    "\n\nAssistant:" up to which both agree, other text before the last white space in the common
-    prefix, so that no word is torn and a reply keeps its leading space.
+    Of messages these are the turns before the first that the assistant answers differently, of
+    text all up to a turn marker; see `rewardmodel.data.transcripts`.
     """
-    shared = first[: common_prefix_length(first, second)]
-    turn = shared.rfind(ASSISTANT_TURN)
-    if turn >= 0:
-        cut = turn + len(ASSISTANT_TURN)
-    elif shared[-1:].isspace():
-        cut = len(shared.rstrip())
-    else:
-        head = shared.rsplit(None, 1)  # [before, last word], or fewer where no space is left
-        cut = len(head[0]) if len(head) == 2 else 0
-    if not first[:cut].strip():
-        raise _nothing_shared(f"{_shorten(first)} and {_shorten(second)}")
+    if isinstance(first, list) and isinstance(second, list):
+        return first[: _shared_turns(first, second)] or None
+    if isinstance(first, str) and isinstance(second, str):
+        return first[: _marked_prompt(first, second) or 0] or None
+    return None
+
+
+def _marked_prompt(first: str, second: str) -> int | None:
+    return prompt_end(first[: common_prefix_length(first, second)])
+
+
+def _split_texts(first: str, second: str, *, implicit: bool) -> tuple[str, list[str]]:
+    """Split two texts after the prompt they share.
+
+    Transcripts are split after the last marker of an answer up to which both agree. Other text is
+    split only where the user says that it begins with the prompt: before the last white space in
+    the common prefix, so that no word is torn and a reply keeps its leading space.
+    """
+    cut = _marked_prompt(first, second)
+    if cut is None and implicit:
+        shared = first[: common_prefix_length(first, second)]
+        if shared[-1:].isspace():
+            cut = len(shared.rstrip())
+        else:
+            head = shared.rsplit(None, 1)  # [before, last word], or fewer where no space is left
+            cut = len(head[0]) if len(head) == 2 else 0
+    if cut is None or not first[:cut].strip():
+        raise _nothing_shared(f"{_shorten(first)} and {_shorten(second)}", text=not implicit)
     return first[:cut], [_require_reply(first[cut:]), _require_reply(second[cut:])]
+
+
+def repeats(whole: Turns, part: Turns) -> bool:
+    """Whether every text of `part` stands in `whole`, white space aside."""
+    text = " ".join(_words_of(whole))
+    return all(words in text for words in _words_of(part))
+
+
+def _words_of(turns: Turns) -> list[str]:
+    texts = [turns] if isinstance(turns, str) else [str(turn["content"]) for turn in turns]
+    return [" ".join(text.split()) for text in texts]
 
 
 def _split_conversations(
     first: list[Message], second: list[Message]
 ) -> tuple[list[Message], list[list[Message]]]:
     """Split two conversations at the last shared turn that the assistant answers in both."""
-    shared = common_prefix_length(first, second)
-    while shared and not all(
-        len(turns) > shared and turns[shared]["role"] == "assistant" for turns in (first, second)
-    ):
-        shared -= 1
+    shared = _shared_turns(first, second)
     if not shared:
         raise _nothing_shared(f"{_shorten(first)} and {_shorten(second)}")
     return first[:shared], [first[shared:], second[shared:]]
 
 
-def _nothing_shared(found: str) -> PreferenceDataError:
+def _shared_turns(first: list[Message], second: list[Message]) -> int:
+    shared = common_prefix_length(first, second)
+    while shared and not all(
+        len(turns) > shared and turns[shared]["role"] == "assistant" for turns in (first, second)
+    ):
+        shared -= 1
+    return shared
+
+
+def _nothing_shared(found: str, *, text: bool = False) -> PreferenceDataError:
+    marked = " up to a turn marker, such as 'Assistant:'," if text else ""
+    told = "implicit_prompt=True if the replies begin with it unmarked, " if text else ""
     return PreferenceDataError(
-        f"there is no prompt column and the replies do not begin with a shared prompt: {found}. "
-        "Pass prompt_column=NAME if the prompt has another name, or drop the row "
-        '(on_bad_row="skip").',
+        f"there is no prompt column and the replies do not begin with a shared prompt{marked} "
+        f"but with {found}. Pass prompt_column=NAME if the prompt has another name, {told}or drop "
+        'the row (on_bad_row="skip").',
         reason="no shared prompt",
     )
 
