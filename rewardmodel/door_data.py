@@ -29,7 +29,7 @@ class SplitJob(ColumnSettings):
         split: Split of a hub dataset or folder.
         format: What the rows are: auto (told by hub id or columns), plain (columns as they are),
             hh, tldr, ultrafeedback, rewardbench, rewardbench2, qa_feedback, scores or rankings.
-        model: Hub id or folder whose tokenizer renders messages; null takes text alone.
+        model: Hub id or folder whose tokenizer renders messages; null keeps messages.
         holdout: Share of the prompts that go to test.jsonl.
         limit: Use this many pairs; null takes all.
         on_bad_row: "error" stops at the first bad row, "skip" leaves bad rows out and counts them.
@@ -61,6 +61,7 @@ def split(job: SplitJob) -> None:
         split=job.split,
         format=job.format,
         tokenizer=load_tokenizer(job.model) if job.model else None,
+        keep_messages=job.model is None,
         on_bad_row=job.on_bad_row,
         limit=job.limit,
         **job.columns(),
@@ -117,6 +118,7 @@ def inspect_data(job: InspectJob) -> None:
         split=job.split,
         format=job.format,
         tokenizer=tokenizer,
+        keep_messages=True,
         on_bad_row=job.on_bad_row,
         limit=job.limit,
         columns=columns,
@@ -150,7 +152,8 @@ class ConvertJob(ColumnSettings):
         split: Split of a hub dataset or folder.
         format: What the rows are: auto (told by hub id or columns), plain (columns as they are),
             hh, tldr, ultrafeedback, rewardbench, rewardbench2, qa_feedback, scores or rankings.
-        model: Hub id or folder whose tokenizer renders messages and counts query_tokens.
+        model: Hub id or folder whose tokenizer renders messages and counts query_tokens; null keeps
+            messages, each model then renders them by its own template.
         margins: Write the difference of two scores as margin (ultrafeedback and scores).
         query_tokens: Cut the queries of format tldr to so many tokens; 512 in the paper.
         limit: Write this many pairs; null writes all.
@@ -186,6 +189,7 @@ def convert(job: ConvertJob) -> None:
         split=job.split,
         format=job.format,
         tokenizer=load_tokenizer(job.model) if job.model else None,
+        keep_messages=job.model is None,
         margins=job.margins,
         query_tokens=job.query_tokens,
         on_bad_row=job.on_bad_row,

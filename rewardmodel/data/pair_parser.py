@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from rewardmodel.data.conversation import row_of
 from rewardmodel.data.formats import (
     ConvertOptions,
     Format,
@@ -20,8 +21,8 @@ from rewardmodel.data.formats import (
     recognise,
 )
 from rewardmodel.data.formats.fields import read_number
-from rewardmodel.data.prompt_columns import choose_columns, prompt_columns, take_prompt
-from rewardmodel.data.reply_text import Turns, repeats, shared_prompt, split_prompt, take_turns
+from rewardmodel.data.prompt_columns import choose_columns, find_prompts, take_prompt
+from rewardmodel.data.reply_text import OneKind, split_prompt, take_turns
 from rewardmodel.data.rows import (
     LeftOut,
     PreferenceDataError,
@@ -32,6 +33,7 @@ from rewardmodel.data.rows import (
     note,
     peek,
 )
+from rewardmodel.data.shared_prompt import Turns, repeats, shared_prompt
 from rewardmodel.rankings import ranked_pairs
 
 _DEFAULTS = ("prompt", "chosen", "rejected")
@@ -67,6 +69,7 @@ class PairParser:
             self.label_columns["chosen_probability"] = probability_column
             self.promised.add("chosen_probability")
         self.labels: list[str] | None = None
+        self.one_kind = OneKind()
         self.format = format_named(format)
         replies_named = self.columns[1:] != _DEFAULTS[1:] or probability_column is not None
         if implicit_prompt and self.has_prompt:
@@ -146,14 +149,15 @@ class PairParser:
         if chosen == rejected:
             raise _identical()
         prompt = self._take_prompt(row, (prompt_column, chosen_column, rejected_column))
-        text, (chosen_text, rejected_text) = split_prompt(
+        asked, replies = split_prompt(
             prompt,
             [chosen, rejected],
             self.options.tokenizer,
             row=beside,
+            keep_messages=self.options.keep_messages,
             implicit=self.implicit,
         )
-        if chosen_text == rejected_text:
+        if replies[0] == replies[1]:
             raise _identical()
         if self.labels is None:
             self.labels = [
@@ -162,7 +166,8 @@ class PairParser:
                 if column in row or name in self.promised
             ]
         self._refuse_new_labels(row)
-        pair = {"prompt": text, "chosen": chosen_text, "rejected": rejected_text}
+        self.one_kind(asked)
+        pair = row_of(asked, chosen=replies[0], rejected=replies[1])
         return _orient(pair, {name: self._label(row, name) for name in self.labels})
 
     def _take_prompt(self, row: Row, columns: tuple[str, str, str]) -> Turns | None:
@@ -177,7 +182,7 @@ class PairParser:
         self.has_prompt = self.has_prompt or column in row
         if self.has_prompt:
             return take_prompt(row, column, option=self.prompt_option)
-        found = prompt_columns(row, chosen, rejected)
+        found = find_prompts(row, chosen, rejected)
         if self.other_name is None:
             shared = shared_prompt(row[chosen], row[rejected])
             if shared is not None:

@@ -5,8 +5,9 @@ Published data have many names for it. The prompt is taken from the column that 
 names them. Knows nothing of what the replies hold.
 """
 
-from rewardmodel.data.reply_text import Turns, take_turns
+from rewardmodel.data.reply_text import take_turns
 from rewardmodel.data.rows import PreferenceDataError, Row, peek
+from rewardmodel.data.shared_prompt import Turns
 
 # Beginning with what is read first: a prompt that is too long gives way from its left.
 _NAMES = (
@@ -20,7 +21,7 @@ JOINT = "\n\n"
 """What stands between the parts of a prompt of several columns."""
 
 
-def prompt_columns(row: Row, *others: str) -> list[str]:
+def find_prompts(row: Row, *others: str) -> list[str]:
     """Columns that may hold a prompt by their names and values, in the order of reading.
 
     Args:
@@ -52,7 +53,7 @@ def take_prompt(row: Row, column: str, *, option: str) -> Turns:
         PreferenceDataError: A column is missing or holds no text and no messages.
     """
     if column in row or "+" not in column:
-        if column not in row and (found := prompt_columns(row)):
+        if column not in row and (found := find_prompts(row)):
             raise PreferenceDataError(
                 f"column {column!r} is missing; found {list(row)}. {choose_columns(found, option)}",
                 reason=f"missing column {column!r}",

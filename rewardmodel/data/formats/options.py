@@ -14,14 +14,16 @@ class ConvertOptions:
         tokenizer: Counts the tokens of a query, and renders questions to a chat model.
         margins: Keep the difference of two scores as the pair's `margin`. A margin changes what
             is trained, so it is taken only where asked for.
+        query_tokens: Most tokens of a TL;DR query; None leaves posts whole.
+        keep_messages: Leave messages to be rendered by each model that reads them.
         prompt_column: The prompt's column in rows of several responses, whose format does not fix
             it.
-        query_tokens: Most tokens of a TL;DR query; None leaves posts whole.
     """
 
     tokenizer: Any = None
     margins: bool = False
     query_tokens: int | None = None
+    keep_messages: bool = False
     prompt_column: str = "prompt"
 
     def asked(self, question: str) -> Turns:
