@@ -16,6 +16,7 @@ from policies.search_policy import SearchPolicy
 from policies.segment_rewards import KLPenalty, SegmentReward
 from rewardmodel.answers import extract_answer
 from rewardmodel.data.conversation import Prompt
+from rewardmodel.data.formats import FormatName
 from rewardmodel.data.rows import OnBadRow
 from rewardmodel.interface import RewardModel
 from rewardmodel.loading import load_reward_model
@@ -33,6 +34,8 @@ class ProposalSettings:
         policy: Hub id or folder of a causal language model.
         dataset: Prompts: hub id, folder, file with a prompt column, preferences, or .txt.
         split: Split of a hub dataset or folder.
+        format: What preferences are, as for `prefsearch reward train`: auto, plain or a format's
+            name.
         prompt_column: The prompt's column, or several joined by "+".
         implicit_prompt: Of preferences: take the beginning that chosen and rejected share for the
             prompt, in plain text without turn markers, too.
@@ -65,6 +68,7 @@ class ProposalSettings:
     policy: str = ""
     dataset: str = ""
     split: str = "train"
+    format: FormatName = "auto"
     prompt_column: str = "prompt"
     implicit_prompt: bool = False
     limit: int | None = None
@@ -119,6 +123,7 @@ class ProposalSettings:
             self.dataset,
             split=self.split,
             tokenizer=policy.encoder.tokenizer,
+            format=self.format,
             column=self.prompt_column,
             implicit_prompt=self.implicit_prompt,
             on_bad_row=self.on_bad_row,
@@ -133,8 +138,8 @@ class ProposalSettings:
                 f"{self.dataset}: prompt {row} has {lengths[row]} tokens "
                 f"({len(found) - len(fitting)} of {len(found)} prompts are too long); required: at "
                 f"most {room}, the policy's context of {policy.context} less max_new_tokens and an "
-                "end token. Lower max_new_tokens, or leave such prompts out with on_long_prompt: "
-                "skip"
+                "end token. Lower max_new_tokens, or leave such prompts out with "
+                'on_long_prompt="skip"'
             )
         if len(fitting) < len(found):
             _logger.warning("%d of %d prompts too long", len(found) - len(fitting), len(found))

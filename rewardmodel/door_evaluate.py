@@ -11,6 +11,7 @@ from datasets import Dataset
 from rich.console import Console
 
 from rewardmodel.column_settings import ColumnSettings
+from rewardmodel.data.formats import FormatName
 from rewardmodel.data.reward_bench_rows import load_reward_bench, load_reward_bench_2
 from rewardmodel.data.rows import OnBadRow
 from rewardmodel.evaluation import (
@@ -48,6 +49,7 @@ class EvaluateJob(ColumnSettings):
         model: Folder or hub id of a trained reward model, or an ensemble's folder.
         dataset: Preference pairs, as for `train`; or RewardBench, where `benchmark` says so.
         split: Split of a hub dataset or folder; null takes "train", of a benchmark its own.
+        format: What the rows are, as for `train`: auto, plain or a format's name.
         benchmark: "pairs" measures on preference pairs; "rewardbench" and "rewardbench2" score
             that benchmark by its own rules.
         holdout: Measure on this share of the prompts, the same that `train` held out with the same
@@ -70,6 +72,7 @@ class EvaluateJob(ColumnSettings):
     model: str = ""
     dataset: str = ""
     split: str | None = None
+    format: FormatName = "auto"
     benchmark: Literal["pairs", "rewardbench", "rewardbench2"] = "pairs"
     holdout: float = 0.0
     training_dataset: str | None = None
@@ -99,7 +102,7 @@ class EvaluateJob(ColumnSettings):
             for name in ("holdout", "training_dataset", "calibrate", "probes", "check_batches"):
                 value = getattr(self, name)
                 require(not value, name, value, f"unset, for benchmark is {self.benchmark}")
-            for name, usual in ColumnSettings().columns().items():
+            for name, usual in {"format": "auto", **ColumnSettings().columns()}.items():
                 value = getattr(self, name)
                 require(value == usual, name, value, f"unset, for benchmark is {self.benchmark}")
 
@@ -225,6 +228,7 @@ def _pairs(job: EvaluateJob, tokenizer: Any) -> tuple[Dataset | None, Dataset]:
     data = load_preferences(
         job.dataset,
         split=job.split or "train",
+        format=job.format,
         tokenizer=tokenizer,
         on_bad_row=job.on_bad_row,
         limit=job.limit,

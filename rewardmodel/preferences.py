@@ -146,6 +146,7 @@ def load_prompts(
     source: Source,
     *,
     split: str = "train",
+    format: FormatName = "auto",
     tokenizer: PreTrainedTokenizerBase | None = None,
     keep_messages: bool = False,
     column: str = "prompt",
@@ -160,6 +161,7 @@ def load_prompts(
     Args:
         source: As in `load_preferences`, or a `.txt` file.
         split: As in `load_preferences`.
+        format: Of preferences, as in `load_preferences`.
         tokenizer: Renders prompts that are messages, the reply's opening included, unless they
             are kept.
         keep_messages: Return a `Conversation` for each prompt of messages.
@@ -178,6 +180,7 @@ def load_prompts(
     """
     pairs = PairParser(
         source=source,
+        format=format,
         options=ConvertOptions(tokenizer=tokenizer, keep_messages=keep_messages),
         prompt_column=column,
         implicit_prompt=implicit_prompt,

@@ -111,7 +111,8 @@ def load_rankings(
             if "ranks" not in part:
                 raise PreferenceDataError(
                     f"found rows of pairs ({', '.join(part)}); required are rankings: prompt, "
-                    "responses, and ranks or scores. Load pairs with load_preferences; as format "
+                    "responses, and ranks or scores. Load pairs with load_preferences (train on "
+                    "them without whole_rankings); as format "
                     f"pass one of several responses:\n{describe_formats()}"
                 )
             prompt, responses = split_prompt(

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import Dataset
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
+from rewardmodel.data.conversation import Conversation
 from rewardmodel.data.transcripts import prompt_end
 from rewardmodel.evaluation import load_edits
 from rewardmodel.preferences import (
@@ -347,3 +349,117 @@ def test_rankings_take_their_prompt_from_a_column_that_is_named(column, tmp_path
     expected = {"question": "Who?", "instruction+input": "Sing\n\nC"}[column]
     assert load_rankings(ranked, prompt_column=column)[0]["prompt"] == expected
     assert load_preferences(ranked, prompt_column=column)[0]["prompt"] == expected
+
+
+# --------------------------------------------------------------------- what the template is given
+
+TOOL_TEMPLATE = (
+    "{% if tools %}<tools>{{ tools | tojson }}</tools>{% endif %}"
+    "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}"
+    "{% for call in m.get('tool_calls') or [] %}<call>{{ call | tojson }}</call>{% endfor %}"
+    "</s>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% if thinking is false %}[no]{% endif %}{% endif %}"
+)
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "weather",
+            "parameters": {
+                "type": "object",
+                "properties": {"city": {"type": "string", "default": None}},
+            },
+        },
+    }
+]
+CALL = [{"type": "function", "function": {"name": "weather", "arguments": {"city": "Rome"}}}]
+CHAT = {
+    "prompt": [user("Hi")],
+    "chosen": [assistant("Yes")],
+    "rejected": [assistant("No")],
+}
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_tools_reach_the_template_as_trl_passes_them(as_text, tokenizer, tmp_path, caplog):
+    tokenizer.chat_template = TOOL_TEMPLATE
+    path = write(tmp_path, {**CHAT, "tools": json.dumps(TOOLS) if as_text else TOOLS})
+    expected = tokenizer.apply_chat_template(
+        CHAT["prompt"], tools=TOOLS, tokenize=False, add_generation_prompt=True
+    )
+    with caplog.at_level(logging.WARNING):
+        assert load_preferences(path, tokenizer=tokenizer)[0]["prompt"] == expected
+        assert load_prompts(path, tokenizer=tokenizer) == [expected]
+        (prompt,) = load_prompts(path, keep_messages=True)
+        assert isinstance(prompt, Conversation)
+        assert list(prompt.tools or ()) == TOOLS
+        told = write(tmp_path, {"messages": [user("Hi"), assistant("Yes")], "tools": TOOLS})
+        assert load_demonstrations(told, tokenizer=tokenizer)[0]["prompt"] == expected
+        ranked = {"prompt": CHAT["prompt"], "responses": ["a", "b"], "ranks": [1, 2]}
+        found = load_rankings(write(tmp_path, {**ranked, "tools": TOOLS}), tokenizer=tokenizer)
+        assert found[0]["prompt"] == expected
+    assert "'tools'" not in caplog.text
+
+
+def test_template_variables_reach_the_template(tokenizer, tmp_path):
+    tokenizer.chat_template = TOOL_TEMPLATE.replace(
+        "<{{ m['role'] }}>",
+        "<{{ m['role'] }}>{% if m['role'] == 'assistant' and thinking is false %}[no]{% endif %}",
+    )
+    for thinking, prompt in (
+        (True, "<user>Hi</s><assistant>"),
+        (False, "<user>Hi</s><assistant>[no]"),
+    ):
+        variables = {"thinking": thinking, "other": None}
+        path = write(tmp_path, {**CHAT, "chat_template_kwargs": variables})
+        assert load_preferences(path, tokenizer=tokenizer).to_list() == [
+            {"prompt": prompt, "chosen": "Yes</s>", "rejected": "No</s>"}
+        ]
+
+
+def test_arrow_s_nulls_in_tools_and_calls_are_not_shown(tokenizer, tmp_path):
+    tokenizer.chat_template = TOOL_TEMPLATE
+    turn = {"role": "assistant", "content": None, "tool_calls": CALL}
+    other = [{"type": "function", "function": {"name": "time", "parameters": {"zone": "UTC"}}}]
+    rows = [
+        {**CHAT, "chosen": [turn], "tools": TOOLS},
+        {**CHAT, "chosen": [assistant("Yes")], "tools": other},
+    ]
+    Dataset.from_list(rows).to_parquet(tmp_path / "p.parquet")
+    first, second = load_preferences(tmp_path / "p.parquet", tokenizer=tokenizer).to_list()
+    assert "null" not in second["prompt"]
+    assert "zone" not in first["prompt"]
+    assert first["chosen"] == tokenizer.apply_chat_template(
+        [{"role": "assistant", "content": "", "tool_calls": CALL}], tokenize=False
+    ).removeprefix("<assistant>")
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"tools": "[{"}, "'tools' holds str .*JSON where it is text"),
+        ({"tools": {"name": "weather"}}, "'tools' holds dict .*list of JSON schemas"),
+        ({"tools": ["weather"]}, "'tools' holds list .*list of JSON schemas"),
+        ({"chat_template_kwargs": [1]}, "'chat_template_kwargs' holds list .*template variables"),
+        ({"chat_template_kwargs": {"tokenize": True}}, "variables of the template, which tokenize"),
+    ],
+)
+def test_tools_and_variables_that_are_none_are_bad_rows(columns, message, tokenizer, tmp_path):
+    path = write(tmp_path, {**CHAT, **columns}, CHAT)
+    with pytest.raises(PreferenceDataError, match=rf"p\.jsonl:1: .*{message}"):
+        load_preferences(path, tokenizer=tokenizer)
+    assert len(load_preferences(path, tokenizer=tokenizer, on_bad_row="skip")) == 1
+
+
+def test_empty_tools_are_none(tokenizer, tmp_path):
+    tokenizer.chat_template = TOOL_TEMPLATE.replace("{% if tools %}", "{% if tools is not none %}")
+    for tools in ([], "[]", "", None):
+        path = write(tmp_path, {**CHAT, "tools": tools})
+        assert "<tools>" not in load_preferences(path, tokenizer=tokenizer)[0]["prompt"]
+
+
+def test_a_picture_in_a_message_is_refused_by_name(tokenizer, tmp_path):
+    turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]}
+    path = write(tmp_path, {**CHAT, "prompt": [turn]})
+    with pytest.raises(PreferenceDataError, match=r"'prompt' holds a part of type 'image'"):
+        load_preferences(path, tokenizer=tokenizer)
