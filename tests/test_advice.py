@@ -18,7 +18,10 @@ from doors.command_line import as_flags, for_python
 from policies.demo import DemoConfig
 from policies.door_settings import ProposalSettings
 from rewardmodel import __main__ as reward
+from rewardmodel.process import load_step_scorer
 from rewardmodel.rankings import load_rankings
+from rewardmodel.sequence import load_scorer
+from tests.reward_folders import save_classifier
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("rewardmodel", "policies", "doors", "search", "atari_bridge")
@@ -70,9 +73,10 @@ def texts(package: str, *, docstrings: bool = True) -> Iterator[tuple[str, str]]
                         str(v.value) if isinstance(v, ast.Constant) else "{}" for v in node.values
                     ),
                 )
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                if id(node) not in inner:
-                    yield place, node.value
+            elif id(node) in inner or not isinstance(node, ast.Constant):
+                continue
+            elif isinstance(node.value, str):
+                yield place, node.value
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -169,7 +173,7 @@ def test_advice_for_a_file_beside_the_dataset_is_not_given_as_the_dataset_s_flag
     assert said == "pass prompt_column='q' (in Python), or drop it (--on_bad_row skip)"
 
 
-# ---------------------------------------------------------------------- following a message's advice
+# -------------------------------------------------------------------- following a message's advice
 
 GOOD = {
     "prompt": "a",
@@ -315,3 +319,17 @@ def test_rankings_of_questions_are_read_as_the_message_says(tmp_path) -> None:
         load_rankings(path)
     assert load_rankings(path, prompt_column="question")[0]["prompt"] == "Who?"
     assert "prompt_column" in inspect.signature(load_rankings).parameters
+
+
+@pytest.mark.parametrize("tokens", [False, True])
+def test_a_classifier_of_other_labels_is_not_named_as_what_to_train_from(
+    tokens, policy_folder, tmp_path
+) -> None:
+    folder = save_classifier(policy_folder, tmp_path / "m", seed=0, labels=3, tokens=tokens)
+    load = load_step_scorer if tokens else load_scorer
+    verb = "train_steps" if tokens else "train"
+    with pytest.raises(ValueError, match=rf"3 labels.*base .*`prefsearch reward {verb} --model B"):
+        load(str(folder), init_head=False)
+    with pytest.raises(ValueError, match="Begin from the base that it was trained from"):
+        load(str(folder), init_head=True)  # what training does; it refuses the classifier itself
+    assert load(str(policy_folder), init_head=True) is not None
