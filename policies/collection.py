@@ -13,6 +13,8 @@ from rich.progress import track
 from policies.kv_tree import KVTree
 from policies.language_model import Policy
 from policies.proposals import Proposal
+from rewardmodel.data.conversation import Prompt, row_of
+from rewardmodel.data.row_tables import gather
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Samples:
         log_probabilities: Of each under the policy, in nats.
     """
 
-    prompts: list[str]
+    prompts: list[Prompt]
     texts: list[list[str]]
     ids: list[list[list[int]]]
     log_probabilities: list[list[float]]
@@ -36,7 +38,7 @@ class Samples:
         """How long each response is."""
         return [[len(ids) for ids in row] for row in self.ids]
 
-    def flat(self) -> tuple[list[str], list[str]]:
+    def flat(self) -> tuple[list[Prompt], list[str]]:
         """Prompts and responses, one entry a response."""
         pairs = [(p, t) for p, row in zip(self.prompts, self.texts, strict=True) for t in row]
         return [prompt for prompt, _ in pairs], [text for _, text in pairs]
@@ -44,7 +46,7 @@ class Samples:
 
 def sample_responses(
     policy: Policy,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     per_prompt: int,
     *,
     proposal: Proposal,
@@ -74,9 +76,9 @@ def sample_responses(
     samples = Samples(list(prompts), [], [], [])
     for start in track(starts, progress, transient=True) if progress else starts:
         tree = KVTree(policy, whole, seed=seed, max_rows=batch_size)
-        batch = [policy.encoder.prompt_ids(p) for p in prompts[start : start + at_once]]
+        batch = prompts[start : start + at_once]
         numbers = range(first + start, first + start + len(batch))
-        roots = tree.add_prompts(batch, numbers=numbers)
+        roots = tree.ask(batch, numbers=numbers)
         made = tree.extend(
             [root for root in roots for _ in range(per_prompt)],
             [slot for _ in roots for slot in range(per_prompt)],
@@ -89,7 +91,7 @@ def sample_responses(
     return samples
 
 
-def pairs_of(samples: Samples) -> tuple[list[str], list[str], list[str]]:
+def pairs_of(samples: Samples) -> tuple[list[Prompt], list[str], list[str]]:
     """Pairs up neighbouring responses: prompts, first and second responses."""
     triples = [
         (prompt, row[i], row[i + 1])
@@ -99,9 +101,9 @@ def pairs_of(samples: Samples) -> tuple[list[str], list[str], list[str]]:
     return tuple(list(column) for column in zip(*triples, strict=True))  # type: ignore[return-value]
 
 
-def searched_demonstrations(prompts: Sequence[str], responses: Sequence[str]) -> Dataset:
+def searched_demonstrations(prompts: Sequence[Prompt], responses: Sequence[str]) -> Dataset:
     """What a search found, as demonstrations: `prompt`, `completion`; empty answers left out."""
     found = [(p, r) for p, r in zip(prompts, responses, strict=True) if r.strip()]
-    return Dataset.from_dict(
-        {"prompt": [prompt for prompt, _ in found], "completion": [text for _, text in found]}
-    )
+    if not found:
+        return Dataset.from_dict({"prompt": [], "completion": []})
+    return gather(row_of(prompt, completion=text) for prompt, text in found)

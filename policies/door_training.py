@@ -14,7 +14,9 @@ from policies.door_settings import ProposalSettings, SearchModels, SearchSetting
 from policies.language_model import Policy, TinyModel, build_tiny_model, fine_tune
 from policies.leaf_values import fit_value_head
 from policies.sharding import Processes, join_processes
+from rewardmodel.data.conversation import Prompt
 from rewardmodel.data.rows import OnBadRow
+from rewardmodel.input_format import ChosenFormat
 from rewardmodel.json_lines import json_lines
 from rewardmodel.loading import load_reward_model
 from rewardmodel.preferences import load_demonstrations
@@ -86,6 +88,7 @@ def sft(job: SftJob) -> None:
         job.dataset,
         split=job.split,
         tokenizer=tokenizer,
+        keep_messages=tokenizer is not None,
         prompt_column=job.prompt_column,
         completion_column=job.completion_column,
         implicit_prompt=job.implicit_prompt,
@@ -118,11 +121,14 @@ class ValueJob(ProposalSettings):
 
     Attributes:
         reward_model: Folder or hub id of a reward model.
+        input_format: Whether it is given prompt and response as one "text" or as a "pair" of
+            segments; "auto" takes what it was trained on, or looks.
         per_prompt: Responses sampled to each prompt to learn from.
         out: Folder for the head.
     """
 
     reward_model: str = ""
+    input_format: ChosenFormat = "auto"
     per_prompt: int = 4
     out: str = "runs/value"
 
@@ -145,7 +151,9 @@ def value(job: ValueJob) -> None:
         progress="sampling",
     )
     prompts, responses = samples.flat()
-    scores = load_reward_model(job.reward_model).score(prompts, responses)
+    scores = load_reward_model(job.reward_model, input_format=job.input_format).score(
+        prompts, responses
+    )
     found = fit_value_head(
         policy, job.proposal(), prompts, responses, scores, Path(job.out), seed=job.seed
     )
@@ -191,7 +199,7 @@ def finetune(job: FinetuneJob) -> None:
     if run.result("distil") is None:
         outcome = fine_tune(
             job.policy,
-            load_demonstrations(str(found)),
+            load_demonstrations(str(found), keep_messages=True),
             folder,
             optimisation=fields_of(Optimisation, job),
             checkpoints=run.path / "trainer",
@@ -203,7 +211,7 @@ def finetune(job: FinetuneJob) -> None:
 def _search(
     job: FinetuneJob,
     models: SearchModels,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     run: RunDirectory,
     processes: Processes,
 ) -> list[Line] | None:

@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from doors.command_line import for_python
+from rewardmodel.data.conversation import Prompt, plain
 from rewardmodel.data.rows import OnBadRow, PreferenceDataError
 from rewardmodel.simulated import SimulatedHuman
-from rewardmodel.verifiers import AnswerMatch
+from rewardmodel.verifiers import AnswerMatch, ExactMatch
 from search.evaluation.records import plain_number
 
-Judge = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
-"""Gold scores of B prompts and B responses."""
+Judge = Callable[[Sequence[Any], Sequence[str]], Sequence[float]]
+"""Gold scores of B prompts, each text or a list of {role, content} messages, and B responses."""
 
 _ANSWERS = "answers:"
 
@@ -60,7 +61,7 @@ def load_judge(
 
 
 def judged(
-    judge: Judge, prompts: Sequence[str], responses: Sequence[str], *, rows: Sequence[int]
+    judge: Judge, prompts: Sequence[Prompt], responses: Sequence[str], *, rows: Sequence[int]
 ) -> list[float]:
     """Asks a judge and checks what it says.
 
@@ -76,7 +77,9 @@ def judged(
     Raises:
         ValueError: If there is not one score a response, or one is no finite number.
     """
-    said: Any = plain_number(judge(prompts, responses))
+    known = isinstance(judge, AnswerMatch | ExactMatch)  # by prompts as they are
+    given = prompts if known else [plain(prompt) for prompt in prompts]
+    said: Any = plain_number(judge(given, responses))
     try:
         scores = [float(plain_number(score)) for score in said]  # type: ignore[arg-type]
     except (TypeError, ValueError) as error:

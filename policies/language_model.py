@@ -23,6 +23,7 @@ from transformers import (
 from trl import SFTConfig, SFTTrainer
 
 from policies.proposals import Proposal
+from rewardmodel.data.conversation import Conversation, Prompt, prompts_of, replies_of
 from rewardmodel.prefixes.prefix_rerun import RerunTree
 from rewardmodel.prefixes.prefix_tree import PrefixTree
 from rewardmodel.prefixes.trunk import Trunk
@@ -68,6 +69,8 @@ class Policy:
         encoder: Prompt and response to ids.
         context: The most tokens the model can attend to.
         end_ids: Tokens that end a response; chat models may have several.
+        turn_ends: Texts that end a response: what closes a turn of the chat template, where that
+            is no token.
     """
 
     def __init__(self, model: Any, encoder: TextEncoder, context: int) -> None:
@@ -78,7 +81,13 @@ class Policy:
         self._boundaries: dict[str, Tensor] = {}
         ends = getattr(model.generation_config, "eos_token_id", None)
         listed = ends if isinstance(ends, list) else [] if ends is None else [ends]
-        self.end_ids = frozenset([encoder.end_id, *listed])
+        mark = encoder.template.frame.mark
+        turn_end = encoder.text_ids(mark)[:1] if mark else []
+        marked = bool(turn_end) and turn_end[0] in encoder.tokenizer.get_added_vocab().values()
+        self.end_ids: frozenset[int] = frozenset(
+            [encoder.end_id, *listed, *(turn_end if marked else [])]
+        )
+        self.turn_ends = () if marked or not mark else (mark,)
 
     def room_for_prompts(self, max_new_tokens: int) -> int:
         """The most tokens of a prompt beside a response of `max_new_tokens` and its end token."""
@@ -91,6 +100,17 @@ class Policy:
     def new_prefixes(self) -> PrefixTree | RerunTree:
         """An empty store of prefixes: each computed once, or run again where that cannot be."""
         return PrefixTree(self._trunk) if self._trunk.shares else RerunTree(self._trunk)
+
+    def reply(self, text: str, prompt: Prompt | None) -> str:
+        """A response as plain text: to a conversation, without the chat template's markup.
+
+        Args:
+            text: As it was decoded.
+            prompt: What it answers; None stands for text.
+        """
+        if not isinstance(prompt, Conversation):
+            return text
+        return self.encoder.template.content(text, prompt)
 
     def boundaries(self, proposal: Proposal) -> Tensor | None:
         """Which tokens end a segment by themselves, bool [V]; None where only its length does."""
@@ -195,11 +215,12 @@ def fine_tune(
 ) -> dict[str, Any]:
     """Fine-tunes a policy on demonstrations through `trl.SFTTrainer` and saves it.
 
-    The loss is over the completion alone, its end token included.
+    The loss is over the completion alone, with its end token, or what closes a turn.
 
     Args:
         base: Hub id or folder to begin from.
-        demonstrations: Columns `prompt` and `completion`.
+        demonstrations: Columns `prompt` and `completion`, text, or messages, which the chat
+            template of the base renders.
         folder: Where the policy goes.
         optimisation: How to train.
         checkpoints: Where checkpoints go on the way, default `folder` with `-trainer` added.
@@ -220,7 +241,7 @@ def fine_tune(
     encoder = TextEncoder(tokenizer, optimisation.max_length or context_length(model))
     rows: dict[str, list[list[int]]] = {"input_ids": [], "labels": []}
     cut = 0
-    texts = zip(demonstrations["prompt"], demonstrations["completion"], strict=True)
+    texts = zip(prompts_of(demonstrations), replies_of(demonstrations, "completion"), strict=True)
     for prompt, completion in texts:
         prompt_ids, completion_ids = encoder.pair(prompt, completion)
         rows["input_ids"].append(prompt_ids + completion_ids)

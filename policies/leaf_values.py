@@ -22,6 +22,7 @@ from policies.kv_tree import ROLLOUT
 from policies.language_model import Policy
 from policies.proposals import Proposal
 from policies.text_context import TextContext
+from rewardmodel.data.conversation import Prompt
 from rewardmodel.interface import RewardModel
 from search.evaluation.records import write_json_atomic
 from search.evaluation.run_directory import new_folder
@@ -158,7 +159,7 @@ class ValueHead(nn.Module):
 def boundary_states(
     policy: Policy,
     proposal: Proposal,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     responses: Sequence[str],
     *,
     batch_size: int = 64,
@@ -210,7 +211,7 @@ def boundary_states(
 def fit_value_head(
     policy: Policy,
     proposal: Proposal,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     responses: Sequence[str],
     scores: Tensor,
     folder: Path,

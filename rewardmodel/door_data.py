@@ -83,8 +83,8 @@ class InspectJob(ColumnSettings):
         split: Split of a hub dataset or folder.
         format: What the rows are: auto (told by hub id or columns), plain (columns as they are),
             hh, tldr, ultrafeedback, rewardbench, rewardbench2, qa_feedback, scores or rankings.
-        model: Hub id or folder whose tokenizer counts tokens and renders messages; null counts
-            characters alone.
+        model: Hub id or folder whose tokenizer counts tokens, of messages those of its chat
+            template; null counts characters alone.
         max_length: Tokens of prompt and response together, to see what it would cut.
         limit: Use this many pairs; null takes all.
         on_bad_row: "error" stops at the first bad row, "skip" leaves bad rows out and counts them.
@@ -152,8 +152,8 @@ class ConvertJob(ColumnSettings):
         split: Split of a hub dataset or folder.
         format: What the rows are: auto (told by hub id or columns), plain (columns as they are),
             hh, tldr, ultrafeedback, rewardbench, rewardbench2, qa_feedback, scores or rankings.
-        model: Hub id or folder whose tokenizer renders messages and counts query_tokens; null keeps
-            messages, each model then renders them by its own template.
+        model: Hub id or folder whose tokenizer renders messages and counts query_tokens; null
+            keeps messages as they are.
         margins: Write the difference of two scores as margin (ultrafeedback and scores).
         query_tokens: Cut the queries of format tldr to so many tokens; 512 in the paper.
         limit: Write this many pairs; null writes all.

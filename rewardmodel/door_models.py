@@ -12,11 +12,14 @@ from tqdm.auto import tqdm
 
 from doors.job_settings import fields_of, open_run
 from rewardmodel.aggregation import Aggregate
+from rewardmodel.data.conversation import reply_of
 from rewardmodel.data.prompt_columns import take_prompt
+from rewardmodel.data.reply_text import split_prompt
 from rewardmodel.data.row_sources import read_rows
 from rewardmodel.data.rows import OnBadRow, PreferenceDataError, Row, parse_rows
-from rewardmodel.data.template_columns import with_system
+from rewardmodel.data.shared_prompt import Turns
 from rewardmodel.ensemble import EnsembleRewardModel, write_ensemble
+from rewardmodel.input_format import ChosenFormat
 from rewardmodel.interface import StepRewardModel, UncertainRewardModel
 from rewardmodel.json_lines import json_lines
 from rewardmodel.loading import Kind, load_members, load_reward_model
@@ -127,6 +130,9 @@ class ScoreJob:
         limit: Use this many rows; null takes all.
         on_bad_row: "error" stops at the first bad row, "skip" leaves bad rows out and counts them.
         max_length: Tokens of prompt and response together; null takes the model's own.
+        input_format: Whether the model is given prompt and response as one "text" (messages by its
+            chat template) or as a "pair" of segments, as encoders are; "auto" takes what it was
+            trained on, or looks.
         batch_size: Rows a forward pass; null takes the kind's default.
         out: File for the rows with their scores, .jsonl; beside them the scores of the members of
             an ensemble, or of the steps where the model scores steps.
@@ -142,6 +148,7 @@ class ScoreJob:
     limit: int | None = None
     on_bad_row: OnBadRow = "error"
     max_length: int | None = None
+    input_format: ChosenFormat = "auto"
     batch_size: int | None = None
     out: str = "scores.jsonl"
 
@@ -160,6 +167,7 @@ def score(job: ScoreJob) -> None:
         max_length=job.max_length,
         batch_size=job.batch_size,
         kind=job.kind,
+        input_format=job.input_format,
         aggregate=job.aggregate,
     )
     rows = load_responses(
@@ -208,33 +216,40 @@ def load_responses(
 
 
 def _parse(row: Row, prompt_column: str, response_column: str) -> dict[str, Any]:
-    if prompt_column in row:
-        prompt: Any = row[prompt_column]
-    else:  # several columns, or an error that says which there are
-        prompt = take_prompt(row, prompt_column, option="prompt_column")
-    if not isinstance(prompt, str):
+    if prompt_column in row and not isinstance(row[prompt_column], str | list):
         raise PreferenceDataError(
-            f"column {prompt_column!r} is {json.dumps(prompt)[:80]} among {list(row)}; required is "
-            "text.",
+            f"column {prompt_column!r} is {json.dumps(row[prompt_column])[:80]} among {list(row)}; "
+            "required is text, or a list of messages.",
             reason="prompt is not text",
         )
+    if row.get(prompt_column) == "":  # a text may well continue nothing
+        turns: Turns = ""
+    else:
+        turns = take_prompt(row, prompt_column, option="prompt_column")
+    prompt, _ = split_prompt(turns, [], None, row=row, keep_messages=True)
     found = row.get(response_column)
-    several = isinstance(found, list)
-    responses = found if several else [found]
-    good = bool(responses)
-    if not good or not all(isinstance(text, str) for text in responses):
+    # A list is several responses, or the messages of one.
+    several = isinstance(found, list) and not any(isinstance(item, dict) for item in found)
+    responses: Any = found if several else [found]
+    if not responses or not all(_is_reply(reply) for reply in responses):
         raise PreferenceDataError(
-            f"found no responses among {list(row)} in {response_column!r}; required is text, or a "
-            "list of texts. To read another column than `response` or `responses` pass "
-            "response_column=NAME.",
+            f"found no responses among {list(row)} in {response_column!r}; required is text or "
+            "messages, or a list of them. To read another column than `response` or `responses` "
+            "pass response_column=NAME.",
             reason="no responses",
         )
     return {
-        "prompt": with_system(row, prompt),
-        "responses": responses,
+        "prompt": prompt,
+        "responses": [reply_of(reply) for reply in responses],
         "several": several,
         "row": dict(row),
     }
+
+
+def _is_reply(value: Any) -> bool:
+    """Whether a value is text or a list of messages."""
+    turns = isinstance(value, list) and bool(value)
+    return isinstance(value, str) or (turns and all(isinstance(t, dict) for t in value))
 
 
 def _scored(reward_model: Any, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -246,7 +261,7 @@ def _scored(reward_model: Any, rows: Sequence[dict[str, Any]]) -> list[dict[str,
         columns["member_scores"] = reward_model.member_scores(prompts, texts).T.tolist()
     if isinstance(reward_model, StepRewardModel):
         separator = getattr(reward_model, "separator", SEPARATOR)
-        steps = [split_steps(text, separator) for text in texts]
+        steps = [split_steps(str(text), separator) for text in texts]
         columns["step_scores"] = [row.tolist() for row in reward_model.step_scores(prompts, steps)]
     made, at = [], 0
     for row in rows:

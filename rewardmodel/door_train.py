@@ -11,12 +11,14 @@ from rich.console import Console
 from doors.command_line import for_python
 from doors.job_settings import fields_of, open_run
 from rewardmodel.column_settings import ColumnSettings, describe_unused
+from rewardmodel.data.conversation import TEMPLATE_COLUMNS
 from rewardmodel.data.data_report import examine_preferences
 from rewardmodel.data.data_report_page import write_data_report
 from rewardmodel.data.formats import FormatName
 from rewardmodel.data.rows import ColumnUse, OnBadRow, PreferenceDataError
 from rewardmodel.door_evaluate import measure, show_measures, without_ties
 from rewardmodel.evaluation import evaluate_reward_model
+from rewardmodel.input_format import ChosenFormat
 from rewardmodel.loading import load_reward_model
 from rewardmodel.model_source import resolve_model
 from rewardmodel.preferences import load_demonstrations, load_preferences, split_by_prompt
@@ -44,6 +46,9 @@ class TrainJob(ColumnSettings, Optimisation, Objective):
             hh, tldr, ultrafeedback, rewardbench, qa_feedback, scores or rankings.
         whole_rankings: Learn rankings of several responses whole, as `rankings` says, instead of
             pair by pair.
+        input_format: Whether the model is given prompt and response as one "text" (messages by its
+            chat template) or as a "pair" of segments, as encoders are; "auto" takes what the base
+            was trained on, or looks.
         holdout: Share of the prompts kept for measuring.
         limit: Use this many rows; null takes all.
         on_bad_row: "error" stops at the first bad row, "skip" leaves bad rows out and counts them.
@@ -66,6 +71,7 @@ class TrainJob(ColumnSettings, Optimisation, Objective):
     format: FormatName = "auto"
     whole_rankings: bool = False
     holdout: float = 0.1
+    input_format: ChosenFormat = "auto"
     limit: int | None = None
     on_bad_row: OnBadRow = "error"
     reference: str | None = None
@@ -114,6 +120,7 @@ def train(job: TrainJob) -> None:
             objective=fields_of(Objective, job),
             reference=_reference(job, training),
             quantise=job.quantise,
+            input_format=job.input_format,
             checkpoints=run.path / "trainer",
             facts={
                 "base": job.model,
@@ -152,6 +159,7 @@ def _load(job: TrainJob, columns: ColumnUse) -> tuple[Dataset, Dataset, Dataset]
         "split": job.split,
         "format": job.format,
         "tokenizer": load_tokenizer(resolve_model(job.model)),
+        "keep_messages": True,
         "on_bad_row": job.on_bad_row,
         "limit": job.limit,
         "columns": columns,
@@ -170,14 +178,11 @@ def _reference(job: TrainJob, training: Dataset) -> Dataset | None:
     if job.reference is None:
         return None
     if job.reference == "chosen":
-        decided = without_ties(training)
-        return Dataset.from_dict({"prompt": decided["prompt"], "completion": decided["chosen"]})
+        kept = without_ties(training).rename_column("chosen", "completion")
+        wanted = {"prompt", "completion", *TEMPLATE_COLUMNS}
+        return kept.select_columns([name for name in kept.column_names if name in wanted])
     try:
-        return load_demonstrations(
-            job.reference,
-            tokenizer=load_tokenizer(resolve_model(job.model)),
-            on_bad_row=job.on_bad_row,
-        )
+        return load_demonstrations(job.reference, keep_messages=True, on_bad_row=job.on_bad_row)
     except PreferenceDataError as error:  # the columns that flags name are the dataset's
         raise for_python(error) from error
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from rewardmodel.data.conversation import prompt_of
 from rewardmodel.json_lines import json_lines
 from rewardmodel.simulated import SimulatedHuman, demonstrations, sample_requests
 from search.evaluation.records import write_text_atomic
@@ -77,7 +78,7 @@ def label(job: LabelJob) -> None:
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
-            prompt, texts = row["prompt"], row["responses"]
+            prompt, texts = prompt_of(row), row["responses"]
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{job.responses}:{number}: found {line[:60]!r}; required: a JSON object with "

@@ -10,6 +10,7 @@ from rewardmodel.aggregation import AGGREGATES
 from rewardmodel.checkpoints import is_adapter, read_config
 from rewardmodel.ensemble import ENSEMBLE_FILE, EnsembleRewardModel
 from rewardmodel.functions import FunctionRewardModel
+from rewardmodel.input_format import ChosenFormat
 from rewardmodel.interface import RewardModel
 from rewardmodel.multi_head import MultiHeadRewardModel, reward_heads
 from rewardmodel.process import STEP_AGGREGATES, ProcessRewardModel
@@ -28,6 +29,7 @@ def load_reward_model(
     batch_size: int | None = None,
     kind: Kind = "auto",
     aggregate: str | None = None,
+    input_format: ChosenFormat = "auto",
 ) -> Any:
     """Loads a reward model of any kind.
 
@@ -41,6 +43,9 @@ def load_reward_model(
         kind: What to take it for; "auto" looks.
         aggregate: How members, heads or steps become one score; None takes the kind's default or
             what is written in `ensemble.json`.
+        input_format: Whether a sequence or multi-head model is given prompt and response as one
+            "text" or as a "pair" of segments; "auto" takes what it was trained on, or looks
+            (`rewardmodel.input_format`). Of an ensemble, for each such member.
 
     Returns:
         A `RewardModel`.
@@ -55,6 +60,13 @@ def load_reward_model(
         _refuse_aggregate(aggregate, found, ())
         return FunctionRewardModel.load(source.removeprefix(FUNCTION))
     options: dict[str, Any] = {"max_length": max_length}
+    if found != "process":
+        options["input_format"] = input_format
+    elif input_format == "pair":
+        raise ValueError(
+            f"input_format: found 'pair', and {source} scores steps, each behind the ones before; "
+            'required: "auto" or "text"'
+        )
     if batch_size is not None:
         options["batch_size"] = batch_size
     if found == "sequence":
@@ -72,7 +84,11 @@ def load_reward_model(
 
 
 def load_members(
-    sources: Sequence[str], *, max_length: int | None = None, batch_size: int | None = None
+    sources: Sequence[str],
+    *,
+    max_length: int | None = None,
+    batch_size: int | None = None,
+    input_format: ChosenFormat = "auto",
 ) -> list[RewardModel]:
     """Loads several reward models, the base of adapters that have one in common once.
 
@@ -80,12 +96,21 @@ def load_members(
         ValueError: If one cannot be loaded.
     """
     if shared_base(sources) is not None:
-        options = {} if batch_size is None else {"batch_size": batch_size}
-        return [*load_adapter_members(sources, max_length=max_length, **options)]
-    return [
-        load_reward_model(source, max_length=max_length, batch_size=batch_size)
-        for source in sources
-    ]
+        options: dict[str, Any] = {} if batch_size is None else {"batch_size": batch_size}
+        options |= {"max_length": max_length, "input_format": input_format}
+        return [*load_adapter_members(sources, **options)]
+    found: list[RewardModel] = []
+    for source in sources:
+        takes_format = kind_of(source) not in ("process", "function")
+        found.append(
+            load_reward_model(
+                source,
+                max_length=max_length,
+                batch_size=batch_size,
+                input_format=input_format if takes_format else "auto",
+            )
+        )
+    return found
 
 
 def kind_of(source: str) -> Kind:

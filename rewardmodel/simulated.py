@@ -23,9 +23,12 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from datasets import Dataset
 
+from rewardmodel.data.conversation import last_text, row_of
+from rewardmodel.data.row_tables import gather
 from rewardmodel.simulated_phrases import ASIDES, FLAT_ENDINGS, GENRES, MARKER_RANK, Genre
 
 _VIVID_SLOT = re.compile(r"<([^>]*)> ?")
@@ -341,9 +344,10 @@ class SimulatedHuman:
             + self.per_shortfall * max(self.sentence_minimum - seen.sentences, 0)
         )
 
-    def utilities(self, prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
-        """Gold scores of paired prompts and responses."""
-        return [self.utility(p, r) for p, r in zip(prompts, responses, strict=True)]
+    def utilities(self, prompts: Sequence[Any], responses: Sequence[str]) -> list[float]:
+        """Gold scores of paired prompts and responses; of messages, the last is what was asked."""
+        pairs = zip(map(last_text, prompts), responses, strict=True)
+        return [self.utility(prompt, response) for prompt, response in pairs]
 
     def choose(self, first: float, second: float, rng: random.Random) -> int:
         """Chooses between two utilities: 1 for the first, -1 for the second, 0 for a tie."""
@@ -353,7 +357,7 @@ class SimulatedHuman:
 
     def label(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[Any],
         firsts: Sequence[str],
         seconds: Sequence[str],
         *,
@@ -369,19 +373,21 @@ class SimulatedHuman:
             the number of ties.
         """
         rng = random.Random(f"labels-{seed}")
-        rows: dict[str, list[str]] = {"prompt": [], "chosen": [], "rejected": []}
+        rows: list[dict[str, Any]] = []
         tied = 0
         for prompt, first, second in zip(prompts, firsts, seconds, strict=True):
             if first == second or not first or not second:
                 continue
-            choice = self.choose(self.utility(prompt, first), self.utility(prompt, second), rng)
+            asked = last_text(prompt)
+            choice = self.choose(self.utility(asked, first), self.utility(asked, second), rng)
             if choice == 0:
                 tied += 1
                 continue
             better, worse = (first, second) if choice > 0 else (second, first)
-            for column, text in zip(rows, (prompt, better, worse), strict=True):
-                rows[column].append(text)
-        return Dataset.from_dict(rows), tied
+            rows.append(row_of(prompt, chosen=better, rejected=worse))
+        if not rows:
+            return Dataset.from_dict({"prompt": [], "chosen": [], "rejected": []}), tied
+        return gather(rows), tied
 
     def describe(self) -> dict[str, float]:
         """The tastes by name, for a report."""

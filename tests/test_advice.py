@@ -239,6 +239,11 @@ def ways_out(message: str, config: type, column: str) -> list[list[str]]:
     return found
 
 
+def given(flag: str, value: str) -> dict[str, Any]:
+    """A flag as a keyword argument."""
+    return {flag.removeprefix("--"): value}
+
+
 def run_reward(*argv: object) -> int:
     return reward.main([str(word) for word in argv])
 
@@ -285,7 +290,7 @@ def test_following_a_message_about_prompts_demonstrations_and_steps_succeeds(
     ((flag, value),) = ways_out(
         as_flags(str(caught.value), ProposalSettings), ProposalSettings, column
     )
-    assert prompts(**{flag.removeprefix("--"): value}) == ["Who?"]
+    assert prompts(**given(flag, value)) == ["Who?"]
 
     from rewardmodel.steps import load_steps
 
@@ -293,7 +298,7 @@ def test_following_a_message_about_prompts_demonstrations_and_steps_succeeds(
         load_steps(path)
     config = COMMANDS["reward train_steps"]
     ((flag, value),) = ways_out(as_flags(str(caught.value), config), config, column)
-    assert load_steps(path, **{flag.removeprefix("--"): value})[0]["prompt"] == "Who?"
+    assert load_steps(path, **given(flag, value))[0]["prompt"] == "Who?"
 
 
 def test_following_a_message_of_sft_and_score_succeeds(tmp_path, capsys) -> None:
@@ -305,12 +310,12 @@ def test_following_a_message_of_sft_and_score_succeeds(tmp_path, capsys) -> None
     with pytest.raises(ValueError, match="'completion' is missing") as caught:
         load_demonstrations(path)
     ((flag, value),) = ways_out(as_flags(str(caught.value), SftJob), SftJob, "answer")
-    assert len(load_demonstrations(path, **{flag.removeprefix("--"): value})) == 1
+    assert len(load_demonstrations(path, **given(flag, value))) == 1
     with pytest.raises(ValueError, match="no responses") as caught:
         load_responses(str(path))
     config = COMMANDS["reward score"]
     ((flag, value),) = ways_out(as_flags(str(caught.value), config), config, "answer")
-    assert load_responses(str(path), **{flag.removeprefix("--"): value})[0]["responses"] == ["I."]
+    assert load_responses(str(path), **given(flag, value))[0]["responses"] == ["I."]
 
 
 def test_rankings_of_questions_are_read_as_the_message_says(tmp_path) -> None:
