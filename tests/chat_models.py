@@ -142,7 +142,8 @@ def chat_tokenizer(shape: str, *, template: bool = True) -> Any:
     return tokenizer
 
 
-def _config(tokenizer: Any, **options: Any) -> LlamaConfig:
+def chat_config(tokenizer: Any, **options: Any) -> LlamaConfig:
+    """The size of the tiny models."""
     return LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=32,
@@ -162,7 +163,9 @@ def write_chat_scorer(folder: Path, shape: str, *, labels: int = 1, seed: int = 
     """Writes a random reward model with a tokenizer of one of the shapes."""
     tokenizer = chat_tokenizer(shape)
     torch.manual_seed(seed)
-    LlamaForSequenceClassification(_config(tokenizer, num_labels=labels)).save_pretrained(folder)
+    LlamaForSequenceClassification(chat_config(tokenizer, num_labels=labels)).save_pretrained(
+        folder
+    )
     tokenizer.save_pretrained(folder)
     return str(folder)
 
@@ -171,7 +174,7 @@ def write_chat_policy(folder: Path, shape: str, *, template: bool = True, seed: 
     """Writes a random policy with a tokenizer of one of the shapes."""
     tokenizer = chat_tokenizer(shape, template=template)
     torch.manual_seed(seed)
-    LlamaForCausalLM(_config(tokenizer)).save_pretrained(folder)
+    LlamaForCausalLM(chat_config(tokenizer)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
 
