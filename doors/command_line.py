@@ -9,6 +9,7 @@ import dataclasses
 import logging
 import os
 import re
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,12 @@ from rich.logging import RichHandler
 
 from search.evaluation.settings import check_value
 
+# A keyword argument with a text, True, a stand-in or a tokenizer, not yet said to be Python's.
+_ADVICE = re.compile(
+    r"""\b(?P<name>[a-z_]+)="""
+    r"""(?P<value>'[^'\n]*'|"[^"\n]*"|\{[^}\n]*\}|True\b|NAME\b|AutoTokenizer\.from_pretrained\(NAME\))"""
+    r"""(?! \(in Python\))"""
+)
 _Job = tuple[type, Callable[[Any], None]]
 
 
@@ -96,6 +103,49 @@ def _check_yaml(path: str, config: type) -> None:
             check_value(config, name, value)
 
 
+def as_flags(message: str, config: type) -> str:
+    """Writes the keyword arguments that a message advises as the flags of a command.
+
+    Messages are written for Python: `prompt_column='question'` becomes `--prompt_column question`,
+    `flag=True` becomes `--flag`. What the command has no flag for is said to be Python's.
+
+    Args:
+        message: Of an error.
+        config: The command's dataclass. Its `FLAGS`, if it has any, map names of arguments to names
+            of fields where they differ.
+    """
+    fields = {field.name for field in dataclasses.fields(config)}
+    others: Mapping[str, str] = getattr(config, "FLAGS", {})
+
+    def flag(found: re.Match[str]) -> str:
+        name = others.get(found["name"], found["name"])
+        if name not in fields:
+            return f"{found[0]} (in Python)"
+        value = found["value"]
+        if value[0] == "{":
+            return f"{found[0]} (in Python)"
+        if value == "True":
+            return f"--{name}"
+        if value[0] in "'\"":
+            value = shlex.quote(value[1:-1])
+        return f"--{name} {'NAME' if '(' in value else value}"
+
+    return _ADVICE.sub(flag, message)
+
+
+def for_python(error: ValueError) -> ValueError:
+    """Marks the advice of an error as Python's: of a file that no flag of the command is for.
+
+    Args:
+        error: Of a file beside the main one.
+    """
+    marked = _ADVICE.sub(
+        lambda found: found[0] if found["name"] == "on_bad_row" else f"{found[0]} (in Python)",
+        str(error),
+    )
+    return ValueError(marked)
+
+
 def _is_number(value: object) -> bool:
     """Whether a text is a number that YAML did not take for one, as `1e-3`; the parser does."""
     try:
@@ -151,6 +201,6 @@ def run_door(prog: str, verbs: Mapping[str, _Job], argv: Sequence[str]) -> int:
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         if os.environ.get("PREFSEARCH_TRACEBACK"):
             raise
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {as_flags(str(error), config)}\n")
         return 2
     return 0

@@ -88,7 +88,7 @@ class EvaluateJob(SearchSettings):
 def evaluate(job: EvaluateJob) -> None:
     """Measures and reports; see `EvaluateJob`."""
     processes = join_processes()
-    judge = load_judge(job.gold, answer_form=job.answer_form)
+    judge = load_judge(job.gold, answer_form=job.answer_form, on_bad_row=job.on_bad_row)
     models = job.models()
     prompts = job.prompts(models.policy)
     wanted = "at least 2, since intervals are over prompts"

@@ -4,9 +4,9 @@ Settings hold values and load what they name; the jobs are in the other doors.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from policies.language_model import Policy
 from policies.leaf_values import LeafValue, PartialReward, Rollout, ValueHead
@@ -16,6 +16,7 @@ from policies.search_policy import SearchPolicy
 from policies.segment_rewards import KLPenalty, SegmentReward
 from rewardmodel.answers import extract_answer
 from rewardmodel.data.conversation import Prompt
+from rewardmodel.data.formats import FormatName
 from rewardmodel.data.rows import OnBadRow
 from rewardmodel.input_format import ChosenFormat
 from rewardmodel.interface import RewardModel
@@ -34,6 +35,11 @@ class ProposalSettings:
         policy: Hub id or folder of a causal language model.
         dataset: Prompts: hub id, folder, file with a prompt column, preferences, or .txt.
         split: Split of a hub dataset or folder.
+        format: What preferences are, as for `prefsearch reward train`: auto, plain or a format's
+            name.
+        prompt_column: The prompt's column, or several joined by "+".
+        implicit_prompt: Of preferences: take the beginning that chosen and rejected share for the
+            prompt, in plain text without turn markers, too.
         limit: Use this many prompts; null takes all.
         on_bad_row: "error" stops at the first bad row, "skip" leaves bad rows out and counts them.
         on_long_prompt: "error" stops at a prompt that leaves no room for a response in the policy's
@@ -57,9 +63,15 @@ class ProposalSettings:
         seed: Of everything random.
     """
 
+    # How the loaders' keyword arguments are given to a command where the name is another.
+    FLAGS: ClassVar[Mapping[str, str]] = {"tokenizer": "policy", "column": "prompt_column"}
+
     policy: str = ""
     dataset: str = ""
     split: str = "train"
+    format: FormatName = "auto"
+    prompt_column: str = "prompt"
+    implicit_prompt: bool = False
     limit: int | None = None
     on_bad_row: OnBadRow = "error"
     on_long_prompt: OnBadRow = "error"
@@ -113,6 +125,9 @@ class ProposalSettings:
             split=self.split,
             tokenizer=policy.encoder.tokenizer,
             keep_messages=True,
+            format=self.format,
+            column=self.prompt_column,
+            implicit_prompt=self.implicit_prompt,
             on_bad_row=self.on_bad_row,
             limit=self.limit,
         )
@@ -125,8 +140,8 @@ class ProposalSettings:
                 f"{self.dataset}: prompt {row} has {lengths[row]} tokens "
                 f"({len(found) - len(fitting)} of {len(found)} prompts are too long); required: at "
                 f"most {room}, the policy's context of {policy.context} less max_new_tokens and an "
-                "end token. Lower max_new_tokens, or leave such prompts out with on_long_prompt: "
-                "skip"
+                "end token. Lower max_new_tokens, or leave such prompts out with "
+                'on_long_prompt="skip"'
             )
         if len(fitting) < len(found):
             _logger.warning("%d of %d prompts too long", len(found) - len(fitting), len(found))

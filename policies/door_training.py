@@ -1,8 +1,9 @@
 """The verbs of `prefsearch policy` that train: sft, value, finetune."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from rich.console import Console
 
@@ -34,6 +35,10 @@ class SftJob(Optimisation):
         model: Hub id or folder to begin from; null builds a Llama of the sizes below.
         dataset: Demonstrations (prompt and completion, messages) or preferences (the chosen reply).
         split: Split of a hub dataset or folder.
+        prompt_column: The prompt's column, or several joined by "+".
+        completion_column: The completion's column; null looks for completion, response, messages.
+        implicit_prompt: Of preferences: take the beginning that chosen and rejected share for the
+            prompt, in plain text without turn markers, too.
         limit: Use this many rows; null takes all.
         on_bad_row: "error" stops at the first bad row, "skip" leaves bad rows out and counts them.
         vocabulary: From scratch: entries of the tokenizer.
@@ -46,8 +51,14 @@ class SftJob(Optimisation):
     """
 
     model: str | None = None
+    # How the loaders' keyword arguments are given to a command where the name is another.
+    FLAGS: ClassVar[Mapping[str, str]] = {"tokenizer": "model"}
+
     dataset: str = ""
     split: str = "train"
+    prompt_column: str = "prompt"
+    completion_column: str | None = None
+    implicit_prompt: bool = False
     limit: int | None = None
     on_bad_row: OnBadRow = "error"
     vocabulary: int = 1024
@@ -78,6 +89,9 @@ def sft(job: SftJob) -> None:
         split=job.split,
         tokenizer=tokenizer,
         keep_messages=tokenizer is not None,
+        prompt_column=job.prompt_column,
+        completion_column=job.completion_column,
+        implicit_prompt=job.implicit_prompt,
         on_bad_row=job.on_bad_row,
         limit=job.limit,
     )

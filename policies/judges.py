@@ -6,7 +6,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
+from doors.command_line import for_python
 from rewardmodel.data.conversation import Prompt, plain
+from rewardmodel.data.rows import OnBadRow, PreferenceDataError
 from rewardmodel.simulated import SimulatedHuman
 from rewardmodel.verifiers import AnswerMatch, ExactMatch
 from search.evaluation.records import plain_number
@@ -17,12 +19,15 @@ Judge = Callable[[Sequence[Any], Sequence[str]], Sequence[float]]
 _ANSWERS = "answers:"
 
 
-def load_judge(name: str | None, *, answer_form: str = "auto") -> Judge | None:
+def load_judge(
+    name: str | None, *, answer_form: str = "auto", on_bad_row: OnBadRow = "error"
+) -> Judge | None:
     """Finds the gold judge that a setting names.
 
     Args:
         name: `"simulated"`, `"answers:PATH"`, `"module:function"`, or None.
         answer_form: How answers are read from responses, for `"answers:PATH"`.
+        on_bad_row: Of that file: "error" ends at the first bad row, "skip" leaves them out.
 
     Raises:
         ValueError: If there is no such file, module or function.
@@ -32,7 +37,11 @@ def load_judge(name: str | None, *, answer_form: str = "auto") -> Judge | None:
     if name == "simulated":
         return SimulatedHuman().utilities
     if name.startswith(_ANSWERS):
-        return AnswerMatch.load(name.removeprefix(_ANSWERS), form=answer_form)
+        path = name.removeprefix(_ANSWERS)
+        try:
+            return AnswerMatch.load(path, form=answer_form, on_bad_row=on_bad_row)
+        except PreferenceDataError as error:  # the columns that flags name are the prompts'
+            raise for_python(error) from error
     module, _, function = name.partition(":")
     if "" not in sys.path:
         sys.path.insert(0, "")  # a file of the user's, beside where the command is typed

@@ -7,10 +7,11 @@ from datasets import Dataset
 from rich.console import Console
 from rich.table import Table
 
+from rewardmodel.column_settings import ColumnSettings, describe_unused
 from rewardmodel.data.data_report import DataReport, examine_preferences, preference_report
 from rewardmodel.data.data_report_page import advice, length_rows, report_rows, write_data_report
 from rewardmodel.data.formats import FormatName
-from rewardmodel.data.rows import OnBadRow
+from rewardmodel.data.rows import ColumnUse, OnBadRow
 from rewardmodel.json_lines import json_lines
 from rewardmodel.preferences import load_preferences, split_by_prompt
 from rewardmodel.tokenization import TextEncoder, load_tokenizer
@@ -20,7 +21,7 @@ from search.evaluation.settings import check_types, require
 
 
 @dataclass
-class SplitJob:
+class SplitJob(ColumnSettings):
     """Split preference pairs by prompt into train.jsonl and test.jsonl, and report on them.
 
     Attributes:
@@ -28,6 +29,7 @@ class SplitJob:
         split: Split of a hub dataset or folder.
         format: What the rows are: auto (told by hub id or columns), plain (columns as they are),
             hh, tldr, ultrafeedback, rewardbench, rewardbench2, qa_feedback, scores or rankings.
+        model: Hub id or folder whose tokenizer renders messages; null keeps messages.
         holdout: Share of the prompts that go to test.jsonl.
         limit: Use this many pairs; null takes all.
         on_bad_row: "error" stops at the first bad row, "skip" leaves bad rows out and counts them.
@@ -38,6 +40,7 @@ class SplitJob:
     dataset: str = ""
     split: str = "train"
     format: FormatName = "auto"
+    model: str | None = None
     holdout: float = 0.1
     limit: int | None = None
     on_bad_row: OnBadRow = "error"
@@ -57,9 +60,11 @@ def split(job: SplitJob) -> None:
         job.dataset,
         split=job.split,
         format=job.format,
-        keep_messages=True,
+        tokenizer=load_tokenizer(job.model) if job.model else None,
+        keep_messages=job.model is None,
         on_bad_row=job.on_bad_row,
         limit=job.limit,
+        **job.columns(),
     )
     folder = Path(job.out)
     parts = split_by_prompt(data, holdout=job.holdout, seed=job.seed)
@@ -70,7 +75,7 @@ def split(job: SplitJob) -> None:
 
 
 @dataclass
-class InspectJob:
+class InspectJob(ColumnSettings):
     """Report on preference pairs before training: counts, labels, lengths, what a limit cuts.
 
     Attributes:
@@ -107,6 +112,7 @@ class InspectJob:
 def inspect_data(job: InspectJob) -> None:
     """Reports on pairs; see `InspectJob`."""
     tokenizer = load_tokenizer(job.model) if job.model else None
+    columns = ColumnUse()
     data = load_preferences(
         job.dataset,
         split=job.split,
@@ -115,9 +121,11 @@ def inspect_data(job: InspectJob) -> None:
         keep_messages=True,
         on_bad_row=job.on_bad_row,
         limit=job.limit,
+        columns=columns,
+        **job.columns(),
     )
     encoder = TextEncoder(tokenizer, job.max_length) if tokenizer is not None else None
-    report = examine_preferences(data, encoder=encoder)
+    report = examine_preferences(data, encoder=encoder, unused_columns=columns.unused)
     page = write_data_report(report, job.out)
     show_data_report(Console(), report)
     Console().print(f"Report: {page}")
@@ -136,7 +144,7 @@ def show_data_report(console: Console, report: DataReport) -> None:
 
 
 @dataclass
-class ConvertJob:
+class ConvertJob(ColumnSettings):
     """Write preferences of any supported format as plain pairs, one JSON object a line.
 
     Attributes:
@@ -175,6 +183,7 @@ class ConvertJob:
 
 def convert(job: ConvertJob) -> None:
     """Writes plain pairs; see `ConvertJob`."""
+    unused = ColumnUse()
     pairs: Dataset = load_preferences(
         job.dataset,
         split=job.split,
@@ -185,7 +194,11 @@ def convert(job: ConvertJob) -> None:
         query_tokens=job.query_tokens,
         on_bad_row=job.on_bad_row,
         limit=job.limit,
+        columns=unused,
+        **job.columns(),
     )
     path = write_text_atomic(job.out, json_lines(pairs))
     columns = ", ".join(pairs.column_names)
     Console().print(f"{len(pairs)} pairs of {columns}: {path}")
+    if unused.unused:
+        Console().print(describe_unused(unused))

@@ -10,7 +10,9 @@ from typing import Any, Literal
 from datasets import Dataset
 from rich.console import Console
 
+from rewardmodel.column_settings import ColumnSettings
 from rewardmodel.data.conversation import prompts_of, replies_of
+from rewardmodel.data.formats import FormatName
 from rewardmodel.data.reward_bench_rows import load_reward_bench, load_reward_bench_2
 from rewardmodel.data.rows import OnBadRow
 from rewardmodel.evaluation import (
@@ -42,19 +44,20 @@ _INVARIANCE_PAIRS = 16
 
 
 @dataclass
-class EvaluateJob:
+class EvaluateJob(ColumnSettings):
     """Measure a reward model on preference pairs or on RewardBench.
 
     Attributes:
         model: Folder or hub id of a trained reward model, or an ensemble's folder.
         dataset: Preference pairs, as for `train`; or RewardBench, where `benchmark` says so.
         split: Split of a hub dataset or folder; null takes "train", of a benchmark its own.
+        format: What the rows are, as for `train`: auto, plain or a format's name.
         benchmark: "pairs" measures on preference pairs; "rewardbench" and "rewardbench2" score
             that benchmark by its own rules.
         holdout: Measure on this share of the prompts, the same that `train` held out with the same
             seed; 0 measures on all.
-        training_dataset: Pairs for the bag-of-words baseline to learn from, where `holdout` is 0;
-            those of prompts that are measured on are left out.
+        training_dataset: Pairs for the bag-of-words baseline to learn from, where `holdout` is 0,
+            in the same columns; those of prompts that are measured on are left out.
         calibrate: Also fit a temperature, and say what it mends on prompts it was not fitted to.
         edits: Human edits: rows of prompt, original and edited, or qa-feedback's corrections. Those
             of prompts that `holdout` or `training_dataset` leaves to training are left out.
@@ -74,6 +77,7 @@ class EvaluateJob:
     model: str = ""
     dataset: str = ""
     split: str | None = None
+    format: FormatName = "auto"
     benchmark: Literal["pairs", "rewardbench", "rewardbench2"] = "pairs"
     holdout: float = 0.0
     training_dataset: str | None = None
@@ -104,6 +108,9 @@ class EvaluateJob:
             for name in ("holdout", "training_dataset", "calibrate", "probes", "check_batches"):
                 value = getattr(self, name)
                 require(not value, name, value, f"unset, for benchmark is {self.benchmark}")
+            for name, usual in {"format": "auto", **ColumnSettings().columns()}.items():
+                value = getattr(self, name)
+                require(value == usual, name, value, f"unset, for benchmark is {self.benchmark}")
 
 
 def evaluate(job: EvaluateJob) -> None:
@@ -230,10 +237,12 @@ def _pairs(job: EvaluateJob, tokenizer: Any) -> tuple[Dataset | None, Dataset]:
     data = load_preferences(
         job.dataset,
         split=job.split or "train",
+        format=job.format,
         tokenizer=tokenizer,
         keep_messages=True,
         on_bad_row=job.on_bad_row,
         limit=job.limit,
+        **job.columns(),
     )
     if job.holdout:
         return split_by_prompt(data, holdout=job.holdout, seed=job.seed)
@@ -243,6 +252,7 @@ def _pairs(job: EvaluateJob, tokenizer: Any) -> tuple[Dataset | None, Dataset]:
             tokenizer=tokenizer,
             keep_messages=True,
             on_bad_row=job.on_bad_row,
+            **job.columns(),
         )
         return _without_prompts_of(data, training, f"pairs in {job.training_dataset}"), data
     return None, data

@@ -12,10 +12,12 @@ from tqdm.auto import tqdm
 
 from doors.job_settings import fields_of, open_run
 from rewardmodel.aggregation import Aggregate
-from rewardmodel.data.conversation import prompt_of, reply_of
-from rewardmodel.data.reply_text import take_turns
+from rewardmodel.data.conversation import reply_of
+from rewardmodel.data.prompt_columns import take_prompt
+from rewardmodel.data.reply_text import split_prompt
 from rewardmodel.data.row_sources import read_rows
 from rewardmodel.data.rows import OnBadRow, PreferenceDataError, Row, parse_rows
+from rewardmodel.data.shared_prompt import Turns
 from rewardmodel.ensemble import EnsembleRewardModel, write_ensemble
 from rewardmodel.input_format import ChosenFormat
 from rewardmodel.interface import StepRewardModel, UncertainRewardModel
@@ -71,6 +73,7 @@ class EnsembleJob:
         standardise_on: Prompts and responses on which each member gets mean 0 and deviation 1, as
             for `score`; null takes the members' scores as they are.
         limit: Use this many rows of those; null takes all.
+        on_bad_row: "error" stops at the first bad row, "skip" leaves bad rows out and counts them.
         out: Folder for ensemble.json.
     """
 
@@ -79,6 +82,7 @@ class EnsembleJob:
     weight: float = 1.0
     standardise_on: str | None = None
     limit: int | None = None
+    on_bad_row: OnBadRow = "error"
     out: str = "runs/ensemble"
 
     def __post_init__(self) -> None:
@@ -94,7 +98,7 @@ def ensemble(job: EnsembleJob) -> None:
     made = EnsembleRewardModel(members, job.aggregate, weight=job.weight)
     scaled = job.standardise_on is not None
     if job.standardise_on is not None:
-        rows = load_responses(job.standardise_on, limit=job.limit)
+        rows = load_responses(job.standardise_on, limit=job.limit, on_bad_row=job.on_bad_row)
         prompts = [row["prompt"] for row in rows for _ in row["responses"]]
         made = made.standardise(prompts, [text for row in rows for text in row["responses"]])
     path = write_ensemble(
@@ -120,6 +124,9 @@ class ScoreJob:
         aggregate: How members, heads or steps become one score; null takes the model's own way.
         dataset: Rows of a prompt and a response, or of a prompt and a list of responses.
         split: Split of a hub dataset or folder.
+        prompt_column: The prompt's column, or several joined by "+".
+        response_column: The column of a response or of a list of them; null takes responses, or
+            response.
         limit: Use this many rows; null takes all.
         on_bad_row: "error" stops at the first bad row, "skip" leaves bad rows out and counts them.
         max_length: Tokens of prompt and response together; null takes the model's own.
@@ -136,6 +143,8 @@ class ScoreJob:
     aggregate: str | None = None
     dataset: str = ""
     split: str = "train"
+    prompt_column: str = "prompt"
+    response_column: str | None = None
     limit: int | None = None
     on_bad_row: OnBadRow = "error"
     max_length: int | None = None
@@ -161,7 +170,14 @@ def score(job: ScoreJob) -> None:
         input_format=job.input_format,
         aggregate=job.aggregate,
     )
-    rows = load_responses(job.dataset, split=job.split, on_bad_row=job.on_bad_row, limit=job.limit)
+    rows = load_responses(
+        job.dataset,
+        split=job.split,
+        prompt_column=job.prompt_column,
+        response_column=job.response_column,
+        on_bad_row=job.on_bad_row,
+        limit=job.limit,
+    )
     scored: list[dict[str, Any]] = []
     # Many rows at a time: those of one prompt share it, and rows of like length share a pass.
     for start in tqdm(range(0, len(rows), 64), desc="scoring", delay=2, leave=False):
@@ -172,39 +188,62 @@ def score(job: ScoreJob) -> None:
 
 
 def load_responses(
-    source: str, *, split: str = "train", on_bad_row: OnBadRow = "error", limit: int | None = None
+    source: str,
+    *,
+    split: str = "train",
+    prompt_column: str = "prompt",
+    response_column: str | None = None,
+    on_bad_row: OnBadRow = "error",
+    limit: int | None = None,
 ) -> list[dict[str, Any]]:
     """Loads prompts with one response or several each.
 
     Returns:
-        Rows with `prompt`, `responses` (a list) and `row`, the row as it was read.
+        Rows with `prompt`, `responses` (a list), `several` (whether a list stood there) and `row`,
+        the row as it was read.
 
     Raises:
         PreferenceDataError: No such source, a bad row or no good one; the message names file and
             line.
     """
+
+    def parse(row: Row) -> dict[str, Any]:
+        column = response_column or ("responses" if "responses" in row else "response")
+        return _parse(row, prompt_column, column)
+
     rows = read_rows(source, split=split)
-    return list(parse_rows(rows, _parse, source=source, on_bad_row=on_bad_row, limit=limit))
+    return list(parse_rows(rows, parse, source=source, on_bad_row=on_bad_row, limit=limit))
 
 
-def _parse(row: Row) -> dict[str, Any]:
-    if not isinstance(row.get("prompt"), str | list):
+def _parse(row: Row, prompt_column: str, response_column: str) -> dict[str, Any]:
+    if prompt_column in row and not isinstance(row[prompt_column], str | list):
         raise PreferenceDataError(
-            f"column 'prompt' is {json.dumps(row.get('prompt'))[:80]} among {list(row)}; required "
-            "is text or a list of messages.",
+            f"column {prompt_column!r} is {json.dumps(row[prompt_column])[:80]} among {list(row)}; "
+            "required is text, or a list of messages.",
             reason="prompt is not text",
         )
-    prompt = prompt_of({**row, "prompt": take_turns(row, "prompt", option="prompt")})
-    responses: Any = row["responses"] if "responses" in row else [row.get("response")]
-    good = isinstance(responses, list) and bool(responses)
-    if not good or not all(_is_reply(reply) for reply in responses):
+    if row.get(prompt_column) == "":  # a text may well continue nothing
+        turns: Turns = ""
+    else:
+        turns = take_prompt(row, prompt_column, option="prompt_column")
+    prompt, _ = split_prompt(turns, [], None, row=row, keep_messages=True)
+    found = row.get(response_column)
+    # A list is several responses, or the messages of one.
+    several = isinstance(found, list) and not any(isinstance(item, dict) for item in found)
+    responses: Any = found if several else [found]
+    if not responses or not all(_is_reply(reply) for reply in responses):
         raise PreferenceDataError(
-            f"found no responses among {list(row)}; required is text (or messages) in `response`, "
-            "or a list of them in `responses`.",
+            f"found no responses among {list(row)} in {response_column!r}; required is text or "
+            "messages, or a list of them. To read another column than `response` or `responses` "
+            "pass response_column=NAME.",
             reason="no responses",
         )
-    replies = [reply_of(reply) for reply in responses]
-    return {"prompt": prompt, "responses": replies, "row": dict(row)}
+    return {
+        "prompt": prompt,
+        "responses": [reply_of(reply) for reply in responses],
+        "several": several,
+        "row": dict(row),
+    }
 
 
 def _is_reply(value: Any) -> bool:
@@ -228,10 +267,9 @@ def _scored(reward_model: Any, rows: Sequence[dict[str, Any]]) -> list[dict[str,
     for row in rows:
         here = slice(at, at + len(row["responses"]))
         at = here.stop
-        several = "responses" in row["row"]
         for name, values in columns.items():
-            key = "scores" if several and name == "score" else name
-            row["row"][key] = values[here] if several else values[here][0]
+            key = "scores" if row["several"] and name == "score" else name
+            row["row"][key] = values[here] if row["several"] else values[here][0]
         made.append(row["row"])
     return made
 
@@ -244,6 +282,7 @@ class TrainStepsJob(Optimisation):
         model: What to begin from: hub id or folder of a language model or token classifier.
         dataset: Rows of a prompt, a list of steps (completions) and a label in [0, 1] for each.
         split: Split of a hub dataset or folder.
+        prompt_column: The prompt's column, or several joined by "+".
         separator: What stands between steps.
         holdout: Share of the prompts kept for measuring.
         limit: Use this many rows; null takes all.
@@ -255,6 +294,7 @@ class TrainStepsJob(Optimisation):
     model: str = ""
     dataset: str = ""
     split: str = "train"
+    prompt_column: str = "prompt"
     separator: str = SEPARATOR
     holdout: float = 0.1
     limit: int | None = None
@@ -274,7 +314,11 @@ class TrainStepsJob(Optimisation):
 def train_steps(job: TrainStepsJob) -> None:
     """Trains, measures and saves; in several processes as `prefsearch reward train` does."""
     data: Dataset = load_steps(
-        job.dataset, split=job.split, on_bad_row=job.on_bad_row, limit=job.limit
+        job.dataset,
+        split=job.split,
+        prompt_column=job.prompt_column,
+        on_bad_row=job.on_bad_row,
+        limit=job.limit,
     )
     training, held_out = split_by_prompt(data, holdout=job.holdout, seed=job.seed)
     run, processes = open_run(job)

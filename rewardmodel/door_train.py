@@ -8,12 +8,14 @@ from accelerate import PartialState
 from datasets import Dataset
 from rich.console import Console
 
+from doors.command_line import for_python
 from doors.job_settings import fields_of, open_run
+from rewardmodel.column_settings import ColumnSettings, describe_unused
 from rewardmodel.data.conversation import TEMPLATE_COLUMNS
 from rewardmodel.data.data_report import examine_preferences
 from rewardmodel.data.data_report_page import write_data_report
 from rewardmodel.data.formats import FormatName
-from rewardmodel.data.rows import OnBadRow
+from rewardmodel.data.rows import ColumnUse, OnBadRow, PreferenceDataError
 from rewardmodel.door_evaluate import measure, show_measures, without_ties
 from rewardmodel.evaluation import evaluate_reward_model
 from rewardmodel.input_format import ChosenFormat
@@ -32,7 +34,7 @@ from search.evaluation.settings import require
 
 
 @dataclass
-class TrainJob(Optimisation, Objective):
+class TrainJob(ColumnSettings, Optimisation, Objective):
     """Train a reward model on human comparisons and measure it on held-out prompts.
 
     Attributes:
@@ -87,6 +89,11 @@ class TrainJob(Optimisation, Objective):
         require(bool(self.model), "model", self.model, "a hub id or folder, by --model")
         require(bool(self.dataset), "dataset", self.dataset, "a hub id or file, by --dataset")
         require(0 < self.holdout < 1, "holdout", self.holdout, "in (0, 1)")
+        if self.whole_rankings:
+            for name, usual in ColumnSettings().columns().items():
+                wanted = "unset, since rankings with whole_rankings have no such column"
+                as_usual = name == "prompt_column" or getattr(self, name) == usual
+                require(as_usual, name, getattr(self, name), wanted)
         if self.quantise != "none":
             require(self.lora_rank > 0, "lora_rank", self.lora_rank, "more than 0 with quantise")
 
@@ -95,12 +102,16 @@ def train(job: TrainJob) -> None:
     """Trains, measures and saves; under `torchrun` or `accelerate launch` in several processes."""
     run, processes = open_run(job)
     main = processes.is_main_process
-    training, held_out, learned = _load(job)
+    columns = ColumnUse()
+    training, held_out, learned = _load(job, columns)
     folder = run.checkpoints / "model"
     console = Console(quiet=not main)
+    if columns.unused:
+        console.print(describe_unused(columns))
     if run.result("train") is None:
         if main:
-            write_data_report(examine_preferences(training), run.path / "data")
+            report = examine_preferences(training, unused_columns=columns.unused)
+            write_data_report(report, run.path / "data")
         outcome = train_reward_model(
             resolve_model(job.model),
             learned,
@@ -142,7 +153,7 @@ def train(job: TrainJob) -> None:
     console.print(f"Model: {folder}")
 
 
-def _load(job: TrainJob) -> tuple[Dataset, Dataset, Dataset]:
+def _load(job: TrainJob, columns: ColumnUse) -> tuple[Dataset, Dataset, Dataset]:
     """Pairs to train on, pairs held out, and what is learned: the former, or their rankings."""
     options: dict[str, Any] = {
         "split": job.split,
@@ -151,13 +162,13 @@ def _load(job: TrainJob) -> tuple[Dataset, Dataset, Dataset]:
         "keep_messages": True,
         "on_bad_row": job.on_bad_row,
         "limit": job.limit,
+        "columns": columns,
     }
     if job.whole_rankings:
-        ranked, held_out = split_by_prompt(
-            load_rankings(job.dataset, **options), holdout=job.holdout, seed=job.seed
-        )
+        rankings = load_rankings(job.dataset, prompt_column=job.prompt_column, **options)
+        ranked, held_out = split_by_prompt(rankings, holdout=job.holdout, seed=job.seed)
         return pairs_from_rankings(ranked), pairs_from_rankings(held_out), ranked
-    data = load_preferences(job.dataset, **options)
+    data = load_preferences(job.dataset, **options, **job.columns())
     training, held_out = split_by_prompt(data, holdout=job.holdout, seed=job.seed)
     return training, held_out, training
 
@@ -170,7 +181,10 @@ def _reference(job: TrainJob, training: Dataset) -> Dataset | None:
         kept = without_ties(training).rename_column("chosen", "completion")
         wanted = {"prompt", "completion", *TEMPLATE_COLUMNS}
         return kept.select_columns([name for name in kept.column_names if name in wanted])
-    return load_demonstrations(job.reference, keep_messages=True, on_bad_row=job.on_bad_row)
+    try:
+        return load_demonstrations(job.reference, keep_messages=True, on_bad_row=job.on_bad_row)
+    except PreferenceDataError as error:  # the columns that flags name are the dataset's
+        raise for_python(error) from error
 
 
 def _train_from_scratch(

@@ -26,11 +26,19 @@ from rewardmodel.data.conversation import (
 from rewardmodel.data.data_report import preference_report
 from rewardmodel.data.formats import ConvertOptions, FormatName, hub_options
 from rewardmodel.data.pair_parser import PairParser
+from rewardmodel.data.prompt_columns import take_prompt
 from rewardmodel.data.reply_text import OneKind, split_last_turn, split_prompt, take_turns
 from rewardmodel.data.row_files import PLAIN_LINE
 from rewardmodel.data.row_sources import read_rows
 from rewardmodel.data.row_tables import gather
-from rewardmodel.data.rows import LeftOut, OnBadRow, PreferenceDataError, Row, parse_rows
+from rewardmodel.data.rows import (
+    ColumnUse,
+    LeftOut,
+    OnBadRow,
+    PreferenceDataError,
+    Row,
+    parse_rows,
+)
 
 __all__ = [
     "PreferenceDataError",
@@ -57,18 +65,26 @@ def load_preferences(
     chosen_column: str = "chosen",
     rejected_column: str = "rejected",
     probability_column: str | None = None,
+    implicit_prompt: bool = False,
     margins: bool = False,
     query_tokens: int | None = None,
     limit: int | None = None,
+    columns: ColumnUse | None = None,
 ) -> Dataset:
     r"""Load preference pairs as text.
 
-    The prompt is a column of its own, or the beginning that chosen and rejected share: of
-    transcripts all up to the last shared "\n\nAssistant:", of other text the common prefix up to
-    the last white space, of messages the turns before the assistant's first differing one. Text is
-    taken as it is; messages are rendered by the tokenizer's chat template, or kept. A source in one
-    of the published formats goes through its converter; a row may then give several pairs, and
-    pairs of identical replies in it are left out and counted in a warning.
+    The prompt is a column of its own: `prompt`, the column named, or the only one with another
+    usual name such as `question`; where several could be meant, the error names them. Without one,
+    the prompt is the beginning that chosen and rejected share: of transcripts all up to the last
+    shared "\n\nAssistant:" (or "### Response:" and their like, see
+    `rewardmodel.data.transcripts`), of messages the turns before the assistant's first differing
+    one. Other text has an implicit prompt only where `implicit_prompt` says so. A `system` column
+    becomes the first turn of messages, and a paragraph before a prompt of plain text; `tools` and
+    `chat_template_kwargs` are given to the chat template, as TRL gives them. Text is taken as it
+    is; messages are rendered by the tokenizer's chat template, or kept. Images beside the text are
+    refused, and columns that are not used are named in a warning. A source in one of the published
+    formats goes through its converter; a row may then give several pairs, and pairs of identical
+    replies in it are left out and counted in a warning.
 
     Where a chosen_probability is below one half, the two replies change places, the probability
     becomes its complement and the margin its negative: chosen is always the better.
@@ -85,17 +101,20 @@ def load_preferences(
             render with its own template; see `rewardmodel.data.conversation`.
         on_bad_row: "error" ends at the first bad row; "skip" drops bad rows and logs one warning
             with their counts.
-        prompt_column: The explicit prompt. A source whose first row lacks it has implicit prompts.
+        prompt_column: The prompt's column, or several joined by "+", such as "instruction+input".
         chosen_column: The preferred reply.
         rejected_column: The other reply.
         probability_column: The probability, or share of annotators, that chosen is the better
             reply, where it has another name than `chosen_probability`. Naming any of these four
-            columns makes "auto" plain.
+            columns, or `implicit_prompt`, makes "auto" plain.
+        implicit_prompt: Take the beginning that chosen and rejected share for the prompt, in plain
+            text up to the last white space, whatever other columns there are.
         margins: Keep the difference of the scores of scored replies (formats "ultrafeedback" and
             "scores") as `margin`, which changes what is trained.
         query_tokens: Cut the queries of format "tldr" to so many tokens as the paper does (512);
             see `rewardmodel.data.formats.truncate_query`.
         limit: Stop after so many good pairs.
+        columns: Filled in with the source's columns, to see which were not used.
 
     Returns:
         Columns `prompt`, `chosen`, `rejected`, of text, or of messages where these are kept, then
@@ -115,18 +134,23 @@ def load_preferences(
         chosen_column=chosen_column,
         rejected_column=rejected_column,
         probability_column=probability_column,
+        implicit_prompt=implicit_prompt,
     )
     rows = read_rows(source, split=split, hub_options=hub_options(source))
-    return gather(parse_rows(rows, parse, source=source, on_bad_row=on_bad_row, limit=limit))
+    return gather(
+        parse_rows(rows, parse, source=source, on_bad_row=on_bad_row, limit=limit, columns=columns)
+    )
 
 
 def load_prompts(
     source: Source,
     *,
     split: str = "train",
+    format: FormatName = "auto",
     tokenizer: PreTrainedTokenizerBase | None = None,
     keep_messages: bool = False,
     column: str = "prompt",
+    implicit_prompt: bool = False,
     on_bad_row: OnBadRow = "error",
     limit: int | None = None,
 ) -> list[Prompt]:
@@ -137,10 +161,13 @@ def load_prompts(
     Args:
         source: As in `load_preferences`, or a `.txt` file.
         split: As in `load_preferences`.
+        format: Of preferences, as in `load_preferences`.
         tokenizer: Renders prompts that are messages, the reply's opening included, unless they
             are kept.
         keep_messages: Return a `Conversation` for each prompt of messages.
-        column: The prompt column; without it, the prompts of `chosen` and `rejected`.
+        column: The prompt column, or several joined by "+"; without it, the prompts of `chosen` and
+            `rejected`.
+        implicit_prompt: Of preferences, as in `load_preferences`.
         on_bad_row: As in `load_preferences`.
         limit: Stop after so many good rows.
 
@@ -153,8 +180,11 @@ def load_prompts(
     """
     pairs = PairParser(
         source=source,
+        format=format,
         options=ConvertOptions(tokenizer=tokenizer, keep_messages=keep_messages),
         prompt_column=column,
+        implicit_prompt=implicit_prompt,
+        prompt_option="column",
     )
     seen: set[Prompt] = set()
 
@@ -162,13 +192,13 @@ def load_prompts(
         if PLAIN_LINE in row:
             return row[PLAIN_LINE]
         is_pair = ("chosen" in row and "rejected" in row) or pairs.format_of(row) is not None
-        if is_pair and column not in row:
+        if is_pair and (implicit_prompt or column not in row):
             found = [pair for pair in pairs(row) if not isinstance(pair, LeftOut)]
             if not found:
                 return None
             prompt = prompt_of(found[0])
         else:
-            turns = take_turns(row, column, option="column")
+            turns = take_prompt(row, column, option="column")
             prompt, _ = split_prompt(turns, [], tokenizer, row=row, keep_messages=keep_messages)
         if is_pair and prompt in seen:
             return None
@@ -188,6 +218,7 @@ def load_demonstrations(
     on_bad_row: OnBadRow = "error",
     prompt_column: str = "prompt",
     completion_column: str | None = None,
+    implicit_prompt: bool = False,
     limit: int | None = None,
 ) -> Dataset:
     """Load demonstrations: replies to imitate, each with its prompt.
@@ -202,8 +233,9 @@ def load_demonstrations(
         tokenizer: Renders messages by its chat template, unless they are kept.
         keep_messages: As in `load_preferences`.
         on_bad_row: As in `load_preferences`.
-        prompt_column: The prompt beside the completion.
+        prompt_column: The prompt beside the completion, or several columns joined by "+".
         completion_column: The completion, where it has another name.
+        implicit_prompt: Of preferences, as in `load_preferences`.
         limit: Stop after so many good rows.
 
     Returns:
@@ -214,9 +246,11 @@ def load_demonstrations(
         ValueError: `on_bad_row` or `limit` is not allowed.
     """
     pairs = PairParser(
+        source=source,
         format="plain",
         options=ConvertOptions(tokenizer=tokenizer, keep_messages=keep_messages),
         prompt_column=prompt_column,
+        implicit_prompt=implicit_prompt,
     )
     one_kind = OneKind()
 
@@ -231,7 +265,7 @@ def load_demonstrations(
             return {**kept, "completion": pair["chosen"]}
         else:
             completion = take_turns(row, named or "completion", option="completion_column")
-            prompt = take_turns(row, prompt_column, option="prompt_column")
+            prompt = take_prompt(row, prompt_column, option="prompt_column")
         asked, (reply,) = split_prompt(
             prompt, [completion], tokenizer, row=row, keep_messages=keep_messages
         )

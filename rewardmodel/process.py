@@ -253,7 +253,8 @@ def load_step_scorer(source: str, *, init_head: bool) -> Any:
     if model.config.num_labels not in (1, 2):
         raise ValueError(
             f"{source} has {model.config.num_labels} labels; required: 2 (wrong, right) or 1. "
-            "Train a process reward model from it with `prefsearch reward train_steps`"
+            "Train a process reward model from the base that it was trained from, with "
+            "`prefsearch reward train_steps --model BASE`"
         )
     return model
 

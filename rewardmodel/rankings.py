@@ -24,7 +24,15 @@ from rewardmodel.data.formats.table import (
 from rewardmodel.data.reply_text import OneKind, split_prompt
 from rewardmodel.data.row_sources import read_rows
 from rewardmodel.data.row_tables import gather
-from rewardmodel.data.rows import LeftOut, OnBadRow, PreferenceDataError, Row, parse_rows
+from rewardmodel.data.rows import (
+    ColumnUse,
+    LeftOut,
+    OnBadRow,
+    PreferenceDataError,
+    Row,
+    leave_aside,
+    parse_rows,
+)
 
 How = Literal["all", "adjacent", "best_rest"]
 Ties = Literal["keep", "drop"]
@@ -36,9 +44,11 @@ def load_rankings(
     split: str = "train",
     format: FormatName = "auto",
     tokenizer: PreTrainedTokenizerBase | None = None,
+    prompt_column: str = "prompt",
     keep_messages: bool = False,
     on_bad_row: OnBadRow = "error",
     limit: int | None = None,
+    columns: ColumnUse | None = None,
 ) -> Dataset:
     """Load rankings of several replies to a prompt.
 
@@ -51,10 +61,13 @@ def load_rankings(
             "scores" reads `responses` and `scores`, "ultrafeedback" its completions. "plain" is
             ranks where a row has them, and scores where not.
         tokenizer: Renders messages by its chat template.
+        prompt_column: The prompt's column, or several joined by "+"; of formats "rankings" and
+            "scores".
         keep_messages: See there.
         on_bad_row: "error" ends at the first bad row; "skip" drops bad rows and logs one warning
             with their counts.
         limit: Stop after so many good rows.
+        columns: Filled in with the source's columns, to see which were not used.
 
     Returns:
         Text `prompt` (messages where they are kept), list of text `responses`, list of int64
@@ -67,7 +80,15 @@ def load_rankings(
     found = format_named(format)
     if format == "auto":
         found = format_of_source(source)
-    options = ConvertOptions(tokenizer=tokenizer, keep_messages=keep_messages)
+    options = ConvertOptions(
+        tokenizer=tokenizer, prompt_column=prompt_column, keep_messages=keep_messages
+    )
+    named = prompt_column != "prompt"
+    if found is not None and named and not found.any_prompt:
+        raise ValueError(
+            f"prompt_column is {prompt_column!r}, and format {found.name!r} fixes the columns. "
+            "Leave prompt_column out."
+        )
     has_subset: bool | None = None
     one_kind = OneKind()
 
@@ -75,7 +96,10 @@ def load_rankings(
         nonlocal found, has_subset
         if found is None and format == "auto":
             found = recognise(row)
+            if found is not None and named and not found.any_prompt:
+                found = None
         if found is not None:
+            leave_aside(row, found.aside)
             parts = found.convert(row, options)
         else:
             parts = (convert_rankings if "ranks" in row else convert_scores)(row, options)
@@ -87,14 +111,15 @@ def load_rankings(
             if "ranks" not in part:
                 raise PreferenceDataError(
                     f"found rows of pairs ({', '.join(part)}); required are rankings: prompt, "
-                    "responses, and ranks or scores. Load pairs with load_preferences; as format "
+                    "responses, and ranks or scores. Load pairs with load_preferences (train on "
+                    "them without whole_rankings); as format "
                     f"pass one of several responses:\n{describe_formats()}"
                 )
             prompt, responses = split_prompt(
                 part["prompt"],
                 part["responses"],
                 tokenizer,
-                row={name: row.get(name) for name in TEMPLATE_COLUMNS},
+                row=row,
                 keep_messages=keep_messages,
             )
             one_kind(prompt)
@@ -108,7 +133,9 @@ def load_rankings(
         return records
 
     rows = read_rows(source, split=split, hub_options=hub_options(source))
-    return gather(parse_rows(rows, parse, source=source, on_bad_row=on_bad_row, limit=limit))
+    return gather(
+        parse_rows(rows, parse, source=source, on_bad_row=on_bad_row, limit=limit, columns=columns)
+    )
 
 
 def pairs_from_rankings(dataset: Dataset, *, how: How = "all", ties: Ties = "keep") -> Dataset:

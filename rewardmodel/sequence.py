@@ -65,7 +65,8 @@ def load_scorer(source: str, *, init_head: bool, heads: int = 1, **options: Any)
     if found != heads:
         raise ValueError(
             f"{source} has {found} labels; required: {heads}, a reward. "
-            "Train a reward model from it with `prefsearch reward train`"
+            "Train a reward model from the base that it was trained from, with "
+            "`prefsearch reward train --model BASE`"
         )
     return model
 

@@ -14,7 +14,8 @@ from typing import Any
 from datasets import Dataset, List, Value
 
 from rewardmodel.data.conversation import Prompt, prompt_of, prompt_record
-from rewardmodel.data.reply_text import OneKind, take_turns
+from rewardmodel.data.prompt_columns import take_prompt
+from rewardmodel.data.reply_text import OneKind, split_prompt
 from rewardmodel.data.row_sources import read_rows
 from rewardmodel.data.row_tables import gather
 from rewardmodel.data.rows import OnBadRow, PreferenceDataError, Row, parse_rows
@@ -28,6 +29,7 @@ def load_steps(
     source: str | os.PathLike[str],
     *,
     split: str = "train",
+    prompt_column: str = "prompt",
     on_bad_row: OnBadRow = "error",
     limit: int | None = None,
 ) -> Dataset:
@@ -36,6 +38,7 @@ def load_steps(
     Args:
         source: A file, folder or dataset id, as in `rewardmodel.preferences.load_preferences`.
         split: Of a hub dataset or folder; a single file is read whole.
+        prompt_column: The prompt's column, or several joined by "+".
         on_bad_row: "error" ends at the first bad row; "skip" drops bad rows and logs their counts.
         limit: Stop after so many good rows.
 
@@ -52,7 +55,7 @@ def load_steps(
     one_kind = OneKind()
 
     def parse(row: Row) -> dict[str, object]:
-        found = _parse(row)
+        found = _parse(row, prompt_column)
         one_kind(prompt_of(found))
         return found
 
@@ -62,8 +65,9 @@ def load_steps(
     return gather(records, lists)
 
 
-def _parse(row: Row) -> dict[str, object]:
-    prompt = prompt_of({**row, "prompt": take_turns(row, "prompt", option="prompt")})
+def _parse(row: Row, prompt_column: str) -> dict[str, object]:
+    turns = take_prompt(row, prompt_column, option="prompt_column")
+    prompt, _ = split_prompt(turns, [], None, row=row, keep_messages=True)
     steps, labels = (_take_list(row, column) for column in ("completions", "labels"))
     if len(steps) != len(labels):
         raise PreferenceDataError(

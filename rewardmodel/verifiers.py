@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from rewardmodel.answers import extract_answer, normalise_answer, same_answer, stated_answer
-from rewardmodel.data.conversation import Conversation, Prompt, Reply, last_text, prompt_of
-from rewardmodel.data.reply_text import OneKind, take_turns
+from rewardmodel.data.conversation import Conversation, Prompt, Reply, last_text
+from rewardmodel.data.reply_text import OneKind, split_prompt, take_turns
 from rewardmodel.data.row_sources import read_rows
 from rewardmodel.data.rows import OnBadRow, PreferenceDataError, Row, parse_rows
 
@@ -61,7 +61,7 @@ def load_references(
         turns = take_turns(
             row, prompt_column or _first_of(_PROMPT_COLUMNS, row), option="prompt_column"
         )
-        prompt = prompt_of({**row, "prompt": turns})
+        prompt, _ = split_prompt(turns, [], None, row=row, keep_messages=True)
         one_kind(prompt)
         answer = _read_reference(row, answer_column or _first_of(_ANSWER_COLUMNS, row))
         known = seen.setdefault(prompt, answer)
@@ -109,10 +109,15 @@ class AnswerMatch:
         split: str = "train",
         prompt_column: str | None = None,
         answer_column: str | None = None,
+        on_bad_row: OnBadRow = "error",
     ) -> Self:
         """Loads the right answers from data; arguments and errors as `load_references`."""
         references = load_references(
-            source, split=split, prompt_column=prompt_column, answer_column=answer_column
+            source,
+            split=split,
+            prompt_column=prompt_column,
+            answer_column=answer_column,
+            on_bad_row=on_bad_row,
         )
         return cls(references, form=form)
 

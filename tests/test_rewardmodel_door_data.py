@@ -82,6 +82,51 @@ def test_convert_writes_pairs_that_load_as_they_were(rankings, tmp_path, capsys)
     assert load_preferences(out).to_list() == load_preferences(rankings, margins=True).to_list()
 
 
+def test_inspect_and_convert_name_the_columns_that_they_do_not_use(rankings, tmp_path, capsys):
+    rows = [json.loads(line) for line in rankings.read_text().splitlines()]
+    noted = [{**row, "rubric": "short", "id": 7} for row in rows]
+    rankings.write_text("".join(json.dumps(row) + "\n" for row in noted))
+    said = "ot used: columns 'rubric', 'id'"
+    assert run("inspect", "--dataset", rankings, "--out", tmp_path / "seen") == 0
+    assert said in " ".join(capsys.readouterr().out.split())
+    report = json.loads((tmp_path / "seen" / "data_report.json").read_text())
+    assert report["unused_columns"] == ["rubric", "id"]
+    assert "rubric" in (tmp_path / "seen" / "data_report.html").read_text()
+    assert run("convert", "--dataset", rankings, "--out", tmp_path / "pairs.jsonl") == 0
+    assert said in " ".join(capsys.readouterr().out.split())
+
+
+def test_columns_are_named_by_flags(tmp_path):
+    row = {"q": "Who?", "good": "I.", "bad": "You.", "sure": 0.75, "system": "Be brief."}
+    path = tmp_path / "p.jsonl"
+    path.write_text("".join(json.dumps({**row, "q": f"{k}?"}) + "\n" for k in range(4)))
+    flags = ["--prompt_column", "q", "--chosen_column", "good", "--rejected_column", "bad"]
+    flags += ["--probability_column", "sure"]
+    out = tmp_path / "pairs.jsonl"
+    assert run("convert", "--dataset", path, "--out", out, *flags) == 0
+    assert json.loads(out.read_text().splitlines()[0]) == {
+        "prompt": "Be brief.\n\n0?",
+        "chosen": "I.",
+        "rejected": "You.",
+        "chosen_probability": 0.75,
+    }
+    assert run("split", "--dataset", path, "--out", tmp_path / "split", *flags) == 0
+
+
+def test_messages_are_kept_without_a_model(tmp_path):
+    row = {
+        "prompt": [{"role": "user", "content": "Hi"}],
+        "chosen": [{"role": "assistant", "content": "Yes"}],
+        "rejected": [{"role": "assistant", "content": "No"}],
+        "tools": [{"type": "function", "function": {"name": "f"}}],
+    }
+    path = tmp_path / "p.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    out = tmp_path / "pairs.jsonl"
+    assert run("convert", "--dataset", path, "--out", out) == 0
+    assert json.loads(out.read_text()) == row
+
+
 def test_convert_that_fails_leaves_no_file(rankings, tmp_path, capsys):
     with rankings.open("a", encoding="utf-8") as file:
         file.write(json.dumps({**RANKING, "scores": [1]}) + "\n")

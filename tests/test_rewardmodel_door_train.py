@@ -59,11 +59,16 @@ def job(policy_folder: Path, tmp_path: Path, **options: Any) -> TrainJob:
 def test_a_run_reports_on_data_trains_measures_and_writes_a_card(
     policy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    door_train.train(job(policy_folder, tmp_path, reference="chosen", scratch_baseline=True))
+    data = write(tmp_path / "pairs.jsonl", [{**row, "rubric": "short"} for row in rows()])
+    options: dict[str, Any] = {"dataset": data, "reference": "chosen", "scratch_baseline": True}
+    door_train.train(job(policy_folder, tmp_path, **options))
     run = tmp_path / "run"
     folder = run / "checkpoints" / "model"
     assert (run / "data" / "data_report.html").is_file()
     printed = capsys.readouterr().out
+    assert "Not used: column 'rubric'" in printed
+    report = json.loads((run / "data" / "data_report.json").read_text())
+    assert report["unused_columns"] == ["rubric"]
     for name in ("reward model", "longer reply", "bag of words", "from scratch"):
         assert name in printed
     card = (folder / "README.md").read_text()
@@ -84,8 +89,7 @@ def test_a_run_reports_on_data_trains_measures_and_writes_a_card(
     score = model.score([prompt], [reply])
     torch.testing.assert_close(score, logits[0] - plain.config.reward_shift, atol=1e-5, rtol=1e-5)
     # Again it only prints, having nothing left to do.
-    door_train.train(job(policy_folder, tmp_path, reference="chosen", scratch_baseline=True,
-                         resume=True))  # fmt: skip
+    door_train.train(job(policy_folder, tmp_path, **options, resume=True))
     assert "from scratch" in capsys.readouterr().out
 
 

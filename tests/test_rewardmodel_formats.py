@@ -127,7 +127,7 @@ def test_hh_sample_is_read_the_same_by_name_and_as_plain():
 def test_hh_without_a_shared_assistant_turn_is_a_bad_row(tmp_path):
     row = {"chosen": "\n\nHuman: Hi there", "rejected": "\n\nHuman: Hi you"}
     path = write(tmp_path, row)
-    assert len(load_preferences(path)) == 1
+    assert len(load_preferences(path, format="plain", implicit_prompt=True)) == 1
     with pytest.raises(PreferenceDataError, match=r"p\.jsonl:1: the transcripts share .*Assistant"):
         load_preferences(path, format="hh")
 

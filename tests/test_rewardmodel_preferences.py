@@ -225,13 +225,14 @@ def test_transcripts_that_part_earlier_are_split_at_the_last_shared_assistant_tu
         ("The sky is blue.", "The sky is black.", "The sky is"),
         ("The sky is  blue.", "The sky is  green.", "The sky is"),
         ("The sky is", "The sky is green.", "The sky"),
-        ("Q: red?\n\nA: yes", "Q: red?\n\nA: no", "Q: red?\n\nA:"),
     ],
 )
-def test_other_text_is_split_at_white_space_before_the_first_difference(
+def test_other_text_is_split_at_white_space_where_the_user_says_that_it_holds_the_prompt(
     chosen, rejected, prompt, tmp_path
 ):
-    pair = split_one(tmp_path, chosen, rejected)
+    with pytest.raises(PreferenceDataError, match=r"p.jsonl:1: .*marker.*implicit_prompt=True"):
+        split_one(tmp_path, chosen, rejected)
+    pair = split_one(tmp_path, chosen, rejected, implicit_prompt=True)
     assert pair["prompt"] == prompt
     assert pair["prompt"] + pair["chosen"] == chosen
     assert pair["prompt"] + pair["rejected"] == rejected
@@ -320,7 +321,7 @@ def test_messages_without_tokenizer_or_template_name_the_remedy(tokenizer, tmp_p
     path = write_lines(tmp_path / "chat.jsonl", rows)
     for on_bad_row in ("error", "skip"):  # not a row's fault: never skipped
         with pytest.raises(PreferenceDataError, match=r"chat.jsonl:2: .*no tok.*Pass tokenizer="):
-            load_preferences(path, on_bad_row=on_bad_row)
+            load_preferences(path, on_bad_row=on_bad_row, implicit_prompt=True)
     tokenizer.chat_template = None
     with pytest.raises(PreferenceDataError, match=r"no chat template.*set tokenizer.chat_template"):
         split_one(tmp_path, chosen, rejected, tokenizer=tokenizer)
@@ -655,7 +656,7 @@ def test_plain_text_as_preferences_says_what_it_found(tmp_path):
         ({"prompt": "a", "completion": "b"}, {}, ("a", "b")),
         ({"prompt": "a", "response": "b"}, {}, ("a", "b")),
         (GOOD, {}, ("a", "b")),
-        ({"chosen": "x y b", "rejected": "x y c"}, {}, ("x y", " b")),
+        ({"chosen": "x y b", "rejected": "x y c"}, {"implicit_prompt": True}, ("x y", " b")),
         ({"q": "a", "r": "b"}, {"prompt_column": "q", "completion_column": "r"}, ("a", "b")),
         ({"messages": CHAT}, {}, ("<user>Hi</s><assistant>", "Yes</s>")),
         ({"messages": [*CHAT, user("And?")]}, {}, ("<user>Hi</s><assistant>", "Yes</s>")),

@@ -100,6 +100,7 @@ class DataReport:
             without an encoder.
         limits: What the length limit does; None without one.
         histogram: Of the lengths of replies, in tokens where there are tokens.
+        unused_columns: Columns of the source that nothing was read from.
     """
 
     pairs: int
@@ -118,10 +119,15 @@ class DataReport:
     tokens: Lengths | None
     limits: TokenLimits | None
     histogram: Histogram
+    unused_columns: tuple[str, ...] = ()
 
 
 def examine_preferences(
-    dataset: Dataset, *, encoder: TextEncoder | None = None, max_length: int | None = None
+    dataset: Dataset,
+    *,
+    encoder: TextEncoder | None = None,
+    max_length: int | None = None,
+    unused_columns: Sequence[str] = (),
 ) -> DataReport:
     """Count what is odd about preference pairs, and measure their lengths.
 
@@ -130,6 +136,8 @@ def examine_preferences(
             it; `chosen_probability`, `confidence` and `subset` are read where there are any.
         encoder: Counts tokens, as training and scoring will.
         max_length: Tokens of prompt and response together; by default the encoder's own.
+        unused_columns: Columns of the source that were not read, as `load_preferences` gathers
+            them in `columns`.
 
     Raises:
         ValueError: The dataset is empty, or there is a `max_length` and no encoder.
@@ -186,6 +194,7 @@ def examine_preferences(
         tokens=tokens,
         limits=limits,
         histogram=_histogram(lengths if counted is None else counted, unit),
+        unused_columns=tuple(unused_columns),
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rewardmodel.data.data_report import DataReport, Histogram
+from rewardmodel.data.rows import name_columns
 from search.evaluation.canvas import PALETTE, open_canvas
 from search.evaluation.records import write_json_atomic
 from search.evaluation.report import Report
@@ -88,6 +89,11 @@ def write_data_report(report: DataReport, folder: str | os.PathLike[str]) -> Pat
 def advice(report: DataReport) -> str:
     """Sentences on what a reader should not overlook."""
     said = []
+    if report.unused_columns:
+        said.append(
+            f"Not used: {name_columns(report.unused_columns)}. Whatever belongs to the prompt must "
+            "be named as its column."
+        )
     if report.ties == report.pairs:
         said.append("All pairs are ties: there is no preference to learn.")
     if report.contradictory_pairs:

@@ -8,6 +8,7 @@ one. Knows no files: errors carry no place, the reader of rows puts it in front.
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from rewardmodel.data.conversation import row_of
@@ -20,8 +21,19 @@ from rewardmodel.data.formats import (
     recognise,
 )
 from rewardmodel.data.formats.fields import read_number
-from rewardmodel.data.reply_text import OneKind, Turns, split_prompt, take_turns
-from rewardmodel.data.rows import LeftOut, PreferenceDataError, Row, nearest_name
+from rewardmodel.data.prompt_columns import choose_columns, find_prompts, take_prompt
+from rewardmodel.data.reply_text import OneKind, split_prompt, take_turns
+from rewardmodel.data.rows import (
+    LeftOut,
+    PreferenceDataError,
+    Row,
+    leave_aside,
+    name_columns,
+    nearest_name,
+    note,
+    peek,
+)
+from rewardmodel.data.shared_prompt import Turns, repeats, shared_prompt
 from rewardmodel.rankings import ranked_pairs
 
 _DEFAULTS = ("prompt", "chosen", "rejected")
@@ -41,9 +53,14 @@ class PairParser:
         chosen_column: str = "chosen",
         rejected_column: str = "rejected",
         probability_column: str | None = None,
+        implicit_prompt: bool = False,
+        prompt_option: str = "prompt_column",
     ) -> None:
-        self.options = options
+        self.options = replace(options, prompt_column=prompt_column)
+        self.prompt_option = prompt_option
         self.columns = (prompt_column, chosen_column, rejected_column)
+        self.implicit = implicit_prompt
+        self.other_name: str | None = None  # of a prompt column that nobody named
         # A name the user gave is a promise that the column is there.
         self.has_prompt = prompt_column != "prompt"
         self.label_columns = {name: name for name in _LABELS}
@@ -54,17 +71,27 @@ class PairParser:
         self.labels: list[str] | None = None
         self.one_kind = OneKind()
         self.format = format_named(format)
-        self.decided = format != "auto"
-        named = self.columns != _DEFAULTS or probability_column is not None
-        if self.format is not None and named:
+        replies_named = self.columns[1:] != _DEFAULTS[1:] or probability_column is not None
+        if implicit_prompt and self.has_prompt:
             raise ValueError(
-                f"format is {format!r}, which fixes the columns, and columns are named too: "
-                f"{[*self.columns, probability_column]}. Leave the names out, or pass "
-                'format="plain".'
+                f"implicit_prompt is True, and the prompt's column is {prompt_column!r}; required "
+                "is one of them: a prompt in a column, or in the beginning of the replies. Leave "
+                "one out."
             )
-        if not self.decided:
-            self.format = None if named else format_of_source(source)
-            self.decided = named or self.format is not None
+        fixes = self.format is not None and not (self.format.any_prompt and self.has_prompt)
+        if replies_named or implicit_prompt or (self.has_prompt and fixes):
+            if self.format is not None:
+                raise ValueError(
+                    f"format is {format!r}, which fixes the columns, and columns are named or "
+                    f"prompts called implicit too: {[*self.columns, probability_column]}, "
+                    f'{implicit_prompt}. Leave that out, or pass format="plain".'
+                )
+            self.decided = True
+        else:
+            self.decided = format != "auto"
+        if not self.decided and not self.has_prompt:
+            self.format = format_of_source(source)
+            self.decided = self.format is not None
         if options.query_tokens is not None and options.tokenizer is None:
             raise ValueError(
                 f"query_tokens is {options.query_tokens} and there is no tokenizer to count with; "
@@ -74,7 +101,11 @@ class PairParser:
     def format_of(self, row: Row) -> Format | None:
         """The format of a source, decided at the first of its rows; None is plain."""
         if not self.decided:
-            self.format, self.decided = recognise(row), True
+            found = recognise(row)
+            # A prompt column that the user names is read, by the formats that leave it open.
+            if found is not None and (found.any_prompt or not self.has_prompt):
+                self.format = found
+            self.decided = True
         name = self.format.name if self.format else "plain"
         if self.options.query_tokens is not None and name != "tldr":
             raise PreferenceDataError(
@@ -97,29 +128,34 @@ class PairParser:
         """
         found = self.format_of(row)
         if found is None:
-            return [self._pair(row, *self.columns)]
+            return [self._pair(row, *self.columns, beside=row)]
+        leave_aside(row, found.aside)
         pairs: list[dict[str, Any] | LeftOut] = []
         for part in found.convert(row, self.options):
             if isinstance(part, LeftOut):
                 pairs.append(part)
             elif "ranks" in part:
-                pairs += [self._pair(pair, *_DEFAULTS) for pair in _pairs_of(part)]
+                pairs += [self._pair(pair, *_DEFAULTS, beside=row) for pair in _pairs_of(part)]
             else:
-                pairs.append(self._pair(part, *_DEFAULTS))
+                pairs.append(self._pair(part, *_DEFAULTS, beside=row))
         return pairs
 
-    def _pair(self, row: Row, prompt_column: str, chosen_column: str, rejected_column: str) -> Any:
+    def _pair(
+        self, row: Row, prompt_column: str, chosen_column: str, rejected_column: str, *, beside: Row
+    ) -> Any:
+        """One pair; `beside` is the row as it was read."""
         chosen = take_turns(row, chosen_column, option="chosen_column")
         rejected = take_turns(row, rejected_column, option="rejected_column")
-        prompt = self._take_prompt(row, prompt_column, (chosen_column, rejected_column))
         if chosen == rejected:
             raise _identical()
+        prompt = self._take_prompt(row, (prompt_column, chosen_column, rejected_column))
         asked, replies = split_prompt(
             prompt,
             [chosen, rejected],
             self.options.tokenizer,
-            row=row,
+            row=beside,
             keep_messages=self.options.keep_messages,
+            implicit=self.implicit,
         )
         if replies[0] == replies[1]:
             raise _identical()
@@ -134,14 +170,56 @@ class PairParser:
         pair = row_of(asked, chosen=replies[0], rejected=replies[1])
         return _orient(pair, {name: self._label(row, name) for name in self.labels})
 
-    def _take_prompt(self, row: Row, column: str, replies: tuple[str, str]) -> Turns | None:
+    def _take_prompt(self, row: Row, columns: tuple[str, str, str]) -> Turns | None:
+        """The prompt's column, or None where the replies begin with the prompt.
+
+        Raises:
+            PreferenceDataError: The column is missing, or another may be meant.
+        """
+        column, chosen, rejected = columns
+        if self.implicit:
+            return None
         self.has_prompt = self.has_prompt or column in row
         if self.has_prompt:
-            return take_turns(row, column, option="prompt_column")
-        if nearest_name(column, [name for name in row if name not in replies], cutoff=0.85):
-            # A mistyped prompt column must not be taken for an implicit prompt.
-            take_turns(row, column, option="prompt_column")
-        return None
+            return take_prompt(row, column, option=self.prompt_option)
+        found = find_prompts(row, chosen, rejected)
+        if self.other_name is None:
+            shared = shared_prompt(row[chosen], row[rejected])
+            if shared is not None:
+                self._require_repeated(row, found, shared, row[chosen])
+                return None
+            if nearest_name(column, [n for n in row if n not in columns], cutoff=0.85):
+                # A mistyped prompt column must not be taken for an implicit prompt.
+                return take_turns(row, column, option=self.prompt_option)
+            if not found:
+                return None
+        if len(found) > 1:
+            raise PreferenceDataError(
+                f"there is no column {column!r}, and {name_columns(found)} may each be the prompt "
+                f"or a part of it. {choose_columns(found, self.prompt_option)}",
+                reason="several columns that may be the prompt",
+            )
+        self.other_name = self.other_name or found[0]
+        note(row, f"prompt read from column {self.other_name!r}")
+        return take_prompt(row, self.other_name, option=self.prompt_option)
+
+    def _require_repeated(self, row: Row, found: list[str], shared: Turns, chosen: Turns) -> None:
+        """Refuses columns that may belong to a prompt which stands in the replies.
+
+        Raises:
+            PreferenceDataError: One of them holds something that the replies do not repeat.
+        """
+        for name in found:
+            value = peek(row, name)
+            # A list of messages may be the whole chosen conversation.
+            if not repeats(shared if isinstance(value, str) else chosen, value):
+                raise PreferenceDataError(
+                    f"there is no column {self.columns[0]!r}; the replies begin with a prompt, "
+                    f"and column {name!r} holds something else. "
+                    f"{choose_columns([name], self.prompt_option)} To leave it aside pass "
+                    "implicit_prompt=True.",
+                    reason=f"{name!r} beside a prompt in the replies",
+                )
 
     def _refuse_new_labels(self, row: Row) -> None:
         """Refuses a label that the first row lacks: passed over, it would be taken for another."""

@@ -10,16 +10,20 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from rewardmodel.data.chat_template import ChatTemplate, common_prefix_length
+from rewardmodel.data.chat_template import ChatTemplate
 from rewardmodel.data.chat_template import shorten as _shorten
-from rewardmodel.data.conversation import Conversation, Message, Prompt, Reply, prompt_of, reply_of
-from rewardmodel.data.rows import PreferenceDataError, Row, nearest_name
+from rewardmodel.data.conversation import Conversation, Message, Prompt, Reply, reply_of
+from rewardmodel.data.rows import PreferenceDataError, Row, nearest_name, note
+from rewardmodel.data.shared_prompt import Turns, repeats, split_conversations, split_texts
+from rewardmodel.data.template_columns import (
+    refuse_media_parts,
+    take_template,
+    with_system,
+    with_system_turn,
+    without_nulls,
+)
 
-HUMAN_TURN = "\n\nHuman:"
 ASSISTANT_TURN = "\n\nAssistant:"
-
-Turns = str | list[Message]
-"""Text, or chat messages of `role` and `content`."""
 
 
 def take_turns(row: Row, column: str, *, option: str) -> Turns:
@@ -74,6 +78,7 @@ def split_prompt(
     row: Row | None = None,
     empty: bool = False,
     keep_messages: bool = False,
+    implicit: bool = False,
 ) -> tuple[Prompt, list[Reply]]:
     """Return the prompt and each reply.
 
@@ -82,9 +87,11 @@ def split_prompt(
         replies: Replies to the prompt; whole conversations where the prompt is None.
         tokenizer: Renders messages by its chat template, or tries it on those that are kept;
             unused where everything is text.
-        row: Whose `tools` and `chat_template_kwargs` the template is given.
+        row: What stands beside them; see `rewardmodel.data.template_columns`.
         empty: Whether replies of text to a prompt of messages may be empty.
         keep_messages: Whether messages stay a `Conversation`, for each model to render.
+        implicit: Whether the user said that plain text begins with the prompt, so that a shared
+            beginning needs no turn marker.
 
     Returns:
         Texts where everything is text, or was rendered; else a `Conversation` and the replies to
@@ -93,22 +100,22 @@ def split_prompt(
     Raises:
         PreferenceDataError: Mixed kinds, nothing shared, an empty reply, or no way to render.
     """
+    row = {} if row is None else row
     if all(isinstance(reply, str) for reply in replies):
         texts = [reply for reply in replies if isinstance(reply, str)]
         if isinstance(prompt, str):
-            return prompt, [*texts]
+            return with_system(row, prompt), [*texts]
         if prompt is None:
-            text, parts = _split_texts(*texts)
-            return text, [*parts]
+            text, parts = split_texts(*texts, implicit=implicit)
+            return with_system(row, text), [_require_reply(part) for part in parts]
         opening = prompt
         conversations: list[list[Message]] = [[{"role": "assistant", "content": t}] for t in texts]
     else:
-        opening, conversations = _split_messages(prompt, replies)
+        opening, conversations = _split_messages(prompt, replies, row)
     for turns in conversations:
-        if not empty and not any(turn["content"] for turn in turns):
+        if not empty and not any(t.get("content") or t.get("tool_calls") for t in turns):
             _require_reply("")
-    conversation = prompt_of({**(row or {}), "prompt": opening})
-    assert isinstance(conversation, Conversation)
+    conversation = Conversation(tuple(with_system_turn(row, opening)), *take_template(row))
     kept = [reply_of(turns) for turns in conversations]
     if keep_messages:
         if tokenizer is not None and tokenizer.chat_template:
@@ -137,7 +144,7 @@ def _require_rendering(
 
 
 def _split_messages(
-    prompt: Turns | None, replies: Sequence[Turns]
+    prompt: Turns | None, replies: Sequence[Turns], row: Row
 ) -> tuple[list[Message], list[list[Message]]]:
     """Return the prompt's messages and each reply's, where replies are messages."""
     conversations = [reply for reply in replies if isinstance(reply, list)]
@@ -148,7 +155,7 @@ def _split_messages(
             reason="mixed text and messages",
         )
     if prompt is None:
-        return _split_conversations(*conversations)
+        return split_conversations(*conversations)
     opening = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     if all(turns[: len(opening)] == opening for turns in conversations):
         return opening, [turns[len(opening) :] for turns in conversations]
@@ -156,9 +163,12 @@ def _split_messages(
         # A prompt column that repeats the question beside whole conversations, and maybe leaves
         # out their system turn: the conversations themselves say where they part.
         if len(conversations) > 1:
-            return _split_conversations(*conversations)
-        opening, reply = split_last_turn(conversations[0])
-        return opening, [reply]
+            opening, conversations = split_conversations(*conversations)
+        else:
+            opening, reply = split_last_turn(conversations[0])
+            conversations = [reply]
+        if not repeats(opening, prompt):
+            note(row, "prompt not used, which the conversation beside it does not repeat")
     return opening, conversations
 
 
@@ -180,50 +190,6 @@ def split_last_turn(messages: Turns) -> tuple[list[Message], list[Message]]:
     )
 
 
-def _split_texts(first: str, second: str) -> tuple[str, list[str]]:
-    r"""Split two texts after the prompt they share.
-
-    Transcripts of "\n\nHuman:" and "\n\nAssistant:" turns are split after the last
-    "\n\nAssistant:" up to which both agree, other text before the last white space in the common
-    prefix, so that no word is torn and a reply keeps its leading space.
-    """
-    shared = first[: common_prefix_length(first, second)]
-    turn = shared.rfind(ASSISTANT_TURN)
-    if turn >= 0:
-        cut = turn + len(ASSISTANT_TURN)
-    elif shared[-1:].isspace():
-        cut = len(shared.rstrip())
-    else:
-        head = shared.rsplit(None, 1)  # [before, last word], or fewer where no space is left
-        cut = len(head[0]) if len(head) == 2 else 0
-    if not first[:cut].strip():
-        raise _nothing_shared(f"{_shorten(first)} and {_shorten(second)}")
-    return first[:cut], [_require_reply(first[cut:]), _require_reply(second[cut:])]
-
-
-def _split_conversations(
-    first: list[Message], second: list[Message]
-) -> tuple[list[Message], list[list[Message]]]:
-    """Split two conversations at the last shared turn that the assistant answers in both."""
-    shared = common_prefix_length(first, second)
-    while shared and not all(
-        len(turns) > shared and turns[shared]["role"] == "assistant" for turns in (first, second)
-    ):
-        shared -= 1
-    if not shared:
-        raise _nothing_shared(f"{_shorten(first)} and {_shorten(second)}")
-    return first[:shared], [first[shared:], second[shared:]]
-
-
-def _nothing_shared(found: str) -> PreferenceDataError:
-    return PreferenceDataError(
-        f"there is no prompt column and the replies do not begin with a shared prompt: {found}. "
-        "Pass prompt_column=NAME if the prompt has another name, or drop the row "
-        '(on_bad_row="skip").',
-        reason="no shared prompt",
-    )
-
-
 def _require_reply(text: str) -> str:
     if not text:
         raise PreferenceDataError(
@@ -235,7 +201,14 @@ def _require_reply(text: str) -> str:
 
 
 def _check_message(turn: Message, column: str) -> Message:
-    """Return the message without its null fields, which Arrow adds to fill up a column."""
+    """Return the message without its null fields, which Arrow adds to fill up a column.
+
+    A message that calls tools may have no content.
+    """
+    turn = without_nulls(turn)
+    refuse_media_parts(turn.get("content"), column)
+    if turn.get("tool_calls"):
+        turn = {"content": "", **turn}
     wrong = [key for key in ("role", "content") if not isinstance(turn.get(key), str)]
     if wrong:
         found = {key: type(turn.get(key)).__name__ for key in wrong}
@@ -245,7 +218,7 @@ def _check_message(turn: Message, column: str) -> Message:
             '(on_bad_row="skip").',
             reason=f"message in {column!r} is not text",
         )
-    return {key: value for key, value in turn.items() if value is not None}
+    return turn
 
 
 def _kind(turns: Turns) -> str:

@@ -20,8 +20,11 @@ from rewardmodel.data.formats.options import ConvertOptions
 from rewardmodel.data.reply_text import split_prompt
 from rewardmodel.data.row_sources import read_rows
 from rewardmodel.data.row_tables import gather
-from rewardmodel.data.rows import OnBadRow, PreferenceDataError, Row, parse_rows
+from rewardmodel.data.rows import OnBadRow, PreferenceDataError, Row, leave_aside, parse_rows
 
+_ASIDE = frozenset(
+    {"chosen_model", "rejected_model", "models", "total_completions", "additional_metadata"}
+)
 _REPLIES = "a list of at least one text"
 
 
@@ -127,10 +130,11 @@ def load_reward_bench_2(
 def _rendered(
     row: Row, replies: Sequence[str], tokenizer: Any, keep_messages: bool
 ) -> tuple[Prompt, list[Reply]]:
+    leave_aside(row, _ASIDE)
     prompt = ConvertOptions(tokenizer=tokenizer).asked(take_text(row, "prompt", blank=False))
-    if isinstance(prompt, str):
-        return prompt, [*replies]
-    return split_prompt(prompt, replies, tokenizer, empty=True, keep_messages=keep_messages)
+    return split_prompt(
+        prompt, replies, tokenizer, row=row, empty=True, keep_messages=keep_messages
+    )
 
 
 def _identity(row: Row) -> str:

@@ -2,13 +2,14 @@
 
 A row is a mapping of column names to whatever stood there. A place that could not be read is
 handed on as a `PreferenceDataError` instead, so that one loop decides whether it ends the loading
-or is counted. Knows neither files nor preferences.
+or is counted. A row remembers which of its columns were read, so that a loader can name those that
+were not. Knows neither files nor preferences.
 """
 
 import difflib
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, cast
 
@@ -43,6 +44,106 @@ Place = tuple[str, Row | PreferenceDataError]
 """A location, `file:line` or `file[row]`, and what was found there."""
 
 
+class ReadRow(dict[str, Any]):
+    """A row that remembers which of its columns were read.
+
+    Attributes:
+        read: Columns whose value was asked for; `in`, iterating and copying the row do not count.
+        aside: Columns that the row's format is known to have and that say nothing about its pairs.
+        notes: What a reader of the data should know of the row, by which rows are counted.
+    """
+
+    def __init__(self, row: Row) -> None:
+        """Copy the columns; none has been read."""
+        super().__init__(row)
+        self.read: set[str] = set()
+        self.aside: frozenset[str] = frozenset()
+        self.notes: list[str] = []
+
+    def __getitem__(self, column: str) -> Any:
+        """Return a column's value, and remember that it was read."""
+        self.read.add(column)
+        return super().__getitem__(column)
+
+    def get(self, column: str, default: Any = None, /) -> Any:
+        """Return a column's value or the default, and remember that it was read."""
+        self.read.add(column)
+        return super().get(column, default)
+
+
+def peek(row: Row, column: str) -> Any:
+    """Return a column's value or None without counting the column as read."""
+    return dict.get(row, column) if isinstance(row, dict) else row.get(column)
+
+
+def leave_aside(row: Row, columns: frozenset[str]) -> None:
+    """Remember of a row that these columns are known to say nothing about its pairs."""
+    if isinstance(row, ReadRow):
+        row.aside = columns
+
+
+def note(row: Row, text: str) -> None:
+    """Remember what a reader of the data should know of the row."""
+    if isinstance(row, ReadRow):
+        row.notes.append(text)
+
+
+class ColumnUse:
+    """Which columns a source has and which of them were read, over all of its good rows."""
+
+    def __init__(self) -> None:
+        """Begin with no columns."""
+        self._filled: dict[str, None] = {}  # in the order of the source
+        self._read: set[str] = set()
+        self._aside: set[str] = set()
+
+    def add(self, row: ReadRow) -> None:
+        """Take in a row that was parsed."""
+        self._filled.update(
+            (column, None) for column in row if not _is_empty(dict.get(row, column))
+        )
+        self._read |= row.read
+        self._aside |= row.aside
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Columns that hold something and were read in no row."""
+        return tuple(column for column in self._filled if column not in self._read)
+
+    @property
+    def unexpected(self) -> tuple[str, ...]:
+        """Those of the unused columns that the source's format does not account for."""
+        return tuple(column for column in self.unused if column not in self._aside)
+
+
+def _is_empty(value: object) -> bool:
+    return value is None or (isinstance(value, str | list | dict) and not value)
+
+
+_MEDIA = frozenset(
+    f"{name}{ending}"
+    for name in ("image", "video", "audio")
+    for ending in ("", "s", "_url", "_urls", "_path", "_paths")
+) | {"pixel_values"}
+
+
+def refuse_media(row: Row) -> None:
+    """Refuse a row whose texts are about pictures, films or sounds, which no model here is shown.
+
+    Raises:
+        PreferenceDataError: A column of them holds something.
+    """
+    for column in row:
+        if column.lower() in _MEDIA and not _is_empty(peek(row, column)):
+            raise PreferenceDataError(
+                f"column {column!r} holds {type(peek(row, column)).__name__}; required are rows of "
+                "text alone, since the models here read text and would judge replies to something "
+                "they were not shown. Remove the column if the text stands by itself, or drop the "
+                'row (on_bad_row="skip").',
+                reason=f"{column!r} beside the text",
+            )
+
+
 @dataclass(frozen=True)
 class LeftOut:
     """A part of a good row that holds nothing to learn from: no fault, but counted.
@@ -61,11 +162,13 @@ def parse_rows(
     source: object,
     on_bad_row: OnBadRow,
     limit: int | None,
+    columns: ColumnUse | None = None,
 ) -> Iterator[Record]:
     """Yield `parse(row)` for each good row, and end or count at each bad one.
 
     A row may give several records, as a list. A row for which `parse` returns None is good but not
-    wanted, such as a repeated prompt. `limit` counts records.
+    wanted, such as a repeated prompt. `limit` counts records. Columns that no good row was asked
+    for are named in one warning at the end, and gathered in `columns` for the caller.
 
     Raises:
         PreferenceDataError: At the first bad row where `on_bad_row` is "error"; at the end where
@@ -78,14 +181,18 @@ def parse_rows(
         raise ValueError(f"limit is {limit}; use a positive number of rows, or None for all.")
     skipped: Counter[str] = Counter()
     left_out: Counter[str] = Counter()
+    notes: Counter[str] = Counter()
     first: PreferenceDataError | None = None
+    columns = columns or ColumnUse()
     kept = 0
     # Seen only where reading takes longer than two seconds.
     bar = tqdm(places, desc=f"reading {source}", unit=" rows", delay=2, leave=False)
-    for location, row in bar:
+    for location, found in bar:
         try:
-            if isinstance(row, PreferenceDataError):
-                raise row
+            if isinstance(found, PreferenceDataError):
+                raise found
+            refuse_media(found)
+            row = ReadRow(found)
             parsed = parse(row)
         except PreferenceDataError as error:
             placed = error.at(location)
@@ -94,6 +201,8 @@ def parse_rows(
             skipped[error.reason] += 1
             first = first or placed
             continue
+        columns.add(row)
+        notes.update(row.notes)
         records = parsed if isinstance(parsed, list) else [parsed]
         for record in cast("list[Record | LeftOut | None]", records):
             if isinstance(record, LeftOut):
@@ -105,9 +214,13 @@ def parse_rows(
             break
     counts, parts = _counted(skipped), _counted(left_out)
     if not kept:
-        found = f" Skipped {counts}. The first was {first}" if skipped else ""
-        found += f" Left out {parts}." if left_out else ""
-        raise PreferenceDataError(f"{source}: no usable row.{found}")
+        why = f" Skipped {counts}. The first was {first}" if skipped else ""
+        why += f" Left out {parts}." if left_out else ""
+        raise PreferenceDataError(f"{source}: no usable row.{why}")
+    if notes:
+        logger.warning("%s: %s", source, _counted(notes))
+    if columns.unexpected:
+        logger.warning("%s: not used: %s", source, name_columns(columns.unexpected))
     if left_out:
         logger.warning("%s: left out %d and kept %d (%s)", *(source, left_out.total(), kept, parts))
     if skipped:
@@ -115,6 +228,12 @@ def parse_rows(
             "%s: skipped %d bad rows and kept %d (%s). The first was %s",
             *(source, skipped.total(), kept, counts, first),
         )
+
+
+def name_columns(columns: Iterable[str]) -> str:
+    """Return columns as a message names them."""
+    quoted = [repr(column) for column in columns]
+    return f"column{'s' if len(quoted) > 1 else ''} {', '.join(quoted)}"
 
 
 def _counted(reasons: Counter[str]) -> str:

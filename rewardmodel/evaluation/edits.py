@@ -14,6 +14,7 @@ from rewardmodel.data.formats.options import ConvertOptions
 from rewardmodel.data.formats.qa_feedback import convert_qa_feedback
 from rewardmodel.data.row_sources import read_rows
 from rewardmodel.data.rows import LeftOut, OnBadRow, PreferenceDataError, Row, parse_rows
+from rewardmodel.data.template_columns import with_system
 from rewardmodel.evaluation.clustered import (
     accuracy_where,
     clustered_accuracy,
@@ -154,7 +155,8 @@ def _take_edit(row: Row) -> list[dict[str, str] | LeftOut]:
     """Return prompt, original and edited of one row."""
     feedback = row.get("feedback")
     if "edited" in row or not isinstance(feedback, dict):
-        return [{name: _text(row, name) for name in ("prompt", "original", "edited")}]
+        edit = {name: _text(row, name) for name in ("prompt", "original", "edited")}
+        return [{**edit, "prompt": with_system(row, edit["prompt"])}]
     if feedback.get("corrected-prediction") == "":
         return [LeftOut("empty correction")]
     edited = _text(feedback, "corrected-prediction").strip()

@@ -3,7 +3,7 @@ r"""`Anthropic/hh-rlhf`: two transcripts that share all but the end.
 A row is `chosen` and `rejected`, each a whole conversation of "\n\nHuman:" and "\n\nAssistant:"
 turns. The prompt is what both share up to the last "\n\nAssistant:"; the splitting itself is
 `reply_text`'s. Stricter than plain text: without a shared assistant turn the row is
-bad, where plain text would be split at some white space in the middle of a turn.
+bad.
 
 Source: Bai et al. 2022, "Training a Helpful and Harmless Assistant".
 """
@@ -29,8 +29,8 @@ def convert_hh(row: Row, _options: ConvertOptions) -> list[dict[str, Any]]:
     if ASSISTANT_TURN not in shared:
         raise PreferenceDataError(
             f"the transcripts share {shared[-60:]!r} and no {ASSISTANT_TURN!r} turn; required are "
-            'two that part in an assistant turn. Pass format="plain", or drop the row '
-            '(on_bad_row="skip").',
+            'two that part in an assistant turn. Pass format="plain" and implicit_prompt=True to '
+            'part them at white space, or drop the row (on_bad_row="skip").',
             reason="no shared assistant turn",
         )
     return [{"chosen": chosen, "rejected": rejected}]

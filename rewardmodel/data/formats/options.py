@@ -16,12 +16,15 @@ class ConvertOptions:
             is trained, so it is taken only where asked for.
         query_tokens: Most tokens of a TL;DR query; None leaves posts whole.
         keep_messages: Leave messages to be rendered by each model that reads them.
+        prompt_column: The prompt's column in rows of several responses, whose format does not fix
+            it.
     """
 
     tokenizer: Any = None
     margins: bool = False
     query_tokens: int | None = None
     keep_messages: bool = False
+    prompt_column: str = "prompt"
 
     def asked(self, question: str) -> Turns:
         """A bare question as the prompt: a user's turn where there is a chat template.

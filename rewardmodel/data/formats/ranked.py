@@ -10,7 +10,8 @@ from typing import Any
 
 from rewardmodel.data.formats.fields import bad_value, missing, read_number, take_list
 from rewardmodel.data.formats.options import ConvertOptions
-from rewardmodel.data.reply_text import Turns, take_turns
+from rewardmodel.data.prompt_columns import take_prompt
+from rewardmodel.data.reply_text import Turns
 from rewardmodel.data.rows import LeftOut, PreferenceDataError, Row
 
 _TEXTS = "a list of at least two different texts"
@@ -24,11 +25,11 @@ def convert_scores(row: Row, options: ConvertOptions) -> list[dict[str, Any] | L
     """
     responses = take_list(row, "responses", str, required=_TEXTS)
     scores = _numbers(row, "scores", len(responses))
-    prompt = take_turns(row, "prompt", option="prompt_column")
+    prompt = take_prompt(row, options.prompt_column, option="prompt_column")
     return ranking_of_scores(prompt, responses, scores, subset=row.get("subset"), options=options)
 
 
-def convert_rankings(row: Row, _options: ConvertOptions) -> list[dict[str, Any] | LeftOut]:
+def convert_rankings(row: Row, options: ConvertOptions) -> list[dict[str, Any] | LeftOut]:
     """One ranking from `prompt`, `responses` and `ranks`, rank 1 best.
 
     Raises:
@@ -47,7 +48,7 @@ def convert_rankings(row: Row, _options: ConvertOptions) -> list[dict[str, Any] 
                 reason="one reply with two ranks",
             )
     record = {
-        "prompt": take_turns(row, "prompt", option="prompt_column"),
+        "prompt": take_prompt(row, options.prompt_column, option="prompt_column"),
         "responses": _require_two(list(rank_of), responses),
         "ranks": list(rank_of.values()),
         **({"subset": row["subset"]} if "subset" in row else {}),

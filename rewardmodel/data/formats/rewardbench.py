@@ -39,6 +39,6 @@ def refuse_reward_bench_2(_row: Row, _options: ConvertOptions) -> list[dict[str,
     """
     raise PreferenceDataError(
         "found rows of RewardBench 2, which judges the best of several replies; required are "
-        "pairs. Read it with load_reward_bench_2 of rewardmodel.data.reward_bench_rows, which the "
-        "evaluation of benchmarks takes."
+        "pairs. Measure on it with `prefsearch reward evaluate --benchmark rewardbench2`, or read "
+        "it with load_reward_bench_2 of rewardmodel.data.reward_bench_rows."
     )

@@ -42,6 +42,8 @@ class Format:
         convert: From a raw row to rows of pairs (`prompt`, `chosen`, `rejected`) or of rankings
             (`prompt`, `responses`, `ranks`), and marks of what was left out.
         signatures: Sets of columns; a row that has all of one set is of this format.
+        any_prompt: Whether the prompt's column may have another name.
+        aside: Columns that the publication has and that say nothing about its pairs, such as ids.
         hub: Hub ids, each with what `datasets.load_dataset` must be told beside the id.
     """
 
@@ -50,6 +52,8 @@ class Format:
     convert: Callable[[Row, ConvertOptions], list[Any]]
     signatures: tuple[frozenset[str], ...] = ()
     hub: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    aside: frozenset[str] = frozenset()
+    any_prompt: bool = False
 
 
 _FOUR = tuple(f"prediction {k}" for k in range(1, 5))
@@ -70,6 +74,7 @@ _ALL = (
         convert_tldr,
         (frozenset({"info", "summaries", "choice"}),),
         {"openai/summarize_from_feedback": _EXPORT},
+        frozenset({"worker"}),
     ),
     Format(
         "ultrafeedback",
@@ -80,6 +85,8 @@ _ALL = (
             frozenset({"chosen", "rejected", "score_chosen", "score_rejected"}),
         ),
         {"openbmb/UltraFeedback": {}, "HuggingFaceH4/ultrafeedback_binarized": {}},
+        # The messages are those of chosen once more.
+        frozenset({"prompt_id", "messages", "source", "models"}),
     ),
     Format(
         "rewardbench",
@@ -87,6 +94,7 @@ _ALL = (
         convert_reward_bench,
         (frozenset({"prompt", "chosen", "chosen_model", "rejected", "rejected_model", "subset"}),),
         {"allenai/reward-bench": {}},
+        frozenset({"id", "chosen_model", "rejected_model"}),
     ),
     Format(
         "rewardbench2",
@@ -105,13 +113,15 @@ _ALL = (
         "scores",
         "prompt, responses and scores: the higher the better, equal scores ties",
         convert_scores,
-        (frozenset({"prompt", "responses", "scores"}),),
+        (frozenset({"responses", "scores"}),),
+        any_prompt=True,
     ),
     Format(
         "rankings",
         "prompt, responses and ranks: 1 is best, equal ranks ties",
         convert_rankings,
-        (frozenset({"prompt", "responses", "ranks"}),),
+        (frozenset({"responses", "ranks"}),),
+        any_prompt=True,
     ),
 )
 FORMATS: Mapping[str, Format] = {found.name: found for found in _ALL}
