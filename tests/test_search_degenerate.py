@@ -192,13 +192,14 @@ def test_forms_go_on_from_kept_degenerate_trees_alike(dtype):
 # Logits far from 0, and priors that are next to nothing.
 
 
+@pytest.mark.parametrize("transform", [MIXED, qtransform_by_parent_and_siblings])
 @pytest.mark.parametrize("shift", [3e4, -3e4])
-def test_values_count_whatever_all_logits_have_in_common(shift, backend):
+def test_values_count_whatever_all_logits_have_in_common(shift, transform, backend):
     """Logits are unnormalised: in float32 `logit + Q` alone would keep no digit of Q."""
     model = random_tables(3, num_tables=16, dtype=torch.float32)
     # Whole numbers, so that the shift itself loses nothing.
     model.prior_logits.round_()
-    planner = make_planner("gumbel", 32, backend=backend)
+    planner = make_planner("gumbel", 32, backend=backend, qtransform=transform)
     expected = planner.plan(model, torch.arange(16))
     model.prior_logits += shift
     found = planner.plan(model, torch.arange(16))
