@@ -33,12 +33,13 @@ from search.tree import Tree, mask_logits
 
 @dataclass(frozen=True)
 class GumbelMuZeroPlanner:
-    """Plans with Gumbel MuZero's search; with noise off, equal to mctx's `gumbel_muzero_policy`.
+    """Plans with Gumbel MuZero's search; with noise off, its trees equal those of mctx.
 
     `action_weights` are the improved policy, softmax of logits plus completed Q-values, and
     `value` is the root's mean return. The action is the best by Gumbel, logit and Q-value of the
-    most visited ones. Deviations from mctx: nodes that nothing can follow are not searched below
-    (see `run_mcts`); actions may be invalid at every node.
+    most visited ones, ties to the lowest index; so is mctx's. Deviations from mctx: nodes that
+    nothing can follow are not searched below (see `run_mcts`); actions may be invalid at every
+    node; sums are taken in another order, so that in float32 last bits differ.
 
     Attributes:
         num_simulations: The budget, at least 1.

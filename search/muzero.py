@@ -33,12 +33,13 @@ MuZeroMode: TypeAlias = Literal["mctx", "efficientzero"]
 
 @dataclass(frozen=True)
 class MuZeroPlanner:
-    """Plans with MuZero's search; with noise off, equal to mctx's `muzero_policy`.
+    """Plans with MuZero's search; with noise off, its trees equal those of mctx's `muzero_policy`.
 
     `action_weights` are the root's visit frequencies and `value` is the root's mean return.
     Deviations from mctx: score ties go to the lowest index (mctx adds random numbers below 1e-7);
-    noise is drawn over the valid actions only; nodes that nothing can follow are not searched
-    below (see `run_mcts`); actions may be invalid at every node.
+    at temperature 0 ties of visits go to the greater Q-value (mctx draws among them); noise is
+    drawn over the valid actions only; nodes that nothing can follow are not searched below (see
+    `run_mcts`); actions may be invalid at every node.
 
     Attributes:
         num_simulations: The budget, at least 1.

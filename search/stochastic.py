@@ -53,7 +53,7 @@ class StochasticMuZeroPlanner:
         pb_c_init: c1, weight of the prior against the values.
         pb_c_base: c2, visits at which that weight starts to grow.
         temperature: The action is sampled by visits ** (1 / temperature); 0 takes the most
-            visited one, ties to the lowest index.
+            visited one, ties to the lowest index (mctx draws among them).
         leaves_per_step: Leaves of each tree expanded together (see `run_mcts`).
         backend: Which form of the search loop runs: "auto" takes the fastest there is.
 

@@ -10,6 +10,7 @@ float32.
 """
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,33 +52,41 @@ class GoldenCase:
 
 
 def save_cases(cases: list[GoldenCase], path: Path = FILE) -> None:
-    """Writes cases as one compressed file of plain arrays."""
-    arrays: dict[str, Array] = {"cases": np.array(json.dumps({c.name: c.options for c in cases}))}
+    """Writes cases as one compressed file: an array a name, all cases' one after the other."""
+    parts: dict[str, list[Array]] = {name: [] for name in (*TABLES, *TREES)}
+    index: dict[str, Any] = {}
     for case in cases:
-        for name, table in case.tables.items():
-            units = np.rint(table / UNIT) if name in SCALED else table
-            assert np.array_equal(units * UNIT if name in SCALED else units, table)
-            small = np.min_scalar_type(-int(np.abs(units).max()) - 1)
-            arrays[f"{case.name}/{name}"] = units.astype(small if units.dtype != bool else bool)
-        for name, field in case.trees.items():
-            is_float = field.dtype.kind == "f"
-            arrays[f"{case.name}/{name}"] = field if is_float else field.astype(np.int16)
-    np.savez_compressed(path, **arrays)
+        shapes: dict[str, list[int]] = {}
+        for name, array in (case.tables | case.trees).items():
+            kept = np.rint(array / UNIT) if name in SCALED else array
+            kept = kept if array.dtype.kind == "f" and name in TREES else kept.astype(np.int16)
+            assert np.array_equal(kept * UNIT if name in SCALED else kept, array), name
+            parts[name].append(kept.ravel())
+            shapes[name] = list(array.shape)
+        index[case.name] = {"options": case.options, "shapes": shapes}
+    arrays = {name: np.concatenate(found) for name, found in parts.items()}
+    np.savez_compressed(path, index=np.array(json.dumps(index)), **arrays)
 
 
 def load_cases(path: Path = FILE) -> dict[str, GoldenCase]:
     """Reads all cases, by name."""
     with np.load(path, allow_pickle=False) as file:
-        options: dict[str, Any] = json.loads(str(file["cases"]))
-
-        def read(case: str, names: tuple[str, ...]) -> dict[str, Array]:
-            found = {n: file[f"{case}/{n}"] for n in names if f"{case}/{n}" in file}
-            return {n: a * UNIT if n in SCALED else a for n, a in found.items()}
-
-        return {
-            name: GoldenCase(name, chosen, read(name, TABLES), read(name, TREES))
-            for name, chosen in options.items()
-        }
+        index: dict[str, Any] = json.loads(str(file["index"]))
+        arrays = {name: file[name] for name in (*TABLES, *TREES)}
+    cases: dict[str, GoldenCase] = {}
+    starts = dict.fromkeys(arrays, 0)
+    for case, entry in index.items():
+        found: dict[str, Array] = {}
+        for name, shape in entry["shapes"].items():
+            start, starts[name] = starts[name], starts[name] + math.prod(shape)
+            array = arrays[name][start : starts[name]].reshape(shape)
+            if name in TREES and array.dtype.kind == "f":
+                array = array.astype(entry["options"]["dtype"])
+            found[name] = array * UNIT if name in SCALED else array
+        tables = {name: found[name] for name in TABLES if name in found}
+        trees = {name: found[name] for name in TREES}
+        cases[case] = GoldenCase(case, entry["options"], tables, trees)
+    return cases
 
 
 def complete_trees(case: GoldenCase) -> dict[str, Array]:

@@ -35,7 +35,16 @@ from search.selection import (
     StochasticSelection,
 )
 from search.tree import Tree, allocate_tree
-from tests.search_reference import TableModel, hopeless_prior_table, random_tables
+from tests.golden_trees import GoldenCase
+from tests.search_reference import (
+    TableModel,
+    degenerate_tables,
+    hopeless_prior_table,
+    random_tables,
+)
+from tests.test_search_golden import CASES as GOLDEN
+from tests.test_search_golden import assert_golden, make_model
+from tests.test_search_golden import make_planner as make_golden_planner
 from tests.test_search_mcts import WORLDS
 
 pytest.importorskip("triton", reason="triton is not installed; it comes with torch's CUDA builds")
@@ -51,6 +60,14 @@ SETTINGS: dict[str, Any] = {
     "kept": None,
     "generator": None,
 }
+
+
+def is_quick(case: GoldenCase) -> bool:
+    """Whether the interpreter grows a case's trees in a second or two."""
+    options = case.options
+    is_small = options["planner"]["num_simulations"] <= 32 and case.tables["value"].shape[1] <= 12
+    few = case.tables["prior_logits"].shape[2] <= 3
+    return options["policy"] == "gumbel" and is_small and few
 
 
 class PlacedTable(TableModel):
@@ -256,6 +273,46 @@ def test_append_only_model_is_never_asked_in_vain(leaves, device):
     assert_same_trees(found.tree, expected.tree)
     assert model.step_rows == tables.step_rows
     assert sum(model.step_rows) < 3 * SIMULATIONS
+
+
+@pytest.mark.parametrize("name", [n for n, c in GOLDEN.items() if is_quick(c)])
+def test_trees_are_those_of_mctx(name, device):
+    """Of tables in which little tells the actions apart; see `test_search_golden`."""
+    case = GOLDEN[name]
+    tables = make_model(case)
+    assert isinstance(tables, TableModel)
+    planner = make_golden_planner(case, "triton")
+    assert_golden(case, planner.plan(place(tables, device), torch.arange(len(tables.value))))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("num_actions", [2, 3])
+def test_degenerate_tables_equal_torch_form(num_actions, dtype, device):
+    """Nearly equal successors, shared ones, nodes worth far more, actions that are invalid."""
+    tables = degenerate_tables(5, num_tables=6, num_actions=num_actions, invalid=0.2, dtype=dtype)
+    options = {"gumbel_scale": 0, "leaves_per_step": 2}
+    expected = planner("gumbel", "torch", **options).plan(tables, torch.arange(6))
+    found = planner("gumbel", "triton", **options).plan(place(tables, device), torch.arange(6))
+    tolerance = 1e-5 if dtype == torch.float32 else TOLERANCE
+    assert_same_trees(found.tree, expected.tree, tolerance=tolerance)
+
+
+@pytest.mark.parametrize("kind", ["mctx", "efficientzero", "gumbel"])
+def test_score_that_is_not_finite_ends_the_search(kind, device):
+    """Finite numbers whose sums or differences are not."""
+    tables = random_tables(1, num_tables=3, dtype=torch.float32)
+    tables.value[2] *= 1.6e38
+    with pytest.raises(ValueError, match=r"search, row 2: found a return or an action's score"):
+        planner(kind, "triton").plan(place(tables, device), torch.arange(3))
+
+
+def test_gumbel_noise_that_is_no_number_ends_the_search(device):
+    """A NaN among the scores of the considered actions."""
+    tables = random_tables(1, num_tables=2, dtype=torch.float32)
+    noise = torch.zeros(2, 5, device=device)
+    noise[1, 3] = torch.nan
+    with pytest.raises(ValueError, match=r"search, row 1: found a return or an action's score"):
+        planner("gumbel", "triton").plan(place(tables, device), torch.arange(2), root_gumbel=noise)
 
 
 @pytest.mark.parametrize("leaves", [1, 4])

@@ -14,7 +14,7 @@ from search import (
 )
 from search.model import RootOutput
 from search.tree import allocate_tree
-from tests.search_reference import random_tables
+from tests.search_reference import ReferenceSearch, TableModel, random_tables
 
 ROOT = torch.tensor([0])
 
@@ -72,6 +72,41 @@ def test_node_value_below_all_qvalues_is_the_lower_bound():
     tree.node_values[0, 0] = -3.0
     scores = qtransform_by_parent_and_siblings(tree, ROOT)[0].tolist()
     assert scores == pytest.approx([1.0, 0.5, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("node_value", "expected"),
+    [(5.0, [0.6, 0.0, 0.2]), (-3.0, [1.0, 0.5, 2 / 3]), (2.0, [1.0, 0.0, 1 / 3])],
+)
+def test_node_value_counts_where_every_action_is_visited(node_value, expected):
+    """The bounds are of the node's own value, too: above all Q-values, below, and between."""
+    tree = tree_with_two_of_three_visited()
+    tree.node_values[0, 0] = node_value
+    tree.children_visits[0, 0, 2] = 1
+    tree.children_rewards[0, 0, 2] = 1.0
+    scores = qtransform_by_parent_and_siblings(tree, ROOT)[0].tolist()
+    assert scores == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("backend", ["torch", "numba"])
+def test_node_far_better_than_its_successors_explores_them(backend):
+    """Beside the node's own value its successors' are alike, and priors share the visits.
+
+    Without it they would be 0 and 1, and the better one would get nearly all.
+    """
+    model = TableModel(
+        # State 0 is worth 100; both its actions lead to states that stay, worth 0 and 1.
+        next_state=torch.tensor([[[1, 2], [1, 1], [2, 2]]]),
+        reward=torch.zeros(1, 3, 2, dtype=torch.float64),
+        discount=torch.ones(1, 3, 2, dtype=torch.float64),
+        prior_logits=torch.zeros(1, 3, 2, dtype=torch.float64),
+        valid_actions=torch.ones(1, 3, 2, dtype=torch.bool),
+        value=torch.tensor([[100.0, 0.0, 1.0]], dtype=torch.float64),
+    )
+    planner = MuZeroPlanner(40, dirichlet_fraction=0, temperature=0, backend=backend)
+    visits = planner.plan(model, torch.arange(1)).tree.children_visits[0, 0].tolist()
+    reference = ReferenceSearch(model, 0, num_simulations=40)
+    assert visits == [reference.root.visits(a) for a in range(2)] == [9, 31]
 
 
 def test_unvisited_node_is_completed_by_its_raw_value():
