@@ -29,7 +29,8 @@ class ProposalSettings:
     r"""Where prompts come from and how segments are sampled.
 
     Attributes:
-        policy: Hub id or folder of a causal language model.
+        policy: A causal language model: hub id, folder, .gguf file, or package:NAME/FOLDER or
+            package:NAME/FILE.gguf of an installed package that carries one.
         dataset: Prompts: hub id, folder, file with a prompt column, preferences, or .txt.
         split: Split of a hub dataset or folder.
         limit: Use this many prompts; null takes all.
@@ -77,7 +78,12 @@ class ProposalSettings:
     def __post_init__(self) -> None:
         """Checks types and bounds."""
         check_types(self)
-        require(bool(self.policy), "policy", self.policy, "a hub id or folder, by --policy")
+        require(
+            bool(self.policy),
+            "policy",
+            self.policy,
+            "a hub id, folder, package or .gguf file, by --policy",
+        )
         require(bool(self.dataset), "dataset", self.dataset, "a hub id or file, by --dataset")
         require(
             self.search_batch_size > 0, "search_batch_size", self.search_batch_size, "1 or more"
@@ -152,7 +158,8 @@ class SearchSettings(ProposalSettings):
     """What a search plans against and how far.
 
     Attributes:
-        reward_model: Folder or hub id of a reward model.
+        reward_model: Hub id, folder or package:NAME/FOLDER of a reward model; or a function of
+            prompts and responses, python:package.module:name or python:path/to/file.py:name.
         leaf: How unfinished text is valued: "partial", the reward model's score of the text so far
             as if it ended there; "value_head", a head on the policy's own hidden state, which
             costs nothing (fit it with `prefsearch policy value`); "rollout", the score of the text
@@ -180,7 +187,7 @@ class SearchSettings(ProposalSettings):
             segment.
         kl_beta: Price of a nat of drift from the reference, taken from each segment's reward; 0
             for none.
-        reference: Policy to stay near, by hub id or folder, with the policy's vocabulary; required
+        reference: Policy to stay near, named as policy is, with the policy's vocabulary; required
             where kl_beta is above 0.
     """
 
@@ -201,7 +208,7 @@ class SearchSettings(ProposalSettings):
     def __post_init__(self) -> None:
         """Checks types and bounds."""
         super().__post_init__()
-        require(bool(self.reward_model), "reward_model", self.reward_model, "a hub id or folder")
+        require(bool(self.reward_model), "reward_model", self.reward_model, "a reward model")
         check_budget(self.method, self.budget)
         if self.leaf == "value_head":
             wanted = 'the folder of a value head, since leaf is "value_head"'

@@ -29,7 +29,8 @@ class SftJob(Optimisation):
     """Fine-tune a policy on demonstrations, from a pretrained model or a tiny one from scratch.
 
     Attributes:
-        model: Hub id or folder to begin from; null builds a Llama of the sizes below.
+        model: Hub id, folder, .gguf file or package:NAME/FOLDER to begin from; null builds a Llama
+            of the sizes below.
         dataset: Demonstrations (prompt and completion, messages) or preferences (the chosen reply).
         split: Split of a hub dataset or folder.
         limit: Use this many rows; null takes all.
@@ -103,7 +104,8 @@ class ValueJob(ProposalSettings):
     """Fit a value head: the expected final reward of an unfinished response.
 
     Attributes:
-        reward_model: Folder or hub id of a reward model.
+        reward_model: Hub id, folder or package:NAME/FOLDER of a reward model; or a function of
+            prompts and responses, python:package.module:name or python:path/to/file.py:name.
         per_prompt: Responses sampled to each prompt to learn from.
         out: Folder for the head.
     """
@@ -115,7 +117,7 @@ class ValueJob(ProposalSettings):
     def __post_init__(self) -> None:
         """Checks types and bounds."""
         super().__post_init__()
-        require(bool(self.reward_model), "reward_model", self.reward_model, "a hub id or folder")
+        require(bool(self.reward_model), "reward_model", self.reward_model, "a reward model")
         require(self.per_prompt > 0, "per_prompt", self.per_prompt, "at least 1")
 
 

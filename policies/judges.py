@@ -1,53 +1,42 @@
-"""The judge that a search never sees: gold scores from the embedded world, a file or a function."""
+"""The judge that a search never sees: gold scores from whatever `load_reward_model` loads."""
 
-import importlib
 import math
-import sys
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
-from rewardmodel.simulated import SimulatedHuman
+from rewardmodel.functions import FunctionRewardModel
+from rewardmodel.loading import FORMS, load_reward_model, names_function
 from rewardmodel.verifiers import AnswerMatch
 from search.evaluation.records import plain_number
 
 Judge = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
 """Gold scores of B prompts and B responses."""
 
-_ANSWERS = "answers:"
-
 
 def load_judge(name: str | None, *, answer_form: str = "auto") -> Judge | None:
     """Finds the gold judge that a setting names.
 
     Args:
-        name: `"simulated"`, `"answers:PATH"`, `"module:function"`, or None.
-        answer_form: How answers are read from responses, for `"answers:PATH"`.
+        name: What `rewardmodel.loading.load_reward_model` takes, or None.
+        answer_form: How answers are read from responses, for `"answers:FILE"`.
 
     Raises:
-        ValueError: If there is no such file, module or function.
+        ValueError: If there is no such model, file, module or function.
     """
     if name is None:
         return None
-    if name == "simulated":
-        return SimulatedHuman().utilities
-    if name.startswith(_ANSWERS):
-        return AnswerMatch.load(name.removeprefix(_ANSWERS), form=answer_form)
-    module, _, function = name.partition(":")
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # a file of the user's, beside where the command is typed
     try:
-        found: Any = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f'gold: found {name!r}; required: null, "simulated", "answers:PATH" or '
-            f'"module:function" that can be imported ({error})'
-        ) from error
-    if not callable(found):
-        raise ValueError(
-            f"gold: found {name!r}, a {type(found).__name__}; required: a function of prompts and "
-            "responses that returns a score for each"
-        )
-    return cast(Judge, found)
+        found = load_reward_model(name, answer_form=answer_form)
+    except ValueError as error:
+        if names_function(name) and not name.startswith("answers:"):
+            raise ValueError(
+                f'gold: found {name!r} ({error}); required: null, "simulated", "answers:PATH" or '
+                f"another of {FORMS}"
+            ) from error
+        raise
+    if isinstance(found, AnswerMatch):
+        return found
+    return found.call if isinstance(found, FunctionRewardModel) else found.score
 
 
 def judged(

@@ -23,6 +23,7 @@ from transformers import (
 from trl import SFTConfig, SFTTrainer
 
 from policies.proposals import Proposal
+from rewardmodel.model_source import resolve_model
 from rewardmodel.prefixes.prefix_rerun import RerunTree
 from rewardmodel.prefixes.prefix_tree import PrefixTree
 from rewardmodel.prefixes.trunk import Trunk
@@ -104,7 +105,10 @@ class Policy:
 
     @classmethod
     def load(cls, source: str) -> "Policy":
-        """Loads a policy by hub id, local folder, or adapter folder of peft.
+        """Loads a policy by hub id, folder, adapter folder of peft, package or GGUF file.
+
+        Args:
+            source: As `rewardmodel.model_source.resolve_model` takes it.
 
         Raises:
             ValueError: If there are no weights or no tokenizer.
@@ -120,9 +124,13 @@ class Policy:
 def load_language_model(source: str) -> Any:
     """Loads a causal language model's weights.
 
+    Args:
+        source: As `rewardmodel.model_source.resolve_model` takes it.
+
     Raises:
         ValueError: If nothing can be loaded from `source`.
     """
+    source = resolve_model(source)
     dtype: Any = "auto" if torch.cuda.is_available() else torch.float32
     try:
         if is_adapter(source):
@@ -198,7 +206,7 @@ def fine_tune(
     The loss is over the completion alone, its end token included.
 
     Args:
-        base: Hub id or folder to begin from.
+        base: Hub id, folder, package or GGUF file to begin from.
         demonstrations: Columns `prompt` and `completion`.
         folder: Where the policy goes.
         optimisation: How to train.

@@ -23,6 +23,7 @@ from policies.language_model import Policy
 from policies.proposals import Proposal
 from policies.text_context import TextContext
 from rewardmodel.interface import RewardModel
+from rewardmodel.model_source import resolve_model
 from search.evaluation.records import write_json_atomic
 from search.evaluation.run_directory import new_folder
 
@@ -138,12 +139,12 @@ class ValueHead(nn.Module):
 
     @classmethod
     def load(cls, folder: str | Path) -> "ValueHead":
-        """Loads a fitted head.
+        """Loads a fitted head from a folder, which may lie in a package.
 
         Raises:
             ValueError: If the folder holds none.
         """
-        folder = Path(folder)
+        folder = Path(resolve_model(folder))
         if not (folder / "value_head.json").is_file():
             raise ValueError(
                 f"{folder} holds no value head; required: value_head.json and "

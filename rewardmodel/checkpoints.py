@@ -15,6 +15,8 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError, safe_open
 
+from rewardmodel.model_source import resolve_model
+
 _logger = logging.getLogger(__name__)
 # Parts of classifiers that a language model's or an encoder's checkpoint need not have.
 _HEAD_PARTS = {
@@ -28,8 +30,8 @@ _NAMES: dict[Task, str] = {"SEQ_CLS": "sequence classifier", "TOKEN_CLS": "token
 
 
 def is_adapter(source: str) -> bool:
-    """Whether a local folder holds a peft adapter."""
-    return (Path(source) / "adapter_config.json").is_file()
+    """Whether a model's folder holds a peft adapter."""
+    return (Path(resolve_model(source)) / "adapter_config.json").is_file()
 
 
 def read_config(source: str) -> dict[str, Any]:
@@ -38,6 +40,7 @@ def read_config(source: str) -> dict[str, Any]:
     Raises:
         ValueError: If there is none, or it is no JSON.
     """
+    source = resolve_model(source)
     path = Path(source) / "config.json"
     if path.is_file():
         try:
@@ -61,7 +64,7 @@ def load_classifier(
     """Loads a classifier of sequences or tokens.
 
     Args:
-        source: Hub id or local folder, adapters included; a policy's adapter is merged.
+        source: Hub id, folder, package or GGUF file; adapters included, a policy's is merged.
         task: Which kind.
         labels: How many outputs its head has; None takes what the checkpoint says.
         init_head: Whether the model may lack a head, as before training; a missing linear `score`
@@ -74,6 +77,7 @@ def load_classifier(
     """
     from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
+    source = resolve_model(source)
     auto: Any = {
         "SEQ_CLS": AutoModelForSequenceClassification,
         "TOKEN_CLS": AutoModelForTokenClassification,

@@ -44,7 +44,7 @@ class EvaluateJob:
     """Measure a reward model on preference pairs or on RewardBench.
 
     Attributes:
-        model: Folder or hub id of a trained reward model, or an ensemble's folder.
+        model: A trained reward model or ensemble: hub id, folder or package:NAME/FOLDER.
         dataset: Preference pairs, as for `train`; or RewardBench, where `benchmark` says so.
         split: Split of a hub dataset or folder; null takes "train", of a benchmark its own.
         benchmark: "pairs" measures on preference pairs; "rewardbench" and "rewardbench2" score
@@ -85,7 +85,7 @@ class EvaluateJob:
     def __post_init__(self) -> None:
         """Checks types and bounds."""
         check_types(self)
-        require(bool(self.model), "model", self.model, "a hub id or folder, by --model")
+        require(bool(self.model), "model", self.model, "a hub id, folder or package, by --model")
         require(bool(self.dataset), "dataset", self.dataset, "a hub id or file, by --dataset")
         require(0 <= self.holdout < 1, "holdout", self.holdout, "in [0, 1)")
         require(

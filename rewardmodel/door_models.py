@@ -110,8 +110,8 @@ class ScoreJob:
     """Score responses with a reward model of any kind.
 
     Attributes:
-        model: Folder or hub id of a reward model or ensemble; or python:package.module:name, a
-            function, whose module's code is run.
+        model: Hub id, folder or package:NAME/FOLDER of a reward model or ensemble; or a function,
+            python:package.module:name or python:path/to/file.py:name, whose module's code is run.
         kind: "auto" looks what lies there; else "sequence", "process", "multi_head", "ensemble" or
             "function".
         aggregate: How members, heads or steps become one score; null takes the model's own way.
@@ -139,7 +139,7 @@ class ScoreJob:
     def __post_init__(self) -> None:
         """Checks types and bounds."""
         check_types(self)
-        require(bool(self.model), "model", self.model, "a hub id or folder, by --model")
+        require(bool(self.model), "model", self.model, "a hub id, folder or package, by --model")
         require(bool(self.dataset), "dataset", self.dataset, "a hub id or file, by --dataset")
         require(self.out.endswith(".jsonl"), "out", self.out, "a file that ends in .jsonl")
 
@@ -225,7 +225,8 @@ class TrainStepsJob(Optimisation):
     """Train a process reward model on judged steps and measure it on held-out prompts.
 
     Attributes:
-        model: What to begin from: hub id or folder of a language model or token classifier.
+        model: What to begin from, a language model or token classifier: hub id, folder, .gguf file
+            or package:NAME/FOLDER.
         dataset: Rows of a prompt, a list of steps (completions) and a label in [0, 1] for each.
         split: Split of a hub dataset or folder.
         separator: What stands between steps.
@@ -249,7 +250,7 @@ class TrainStepsJob(Optimisation):
     def __post_init__(self) -> None:
         """Checks types and bounds."""
         super().__post_init__()
-        require(bool(self.model), "model", self.model, "a hub id or folder, by --model")
+        require(bool(self.model), "model", self.model, "a hub id, folder or package, by --model")
         require(bool(self.dataset), "dataset", self.dataset, "a hub id or file, by --dataset")
         require(bool(self.separator), "separator", self.separator, "a text, such as a line break")
         require(0 < self.holdout < 1, "holdout", self.holdout, "in (0, 1)")

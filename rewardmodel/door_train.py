@@ -16,7 +16,6 @@ from rewardmodel.data.rows import OnBadRow
 from rewardmodel.door_evaluate import measure, show_measures, without_ties
 from rewardmodel.evaluation import evaluate_reward_model
 from rewardmodel.loading import load_reward_model
-from rewardmodel.model_source import resolve_model
 from rewardmodel.preferences import load_demonstrations, load_preferences, split_by_prompt
 from rewardmodel.rankings import load_rankings, pairs_from_rankings
 from rewardmodel.tokenization import load_tokenizer
@@ -34,7 +33,7 @@ class TrainJob(Optimisation, Objective):
     """Train a reward model on human comparisons and measure it on held-out prompts.
 
     Attributes:
-        model: What to begin from: hub id or folder of a language model or classifier, or
+        model: What to begin from, a language model or classifier: hub id, folder, .gguf file, or
             package:NAME/FOLDER of an installed package that carries one.
         dataset: Comparisons: hub id, folder, or .json, .jsonl, .jsonl.gz, .parquet, .csv file.
         split: Split of a hub dataset or folder.
@@ -78,7 +77,7 @@ class TrainJob(Optimisation, Objective):
         """Checks types and bounds."""
         Optimisation.__post_init__(self)
         Objective.__post_init__(self)
-        require(bool(self.model), "model", self.model, "a hub id or folder, by --model")
+        require(bool(self.model), "model", self.model, "a hub id, folder or package, by --model")
         require(bool(self.dataset), "dataset", self.dataset, "a hub id or file, by --dataset")
         require(0 < self.holdout < 1, "holdout", self.holdout, "in (0, 1)")
         if self.quantise != "none":
@@ -96,7 +95,7 @@ def train(job: TrainJob) -> None:
         if main:
             write_data_report(examine_preferences(training), run.path / "data")
         outcome = train_reward_model(
-            resolve_model(job.model),
+            job.model,
             learned,
             folder,
             optimisation=fields_of(Optimisation, job),
@@ -140,7 +139,7 @@ def _load(job: TrainJob) -> tuple[Dataset, Dataset, Dataset]:
     options: dict[str, Any] = {
         "split": job.split,
         "format": job.format,
-        "tokenizer": load_tokenizer(resolve_model(job.model)),
+        "tokenizer": load_tokenizer(job.model),
         "on_bad_row": job.on_bad_row,
         "limit": job.limit,
     }
@@ -162,7 +161,7 @@ def _reference(job: TrainJob, training: Dataset) -> Dataset | None:
         decided = without_ties(training)
         return Dataset.from_dict({"prompt": decided["prompt"], "completion": decided["chosen"]})
     return load_demonstrations(
-        job.reference, tokenizer=load_tokenizer(resolve_model(job.model)), on_bad_row=job.on_bad_row
+        job.reference, tokenizer=load_tokenizer(job.model), on_bad_row=job.on_bad_row
     )
 
 
@@ -175,9 +174,7 @@ def _train_from_scratch(
 ) -> None:
     """Measures a small transformer that knew nothing before these pairs, the step "scratch"."""
     with processes.main_process_first():  # the first builds it, the others find it
-        base = build_scratch_scorer(
-            resolve_model(job.model), run.path / "scratch" / "base", seed=job.seed
-        )
+        base = build_scratch_scorer(job.model, run.path / "scratch" / "base", seed=job.seed)
     folder = run.path / "scratch" / "model"
     # Random weights want larger steps than a pretrained base.
     optimisation = Optimisation(

@@ -28,6 +28,7 @@ from rewardmodel.interface import (
     SessionRewardModel,
     require_finite,
 )
+from rewardmodel.model_source import resolve_model
 from rewardmodel.sequence import PlainSession
 from search.evaluation.records import write_json_atomic
 
@@ -146,7 +147,7 @@ class EnsembleRewardModel:
         # Members may be of any kind, ensembles included, so loading knows this class, too.
         from rewardmodel.loading import load_members
 
-        path = Path(folder) / ENSEMBLE_FILE
+        path = Path(resolve_model(folder)) / ENSEMBLE_FILE
         written = read_ensemble(path)
         sources = [_member_source(path.parent, str(name)) for name in written["members"]]
         for source in sources:

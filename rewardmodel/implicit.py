@@ -18,6 +18,7 @@ from torch import Tensor
 
 from rewardmodel.checkpoints import check_vocabulary, is_adapter
 from rewardmodel.interface import ScoringSession, require_finite
+from rewardmodel.model_source import resolve_model
 from rewardmodel.prefixes.row_passes import row_batches
 from rewardmodel.sequence import PlainSession
 from rewardmodel.tokenization import TextEncoder, context_length, load_tokenizer
@@ -80,7 +81,7 @@ class ImplicitRewardModel:
         max_length: int | None = None,
         batch_size: int = 16,
     ) -> Self:
-        """Loads policy and reference by hub id or local folder.
+        """Loads policy and reference by hub id, folder, package or GGUF file.
 
         Raises:
             ValueError: If one cannot be loaded, or their vocabularies differ.
@@ -200,6 +201,7 @@ def _load(source: str) -> Any:
     """Loads a causal language model, its adapter in place."""
     from transformers import AutoModelForCausalLM
 
+    source = resolve_model(source)
     options: dict[str, Any] = {"dtype": "auto" if torch.cuda.is_available() else torch.float32}
     try:
         if is_adapter(source):

@@ -14,12 +14,14 @@ from torch import Tensor
 from rewardmodel.aggregation import Aggregate, combine, require_aggregate
 from rewardmodel.checkpoints import is_adapter, read_config
 from rewardmodel.interface import ScoringSession, require_finite
+from rewardmodel.model_source import resolve_model
 from rewardmodel.sequence import SequenceRewardModel, load_scorer, open_encoder
 from rewardmodel.tokenization import TextEncoder
 
 
 def reward_heads(source: str) -> int | None:
     """How many reward heads a model's folder says it has, or None where it says nothing."""
+    source = resolve_model(source)
     if is_adapter(source) and not (Path(source) / "config.json").is_file():
         return None
     heads = read_config(source).get("reward_heads")
