@@ -15,6 +15,7 @@ from policies.proposals import Proposal, Unit
 from policies.search_policy import SearchPolicy
 from policies.segment_rewards import KLPenalty, SegmentReward
 from rewardmodel.answers import extract_answer
+from rewardmodel.data.conversation import Prompt
 from rewardmodel.data.rows import OnBadRow
 from rewardmodel.interface import RewardModel
 from rewardmodel.loading import load_reward_model
@@ -105,7 +106,7 @@ class ProposalSettings:
             stop=tuple(self.stop or ()),
         )
 
-    def prompts(self, policy: Policy) -> list[str]:
+    def prompts(self, policy: Policy) -> list[Prompt]:
         """Loads the prompts, chat messages by the policy's template.
 
         Raises:

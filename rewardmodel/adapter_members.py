@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from rewardmodel.checkpoints import is_adapter
+from rewardmodel.data.conversation import Prompt, Reply
 from rewardmodel.interface import ScoringSession
 from rewardmodel.multi_head import reward_heads
 from rewardmodel.sequence import SequenceRewardModel, load_scorer, open_encoder
@@ -45,7 +46,7 @@ class AdapterMember:
         self._shift = shift
 
     def score(
-        self, prompts: Sequence[str], responses: Sequence[str], *, finished: bool = True
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool = True
     ) -> Tensor:
         """Scores responses with this adapter, float32 [B]; see `RewardModel`."""
         self.put_in_place()
@@ -76,13 +77,13 @@ class _AdapterSession:
         return self._session.forward_tokens
 
     def score(
-        self, prompts: Sequence[str], responses: Sequence[str], *, finished: bool = True
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool = True
     ) -> Tensor:
         """See `ScoringSession`."""
         self._member.put_in_place()
         return self._session.score(prompts, responses, finished=finished) - self._shift
 
-    def keep(self, prompts: Collection[str]) -> None:
+    def keep(self, prompts: Collection[Prompt]) -> None:
         """See `ScoringSession`."""
         self._session.keep(prompts)
 

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from rewardmodel.aggregation import Aggregate, combine, require_aggregate
+from rewardmodel.data.conversation import Prompt, Reply
 from rewardmodel.interface import (
     RewardModel,
     ScoringSession,
@@ -75,7 +76,7 @@ class EnsembleRewardModel:
         self.shifts = list(shifts or [0.0] * len(members))
         self.scales = list(scales or [1.0] * len(members))
 
-    def member_scores(self, prompts: Sequence[str], responses: Sequence[str]) -> Tensor:
+    def member_scores(self, prompts: Sequence[Prompt], responses: Sequence[Reply]) -> Tensor:
         """Scores of each member, float32 [M, B]; see `UncertainRewardModel`.
 
         Raises:
@@ -84,7 +85,7 @@ class EnsembleRewardModel:
         found = [member.score(prompts, responses) for member in self.members]
         return self._collect(found, responses)
 
-    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Tensor:
+    def score(self, prompts: Sequence[Prompt], responses: Sequence[Reply]) -> Tensor:
         """Combined scores, float32 [B]; see `RewardModel`."""
         return combine(self.member_scores(prompts, responses), self.aggregate, weight=self.weight)
 
@@ -93,7 +94,7 @@ class EnsembleRewardModel:
         return _EnsembleSession(self)
 
     def standardise(
-        self, prompts: Sequence[str], responses: Sequence[str]
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply]
     ) -> "EnsembleRewardModel":
         """An ensemble of the same members, each with mean 0 and deviation 1 on given texts.
 
@@ -161,7 +162,7 @@ class EnsembleRewardModel:
             scales=written.get("scales"),
         )
 
-    def _collect(self, scores: Sequence[Tensor], responses: Sequence[str]) -> Tensor:
+    def _collect(self, scores: Sequence[Tensor], responses: Sequence[Reply]) -> Tensor:
         """Members' scores [M, B] on one scale."""
         for number, mine in enumerate(scores):
             require_finite(mine, responses, found_by=f"member {number} of the ensemble")
@@ -185,7 +186,7 @@ class _EnsembleSession:
         return sum(session.forward_tokens for session in self._sessions)
 
     def score(
-        self, prompts: Sequence[str], responses: Sequence[str], *, finished: bool = True
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool = True
     ) -> Tensor:
         """Combined scores, float32 [B]; see `ScoringSession`."""
         ensemble = self._ensemble
@@ -193,7 +194,7 @@ class _EnsembleSession:
         scores = ensemble._collect(found, responses)
         return combine(scores, ensemble.aggregate, weight=ensemble.weight)
 
-    def keep(self, prompts: Collection[str]) -> None:
+    def keep(self, prompts: Collection[Prompt]) -> None:
         """See `ScoringSession`."""
         for session in self._sessions:
             session.keep(prompts)
@@ -203,7 +204,7 @@ def _uncounted(member: RewardModel) -> PlainSession:
     """A session of a member that has none, whose tokens nobody counts."""
 
     def score(
-        prompts: Sequence[str], responses: Sequence[str], *, finished: bool
+        prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool
     ) -> tuple[Tensor, int]:
         if not finished:
             raise ValueError(

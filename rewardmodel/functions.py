@@ -1,7 +1,9 @@
 """Any Python function as a reward model.
 
 Two signatures are understood: ours, `f(prompts, responses)`, and that of TRL's reward functions,
-`f(prompts=..., completions=..., **columns)`, told apart by a parameter named `completions`.
+`f(prompts=..., completions=..., **columns)`, told apart by a parameter named `completions`. A
+conversation is given as its list of {role, content} messages. The reply to it is plain text in the
+first, and in TRL's, as there, a list of one assistant message.
 """
 
 import importlib
@@ -15,6 +17,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from rewardmodel.data.conversation import Prompt, Reply, plain, reply_messages
 from rewardmodel.interface import require_finite
 
 _REMEDY = "Correct the function: it has to give every response a number"
@@ -28,7 +31,7 @@ class FunctionRewardModel:
         function: Callable[..., Any],
         *,
         name: str | None = None,
-        columns: Mapping[str, Mapping[str, Any]] | None = None,
+        columns: Mapping[str, Mapping[Any, Any]] | None = None,
     ) -> None:
         """Takes a function.
 
@@ -65,7 +68,7 @@ class FunctionRewardModel:
             )
         return cls(found, name=reference, **options)
 
-    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Tensor:
+    def score(self, prompts: Sequence[Prompt], responses: Sequence[Reply]) -> Tensor:
         """Scores responses, float32 [B]; see `RewardModel`.
 
         Raises:
@@ -80,15 +83,19 @@ class FunctionRewardModel:
         require_finite(scores, responses, found_by=self.name, remedy=_REMEDY)
         return scores
 
-    def call(self, prompts: Sequence[str], responses: Sequence[str]) -> Any:
+    def call(self, prompts: Sequence[Prompt], responses: Sequence[Reply]) -> Any:
         """What the function returns for prompts and responses, not checked."""
+        asked = [plain(prompt) for prompt in prompts]
         if not self._by_name:
-            return self._function(list(prompts), list(responses))
+            return self._function(asked, [plain(response) for response in responses])
         columns = {
             column: [self._value(column, values, prompt) for prompt in prompts]
             for column, values in self._columns.items()
         }
-        return self._function(prompts=list(prompts), completions=list(responses), **columns)
+        given = zip(prompts, responses, strict=True)
+        # TRL gives its functions messages for messages, a reply as a list of one.
+        completions = [r if isinstance(p, str) else reply_messages(r) for p, r in given]
+        return self._function(prompts=asked, completions=completions, **columns)
 
     def _takes_completions(self) -> bool:
         """Whether the function has TRL's signature."""
@@ -135,15 +142,16 @@ class FunctionRewardModel:
             ) from error
         return False
 
-    def _value(self, column: str, values: Mapping[str, Any], prompt: str) -> Any:
+    def _value(self, column: str, values: Mapping[Any, Any], prompt: Prompt) -> Any:
         if prompt not in values:
             raise ValueError(
-                f"{self.name} needs {column!r} for the prompt {prompt[:80]!r}, which has none; "
-                "required: one for every prompt"
+                f"{self.name} needs {column!r} for the prompt "
+                f"{str(prompt)[:80]!r}, which has none; required: "
+                "one for every prompt"
             )
         return values[prompt]
 
-    def _numbers(self, found: Any, responses: Sequence[str]) -> Tensor:
+    def _numbers(self, found: Any, responses: Sequence[Reply]) -> Tensor:
         """What the function gave as float32 [B]."""
         if isinstance(found, Tensor):
             found = found.detach().cpu().tolist()
@@ -166,7 +174,7 @@ class FunctionRewardModel:
             except (TypeError, ValueError) as error:
                 raise ValueError(
                     f"{self.name} scored row {row} as {value!r}; required: a number. Response: "
-                    f"{responses[row][:80]!r}. {_REMEDY}"
+                    f"{str(responses[row])[:80]!r}. {_REMEDY}"
                 ) from error
         return torch.tensor(numbers, dtype=torch.float32)
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from rewardmodel.checkpoints import check_vocabulary, is_adapter
+from rewardmodel.data.conversation import Prompt, Reply
 from rewardmodel.interface import ScoringSession, require_finite
 from rewardmodel.model_source import resolve_model
 from rewardmodel.prefixes.row_passes import row_batches
@@ -115,7 +116,7 @@ class ImplicitRewardModel:
         )
 
     def token_scores(
-        self, prompts: Sequence[str], responses: Sequence[str], *, finished: bool = True
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool = True
     ) -> list[Tensor]:
         """Rewards of the responses' tokens, the end token's included.
 
@@ -134,7 +135,7 @@ class ImplicitRewardModel:
         return self._token_scores(prompts, responses, finished=finished)[0]
 
     def score(
-        self, prompts: Sequence[str], responses: Sequence[str], *, finished: bool = True
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool = True
     ) -> Tensor:
         """Scores responses, float32 [B]; see `RewardModel`."""
         return self._score(prompts, responses, finished=finished)[0]
@@ -144,7 +145,7 @@ class ImplicitRewardModel:
         return PlainSession(self._score)
 
     def _score(
-        self, prompts: Sequence[str], responses: Sequence[str], *, finished: bool
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool
     ) -> tuple[Tensor, int]:
         """Scores, and the tokens given to both models."""
         found, tokens = self._token_scores(prompts, responses, finished=finished)
@@ -155,7 +156,7 @@ class ImplicitRewardModel:
 
     @torch.inference_mode()
     def _token_scores(
-        self, prompts: Sequence[str], responses: Sequence[str], *, finished: bool
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool
     ) -> tuple[list[Tensor], int]:
         encoder = self.encoder
         pairs = [

@@ -5,17 +5,20 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from rewardmodel.data.conversation import Prompt, Reply
+
 
 @runtime_checkable
 class RewardModel(Protocol):
     """A model of the human: how good is a finished response to a prompt?"""
 
-    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Tensor:
+    def score(self, prompts: Sequence[Prompt], responses: Sequence[Reply]) -> Tensor:
         """Scores finished responses.
 
         Args:
-            prompts: B prompts.
-            responses: B responses, the i-th to the i-th prompt.
+            prompts: B prompts: texts, or conversations, which a model renders with its own chat
+                template.
+            responses: B responses, the i-th to the i-th prompt: plain text, without markup.
 
         Returns:
             float32 [B] on the CPU, higher is better. Only differences under one prompt mean
@@ -36,7 +39,7 @@ class ScoringSession(RewardModel, Protocol):
         ...
 
     def score(
-        self, prompts: Sequence[str], responses: Sequence[str], *, finished: bool = True
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool = True
     ) -> Tensor:
         """Scores responses; see `RewardModel.score`.
 
@@ -51,7 +54,7 @@ class ScoringSession(RewardModel, Protocol):
         """
         ...
 
-    def keep(self, prompts: Collection[str]) -> None:
+    def keep(self, prompts: Collection[Prompt]) -> None:
         """Forgets all other prompts."""
         ...
 
@@ -69,7 +72,9 @@ class SessionRewardModel(RewardModel, Protocol):
 class StepRewardModel(Protocol):
     """A reward model that scores each step of a response."""
 
-    def step_scores(self, prompts: Sequence[str], steps: Sequence[Sequence[str]]) -> list[Tensor]:
+    def step_scores(
+        self, prompts: Sequence[Prompt], steps: Sequence[Sequence[str]]
+    ) -> list[Tensor]:
         """Scores the steps of responses.
 
         Args:
@@ -91,7 +96,7 @@ class StepRewardModel(Protocol):
 class UncertainRewardModel(RewardModel, Protocol):
     """A reward model of several members, whose disagreement says how sure it is."""
 
-    def member_scores(self, prompts: Sequence[str], responses: Sequence[str]) -> Tensor:
+    def member_scores(self, prompts: Sequence[Prompt], responses: Sequence[Reply]) -> Tensor:
         """Scores responses with each member.
 
         Args:
@@ -108,7 +113,7 @@ DIVERGED = "The model diverged: train it again with a lower learning rate"
 
 
 def require_finite(
-    scores: Tensor, responses: Sequence[str], *, found_by: str = "", remedy: str = DIVERGED
+    scores: Tensor, responses: Sequence[Reply], *, found_by: str = "", remedy: str = DIVERGED
 ) -> None:
     """Refuses scores that are no numbers.
 
@@ -126,5 +131,5 @@ def require_finite(
         raise ValueError(
             f"{found_by or 'the reward model'} scored row {broken[0]} as "
             f"{scores[broken[0]].item()} ({len(broken)} of {len(scores)} rows are not finite); "
-            f"required: finite scores. Response: {responses[broken[0]][:80]!r}. {remedy}"
+            f"required: finite scores. Response: {str(responses[broken[0]])[:80]!r}. {remedy}"
         )

@@ -1,11 +1,12 @@
-"""Preferences, prompts and demonstrations as datasets of plain text, from whatever holds them.
+"""Preferences, prompts and demonstrations as datasets, from whatever holds them.
 
-The one shape downstream is `prompt`, `chosen`, `rejected`, all text, such that `prompt + chosen` is
-what the reward model reads, and beside them the labels that the source has: `chosen_probability`
-(1 certain, 0.5 a tie), `margin`, `confidence`, `subset`. Bad rows are errors with their place, or
-counted and dropped when asked; never kept, never dropped in silence. Which text is the prompt is
-decided in `rewardmodel.data.reply_text`, what published formats mean in
-`rewardmodel.data.formats`, where rows come from in `rewardmodel.data.row_sources`.
+The one shape downstream is `prompt`, `chosen`, `rejected`: text, such that `prompt + chosen` is
+what the reward model reads, or messages, which each model renders with its own template; and beside
+them the labels that the source has: `chosen_probability` (1 certain, 0.5 a tie), `margin`,
+`confidence`, `subset`. Bad rows are errors with their place, or counted and dropped when asked;
+never kept, never dropped in silence. Which text is the prompt is decided in
+`rewardmodel.data.reply_text`, what published formats mean in `rewardmodel.data.formats`, where rows
+come from in `rewardmodel.data.row_sources`.
 """
 
 import os
@@ -15,10 +16,17 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from rewardmodel.data.conversation import (
+    TEMPLATE_COLUMNS,
+    Prompt,
+    prompt_of,
+    prompts_of,
+    row_of,
+)
 from rewardmodel.data.data_report import preference_report
 from rewardmodel.data.formats import ConvertOptions, FormatName, hub_options
 from rewardmodel.data.pair_parser import PairParser
-from rewardmodel.data.reply_text import split_last_turn, split_prompt, take_turns
+from rewardmodel.data.reply_text import OneKind, split_last_turn, split_prompt, take_turns
 from rewardmodel.data.row_files import PLAIN_LINE
 from rewardmodel.data.row_sources import read_rows
 from rewardmodel.data.row_tables import gather
@@ -34,6 +42,7 @@ __all__ = [
 ]
 
 Source = str | os.PathLike[str]
+_PROMPT_COLUMNS = ("prompt", *TEMPLATE_COLUMNS)
 
 
 def load_preferences(
@@ -42,6 +51,7 @@ def load_preferences(
     split: str = "train",
     format: FormatName = "auto",
     tokenizer: PreTrainedTokenizerBase | None = None,
+    keep_messages: bool = False,
     on_bad_row: OnBadRow = "error",
     prompt_column: str = "prompt",
     chosen_column: str = "chosen",
@@ -56,9 +66,9 @@ def load_preferences(
     The prompt is a column of its own, or the beginning that chosen and rejected share: of
     transcripts all up to the last shared "\n\nAssistant:", of other text the common prefix up to
     the last white space, of messages the turns before the assistant's first differing one. Text is
-    taken as it is; messages are rendered by the tokenizer's chat template. A source in one of the
-    published formats goes through its converter; a row may then give several pairs, and pairs of
-    identical replies in it are left out and counted in a warning.
+    taken as it is; messages are rendered by the tokenizer's chat template, or kept. A source in one
+    of the published formats goes through its converter; a row may then give several pairs, and
+    pairs of identical replies in it are left out and counted in a warning.
 
     Where a chosen_probability is below one half, the two replies change places, the probability
     becomes its complement and the margin its negative: chosen is always the better.
@@ -69,7 +79,10 @@ def load_preferences(
         split: Of a hub dataset or folder; a single file is read whole.
         format: "auto" recognises a published format by hub id or by the first row's columns;
             "plain" takes the columns as they are; or a name of `rewardmodel.data.formats.FORMATS`.
-        tokenizer: With a chat template; needed for messages, and for `query_tokens`.
+        tokenizer: With a chat template; renders messages unless they are kept, tells that bare
+            questions of published formats are a user's messages, and counts `query_tokens`.
+        keep_messages: Keep messages as they are (TRL's conversational format), for each model to
+            render with its own template; see `rewardmodel.data.conversation`.
         on_bad_row: "error" ends at the first bad row; "skip" drops bad rows and logs one warning
             with their counts.
         prompt_column: The explicit prompt. A source whose first row lacks it has implicit prompts.
@@ -85,9 +98,10 @@ def load_preferences(
         limit: Stop after so many good pairs.
 
     Returns:
-        Text columns `prompt`, `chosen`, `rejected`; and where the first good row has them, float
-        `margin`, float `chosen_probability` in [0.5, 1], float `confidence` on the source's own
-        scale (null where a row has none), text `subset` (null where a row has none).
+        Columns `prompt`, `chosen`, `rejected`, of text, or of messages where these are kept, then
+        with `tools` and `chat_template_kwargs` where there are any; and where the first good row
+        has them, float `margin`, float `chosen_probability` in [0.5, 1], float `confidence` on the
+        source's own scale (null where a row has none), text `subset` (null where a row has none).
 
     Raises:
         PreferenceDataError: No such source, a bad row, or no good row at all.
@@ -96,7 +110,7 @@ def load_preferences(
     parse = PairParser(
         source=source,
         format=format,
-        options=ConvertOptions(tokenizer, margins, query_tokens),
+        options=ConvertOptions(tokenizer, margins, query_tokens, keep_messages),
         prompt_column=prompt_column,
         chosen_column=chosen_column,
         rejected_column=rejected_column,
@@ -111,10 +125,11 @@ def load_prompts(
     *,
     split: str = "train",
     tokenizer: PreTrainedTokenizerBase | None = None,
+    keep_messages: bool = False,
     column: str = "prompt",
     on_bad_row: OnBadRow = "error",
     limit: int | None = None,
-) -> list[str]:
+) -> list[Prompt]:
     """Load prompts from a prompt column, from preferences, or from a text file of one a line.
 
     Preferences may be in any published format that `load_preferences` recognises.
@@ -122,7 +137,9 @@ def load_prompts(
     Args:
         source: As in `load_preferences`, or a `.txt` file.
         split: As in `load_preferences`.
-        tokenizer: Renders prompts that are messages, the reply's opening included.
+        tokenizer: Renders prompts that are messages, the reply's opening included, unless they
+            are kept.
+        keep_messages: Return a `Conversation` for each prompt of messages.
         column: The prompt column; without it, the prompts of `chosen` and `rejected`.
         on_bad_row: As in `load_preferences`.
         limit: Stop after so many good rows.
@@ -135,11 +152,13 @@ def load_prompts(
         ValueError: `on_bad_row` or `limit` is not allowed.
     """
     pairs = PairParser(
-        source=source, options=ConvertOptions(tokenizer=tokenizer), prompt_column=column
+        source=source,
+        options=ConvertOptions(tokenizer=tokenizer, keep_messages=keep_messages),
+        prompt_column=column,
     )
-    seen: set[str] = set()
+    seen: set[Prompt] = set()
 
-    def parse(row: Row) -> str | None:
+    def parse(row: Row) -> Prompt | None:
         if PLAIN_LINE in row:
             return row[PLAIN_LINE]
         is_pair = ("chosen" in row and "rejected" in row) or pairs.format_of(row) is not None
@@ -147,10 +166,10 @@ def load_prompts(
             found = [pair for pair in pairs(row) if not isinstance(pair, LeftOut)]
             if not found:
                 return None
-            prompt = str(found[0]["prompt"])
+            prompt = prompt_of(found[0])
         else:
             turns = take_turns(row, column, option="column")
-            prompt, _ = split_prompt(turns, [], tokenizer)
+            prompt, _ = split_prompt(turns, [], tokenizer, row=row, keep_messages=keep_messages)
         if is_pair and prompt in seen:
             return None
         seen.add(prompt)
@@ -165,6 +184,7 @@ def load_demonstrations(
     *,
     split: str = "train",
     tokenizer: PreTrainedTokenizerBase | None = None,
+    keep_messages: bool = False,
     on_bad_row: OnBadRow = "error",
     prompt_column: str = "prompt",
     completion_column: str | None = None,
@@ -179,22 +199,26 @@ def load_demonstrations(
     Args:
         source: As in `load_preferences`.
         split: As in `load_preferences`.
-        tokenizer: Renders messages by its chat template.
+        tokenizer: Renders messages by its chat template, unless they are kept.
+        keep_messages: As in `load_preferences`.
         on_bad_row: As in `load_preferences`.
         prompt_column: The prompt beside the completion.
         completion_column: The completion, where it has another name.
         limit: Stop after so many good rows.
 
     Returns:
-        Text columns `prompt` and `completion`.
+        Columns `prompt` and `completion`, text or lists of messages.
 
     Raises:
         PreferenceDataError: No such source, a bad row, or no good row at all.
         ValueError: `on_bad_row` or `limit` is not allowed.
     """
     pairs = PairParser(
-        format="plain", options=ConvertOptions(tokenizer=tokenizer), prompt_column=prompt_column
+        format="plain",
+        options=ConvertOptions(tokenizer=tokenizer, keep_messages=keep_messages),
+        prompt_column=prompt_column,
     )
+    one_kind = OneKind()
 
     def parse(row: Row) -> dict[str, Any]:
         named = completion_column or next((c for c in ("completion", "response") if c in row), None)
@@ -203,12 +227,16 @@ def load_demonstrations(
         elif named is None and "chosen" in row and "rejected" in row:
             (pair,) = pairs(row)
             assert not isinstance(pair, LeftOut)  # a plain row is one pair or an error
-            return {"prompt": pair["prompt"], "completion": pair["chosen"]}
+            kept = {name: held for name, held in pair.items() if name in _PROMPT_COLUMNS}
+            return {**kept, "completion": pair["chosen"]}
         else:
             completion = take_turns(row, named or "completion", option="completion_column")
             prompt = take_turns(row, prompt_column, option="prompt_column")
-        text, (reply,) = split_prompt(prompt, [completion], tokenizer)
-        return {"prompt": text, "completion": reply}
+        asked, (reply,) = split_prompt(
+            prompt, [completion], tokenizer, row=row, keep_messages=keep_messages
+        )
+        one_kind(asked)
+        return row_of(asked, completion=reply)
 
     rows = read_rows(source, split=split)
     records = parse_rows(rows, parse, source=source, on_bad_row=on_bad_row, limit=limit)
@@ -235,8 +263,8 @@ def split_by_prompt(dataset: Dataset, *, holdout: float, seed: int) -> tuple[Dat
     """
     if not 0 < holdout < 1:
         raise ValueError(f"holdout is {holdout}; required is a share inside (0, 1), such as 0.2.")
-    number: dict[str, int] = {}
-    row_prompt = [number.setdefault(prompt, len(number)) for prompt in dataset["prompt"]]
+    number: dict[Prompt, int] = {}
+    row_prompt = [number.setdefault(prompt, len(number)) for prompt in prompts_of(dataset)]
     if len(number) < 2:
         raise ValueError(
             f"found {len(number)} distinct prompt(s) in {len(dataset)} rows; a split by prompt "

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from rewardmodel.checkpoints import load_classifier
+from rewardmodel.data.conversation import Prompt, Reply
 from rewardmodel.interface import ScoringSession, require_finite
 from rewardmodel.prefixes.prefix_tree import PrefixTree
 from rewardmodel.prefixes.row_passes import row_batches
@@ -117,7 +118,9 @@ class ProcessRewardModel:
             batch_size=batch_size,
         )
 
-    def step_scores(self, prompts: Sequence[str], steps: Sequence[Sequence[str]]) -> list[Tensor]:
+    def step_scores(
+        self, prompts: Sequence[Prompt], steps: Sequence[Sequence[str]]
+    ) -> list[Tensor]:
         """Probability that each step is right, float32 [T_i] a response; see `StepRewardModel`.
 
         Steps that lie beyond `max_length` take the score of the last token that fits; how many is
@@ -126,7 +129,7 @@ class ProcessRewardModel:
         return self._step_scores(prompts, steps)[0]
 
     def score(
-        self, prompts: Sequence[str], responses: Sequence[str], *, finished: bool = True
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool = True
     ) -> Tensor:
         """Aggregated scores of the responses' steps, float32 [B]; see `RewardModel`.
 
@@ -143,14 +146,14 @@ class ProcessRewardModel:
         return PlainSession(self._score)
 
     def _score(
-        self, prompts: Sequence[str], responses: Sequence[str], *, finished: bool
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool
     ) -> tuple[Tensor, int]:
-        steps = [split_steps(response, self.separator) for response in responses]
+        steps = [split_steps(str(response), self.separator) for response in responses]
         found, tokens = self._step_scores(prompts, steps)
         return torch.tensor([combine_steps(row, self.aggregate) for row in found]), tokens
 
     def _step_scores(
-        self, prompts: Sequence[str], steps: Sequence[Sequence[str]]
+        self, prompts: Sequence[Prompt], steps: Sequence[Sequence[str]]
     ) -> tuple[list[Tensor], int]:
         """Scores of steps, and the tokens given to the model."""
         rows = []

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from rewardmodel.data.conversation import TEMPLATE_COLUMNS, prompt_record
 from rewardmodel.data.formats import ConvertOptions, convert_rankings, convert_scores
 from rewardmodel.data.formats.table import (
     FormatName,
@@ -20,7 +21,7 @@ from rewardmodel.data.formats.table import (
     hub_options,
     recognise,
 )
-from rewardmodel.data.reply_text import split_prompt
+from rewardmodel.data.reply_text import OneKind, split_prompt
 from rewardmodel.data.row_sources import read_rows
 from rewardmodel.data.row_tables import gather
 from rewardmodel.data.rows import LeftOut, OnBadRow, PreferenceDataError, Row, parse_rows
@@ -35,6 +36,7 @@ def load_rankings(
     split: str = "train",
     format: FormatName = "auto",
     tokenizer: PreTrainedTokenizerBase | None = None,
+    keep_messages: bool = False,
     on_bad_row: OnBadRow = "error",
     limit: int | None = None,
 ) -> Dataset:
@@ -49,13 +51,14 @@ def load_rankings(
             "scores" reads `responses` and `scores`, "ultrafeedback" its completions. "plain" is
             ranks where a row has them, and scores where not.
         tokenizer: Renders messages by its chat template.
+        keep_messages: See there.
         on_bad_row: "error" ends at the first bad row; "skip" drops bad rows and logs one warning
             with their counts.
         limit: Stop after so many good rows.
 
     Returns:
-        Text `prompt`, list of text `responses`, list of int64 `ranks`, and text `subset` where the
-        first good row has one.
+        Text `prompt` (messages where they are kept), list of text `responses`, list of int64
+        `ranks`, and text `subset` where the first good row has one.
 
     Raises:
         PreferenceDataError: No such source, a bad row, a source of pairs, or no good row at all.
@@ -64,8 +67,9 @@ def load_rankings(
     found = format_named(format)
     if format == "auto":
         found = format_of_source(source)
-    options = ConvertOptions(tokenizer=tokenizer)
+    options = ConvertOptions(tokenizer=tokenizer, keep_messages=keep_messages)
     has_subset: bool | None = None
+    one_kind = OneKind()
 
     def parse(row: Row) -> list[dict[str, Any] | LeftOut]:
         nonlocal found, has_subset
@@ -86,7 +90,15 @@ def load_rankings(
                     "responses, and ranks or scores. Load pairs with load_preferences; as format "
                     f"pass one of several responses:\n{describe_formats()}"
                 )
-            record = _rendered(part, tokenizer)
+            prompt, responses = split_prompt(
+                part["prompt"],
+                part["responses"],
+                tokenizer,
+                row={name: row.get(name) for name in TEMPLATE_COLUMNS},
+                keep_messages=keep_messages,
+            )
+            one_kind(prompt)
+            record = {**prompt_record(prompt), "responses": responses, "ranks": part["ranks"]}
             if has_subset is None:
                 has_subset = "subset" in part
             if has_subset:
@@ -103,7 +115,8 @@ def pairs_from_rankings(dataset: Dataset, *, how: How = "all", ties: Ties = "kee
     """Turn rankings into preference pairs.
 
     Args:
-        dataset: With `prompt`, `responses` and `ranks`; `subset` is carried over.
+        dataset: With `prompt`, `responses` and `ranks`; `subset`, `tools` and
+            `chat_template_kwargs` are carried over.
         how: "all" pairs, K(K-1)/2 a ranking; "adjacent", neighbours in the order alone, K-1;
             "best_rest", the best (the first of several) against every other, K-1.
         ties: "keep" gives pairs of equal ranks with a chosen_probability of one half; "drop"
@@ -128,13 +141,13 @@ def pairs_from_rankings(dataset: Dataset, *, how: How = "all", ties: Ties = "kee
             f"the dataset has no {', '.join(sorted(lacking))}; found {dataset.column_names}; "
             "required are rankings. Load them with load_rankings."
         )
-    has_subset = "subset" in dataset.column_names
+    carried = [n for n in ("subset", *TEMPLATE_COLUMNS) if n in dataset.column_names]
 
     def pairs() -> Iterator[dict[str, Any]]:
         for number, row in enumerate(dataset.with_format(None)):
             ranking: Mapping[str, Any] = dict(row)
             _check(ranking["responses"], ranking["ranks"], number)
-            extra = {"subset": ranking["subset"]} if has_subset else {}
+            extra = {name: ranking[name] for name in carried}
             found = ranked_pairs(ranking["responses"], ranking["ranks"], how=how, ties=ties)
             for better, worse, probability in found:
                 yield {
@@ -195,11 +208,6 @@ def _check(responses: Any, ranks: Any, number: int) -> None:
             "many ranks, whole numbers from 1 for the best. Mend the row; load_rankings checks "
             "and mends what it can."
         )
-
-
-def _rendered(part: Mapping[str, Any], tokenizer: Any) -> dict[str, Any]:
-    prompt, responses = split_prompt(part["prompt"], part["responses"], tokenizer)
-    return {"prompt": prompt, "responses": responses, "ranks": part["ranks"]}
 
 
 def _with_first(first: dict[str, Any], rest: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from rewardmodel.checkpoints import check_vocabulary, is_adapter, load_classifier
+from rewardmodel.data.conversation import Prompt, Reply
 from rewardmodel.interface import ScoringSession, require_finite
 from rewardmodel.prefixes.row_passes import row_batches
 from rewardmodel.prefixes.trunk import plain_model
@@ -128,7 +129,7 @@ class SequenceRewardModel:
         return cls(model, open_encoder(source, model, max_length), batch_size=batch_size)
 
     def score(
-        self, prompts: Sequence[str], responses: Sequence[str], *, finished: bool = True
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool = True
     ) -> Tensor:
         """Scores responses, float32 [B]; see `RewardModel`.
 
@@ -142,7 +143,7 @@ class SequenceRewardModel:
         return scores
 
     def outputs(
-        self, prompts: Sequence[str], responses: Sequence[str], *, finished: bool = True
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool = True
     ) -> Tensor:
         """What the H labels say, float32 [B, H] on the CPU; see `score`."""
         return self._output_pairs(self._pairs(prompts, responses, finished=finished))[0]
@@ -169,7 +170,7 @@ class SequenceRewardModel:
         return outputs[:, 0] - float(getattr(self.model.config, "reward_shift", None) or 0.0)
 
     def _pairs(
-        self, prompts: Sequence[str], responses: Sequence[str], *, finished: bool
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool
     ) -> list[Pair]:
         return [
             self.encoder.pair(prompt, response, finished=finished)
@@ -177,7 +178,7 @@ class SequenceRewardModel:
         ]
 
     def _score(
-        self, prompts: Sequence[str], responses: Sequence[str], *, finished: bool
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool
     ) -> tuple[Tensor, int]:
         """Scores, and the tokens given to the model."""
         scores, tokens = self._score_pairs(self._pairs(prompts, responses, finished=finished))
@@ -230,14 +231,14 @@ class PlainSession:
         self.forward_tokens = 0
 
     def score(
-        self, prompts: Sequence[str], responses: Sequence[str], *, finished: bool = True
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool = True
     ) -> Tensor:
         """Scores responses, float32 [B]; see `ScoringSession`."""
         scores, tokens = self._score(prompts, responses, finished=finished)
         self.forward_tokens += tokens
         return scores
 
-    def keep(self, prompts: Collection[str]) -> None:
+    def keep(self, prompts: Collection[Prompt]) -> None:
         """Does nothing: nothing is remembered."""
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rewardmodel.data.conversation import Prompt, Reply
 from rewardmodel.interface import require_finite
 from rewardmodel.prefixes.prefix_tree import PrefixTree
 from rewardmodel.prefixes.trunk import Trunk, plain_model
@@ -207,7 +208,7 @@ class PrefixSession:
         self._encoder = encoder
         self._score_pairs = score_pairs
         self._tree = PrefixTree(scorer.trunk)
-        self._prompts: dict[str, _Run] = {}
+        self._prompts: dict[Prompt, _Run] = {}
         self._cut_tokens = 0
 
     @property
@@ -217,17 +218,12 @@ class PrefixSession:
         return sum(tree.forward_tokens.values()) + tree.idle_tokens + self._cut_tokens
 
     def score(
-        self, prompts: Sequence[str], responses: Sequence[str], *, finished: bool = True
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool = True
     ) -> Tensor:
         """Scores responses, float32 [B]; see `ScoringSession`."""
-        encoder = self._encoder
         known = {prompt: self._prompt_ids(prompt) for prompt in dict.fromkeys(prompts)}
         pairs = [
-            encoder.fit(
-                known[prompt],
-                encoder.response_ids(response, finished=finished),
-                finished=finished,
-            )
+            self._encoder.pair(prompt, response, finished=finished)
             for prompt, response in zip(prompts, responses, strict=True)
         ]
         scores = torch.empty(len(pairs))
@@ -246,7 +242,7 @@ class PrefixSession:
         require_finite(scores, responses)
         return scores
 
-    def keep(self, prompts: Collection[str]) -> None:
+    def keep(self, prompts: Collection[Prompt]) -> None:
         """Forgets all other prompts."""
         self._prompts = {text: run for text, run in self._prompts.items() if text in prompts}
         nodes, waiting = [], list(self._prompts.values())
@@ -257,12 +253,12 @@ class PrefixSession:
             waiting += run.children.values()
         self._tree.keep(nodes)
 
-    def _prompt_ids(self, prompt: str) -> list[int]:
+    def _prompt_ids(self, prompt: Prompt) -> list[int]:
         known = self._prompts.get(prompt)
         return self._encoder.prompt_ids(prompt) if known is None else known.ids
 
     def _score_whole(
-        self, prompts: Sequence[str], known: dict[str, list[int]], texts: Sequence[list[int]]
+        self, prompts: Sequence[Prompt], known: dict[Prompt, list[int]], texts: Sequence[list[int]]
     ) -> list[float]:
         """Scores of texts behind whole prompts."""
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._prompts]

@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from datasets import Dataset, Features, List, Value
+from datasets import Dataset, List, Value
 
-from rewardmodel.data.reply_text import take_turns
+from rewardmodel.data.conversation import Prompt, prompt_of, prompt_record
+from rewardmodel.data.reply_text import OneKind, take_turns
 from rewardmodel.data.row_sources import read_rows
+from rewardmodel.data.row_tables import gather
 from rewardmodel.data.rows import OnBadRow, PreferenceDataError, Row, parse_rows
 from rewardmodel.tokenization import TextEncoder
 
@@ -38,33 +40,30 @@ def load_steps(
         limit: Stop after so many good rows.
 
     Returns:
-        Columns `prompt`, `completions` (the steps, texts) and `labels` (one a step: 1 right, 0
-        wrong, between them a share of annotators or rollouts), in the order of the source.
+        Columns `prompt` (text or messages), `completions` (the steps, texts) and `labels` (one a
+        step: 1 right, 0 wrong, between them a share of annotators or rollouts), in the order of the
+        source.
 
     Raises:
         PreferenceDataError: No such source, a bad row or no good one; the message names file and
             line.
         ValueError: `on_bad_row` or `limit` is not allowed.
     """
+    one_kind = OneKind()
+
+    def parse(row: Row) -> dict[str, object]:
+        found = _parse(row)
+        one_kind(prompt_of(found))
+        return found
+
     rows = read_rows(source, split=split)
-    found = list(parse_rows(rows, _parse, source=source, on_bad_row=on_bad_row, limit=limit))
-    features = Features(
-        {
-            "prompt": Value("string"),
-            "completions": List(Value("string")),
-            "labels": List(Value("float64")),
-        }
-    )
-    return Dataset.from_list(found, features=features)
+    records = parse_rows(rows, parse, source=source, on_bad_row=on_bad_row, limit=limit)
+    lists = {"completions": List(Value("string")), "labels": List(Value("float64"))}
+    return gather(records, lists)
 
 
 def _parse(row: Row) -> dict[str, object]:
-    prompt = take_turns(row, "prompt", option="prompt")
-    if not isinstance(prompt, str):
-        raise PreferenceDataError(
-            "the prompt is a list of messages; required is text. Render the messages first.",
-            reason="prompt is not text",
-        )
+    prompt = prompt_of({**row, "prompt": take_turns(row, "prompt", option="prompt")})
     steps, labels = (_take_list(row, column) for column in ("completions", "labels"))
     if len(steps) != len(labels):
         raise PreferenceDataError(
@@ -85,7 +84,8 @@ def _parse(row: Row) -> dict[str, object]:
                 "other ratings to it first.",
                 reason="label out of range",
             )
-    return {"prompt": prompt, "completions": steps, "labels": [float(label) for label in labels]}
+    labels = [float(label) for label in labels]
+    return {**prompt_record(prompt), "completions": steps, "labels": labels}
 
 
 def _take_list(row: Row, column: str) -> list[Any]:
@@ -130,7 +130,7 @@ class StepIds:
 
 
 def step_ids(
-    encoder: TextEncoder, prompt: str, steps: Sequence[str], *, separator: str = SEPARATOR
+    encoder: TextEncoder, prompt: Prompt, steps: Sequence[str], *, separator: str = SEPARATOR
 ) -> StepIds:
     """Ids of a prompt and steps, cut to the encoder's `max_length`, the prompt from its left.
 
@@ -139,11 +139,11 @@ def step_ids(
     """
     if not steps:
         raise ValueError("found no steps; required: at least one")
-    closing = encoder.response_ids(separator, finished=False)
+    closing = encoder.text_ids(separator)
     ids: list[int] = []
     ends = []
     for step in steps:
-        ids += encoder.response_ids(step, finished=False) + closing
+        ids += encoder.text_ids(step) + closing
         ends.append(len(ids) - 1)
     if not ids:
         raise ValueError("the steps have no tokens; required: at least one. Set a separator")

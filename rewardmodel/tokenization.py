@@ -1,19 +1,24 @@
 """The one path from text to token ids, for training, scoring and planning alike.
 
-A prompt and a response are tokenised apart and joined: `[bos] prompt response eos`. Reward models
-are so scored on exactly the ids that they were trained on, and a prompt has the same ids under
-every response, which is what lets a search compute it once.
+Text is `[bos] prompt response eos`, prompt and response tokenised apart and joined. A conversation
+is what the tokenizer's own chat template makes of it, token for token, with nothing put before or
+behind. A pair is two segments, as `tokenizer(prompt, response)` makes them for encoders. Reward
+models are so scored on exactly the ids that they were trained on, and a prompt has the same ids
+under every response, which is what lets a search compute it once.
 """
 
 import functools
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from transformers import AutoTokenizer
 
+from rewardmodel.data.chat_template import ChatTemplate, common_prefix_length
+from rewardmodel.data.conversation import Conversation, Prompt, Reply
 from rewardmodel.model_source import resolve_model
 
 _logger = logging.getLogger(__name__)
@@ -133,6 +138,11 @@ def _learned_positions(model: Any) -> int | None:
     return None
 
 
+InputFormat = Literal["text", "pair"]
+_KEPT_PROMPTS = 1024
+INPUT_FORMATS: tuple[str, ...] = get_args(InputFormat)
+
+
 @dataclass(frozen=True)
 class TextEncoder:
     """Turns prompts and responses into token ids.
@@ -140,16 +150,32 @@ class TextEncoder:
     Attributes:
         tokenizer: With a pad token of its own.
         max_length: Tokens of prompt and response together, or None for no limit.
+        input_format: "text", one text, conversations by the chat template; "pair", the two
+            segments of `tokenizer(prompt, response)`, cut as the tokenizer itself cuts them.
     """
 
     tokenizer: Any
     max_length: int | None = None
+    input_format: InputFormat = "text"
+
+    def __post_init__(self) -> None:
+        """Checks the format."""
+        if self.input_format not in INPUT_FORMATS:
+            raise ValueError(
+                f"input_format: found {self.input_format!r}; required: one of "
+                f"{', '.join(INPUT_FORMATS)}"
+            )
 
     @property
     def end_id(self) -> int:
         """The id that ends a response."""
         end = self.tokenizer.eos_token_id
         return int(end if end is not None else self.tokenizer.sep_token_id)
+
+    @functools.cached_property
+    def template(self) -> ChatTemplate:
+        """The tokenizer's chat template."""
+        return ChatTemplate(self.tokenizer)
 
     @functools.cached_property
     def _begin_id(self) -> int | None:
@@ -159,34 +185,113 @@ class TextEncoder:
             begin = self.tokenizer.cls_token_id
         return begin if begin is not None and begin in self.tokenizer("")["input_ids"] else None
 
+    @functools.cached_property
+    def _adds_space(self) -> bool:
+        """Whether the tokenizer puts a space before a text, as SentencePiece's do."""
+        tokenize = getattr(self.tokenizer, "tokenize", None)
+        return tokenize is not None and "".join(tokenize("x"))[:1] in ("\u2581", "\u0120")
+
+    @functools.cached_property
+    def has_token_types(self) -> bool:
+        """Whether the two segments of a pair are told apart by token types."""
+        named = "token_type_ids" in self.tokenizer.model_input_names
+        return self.input_format == "pair" and named
+
     def shares_vocabulary(self, other: "TextEncoder") -> bool:
         """Whether another encoder's ids mean the same tokens."""
         return self.tokenizer.get_vocab() == other.tokenizer.get_vocab()
 
-    def prompt_ids(self, prompt: str) -> list[int]:
-        """Ids of a prompt, with the begin token where the tokenizer puts one (once)."""
-        ids = list(self.tokenizer(prompt, add_special_tokens=False)["input_ids"])
+    def text_ids(self, text: str) -> list[int]:
+        """Ids of a piece of text by itself, nothing put before or behind it."""
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def prompt_ids(self, prompt: Prompt) -> list[int]:
+        """Ids of a prompt: by the template, or with the begin token where the tokenizer puts one.
+
+        Raises:
+            ValueError: If it is a conversation and there is no template, or it refuses it.
+        """
+        return list(self._kept_prompt_ids(prompt))
+
+    @functools.cached_property
+    def _kept_prompt_ids(self) -> Callable[[Prompt], list[int]]:
+        """`prompt_ids` of the last prompts asked for, which as a rule are asked for again."""
+        return functools.lru_cache(_KEPT_PROMPTS)(self._prompt_ids)
+
+    def _prompt_ids(self, prompt: Prompt) -> list[int]:
+        if self.input_format == "pair":
+            return self._segments(prompt, "", cut=False)[0]
+        if isinstance(prompt, Conversation):
+            return self.text_ids(self.template.prompt_text(prompt))
+        ids = self.text_ids(prompt)
         begin = self._begin_id
         if begin is not None and ids[:1] != [begin]:  # a chat template may have written it already
             ids.insert(0, begin)
         return ids
 
     def response_ids(self, response: str, *, finished: bool = True) -> list[int]:
-        """Ids of a response, closed by the end token if it is finished."""
-        ids = list(self.tokenizer(response, add_special_tokens=False)["input_ids"])
-        if finished and ids[-1:] != [self.end_id]:
-            ids.append(self.end_id)
-        return ids
+        """Ids of a response of text by itself, closed by the end token if it is finished."""
+        ids = self.text_ids(response)
+        return self._closed(response, ids) if finished else ids
+
+    def whole(
+        self, prompt: Prompt, response: Reply, *, finished: bool = True
+    ) -> tuple[list[int], list[int]]:
+        """Ids of a prompt and its response, however long.
+
+        The prompt's are `prompt_ids`, unless a tokenizer merges what a template writes before and
+        behind the seam: then fewer of them.
+
+        Args:
+            prompt: Text or a conversation.
+            response: Its text; of a conversation, messages, too.
+            finished: Whether the response is closed, by what closes a turn of the template or by
+                the end token. Text that such a turn's end closes already gets no end token.
+
+        Raises:
+            ValueError: If the template cannot render them, or the response to a text is messages.
+        """
+        if self.input_format == "pair":
+            return self._segments(prompt, response, cut=False)
+        prompt_ids = self.prompt_ids(prompt)
+        if isinstance(prompt, Conversation):
+            text = self.template.reply_text(prompt, response, finished=finished)
+            ids = self.text_ids(self.template.prompt_text(prompt) + text)
+            agreed = len(prompt_ids)
+            if ids[:agreed] != prompt_ids:
+                agreed = common_prefix_length(ids, prompt_ids)
+            return ids[:agreed], ids[agreed:]
+        if isinstance(response, Conversation):
+            raise ValueError(
+                f"found a reply of messages ({', '.join(m['role'] for m in response.messages)}) to "
+                "a prompt of text; required: text, or messages for both"
+            )
+        ids = self._behind(prompt, response) if self._adds_space else None
+        if ids is None:
+            return prompt_ids, self.response_ids(response, finished=finished)
+        return prompt_ids, self._closed(response, ids) if finished else ids
 
     def pair(
-        self, prompt: str, response: str, *, finished: bool = True
+        self, prompt: Prompt, response: Reply, *, finished: bool = True
     ) -> tuple[list[int], list[int]]:
-        """Ids of a prompt and its response, cut to `max_length`; see `fit`."""
-        return self.fit(
-            self.prompt_ids(prompt),
-            self.response_ids(response, finished=finished),
-            finished=finished,
-        )
+        """Ids of a prompt and its response, cut to `max_length`; see `whole` and `fit`."""
+        ids = self.whole(prompt, response, finished=finished)
+        return self.cut(ids, prompt, response, finished=finished)
+
+    def cut(
+        self,
+        ids: tuple[list[int], list[int]],
+        prompt: Prompt,
+        response: Reply,
+        *,
+        finished: bool = True,
+    ) -> tuple[list[int], list[int]]:
+        """Cuts what `whole` made of a prompt and its response to `max_length`."""
+        if self.max_length is None or sum(map(len, ids)) <= self.max_length:
+            return ids
+        if self.input_format == "pair":
+            return self._segments(prompt, response, cut=True)
+        return self.fit(*ids, finished=finished)
 
     def fit(
         self, prompt_ids: list[int], response_ids: list[int], *, finished: bool = True
@@ -207,14 +312,55 @@ class TextEncoder:
             prompt_ids = [*prompt_ids[:begins], *prompt_ids[len(prompt_ids) - room + begins :]]
         return prompt_ids, response_ids
 
-    def joined(self, prompt: str, response: str) -> list[int]:
+    def joined(self, prompt: Prompt, response: Reply) -> list[int]:
         """Ids of a prompt and its finished response in one list."""
         prompt_ids, response_ids = self.pair(prompt, response)
         return prompt_ids + response_ids
 
-    def overflow(self, prompt: str, response: str) -> int:
+    def overflow(self, prompt: Prompt, response: Reply) -> int:
         """How many tokens of a finished pair lie beyond `max_length`; 0 if it fits."""
         if self.max_length is None:
             return 0
-        length = len(self.prompt_ids(prompt)) + len(self.response_ids(response))
-        return max(0, length - self.max_length)
+        return max(0, sum(map(len, self.whole(prompt, response))) - self.max_length)
+
+    def _closed(self, response: str, ids: list[int]) -> list[int]:
+        """Ids of a finished response, which may have been closed before, by a template."""
+        closed = ids[-1:] == [self.end_id] or self.template.closes(response)
+        return ids if closed else [*ids, self.end_id]
+
+    def _behind(self, prompt: str, response: str) -> list[int] | None:
+        """Ids of a response as they are behind its prompt, if the prompt's stay what they are."""
+        before, ids = self.text_ids(prompt), self.text_ids(prompt + response)
+        return ids[len(before) :] if ids[: len(before)] == before else None
+
+    def _segments(
+        self, prompt: Prompt, response: Reply, *, cut: bool
+    ) -> tuple[list[int], list[int]]:
+        """Ids of the first segment, with the separators behind it, and of the second."""
+        limit = self.max_length if cut else None
+        made = self.tokenizer(
+            _question(prompt),
+            _question(response),
+            truncation=limit is not None,
+            max_length=limit,
+            return_token_type_ids=True,
+        )
+        ids = list(made["input_ids"])
+        second = made.sequence_ids()
+        # An empty response leaves only the separator that closes it.
+        at = second.index(1) if 1 in second else len(ids) - 1
+        return ids[:at], ids[at:]
+
+
+def _question(text: Prompt | Reply) -> str:
+    """The text of a segment; of a conversation, its one turn."""
+    if isinstance(text, str):
+        return text
+    if len(text.messages) == 1:
+        return str(text.messages[0].get("content") or "")
+    roles = [message["role"] for message in text.messages]
+    raise ValueError(
+        f"found {len(roles)} messages ({', '.join(roles)}) for a model that reads question and "
+        "answer as two segments; required: one message. Pass the question as text, in the form "
+        "that the model was trained on"
+    )

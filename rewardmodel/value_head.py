@@ -11,6 +11,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from rewardmodel.data.conversation import Prompt, Reply
 from rewardmodel.interface import require_finite
 from rewardmodel.prefixes.row_passes import row_batches
 from rewardmodel.prefixes.trunk import plain_model
@@ -59,7 +60,7 @@ class TokenValueModel:
 
     @torch.inference_mode()
     def token_values(
-        self, prompts: Sequence[str], responses: Sequence[str], *, finished: bool = True
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool = True
     ) -> list[Tensor]:
         """Values after each token of the responses.
 
@@ -94,6 +95,6 @@ class TokenValueModel:
         require_finite(torch.tensor([float(row.sum()) for row in values]), responses)
         return values
 
-    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Tensor:
+    def score(self, prompts: Sequence[Prompt], responses: Sequence[Reply]) -> Tensor:
         """Values at the responses' end tokens, float32 [B]; see `RewardModel`."""
         return torch.tensor([float(row[-1]) for row in self.token_values(prompts, responses)])

@@ -14,10 +14,19 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from rewardmodel.data.conversation import (
+    TEMPLATE_COLUMNS,
+    Prompt,
+    Reply,
+    prompts_of,
+    replies_of,
+)
 from rewardmodel.tokenization import TextEncoder
 from search.evaluation.metrics import Interval, wilson_interval
 
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+_PAIR_COLUMNS = ("prompt", "chosen", "rejected", *TEMPLATE_COLUMNS)
+_Pair = tuple[Prompt, Reply, Reply]
 _CHUNK_ROWS = 10_000
 _BINS = 30
 Lengths = Mapping[str, Mapping[str, int]]
@@ -134,22 +143,22 @@ def examine_preferences(
         )
     probability = _probabilities(dataset)
     ties = probability == 0.5
-    seen: set[tuple[str, str, str]] = set()  # ties in the order of their texts
-    decided: set[tuple[str, str, str]] = set()
-    prompts: set[str] = set()
+    seen: set[_Pair] = set()  # ties in the order of their texts
+    decided: set[_Pair] = set()
+    prompts: set[Prompt] = set()
     duplicates = blank = identical = 0
     lengths = np.empty((len(dataset), 3))  # [pair, column]
     for index, (prompt, chosen, rejected) in enumerate(_pairs(dataset)):
-        swap = bool(ties[index]) and chosen > rejected
+        swap = bool(ties[index]) and str(chosen) > str(rejected)
         key = (prompt, rejected, chosen) if swap else (prompt, chosen, rejected)
         duplicates += key in seen
         seen.add(key)
         if not ties[index]:
             decided.add(key)
         prompts.add(prompt)
-        blank += (not chosen.strip()) + (not rejected.strip())
+        blank += (not str(chosen).strip()) + (not str(rejected).strip())
         identical += chosen == rejected
-        lengths[index] = len(prompt), len(chosen), len(rejected)
+        lengths[index] = [len(str(text)) for text in (prompt, chosen, rejected)]
     contradictory = sum((p, r, c) in decided for p, c, r in decided if c != r) // 2
     names = ("prompt", "chosen", "rejected")
     tokens = limits = counted = None
@@ -230,10 +239,13 @@ def length_correlation(
     return float(np.clip((difference * label).sum() / scale, -1.0, 1.0))
 
 
-def _pairs(dataset: Dataset) -> Iterator[tuple[str, str, str]]:
-    for batch in dataset.with_format(None).iter(batch_size=_CHUNK_ROWS):
-        columns: dict[str, list[str]] = dict(batch)
-        yield from zip(columns["prompt"], columns["chosen"], columns["rejected"], strict=True)
+def _pairs(dataset: Dataset) -> Iterator[_Pair]:
+    names = [n for n in _PAIR_COLUMNS if n in dataset.column_names]
+    rows = dataset.with_format(None).select_columns(names)
+    for start in range(0, len(rows), _CHUNK_ROWS):
+        part = rows.select(range(start, min(start + _CHUNK_ROWS, len(rows))))
+        replies = (replies_of(part, column) for column in ("chosen", "rejected"))
+        yield from zip(prompts_of(part), *replies, strict=True)
 
 
 def _probabilities(dataset: Dataset) -> NDArray[np.float64]:
@@ -295,13 +307,10 @@ def _quantiles(lengths: NDArray[np.float64], names: Sequence[str]) -> dict[str, 
 def _token_lengths(dataset: Dataset, encoder: TextEncoder) -> NDArray[np.float64]:
     """[pair, prompt, chosen, rejected]: tokens, the begin and end tokens counted."""
     counted = np.empty((len(dataset), 3))
-    of_prompt: dict[str, int] = {}
     bar = tqdm(_pairs(dataset), "counting tokens", len(dataset), delay=2, leave=False)
     for index, (prompt, chosen, rejected) in enumerate(bar):
-        if prompt not in of_prompt:
-            of_prompt[prompt] = len(encoder.prompt_ids(prompt))
-        replies = (len(encoder.response_ids(reply)) for reply in (chosen, rejected))
-        counted[index] = of_prompt[prompt], *replies
+        replies = (len(encoder.whole(prompt, reply)[1]) for reply in (chosen, rejected))
+        counted[index] = len(encoder.prompt_ids(prompt)), *replies
     return counted
 
 

@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from rewardmodel.data.conversation import row_of
 from rewardmodel.data.formats import (
     ConvertOptions,
     Format,
@@ -19,7 +20,7 @@ from rewardmodel.data.formats import (
     recognise,
 )
 from rewardmodel.data.formats.fields import read_number
-from rewardmodel.data.reply_text import Turns, split_prompt, take_turns
+from rewardmodel.data.reply_text import OneKind, Turns, split_prompt, take_turns
 from rewardmodel.data.rows import LeftOut, PreferenceDataError, Row, nearest_name
 from rewardmodel.rankings import ranked_pairs
 
@@ -51,6 +52,7 @@ class PairParser:
             self.label_columns["chosen_probability"] = probability_column
             self.promised.add("chosen_probability")
         self.labels: list[str] | None = None
+        self.one_kind = OneKind()
         self.format = format_named(format)
         self.decided = format != "auto"
         named = self.columns != _DEFAULTS or probability_column is not None
@@ -112,10 +114,14 @@ class PairParser:
         prompt = self._take_prompt(row, prompt_column, (chosen_column, rejected_column))
         if chosen == rejected:
             raise _identical()
-        text, (chosen_text, rejected_text) = split_prompt(
-            prompt, [chosen, rejected], self.options.tokenizer
+        asked, replies = split_prompt(
+            prompt,
+            [chosen, rejected],
+            self.options.tokenizer,
+            row=row,
+            keep_messages=self.options.keep_messages,
         )
-        if chosen_text == rejected_text:
+        if replies[0] == replies[1]:
             raise _identical()
         if self.labels is None:
             self.labels = [
@@ -124,7 +130,8 @@ class PairParser:
                 if column in row or name in self.promised
             ]
         self._refuse_new_labels(row)
-        pair = {"prompt": text, "chosen": chosen_text, "rejected": rejected_text}
+        self.one_kind(asked)
+        pair = row_of(asked, chosen=replies[0], rejected=replies[1])
         return _orient(pair, {name: self._label(row, name) for name in self.labels})
 
     def _take_prompt(self, row: Row, column: str, replies: tuple[str, str]) -> Turns | None:

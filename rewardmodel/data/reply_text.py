@@ -1,22 +1,23 @@
 """Where the prompt ends and the reply begins, in text, transcripts and chat messages.
 
-Every function here returns texts whose concatenation `prompt + reply` is what the reward model
-reads, so nothing is lost or added at the seam. Nothing here knows files or datasets; errors carry
-no place, the reader of rows puts it in front.
+Texts that come out of here make what the reward model reads by concatenation, `prompt + reply`, so
+nothing is lost or added at the seam; messages are kept for each model to render, or rendered by a
+given tokenizer. Nothing here knows files or datasets; errors carry no place, the reader of rows
+puts it in front.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from rewardmodel.data.chat_template import ChatTemplate, common_prefix_length
+from rewardmodel.data.chat_template import shorten as _shorten
+from rewardmodel.data.conversation import Conversation, Message, Prompt, Reply, prompt_of, reply_of
 from rewardmodel.data.rows import PreferenceDataError, Row, nearest_name
 
 HUMAN_TURN = "\n\nHuman:"
 ASSISTANT_TURN = "\n\nAssistant:"
 
-Message = dict[str, Any]
 Turns = str | list[Message]
 """Text, or chat messages of `role` and `content`."""
 
@@ -70,27 +71,63 @@ def split_prompt(
     replies: Sequence[Turns],
     tokenizer: PreTrainedTokenizerBase | None,
     *,
+    row: Row | None = None,
     empty: bool = False,
-) -> tuple[str, list[str]]:
-    """Return the prompt's text and each reply's text.
+    keep_messages: bool = False,
+) -> tuple[Prompt, list[Reply]]:
+    """Return the prompt and each reply.
 
     Args:
         prompt: The explicit prompt, or None where two replies share it as their beginning.
         replies: Replies to the prompt; whole conversations where the prompt is None.
         tokenizer: Renders messages by its chat template; unused where everything is text.
+        row: Whose `tools` and `chat_template_kwargs` the template is given.
         empty: Whether replies of text to a prompt of messages may be empty.
+        keep_messages: Whether messages stay a `Conversation`, for each model to render.
+
+    Returns:
+        Texts where everything is text, or was rendered; else a `Conversation` and the replies to
+        it, of single assistant messages their text.
 
     Raises:
         PreferenceDataError: Mixed kinds, nothing shared, an empty reply, or no way to render.
     """
     if all(isinstance(reply, str) for reply in replies):
         texts = [reply for reply in replies if isinstance(reply, str)]
-        if isinstance(prompt, list):
-            turns: list[list[Message]] = [[{"role": "assistant", "content": t}] for t in texts]
-            return _render(prompt, turns, tokenizer, empty=empty)
-        if prompt is not None:
-            return prompt, texts
-        return _split_texts(*texts)
+        if isinstance(prompt, str):
+            return prompt, [*texts]
+        if prompt is None:
+            text, parts = _split_texts(*texts)
+            return text, [*parts]
+        opening = prompt
+        conversations: list[list[Message]] = [[{"role": "assistant", "content": t}] for t in texts]
+    else:
+        opening, conversations = _split_messages(prompt, replies)
+    for turns in conversations:
+        if not empty and not any(turn["content"] for turn in turns):
+            _require_reply("")
+    conversation = prompt_of({**(row or {}), "prompt": opening})
+    assert isinstance(conversation, Conversation)
+    kept = [reply_of(turns) for turns in conversations]
+    if keep_messages:
+        return conversation, kept
+    if tokenizer is None:
+        raise PreferenceDataError(
+            "found chat messages and no tokenizer; a chat template is required to make text of "
+            "them. Pass tokenizer=AutoTokenizer.from_pretrained(NAME) of a chat model, or "
+            "keep_messages=True for models to render them themselves."
+        )
+    template = ChatTemplate(tokenizer)
+    rendered = [template.reply_text(conversation, reply) for reply in kept]
+    return template.prompt_text(conversation), [
+        text if empty else _require_reply(text) for text in rendered
+    ]
+
+
+def _split_messages(
+    prompt: Turns | None, replies: Sequence[Turns]
+) -> tuple[list[Message], list[list[Message]]]:
+    """Return the prompt's messages and each reply's, where replies are messages."""
     conversations = [reply for reply in replies if isinstance(reply, list)]
     if len(conversations) < len(replies):
         raise PreferenceDataError(
@@ -99,22 +136,18 @@ def split_prompt(
             reason="mixed text and messages",
         )
     if prompt is None:
-        shared, conversations = _split_conversations(*conversations)
-        return _render(shared, conversations, tokenizer)
+        return _split_conversations(*conversations)
     opening = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     if all(turns[: len(opening)] == opening for turns in conversations):
-        conversations = [turns[len(opening) :] for turns in conversations]
-    elif isinstance(prompt, str) and any(
-        turns[0]["role"] != "assistant" for turns in conversations
-    ):
+        return opening, [turns[len(opening) :] for turns in conversations]
+    if isinstance(prompt, str) and any(turns[0]["role"] != "assistant" for turns in conversations):
         # A prompt column that repeats the question beside whole conversations, and maybe leaves
         # out their system turn: the conversations themselves say where they part.
-        if len(conversations) == 1:
-            opening, reply = split_last_turn(conversations[0])
-            conversations = [reply]
-        else:
-            opening, conversations = _split_conversations(*conversations)
-    return _render(opening, conversations, tokenizer)
+        if len(conversations) > 1:
+            return _split_conversations(*conversations)
+        opening, reply = split_last_turn(conversations[0])
+        return opening, [reply]
+    return opening, conversations
 
 
 def split_last_turn(messages: Turns) -> tuple[list[Message], list[Message]]:
@@ -133,18 +166,6 @@ def split_last_turn(messages: Turns) -> tuple[list[Message], list[Message]]:
         'drop the row (on_bad_row="skip").',
         reason="no assistant turn",
     )
-
-
-def common_prefix_length(first: Sequence[Any], second: Sequence[Any]) -> int:
-    """Return how many leading elements two sequences share, by bisection on slices."""
-    low, high = 0, min(len(first), len(second))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if first[low:middle] == second[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
 
 
 def _split_texts(first: str, second: str) -> tuple[str, list[str]]:
@@ -191,62 +212,6 @@ def _nothing_shared(found: str) -> PreferenceDataError:
     )
 
 
-def _render(
-    prompt: list[Message],
-    replies: Sequence[list[Message]],
-    tokenizer: PreTrainedTokenizerBase | None,
-    *,
-    empty: bool = False,
-) -> tuple[str, list[str]]:
-    """Render messages; a reply is what the whole rendering adds to the prompt's."""
-    if tokenizer is None:
-        raise PreferenceDataError(
-            "found chat messages and no tokenizer; a chat template is required to make text of "
-            "them. Pass tokenizer=AutoTokenizer.from_pretrained(NAME) of a chat model."
-        )
-    if not tokenizer.chat_template:
-        raise PreferenceDataError(
-            f"found chat messages, and the tokenizer {_name(tokenizer)} has no chat "
-            "template. Pass the tokenizer of a chat model, or set tokenizer.chat_template."
-        )
-    opening = _apply_template(tokenizer, prompt, add_generation_prompt=True)
-    texts = []
-    for reply in replies:
-        if not empty and not any(turn["content"] for turn in reply):
-            _require_reply("")
-        whole = _apply_template(tokenizer, [*prompt, *reply], add_generation_prompt=False)
-        if not whole.startswith(opening):
-            agreed = common_prefix_length(whole, opening)
-            raise PreferenceDataError(
-                f"the chat template of {_name(tokenizer)} renders the prompt as "
-                f"{_shorten(opening, agreed)} but prompt and reply together as "
-                f"{_shorten(whole, agreed)}, parting after {agreed} characters; required is a "
-                "template whose prompt rendering begins the whole one. Set "
-                "tokenizer.chat_template to such a template, or pass rows of plain text.",
-                reason="chat template renders the prompt differently",
-            )
-        text = whole[len(opening) :]
-        texts.append(text if empty else _require_reply(text))
-    return opening, texts
-
-
-def _apply_template(
-    tokenizer: PreTrainedTokenizerBase, messages: list[Message], *, add_generation_prompt: bool
-) -> str:
-    try:
-        text = tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=add_generation_prompt
-        )
-    except TemplateError as error:  # templates refuse roles and orders by raise_exception
-        raise PreferenceDataError(
-            f"the chat template of {_name(tokenizer)} refuses these messages ({error}): "
-            f"roles {[turn['role'] for turn in messages]}. Mend or drop the row "
-            '(on_bad_row="skip"), or set another tokenizer.chat_template.',
-            reason="refused by the chat template",
-        ) from error
-    return str(text)
-
-
 def _require_reply(text: str) -> str:
     if not text:
         raise PreferenceDataError(
@@ -271,17 +236,29 @@ def _check_message(turn: Message, column: str) -> Message:
     return {key: value for key, value in turn.items() if value is not None}
 
 
-def _name(tokenizer: PreTrainedTokenizerBase) -> str:
-    return tokenizer.name_or_path or type(tokenizer).__name__
-
-
 def _kind(turns: Turns) -> str:
     return "text" if isinstance(turns, str) else "messages"
 
 
-def _shorten(value: object, around: int = 0) -> str:
-    """Quote at most 60 characters of a value, those about a position."""
-    text = value if isinstance(value, str) else repr(value)
-    start = max(0, around - 30)
-    part = text[start : start + 60]
-    return ("..." if start else "") + repr(part) + ("..." if start + 60 < len(text) else "")
+class OneKind:
+    """Refuses a source whose prompts are text in some rows and messages in others."""
+
+    def __init__(self) -> None:
+        self._first: type | None = None
+
+    def __call__(self, prompt: Prompt) -> None:
+        """Checks one row's prompt against the first row's.
+
+        Raises:
+            PreferenceDataError: It is of the other kind.
+        """
+        self._first = self._first or type(prompt)
+        if type(prompt) is not self._first:
+            found, before = (
+                ("text", "messages") if isinstance(prompt, str) else ("messages", "text")
+            )
+            raise PreferenceDataError(
+                f"the prompt is {found} and in the rows before it is {before}; required is one "
+                'kind in a source. Convert this row, or drop it (on_bad_row="skip").',
+                reason=f"prompt of {found} among {before}",
+            )

@@ -14,6 +14,7 @@ from typing import Any
 from datasets import Dataset, List, Value
 from transformers import PreTrainedTokenizerBase
 
+from rewardmodel.data.conversation import Prompt, Reply, prompt_record
 from rewardmodel.data.formats.fields import bad_value, missing, take_list, take_text
 from rewardmodel.data.formats.options import ConvertOptions
 from rewardmodel.data.reply_text import split_prompt
@@ -29,6 +30,7 @@ def load_reward_bench(
     *,
     split: str = "filtered",
     tokenizer: PreTrainedTokenizerBase | None = None,
+    keep_messages: bool = False,
     on_bad_row: OnBadRow = "error",
     limit: int | None = None,
 ) -> Dataset:
@@ -37,12 +39,14 @@ def load_reward_bench(
     Args:
         source: The hub id, or its rows in a file or folder.
         split: "filtered" is the benchmark, "raw" what it was chosen from.
-        tokenizer: With a chat template, renders prompts and replies.
+        tokenizer: With a chat template, renders prompts and replies, unless messages are kept.
+        keep_messages: With such a tokenizer, make each prompt a user's message, for the model to
+            render.
         on_bad_row: As in `load_preferences`.
         limit: Stop after so many rows.
 
     Returns:
-        Text columns `id`, `prompt`, `chosen`, `rejected`, `subset`.
+        Text columns `id`, `prompt` (messages where they are kept), `chosen`, `rejected`, `subset`.
 
     Raises:
         PreferenceDataError: No such source, or a bad row.
@@ -50,10 +54,10 @@ def load_reward_bench(
 
     def parse(row: Row) -> dict[str, Any]:
         replies = [take_text(row, name) for name in ("chosen", "rejected")]
-        prompt, (chosen, rejected) = _rendered(row, replies, tokenizer)
+        prompt, (chosen, rejected) = _rendered(row, replies, tokenizer, keep_messages)
         return {
             "id": _identity(row),
-            "prompt": prompt,
+            **prompt_record(prompt),
             "chosen": chosen,
             "rejected": rejected,
             "subset": take_text(row, "subset", blank=False),
@@ -68,6 +72,7 @@ def load_reward_bench_2(
     *,
     split: str = "test",
     tokenizer: PreTrainedTokenizerBase | None = None,
+    keep_messages: bool = False,
     on_bad_row: OnBadRow = "error",
     limit: int | None = None,
 ) -> Dataset:
@@ -76,7 +81,9 @@ def load_reward_bench_2(
     Args:
         source: The hub id, or its rows in a file or folder.
         split: Of a hub dataset or folder.
-        tokenizer: With a chat template, renders prompts and replies.
+        tokenizer: With a chat template, renders prompts and replies, unless messages are kept.
+        keep_messages: With such a tokenizer, make each prompt a user's message, for the model to
+            render.
         on_bad_row: As in `load_preferences`.
         limit: Stop after so many rows.
 
@@ -102,10 +109,10 @@ def load_reward_bench_2(
                     'is the same number. Load the file again, or drop the row (on_bad_row="skip").',
                     reason=f"{count} is another number",
                 )
-        prompt, replies = _rendered(row, [*sides[0], *sides[1]], tokenizer)
+        prompt, replies = _rendered(row, [*sides[0], *sides[1]], tokenizer, keep_messages)
         return {
             "id": _identity(row),
-            "prompt": prompt,
+            **prompt_record(prompt),
             "chosen": replies[: len(sides[0])],
             "rejected": replies[len(sides[0]) :],
             "subset": take_text(row, "subset", blank=False),
@@ -118,12 +125,12 @@ def load_reward_bench_2(
 
 
 def _rendered(
-    row: Row, replies: Sequence[str], tokenizer: PreTrainedTokenizerBase | None
-) -> tuple[str, list[str]]:
+    row: Row, replies: Sequence[str], tokenizer: Any, keep_messages: bool
+) -> tuple[Prompt, list[Reply]]:
     prompt = ConvertOptions(tokenizer=tokenizer).asked(take_text(row, "prompt", blank=False))
     if isinstance(prompt, str):
-        return prompt, list(replies)
-    return split_prompt(prompt, replies, tokenizer, empty=True)
+        return prompt, [*replies]
+    return split_prompt(prompt, replies, tokenizer, empty=True, keep_messages=keep_messages)
 
 
 def _identity(row: Row) -> str:

@@ -14,7 +14,8 @@ import numpy as np
 from datasets import Dataset, Features, List, Value, concatenate_datasets
 from tqdm.auto import tqdm
 
-from rewardmodel.data.reply_text import common_prefix_length
+from rewardmodel.data.chat_template import common_prefix_length
+from rewardmodel.data.conversation import Prompt, Reply, prompt_of, reply_of
 from rewardmodel.tokenization import TextEncoder
 from rewardmodel.training.objective import Objective
 
@@ -92,12 +93,13 @@ def tokenise_comparisons(
         if tied and objective.ties == "drop":
             count["dropped_ties"] += 1
             continue
-        prompt_ids = encoder.prompt_ids(prompt)
-        replies = [encoder.response_ids(response) for response in responses]
-        fitted = [encoder.fit(prompt_ids, reply) for reply in replies]
+        texts = [encoder.whole(prompt, response) for response in responses]
+        fitted = [encoder.cut(ids, prompt, r) for ids, r in zip(texts, responses, strict=True)]
         sequences = [begin + end for begin, end in fitted]
         shared = shared_length(sequences)
-        tokens, longest = sum(map(len, sequences)), max(map(len, replies))
+        longest = max(len(begin) + len(end) for begin, end in texts)
+        longest_response = max(len(end) for _, end in texts)
+        tokens = sum(map(len, sequences))
         repeated = (len(sequences) - 1) * shared
         rows.append(
             {"sequences": sequences, "shared": shared, "length": tokens - repeated, **labels}
@@ -105,8 +107,8 @@ def tokenise_comparisons(
         count["groups"] += 1
         count["responses"] += len(sequences)
         count["ties"] += tied
-        count["cut"] += len(prompt_ids) + longest > limit
-        count["cut_responses"] += longest > limit
+        count["cut"] += longest > limit
+        count["cut_responses"] += longest_response > limit
         count["tokens"] += tokens
         count["repeated_tokens"] += repeated
         if len(rows) == _CHUNK_ROWS:
@@ -151,7 +153,7 @@ def shared_length(sequences: list[list[int]]) -> int:
     return min(agreed, *(len(sequence) - 1 for sequence in sequences))
 
 
-Group = tuple[str, list[str], dict[str, Any]]
+Group = tuple[Prompt, list[Reply], dict[str, Any]]
 """A prompt, the responses under it, and what was said of them."""
 
 
@@ -167,13 +169,13 @@ def _paired_groups(dataset: Dataset) -> Iterator[Group]:
                 f"row {number}: chosen_probability is {probability}; required: in [0, 1], 0.5 for "
                 "a tie. Mend the data, or load it with rewardmodel.load_preferences, which checks"
             )
-        replies = [row["chosen"], row["rejected"]]
+        replies = [reply_of(row["chosen"]), reply_of(row["rejected"])]
         if probability < 0.5:
             replies, probability = replies[::-1], 1 - probability
         labels: dict[str, Any] = {"probability": probability}
         if has_margin:
             labels["margin"] = _margin(row["margin"], number)
-        yield row["prompt"], replies, labels
+        yield prompt_of(row), replies, labels
 
 
 def _margin(value: Any, number: int) -> float:
@@ -195,7 +197,7 @@ def _ranked_groups(dataset: Dataset) -> Iterator[Group]:
                 "at least two responses, each with a rank from 1 on. Load rankings with "
                 "rewardmodel.load_rankings, which checks them"
             )
-        yield row["prompt"], list(responses), {"ranks": list(ranks)}
+        yield prompt_of(row), list(responses), {"ranks": list(ranks)}
 
 
 def _is_tie(labels: Mapping[str, Any]) -> bool:

@@ -15,11 +15,13 @@ class ConvertOptions:
         margins: Keep the difference of two scores as the pair's `margin`. A margin changes what
             is trained, so it is taken only where asked for.
         query_tokens: Most tokens of a TL;DR query; None leaves posts whole.
+        keep_messages: Leave messages to be rendered by each model that reads them.
     """
 
     tokenizer: Any = None
     margins: bool = False
     query_tokens: int | None = None
+    keep_messages: bool = False
 
     def asked(self, question: str) -> Turns:
         """A bare question as the prompt: a user's turn where there is a chat template.

@@ -1,0 +1,186 @@
+"""What a tokenizer's chat template makes of conversations.
+
+The template's text is the text: nothing is put before or behind it, and its ids are those of
+`tokenizer.apply_chat_template(messages, tokenize=True)`. A reply is what the whole rendering adds
+to the prompt's, its generation prompt included; a template whose rendering of the prompt is not the
+beginning of the whole is refused, since no search could go on from it.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import TemplateError
+
+from rewardmodel.data.conversation import Conversation, Message, Reply, reply_messages
+from rewardmodel.data.rows import PreferenceDataError
+
+_PROBE = "Xprobe7reply"
+_KEPT = 4096  # prompts whose renderings are remembered
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a template puts around an assistant's text.
+
+    Attributes:
+        before: Between the generation prompt and the text, such as a space.
+        after: What closes the turn, such as "<|im_end|>" and a line break; empty where nothing
+            does.
+    """
+
+    before: str
+    after: str
+
+
+class ChatTemplate:
+    """One tokenizer's template."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        """Takes a tokenizer, with or without a template; without one, rendering is an error."""
+        self.tokenizer = tokenizer
+        self._opening = functools.lru_cache(_KEPT)(self._render_opening)
+        self._frame = functools.lru_cache(_KEPT)(self._probe)
+
+    @property
+    def exists(self) -> bool:
+        """Whether the tokenizer has a chat template."""
+        return bool(getattr(self.tokenizer, "chat_template", None))
+
+    @functools.cached_property
+    def frame(self) -> Frame:
+        """What surrounds a reply to a single question; empty without a template."""
+        if not self.exists:
+            return Frame("", "")
+        for roles in (("user",), ("system", "user")):
+            messages = tuple({"role": role, "content": "question"} for role in roles)
+            try:
+                return self._frame(Conversation(messages))
+            except PreferenceDataError:
+                continue  # templates may demand a system turn, or differ in ways told later
+        return Frame("", "")
+
+    def prompt_text(self, conversation: Conversation) -> str:
+        """The text of a prompt, up to where the assistant's reply begins.
+
+        Raises:
+            PreferenceDataError: No template, or it refuses the messages.
+        """
+        return self._opening(conversation)
+
+    def reply_text(self, conversation: Conversation, reply: Reply, *, finished: bool = True) -> str:
+        """What a reply adds to the prompt's text.
+
+        Args:
+            conversation: The prompt.
+            reply: Its text, or its messages.
+            finished: Whether the turn is closed; if not, what closes it is left out.
+
+        Raises:
+            PreferenceDataError: No template, it refuses the messages, or the prompt's text is not
+                the beginning of the whole.
+        """
+        text = self._whole(conversation, reply)[len(self._opening(conversation)) :]
+        if finished:
+            return text
+        return text.removesuffix(self._frame(conversation).after)
+
+    def content(self, text: str, conversation: Conversation | None = None) -> str:
+        """The assistant's text in what a policy wrote behind the generation prompt.
+
+        Args:
+            text: As it was decoded.
+            conversation: The prompt; None stands for any.
+        """
+        frame = self.frame if conversation is None else self._frame(conversation)
+        text = text.removeprefix(frame.before)
+        for after in (frame.after, frame.after.rstrip()):
+            if after.strip() and text.endswith(after):
+                return text.removesuffix(after)
+        return text
+
+    def closes(self, text: str) -> bool:
+        """Whether text ends with what closes a turn, as text that was rendered before does."""
+        mark = self.frame.after.strip()
+        return bool(mark) and text.rstrip().endswith(mark)
+
+    def _render_opening(self, conversation: Conversation) -> str:
+        return self._apply(conversation, (), add_generation_prompt=True)
+
+    def _probe(self, conversation: Conversation) -> Frame:
+        text = self._whole(conversation, _PROBE)[len(self._opening(conversation)) :]
+        before, found, after = text.rpartition(_PROBE)
+        return Frame(before, after) if found else Frame("", "")
+
+    def _whole(self, conversation: Conversation, reply: Reply) -> str:
+        opening = self._opening(conversation)
+        whole = self._apply(conversation, reply_messages(reply), add_generation_prompt=False)
+        if not whole.startswith(opening):
+            agreed = common_prefix_length(whole, opening)
+            raise PreferenceDataError(
+                f"the chat template of {self._name} renders the prompt as "
+                f"{shorten(opening, agreed)} but prompt and reply together as "
+                f"{shorten(whole, agreed)}, parting after {agreed} characters; required is a "
+                "template whose prompt rendering begins the whole one. Set "
+                "tokenizer.chat_template to such a template, or pass rows of plain text.",
+                reason="chat template renders the prompt differently",
+            )
+        return whole
+
+    def _apply(
+        self,
+        conversation: Conversation,
+        reply: Sequence[Message],
+        *,
+        add_generation_prompt: bool,
+    ) -> str:
+        if not self.exists:
+            raise PreferenceDataError(
+                f"found chat messages, and the tokenizer {self._name} has no chat template; "
+                "required: the one that the model was trained with. Pass the tokenizer of a chat "
+                "model, or set tokenizer.chat_template and save the tokenizer again, or pass "
+                "prompts of text."
+            )
+        messages = [*conversation.messages, *reply]
+        tools = conversation.tools
+        try:
+            text = self.tokenizer.apply_chat_template(
+                messages,
+                tools=None if tools is None else list(tools),
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                **(conversation.chat_template_kwargs or {}),
+            )
+        except TemplateError as error:  # templates refuse roles and orders by raise_exception
+            raise PreferenceDataError(
+                f"the chat template of {self._name} refuses these messages ({error}): "
+                f"roles {[turn['role'] for turn in messages]}. Mend or drop the row "
+                '(on_bad_row="skip"), or set another tokenizer.chat_template.',
+                reason="refused by the chat template",
+            ) from error
+        return str(text)
+
+    @property
+    def _name(self) -> str:
+        return self.tokenizer.name_or_path or type(self.tokenizer).__name__
+
+
+def common_prefix_length(first: Sequence[Any], second: Sequence[Any]) -> int:
+    """Return how many leading elements two sequences share, by bisection on slices."""
+    low, high = 0, min(len(first), len(second))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if first[low:middle] == second[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def shorten(value: object, around: int = 0) -> str:
+    """Quote at most 60 characters of a value, those about a position."""
+    text = value if isinstance(value, str) else repr(value)
+    start = max(0, around - 30)
+    part = text[start : start + 60]
+    return ("..." if start else "") + repr(part) + ("..." if start + 60 < len(text) else "")

@@ -1,0 +1,156 @@
+"""Conversations: prompts and replies as chat messages, until a model renders them.
+
+A prompt is text, or a `Conversation`; a reply is text, or the messages that follow the prompt's
+where they are more than one assistant message of text. In datasets, files and records both are in
+TRL's conversational format: `prompt` a list of {role, content} messages, beside it the columns
+`tools` and `chat_template_kwargs` where there are any, and replies as lists of messages. This file
+does not know templates; `rewardmodel.data.chat_template` renders.
+"""
+
+import functools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Message = dict[str, Any]
+
+TEMPLATE_COLUMNS = ("tools", "chat_template_kwargs")
+"""Columns of TRL's that a chat template is given beside the messages."""
+
+
+@dataclass(frozen=True, eq=False)
+class Conversation:
+    """Chat messages, and what the template is given beside them; equal where all of it is.
+
+    Attributes:
+        messages: Of `role` and `content` and whatever else the template reads, at least one.
+        tools: JSON schemas of functions that the assistant may call, or None.
+        chat_template_kwargs: Further variables of the template, such as `enable_thinking`.
+    """
+
+    messages: tuple[Message, ...]
+    tools: tuple[Any, ...] | None = None
+    chat_template_kwargs: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Puts the fields in one form, whatever sequences and null entries they came as."""
+        if not self.messages:
+            raise ValueError("messages: found none; required: at least one")
+        normal = tuple(_ordered(message) for message in self.messages)
+        object.__setattr__(self, "messages", normal)
+        object.__setattr__(self, "tools", tuple(self.tools) if self.tools else None)
+        kwargs = dict(self.chat_template_kwargs) if self.chat_template_kwargs else None
+        object.__setattr__(self, "chat_template_kwargs", kwargs)
+
+    @functools.cached_property
+    def _key(self) -> str:
+        return json.dumps(self.columns(), ensure_ascii=False)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether messages, tools and template variables are the same."""
+        return isinstance(other, Conversation) and self._key == other._key
+
+    def __hash__(self) -> int:
+        """By the same things as equality."""
+        return hash(self._key)
+
+    def __lt__(self, other: "Conversation") -> bool:
+        """Some fixed order, so that conversations can be sorted as texts can."""
+        return self._key < other._key
+
+    def __str__(self) -> str:
+        """A transcript, for messages and reports; models are given what a template renders."""
+        return "\n".join(f"{turn['role']}: {turn.get('content') or ''}" for turn in self.messages)
+
+    def columns(self) -> dict[str, Any]:
+        """As columns of a dataset or a record: `prompt`, and the others where they hold a value."""
+        found: dict[str, Any] = {"prompt": [dict(message) for message in self.messages]}
+        if self.tools is not None:
+            found["tools"] = list(self.tools)
+        if self.chat_template_kwargs is not None:
+            found["chat_template_kwargs"] = dict(self.chat_template_kwargs)
+        return found
+
+
+Prompt = str | Conversation
+"""Text that a reply continues, or a conversation that an assistant's turn follows."""
+Reply = str | Conversation
+"""The text of a reply, or the messages it consists of where they are more than one text."""
+
+
+def prompt_of(row: Mapping[str, Any], column: str = "prompt") -> Prompt:
+    """The prompt of a row of a dataset or record, with its `tools` and `chat_template_kwargs`."""
+    value = row[column]
+    if isinstance(value, str | Conversation):
+        return value
+    return Conversation(tuple(value), *(_from_json(row.get(name)) for name in TEMPLATE_COLUMNS))
+
+
+def reply_of(value: str | Conversation | Sequence[Message]) -> Reply:
+    """A reply as it is scored: one assistant message of text is that text."""
+    if isinstance(value, str):
+        return value
+    messages = value.messages if isinstance(value, Conversation) else tuple(value)
+    only = messages[0] if len(messages) == 1 else {}
+    rest = {key for key, held in only.items() if held is not None} - {"role", "content"}
+    if only.get("role") == "assistant" and isinstance(only.get("content"), str) and not rest:
+        return str(only["content"])
+    return Conversation(messages)
+
+
+def prompts_of(dataset: Any, column: str = "prompt") -> list[Prompt]:
+    """The prompts of a `datasets.Dataset`, in its order."""
+    names = [name for name in (column, *TEMPLATE_COLUMNS) if name in dataset.column_names]
+    columns = [dataset[name][:] for name in names]
+    return [
+        prompt_of(dict(zip(names, values, strict=True)), column)
+        for values in zip(*columns, strict=True)
+    ]
+
+
+def replies_of(dataset: Any, column: str) -> list[Reply]:
+    """The replies in one column of a `datasets.Dataset`, in its order."""
+    return [reply_of(value) for value in dataset[column][:]]
+
+
+def reply_messages(reply: Reply) -> list[Message]:
+    """A reply as messages, those that a template renders behind the prompt's."""
+    if isinstance(reply, Conversation):
+        return [dict(message) for message in reply.messages]
+    return [{"role": "assistant", "content": reply}]
+
+
+def row_of(prompt: Prompt, **replies: Reply) -> dict[str, Any]:
+    """A row of a dataset from a prompt and named replies, all messages where the prompt is."""
+    if isinstance(prompt, str):
+        return {"prompt": prompt, **replies}
+    return prompt.columns() | {name: reply_messages(reply) for name, reply in replies.items()}
+
+
+def prompt_columns(prompts: Iterable[Prompt]) -> dict[str, list[Any]]:
+    """Columns of a dataset from prompts: `prompt`, and the template's where any prompt has them."""
+    rows = [p.columns() if isinstance(p, Conversation) else {"prompt": p} for p in prompts]
+    names = ["prompt", *(name for name in TEMPLATE_COLUMNS if any(name in row for row in rows))]
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def prompt_record(prompt: Prompt) -> dict[str, Any]:
+    """A prompt as fields of a record that is written as JSON; `prompt_of` reads them."""
+    return prompt.columns() if isinstance(prompt, Conversation) else {"prompt": prompt}
+
+
+def plain(text: Prompt | Reply) -> Any:
+    """What functions of the user's are given: text as it is, a conversation as its messages."""
+    return [dict(m) for m in text.messages] if isinstance(text, Conversation) else text
+
+
+def _ordered(message: Mapping[str, Any]) -> Message:
+    """A message without null fields, its role and content first."""
+    first = {name: message[name] for name in ("role", "content") if name in message}
+    return first | {k: v for k, v in message.items() if k not in first and v is not None}
+
+
+def _from_json(value: Any) -> Any:
+    """A column that may be JSON text, as TRL takes `tools`, too."""
+    return json.loads(value) if isinstance(value, str) and value else value or None
