@@ -191,6 +191,7 @@ class BatchSearch:
                 score=context.scores[node],
                 tokens=tree.segment(node).length,
                 log_probability=tree.log_probability(node),
+                finished=not tree.cut(node),
             )
             for node in found
         )
@@ -209,6 +210,7 @@ class BatchSearch:
             segments=self.model.segments[root],
             log_probability=tree.log_probability(node),
             kl_bound=None if ranked else len(tree.path(node)) * math.log(slots),
+            response_finished=not tree.cut(node),
             candidates=candidates,
             tree=self.drawn[row],
         )
@@ -221,4 +223,6 @@ class BatchSearch:
         vote: VoteRule = "best" if rule == "committed" else rule
         texts = [candidate.text for candidate in candidates]
         scores = [candidate.score for candidate in candidates]
-        return found[choose(texts, scores, rule=vote, form=self.searcher.answer_form)]
+        finished = [candidate.finished for candidate in candidates]
+        form = self.searcher.answer_form
+        return found[choose(texts, scores, rule=vote, form=form, finished=finished)]

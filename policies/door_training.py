@@ -1,8 +1,9 @@
 """The verbs of `prefsearch policy` that train: sft, value, finetune."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -10,10 +11,17 @@ from doors.job_settings import fields_of, settings_of
 from policies.cell_files import CellFile, Line
 from policies.collection import sample_responses, searched_demonstrations
 from policies.door_settings import ProposalSettings, SearchModels, SearchSettings
-from policies.language_model import Policy, TinyModel, build_tiny_model, fine_tune
+from policies.language_model import (
+    Policy,
+    TinyModel,
+    Unfinished,
+    build_tiny_model,
+    fine_tune,
+)
 from policies.leaf_values import fit_value_head
 from policies.sharding import Processes, join_processes
 from rewardmodel.data.rows import OnBadRow
+from rewardmodel.interface import score_replies
 from rewardmodel.json_lines import json_lines
 from rewardmodel.loading import load_reward_model
 from rewardmodel.preferences import load_demonstrations
@@ -40,6 +48,9 @@ class SftJob(Optimisation):
         layers: From scratch: transformer blocks.
         heads: From scratch: attention heads.
         context: From scratch: the most tokens of prompt and response.
+        unfinished: What becomes of demonstrations that were cut off, by their column finished or
+            since they are longer than max_length: "no_end" learns them without an end token,
+            "leave_out" leaves them out. Both are counted.
         out: Folder of the run.
         resume: Continue the run in that folder.
     """
@@ -54,6 +65,7 @@ class SftJob(Optimisation):
     layers: int = 3
     heads: int = 4
     context: int = 256
+    unfinished: Unfinished = "no_end"
     out: str = "runs/sft"
     resume: bool = False
 
@@ -93,9 +105,11 @@ def sft(job: SftJob) -> None:
             data,
             folder,
             optimisation=fields_of(Optimisation, job),
+            unfinished=job.unfinished,
             checkpoints=run.path / "trainer",
         )
         result = run.finish("sft", outcome)
+    _show_unfinished(console, result)
     console.print(f"Loss {result['loss_first']:.3f} -> {result['loss_last']:.3f}. Model: {folder}")
 
 
@@ -133,9 +147,19 @@ def value(job: ValueJob) -> None:
         progress="sampling",
     )
     prompts, responses = samples.flat()
-    scores = load_reward_model(job.reward_model).score(prompts, responses)
+    finished = samples.flat_finished()
+    scores = score_replies(
+        load_reward_model(job.reward_model), prompts, responses, finished=finished
+    )
     found = fit_value_head(
-        policy, job.proposal(), prompts, responses, scores, Path(job.out), seed=job.seed
+        policy,
+        job.proposal(),
+        prompts,
+        responses,
+        scores,
+        Path(job.out),
+        seed=job.seed,
+        finished=finished,
     )
     explained = found["explained_variance"]
     Console().print(f"Explained variance on held-out responses {explained:.3f}. Head: {job.out}")
@@ -146,10 +170,13 @@ class FinetuneJob(SearchSettings, Optimisation):
     """One round of search-based fine-tuning: search prompts, then learn from what was found.
 
     Attributes:
+        unfinished: What becomes of answers that were cut off at max_new_tokens: "no_end" learns
+            them without an end token, "leave_out" leaves them out. Both are counted.
         out: Folder of the run.
         resume: Continue the run in that folder.
     """
 
+    unfinished: Unfinished = "no_end"
     out: str = "runs/finetune"
     resume: bool = False
 
@@ -169,10 +196,15 @@ def finetune(job: FinetuneJob) -> None:
     if run.result("search") is None:
         lines = _search(job, models, prompts, run, processes)
         if lines is not None:
-            rows = searched_demonstrations(prompts, [line["response"] for line in lines])
+            rows = searched_demonstrations(
+                prompts,
+                [line["response"] for line in lines],
+                [line["response_finished"] for line in lines],
+            )
+            cut = len(rows) - sum(rows["finished"])
             write_text_atomic(found, json_lines(rows))
             tokens = sum(line["tokens"] for line in lines)
-            run.finish("search", {"texts": len(rows), "tokens": tokens})
+            run.finish("search", {"texts": len(rows), "unfinished": cut, "tokens": tokens})
     if not processes.leave_main():
         return
     folder = run.checkpoints / "model"
@@ -182,10 +214,20 @@ def finetune(job: FinetuneJob) -> None:
             load_demonstrations(str(found)),
             folder,
             optimisation=fields_of(Optimisation, job),
+            unfinished=job.unfinished,
             checkpoints=run.path / "trainer",
         )
         run.finish("distil", outcome)
+    _show_unfinished(Console(), run.result("distil") or {})
     Console().print(f"Model: {folder}")
+
+
+def _show_unfinished(console: Console, result: Mapping[str, Any]) -> None:
+    """Prints how many demonstrations were cut off, if any were."""
+    if result.get("unfinished"):
+        given = result["rows"] + result["left_out"]
+        became = "were left out" if result["left_out"] else "taught no end token"
+        console.print(f"{result['unfinished']} of {given} demonstrations were cut off and {became}")
 
 
 def _search(
@@ -207,7 +249,13 @@ def _search(
     def batch(index: int) -> list[Line]:
         ((first, results),) = searcher.stream(prompts, seed=job.seed, batches=[index])
         return [
-            {"prompt": first + i, "response": r.response, "score": r.score, "tokens": r.tokens}
+            {
+                "prompt": first + i,
+                "response": r.response,
+                "response_finished": r.response_finished,
+                "score": r.score,
+                "tokens": r.tokens,
+            }
             for i, r in enumerate(results)
         ]
 

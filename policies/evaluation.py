@@ -62,6 +62,8 @@ class Cell:
         kl_tight: Best-of-N: an upper bound that knows the responses' probabilities.
         kl_estimate: Best-of-N: the estimate of Beirami et al. from the same.
         kl_low: Searches: a lower bound, from ranks among the policy's own samples.
+        finished: Share of the answers that ended by themselves and were not cut off at
+            `max_new_tokens`, or None where that was not recorded.
     """
 
     method: str
@@ -80,6 +82,7 @@ class Cell:
     kl_tight: Interval | None = None
     kl_estimate: Interval | None = None
     kl_low: Interval | None = None
+    finished: float | None = None
 
 
 def best_of_n_records(
@@ -132,11 +135,15 @@ def search_lines(
     numbers = range(first, first + len(results))
     prompts = [result.prompt for result in results]
     texts = [result.response for result in results]
-    gold = None if judge is None else judged(judge, prompts, texts, rows=numbers)
+    ended = [result.response_finished for result in results]
+    gold = None
+    if judge is not None:
+        gold = judged(judge, prompts, texts, rows=numbers, finished=ended)
     return [
         {
             "prompt": number,
             "response": result.response,
+            "response_finished": result.response_finished,
             "gold": None if gold is None else gold[i],
             "proxy": result.score,
             "tokens": result.tokens,
@@ -273,6 +280,7 @@ def summarise(records: Sequence[Record], *, seed: int, pool: Pool | None = None)
                 kl_low=kl_lower_bound_from_ranks(pool.proxy, proxy, seed=seed)
                 if pool is not None and ranked
                 else None,
+                finished=mean(_column(rows, "response_finished")),
             )
         )
     return sorted(cells, key=lambda cell: (cell.method != BEST_OF_N, cell.method, int(cell.budget)))

@@ -28,6 +28,7 @@ _COLUMNS = {
     "kl": "KL bound, nats",
     "gain": "above best-of-N at equal tokens",
     "verdict": "so it",
+    "finished": "finished",
     "seconds": "seconds a prompt",
 }
 _COSTS = {
@@ -57,6 +58,10 @@ dropped branches included. Tokens read by models are what the policy and the rew
 were given: a prompt or prefix that is kept is read once, however many branches go on from it.
 Best-of-N at N reads the prompt once and N responses of mean length. Seconds are this machine's, and
 batches share them.
+
+Finished is the share of answers that ended by themselves; the others were cut off at
+max_new_tokens. Reward models read those without an end token, and in votes they count only with an
+answer that they had stated before. Where few answers are finished, raise max_new_tokens.
 
 Intervals are 95 %, by resampling prompts: they say what other prompts would have done, not what
 another seed or another reward model would. Best-of-N and votes at every N are averages over ways to
@@ -91,6 +96,16 @@ def show_interval(value: Mapping[str, float] | None, *, sign: bool = False) -> s
         return "–"
     form = "+.2f" if sign else ".2f"
     return f"{value['estimate']:{form}} [{value['low']:{form}}, {value['high']:{form}}]"
+
+
+def show_share(value: float | None) -> str | None:
+    """A share in percent, or None."""
+    return None if value is None else f"{100 * value:.0f} %"
+
+
+def marked(what: str, finished: bool) -> str:
+    """The heading of an example, which says where the text was cut off."""
+    return what if finished else f"{what} (cut off)"
 
 
 def closing_table(rows: Sequence[Mapping[str, Any]], *, title: str) -> Table:
@@ -151,6 +166,7 @@ def add_gains(
             "kl": row["kl"],
             "gain": interval_of(row["gain_at_equal_tokens"]),
             "verdict": verdict(row["gain_at_equal_tokens"]),
+            "finished": show_share(row.get("finished")),
             "seconds": round(row["seconds"], 3),
         }
         for row in rows
@@ -271,12 +287,16 @@ def _add_examples(report: Report, run: RunDirectory) -> None:
     data = run.path / "data"
     prompts = json.loads((data / "prompts.json").read_text(encoding="utf-8"))[:3]
     pool = read_records(data / "pool.jsonl")
-    shown = [[("sampled", line["texts"][0], _scores(line, 0))] for line in pool[:3]]
+    shown = [
+        [(marked("sampled", line.get("finished", [True])[0]), line["texts"][0], _scores(line, 0))]
+        for line in pool[:3]
+    ]
     searched = sorted(data.glob("search-*.jsonl"))
     if searched:
         name = searched[-1].stem.removeprefix("search-").replace("-", ", ")
         for cards, line in zip(shown, read_records(searched[-1]), strict=False):
-            cards.append((f"searched: {name}", line["response"], _scores(line)))
+            what = marked(f"searched: {name}", line.get("response_finished", True))
+            cards.append((what, line["response"], _scores(line)))
     report.section("Examples", "The first three prompts, not chosen.")
     for prompt, cards in zip(prompts, shown, strict=True):
         report.examples(prompt, cards)

@@ -2,15 +2,35 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rewardmodel.functions import FunctionRewardModel
+from rewardmodel.interface import Finished, RewardModel, score_replies
 from rewardmodel.loading import FORMS, load_reward_model, names_function
 from rewardmodel.verifiers import AnswerMatch
 from search.evaluation.records import plain_number
 
 Judge = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
-"""Gold scores of B prompts and B responses."""
+"""Gold scores of B prompts and B responses; a `ModelJudge` is told which are finished."""
+
+
+@dataclass(frozen=True)
+class ModelJudge:
+    """A reward model as a judge.
+
+    Attributes:
+        reward_model: Another one than the search plans against.
+    """
+
+    reward_model: RewardModel
+
+    def __call__(
+        self, prompts: Sequence[str], responses: Sequence[str], *, finished: Finished = True
+    ) -> list[float]:
+        """Judges responses, those that are not finished without an end token."""
+        scores = score_replies(self.reward_model, prompts, responses, finished=finished)
+        return scores.tolist()
 
 
 def load_judge(name: str | None, *, answer_form: str = "auto") -> Judge | None:
@@ -36,11 +56,16 @@ def load_judge(name: str | None, *, answer_form: str = "auto") -> Judge | None:
         raise
     if isinstance(found, AnswerMatch):
         return found
-    return found.call if isinstance(found, FunctionRewardModel) else found.score
+    return found.call if isinstance(found, FunctionRewardModel) else ModelJudge(found)
 
 
 def judged(
-    judge: Judge, prompts: Sequence[str], responses: Sequence[str], *, rows: Sequence[int]
+    judge: Judge,
+    prompts: Sequence[str],
+    responses: Sequence[str],
+    *,
+    rows: Sequence[int],
+    finished: Finished = True,
 ) -> list[float]:
     """Asks a judge and checks what it says.
 
@@ -49,6 +74,7 @@ def judged(
         prompts: B prompts.
         responses: B responses.
         rows: B numbers by which an error names the row, those of the prompts.
+        finished: Whether the responses ended by themselves, all or each.
 
     Returns:
         B finite scores.
@@ -56,7 +82,11 @@ def judged(
     Raises:
         ValueError: If there is not one score a response, or one is no finite number.
     """
-    said: Any = plain_number(judge(prompts, responses))
+    if isinstance(judge, ModelJudge):
+        told = judge(prompts, responses, finished=finished)
+    else:
+        told = judge(prompts, responses)
+    said: Any = plain_number(told)
     try:
         scores = [float(plain_number(score)) for score in said]  # type: ignore[arg-type]
     except (TypeError, ValueError) as error:

@@ -22,7 +22,7 @@ from policies.kv_tree import ROLLOUT
 from policies.language_model import Policy
 from policies.proposals import Proposal
 from policies.text_context import TextContext
-from rewardmodel.interface import RewardModel
+from rewardmodel.interface import Finished, RewardModel, each_finished
 from rewardmodel.model_source import resolve_model
 from search.evaluation.records import write_json_atomic
 from search.evaluation.run_directory import new_folder
@@ -162,6 +162,7 @@ def boundary_states(
     prompts: Sequence[str],
     responses: Sequence[str],
     *,
+    finished: Finished = True,
     batch_size: int = 64,
 ) -> tuple[Tensor, Tensor]:
     """Hidden states at the ends of the prompts and of all unfinished segments.
@@ -170,7 +171,8 @@ def boundary_states(
         policy: Whose hidden states.
         proposal: Where segments end.
         prompts: M prompts.
-        responses: M finished responses.
+        responses: M responses.
+        finished: Whether they ended by themselves; those cut off have no end token.
         batch_size: Rows a forward pass.
 
     Returns:
@@ -178,13 +180,15 @@ def boundary_states(
     """
     encoder, device = policy.encoder, policy.model.device
     ends = policy.boundaries(proposal)
+    whole = each_finished(finished, len(responses))
     states, owners = [], []
     for start in range(0, len(prompts), batch_size):
         pairs = [
-            encoder.pair(p, r)
-            for p, r in zip(
+            encoder.pair(p, r, finished=f)
+            for p, r, f in zip(
                 prompts[start : start + batch_size],
                 responses[start : start + batch_size],
+                whole[start : start + batch_size],
                 strict=True,
             )
         ]
@@ -217,6 +221,7 @@ def fit_value_head(
     folder: Path,
     *,
     seed: int,
+    finished: Finished = True,
     epochs: int = 12,
     learning_rate: float = 2e-3,
     batch_size: int = 512,
@@ -228,10 +233,11 @@ def fit_value_head(
         policy: The policy that sampled them.
         proposal: Where segments end.
         prompts: M prompts.
-        responses: M finished responses.
+        responses: M responses.
         scores: float [M], the reward model's.
         folder: Where the head goes.
         seed: Of weights and order.
+        finished: Whether the responses ended by themselves, all or each.
         epochs: Passes over the states.
         learning_rate: Peak, of AdamW with a one-cycle schedule.
         batch_size: States a step.
@@ -246,7 +252,7 @@ def fit_value_head(
     if len(prompts) < 10:
         raise ValueError(f"{len(prompts)} responses to fit a value head to; required: at least 10")
     torch.manual_seed(seed)
-    states, owners = boundary_states(policy, proposal, prompts, responses)
+    states, owners = boundary_states(policy, proposal, prompts, responses, finished=finished)
     head = ValueHead(states.shape[1])
     head.shift, head.scale = scores.mean(), scores.std().clamp(min=1e-6)
     targets = (scores[owners] - head.shift) / head.scale

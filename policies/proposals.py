@@ -28,7 +28,7 @@ class Proposal:
             `"sentence"` or a line, after a `"line"`, after a `"step"` (a `delimiter`), after
             `segment_tokens` tokens (`"block"`), or with the whole `"response"`.
         segment_tokens: The most tokens of one segment (not of a whole response).
-        max_new_tokens: The most tokens of a response; it counts as finished there.
+        max_new_tokens: The most tokens of a response; one that is cut off there is not finished.
         min_new_tokens: The fewest tokens before an end token; stop strings are not held back.
         temperature: Of sampling, and of the priors of ranked tokens; 1 is the policy itself.
         top_k: Propose among the k likeliest tokens; 0 takes all.

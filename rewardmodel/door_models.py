@@ -15,7 +15,7 @@ from rewardmodel.aggregation import Aggregate
 from rewardmodel.data.row_sources import read_rows
 from rewardmodel.data.rows import OnBadRow, PreferenceDataError, Row, parse_rows
 from rewardmodel.ensemble import EnsembleRewardModel, write_ensemble
-from rewardmodel.interface import StepRewardModel, UncertainRewardModel
+from rewardmodel.interface import StepRewardModel, UncertainRewardModel, score_replies
 from rewardmodel.json_lines import json_lines
 from rewardmodel.loading import Kind, load_members, load_reward_model
 from rewardmodel.preferences import split_by_prompt
@@ -169,7 +169,8 @@ def load_responses(
     """Loads prompts with one response or several each.
 
     Returns:
-        Rows with `prompt`, `responses` (a list) and `row`, the row as it was read.
+        Rows with `prompt`, `responses` (a list), `finished` (whether each ended by itself, by the
+        column of that name) and `row`, the row as it was read.
 
     Raises:
         PreferenceDataError: No such source, a bad row or no good one; the message names file and
@@ -194,14 +195,25 @@ def _parse(row: Row) -> dict[str, Any]:
             "texts in `responses`.",
             reason="no responses",
         )
-    return {"prompt": prompt, "responses": responses, "row": dict(row)}
+    finished = row.get("finished", True)
+    finished = [True] * len(responses) if finished is None else finished
+    finished = finished if isinstance(finished, list) else [finished] * len(responses)
+    if len(finished) != len(responses) or not all(isinstance(told, bool) for told in finished):
+        raise PreferenceDataError(
+            f"column 'finished' is {json.dumps(row['finished'])[:80]} for {len(responses)} "
+            "responses; required is true or false for each: whether it ended by itself.",
+            reason="bad finished",
+        )
+    return {"prompt": prompt, "responses": responses, "finished": finished, "row": dict(row)}
 
 
 def _scored(reward_model: Any, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows as they were read, with their scores."""
     prompts = [row["prompt"] for row in rows for _ in row["responses"]]
     texts = [text for row in rows for text in row["responses"]]
-    columns: dict[str, list[Any]] = {"score": reward_model.score(prompts, texts).tolist()}
+    finished = [told for row in rows for told in row["finished"]]
+    scores = score_replies(reward_model, prompts, texts, finished=finished)
+    columns: dict[str, list[Any]] = {"score": scores.tolist()}
     if isinstance(reward_model, UncertainRewardModel):
         columns["member_scores"] = reward_model.member_scores(prompts, texts).T.tolist()
     if isinstance(reward_model, StepRewardModel):

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rewardmodel.checkpoints import check_vocabulary, is_adapter
 from rewardmodel.data.conversation import Prompt, Reply
-from rewardmodel.interface import ScoringSession, require_finite
+from rewardmodel.interface import Finished, ScoringSession, each_finished, require_finite
 from rewardmodel.model_source import resolve_model
 from rewardmodel.prefixes.row_passes import row_batches
 from rewardmodel.sequence import PlainSession
@@ -116,7 +116,7 @@ class ImplicitRewardModel:
         )
 
     def token_scores(
-        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool = True
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
     ) -> list[Tensor]:
         """Rewards of the responses' tokens, the end token's included.
 
@@ -135,7 +135,7 @@ class ImplicitRewardModel:
         return self._token_scores(prompts, responses, finished=finished)[0]
 
     def score(
-        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool = True
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
     ) -> Tensor:
         """Scores responses, float32 [B]; see `RewardModel`."""
         return self._score(prompts, responses, finished=finished)[0]
@@ -145,7 +145,7 @@ class ImplicitRewardModel:
         return PlainSession(self._score)
 
     def _score(
-        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished
     ) -> tuple[Tensor, int]:
         """Scores, and the tokens given to both models."""
         found, tokens = self._token_scores(prompts, responses, finished=finished)
@@ -156,12 +156,14 @@ class ImplicitRewardModel:
 
     @torch.inference_mode()
     def _token_scores(
-        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished
     ) -> tuple[list[Tensor], int]:
         encoder = self.encoder
         pairs = [
-            encoder.pair(prompt, response, finished=finished)
-            for prompt, response in zip(prompts, responses, strict=True)
+            encoder.pair(prompt, response, finished=ends)
+            for prompt, response, ends in zip(
+                prompts, responses, each_finished(finished, len(prompts)), strict=True
+            )
         ]
         for row, (prompt, _) in enumerate(pairs):
             if not prompt:

@@ -23,9 +23,11 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from datasets import Dataset
 
+from rewardmodel.data.finished import PAIR_COLUMNS
 from rewardmodel.simulated_phrases import ASIDES, FLAT_ENDINGS, GENRES, MARKER_RANK, Genre
 
 _VIVID_SLOT = re.compile(r"<([^>]*)> ?")
@@ -358,20 +360,29 @@ class SimulatedHuman:
         seconds: Sequence[str],
         *,
         seed: int,
+        finished: Sequence[tuple[bool, bool]] | None = None,
     ) -> tuple[Dataset, int]:
         """Labels pairs of responses as a person would.
 
         Pairs of equal or empty texts are not shown to the human; ties are counted and left out,
         since a Bradley-Terry loss has no place for them.
 
+        Args:
+            prompts: B prompts.
+            firsts: B responses.
+            seconds: B other responses.
+            seed: Of the choices.
+            finished: Whether first and second are finished, of each pair; None says nothing.
+
         Returns:
-            A dataset in TRL's explicit preference format (`prompt`, `chosen`, `rejected`) and
-            the number of ties.
+            A dataset in TRL's explicit preference format (`prompt`, `chosen`, `rejected`), with
+            `chosen_finished` and `rejected_finished` if that is known, and the number of ties.
         """
         rng = random.Random(f"labels-{seed}")
-        rows: dict[str, list[str]] = {"prompt": [], "chosen": [], "rejected": []}
+        rows: list[dict[str, Any]] = []
         tied = 0
-        for prompt, first, second in zip(prompts, firsts, seconds, strict=True):
+        told = [None] * len(prompts) if finished is None else finished
+        for prompt, first, second, ended in zip(prompts, firsts, seconds, told, strict=True):
             if first == second or not first or not second:
                 continue
             choice = self.choose(self.utility(prompt, first), self.utility(prompt, second), rng)
@@ -379,9 +390,12 @@ class SimulatedHuman:
                 tied += 1
                 continue
             better, worse = (first, second) if choice > 0 else (second, first)
-            for column, text in zip(rows, (prompt, better, worse), strict=True):
-                rows[column].append(text)
-        return Dataset.from_dict(rows), tied
+            row: dict[str, Any] = {"prompt": prompt, "chosen": better, "rejected": worse}
+            if ended is not None:
+                row |= dict(zip(PAIR_COLUMNS, ended if choice > 0 else ended[::-1], strict=True))
+            rows.append(row)
+        columns = ["prompt", "chosen", "rejected", *(() if finished is None else PAIR_COLUMNS)]
+        return Dataset.from_dict({name: [row[name] for row in rows] for name in columns}), tied
 
     def describe(self) -> dict[str, float]:
         """The tastes by name, for a report."""
