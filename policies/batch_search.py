@@ -4,7 +4,6 @@ One loop serves every planner: plan from where each response stands, commit the 
 again from there. Segments drawn before are remembered and cost nothing the second time.
 """
 
-import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from policies.tree_texts import node_texts, tree_with_texts
 from policies.voting import VoteRule, choose
 from rewardmodel.prefixes.prefix_tree import available_memory
 from search import SearchOutput
+from search.evaluation.divergence import segment_kl_bound
 from search.evaluation.run_directory import step_seed
 from search.tree_file import save_tree
 
@@ -209,7 +209,7 @@ class BatchSearch:
             finished=len(found),
             segments=self.model.segments[root],
             log_probability=tree.log_probability(node),
-            kl_bound=None if ranked else len(tree.path(node)) * math.log(slots),
+            kl_bound=None if ranked else segment_kl_bound([slots] * len(tree.path(node))),
             response_finished=not tree.cut(node),
             candidates=candidates,
             tree=self.drawn[row],

@@ -209,10 +209,14 @@ class TextPlanningModel:
                 left[root] = self.token_budget - tree.generated_tokens[root]
                 finished[root] = self.context.best_finished(root) is not None
             to_the_end = tree.proposal.max_new_tokens - tree.segment(node).length
-            most = min(tree.proposal.segment_limit, to_the_end) * (1 + (self.redraws or 0))
+            longest = min(tree.proposal.segment_limit, to_the_end)
+            again = longest * (self.redraws or 0)
+            most = longest + again
             if self.leaf_value.samples:  # the value goes on from the segment to the end
                 most += to_the_end
-            if left[root] >= (most if finished[root] else max(most, to_the_end)):
+            # What is drawn again is spent beside the line that has to be finished.
+            needed = most if finished[root] else max(most, again + to_the_end)
+            if left[root] >= needed:
                 paid.add((node, slot))
                 left[root] -= most
             else:
