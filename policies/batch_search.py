@@ -17,6 +17,7 @@ from policies.text_context import TextContext
 from policies.text_planning import TextPlanningModel
 from policies.tree_texts import node_texts, tree_with_texts
 from policies.voting import VoteRule, choose
+from rewardmodel.data.conversation import Prompt
 from rewardmodel.prefixes.prefix_tree import available_memory
 from search import SearchOutput
 from search.evaluation.divergence import segment_kl_bound
@@ -33,7 +34,7 @@ class BatchSearch:
     def __init__(
         self,
         searcher: "SearchPolicy",
-        prompts: Sequence[str],
+        prompts: Sequence[Prompt],
         *,
         seed: int,
         first: int,
@@ -48,13 +49,12 @@ class BatchSearch:
         self.began = time.perf_counter()
         policy = searcher.policy
         self.tree = KVTree(policy, searcher.proposal, seed=seed, max_rows=searcher.max_rows)
-        ids = [policy.encoder.prompt_ids(prompt) for prompt in prompts]
         numbers = range(first, first + len(prompts))
         try:
-            self.roots = self.tree.add_prompts(ids, numbers=numbers)
+            self.roots = self.tree.ask(prompts, numbers=numbers)
         except ValueError as error:
             raise ValueError(f"{error} (counted from prompt {first})") from error
-        self._check_memory(max(map(len, ids)))
+        self._check_memory(max(len(self.tree.segment(root).ids) for root in self.roots))
         self.context = TextContext(
             self.tree, dict(zip(self.roots, prompts, strict=True)), searcher.reward_model
         )

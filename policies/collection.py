@@ -7,6 +7,7 @@ thing everywhere.
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from datasets import Dataset
 from rich.progress import track
@@ -14,6 +15,8 @@ from rich.progress import track
 from policies.kv_tree import KVTree
 from policies.language_model import Policy
 from policies.proposals import Proposal
+from rewardmodel.data.conversation import Prompt, row_of
+from rewardmodel.data.row_tables import gather
 
 _logger = logging.getLogger(__name__)
 
@@ -31,7 +34,7 @@ class Samples:
             off at `max_new_tokens`; all are where nothing is given.
     """
 
-    prompts: list[str]
+    prompts: list[Prompt]
     texts: list[list[str]]
     ids: list[list[list[int]]]
     log_probabilities: list[list[float]]
@@ -47,7 +50,7 @@ class Samples:
         """How long each response is."""
         return [[len(ids) for ids in row] for row in self.ids]
 
-    def flat(self) -> tuple[list[str], list[str]]:
+    def flat(self) -> tuple[list[Prompt], list[str]]:
         """Prompts and responses, one entry a response."""
         pairs = [(p, t) for p, row in zip(self.prompts, self.texts, strict=True) for t in row]
         return [prompt for prompt, _ in pairs], [text for _, text in pairs]
@@ -59,7 +62,7 @@ class Samples:
 
 def sample_responses(
     policy: Policy,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     per_prompt: int,
     *,
     proposal: Proposal,
@@ -89,9 +92,9 @@ def sample_responses(
     samples = Samples(list(prompts), [], [], [], [])
     for start in track(starts, progress, transient=True) if progress else starts:
         tree = KVTree(policy, whole, seed=seed, max_rows=batch_size)
-        batch = [policy.encoder.prompt_ids(p) for p in prompts[start : start + at_once]]
+        batch = prompts[start : start + at_once]
         numbers = range(first + start, first + start + len(batch))
-        roots = tree.add_prompts(batch, numbers=numbers)
+        roots = tree.ask(batch, numbers=numbers)
         made = tree.extend(
             [root for root in roots for _ in range(per_prompt)],
             [slot for _ in roots for slot in range(per_prompt)],
@@ -117,7 +120,7 @@ def warn_unfinished(finished: Sequence[bool], max_new_tokens: int) -> None:
         )
 
 
-def pairs_of(samples: Samples) -> tuple[list[str], list[str], list[str]]:
+def pairs_of(samples: Samples) -> tuple[list[Prompt], list[str], list[str]]:
     """Pairs up neighbouring responses: prompts, first and second responses."""
     triples = [
         (prompt, row[i], row[i + 1])
@@ -133,7 +136,7 @@ def finished_pairs_of(samples: Samples) -> list[tuple[bool, bool]]:
 
 
 def searched_demonstrations(
-    prompts: Sequence[str], responses: Sequence[str], finished: Sequence[bool] | None = None
+    prompts: Sequence[Prompt], responses: Sequence[str], finished: Sequence[bool] | None = None
 ) -> Dataset:
     """What a search found, as demonstrations; empty answers are left out.
 
@@ -145,13 +148,12 @@ def searched_demonstrations(
     Returns:
         Columns `prompt`, `completion` and, where it is known, `finished`.
     """
-    ended = [True] * len(responses) if finished is None else finished
-    found = [row for row in zip(prompts, responses, ended, strict=True) if row[1].strip()]
-    columns = {
-        "prompt": [prompt for prompt, _, _ in found],
-        "completion": [text for _, text, _ in found],
-        "finished": [whole for _, _, whole in found],
-    }
-    if finished is None:
-        del columns["finished"]
-    return Dataset.from_dict(columns)
+    rows: list[dict[str, Any]] = []
+    for i, (prompt, text) in enumerate(zip(prompts, responses, strict=True)):
+        if text.strip():
+            told = {} if finished is None else {"finished": finished[i]}
+            rows.append({**row_of(prompt, completion=text), **told})
+    if not rows:
+        empty: dict[str, list[Any]] = {"prompt": [], "completion": []}
+        return Dataset.from_dict(empty | ({} if finished is None else {"finished": []}))
+    return gather(rows)

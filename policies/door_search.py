@@ -15,6 +15,7 @@ from policies.collection import sample_responses
 from policies.door_settings import ProposalSettings, SearchSettings
 from policies.language_model import Policy
 from policies.sharding import Processes, join_processes
+from rewardmodel.data.conversation import prompt_record
 from rewardmodel.json_lines import json_lines
 from search.evaluation.records import write_text_atomic
 from search.evaluation.settings import require
@@ -76,7 +77,7 @@ def sample(job: SampleJob) -> None:
             batch_size=job.max_rows,
         )
         return [
-            {"prompt": prompt, "responses": texts, "finished": finished}
+            {**prompt_record(prompt), "responses": texts, "finished": finished}
             for prompt, texts, finished in zip(
                 samples.prompts, samples.texts, samples.finished, strict=True
             )
@@ -129,7 +130,7 @@ def plan(job: PlanJob) -> None:
         ((_, results),) = searcher.stream(
             prompts, seed=job.seed, batches=[index], keep_trees=job.keep_trees, save_trees=trees
         )
-        rows = [asdict(result) for result in results]
+        rows = [{**asdict(result), **prompt_record(result.prompt)} for result in results]
         return [{k: v for k, v in row.items() if k not in left_out} for row in rows]
 
     left_out = () if job.keep_candidates else ("candidates",)

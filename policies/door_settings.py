@@ -17,6 +17,7 @@ from policies.segment_rewards import KLPenalty, SegmentReward
 from rewardmodel.answers import extract_answer
 from rewardmodel.data.conversation import Prompt
 from rewardmodel.data.rows import OnBadRow
+from rewardmodel.input_format import ChosenFormat
 from rewardmodel.interface import RewardModel
 from rewardmodel.loading import load_reward_model
 from rewardmodel.preferences import load_prompts
@@ -107,7 +108,7 @@ class ProposalSettings:
         )
 
     def prompts(self, policy: Policy) -> list[Prompt]:
-        """Loads the prompts, chat messages by the policy's template.
+        """Loads the prompts; chat messages stay messages, for each model's own template.
 
         Raises:
             ValueError: If a prompt leaves no room for a response and is not to be skipped, or none
@@ -117,6 +118,7 @@ class ProposalSettings:
             self.dataset,
             split=self.split,
             tokenizer=policy.encoder.tokenizer,
+            keep_messages=True,
             on_bad_row=self.on_bad_row,
             limit=self.limit,
         )
@@ -160,7 +162,11 @@ class SearchSettings(ProposalSettings):
 
     Attributes:
         reward_model: Hub id, folder or package:NAME/FOLDER of a reward model; or a function of
-            prompts and responses, python:package.module:name or python:path/to/file.py:name.
+            prompts and responses, python:package.module:name or python:path/to/file.py:name. A
+            model reads messages by its own chat template, and of what the policy writes the text
+            without markup.
+        input_format: Whether it is given prompt and response as one "text" or as a "pair" of
+            segments, as encoders are; "auto" takes what it was trained on, or looks.
         leaf: How unfinished text is valued: "partial", the reward model's score of the text so far
             as if it ended there; "value_head", a head on the policy's own hidden state, which
             costs nothing (fit it with `prefsearch policy value`); "rollout", the score of the text
@@ -193,6 +199,7 @@ class SearchSettings(ProposalSettings):
     """
 
     reward_model: str = ""
+    input_format: ChosenFormat = "auto"
     leaf: Literal["partial", "value_head", "rollout"] | None = None
     value_head: str | None = None
     method: MethodName = "gumbel"
@@ -261,7 +268,7 @@ class SearchSettings(ProposalSettings):
             penalty = KLPenalty(Policy.load(self.reference), self.kl_beta)
         return SearchModels(
             policy,
-            load_reward_model(self.reward_model),
+            load_reward_model(self.reward_model, input_format=self.input_format),
             leaves[self.leaf or ("value_head" if self.value_head else "partial")](),
             penalty,
         )

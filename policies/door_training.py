@@ -20,7 +20,9 @@ from policies.language_model import (
 )
 from policies.leaf_values import fit_value_head
 from policies.sharding import Processes, join_processes
+from rewardmodel.data.conversation import Prompt
 from rewardmodel.data.rows import OnBadRow
+from rewardmodel.input_format import ChosenFormat
 from rewardmodel.interface import score_replies
 from rewardmodel.json_lines import json_lines
 from rewardmodel.loading import load_reward_model
@@ -88,6 +90,7 @@ def sft(job: SftJob) -> None:
         job.dataset,
         split=job.split,
         tokenizer=tokenizer,
+        keep_messages=tokenizer is not None,
         on_bad_row=job.on_bad_row,
         limit=job.limit,
     )
@@ -120,11 +123,14 @@ class ValueJob(ProposalSettings):
     Attributes:
         reward_model: Hub id, folder or package:NAME/FOLDER of a reward model; or a function of
             prompts and responses, python:package.module:name or python:path/to/file.py:name.
+        input_format: Whether it is given prompt and response as one "text" or as a "pair" of
+            segments; "auto" takes what it was trained on, or looks.
         per_prompt: Responses sampled to each prompt to learn from.
         out: Folder for the head.
     """
 
     reward_model: str = ""
+    input_format: ChosenFormat = "auto"
     per_prompt: int = 4
     out: str = "runs/value"
 
@@ -148,9 +154,8 @@ def value(job: ValueJob) -> None:
     )
     prompts, responses = samples.flat()
     finished = samples.flat_finished()
-    scores = score_replies(
-        load_reward_model(job.reward_model), prompts, responses, finished=finished
-    )
+    reward_model = load_reward_model(job.reward_model, input_format=job.input_format)
+    scores = score_replies(reward_model, prompts, responses, finished=finished)
     found = fit_value_head(
         policy,
         job.proposal(),
@@ -211,7 +216,7 @@ def finetune(job: FinetuneJob) -> None:
     if run.result("distil") is None:
         outcome = fine_tune(
             job.policy,
-            load_demonstrations(str(found)),
+            load_demonstrations(str(found), keep_messages=True),
             folder,
             optimisation=fields_of(Optimisation, job),
             unfinished=job.unfinished,
@@ -233,7 +238,7 @@ def _show_unfinished(console: Console, result: Mapping[str, Any]) -> None:
 def _search(
     job: FinetuneJob,
     models: SearchModels,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     run: RunDirectory,
     processes: Processes,
 ) -> list[Line] | None:

@@ -20,6 +20,7 @@ from policies.language_model import Policy
 from policies.pooled import Pool, pool_lines, pool_records
 from policies.search_policy import SearchPolicy
 from policies.search_result import SearchResult
+from rewardmodel.data.conversation import Prompt
 from rewardmodel.interface import RewardModel
 from search.evaluation.divergence import kl_lower_bound_from_ranks
 from search.evaluation.figures import Curve
@@ -184,7 +185,7 @@ def records_of_lines(
 
 def search_records(
     searcher: SearchPolicy,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     judge: Judge | None,
     *,
     method: str,

@@ -5,14 +5,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rewardmodel.data.conversation import Prompt, plain
 from rewardmodel.functions import FunctionRewardModel
 from rewardmodel.interface import Finished, RewardModel, score_replies
 from rewardmodel.loading import FORMS, load_reward_model, names_function
-from rewardmodel.verifiers import AnswerMatch
+from rewardmodel.verifiers import AnswerMatch, ExactMatch
 from search.evaluation.records import plain_number
 
-Judge = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
-"""Gold scores of B prompts and B responses; a `ModelJudge` is told which are finished."""
+Judge = Callable[[Sequence[Any], Sequence[str]], Sequence[float]]
+"""Gold scores of B prompts, each text or a list of {role, content} messages, and B responses.
+
+A `ModelJudge` is given prompts as they are, and told which responses are finished.
+"""
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class ModelJudge:
     reward_model: RewardModel
 
     def __call__(
-        self, prompts: Sequence[str], responses: Sequence[str], *, finished: Finished = True
+        self, prompts: Sequence[Prompt], responses: Sequence[str], *, finished: Finished = True
     ) -> list[float]:
         """Judges responses, those that are not finished without an end token."""
         scores = score_replies(self.reward_model, prompts, responses, finished=finished)
@@ -61,7 +65,7 @@ def load_judge(name: str | None, *, answer_form: str = "auto") -> Judge | None:
 
 def judged(
     judge: Judge,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     responses: Sequence[str],
     *,
     rows: Sequence[int],
@@ -85,7 +89,8 @@ def judged(
     if isinstance(judge, ModelJudge):
         told = judge(prompts, responses, finished=finished)
     else:
-        told = judge(prompts, responses)
+        known = isinstance(judge, AnswerMatch | ExactMatch)  # by prompts as they are
+        told = judge(prompts if known else [plain(prompt) for prompt in prompts], responses)
     said: Any = plain_number(told)
     try:
         scores = [float(plain_number(score)) for score in said]  # type: ignore[arg-type]

@@ -19,6 +19,7 @@ from policies.language_model import Policy
 from policies.proposals import Proposal
 from policies.sampling import Sampling
 from policies.segment_ends import SegmentEnds
+from rewardmodel.data.conversation import Prompt
 
 ROLLOUT = -1
 """The slot of a response that is sampled to its end from an unfinished node."""
@@ -74,6 +75,7 @@ class KVTree:
         self._segments: dict[int, Segment] = {}
         self._next = 0
         self._prefix_of_root: dict[int, int] = {}
+        self._asked: dict[int, Prompt] = {}
         self.prefixes = policy.new_prefixes()
         self._ends = SegmentEnds(policy, proposal)
         self._whole = SegmentEnds(policy, proposal, whole=True)
@@ -109,10 +111,13 @@ class KVTree:
         return [token for one in self.path(node) for token in self._segments[one].ids]
 
     def response_text(self, node: int) -> str:
-        """The text from the prompt's end to this node, without special tokens or stop strings."""
+        """The text from the prompt's end to this node.
+
+        Without special tokens, stop strings or, in reply to a conversation, a template's markup.
+        """
         ids = self.response_ids(node)
         text = self.policy.encoder.tokenizer.decode(ids, skip_special_tokens=True)
-        return self._ends.before_stop(text)
+        return self.policy.reply(self._ends.before_stop(text), self._asked.get(self.root(node)))
 
     def segment_text(self, node: int) -> str:
         """The text of one node alone."""
@@ -145,6 +150,13 @@ class KVTree:
         return self.prefixes.bytes_per_token()
 
     # ------------------------------------------------------------------------------------ growing
+
+    def ask(self, prompts: Sequence[Prompt], *, numbers: Sequence[int] | None = None) -> list[int]:
+        """Runs the policy over prompts as it reads them itself; see `add_prompts`."""
+        ids = [self.policy.encoder.prompt_ids(prompt) for prompt in prompts]
+        handles = self.add_prompts(ids, numbers=numbers)
+        self._asked |= dict(zip(handles, prompts, strict=True))
+        return handles
 
     def add_prompts(
         self, prompts: Sequence[list[int]], *, numbers: Sequence[int] | None = None

@@ -23,6 +23,7 @@ from transformers import (
 from trl import SFTConfig, SFTTrainer
 
 from policies.proposals import Proposal
+from rewardmodel.data.conversation import Conversation, Prompt, Reply, prompts_of, replies_of
 from rewardmodel.model_source import resolve_model
 from rewardmodel.prefixes.prefix_rerun import RerunTree
 from rewardmodel.prefixes.prefix_tree import PrefixTree
@@ -71,6 +72,8 @@ class Policy:
         encoder: Prompt and response to ids.
         context: The most tokens the model can attend to.
         end_ids: Tokens that end a response; chat models may have several.
+        turn_ends: Texts that end a response: what closes a turn of the chat template, where that
+            is no token.
     """
 
     def __init__(self, model: Any, encoder: TextEncoder, context: int) -> None:
@@ -81,7 +84,13 @@ class Policy:
         self._boundaries: dict[str, Tensor] = {}
         ends = getattr(model.generation_config, "eos_token_id", None)
         listed = ends if isinstance(ends, list) else [] if ends is None else [ends]
-        self.end_ids = frozenset([encoder.end_id, *listed])
+        mark = encoder.template.frame.mark
+        turn_end = encoder.text_ids(mark)[:1] if mark else []
+        marked = bool(turn_end) and turn_end[0] in encoder.tokenizer.get_added_vocab().values()
+        self.end_ids: frozenset[int] = frozenset(
+            [encoder.end_id, *listed, *(turn_end if marked else [])]
+        )
+        self.turn_ends = () if marked or not mark else (mark,)
 
     def room_for_prompts(self, max_new_tokens: int) -> int:
         """The most tokens of a prompt beside a response of `max_new_tokens` and its end token."""
@@ -94,6 +103,17 @@ class Policy:
     def new_prefixes(self) -> PrefixTree | RerunTree:
         """An empty store of prefixes: each computed once, or run again where that cannot be."""
         return PrefixTree(self._trunk) if self._trunk.shares else RerunTree(self._trunk)
+
+    def reply(self, text: str, prompt: Prompt | None) -> str:
+        """A response as plain text: to a conversation, without the chat template's markup.
+
+        Args:
+            text: As it was decoded.
+            prompt: What it answers; None stands for text.
+        """
+        if not isinstance(prompt, Conversation):
+            return text
+        return self.encoder.template.content(text, prompt)
 
     def boundaries(self, proposal: Proposal) -> Tensor | None:
         """Which tokens end a segment by themselves, bool [V]; None where only its length does."""
@@ -206,13 +226,14 @@ def fine_tune(
 ) -> dict[str, Any]:
     """Fine-tunes a policy on demonstrations through `trl.SFTTrainer` and saves it.
 
-    The loss is over the completion alone, its end token included. A completion that was cut off, in
-    the data or here at the most tokens of prompt and completion, is no example of how to end: it
-    gets no end token, or is left out.
+    The loss is over the completion alone, with its end token, or what closes a turn. A completion
+    that was cut off, in the data or here at the most tokens of prompt and completion, is no example
+    of how to end: it gets neither, or is left out.
 
     Args:
         base: Hub id, folder, package or GGUF file to begin from.
-        demonstrations: Columns `prompt` and `completion`, and where some were cut off `finished`.
+        demonstrations: Columns `prompt` and `completion`, text, or messages, which the chat
+            template of the base renders; and where some were cut off `finished`.
         folder: Where the policy goes.
         optimisation: How to train.
         unfinished: What becomes of completions that were cut off: "no_end" learns them without an
@@ -283,13 +304,13 @@ def fine_tune(
     return {**counts, **outcome}
 
 
-def _demonstrated(demonstrations: Dataset) -> Iterator[tuple[Any, Any, bool]]:
+def _demonstrated(demonstrations: Dataset) -> Iterator[tuple[Prompt, Reply, bool]]:
     """Prompt, completion and whether that is finished, of each row."""
     columns = demonstrations.column_names
     ended = demonstrations["finished"] if "finished" in columns else [True] * len(demonstrations)
     yield from zip(
-        demonstrations["prompt"],
-        demonstrations["completion"],
+        prompts_of(demonstrations),
+        replies_of(demonstrations, "completion"),
         [value is not False for value in ended],  # null where nothing is known
         strict=True,
     )

@@ -22,6 +22,7 @@ from policies.kv_tree import ROLLOUT
 from policies.language_model import Policy
 from policies.proposals import Proposal
 from policies.text_context import TextContext
+from rewardmodel.data.conversation import Prompt
 from rewardmodel.interface import Finished, RewardModel, each_finished
 from rewardmodel.model_source import resolve_model
 from search.evaluation.records import write_json_atomic
@@ -159,7 +160,7 @@ class ValueHead(nn.Module):
 def boundary_states(
     policy: Policy,
     proposal: Proposal,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     responses: Sequence[str],
     *,
     finished: Finished = True,
@@ -215,7 +216,7 @@ def boundary_states(
 def fit_value_head(
     policy: Policy,
     proposal: Proposal,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     responses: Sequence[str],
     scores: Tensor,
     folder: Path,

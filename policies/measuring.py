@@ -20,6 +20,7 @@ from policies.pooled import Pool, pool_lines, pool_records
 from policies.proposals import Proposal
 from policies.search_policy import SearchPolicy
 from policies.sharding import Processes
+from rewardmodel.data.conversation import Prompt
 from rewardmodel.interface import RewardModel
 from search.evaluation.records import read_records, write_json_atomic
 from search.evaluation.run_directory import RunDirectory, step_seed
@@ -41,7 +42,7 @@ class Measurement:
     """
 
     run: RunDirectory
-    prompts: Sequence[str]
+    prompts: Sequence[Prompt]
     judge: Judge | None
     seed: int
     batch_size: int

@@ -19,6 +19,7 @@ from policies.language_model import Policy
 from policies.methods import TITLES, MethodName
 from policies.voting import VoteRule, vote_expectation
 from rewardmodel.answers import extract_answer
+from rewardmodel.data.conversation import Prompt
 from rewardmodel.interface import RewardModel, SessionRewardModel, score_replies
 from search.evaluation.divergence import (
     best_of_n_kl_bound,
@@ -89,7 +90,7 @@ def pool_lines(
 
 
 def _require_finite(
-    scores: Tensor, prompts: Sequence[str], texts: Sequence[str], numbers: Sequence[int]
+    scores: Tensor, prompts: Sequence[Prompt], texts: Sequence[str], numbers: Sequence[int]
 ) -> None:
     """Refuses scores that are no numbers, by prompt: no best-of-N would be drawn from them."""
     broken: list[int] = (~scores.isfinite()).nonzero().flatten().tolist()
@@ -97,8 +98,9 @@ def _require_finite(
         row = broken[0]
         raise ValueError(
             f"the reward model scored {scores[row].item()} for the response {texts[row][:80]!r} to "
-            f"prompt {numbers[row]}, {prompts[row][:80]!r} ({len(broken)} of {len(scores)} scores "
-            "are not finite); required: finite scores. Correct or train the reward model again"
+            f"prompt {numbers[row]}, {str(prompts[row])[:80]!r} ({len(broken)} of {len(scores)} "
+            "scores are not finite); required: finite scores. Correct or train the reward model "
+            "again"
         )
 
 
@@ -251,5 +253,5 @@ def _divergence(pool: Pool, n: int) -> dict[str, Array]:
     }
 
 
-def _length(policy: Policy, prompt: str) -> int:
+def _length(policy: Policy, prompt: Prompt) -> int:
     return len(policy.encoder.prompt_ids(prompt))

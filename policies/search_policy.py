@@ -18,6 +18,7 @@ from policies.leaf_values import LeafValue
 from policies.proposals import Proposal
 from policies.search_result import SearchResult
 from policies.segment_rewards import SegmentReward
+from rewardmodel.data.conversation import Prompt
 from rewardmodel.interface import RewardModel
 from rewardmodel.tokenization import TextEncoder
 from search import Planner
@@ -88,7 +89,7 @@ class SearchPolicy:
 
     def generate(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[Prompt],
         *,
         seed: int,
         keep_trees: int = 0,
@@ -121,7 +122,7 @@ class SearchPolicy:
 
     def stream(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[Prompt],
         *,
         seed: int,
         batches: Iterable[int] | None = None,

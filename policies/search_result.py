@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from rewardmodel.data.conversation import Prompt
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -47,7 +49,7 @@ class SearchResult:
         tree: The first decision's search tree (nested dict with texts) if it was asked for.
     """
 
-    prompt: str
+    prompt: Prompt
     response: str
     score: float
     tokens: int

@@ -31,7 +31,8 @@ class SegmentEnds:
         self._step = proposal.unit == "step" and not whole
         self._boundaries = None if whole else policy.boundaries(proposal)
         self.limit = proposal.max_new_tokens if whole else proposal.segment_limit
-        longest = max((len(stop) for stop in proposal.stop), default=0)
+        self._stops = (*proposal.stop, *policy.turn_ends)
+        longest = max((len(stop) for stop in self._stops), default=0)
         self.reach = _TOKENS_A_CHARACTER * longest
 
     def allowed(self, log_probabilities: Tensor, lengths: Sequence[int]) -> Tensor:
@@ -64,11 +65,11 @@ class SegmentEnds:
         """Whether an end token or a stop string ends the response."""
         if segment.ids[-1] in self._end_ids:
             return True
-        if not self._proposal.stop:
+        if not self._stops:
             return False
         # What was looked at after earlier tokens held no stop string, but for its last characters.
         text = self._tokenizer.decode((tail + segment.ids)[-self.reach - 1 :])
-        return any(stop in text for stop in self._proposal.stop)
+        return any(stop in text for stop in self._stops)
 
     def close(self, segment: "Segment") -> bool:
         """Whether an unfinished segment ends with its last token."""
@@ -80,5 +81,5 @@ class SegmentEnds:
 
     def before_stop(self, text: str) -> str:
         """A response's text up to the first stop string."""
-        places = [text.find(stop) for stop in self._proposal.stop]
+        places = [text.find(stop) for stop in self._stops]
         return text[: min((place for place in places if place >= 0), default=len(text))]

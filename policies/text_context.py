@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from policies.kv_tree import KVTree
+from rewardmodel.data.conversation import Prompt
 from rewardmodel.interface import (
     Finished,
     RewardModel,
@@ -22,14 +23,14 @@ class TextContext:
 
     Attributes:
         tree: Where segments live; prompts are added by the caller.
-        prompts: The prompt's text, by its handle.
+        prompts: The prompt, by its handle.
         reward_model: Judges finished responses; opened once, so that it reads each prefix once.
         scores: Scores of the finished nodes, by handle.
         memory: What parts of the search remember of this batch alone, by the part's `id`.
     """
 
     tree: KVTree
-    prompts: dict[int, str]
+    prompts: dict[int, Prompt]
     reward_model: RewardModel
     scores: dict[int, float] = field(default_factory=dict)
     memory: dict[int, Any] = field(default_factory=dict)
@@ -79,8 +80,8 @@ class TextContext:
             row = broken[0]
             raise ValueError(
                 f"{type(model).__name__} scored {scores[row].item()} for the response "
-                f"{texts[row][:80]!r} to the prompt {asked[row][:80]!r}; required: finite scores. "
-                "Correct or train the reward model again"
+                f"{texts[row][:80]!r} to the prompt {str(asked[row])[:80]!r}; required: finite "
+                "scores. Correct or train the reward model again"
             )
         return scores
 

@@ -16,7 +16,7 @@ def node_texts(tree: Tree, row: int, context: TextContext) -> dict[int, str]:
     }
     root = handles[Tree.ROOT]
     prompt = context.prompts[context.tree.root(root)]
-    return {Tree.ROOT: prompt + context.tree.response_text(root), **texts}
+    return {Tree.ROOT: str(prompt) + context.tree.response_text(root), **texts}
 
 
 def tree_with_texts(tree: Tree, row: int, context: TextContext) -> dict[str, Any]:
@@ -39,5 +39,5 @@ def tree_with_texts(tree: Tree, row: int, context: TextContext) -> dict[str, Any
 
     dressed = dress(tree.to_dict(row))
     if not dressed["text"]:
-        dressed["text"] = context.prompts[handles[0]].strip()
+        dressed["text"] = str(context.prompts[handles[0]]).strip()
     return dressed

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rewardmodel.checkpoints import is_adapter
 from rewardmodel.data.conversation import Prompt, Reply
+from rewardmodel.input_format import ChosenFormat
 from rewardmodel.interface import Finished, ScoringSession
 from rewardmodel.multi_head import reward_heads
 from rewardmodel.sequence import SequenceRewardModel, load_scorer, open_encoder
@@ -89,7 +90,11 @@ class _AdapterSession:
 
 
 def load_adapter_members(
-    sources: Sequence[str], *, max_length: int | None = None, batch_size: int = 128
+    sources: Sequence[str],
+    *,
+    max_length: int | None = None,
+    batch_size: int = 128,
+    input_format: ChosenFormat = "auto",
 ) -> list[AdapterMember]:
     """Loads adapters of one base, which is loaded once.
 
@@ -97,6 +102,7 @@ def load_adapter_members(
         sources: Local folders.
         max_length: Tokens of prompt and response; None takes what the first was trained with.
         batch_size: Rows a forward pass.
+        input_format: See `rewardmodel.loading.load_reward_model`; "auto" takes the first's.
 
     Raises:
         ValueError: If they are not all reward adapters of the same base with one vocabulary, or one
@@ -112,7 +118,7 @@ def load_adapter_members(
     model = load_scorer(first, init_head=False)
     shifts = [_take_shift(model.config)]
     names = [str(model.active_adapter)]
-    encoder = open_encoder(first, model, max_length)
+    encoder = open_encoder(first, model, max_length, input_format=input_format)
     vocabulary = encoder.tokenizer.get_vocab()
     for number, source in enumerate(sources[1:], start=1):
         if load_tokenizer(source).get_vocab() != vocabulary:

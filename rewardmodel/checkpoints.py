@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError, safe_open
 
+from rewardmodel.head_shape import head_labels
 from rewardmodel.model_source import resolve_model
 
 _logger = logging.getLogger(__name__)
@@ -66,7 +67,8 @@ def load_classifier(
     Args:
         source: Hub id, folder, package or GGUF file; adapters included, a policy's is merged.
         task: Which kind.
-        labels: How many outputs its head has; None takes what the checkpoint says.
+        labels: How many outputs its head has; None takes what the weights have, whatever the
+            configuration says or leaves out.
         init_head: Whether the model may lack a head, as before training; a missing linear `score`
             is drawn from N(0, 1/(d+1)), Stiennon et al. 2020 (https://arxiv.org/abs/2009.01325),
             any other head as transformers does.
@@ -83,8 +85,9 @@ def load_classifier(
         "TOKEN_CLS": AutoModelForTokenClassification,
     }[task]
     options = {"dtype": torch.float32, **options}
-    if labels is not None and (init_head or is_adapter(source)):
-        options["num_labels"] = labels
+    known = labels if labels is not None else _held_labels(source, task)
+    if known is not None:
+        options["num_labels"] = known
     try:
         if is_adapter(source):
             return _load_adapter(source, task, options, init_head=init_head)
@@ -110,11 +113,20 @@ def load_classifier(
     return model
 
 
+def _held_labels(source: str, task: Task) -> int | None:
+    """How many labels a checkpoint's head has; None where it cannot be looked at."""
+    try:
+        return head_labels(source, task)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, EOFError) as error:
+        _logger.debug("%s: the weights could not be looked at (%s)", source, error)
+        return None  # loading says what is wrong
+
+
 def _other_shapes(source: str, task: Task, labels: int | None) -> str:
     """What to say of weights that do not fit, as a rule those of a head for something else."""
     config = read_config(source)
     kinds = ", ".join(config.get("architectures") or []) or "a model of unknown kind"
-    held = len(config.get("id2label") or ()) or 2  # two are the default, which is not written
+    held = head_labels(source, task) or len(config.get("id2label") or ()) or 2  # the default
     wanted = "" if labels is None else f" of {labels} label{'s' if labels > 1 else ''}"
     return (
         f"{source} holds weights of other shapes than a {_NAMES[task]}{wanted}: it is {kinds}"
@@ -180,7 +192,7 @@ def _load_adapter(source: str, task: Task, options: dict[str, Any], *, init_head
         beside = Path(source) / "config.json"  # peft itself keeps none
         if beside.is_file():
             kept = json.loads(beside.read_text(encoding="utf-8"))
-            for name in ("reward_shift", "reward_heads", "step_separator"):
+            for name in ("reward_shift", "reward_heads", "step_separator", "input_format"):
                 if name in kept:
                     setattr(model.config, name, kept[name])
         return model

@@ -57,6 +57,7 @@ def split(job: SplitJob) -> None:
         job.dataset,
         split=job.split,
         format=job.format,
+        keep_messages=True,
         on_bad_row=job.on_bad_row,
         limit=job.limit,
     )
@@ -77,8 +78,8 @@ class InspectJob:
         split: Split of a hub dataset or folder.
         format: What the rows are: auto (told by hub id or columns), plain (columns as they are),
             hh, tldr, ultrafeedback, rewardbench, rewardbench2, qa_feedback, scores or rankings.
-        model: Hub id or folder whose tokenizer counts tokens and renders messages; null counts
-            characters alone.
+        model: Hub id or folder whose tokenizer counts tokens, of messages those of its chat
+            template; null counts characters alone.
         max_length: Tokens of prompt and response together, to see what it would cut.
         limit: Use this many pairs; null takes all.
         on_bad_row: "error" stops at the first bad row, "skip" leaves bad rows out and counts them.
@@ -111,6 +112,7 @@ def inspect_data(job: InspectJob) -> None:
         split=job.split,
         format=job.format,
         tokenizer=tokenizer,
+        keep_messages=True,
         on_bad_row=job.on_bad_row,
         limit=job.limit,
     )
@@ -142,7 +144,8 @@ class ConvertJob:
         split: Split of a hub dataset or folder.
         format: What the rows are: auto (told by hub id or columns), plain (columns as they are),
             hh, tldr, ultrafeedback, rewardbench, rewardbench2, qa_feedback, scores or rankings.
-        model: Hub id or folder whose tokenizer renders messages and counts query_tokens.
+        model: Hub id or folder whose tokenizer renders messages and counts query_tokens; null
+            keeps messages as they are.
         margins: Write the difference of two scores as margin (ultrafeedback and scores).
         query_tokens: Cut the queries of format tldr to so many tokens; 512 in the paper.
         limit: Write this many pairs; null writes all.
@@ -177,6 +180,7 @@ def convert(job: ConvertJob) -> None:
         split=job.split,
         format=job.format,
         tokenizer=load_tokenizer(job.model) if job.model else None,
+        keep_messages=job.model is None,
         margins=job.margins,
         query_tokens=job.query_tokens,
         on_bad_row=job.on_bad_row,

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from datasets import Dataset
 from rich.console import Console
 
+from rewardmodel.data.conversation import prompts_of, replies_of
 from rewardmodel.data.reward_bench_rows import load_reward_bench, load_reward_bench_2
 from rewardmodel.data.rows import OnBadRow
 from rewardmodel.evaluation import (
@@ -27,6 +28,7 @@ from rewardmodel.evaluation import (
     truncation_probe,
     write_evaluation,
 )
+from rewardmodel.input_format import ChosenFormat
 from rewardmodel.interface import RewardModel, UncertainRewardModel
 from rewardmodel.loading import load_reward_model
 from rewardmodel.preferences import load_preferences, split_by_prompt
@@ -60,6 +62,9 @@ class EvaluateJob:
         check_batches: Also score texts alone and in batches, and report the largest difference.
         seed: Of the split and the bootstrap.
         max_length: Tokens of prompt and response together; null takes the model's context.
+        input_format: Whether the model is given prompt and response as one "text" (messages by its
+            chat template) or as a "pair" of segments, as encoders are; "auto" takes what it was
+            trained on, or looks.
         limit: Use this many pairs; null takes all.
         on_bad_row: "error" stops at the first bad row, "skip" leaves bad rows out and counts them.
         out: Folder for report.html, evaluation.json and figures, or a .json file for the figures
@@ -78,6 +83,7 @@ class EvaluateJob:
     check_batches: bool = False
     seed: int = 0
     max_length: int | None = None
+    input_format: ChosenFormat = "auto"
     limit: int | None = None
     on_bad_row: OnBadRow = "error"
     out: str | None = None
@@ -103,7 +109,9 @@ class EvaluateJob:
 def evaluate(job: EvaluateJob) -> None:
     """Measures a saved reward model; see `EvaluateJob`."""
     console = Console()
-    reward_model = load_reward_model(job.model, max_length=job.max_length)
+    reward_model = load_reward_model(
+        job.model, max_length=job.max_length, input_format=job.input_format
+    )
     record = EvaluationRecord(settings=asdict(job), environment=environment())
     edits = load_edits(job.edits, on_bad_row=job.on_bad_row) if job.edits else None
     if job.benchmark == "pairs":
@@ -208,8 +216,8 @@ def _on_pairs(
             record,
             invariance=measure_batch_invariance(
                 reward_model,
-                [*rows["prompt"][:], *rows["prompt"][:]],
-                [*rows["chosen"][:], *rows["rejected"][:]],
+                [*prompts_of(rows), *prompts_of(rows)],
+                [*replies_of(rows, "chosen"), *replies_of(rows, "rejected")],
                 seed=job.seed,
             ),
         )
@@ -222,6 +230,7 @@ def _pairs(job: EvaluateJob, tokenizer: Any) -> tuple[Dataset | None, Dataset]:
         job.dataset,
         split=job.split or "train",
         tokenizer=tokenizer,
+        keep_messages=True,
         on_bad_row=job.on_bad_row,
         limit=job.limit,
     )
@@ -229,7 +238,10 @@ def _pairs(job: EvaluateJob, tokenizer: Any) -> tuple[Dataset | None, Dataset]:
         return split_by_prompt(data, holdout=job.holdout, seed=job.seed)
     if job.training_dataset:
         training = load_preferences(
-            job.training_dataset, tokenizer=tokenizer, on_bad_row=job.on_bad_row
+            job.training_dataset,
+            tokenizer=tokenizer,
+            keep_messages=True,
+            on_bad_row=job.on_bad_row,
         )
         return _without_prompts_of(data, training, f"pairs in {job.training_dataset}"), data
     return None, data
@@ -241,8 +253,8 @@ def _without_prompts_of(others: Dataset, dataset: Dataset, what: str) -> Dataset
     Raises:
         ValueError: There are none.
     """
-    prompts = set(others["prompt"][:])
-    kept = [row for row, prompt in enumerate(dataset["prompt"][:]) if prompt not in prompts]
+    prompts = set(prompts_of(others))
+    kept = [row for row, prompt in enumerate(prompts_of(dataset)) if prompt not in prompts]
     if not kept:
         raise ValueError(
             f"all {len(dataset)} {what} have prompts that are both learned from and measured on; "
@@ -262,6 +274,7 @@ def _on_benchmark(
     """Scores RewardBench by its own rules."""
     options: dict[str, Any] = {
         "tokenizer": _tokenizer_of(reward_model),
+        "keep_messages": True,
         "on_bad_row": job.on_bad_row,
         "limit": job.limit,
     }
@@ -275,7 +288,7 @@ def _on_benchmark(
 
 
 def _tokenizer_of(reward_model: Any) -> Any:
-    """The tokenizer that renders messages, of an ensemble its first member's; None without one."""
+    """By whose template a bare question is a message, of an ensemble its first member's."""
     tokenizer = getattr(getattr(reward_model, "encoder", None), "tokenizer", None)
     members = () if tokenizer is not None else getattr(reward_model, "members", ())
     return next((t for t in map(_tokenizer_of, members) if t is not None), tokenizer)

@@ -1,6 +1,5 @@
 """`prefsearch reward average`, `ensemble`, `score`, `train_steps`: all kinds of reward model."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,9 +11,12 @@ from tqdm.auto import tqdm
 
 from doors.job_settings import fields_of, open_run
 from rewardmodel.aggregation import Aggregate
+from rewardmodel.data.conversation import prompt_of, reply_of
+from rewardmodel.data.reply_text import take_turns
 from rewardmodel.data.row_sources import read_rows
 from rewardmodel.data.rows import OnBadRow, PreferenceDataError, Row, parse_rows
 from rewardmodel.ensemble import EnsembleRewardModel, write_ensemble
+from rewardmodel.input_format import ChosenFormat
 from rewardmodel.interface import StepRewardModel, UncertainRewardModel, score_replies
 from rewardmodel.json_lines import json_lines
 from rewardmodel.loading import Kind, load_members, load_reward_model
@@ -120,6 +122,9 @@ class ScoreJob:
         limit: Use this many rows; null takes all.
         on_bad_row: "error" stops at the first bad row, "skip" leaves bad rows out and counts them.
         max_length: Tokens of prompt and response together; null takes the model's own.
+        input_format: Whether the model is given prompt and response as one "text" (messages by its
+            chat template) or as a "pair" of segments, as encoders are; "auto" takes what it was
+            trained on, or looks.
         batch_size: Rows a forward pass; null takes the kind's default.
         out: File for the rows with their scores, .jsonl; beside them the scores of the members of
             an ensemble, or of the steps where the model scores steps.
@@ -133,6 +138,7 @@ class ScoreJob:
     limit: int | None = None
     on_bad_row: OnBadRow = "error"
     max_length: int | None = None
+    input_format: ChosenFormat = "auto"
     batch_size: int | None = None
     out: str = "scores.jsonl"
 
@@ -151,6 +157,7 @@ def score(job: ScoreJob) -> None:
         max_length=job.max_length,
         batch_size=job.batch_size,
         kind=job.kind,
+        input_format=job.input_format,
         aggregate=job.aggregate,
     )
     rows = load_responses(job.dataset, split=job.split, on_bad_row=job.on_bad_row, limit=job.limit)
@@ -181,18 +188,13 @@ def load_responses(
 
 
 def _parse(row: Row) -> dict[str, Any]:
-    prompt = row.get("prompt")
-    responses = row["responses"] if "responses" in row else [row.get("response")]
-    if not isinstance(prompt, str):
-        raise PreferenceDataError(
-            f"column 'prompt' is {json.dumps(prompt)[:80]} among {list(row)}; required is text.",
-            reason="prompt is not text",
-        )
+    prompt = prompt_of({**row, "prompt": take_turns(row, "prompt", option="prompt")})
+    responses: Any = row["responses"] if "responses" in row else [row.get("response")]
     good = isinstance(responses, list) and bool(responses)
-    if not good or not all(isinstance(text, str) for text in responses):
+    if not good or not all(_is_reply(reply) for reply in responses):
         raise PreferenceDataError(
-            f"found no responses among {list(row)}; required is text in `response`, or a list of "
-            "texts in `responses`.",
+            f"found no responses among {list(row)}; required is text (or messages) in `response`, "
+            "or a list of them in `responses`.",
             reason="no responses",
         )
     finished = row.get("finished", True)
@@ -200,11 +202,18 @@ def _parse(row: Row) -> dict[str, Any]:
     finished = finished if isinstance(finished, list) else [finished] * len(responses)
     if len(finished) != len(responses) or not all(isinstance(told, bool) for told in finished):
         raise PreferenceDataError(
-            f"column 'finished' is {json.dumps(row['finished'])[:80]} for {len(responses)} "
+            f"column 'finished' is {str(row['finished'])[:80]} for {len(responses)} "
             "responses; required is true or false for each: whether it ended by itself.",
             reason="bad finished",
         )
-    return {"prompt": prompt, "responses": responses, "finished": finished, "row": dict(row)}
+    replies = [reply_of(reply) for reply in responses]
+    return {"prompt": prompt, "responses": replies, "finished": finished, "row": dict(row)}
+
+
+def _is_reply(value: Any) -> bool:
+    """Whether a value is text or a list of messages."""
+    turns = isinstance(value, list) and bool(value)
+    return isinstance(value, str) or (turns and all(isinstance(t, dict) for t in value))
 
 
 def _scored(reward_model: Any, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -218,7 +227,7 @@ def _scored(reward_model: Any, rows: Sequence[dict[str, Any]]) -> list[dict[str,
         columns["member_scores"] = reward_model.member_scores(prompts, texts).T.tolist()
     if isinstance(reward_model, StepRewardModel):
         separator = getattr(reward_model, "separator", SEPARATOR)
-        steps = [split_steps(text, separator) for text in texts]
+        steps = [split_steps(str(text), separator) for text in texts]
         columns["step_scores"] = [row.tolist() for row in reward_model.step_scores(prompts, steps)]
     made, at = [], 0
     for row in rows:

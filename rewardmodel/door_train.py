@@ -9,12 +9,14 @@ from datasets import Dataset
 from rich.console import Console
 
 from doors.job_settings import fields_of, open_run
+from rewardmodel.data.conversation import TEMPLATE_COLUMNS
 from rewardmodel.data.data_report import examine_preferences
 from rewardmodel.data.data_report_page import write_data_report
 from rewardmodel.data.formats import FormatName
 from rewardmodel.data.rows import OnBadRow
 from rewardmodel.door_evaluate import measure, show_measures, without_ties
 from rewardmodel.evaluation import evaluate_reward_model
+from rewardmodel.input_format import ChosenFormat
 from rewardmodel.loading import load_reward_model
 from rewardmodel.preferences import load_demonstrations, load_preferences, split_by_prompt
 from rewardmodel.rankings import load_rankings, pairs_from_rankings
@@ -41,6 +43,9 @@ class TrainJob(Optimisation, Objective):
             hh, tldr, ultrafeedback, rewardbench, qa_feedback, scores or rankings.
         whole_rankings: Learn rankings of several responses whole, as `rankings` says, instead of
             pair by pair.
+        input_format: Whether the model is given prompt and response as one "text" (messages by its
+            chat template) or as a "pair" of segments, as encoders are; "auto" takes what the base
+            was trained on, or looks.
         holdout: Share of the prompts kept for measuring.
         limit: Use this many rows; null takes all.
         on_bad_row: "error" stops at the first bad row, "skip" leaves bad rows out and counts them.
@@ -63,6 +68,7 @@ class TrainJob(Optimisation, Objective):
     format: FormatName = "auto"
     whole_rankings: bool = False
     holdout: float = 0.1
+    input_format: ChosenFormat = "auto"
     limit: int | None = None
     on_bad_row: OnBadRow = "error"
     reference: str | None = None
@@ -102,6 +108,7 @@ def train(job: TrainJob) -> None:
             objective=fields_of(Objective, job),
             reference=_reference(job, training),
             quantise=job.quantise,
+            input_format=job.input_format,
             checkpoints=run.path / "trainer",
             facts={
                 "base": job.model,
@@ -140,6 +147,7 @@ def _load(job: TrainJob) -> tuple[Dataset, Dataset, Dataset]:
         "split": job.split,
         "format": job.format,
         "tokenizer": load_tokenizer(job.model),
+        "keep_messages": True,
         "on_bad_row": job.on_bad_row,
         "limit": job.limit,
     }
@@ -158,11 +166,12 @@ def _reference(job: TrainJob, training: Dataset) -> Dataset | None:
     if job.reference is None:
         return None
     if job.reference == "chosen":
-        decided = without_ties(training)
-        return Dataset.from_dict({"prompt": decided["prompt"], "completion": decided["chosen"]})
-    return load_demonstrations(
-        job.reference, tokenizer=load_tokenizer(job.model), on_bad_row=job.on_bad_row
-    )
+        kept = without_ties(training)
+        names = {"chosen": "completion", "chosen_finished": "finished"}
+        kept = kept.rename_columns({a: b for a, b in names.items() if a in kept.column_names})
+        wanted = {"prompt", "completion", "finished", *TEMPLATE_COLUMNS}
+        return kept.select_columns([name for name in kept.column_names if name in wanted])
+    return load_demonstrations(job.reference, keep_messages=True, on_bad_row=job.on_bad_row)
 
 
 def _train_from_scratch(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from rewardmodel.data.conversation import Prompt, prompt_of
 from rewardmodel.interface import each_finished
 from rewardmodel.json_lines import json_lines
 from rewardmodel.simulated import SimulatedHuman, demonstrations, sample_requests
@@ -73,13 +74,13 @@ class LabelJob:
 
 def label(job: LabelJob) -> None:
     """Labels pairs; see `LabelJob`."""
-    triples: list[tuple[str, str, str]] = []
+    triples: list[tuple[Prompt, str, str]] = []
     ended: list[tuple[bool, bool]] = []
     lines = Path(job.responses).read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
-            prompt, texts = row["prompt"], row["responses"]
+            prompt, texts = prompt_of(row), row["responses"]
             told = each_finished(row.get("finished", True), len(texts))
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(

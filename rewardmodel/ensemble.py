@@ -23,6 +23,7 @@ from torch import Tensor
 
 from rewardmodel.aggregation import Aggregate, combine, require_aggregate
 from rewardmodel.data.conversation import Prompt, Reply
+from rewardmodel.input_format import ChosenFormat
 from rewardmodel.interface import (
     Finished,
     RewardModel,
@@ -140,6 +141,7 @@ class EnsembleRewardModel:
         aggregate: Aggregate | None = None,
         max_length: int | None = None,
         batch_size: int | None = None,
+        input_format: ChosenFormat = "auto",
     ) -> "EnsembleRewardModel":
         """Loads the members that a folder's `ensemble.json` names.
 
@@ -148,6 +150,7 @@ class EnsembleRewardModel:
             aggregate: Instead of the one written there.
             max_length: See `rewardmodel.loading.load_reward_model`.
             batch_size: See there.
+            input_format: See there.
 
         Raises:
             ValueError: If the file is missing or wrong, or a member cannot be loaded.
@@ -162,7 +165,9 @@ class EnsembleRewardModel:
             if Path(source).resolve() == path.parent.resolve():
                 raise ValueError(f"{path}: the ensemble names itself as a member; leave it out")
         return cls(
-            load_members(sources, max_length=max_length, batch_size=batch_size),
+            load_members(
+                sources, max_length=max_length, batch_size=batch_size, input_format=input_format
+            ),
             aggregate or written.get("aggregate", "mean"),
             weight=float(written.get("weight", 1.0)),
             shifts=written.get("shifts"),

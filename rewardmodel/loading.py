@@ -10,6 +10,7 @@ from rewardmodel.aggregation import AGGREGATES
 from rewardmodel.checkpoints import is_adapter, read_config
 from rewardmodel.ensemble import ENSEMBLE_FILE, EnsembleRewardModel
 from rewardmodel.functions import FunctionRewardModel
+from rewardmodel.input_format import ChosenFormat
 from rewardmodel.interface import RewardModel
 from rewardmodel.model_source import PACKAGE, resolve_model
 from rewardmodel.multi_head import MultiHeadRewardModel, reward_heads
@@ -40,6 +41,7 @@ def load_reward_model(
     batch_size: int | None = None,
     kind: Kind = "auto",
     aggregate: str | None = None,
+    input_format: ChosenFormat = "auto",
     answer_form: str = "auto",
 ) -> Any:
     """Loads a reward model of any kind.
@@ -56,6 +58,9 @@ def load_reward_model(
         kind: What to take it for; "auto" looks.
         aggregate: How members, heads or steps become one score; None takes the kind's default or
             what is written in `ensemble.json`.
+        input_format: Whether a sequence or multi-head model is given prompt and response as one
+            "text" or as a "pair" of segments; "auto" takes what it was trained on, or looks
+            (`rewardmodel.input_format`). Of an ensemble, for each such member.
         answer_form: How `answers:FILE` reads answers; see `rewardmodel.answers.extract_answer`.
 
     Returns:
@@ -72,6 +77,13 @@ def load_reward_model(
         return _load_function(source, answer_form)
     source = resolve_model(source)
     options: dict[str, Any] = {"max_length": max_length}
+    if found != "process":
+        options["input_format"] = input_format
+    elif input_format == "pair":
+        raise ValueError(
+            f"input_format: found 'pair', and {source} scores steps, each behind the ones before; "
+            'required: "auto" or "text"'
+        )
     if batch_size is not None:
         options["batch_size"] = batch_size
     if found == "sequence":
@@ -89,7 +101,11 @@ def load_reward_model(
 
 
 def load_members(
-    sources: Sequence[str], *, max_length: int | None = None, batch_size: int | None = None
+    sources: Sequence[str],
+    *,
+    max_length: int | None = None,
+    batch_size: int | None = None,
+    input_format: ChosenFormat = "auto",
 ) -> list[RewardModel]:
     """Loads several reward models, the base of adapters that have one in common once.
 
@@ -98,12 +114,21 @@ def load_members(
     """
     sources = [s if names_function(s) else resolve_model(s) for s in sources]
     if shared_base(sources) is not None:
-        options = {} if batch_size is None else {"batch_size": batch_size}
-        return [*load_adapter_members(sources, max_length=max_length, **options)]
-    return [
-        load_reward_model(source, max_length=max_length, batch_size=batch_size)
-        for source in sources
-    ]
+        options: dict[str, Any] = {} if batch_size is None else {"batch_size": batch_size}
+        options |= {"max_length": max_length, "input_format": input_format}
+        return [*load_adapter_members(sources, **options)]
+    found: list[RewardModel] = []
+    for source in sources:
+        takes_format = kind_of(source) not in ("process", "function")
+        found.append(
+            load_reward_model(
+                source,
+                max_length=max_length,
+                batch_size=batch_size,
+                input_format=input_format if takes_format else "auto",
+            )
+        )
+    return found
 
 
 def kind_of(source: str) -> Kind:

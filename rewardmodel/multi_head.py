@@ -14,6 +14,7 @@ from torch import Tensor
 from rewardmodel.aggregation import Aggregate, combine, require_aggregate
 from rewardmodel.checkpoints import is_adapter, read_config
 from rewardmodel.data.conversation import Prompt, Reply
+from rewardmodel.input_format import ChosenFormat
 from rewardmodel.interface import Finished, ScoringSession, require_finite
 from rewardmodel.model_source import resolve_model
 from rewardmodel.sequence import SequenceRewardModel, load_scorer, open_encoder
@@ -72,6 +73,7 @@ class MultiHeadRewardModel:
         batch_size: int = 128,
         aggregate: Aggregate = "mean",
         weight: float = 1.0,
+        input_format: ChosenFormat = "auto",
     ) -> Self:
         """Loads a trained model of several heads by hub id or local folder.
 
@@ -87,7 +89,7 @@ class MultiHeadRewardModel:
                 "it there if its labels are rewards"
             )
         model = load_scorer(source, init_head=False, heads=heads)
-        encoder = open_encoder(source, model, max_length)
+        encoder = open_encoder(source, model, max_length, input_format=input_format)
         return cls(model, encoder, aggregate=aggregate, weight=weight, batch_size=batch_size)
 
     @property

@@ -108,7 +108,7 @@ class ProcessRewardModel:
             ValueError: If weights, tokenizer or head are missing, or it has other labels.
         """
         model = load_step_scorer(source, init_head=False)
-        encoder = open_encoder(source, model, max_length)
+        encoder = open_encoder(source, model, max_length, input_format="text")
         kept = getattr(model.config, "step_separator", None)
         return cls(
             model,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from datasets import Dataset
 
+from rewardmodel.data.conversation import prompts_of
 from rewardmodel.evaluation.clustered import clustered_accuracy
 from rewardmodel.interface import StepRewardModel
 from search.evaluation.metrics import Interval, expected_calibration_error, wilson_interval
@@ -55,7 +56,7 @@ def evaluate_process_model(
     """
     if len(steps) == 0:
         raise ValueError("no steps to evaluate on; required: at least 1 row")
-    prompts, texts = list(steps["prompt"]), list(steps["completions"])
+    prompts, texts = prompts_of(steps), list(steps["completions"])
     labels = [np.asarray(row, dtype=np.float64) for row in steps["labels"]]
     scores: list[np.ndarray] = []
     for start in range(0, len(prompts), batch_rows):

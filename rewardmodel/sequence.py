@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rewardmodel.checkpoints import check_vocabulary, is_adapter, load_classifier
 from rewardmodel.data.conversation import Prompt, Reply
+from rewardmodel.input_format import ChosenFormat, input_format_of
 from rewardmodel.interface import Finished, ScoringSession, each_finished, require_finite
 from rewardmodel.prefixes.row_passes import row_batches
 from rewardmodel.prefixes.trunk import plain_model
@@ -32,6 +33,7 @@ from rewardmodel.tokenization import (
     fit_embeddings,
     load_tokenizer,
     require_positions,
+    token_types,
 )
 
 _SET_LENGTH = 2**20  # tokenizers without a `model_max_length` say an astronomical one
@@ -51,7 +53,7 @@ def load_scorer(source: str, *, init_head: bool, heads: int = 1, **options: Any)
         ValueError: If nothing can be loaded there, weights are missing, or it was trained with
             another number of labels.
     """
-    labels = heads if init_head or is_adapter(source) else None
+    labels = heads if init_head else None
     model = load_classifier(source, task="SEQ_CLS", labels=labels, init_head=init_head, **options)
     found = model.config.num_labels
     several = getattr(model.config, "reward_heads", None)
@@ -68,7 +70,9 @@ def load_scorer(source: str, *, init_head: bool, heads: int = 1, **options: Any)
     return model
 
 
-def open_encoder(source: str, model: Any, max_length: int | None) -> TextEncoder:
+def open_encoder(
+    source: str, model: Any, max_length: int | None, *, input_format: ChosenFormat = "auto"
+) -> TextEncoder:
     """Loads a model's tokenisation, fits the model to it, and moves the model to the GPU if any.
 
     Args:
@@ -76,6 +80,8 @@ def open_encoder(source: str, model: Any, max_length: int | None) -> TextEncoder
         model: As it was loaded from there.
         max_length: Tokens of prompt and response; None takes what it was trained with, or else its
             context.
+        input_format: Whether it is given one text or two segments; "auto" looks
+            (`rewardmodel.input_format`).
 
     Raises:
         ValueError: If there is no tokenizer, it is another model's, or the model has no places for
@@ -89,7 +95,7 @@ def open_encoder(source: str, model: Any, max_length: int | None) -> TextEncoder
         model.to("cuda")
     trained_with = tokenizer.model_max_length
     limit = max_length or (trained_with if trained_with < _SET_LENGTH else context_length(model))
-    return TextEncoder(tokenizer, limit)
+    return TextEncoder(tokenizer, limit, input_format_of(source, model, tokenizer, input_format))
 
 
 class SequenceRewardModel:
@@ -119,14 +125,22 @@ class SequenceRewardModel:
         self._reduce = reduce or self._shifted
 
     @classmethod
-    def load(cls, source: str, *, max_length: int | None = None, batch_size: int = 128) -> Self:
-        """Loads a trained reward model by hub id or local folder.
+    def load(
+        cls,
+        source: str,
+        *,
+        max_length: int | None = None,
+        batch_size: int = 128,
+        input_format: ChosenFormat = "auto",
+    ) -> Self:
+        """Loads a trained reward model by hub id or local folder; arguments as `open_encoder`.
 
         Raises:
             ValueError: If the weights, the tokenizer or the single-label head are missing.
         """
         model = load_scorer(source, init_head=False)
-        return cls(model, open_encoder(source, model, max_length), batch_size=batch_size)
+        encoder = open_encoder(source, model, max_length, input_format=input_format)
+        return cls(model, encoder, batch_size=batch_size)
 
     def score(
         self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
@@ -162,6 +176,8 @@ class SequenceRewardModel:
     @functools.cached_property
     def _scorer(self) -> SharedPrefixScorer | None:
         """How prompts are shared, or None; found out at first use."""
+        if self.encoder.input_format == "pair":
+            return None  # an encoder: what it makes of a prompt depends on the response
         limit = self.encoder.max_length or context_length(self.model)
         return open_scorer(self.model, self._head, max_tokens=limit, reduce=self._reduce)
 
@@ -196,16 +212,17 @@ class SequenceRewardModel:
         """Outputs [P, H] of token ids, and the tokens given to the model."""
         shared = worth_sharing(pairs)
         if not shared or self._scorer is None:
-            return self._score_rows([prompt + response for prompt, response in pairs])
+            return self._score_rows(pairs)
         alone = sorted(set(range(len(pairs))) - set(shared))
         together, tokens = self._scorer.one_shot([pairs[i] for i in shared], rows=self.batch_size)
-        rest, more = self._score_rows([pairs[i][0] + pairs[i][1] for i in alone])
+        rest, more = self._score_rows([pairs[i] for i in alone])
         outputs = torch.cat([together, rest])[torch.tensor(shared + alone).argsort()]
         return outputs, tokens + more
 
     @torch.inference_mode()
-    def _score_rows(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, int]:
+    def _score_rows(self, pairs: Sequence[Pair]) -> tuple[Tensor, int]:
         """Outputs [R, H] of whole texts the ordinary way, and the tokens given to the model."""
+        rows = [prompt + response for prompt, response in pairs]
         outputs, tokens = torch.empty(len(rows), self.model.config.num_labels), 0
         body, head = plain_model(self.model).base_model, self._head
         for batch in row_batches(
@@ -214,10 +231,14 @@ class SequenceRewardModel:
             pad_id=self.encoder.tokenizer.pad_token_id,
             device=self.model.device,
         ):
+            inputs = {"input_ids": batch.ids, "attention_mask": batch.mask}
+            if self.encoder.has_token_types:
+                seconds = torch.tensor([len(pairs[i][0]) for i in batch.rows])
+                inputs["token_type_ids"] = token_types(batch.mask, seconds)
             if head is None:  # as the model itself reads texts, from its mask
-                found = self.model(input_ids=batch.ids, attention_mask=batch.mask).logits
+                found = self.model(**inputs).logits
             else:
-                states = body(input_ids=batch.ids, attention_mask=batch.mask).last_hidden_state
+                states = body(**inputs).last_hidden_state
                 found = head(batch.of_last(states))
             outputs[torch.tensor(batch.rows)] = found.float().cpu()
             tokens += batch.ids.numel()

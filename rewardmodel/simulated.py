@@ -27,7 +27,9 @@ from typing import Any
 
 from datasets import Dataset
 
+from rewardmodel.data.conversation import last_text, row_of
 from rewardmodel.data.finished import PAIR_COLUMNS
+from rewardmodel.data.row_tables import gather
 from rewardmodel.simulated_phrases import ASIDES, FLAT_ENDINGS, GENRES, MARKER_RANK, Genre
 
 _VIVID_SLOT = re.compile(r"<([^>]*)> ?")
@@ -343,9 +345,10 @@ class SimulatedHuman:
             + self.per_shortfall * max(self.sentence_minimum - seen.sentences, 0)
         )
 
-    def utilities(self, prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
-        """Gold scores of paired prompts and responses."""
-        return [self.utility(p, r) for p, r in zip(prompts, responses, strict=True)]
+    def utilities(self, prompts: Sequence[Any], responses: Sequence[str]) -> list[float]:
+        """Gold scores of paired prompts and responses; of messages, the last is what was asked."""
+        pairs = zip(map(last_text, prompts), responses, strict=True)
+        return [self.utility(prompt, response) for prompt, response in pairs]
 
     def choose(self, first: float, second: float, rng: random.Random) -> int:
         """Chooses between two utilities: 1 for the first, -1 for the second, 0 for a tie."""
@@ -355,7 +358,7 @@ class SimulatedHuman:
 
     def label(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[Any],
         firsts: Sequence[str],
         seconds: Sequence[str],
         *,
@@ -385,17 +388,19 @@ class SimulatedHuman:
         for prompt, first, second, ended in zip(prompts, firsts, seconds, told, strict=True):
             if first == second or not first or not second:
                 continue
-            choice = self.choose(self.utility(prompt, first), self.utility(prompt, second), rng)
+            asked = last_text(prompt)
+            choice = self.choose(self.utility(asked, first), self.utility(asked, second), rng)
             if choice == 0:
                 tied += 1
                 continue
             better, worse = (first, second) if choice > 0 else (second, first)
-            row: dict[str, Any] = {"prompt": prompt, "chosen": better, "rejected": worse}
+            row = row_of(prompt, chosen=better, rejected=worse)
             if ended is not None:
                 row |= dict(zip(PAIR_COLUMNS, ended if choice > 0 else ended[::-1], strict=True))
             rows.append(row)
-        columns = ["prompt", "chosen", "rejected", *(() if finished is None else PAIR_COLUMNS)]
-        return Dataset.from_dict({name: [row[name] for row in rows] for name in columns}), tied
+        if not rows:
+            return Dataset.from_dict({"prompt": [], "chosen": [], "rejected": []}), tied
+        return gather(rows), tied
 
     def describe(self) -> dict[str, float]:
         """The tastes by name, for a report."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
+from torch import Tensor
 from transformers import AutoTokenizer
 
 from rewardmodel.data.chat_template import ChatTemplate, common_prefix_length
@@ -266,9 +267,7 @@ class TextEncoder:
                 f"found a reply of messages ({', '.join(m['role'] for m in response.messages)}) to "
                 "a prompt of text; required: text, or messages for both"
             )
-        ids = self._behind(prompt, response) if self._adds_space else None
-        if ids is None:
-            return prompt_ids, self.response_ids(response, finished=finished)
+        ids = self._behind(prompt, response) if self._adds_space else self.text_ids(response)
         return prompt_ids, self._closed(response, ids) if finished else ids
 
     def pair(
@@ -328,10 +327,12 @@ class TextEncoder:
         closed = ids[-1:] == [self.end_id] or self.template.closes(response)
         return ids if closed else [*ids, self.end_id]
 
-    def _behind(self, prompt: str, response: str) -> list[int] | None:
-        """Ids of a response as they are behind its prompt, if the prompt's stay what they are."""
+    def _behind(self, prompt: str, response: str) -> list[int]:
+        """Ids of a response behind its prompt, for tokenizers that put a space before a text."""
         before, ids = self.text_ids(prompt), self.text_ids(prompt + response)
-        return ids[len(before) :] if ids[: len(before)] == before else None
+        if ids[: len(before)] == before:
+            return ids[len(before) :]
+        return self.text_ids(response.removeprefix(" "))  # they merge: the space is put there anew
 
     def _segments(
         self, prompt: Prompt, response: Reply, *, cut: bool
@@ -343,13 +344,23 @@ class TextEncoder:
             _question(response),
             truncation=limit is not None,
             max_length=limit,
-            return_token_type_ids=True,
         )
         ids = list(made["input_ids"])
         second = made.sequence_ids()
         # An empty response leaves only the separator that closes it.
         at = second.index(1) if 1 in second else len(ids) - 1
         return ids[:at], ids[at:]
+
+
+def token_types(mask: Tensor, seconds: Tensor) -> Tensor:
+    """Token types of pairs, int64 [B, T]: 1 in the second segment, else 0.
+
+    Args:
+        mask: int64 [B, T], 1 where there is a token.
+        seconds: int64 [B], the place of each row's second segment.
+    """
+    places = torch.arange(mask.shape[1], device=mask.device)
+    return (places >= seconds.to(mask.device)[:, None]).long() * mask
 
 
 def _question(text: Prompt | Reply) -> str:

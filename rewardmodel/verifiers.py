@@ -8,12 +8,13 @@ with them and scores 1 or 0; what an answer is and when two are equal is said in
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from rewardmodel.answers import extract_answer, normalise_answer, same_answer, stated_answer
+from rewardmodel.data.conversation import Conversation, Prompt, Reply, last_text, prompt_of
 from rewardmodel.data.reply_text import take_turns
 from rewardmodel.data.row_sources import read_rows
 from rewardmodel.data.rows import OnBadRow, PreferenceDataError, Row, parse_rows
@@ -30,7 +31,7 @@ def load_references(
     answer_column: str | None = None,
     on_bad_row: OnBadRow = "error",
     limit: int | None = None,
-) -> dict[str, str]:
+) -> dict[Prompt, str]:
     r"""Loads the right answer to each prompt.
 
     Of worked solutions the answer is taken: what stands after the last `####`, as in GSM8K, or in
@@ -53,24 +54,19 @@ def load_references(
             one prompt; the message names file and line.
         ValueError: `on_bad_row` or `limit` is not allowed.
     """
-    seen: dict[str, str] = {}
+    seen: dict[Prompt, str] = {}
 
-    def parse(row: Row) -> tuple[str, str]:
-        prompt = take_turns(
+    def parse(row: Row) -> tuple[Prompt, str]:
+        turns = take_turns(
             row, prompt_column or _first_of(_PROMPT_COLUMNS, row), option="prompt_column"
         )
-        if not isinstance(prompt, str):
-            raise PreferenceDataError(
-                "the prompt is a list of messages; required is text, as the policy is given it. "
-                "Render the messages into a column of text and pass prompt_column=NAME.",
-                reason="prompt is not text",
-            )
+        prompt = prompt_of({**row, "prompt": turns})
         answer = _read_reference(row, answer_column or _first_of(_ANSWER_COLUMNS, row))
         known = seen.setdefault(prompt, answer)
         if not same_answer(known, answer):
             raise PreferenceDataError(
                 f"the answer is {answer!r} and an earlier row has {known!r} for the same prompt "
-                f"{prompt[:80]!r}; required is one answer a prompt. Drop one of the rows.",
+                f"{str(prompt)[:80]!r}; required is one answer a prompt. Drop one of the rows.",
                 reason="contradictory answers",
             )
         return prompt, known
@@ -82,7 +78,7 @@ def load_references(
 class AnswerMatch:
     """Scores 1 for responses that state the right answer, else 0; a `RewardModel`, and a judge."""
 
-    def __init__(self, references: Mapping[str, str], *, form: str = "auto") -> None:
+    def __init__(self, references: Mapping[Any, str], *, form: str = "auto") -> None:
         """Takes the right answers.
 
         Args:
@@ -98,7 +94,7 @@ class AnswerMatch:
         for prompt, reference in self._references.items():
             if not reference:
                 raise ValueError(
-                    f"references: the answer to {prompt[:80]!r} is {references[prompt]!r}; "
+                    f"references: the answer to {str(prompt)[:80]!r} is {references[prompt]!r}; "
                     "required: an answer. Fill it or leave the prompt out"
                 )
 
@@ -118,7 +114,7 @@ class AnswerMatch:
         )
         return cls(references, form=form)
 
-    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Tensor:
+    def score(self, prompts: Sequence[Prompt], responses: Sequence[Reply]) -> Tensor:
         """Scores responses, float32 [B]: 1.0 for the right answer, else 0.0.
 
         Args:
@@ -130,21 +126,21 @@ class AnswerMatch:
         """
         return torch.tensor(self(prompts, responses), dtype=torch.float32)
 
-    def __call__(self, prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
+    def __call__(self, prompts: Sequence[Prompt], responses: Sequence[Reply]) -> list[float]:
         """Judges responses: `score` as plain numbers."""
         pairs = zip(prompts, responses, strict=True)
         return [float(self._is_right(prompt, response)) for prompt, response in pairs]
 
-    def _is_right(self, prompt: str, response: str) -> bool:
+    def _is_right(self, prompt: Prompt, response: Reply) -> bool:
         reference = reference_to(self._references, prompt)
-        answer = extract_answer(response, self.form)
+        answer = extract_answer(str(response), self.form)
         return answer is not None and normalise_answer(answer) == reference
 
 
 class ExactMatch:
     """Scores 1 for responses that are the reference, else 0; a `RewardModel`, and a judge."""
 
-    def __init__(self, references: Mapping[str, str], *, ignore_case: bool = False) -> None:
+    def __init__(self, references: Mapping[Any, str], *, ignore_case: bool = False) -> None:
         """Takes the right responses.
 
         Args:
@@ -154,7 +150,7 @@ class ExactMatch:
         self.ignore_case = ignore_case
         self._references = {prompt: self._tidy(text) for prompt, text in references.items()}
 
-    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Tensor:
+    def score(self, prompts: Sequence[Prompt], responses: Sequence[Reply]) -> Tensor:
         """Scores responses, float32 [B]: 1.0 for the reference, else 0.0.
 
         Raises:
@@ -162,25 +158,28 @@ class ExactMatch:
         """
         return torch.tensor(self(prompts, responses), dtype=torch.float32)
 
-    def __call__(self, prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
+    def __call__(self, prompts: Sequence[Prompt], responses: Sequence[Reply]) -> list[float]:
         """Judges responses: `score` as plain numbers."""
         pairs = zip(prompts, responses, strict=True)
-        return [float(self._tidy(r) == reference_to(self._references, p)) for p, r in pairs]
+        return [float(self._tidy(str(r)) == reference_to(self._references, p)) for p, r in pairs]
 
     def _tidy(self, text: str) -> str:
         return text.strip().casefold() if self.ignore_case else text.strip()
 
 
-def reference_to(references: Mapping[str, str], prompt: str) -> str:
-    """The reference to a prompt.
+def reference_to(references: Mapping[Any, str], prompt: Prompt) -> str:
+    """The reference to a prompt; of a conversation also that to its last message's text.
 
     Raises:
         ValueError: If it has none.
     """
     reference = references.get(prompt)
+    if reference is None and isinstance(prompt, Conversation):
+        # The answers may stand beside the bare questions that the conversations end with.
+        reference = references.get(last_text(prompt))
     if reference is None:
         raise ValueError(
-            f"no reference answer to the prompt {prompt[:80]!r}; required: one of the "
+            f"no reference answer to the prompt {str(prompt)[:80]!r}; required: one of the "
             f"{len(references)} prompts with references, letter for letter. Load the "
             "references of these prompts, or with the text that is put around them"
         )

@@ -28,7 +28,6 @@ from tqdm.auto import tqdm
 
 from rewardmodel.checkpoints import is_adapter, load_classifier, read_config
 from rewardmodel.model_source import resolve_model
-from rewardmodel.multi_head import reward_heads
 from rewardmodel.tokenization import load_tokenizer
 from search.evaluation.records import write_json_atomic
 from search.evaluation.run_directory import new_folder
@@ -129,8 +128,7 @@ def _as_whole_model(source: str) -> Iterator[Path]:
             "TOKEN_CLS). Merge it with merge_and_unload() and save the whole model"
         )
     with tempfile.TemporaryDirectory() as scratch:
-        labels = (reward_heads(source) or 1) if task == "SEQ_CLS" else 2
-        model = load_classifier(source, task=task, labels=labels, init_head=False)
+        model = load_classifier(source, task=task, labels=None, init_head=False)
         tokenizer = load_tokenizer(source)
         whole = model.merge_and_unload()
         whole.config.pad_token_id = tokenizer.pad_token_id

@@ -33,6 +33,11 @@ class Frame:
     before: str
     after: str
 
+    @property
+    def mark(self) -> str:
+        """What ends the turn, without the spaces around it or what ends the whole text."""
+        return (self.after.strip().splitlines() or [""])[0].rstrip()
+
 
 class ChatTemplate:
     """One tokenizer's template."""
@@ -95,15 +100,16 @@ class ChatTemplate:
         """
         frame = self.frame if conversation is None else self._frame(conversation)
         text = text.removeprefix(frame.before)
-        for after in (frame.after, frame.after.rstrip()):
-            if after.strip() and text.endswith(after):
-                return text.removesuffix(after)
+        mark = frame.mark
+        if mark and mark in text:
+            space = frame.after[: frame.after.index(mark)]
+            return text[: text.index(mark)].removesuffix(space)
         return text
 
     def closes(self, text: str) -> bool:
         """Whether text ends with what closes a turn, as text that was rendered before does."""
-        mark = self.frame.after.strip()
-        return bool(mark) and text.rstrip().endswith(mark)
+        ends = (self.frame.after.strip(), self.frame.mark)
+        return any(end and text.rstrip().endswith(end) for end in ends)
 
     def _render_opening(self, conversation: Conversation) -> str:
         return self._apply(conversation, (), add_generation_prompt=True)

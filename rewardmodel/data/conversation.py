@@ -145,6 +145,14 @@ def plain(text: Prompt | Reply) -> Any:
     return [dict(m) for m in text.messages] if isinstance(text, Conversation) else text
 
 
+def last_text(prompt: Any) -> str:
+    """The text that was asked last: of a conversation, or its list of messages, the last one's."""
+    if isinstance(prompt, str):
+        return prompt
+    messages = prompt.messages if isinstance(prompt, Conversation) else prompt
+    return str(messages[-1].get("content") or "")
+
+
 def _ordered(message: Mapping[str, Any]) -> Message:
     """A message without null fields, its role and content first."""
     first = {name: message[name] for name in ("role", "content") if name in message}

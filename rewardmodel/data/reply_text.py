@@ -80,7 +80,8 @@ def split_prompt(
     Args:
         prompt: The explicit prompt, or None where two replies share it as their beginning.
         replies: Replies to the prompt; whole conversations where the prompt is None.
-        tokenizer: Renders messages by its chat template; unused where everything is text.
+        tokenizer: Renders messages by its chat template, or tries it on those that are kept;
+            unused where everything is text.
         row: Whose `tools` and `chat_template_kwargs` the template is given.
         empty: Whether replies of text to a prompt of messages may be empty.
         keep_messages: Whether messages stay a `Conversation`, for each model to render.
@@ -110,6 +111,8 @@ def split_prompt(
     assert isinstance(conversation, Conversation)
     kept = [reply_of(turns) for turns in conversations]
     if keep_messages:
+        if tokenizer is not None and tokenizer.chat_template:
+            _require_rendering(ChatTemplate(tokenizer), conversation, kept)
         return conversation, kept
     if tokenizer is None:
         raise PreferenceDataError(
@@ -122,6 +125,15 @@ def split_prompt(
     return template.prompt_text(conversation), [
         text if empty else _require_reply(text) for text in rendered
     ]
+
+
+def _require_rendering(
+    template: ChatTemplate, conversation: Conversation, replies: Sequence[Reply]
+) -> None:
+    """Refuses, while the row's place is known, messages that the template cannot render."""
+    template.prompt_text(conversation)
+    for reply in replies:
+        template.reply_text(conversation, reply)
 
 
 def _split_messages(

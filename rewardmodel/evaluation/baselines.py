@@ -16,6 +16,7 @@ from scipy.sparse import csr_array
 from scipy.special import expit
 from tqdm.auto import tqdm
 
+from rewardmodel.data.conversation import replies_of
 from rewardmodel.evaluation.clustered import clustered_accuracy, length_margins, number_prompts
 from rewardmodel.evaluation.labels import better_signs, chosen_probabilities
 from search.evaluation.metrics import Interval
@@ -116,8 +117,9 @@ def _count_differences(dataset: Dataset, vocabulary: dict[str, int], *, grow: bo
     values: list[float] = []
     columns: list[int] = []
     starts = [0]
-    for chosen, rejected in zip(dataset["chosen"][:], dataset["rejected"][:], strict=True):
-        counts = [Counter(_TOKEN.findall(text.lower())) for text in (chosen, rejected)]
+    columns_of_text = (replies_of(dataset, name) for name in ("chosen", "rejected"))
+    for pair in zip(*columns_of_text, strict=True):
+        counts = [Counter(_TOKEN.findall(str(text).lower())) for text in pair]
         for token in {**counts[0], **counts[1]}:  # in order of appearance, unlike a set
             if grow:
                 vocabulary.setdefault(token, len(vocabulary))

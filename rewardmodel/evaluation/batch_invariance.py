@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from rewardmodel.data.conversation import Prompt, Reply
 from rewardmodel.interface import RewardModel, require_finite
 
 
@@ -37,7 +38,11 @@ class BatchInvariance:
 
 
 def measure_batch_invariance(
-    reward_model: RewardModel, prompts: Sequence[str], responses: Sequence[str], *, seed: int = 0
+    reward_model: RewardModel,
+    prompts: Sequence[Prompt],
+    responses: Sequence[Reply],
+    *,
+    seed: int = 0,
 ) -> BatchInvariance:
     """Score texts alone, in one batch, in a shuffled one, and in one padded to a longer text.
 
@@ -58,8 +63,8 @@ def measure_batch_invariance(
         )
     prompts, responses = list(prompts), list(responses)
     order = np.random.default_rng(seed).permutation(count)
-    longest = max(range(count), key=lambda i: len(prompts[i]) + len(responses[i]))
-    filler = " ".join([responses[longest]] * 3)
+    longest = max(range(count), key=lambda i: len(str(prompts[i])) + len(str(responses[i])))
+    filler = " ".join([str(responses[longest])] * 3)
     with torch.inference_mode():
         alone = [
             _score(reward_model, [prompt], [response])[0]
@@ -90,8 +95,8 @@ def measure_batch_invariance(
 
 def require_batch_invariance(
     reward_model: RewardModel,
-    prompts: Sequence[str],
-    responses: Sequence[str],
+    prompts: Sequence[Prompt],
+    responses: Sequence[Reply],
     *,
     tolerance: float = 1e-3,
     seed: int = 0,
@@ -106,15 +111,15 @@ def require_batch_invariance(
         raise ValueError(
             f"row {found.row}: its score is {found.alone:g} alone and {found.together:g} "
             f"{found.company} of {found.rows}; required is a difference of at most {tolerance:g}. "
-            f"The response begins {responses[found.row][:60]!r}. Check that the model reads the "
-            "attention mask and takes its score at the last real token, or raise the tolerance "
+            f"The response begins {str(responses[found.row])[:60]!r}. Check that the model reads "
+            "the attention mask and takes its score at the last real token, or raise the tolerance "
             "where it runs in half precision."
         )
     return found
 
 
 def _score(
-    reward_model: RewardModel, prompts: Sequence[str], responses: Sequence[str]
+    reward_model: RewardModel, prompts: Sequence[Prompt], responses: Sequence[Reply]
 ) -> list[float]:
     scores = reward_model.score(prompts, responses)
     require_finite(scores, responses)

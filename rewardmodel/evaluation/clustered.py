@@ -4,12 +4,13 @@ Pairs of one prompt are not independent, so prompts are the unit of sampling. Le
 distinct prompts, R resamples.
 """
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
 
+from rewardmodel.data.conversation import prompts_of, replies_of
 from search.evaluation.metrics import (
     Interval,
     accuracy_from_margins,
@@ -31,12 +32,12 @@ def percentile_interval(estimate: float, resampled: Floats) -> Interval:
 
 def number_prompts(dataset: Dataset) -> Integers:
     """Return for each row the number of its prompt, [P] in 0..G-1."""
-    return number_texts(dataset["prompt"][:])
+    return number_texts(prompts_of(dataset))
 
 
-def number_texts(texts: list[str]) -> Integers:
+def number_texts(texts: Sequence[Hashable]) -> Integers:
     """Return for each text the number of the distinct text that it is, [P] in 0..G-1."""
-    number: dict[str, int] = {}
+    number: dict[Hashable, int] = {}
     return np.array([number.setdefault(text, len(number)) for text in texts], dtype=np.int64)
 
 
@@ -56,14 +57,18 @@ def require_prompts(groups: Integers) -> None:
 
 def length_margins(dataset: Dataset) -> Floats:
     """Return characters of chosen minus rejected, [P]."""
-    pairs = zip(dataset["chosen"][:], dataset["rejected"][:], strict=True)
-    return np.array([len(chosen) - len(rejected) for chosen, rejected in pairs], dtype=np.float64)
+    return np.array([a - b for a, b in _lengths(dataset)], dtype=np.float64)
 
 
 def log_length_ratios(dataset: Dataset) -> Floats:
     """Return log of characters of chosen over rejected, [P]; one is added, for empty replies."""
-    pairs = zip(dataset["chosen"][:], dataset["rejected"][:], strict=True)
-    return np.array([np.log1p(len(a)) - np.log1p(len(b)) for a, b in pairs], dtype=np.float64)
+    return np.array([np.log1p(a) - np.log1p(b) for a, b in _lengths(dataset)], dtype=np.float64)
+
+
+def _lengths(dataset: Dataset) -> Iterator[tuple[int, int]]:
+    """Characters of chosen and rejected, of each pair."""
+    columns = (replies_of(dataset, name) for name in ("chosen", "rejected"))
+    return ((len(str(a)), len(str(b))) for a, b in zip(*columns, strict=True))
 
 
 def clustered_mean(values: Floats, groups: Integers, seed: int) -> Interval:

@@ -10,6 +10,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from rewardmodel.data.conversation import Reply, replies_of
 from rewardmodel.evaluation.clustered import (
     clustered_correlation,
     length_margins,
@@ -83,11 +84,12 @@ def _distinct_replies(
     dataset: Dataset, scores: Floats, groups: Integers
 ) -> tuple[Floats, Floats, Integers]:
     """Lengths, scores and prompt numbers of the distinct replies, each [T]."""
-    texts: dict[tuple[int, str], float] = {}
+    texts: dict[tuple[int, Reply], float] = {}
     for column, name in enumerate(("chosen", "rejected")):
-        for group, reply, score in zip(groups, dataset[name][:], scores[:, column], strict=True):
+        replies = replies_of(dataset, name)
+        for group, reply, score in zip(groups, replies, scores[:, column], strict=True):
             texts[int(group), reply] = float(score)
-    lengths = np.array([len(reply) for _, reply in texts], dtype=np.float64)
+    lengths = np.array([len(str(reply)) for _, reply in texts], dtype=np.float64)
     owners = np.array([group for group, _ in texts], dtype=np.int64)
     return lengths, np.array(list(texts.values())), owners
 

@@ -12,6 +12,7 @@ import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
 
+from rewardmodel.data.conversation import Prompt, prompts_of, replies_of
 from rewardmodel.evaluation.clustered import clustered_accuracy, clustered_mean, number_texts
 from rewardmodel.evaluation.scoring import score_texts
 from rewardmodel.interface import RewardModel
@@ -77,10 +78,11 @@ def truncation_probe(
             f"found sentences={sentences} and column={column!r}; required are at least 1 and one "
             f"of {dataset.column_names}. Correct them."
         )
-    texts = list(dict.fromkeys(zip(dataset["prompt"][:], dataset[column][:], strict=True)))
-    prompts: list[str] = []
+    texts = list(dict.fromkeys(zip(prompts_of(dataset), replies_of(dataset, column), strict=True)))
+    prompts: list[Prompt] = []
     variants: list[tuple[str, str, str]] = []
-    for prompt, reply in texts:
+    for prompt, text in texts:
+        reply = str(text)
         cut = cut_sentences(reply, sentences)
         if cut is not None:
             tail = reply[len(cut) :].strip()

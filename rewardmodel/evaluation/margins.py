@@ -6,6 +6,7 @@ import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
 
+from rewardmodel.data.conversation import Prompt, Reply, prompts_of, replies_of
 from rewardmodel.data.finished import PAIR_COLUMNS
 from rewardmodel.evaluation.scoring import Name, score_texts
 from rewardmodel.interface import RewardModel
@@ -13,7 +14,7 @@ from rewardmodel.interface import RewardModel
 Floats = NDArray[np.float64]
 
 
-def pair_texts(dataset: Dataset) -> tuple[list[str], list[str], Name]:
+def pair_texts(dataset: Dataset) -> tuple[list[Prompt], list[Reply], Name]:
     """Return prompts [2P] and replies [2P], chosen and rejected by turns, and their names.
 
     Raises:
@@ -25,8 +26,8 @@ def pair_texts(dataset: Dataset) -> tuple[list[str], list[str], Name]:
             f"found {len(dataset)} pairs with the columns {dataset.column_names}; required are "
             "at least one pair and prompt, chosen and rejected. Load pairs to evaluate on."
         )
-    prompts = [prompt for prompt in dataset["prompt"][:] for _ in range(2)]
-    pairs = zip(dataset["chosen"][:], dataset["rejected"][:], strict=True)
+    prompts = [prompt for prompt in prompts_of(dataset) for _ in range(2)]
+    pairs = zip(replies_of(dataset, "chosen"), replies_of(dataset, "rejected"), strict=True)
     replies = [reply for pair in pairs for reply in pair]
 
     def name(n: int) -> str:
@@ -44,8 +45,8 @@ def pair_scores(
 
     Args:
         reward_model: Scores responses.
-        dataset: Text columns `prompt`, `chosen` and `rejected`, and where some replies were cut off
-            `chosen_finished` and `rejected_finished`.
+        dataset: Columns `prompt`, `chosen` and `rejected`, text or messages, and where some replies
+            were cut off `chosen_finished` and `rejected_finished`.
         progress: Show a progress bar.
         batch_pairs: Pairs a call of `score`.
 

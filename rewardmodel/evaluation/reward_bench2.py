@@ -14,6 +14,7 @@ import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
 
+from rewardmodel.data.conversation import Prompt, prompts_of
 from rewardmodel.evaluation.clustered import clustered_share, number_texts
 from rewardmodel.evaluation.reward_bench import SubsetScore
 from rewardmodel.evaluation.scoring import score_texts
@@ -97,7 +98,8 @@ def evaluate_reward_bench2(
             f"found {len(dataset)} rows with the columns {dataset.column_names}; required are "
             f"at least one row and {', '.join(wanted)}. Load allenai/reward-bench-2."
         )
-    rows = list(zip(*(dataset[name][:] for name in wanted), strict=True))
+    columns = [prompts_of(dataset) if name == "prompt" else dataset[name][:] for name in wanted]
+    rows = list(zip(*columns, strict=True))
     for row, (_, _, chosen, rejected, subset) in enumerate(rows):
         _require_answers(row, chosen, rejected, subset)
     texts = [
@@ -133,7 +135,7 @@ def reward_bench2_score(
     subsets: Sequence[str],
     answers: Sequence[Answers],
     *,
-    prompts: Sequence[str] | None = None,
+    prompts: Sequence[Prompt] | None = None,
 ) -> RewardBench2Score:
     """Put RewardBench 2's figures together from scores.
 

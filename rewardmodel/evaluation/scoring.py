@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from rewardmodel.data.conversation import Prompt, Reply
 from rewardmodel.interface import RewardModel, score_replies
 
 Floats = NDArray[np.float64]
@@ -21,8 +22,8 @@ Name = Callable[[int], str]
 
 def score_texts(
     reward_model: RewardModel,
-    prompts: Sequence[str],
-    responses: Sequence[str],
+    prompts: Sequence[Prompt],
+    responses: Sequence[Reply],
     *,
     progress: bool,
     batch_size: int = 32,
@@ -57,9 +58,9 @@ def score_texts(
 
 
 def score_texts_by_member(
-    member_scores: Callable[[Sequence[str], Sequence[str]], Tensor],
-    prompts: Sequence[str],
-    responses: Sequence[str],
+    member_scores: Callable[[Sequence[Prompt], Sequence[Reply]], Tensor],
+    prompts: Sequence[Prompt],
+    responses: Sequence[Reply],
     *,
     progress: bool,
     batch_size: int = 32,
@@ -84,8 +85,8 @@ def score_texts_by_member(
 
 def _score_distinct(
     score: Callable[[Sequence[int]], Tensor],
-    prompts: Sequence[str],
-    responses: Sequence[str],
+    prompts: Sequence[Prompt],
+    responses: Sequence[Reply],
     finished: Sequence[bool] | None,
     members: int | None,
     progress: bool,
@@ -98,7 +99,7 @@ def _score_distinct(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; required is at least 1. Raise it.")
-    firsts: dict[tuple[str, str, bool], int] = {}
+    firsts: dict[tuple[Prompt, Reply, bool], int] = {}
     place = np.empty(len(prompts), dtype=np.int64)  # [N], the distinct text of each
     told = [True] * len(prompts) if finished is None else finished
     for n, text in enumerate(zip(prompts, responses, told, strict=True)):
@@ -129,10 +130,10 @@ def _score_distinct(
 
 
 def _batches(
-    prompts: Sequence[str], firsts: dict[tuple[str, str, bool], int], batch_size: int
+    prompts: Sequence[Prompt], firsts: dict[tuple[Prompt, Reply, bool], int], batch_size: int
 ) -> list[list[int]]:
     """Divide the distinct texts into batches; a prompt is split only where it fills one alone."""
-    by_prompt: dict[str, list[int]] = {}
+    by_prompt: dict[Prompt, list[int]] = {}
     for n in firsts.values():
         by_prompt.setdefault(prompts[n], []).append(n)
     batches: list[list[int]] = [[]]
@@ -149,8 +150,8 @@ def _batches(
 def _require_finite(
     scores: Floats,
     batch: Sequence[int],
-    prompts: Sequence[str],
-    responses: Sequence[str],
+    prompts: Sequence[Prompt],
+    responses: Sequence[Reply],
     name: Name | None,
 ) -> None:
     """Refuse scores [M, B] that are not finite, naming the text."""
@@ -161,7 +162,7 @@ def _require_finite(
     who = f" by member {member}" if len(scores) > 1 else ""
     raise ValueError(
         f"{name(n) if name else f'text {n}: the score'}{who} is {scores[member, at]}, required is "
-        f"a finite number. The prompt begins {prompts[n][:60]!r}, the reply "
-        f"{responses[n][:60]!r}. Check the reward model's weights and precision (a diverged "
+        f"a finite number. The prompt begins {str(prompts[n])[:60]!r}, the reply "
+        f"{str(responses[n])[:60]!r}. Check the reward model's weights and precision (a diverged "
         "training or a float16 overflow), or drop the row."
     )

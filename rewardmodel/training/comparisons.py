@@ -29,6 +29,7 @@ _FEATURES = {
     "ranks": List(Value("int32")),
     "probability": Value("float64"),
     "margin": Value("float64"),
+    "seconds": List(Value("int32")),
 }
 _CHUNK_ROWS = 10_000
 
@@ -72,7 +73,8 @@ def tokenise_comparisons(
 
     Returns:
         Rows of `sequences`, the token ids of each response with its prompt (of a pair the chosen
-        one first); `shared`, the tokens they all begin with; `length`, the tokens to compute where
+        one first); `seconds`, where their second segments begin, if token types tell them;
+        `shared`, the tokens they all begin with; `length`, the tokens to compute where
         these are shared; the labels: `probability` and, where there is one, `margin`, or `ranks`;
         and `head_weights` where there are several heads that resample. And what was counted.
 
@@ -106,9 +108,10 @@ def tokenise_comparisons(
         longest_response = max(len(end) for _, end in texts)
         tokens = sum(map(len, sequences))
         repeated = (len(sequences) - 1) * shared
-        rows.append(
-            {"sequences": sequences, "shared": shared, "length": tokens - repeated, **labels}
-        )
+        row = {"sequences": sequences, "shared": shared, "length": tokens - repeated, **labels}
+        if encoder.has_token_types:
+            row["seconds"] = [len(begin) for begin, _ in fitted]
+        rows.append(row)
         count["groups"] += 1
         count["responses"] += len(sequences)
         count["ties"] += tied

@@ -106,7 +106,8 @@ class PlainLayout:
 
     def scores(self, model: Any, tensors: Tensors) -> Tensor:
         """See `Layout`."""
-        inputs = {name: tensors[name] for name in ("input_ids", "attention_mask")}
+        names = ("input_ids", "attention_mask", "token_type_ids")
+        inputs = {name: tensors[name] for name in names if name in tensors}
         if self.head is None:
             return model(**inputs).logits
         with TokenScores(self.head) as caught:

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import Trainer, TrainingArguments
 
 from rewardmodel.checkpoints import check_vocabulary, is_adapter
+from rewardmodel.data.conversation import prompts_of
 from rewardmodel.prefixes.trunk import plain_model
 from rewardmodel.process import load_step_scorer
 from rewardmodel.steps import SEPARATOR, step_ids
@@ -158,7 +159,7 @@ def _tokenise(
     """Rows of ids, places of ends and labels, and what was cut of them."""
     rows: dict[str, list[Any]] = {"ids": [], "ends": [], "labels": []}
     counts = {"rows": len(steps), "steps": 0, "cut": 0, "lost_steps": 0}
-    columns = (steps["prompt"], steps["completions"], steps["labels"])
+    columns = (prompts_of(steps), steps["completions"], steps["labels"])
     for prompt, texts, labels in zip(*columns, strict=True):
         made = step_ids(encoder, prompt, texts, separator=separator)
         kept = len(made.ends) - made.lost

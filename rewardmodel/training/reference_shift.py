@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 
+from rewardmodel.data.conversation import prompts_of, replies_of
 from rewardmodel.prefixes.trunk import plain_model
 from rewardmodel.sequence import SequenceRewardModel
 from rewardmodel.tokenization import TextEncoder
@@ -37,7 +38,7 @@ def centre_on(reference: Dataset, model: Any, encoder: TextEncoder) -> list[floa
     plain = plain_model(model)
     training = model.training
     scores = SequenceRewardModel(model, encoder).outputs(
-        list(reference["prompt"]), list(reference["completion"])
+        prompts_of(reference), replies_of(reference, "completion")
     )  # [B, M]
     model.train(training)
     means = scores.mean(0)

@@ -11,6 +11,7 @@ from datasets import Dataset
 from trl import RewardConfig
 
 from rewardmodel.checkpoints import check_vocabulary
+from rewardmodel.input_format import ChosenFormat, input_format_of, keep_input_format
 from rewardmodel.prefixes.trunk import plain_model
 from rewardmodel.sequence import is_adapter, load_scorer
 from rewardmodel.tokenization import (
@@ -43,6 +44,7 @@ def train_reward_model(
     objective: Objective | None = None,
     reference: Dataset | None = None,
     quantise: Quantisation = "none",
+    input_format: ChosenFormat = "auto",
     checkpoints: Path | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -59,6 +61,8 @@ def train_reward_model(
         reference: Demonstrations (`prompt`, `completion`) whose mean score becomes 0, or None to
             leave the zero where training put it.
         quantise: Holds the base in small integers, for adapters alone.
+        input_format: Whether it learns to read prompt and response as one "text" or as a "pair" of
+            segments; "auto" looks (`rewardmodel.input_format`). The saved model remembers it.
         checkpoints: Where checkpoints go on the way, default `folder` with `-trainer` added.
         facts: More for the model card, such as where the data came from.
 
@@ -78,7 +82,12 @@ def train_reward_model(
     fit_embeddings(model, tokenizer)
     check_vocabulary(model, tokenizer, source=base)
     require_positions(model, optimisation.max_length)
-    encoder = TextEncoder(tokenizer, optimisation.max_length or context_length(model) or _ENDLESS)
+    encoder = TextEncoder(
+        tokenizer,
+        optimisation.max_length or context_length(model) or _ENDLESS,
+        input_format_of(base, model, tokenizer, input_format),
+    )
+    keep_input_format(plain_model(model).config, encoder.input_format)
     rows, counts = tokenise_comparisons(preferences, encoder, objective, seed=optimisation.seed)
     model = prepare_model(model, optimisation, objective)
     layout = choose_layout(

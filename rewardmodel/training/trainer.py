@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import TrainerCallback
 from trl import RewardConfig, RewardTrainer
 
+from rewardmodel.tokenization import token_types
 from rewardmodel.training.layouts import Layout, Tensors
 from rewardmodel.training.length_sampler import LengthGroupedOrder
 from rewardmodel.training.losses import (
@@ -24,7 +25,7 @@ from rewardmodel.training.losses import (
 )
 from rewardmodel.training.objective import Objective
 
-_COLUMNS = ("sequences", "shared", "probability", "margin", "ranks", "head_weights")
+_COLUMNS = ("sequences", "shared", "seconds", "probability", "margin", "ranks", "head_weights")
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,9 @@ class ComparisonCollator:
             `margin` [G], `ranks` [G, K], `head_weights` [G, M].
         """
         tensors = self.layout.collate([(row["sequences"], row["shared"]) for row in rows])
+        if "seconds" in rows[0]:  # of encoders, which are trained a row a response
+            seconds = torch.tensor([place for row in rows for place in row["seconds"]])
+            tensors["token_type_ids"] = token_types(tensors["attention_mask"], seconds)
         counts = [len(row["sequences"]) for row in rows]
         slots = torch.full((len(rows), max(counts)), -1)
         start = 0

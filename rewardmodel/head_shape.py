@@ -1,0 +1,124 @@
+"""How many outputs a classifier's head has, read from its weights.
+
+Configurations may leave the number of labels out, and transformers then takes two, whatever the
+weights are. Which weight is the head is found by building the architecture twice without memory,
+for two and for three labels, and comparing shapes; so any architecture of transformers is known.
+"""
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+_logger = logging.getLogger(__name__)
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+
+
+def head_labels(source: str, task: str) -> int | None:
+    """How many labels the head in a checkpoint has, or None where it holds none.
+
+    Args:
+        source: Hub id or local folder, adapters included: their own head, or else their base's.
+        task: "SEQ_CLS" or "TOKEN_CLS".
+    """
+    adapter = Path(source) / "adapter_config.json"
+    base = source
+    if adapter.is_file():
+        kept = json.loads(adapter.read_text(encoding="utf-8"))
+        base = str(kept.get("base_model_name_or_path"))
+    names = _head_names(base, task)
+    if not names:
+        return None
+    places = ([(source, _ADAPTER_WEIGHTS)] if base != source else []) + [(base, _WEIGHTS)]
+    for place, files in places:
+        for key, shape in _shapes(place, files, names):
+            plain = key.replace(".modules_to_save", "").replace(".default", "")
+            if any(plain == name or plain.endswith(f".{name}") for name in names):
+                return int(shape[0])
+    return None
+
+
+def _head_names(source: str, task: str) -> set[str]:
+    """Names of the weights whose first dimension is the number of labels."""
+    from transformers import (
+        AutoConfig,
+        AutoModelForSequenceClassification,
+        AutoModelForTokenClassification,
+    )
+
+    auto: Any = {
+        "SEQ_CLS": AutoModelForSequenceClassification,
+        "TOKEN_CLS": AutoModelForTokenClassification,
+    }[task]
+    found: list[dict[str, torch.Size]] = []
+    try:
+        for labels in (2, 3):
+            config = AutoConfig.from_pretrained(source)
+            config.num_labels = labels
+            with torch.device("meta"):
+                model = auto.from_config(config)
+            found.append({name: weight.shape for name, weight in model.named_parameters()})
+    except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError, TypeError) as error:
+        _logger.debug("%s: the head's shape is unknown (%s)", source, error)
+        return set()  # whoever loads the model says what is wrong
+    two, three = found
+    return {
+        name
+        for name, shape in two.items()
+        if shape[:1] == (2,) and three[name][:1] == (3,) and shape[1:] == three[name][1:]
+    }
+
+
+def _shapes(source: str, files: tuple[str, ...], names: set[str]) -> Iterator[tuple[str, Any]]:
+    """Names and shapes of a checkpoint's weights; of the first file there is."""
+    for file in files:
+        path = _find(source, file)
+        if path is not None:
+            yield from _shapes_in(path)
+            return
+        index = _find(source, f"{file}.index.json")
+        if index is not None:
+            parts = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            ends = {name.rpartition(".")[0].rpartition(".")[2] for name in names}
+            wanted = [part for key, part in parts.items() if ends & set(key.split("."))]
+            for part in dict.fromkeys(wanted):
+                held = _find(source, part)
+                if held is not None:
+                    yield from _shapes_in(held)
+            return
+
+
+def _shapes_in(path: Path) -> Iterator[tuple[str, Any]]:
+    if path.suffix == ".safetensors":
+        with safe_open(path, framework="pt") as weights:
+            for key in weights.keys():  # noqa: SIM118
+                yield key, weights.get_slice(key).get_shape()
+        return
+    try:
+        held = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except RuntimeError:  # files of torch before 1.6 cannot be mapped into memory
+        held = torch.load(path, map_location="cpu", weights_only=True)
+    for key, weight in held.items():
+        yield key, weight.shape
+
+
+def _find(source: str, file: str) -> Path | None:
+    """A file of a folder, or of a model of the hub."""
+    if Path(source).is_dir():
+        path = Path(source) / file
+        return path if path.is_file() else None
+    from transformers.utils.hub import cached_file
+
+    found = cached_file(
+        source,
+        file,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+        _raise_exceptions_for_gated_repo=False,
+    )
+    return None if found is None else Path(found)

@@ -1,0 +1,196 @@
+"""Reward models read conversations token for token as their chat template writes them."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from rewardmodel.data.chat_template import ChatTemplate
+from rewardmodel.data.conversation import Conversation, prompts_of, row_of
+from rewardmodel.ensemble import EnsembleRewardModel
+from rewardmodel.evaluation import evaluate_reward_model
+from rewardmodel.loading import load_reward_model
+from rewardmodel.preferences import load_preferences
+from rewardmodel.tokenization import TextEncoder
+from rewardmodel.training.comparisons import tokenise_comparisons
+from rewardmodel.training.objective import Objective
+from rewardmodel.value_head import TokenValueModel
+from tests.chat_models import (
+    PROMPTS,
+    REPLIES,
+    SHAPES,
+    chat_tokenizer,
+    template_ids,
+    template_scores,
+    write_chat_scorer,
+)
+
+CLOSED = [name for name in SHAPES if name != "no-closer"]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_conversation_has_the_ids_of_its_template(shape):
+    tokenizer = chat_tokenizer(shape)
+    encoder = TextEncoder(tokenizer)
+    for prompt, reply in zip(PROMPTS, REPLIES, strict=True):
+        begin, end = encoder.pair(prompt, reply)
+        assert begin + end == template_ids(tokenizer, prompt, reply)
+        opening = tokenizer.apply_chat_template(
+            list(prompt.messages), add_generation_prompt=True, return_dict=True
+        )
+        assert encoder.prompt_ids(prompt) == opening["input_ids"]
+        assert end
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_path_scores_as_transformers_does_on_the_templates_ids(shape, tmp_path):
+    source = write_chat_scorer(tmp_path / "model", shape)
+    expected = template_scores(source)[:, 0]
+    reward_model = load_reward_model(source)
+    found = {
+        "score": reward_model.score(PROMPTS, REPLIES),
+        "session": reward_model.session().score(PROMPTS, REPLIES),
+        "shared": reward_model.score(PROMPTS[:1] * 6, REPLIES * 2)[:1],
+        "ensemble": EnsembleRewardModel([reward_model]).session().score(PROMPTS, REPLIES),
+        "values": TokenValueModel.load(source).score(PROMPTS, REPLIES),
+    }
+    for path, scores in found.items():
+        torch.testing.assert_close(scores, expected[: len(scores)], atol=1e-4, rtol=1e-4, msg=path)
+
+
+@pytest.mark.parametrize("shape", ["qwen", "gemma", "zephyr"])
+def test_several_heads_score_as_transformers_does(shape, tmp_path):
+    source = write_chat_scorer(tmp_path / "model", shape, labels=3)
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps({**config, "reward_heads": 3}))
+    found = load_reward_model(source).member_scores(PROMPTS, REPLIES).T
+    torch.testing.assert_close(found, template_scores(source), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_training_rows_are_the_templates_ids(shape):
+    tokenizer = chat_tokenizer(shape)
+    rows = [row_of(p, chosen=r, rejected="No.") for p, r in zip(PROMPTS, REPLIES, strict=True)]
+    made, counts = tokenise_comparisons(
+        Dataset.from_list(rows), TextEncoder(tokenizer), Objective(), seed=0
+    )
+    for row, prompt, reply in zip(made, PROMPTS, REPLIES, strict=True):
+        expected = [template_ids(tokenizer, prompt, text) for text in (reply, "No.")]
+        assert row["sequences"] == expected
+    assert counts.cut == 0
+
+
+@pytest.mark.parametrize("shape", CLOSED)
+def test_text_that_was_rendered_gets_no_second_end_token(shape, tmp_path):
+    tokenizer = chat_tokenizer(shape)
+    row = row_of(PROMPTS[0], chosen=REPLIES[0], rejected="No.")
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    pair = load_preferences(path, tokenizer=tokenizer)[0]
+    found = TextEncoder(tokenizer).joined(pair["prompt"], pair["chosen"])
+    expected = template_ids(tokenizer, PROMPTS[0], REPLIES[0])
+    begin = tokenizer("")["input_ids"]
+    if begin and expected[:1] != begin:  # text without a begin token gets the tokenizer's
+        expected = begin + expected
+    assert found == expected
+
+
+def test_plain_text_still_ends_with_the_end_token():
+    tokenizer = chat_tokenizer("qwen")
+    ids = TextEncoder(tokenizer).joined("Question: 1 + 2?", " It is 3.")
+    assert ids[-1] == tokenizer.eos_token_id
+    assert tokenizer.decode(ids) == "Question: 1 + 2? It is 3.<|endoftext|>"
+
+
+@pytest.mark.parametrize("shape", ["zephyr", "mistral"])
+def test_plain_text_is_tokenised_as_one_where_tokenizers_add_a_space(shape):
+    tokenizer = chat_tokenizer(shape, template=False)
+    joined = TextEncoder(tokenizer).joined("Human: so?\n\nAssistant:", " Yes.")
+    assert joined == [
+        *tokenizer("Human: so?\n\nAssistant: Yes.")["input_ids"],
+        tokenizer.eos_token_id,
+    ]
+
+
+@pytest.mark.parametrize("shape", CLOSED)
+def test_an_unfinished_reply_is_not_closed(shape):
+    tokenizer = chat_tokenizer(shape)
+    encoder = TextEncoder(tokenizer)
+    prompt, reply = PROMPTS[0], "It is"
+    begin, end = encoder.pair(prompt, reply, finished=False)
+    whole = encoder.joined(prompt, reply)
+    assert len(begin + end) < len(whole)
+    text = tokenizer.decode(begin + end)
+    assert text.rstrip().endswith(reply)
+
+
+@pytest.mark.parametrize("shape", ["qwen", "gemma", "zephyr", "phi-3"])
+def test_accuracy_on_pairs_that_the_model_labelled_itself_is_one(shape, tmp_path):
+    source = write_chat_scorer(tmp_path / "model", shape)
+    model = AutoModelForSequenceClassification.from_pretrained(source).eval()
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    rows = []
+    for number in range(24):
+        prompt = Conversation(({"role": "user", "content": f"What is {number} + 2?"},))
+        replies = [f"It is {number + 2}.", f"No, I do not think so: {number * 7}"]
+        with torch.inference_mode():
+            ids = [torch.tensor([template_ids(tokenizer, prompt, r)]) for r in replies]
+            first, second = (model(input_ids=row).logits.item() for row in ids)
+        better, worse = replies if first > second else replies[::-1]
+        rows.append(row_of(prompt, chosen=better, rejected=worse))
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = evaluate_reward_model(
+        load_reward_model(source), load_preferences(path, keep_messages=True), seed=0
+    )
+    assert found.accuracy.estimate == 1.0
+
+
+def test_a_model_without_a_template_refuses_messages():
+    with pytest.raises(ValueError, match=r"no chat template.*set tokenizer.chat_template"):
+        TextEncoder(chat_tokenizer("qwen", template=False)).pair(PROMPTS[0], "Yes.")
+
+
+def test_tools_and_variables_reach_the_template():
+    tokenizer = chat_tokenizer("qwen")
+    tokenizer.chat_template = "{% if tools %}{{ tools[0].name }}{% endif %}{{ mood }}|" + str(
+        tokenizer.chat_template
+    )
+    prompt = dataclasses.replace(
+        PROMPTS[0], tools=({"name": "add"},), chat_template_kwargs={"mood": "calm"}
+    )
+    text = ChatTemplate(tokenizer).prompt_text(prompt)
+    assert text.startswith("addcalm|")
+    assert prompt != PROMPTS[0]
+
+
+def test_conversations_come_back_from_a_dataset(tmp_path):
+    told = [
+        {"prompt": [{"role": "user", "content": "a"}], "chosen": "b", "rejected": "c"},
+        {
+            "prompt": [{"role": "user", "content": "d"}],
+            "chosen": "e",
+            "rejected": "f",
+            "tools": [{"name": "g", "parameters": {"x": 1}}],
+        },
+    ]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in told))
+    first, second = prompts_of(load_preferences(path, keep_messages=True))
+    assert first == Conversation(({"role": "user", "content": "a"},))
+    assert isinstance(second, Conversation)
+    assert second.tools == ({"name": "g", "parameters": {"x": 1}},)
+
+
+def test_text_and_messages_in_one_source_are_refused(tmp_path):
+    rows = [
+        {"prompt": "a", "chosen": "b", "rejected": "c"},
+        {"prompt": [{"role": "user", "content": "a"}], "chosen": "b", "rejected": "c"},
+    ]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(ValueError, match=r"pairs.jsonl:2: the prompt is messages"):
+        load_preferences(path, keep_messages=True)
