@@ -33,7 +33,6 @@ from rewardmodel.evaluation.clustered import (
     number_prompts,
 )
 from rewardmodel.loading import load_reward_model
-from rewardmodel.model_source import resolve_model
 from rewardmodel.preferences import load_preferences, split_by_prompt
 from rewardmodel.tokenization import load_tokenizer
 from search.evaluation.records import write_json_atomic
@@ -47,7 +46,7 @@ def held_out_pairs(settings: dict[str, Any]) -> tuple[Dataset, Dataset]:
         settings["dataset"],
         split=settings["split"],
         format=settings["format"],
-        tokenizer=load_tokenizer(resolve_model(settings["model"])),
+        tokenizer=load_tokenizer(settings["model"]),
         on_bad_row=settings["on_bad_row"],
         limit=settings["limit"],
     )

@@ -4,7 +4,6 @@ One loop serves every planner: plan from where each response stands, commit the 
 again from there. Segments drawn before are remembered and cost nothing the second time.
 """
 
-import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from policies.voting import VoteRule, choose
 from rewardmodel.data.conversation import Prompt
 from rewardmodel.prefixes.prefix_tree import available_memory
 from search import SearchOutput
+from search.evaluation.divergence import segment_kl_bound
 from search.evaluation.run_directory import step_seed
 from search.tree_file import save_tree
 
@@ -191,6 +191,7 @@ class BatchSearch:
                 score=context.scores[node],
                 tokens=tree.segment(node).length,
                 log_probability=tree.log_probability(node),
+                finished=not tree.cut(node),
             )
             for node in found
         )
@@ -208,7 +209,8 @@ class BatchSearch:
             finished=len(found),
             segments=self.model.segments[root],
             log_probability=tree.log_probability(node),
-            kl_bound=None if ranked else len(tree.path(node)) * math.log(slots),
+            kl_bound=None if ranked else segment_kl_bound([slots] * len(tree.path(node))),
+            response_finished=not tree.cut(node),
             candidates=candidates,
             tree=self.drawn[row],
         )
@@ -221,4 +223,6 @@ class BatchSearch:
         vote: VoteRule = "best" if rule == "committed" else rule
         texts = [candidate.text for candidate in candidates]
         scores = [candidate.score for candidate in candidates]
-        return found[choose(texts, scores, rule=vote, form=self.searcher.answer_form)]
+        finished = [candidate.finished for candidate in candidates]
+        form = self.searcher.answer_form
+        return found[choose(texts, scores, rule=vote, form=form, finished=finished)]

@@ -4,8 +4,10 @@ Responses are sampled through the same key/value tree as a search, so that "the 
 thing everywhere.
 """
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from datasets import Dataset
 from rich.progress import track
@@ -15,6 +17,8 @@ from policies.language_model import Policy
 from policies.proposals import Proposal
 from rewardmodel.data.conversation import Prompt, row_of
 from rewardmodel.data.row_tables import gather
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -26,12 +30,20 @@ class Samples:
         texts: The responses.
         ids: Their tokens as they were drawn, the end token included where there is one.
         log_probabilities: Of each under the policy, in nats.
+        finished: Whether each ended by itself, by an end token or a stop string, and was not cut
+            off at `max_new_tokens`; all are where nothing is given.
     """
 
     prompts: list[Prompt]
     texts: list[list[str]]
     ids: list[list[list[int]]]
     log_probabilities: list[list[float]]
+    finished: list[list[bool]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Takes all responses for finished where nothing is said of them."""
+        if not self.finished:
+            self.finished.extend([True] * len(row) for row in self.texts)
 
     @property
     def tokens(self) -> list[list[int]]:
@@ -42,6 +54,10 @@ class Samples:
         """Prompts and responses, one entry a response."""
         pairs = [(p, t) for p, row in zip(self.prompts, self.texts, strict=True) for t in row]
         return [prompt for prompt, _ in pairs], [text for _, text in pairs]
+
+    def flat_finished(self) -> list[bool]:
+        """Whether each response is finished, in the order of `flat`."""
+        return [ended for row in self.finished for ended in row]
 
 
 def sample_responses(
@@ -73,7 +89,7 @@ def sample_responses(
     whole = replace(proposal, unit="response")
     at_once = max(1, batch_size // per_prompt)
     starts = range(0, len(prompts), at_once)
-    samples = Samples(list(prompts), [], [], [])
+    samples = Samples(list(prompts), [], [], [], [])
     for start in track(starts, progress, transient=True) if progress else starts:
         tree = KVTree(policy, whole, seed=seed, max_rows=batch_size)
         batch = prompts[start : start + at_once]
@@ -88,7 +104,20 @@ def sample_responses(
             samples.texts.append([tree.response_text(node) for node in mine])
             samples.ids.append([tree.response_ids(node) for node in mine])
             samples.log_probabilities.append([tree.log_probability(node) for node in mine])
+            samples.finished.append([not tree.cut(node) for node in mine])
+    warn_unfinished(samples.flat_finished(), proposal.max_new_tokens)
     return samples
+
+
+def warn_unfinished(finished: Sequence[bool], max_new_tokens: int) -> None:
+    """Warns where half of the responses or more were cut off."""
+    cut = len(finished) - sum(finished)
+    if cut and 2 * cut >= len(finished):
+        _logger.warning(
+            "%d of %d responses were cut off at max_new_tokens = %d and are not finished; raise "
+            "it, or end responses with stop strings",
+            *(cut, len(finished), max_new_tokens),
+        )
 
 
 def pairs_of(samples: Samples) -> tuple[list[Prompt], list[str], list[str]]:
@@ -101,9 +130,30 @@ def pairs_of(samples: Samples) -> tuple[list[Prompt], list[str], list[str]]:
     return tuple(list(column) for column in zip(*triples, strict=True))  # type: ignore[return-value]
 
 
-def searched_demonstrations(prompts: Sequence[Prompt], responses: Sequence[str]) -> Dataset:
-    """What a search found, as demonstrations: `prompt`, `completion`; empty answers left out."""
-    found = [(p, r) for p, r in zip(prompts, responses, strict=True) if r.strip()]
-    if not found:
-        return Dataset.from_dict({"prompt": [], "completion": []})
-    return gather(row_of(prompt, completion=text) for prompt, text in found)
+def finished_pairs_of(samples: Samples) -> list[tuple[bool, bool]]:
+    """Whether the first and the second response of each pair of `pairs_of` are finished."""
+    return [(row[i], row[i + 1]) for row in samples.finished for i in range(0, len(row) - 1, 2)]
+
+
+def searched_demonstrations(
+    prompts: Sequence[Prompt], responses: Sequence[str], finished: Sequence[bool] | None = None
+) -> Dataset:
+    """What a search found, as demonstrations; empty answers are left out.
+
+    Args:
+        prompts: B prompts.
+        responses: B answers.
+        finished: Whether each ended by itself, and was not cut off; None leaves the column out.
+
+    Returns:
+        Columns `prompt`, `completion` and, where it is known, `finished`.
+    """
+    rows: list[dict[str, Any]] = []
+    for i, (prompt, text) in enumerate(zip(prompts, responses, strict=True)):
+        if text.strip():
+            told = {} if finished is None else {"finished": finished[i]}
+            rows.append({**row_of(prompt, completion=text), **told})
+    if not rows:
+        empty: dict[str, list[Any]] = {"prompt": [], "completion": []}
+        return Dataset.from_dict(empty | ({} if finished is None else {"finished": []}))
+    return gather(rows)

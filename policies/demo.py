@@ -19,7 +19,13 @@ from datasets import Dataset
 from rich.console import Console
 
 from policies.clusters import clusters_of, with_clusters
-from policies.collection import Samples, pairs_of, sample_responses, searched_demonstrations
+from policies.collection import (
+    Samples,
+    finished_pairs_of,
+    pairs_of,
+    sample_responses,
+    searched_demonstrations,
+)
 from policies.demo_report import closing_rows, write_report
 from policies.evaluation import best_of_n_records, search_records
 from policies.gain_report import closing_table, scope_of, show_interval
@@ -172,7 +178,9 @@ class Demo:
             seed=self.seed("compare"),
             progress="sampling",
         )
-        labelled, ties = HUMAN.label(*pairs_of(samples), seed=self.seed("labels"))
+        labelled, ties = HUMAN.label(
+            *pairs_of(samples), seed=self.seed("labels"), finished=finished_pairs_of(samples)
+        )
         path = self.folder.path / "data" / "preferences.jsonl"
         write_text_atomic(path, json_lines(labelled))
         gold = HUMAN.utilities(*samples.flat())
@@ -275,7 +283,11 @@ class Demo:
         texts = [result.response for result in results]
         write_json_atomic(
             self.folder.path / "data" / f"search-{method}-{budget}.json",
-            {"responses": texts, "tree": results[0].tree},
+            {
+                "responses": texts,
+                "finished": [result.response_finished for result in results],
+                "tree": results[0].tree,
+            },
         )
         tagged = [{"reward_model": "reward", "policy": "sft", **record} for record in records]
         return {"records": with_clusters(tagged, self.clusters())}
@@ -291,11 +303,16 @@ class Demo:
         results = self._searcher("gumbel", budget).generate(
             prompts, seed=self.seed("improve"), progress="searching"
         )
-        found = searched_demonstrations(prompts, [result.response for result in results])
+        found = searched_demonstrations(
+            prompts,
+            [result.response for result in results],
+            [result.response_finished for result in results],
+        )
         path = self.folder.path / "data" / "searched.jsonl"
         write_text_atomic(path, json_lines(found))
         tokens = sum(result.tokens for result in results)
-        return {"texts": len(found), "tokens": tokens, "budget": budget}
+        cut = len(found) - sum(found["finished"])
+        return {"texts": len(found), "unfinished": cut, "tokens": tokens, "budget": budget}
 
     def distil(self) -> dict[str, Any]:
         """Fine-tunes the policy on the searched texts: one round of search-based fine-tuning."""
@@ -346,6 +363,7 @@ class Demo:
             "texts": samples.texts,
             "tokens": samples.tokens,
             "log_probabilities": samples.log_probabilities,
+            "finished": samples.finished,
         }
         write_json_atomic(self.folder.path / "data" / f"{name}.json", kept)
 

@@ -13,6 +13,7 @@ from policies.gain_report import (
     add_making,
     add_tree,
     interval_of,
+    marked,
     records_of,
     scope_of,
 )
@@ -110,14 +111,17 @@ def _add_overoptimisation(report: Report, run: RunDirectory) -> None:
 
 def _add_examples(report: Report, run: RunDirectory, human: SimulatedHuman, searched: Path) -> None:
     pool = json.loads((run.path / "data" / "pool.json").read_text(encoding="utf-8"))
-    found = json.loads(searched.read_text(encoding="utf-8"))["responses"]
-    tuned = json.loads((run.path / "data" / "tuned.json").read_text(encoding="utf-8"))["texts"]
+    found = json.loads(searched.read_text(encoding="utf-8"))
+    tuned = json.loads((run.path / "data" / "tuned.json").read_text(encoding="utf-8"))
     report.section("Examples", "The first three held-out prompts, not chosen.")
     for index, prompt in enumerate(pool["prompts"][:3]):
         shown = (
-            ("base policy", pool["texts"][index][0]),
-            ("tree search", found[index]),
-            ("fine-tuned, no search", tuned[index][0]),
+            (marked("base policy", pool["finished"][index][0]), pool["texts"][index][0]),
+            (marked("tree search", found["finished"][index]), found["responses"][index]),
+            (
+                marked("fine-tuned, no search", tuned["finished"][index][0]),
+                tuned["texts"][index][0],
+            ),
         )
         report.examples(
             prompt,
@@ -144,7 +148,8 @@ def write_report(
     report.section(
         "Fine-tuned on what search found",
         f"One round: {results['improve']['texts']} training prompts were searched and the policy "
-        "learned from the answers. Without search it gains "
+        f"learned from the answers ({results['improve'].get('unfinished', 0)} of them cut off, "
+        "which teach no end token). Without search it gains "
         f"{interval_of(tuned['gain_over_base'])} in gold utility over the base policy without "
         f"search (paired by prompt), at {interval_of(tuned['kl_to_base'])} nats of KL from it "
         f"(95 % intervals {scope_of([tuned['gain_over_base']])}).",

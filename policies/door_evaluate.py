@@ -37,8 +37,8 @@ class EvaluateJob(SearchSettings):
             weighted and majority are measured at every budget and power of two; the more, the
             farther searches can be compared at equal cost.
         gold: A judge that the search never sees: "simulated" for the embedded world,
-            "answers:FILE" for exact match with the reference answers of a file,
-            "module:function" for your own (prompts, responses) -> scores, or null for none.
+            "answers:FILE" for exact match with the reference answers of a file, a reward model or
+            function as reward_model takes them, or null for none.
         out: Folder of the run.
         resume: Continue the run in that folder; finished batches are not done again.
     """

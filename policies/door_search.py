@@ -46,7 +46,8 @@ class SampleJob(ProposalSettings):
 
     Attributes:
         per_prompt: Responses to each prompt.
-        out: JSON lines of prompt and responses.
+        out: JSON lines of prompt, responses, and whether each is finished or was cut off at
+            max_new_tokens.
     """
 
     per_prompt: int = 4
@@ -76,14 +77,18 @@ def sample(job: SampleJob) -> None:
             batch_size=job.max_rows,
         )
         return [
-            {**prompt_record(prompt), "responses": texts}
-            for prompt, texts in zip(samples.prompts, samples.texts, strict=True)
+            {**prompt_record(prompt), "responses": texts, "finished": finished}
+            for prompt, texts, finished in zip(
+                samples.prompts, samples.texts, samples.finished, strict=True
+            )
         ]
 
     rows = _all_rows(processes, -(-len(prompts) // size), batch, label="sampling")
     if processes.main:
         write_text_atomic(job.out, json_lines(rows))
-        processes.console().print(f"{len(rows)} prompts: {job.out}")
+        ended = [finished for row in rows for finished in row["finished"]]
+        shown = f"{len(rows)} prompts, {sum(ended)} of {len(ended)} responses finished: {job.out}"
+        processes.console().print(shown)
 
 
 @dataclass
@@ -134,5 +139,9 @@ def plan(job: PlanJob) -> None:
         write_text_atomic(job.out, json_lines(rows))
         tokens = sum(row["tokens"] for row in rows) / len(rows)
         mean = sum(row["score"] for row in rows) / len(rows)
-        shown = f"Mean score {mean:.3f}, {tokens:.0f} tokens a prompt: {job.out}"
+        ended = sum(row["response_finished"] for row in rows)
+        shown = (
+            f"Mean score {mean:.3f}, {tokens:.0f} tokens a prompt, {ended} of {len(rows)} "
+            f"responses finished: {job.out}"
+        )
         processes.console().print(shown)

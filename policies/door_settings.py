@@ -32,7 +32,8 @@ class ProposalSettings:
     r"""Where prompts come from and how segments are sampled.
 
     Attributes:
-        policy: Hub id or folder of a causal language model.
+        policy: A causal language model: hub id, folder, .gguf file, or package:NAME/FOLDER or
+            package:NAME/FILE.gguf of an installed package that carries one.
         dataset: Prompts: hub id, folder, file with a prompt column, preferences, or .txt.
         split: Split of a hub dataset or folder.
         format: What preferences are, as for `prefsearch reward train`: auto, plain or a format's
@@ -91,7 +92,12 @@ class ProposalSettings:
     def __post_init__(self) -> None:
         """Checks types and bounds."""
         check_types(self)
-        require(bool(self.policy), "policy", self.policy, "a hub id or folder, by --policy")
+        require(
+            bool(self.policy),
+            "policy",
+            self.policy,
+            "a hub id, folder, package or .gguf file, by --policy",
+        )
         require(bool(self.dataset), "dataset", self.dataset, "a hub id or file, by --dataset")
         require(
             self.search_batch_size > 0, "search_batch_size", self.search_batch_size, "1 or more"
@@ -170,8 +176,10 @@ class SearchSettings(ProposalSettings):
     """What a search plans against and how far.
 
     Attributes:
-        reward_model: Folder or hub id of a reward model. It reads messages by its own chat
-            template, and of what the policy writes the text without markup.
+        reward_model: Hub id, folder or package:NAME/FOLDER of a reward model; or a function of
+            prompts and responses, python:package.module:name or python:path/to/file.py:name. A
+            model reads messages by its own chat template, and of what the policy writes the text
+            without markup.
         input_format: Whether it is given prompt and response as one "text" or as a "pair" of
             segments, as encoders are; "auto" takes what it was trained on, or looks.
         leaf: How unfinished text is valued: "partial", the reward model's score of the text so far
@@ -208,7 +216,7 @@ class SearchSettings(ProposalSettings):
             segment.
         kl_beta: Price of a nat of drift from the reference, taken from each segment's reward; 0
             for none.
-        reference: Policy to stay near, by hub id or folder, with the policy's vocabulary; required
+        reference: Policy to stay near, named as policy is, with the policy's vocabulary; required
             where kl_beta is above 0.
     """
 
@@ -232,7 +240,7 @@ class SearchSettings(ProposalSettings):
     def __post_init__(self) -> None:
         """Checks types and bounds."""
         super().__post_init__()
-        require(bool(self.reward_model), "reward_model", self.reward_model, "a hub id or folder")
+        require(bool(self.reward_model), "reward_model", self.reward_model, "a reward model")
         check_budget(self.method, self.budget)
         if self.leaf == "value_head":
             wanted = 'the folder of a value head, since leaf is "value_head"'

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from rich.console import Console
 
@@ -11,12 +11,19 @@ from doors.job_settings import fields_of, settings_of
 from policies.cell_files import CellFile, Line
 from policies.collection import sample_responses, searched_demonstrations
 from policies.door_settings import ProposalSettings, SearchModels, SearchSettings
-from policies.language_model import Policy, TinyModel, build_tiny_model, fine_tune
+from policies.language_model import (
+    Policy,
+    TinyModel,
+    Unfinished,
+    build_tiny_model,
+    fine_tune,
+)
 from policies.leaf_values import fit_value_head
 from policies.sharding import Processes, join_processes
 from rewardmodel.data.conversation import Prompt
 from rewardmodel.data.rows import OnBadRow
 from rewardmodel.input_format import ChosenFormat
+from rewardmodel.interface import score_replies
 from rewardmodel.json_lines import json_lines
 from rewardmodel.loading import load_reward_model
 from rewardmodel.preferences import load_demonstrations
@@ -32,7 +39,8 @@ class SftJob(Optimisation):
     """Fine-tune a policy on demonstrations, from a pretrained model or a tiny one from scratch.
 
     Attributes:
-        model: Hub id or folder to begin from; null builds a Llama of the sizes below.
+        model: Hub id, folder, .gguf file or package:NAME/FOLDER to begin from; null builds a Llama
+            of the sizes below.
         dataset: Demonstrations (prompt and completion, messages) or preferences (the chosen reply).
         split: Split of a hub dataset or folder.
         prompt_column: The prompt's column, or several joined by "+".
@@ -46,6 +54,9 @@ class SftJob(Optimisation):
         layers: From scratch: transformer blocks.
         heads: From scratch: attention heads.
         context: From scratch: the most tokens of prompt and response.
+        unfinished: What becomes of demonstrations that were cut off, by their column finished or
+            since they are longer than max_length: "no_end" learns them without an end token,
+            "leave_out" leaves them out. Both are counted.
         out: Folder of the run.
         resume: Continue the run in that folder.
     """
@@ -66,6 +77,7 @@ class SftJob(Optimisation):
     layers: int = 3
     heads: int = 4
     context: int = 256
+    unfinished: Unfinished = "no_end"
     out: str = "runs/sft"
     resume: bool = False
 
@@ -109,9 +121,11 @@ def sft(job: SftJob) -> None:
             data,
             folder,
             optimisation=fields_of(Optimisation, job),
+            unfinished=job.unfinished,
             checkpoints=run.path / "trainer",
         )
         result = run.finish("sft", outcome)
+    _show_unfinished(console, result)
     console.print(f"Loss {result['loss_first']:.3f} -> {result['loss_last']:.3f}. Model: {folder}")
 
 
@@ -120,7 +134,8 @@ class ValueJob(ProposalSettings):
     """Fit a value head: the expected final reward of an unfinished response.
 
     Attributes:
-        reward_model: Folder or hub id of a reward model.
+        reward_model: Hub id, folder or package:NAME/FOLDER of a reward model; or a function of
+            prompts and responses, python:package.module:name or python:path/to/file.py:name.
         input_format: Whether it is given prompt and response as one "text" or as a "pair" of
             segments; "auto" takes what it was trained on, or looks.
         per_prompt: Responses sampled to each prompt to learn from.
@@ -135,7 +150,7 @@ class ValueJob(ProposalSettings):
     def __post_init__(self) -> None:
         """Checks types and bounds."""
         super().__post_init__()
-        require(bool(self.reward_model), "reward_model", self.reward_model, "a hub id or folder")
+        require(bool(self.reward_model), "reward_model", self.reward_model, "a reward model")
         require(self.per_prompt > 0, "per_prompt", self.per_prompt, "at least 1")
 
 
@@ -151,11 +166,18 @@ def value(job: ValueJob) -> None:
         progress="sampling",
     )
     prompts, responses = samples.flat()
-    scores = load_reward_model(job.reward_model, input_format=job.input_format).score(
-        prompts, responses
-    )
+    finished = samples.flat_finished()
+    reward_model = load_reward_model(job.reward_model, input_format=job.input_format)
+    scores = score_replies(reward_model, prompts, responses, finished=finished)
     found = fit_value_head(
-        policy, job.proposal(), prompts, responses, scores, Path(job.out), seed=job.seed
+        policy,
+        job.proposal(),
+        prompts,
+        responses,
+        scores,
+        Path(job.out),
+        seed=job.seed,
+        finished=finished,
     )
     explained = found["explained_variance"]
     Console().print(f"Explained variance on held-out responses {explained:.3f}. Head: {job.out}")
@@ -166,10 +188,13 @@ class FinetuneJob(SearchSettings, Optimisation):
     """One round of search-based fine-tuning: search prompts, then learn from what was found.
 
     Attributes:
+        unfinished: What becomes of answers that were cut off at max_new_tokens: "no_end" learns
+            them without an end token, "leave_out" leaves them out. Both are counted.
         out: Folder of the run.
         resume: Continue the run in that folder.
     """
 
+    unfinished: Unfinished = "no_end"
     out: str = "runs/finetune"
     resume: bool = False
 
@@ -189,10 +214,15 @@ def finetune(job: FinetuneJob) -> None:
     if run.result("search") is None:
         lines = _search(job, models, prompts, run, processes)
         if lines is not None:
-            rows = searched_demonstrations(prompts, [line["response"] for line in lines])
+            rows = searched_demonstrations(
+                prompts,
+                [line["response"] for line in lines],
+                [line["response_finished"] for line in lines],
+            )
+            cut = len(rows) - sum(rows["finished"])
             write_text_atomic(found, json_lines(rows))
             tokens = sum(line["tokens"] for line in lines)
-            run.finish("search", {"texts": len(rows), "tokens": tokens})
+            run.finish("search", {"texts": len(rows), "unfinished": cut, "tokens": tokens})
     if not processes.leave_main():
         return
     folder = run.checkpoints / "model"
@@ -202,10 +232,20 @@ def finetune(job: FinetuneJob) -> None:
             load_demonstrations(str(found), keep_messages=True),
             folder,
             optimisation=fields_of(Optimisation, job),
+            unfinished=job.unfinished,
             checkpoints=run.path / "trainer",
         )
         run.finish("distil", outcome)
+    _show_unfinished(Console(), run.result("distil") or {})
     Console().print(f"Model: {folder}")
+
+
+def _show_unfinished(console: Console, result: Mapping[str, Any]) -> None:
+    """Prints how many demonstrations were cut off, if any were."""
+    if result.get("unfinished"):
+        given = result["rows"] + result["left_out"]
+        became = "were left out" if result["left_out"] else "taught no end token"
+        console.print(f"{result['unfinished']} of {given} demonstrations were cut off and {became}")
 
 
 def _search(
@@ -227,7 +267,13 @@ def _search(
     def batch(index: int) -> list[Line]:
         ((first, results),) = searcher.stream(prompts, seed=job.seed, batches=[index])
         return [
-            {"prompt": first + i, "response": r.response, "score": r.score, "tokens": r.tokens}
+            {
+                "prompt": first + i,
+                "response": r.response,
+                "response_finished": r.response_finished,
+                "score": r.score,
+                "tokens": r.tokens,
+            }
             for i, r in enumerate(results)
         ]
 

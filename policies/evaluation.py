@@ -65,6 +65,8 @@ class Cell:
         kl_estimate: Best-of-N: the estimate of Beirami et al. from the same.
         kl_low: Searches: a lower bound, from ranks among the policy's own samples; of one seed its
             interval is bootstrapped over prompts.
+        finished: Share of the answers that ended by themselves and were not cut off at
+            `max_new_tokens`, or None where that was not recorded.
     """
 
     method: str
@@ -83,6 +85,7 @@ class Cell:
     kl_tight: SeedInterval | None = None
     kl_estimate: SeedInterval | None = None
     kl_low: Interval | None = None
+    finished: float | None = None
 
 
 def best_of_n_records(
@@ -135,11 +138,15 @@ def search_lines(
     numbers = range(first, first + len(results))
     prompts = [result.prompt for result in results]
     texts = [result.response for result in results]
-    gold = None if judge is None else judged(judge, prompts, texts, rows=numbers)
+    ended = [result.response_finished for result in results]
+    gold = None
+    if judge is not None:
+        gold = judged(judge, prompts, texts, rows=numbers, finished=ended)
     return [
         {
             "prompt": number,
             "response": result.response,
+            "response_finished": result.response_finished,
             "gold": None if gold is None else gold[i],
             "proxy": result.score,
             "tokens": result.tokens,
@@ -271,6 +278,7 @@ def summarise(
                 kl_tight=_over_seeds(runs, "kl_tight"),
                 kl_estimate=_over_seeds(runs, "kl_estimate"),
                 kl_low=_kl_low(runs, pools, seed=seed),
+                finished=_mean(runs, "response_finished"),
             )
         )
     return sorted(cells, key=lambda cell: (cell.method != BEST_OF_N, cell.method, int(cell.budget)))

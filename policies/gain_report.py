@@ -34,6 +34,7 @@ _COLUMNS = {
     "kl": "KL bound, nats",
     "gain": "above best-of-N at equal tokens",
     "verdict": "so it",
+    "finished": "finished",
     "seconds": "seconds a prompt",
 }
 _COSTS = {
@@ -63,6 +64,10 @@ dropped branches included. Tokens read by models are what the policy and the rew
 were given: a prompt or prefix that is kept is read once, however many branches go on from it.
 Best-of-N at N reads the prompt once and N responses of mean length. Seconds are this machine's, and
 batches share them.
+
+Finished is the share of answers that ended by themselves; the others were cut off at
+max_new_tokens. Reward models read those without an end token, and in votes they count only with an
+answer that they had stated before. Where few answers are finished, raise max_new_tokens.
 
 Intervals are 95 %, by Student's t. With several seeds they are over the seeds' means, which hold
 the chance of training and of the prompts alike. Of one seed they are over its prompts: they say
@@ -113,6 +118,16 @@ def show_interval(value: Mapping[str, Any] | None, *, sign: bool = False) -> str
     # Adding zero turns a rounded -0.0 into 0.0.
     shown, *ends = (format(round(value[name], 2) + 0.0, form) for name in names)
     return f"{shown} [{', '.join(ends)}]" if ends else shown
+
+
+def show_share(value: float | None) -> str | None:
+    """A share in percent, or None."""
+    return None if value is None else f"{100 * value:.0f} %"
+
+
+def marked(what: str, finished: bool) -> str:
+    """The heading of an example, which says where the text was cut off."""
+    return what if finished else f"{what} (cut off)"
 
 
 def closing_table(rows: Sequence[Mapping[str, Any]], *, title: str) -> Table:
@@ -189,6 +204,7 @@ def add_gains(
             "kl": row["kl"],
             "gain": interval_of(row["gain_at_equal_tokens"]),
             "verdict": verdict(row["gain_at_equal_tokens"]),
+            "finished": show_share(row.get("finished")),
             "seconds": round(row["seconds"], 3),
         }
         for row in rows
@@ -368,12 +384,16 @@ def _add_examples(report: Report, run: RunDirectory) -> None:
     kept = json.loads((data / "prompts.json").read_text(encoding="utf-8"))[:3]
     prompts = [str(prompt_of({"prompt": prompt})) for prompt in kept]
     pool = read_records(data / "pool.jsonl")
-    shown = [[("sampled", line["texts"][0], _scores(line, 0))] for line in pool[:3]]
+    shown = [
+        [(marked("sampled", line.get("finished", [True])[0]), line["texts"][0], _scores(line, 0))]
+        for line in pool[:3]
+    ]
     searched = sorted(data.glob("search-*.jsonl"))
     if searched:
         name = searched[-1].stem.removeprefix("search-").replace("-", ", ")
         for cards, line in zip(shown, read_records(searched[-1]), strict=False):
-            cards.append((f"searched: {name}", line["response"], _scores(line)))
+            what = marked(f"searched: {name}", line.get("response_finished", True))
+            cards.append((what, line["response"], _scores(line)))
     report.section("Examples", "The first three prompts, not chosen.")
     for prompt, cards in zip(prompts, shown, strict=True):
         report.examples(prompt, cards)

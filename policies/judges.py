@@ -1,22 +1,42 @@
-"""The judge that a search never sees: gold scores from the embedded world, a file or a function."""
+"""The judge that a search never sees: gold scores from whatever `load_reward_model` loads."""
 
-import importlib
 import math
-import sys
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any
 
 from doors.command_line import for_python
 from rewardmodel.data.conversation import Prompt, plain
 from rewardmodel.data.rows import OnBadRow, PreferenceDataError
-from rewardmodel.simulated import SimulatedHuman
+from rewardmodel.functions import FunctionRewardModel
+from rewardmodel.interface import Finished, RewardModel, score_replies
+from rewardmodel.loading import FORMS, load_reward_model, names_function
 from rewardmodel.verifiers import AnswerMatch, ExactMatch
 from search.evaluation.records import plain_number
 
 Judge = Callable[[Sequence[Any], Sequence[str]], Sequence[float]]
-"""Gold scores of B prompts, each text or a list of {role, content} messages, and B responses."""
+"""Gold scores of B prompts, each text or a list of {role, content} messages, and B responses.
 
-_ANSWERS = "answers:"
+A `ModelJudge` is given prompts as they are, and told which responses are finished.
+"""
+
+
+@dataclass(frozen=True)
+class ModelJudge:
+    """A reward model as a judge.
+
+    Attributes:
+        reward_model: Another one than the search plans against.
+    """
+
+    reward_model: RewardModel
+
+    def __call__(
+        self, prompts: Sequence[Prompt], responses: Sequence[str], *, finished: Finished = True
+    ) -> list[float]:
+        """Judges responses, those that are not finished without an end token."""
+        scores = score_replies(self.reward_model, prompts, responses, finished=finished)
+        return scores.tolist()
 
 
 def load_judge(
@@ -25,43 +45,38 @@ def load_judge(
     """Finds the gold judge that a setting names.
 
     Args:
-        name: `"simulated"`, `"answers:PATH"`, `"module:function"`, or None.
-        answer_form: How answers are read from responses, for `"answers:PATH"`.
+        name: What `rewardmodel.loading.load_reward_model` takes, or None.
+        answer_form: How answers are read from responses, for `"answers:FILE"`.
         on_bad_row: Of that file: "error" ends at the first bad row, "skip" leaves them out.
 
     Raises:
-        ValueError: If there is no such file, module or function.
+        ValueError: If there is no such model, file, module or function.
     """
     if name is None:
         return None
-    if name == "simulated":
-        return SimulatedHuman().utilities
-    if name.startswith(_ANSWERS):
-        path = name.removeprefix(_ANSWERS)
-        try:
-            return AnswerMatch.load(path, form=answer_form, on_bad_row=on_bad_row)
-        except PreferenceDataError as error:  # the columns that flags name are the prompts'
-            raise for_python(error) from error
-    module, _, function = name.partition(":")
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # a file of the user's, beside where the command is typed
     try:
-        found: Any = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f'gold: found {name!r}; required: null, "simulated", "answers:PATH" or '
-            f'"module:function" that can be imported ({error})'
-        ) from error
-    if not callable(found):
-        raise ValueError(
-            f"gold: found {name!r}, a {type(found).__name__}; required: a function of prompts and "
-            "responses that returns a score for each"
-        )
-    return cast(Judge, found)
+        found = load_reward_model(name, answer_form=answer_form, on_bad_row=on_bad_row)
+    except PreferenceDataError as error:  # the columns that flags name are the prompts'
+        raise for_python(error) from error
+    except ValueError as error:
+        if names_function(name) and not name.startswith("answers:"):
+            raise ValueError(
+                f'gold: found {name!r} ({error}); required: null, "simulated", "answers:PATH" or '
+                f"another of {FORMS}"
+            ) from error
+        raise
+    if isinstance(found, AnswerMatch):
+        return found
+    return found.call if isinstance(found, FunctionRewardModel) else ModelJudge(found)
 
 
 def judged(
-    judge: Judge, prompts: Sequence[Prompt], responses: Sequence[str], *, rows: Sequence[int]
+    judge: Judge,
+    prompts: Sequence[Prompt],
+    responses: Sequence[str],
+    *,
+    rows: Sequence[int],
+    finished: Finished = True,
 ) -> list[float]:
     """Asks a judge and checks what it says.
 
@@ -70,6 +85,7 @@ def judged(
         prompts: B prompts.
         responses: B responses.
         rows: B numbers by which an error names the row, those of the prompts.
+        finished: Whether the responses ended by themselves, all or each.
 
     Returns:
         B finite scores.
@@ -77,9 +93,12 @@ def judged(
     Raises:
         ValueError: If there is not one score a response, or one is no finite number.
     """
-    known = isinstance(judge, AnswerMatch | ExactMatch)  # by prompts as they are
-    given = prompts if known else [plain(prompt) for prompt in prompts]
-    said: Any = plain_number(judge(given, responses))
+    if isinstance(judge, ModelJudge):
+        told = judge(prompts, responses, finished=finished)
+    else:
+        known = isinstance(judge, AnswerMatch | ExactMatch)  # by prompts as they are
+        told = judge(prompts if known else [plain(prompt) for prompt in prompts], responses)
+    said: Any = plain_number(told)
     try:
         scores = [float(plain_number(score)) for score in said]  # type: ignore[arg-type]
     except (TypeError, ValueError) as error:

@@ -36,6 +36,7 @@ class Segment:
         key: Of its draws.
         length: Tokens of the response up to and including this segment.
         finished: Whether the response ends here.
+        cut: Whether it ends here only because it has `max_new_tokens`.
         log_probability: Of its tokens under the policy, summed.
         prefix: Handle of its state among the prefixes; None where the model did not see its end.
     """
@@ -46,6 +47,7 @@ class Segment:
     key: int
     length: int
     finished: bool = False
+    cut: bool = False
     log_probability: float = 0.0
     prefix: int | None = None
 
@@ -87,6 +89,10 @@ class KVTree:
     def finished(self, node: int) -> bool:
         """Whether the response ends at this node."""
         return self._segments[node].finished
+
+    def cut(self, node: int) -> bool:
+        """Whether the response at this node was cut off at `max_new_tokens`."""
+        return self._segments[node].cut
 
     def root(self, node: int) -> int:
         """The handle of the prompt that a node belongs to."""
@@ -223,7 +229,7 @@ class KVTree:
         for node, token, chance in zip(nodes, tokens, log_probabilities, strict=True):
             segment = self._open(node, child_key(self._segments[node].key, token))
             self.take(segment, token, chance)
-            segment.finished = self._ends.finish(segment, self.tail_of(node))
+            self._ends.finish(segment, self.tail_of(node))
             made.append(segment)
         going = [segment for segment in made if not segment.finished]
         if going:

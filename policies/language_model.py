@@ -5,10 +5,10 @@ This file does not know about search. `policies.kv_tree` runs the model over a s
 
 import functools
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from datasets import Dataset
@@ -23,7 +23,8 @@ from transformers import (
 from trl import SFTConfig, SFTTrainer
 
 from policies.proposals import Proposal
-from rewardmodel.data.conversation import Conversation, Prompt, prompts_of, replies_of
+from rewardmodel.data.conversation import Conversation, Prompt, Reply, prompts_of, replies_of
+from rewardmodel.model_source import resolve_model
 from rewardmodel.prefixes.prefix_rerun import RerunTree
 from rewardmodel.prefixes.prefix_tree import PrefixTree
 from rewardmodel.prefixes.trunk import Trunk
@@ -34,6 +35,8 @@ from search.evaluation.run_directory import new_folder
 from search.evaluation.settings import check_types, require
 
 _logger = logging.getLogger(__name__)
+Unfinished = Literal["no_end", "leave_out"]
+"""What becomes of demonstrations that were cut off."""
 
 
 @dataclass
@@ -124,7 +127,10 @@ class Policy:
 
     @classmethod
     def load(cls, source: str) -> "Policy":
-        """Loads a policy by hub id, local folder, or adapter folder of peft.
+        """Loads a policy by hub id, folder, adapter folder of peft, package or GGUF file.
+
+        Args:
+            source: As `rewardmodel.model_source.resolve_model` takes it.
 
         Raises:
             ValueError: If there are no weights or no tokenizer.
@@ -140,9 +146,13 @@ class Policy:
 def load_language_model(source: str) -> Any:
     """Loads a causal language model's weights.
 
+    Args:
+        source: As `rewardmodel.model_source.resolve_model` takes it.
+
     Raises:
         ValueError: If nothing can be loaded from `source`.
     """
+    source = resolve_model(source)
     dtype: Any = "auto" if torch.cuda.is_available() else torch.float32
     try:
         if is_adapter(source):
@@ -211,22 +221,28 @@ def fine_tune(
     folder: Path,
     *,
     optimisation: Optimisation,
+    unfinished: Unfinished = "no_end",
     checkpoints: Path | None = None,
 ) -> dict[str, Any]:
     """Fine-tunes a policy on demonstrations through `trl.SFTTrainer` and saves it.
 
-    The loss is over the completion alone, with its end token, or what closes a turn.
+    The loss is over the completion alone, with its end token, or what closes a turn. A completion
+    that was cut off, in the data or here at the most tokens of prompt and completion, is no example
+    of how to end: it gets neither, or is left out.
 
     Args:
-        base: Hub id or folder to begin from.
+        base: Hub id, folder, package or GGUF file to begin from.
         demonstrations: Columns `prompt` and `completion`, text, or messages, which the chat
-            template of the base renders.
+            template of the base renders; and where some were cut off `finished`.
         folder: Where the policy goes.
         optimisation: How to train.
+        unfinished: What becomes of completions that were cut off: "no_end" learns them without an
+            end token, "leave_out" leaves them out.
         checkpoints: Where checkpoints go on the way, default `folder` with `-trainer` added.
 
     Returns:
-        Counts and losses: `rows`, `cut` (rows that were too long), `updates`, `seconds`...
+        Counts and losses: `rows` (learned), `cut` (of them too long), `unfinished` (of all given,
+        cut off there or here), `left_out`, `updates`, `seconds`...
 
     Raises:
         ValueError: If the data is empty, the base cannot be loaded or the loss diverges.
@@ -234,23 +250,43 @@ def fine_tune(
     """
     if len(demonstrations) == 0:
         raise ValueError("no demonstrations to train on; required: at least 1")
+    known = get_args(Unfinished)
+    require(unfinished in known, "unfinished", unfinished, f"one of {', '.join(known)}")
     torch.manual_seed(optimisation.seed)
     tokenizer = load_tokenizer(base)
     model = load_language_model(base).float()
     fit_embeddings(model, tokenizer)
     encoder = TextEncoder(tokenizer, optimisation.max_length or context_length(model))
     rows: dict[str, list[list[int]]] = {"input_ids": [], "labels": []}
-    cut = 0
-    texts = zip(prompts_of(demonstrations), replies_of(demonstrations, "completion"), strict=True)
-    for prompt, completion in texts:
-        prompt_ids, completion_ids = encoder.pair(prompt, completion)
+    cut = open_ended = 0
+    for prompt, completion, ended in _demonstrated(demonstrations):
+        too_long = encoder.overflow(prompt, completion) > 0
+        if too_long and ended:  # the prompt gives way first; is the completion whole, still?
+            ended = len(encoder.whole(prompt, completion)[1]) < (encoder.max_length or 0)
+        open_ended += not ended
+        if not ended and unfinished == "leave_out":
+            continue
+        prompt_ids, completion_ids = encoder.pair(prompt, completion, finished=ended)
         rows["input_ids"].append(prompt_ids + completion_ids)
         rows["labels"].append([-100] * len(prompt_ids) + completion_ids)
-        cut += encoder.overflow(prompt, completion) > 0
+        cut += too_long
+    learned = len(rows["labels"])
+    if open_ended:
+        _logger.warning(
+            "%d of %d demonstrations were cut off and %s (unfinished: %s)",
+            open_ended, len(demonstrations),
+            "teach no end token" if unfinished == "no_end" else "are left out", unfinished,
+        )  # fmt: skip
+    if not learned:
+        raise ValueError(
+            f"all {len(demonstrations)} demonstrations were cut off and unfinished is "
+            f'{unfinished!r}; required: a finished one. Take unfinished="no_end", or raise '
+            "max_new_tokens where they were made, or max_length here"
+        )
     if cut:
         _logger.warning(
             "%d of %d demonstrations are longer than %d tokens and were cut (prompt first)",
-            cut, len(demonstrations), encoder.max_length,
+            cut, learned, encoder.max_length,
         )  # fmt: skip
     checkpoints = checkpoints or folder.with_name(folder.name + "-trainer")
     trainer = SFTTrainer(
@@ -263,4 +299,18 @@ def fine_tune(
     outcome = run_trainer(trainer)
     # An adapter was merged when it was loaded: new adapters alone would forget it.
     save_model(trainer, tokenizer, folder, merge=bool(optimisation.lora_rank) and is_adapter(base))
-    return {"rows": len(demonstrations), "cut": cut, **outcome}
+    left_out = len(demonstrations) - learned
+    counts = {"rows": learned, "cut": cut, "unfinished": open_ended, "left_out": left_out}
+    return {**counts, **outcome}
+
+
+def _demonstrated(demonstrations: Dataset) -> Iterator[tuple[Prompt, Reply, bool]]:
+    """Prompt, completion and whether that is finished, of each row."""
+    columns = demonstrations.column_names
+    ended = demonstrations["finished"] if "finished" in columns else [True] * len(demonstrations)
+    yield from zip(
+        prompts_of(demonstrations),
+        replies_of(demonstrations, "completion"),
+        [value is not False for value in ended],  # null where nothing is known
+        strict=True,
+    )

@@ -23,7 +23,8 @@ from policies.language_model import Policy
 from policies.proposals import Proposal
 from policies.text_context import TextContext
 from rewardmodel.data.conversation import Prompt
-from rewardmodel.interface import RewardModel
+from rewardmodel.interface import Finished, RewardModel, each_finished
+from rewardmodel.model_source import resolve_model
 from search.evaluation.records import write_json_atomic
 from search.evaluation.run_directory import new_folder
 
@@ -139,12 +140,12 @@ class ValueHead(nn.Module):
 
     @classmethod
     def load(cls, folder: str | Path) -> "ValueHead":
-        """Loads a fitted head.
+        """Loads a fitted head from a folder, which may lie in a package.
 
         Raises:
             ValueError: If the folder holds none.
         """
-        folder = Path(folder)
+        folder = Path(resolve_model(folder))
         if not (folder / "value_head.json").is_file():
             raise ValueError(
                 f"{folder} holds no value head; required: value_head.json and "
@@ -162,6 +163,7 @@ def boundary_states(
     prompts: Sequence[Prompt],
     responses: Sequence[str],
     *,
+    finished: Finished = True,
     batch_size: int = 64,
 ) -> tuple[Tensor, Tensor]:
     """Hidden states at the ends of the prompts and of all unfinished segments.
@@ -170,7 +172,8 @@ def boundary_states(
         policy: Whose hidden states.
         proposal: Where segments end.
         prompts: M prompts.
-        responses: M finished responses.
+        responses: M responses.
+        finished: Whether they ended by themselves; those cut off have no end token.
         batch_size: Rows a forward pass.
 
     Returns:
@@ -178,13 +181,15 @@ def boundary_states(
     """
     encoder, device = policy.encoder, policy.model.device
     ends = policy.boundaries(proposal)
+    whole = each_finished(finished, len(responses))
     states, owners = [], []
     for start in range(0, len(prompts), batch_size):
         pairs = [
-            encoder.pair(p, r)
-            for p, r in zip(
+            encoder.pair(p, r, finished=f)
+            for p, r, f in zip(
                 prompts[start : start + batch_size],
                 responses[start : start + batch_size],
+                whole[start : start + batch_size],
                 strict=True,
             )
         ]
@@ -217,6 +222,7 @@ def fit_value_head(
     folder: Path,
     *,
     seed: int,
+    finished: Finished = True,
     epochs: int = 12,
     learning_rate: float = 2e-3,
     batch_size: int = 512,
@@ -228,10 +234,11 @@ def fit_value_head(
         policy: The policy that sampled them.
         proposal: Where segments end.
         prompts: M prompts.
-        responses: M finished responses.
+        responses: M responses.
         scores: float [M], the reward model's.
         folder: Where the head goes.
         seed: Of weights and order.
+        finished: Whether the responses ended by themselves, all or each.
         epochs: Passes over the states.
         learning_rate: Peak, of AdamW with a one-cycle schedule.
         batch_size: States a step.
@@ -246,7 +253,7 @@ def fit_value_head(
     if len(prompts) < 10:
         raise ValueError(f"{len(prompts)} responses to fit a value head to; required: at least 10")
     torch.manual_seed(seed)
-    states, owners = boundary_states(policy, proposal, prompts, responses)
+    states, owners = boundary_states(policy, proposal, prompts, responses, finished=finished)
     head = ValueHead(states.shape[1])
     head.shift, head.scale = scores.mean(), scores.std().clamp(min=1e-6)
     targets = (scores[owners] - head.shift) / head.scale

@@ -20,7 +20,7 @@ from policies.methods import TITLES, MethodName
 from policies.voting import VoteRule, vote_expectation
 from rewardmodel.answers import extract_answer
 from rewardmodel.data.conversation import Prompt
-from rewardmodel.interface import RewardModel, SessionRewardModel
+from rewardmodel.interface import RewardModel, SessionRewardModel, score_replies
 from search.evaluation.divergence import (
     best_of_n_kl_bound,
     best_of_n_kl_estimate,
@@ -63,10 +63,13 @@ def pool_lines(
         numbers = [first + start + i // each for i in range(len(texts))]
         # A session counts what the reward model reads; it forgets with the batch.
         session = reward_model.session() if isinstance(reward_model, SessionRewardModel) else None
-        scores = (session or reward_model).score(prompts, texts)
+        finished = [told for row in samples.finished[here] for told in row]
+        scores = score_replies(session or reward_model, prompts, texts, finished=finished)
         _require_finite(scores, prompts, texts, numbers)
         proxy = scores.tolist()
-        gold = None if judge is None else judged(judge, prompts, texts, rows=numbers)
+        gold = None
+        if judge is not None:
+            gold = judged(judge, prompts, texts, rows=numbers, finished=finished)
         scored = session.forward_tokens * each / len(texts) if session is not None else 0.0
         for i, prompt in enumerate(samples.prompts[here]):
             mine = slice(i * each, (i + 1) * each)
@@ -76,6 +79,7 @@ def pool_lines(
                     "texts": samples.texts[start + i],
                     "tokens": samples.tokens[start + i],
                     "log_probabilities": samples.log_probabilities[start + i],
+                    "finished": samples.finished[start + i],
                     "proxy": proxy[mine],
                     "gold": None if gold is None else gold[mine],
                     "prompt_tokens": None if policy is None else _length(policy, prompt),
@@ -110,6 +114,7 @@ class Pool:
         gold: The judge's, [P, N], or None.
         tokens: Lengths, [P, N], end tokens included.
         log_probabilities: Under the policy, nats, [P, N].
+        finished: 1 for responses that ended by themselves, 0 for those cut off, [P, N].
         prompt_tokens: Of the prompts, [P], or None where they were not counted.
         scored_tokens: Given to the reward model for the whole pool, [P]; 0 where not counted.
         seconds: Of sampling and scoring the whole pool, [P].
@@ -120,6 +125,7 @@ class Pool:
     gold: Array | None
     tokens: Array
     log_probabilities: Array
+    finished: Array
     prompt_tokens: Array | None
     scored_tokens: Array
     seconds: Array
@@ -139,6 +145,9 @@ class Pool:
             gold=column("gold") if judged_too else None,
             tokens=column("tokens"),
             log_probabilities=column("log_probabilities"),
+            finished=np.array(
+                [line.get("finished", [True] * len(line["texts"])) for line in lines], dtype=float
+            ),
             prompt_tokens=column("prompt_tokens") if counted else None,
             scored_tokens=column("scored_tokens"),
             seconds=column("seconds"),
@@ -186,6 +195,7 @@ def pool_records(
         columns: dict[str, Any] = {
             "proxy": expected(pool.proxy, n),
             "gold": None if pool.gold is None else expected(pool.gold, n),
+            "response_finished": expected(pool.finished, n),
             "tokens": n * length,
             "forward_tokens": None,
             # A reward model that does not count has read nothing, prompts included.
@@ -224,7 +234,10 @@ def _expectation(
     if method == "best_of_n":
         return lambda metric, n: best_of_n_expectation(pool.proxy, metric, n)
     rule: VoteRule = "majority" if method == "majority" else "weighted"
-    answers = [[extract_answer(text, form) for text in row] for row in pool.texts]
+    answers = [
+        [extract_answer(text, form, finished=bool(told)) for text, told in zip(*row, strict=True)]
+        for row in zip(pool.texts, pool.finished, strict=True)
+    ]
     return lambda metric, n: vote_expectation(answers, pool.proxy, metric, n, rule=rule, seed=seed)
 
 

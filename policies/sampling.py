@@ -99,7 +99,7 @@ class Sampling:
             self._tree.take(segment, token, chance)
             row = rows[line]
             assert row is not None
-            segment.finished = end.finish(segment, self._tails[row])
+            end.finish(segment, self._tails[row])
             if segment.finished:
                 finished.append(line)
             elif end.close(segment):

@@ -8,19 +8,21 @@ from rewardmodel.data.conversation import Prompt
 
 @dataclass(frozen=True)
 class Candidate:
-    """A finished response that a search saw.
+    """A response that a search saw to its end.
 
     Attributes:
         text: Without special tokens.
         score: The reward model's.
         tokens: Its length, the end token included.
         log_probability: Under the policy, in nats.
+        finished: Whether it ended by itself, and was not cut off at `max_new_tokens`.
     """
 
     text: str
     score: float
     tokens: int
     log_probability: float
+    finished: bool = True
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,15 @@ class SearchResult:
         forward_tokens: Tokens the policy was given for it, the prompt's own included.
         scored_tokens: Tokens that reward and value models were given, the batch's shared equally.
         seconds: Wall-clock, the batch's total shared equally.
-        finished: How many finished responses the search saw.
+        finished: How many responses the search saw to their end, those cut off included.
         segments: Segments drawn.
         log_probability: Of the answer under the policy, in nats.
         kl_bound: Upper bound on the KL of the search from the policy's proposals, in nats: as if
             all slots had been drawn beforehand, the answer is one of so many samples. None for
             ranked tokens, which are no samples.
-        candidates: All finished responses, in the order in which they were found.
+        response_finished: Whether the answer ended by itself, and was not cut off at
+            `max_new_tokens`.
+        candidates: All such responses, in the order in which they were found.
         tree: The first decision's search tree (nested dict with texts) if it was asked for.
     """
 
@@ -56,5 +60,6 @@ class SearchResult:
     segments: int
     log_probability: float
     kl_bound: float | None
+    response_finished: bool = True
     candidates: tuple[Candidate, ...] = ()
     tree: dict[str, Any] | None = None

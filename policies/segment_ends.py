@@ -50,14 +50,20 @@ class SegmentEnds:
         allowed[torch.tensor(short, device=allowed.device)[:, None], ends] = -torch.inf
         return allowed
 
-    def finish(self, segment: "Segment", tail: list[int]) -> bool:
-        """Whether the response ends with the last token of a segment.
+    def finish(self, segment: "Segment", tail: list[int]) -> None:
+        """Marks a segment with whose last token the response ends, by itself or cut off.
 
         Args:
             segment: At least one token long.
             tail: The tokens before it, `reach` of them where there are so many.
         """
-        if segment.ids[-1] in self._end_ids or segment.length >= self._proposal.max_new_tokens:
+        ended = self._ends(segment, tail)
+        segment.cut = not ended and segment.length >= self._proposal.max_new_tokens
+        segment.finished = ended or segment.cut
+
+    def _ends(self, segment: "Segment", tail: list[int]) -> bool:
+        """Whether an end token or a stop string ends the response."""
+        if segment.ids[-1] in self._end_ids:
             return True
         if not self._stops:
             return False

@@ -8,7 +8,13 @@ from torch import Tensor
 
 from policies.kv_tree import KVTree
 from rewardmodel.data.conversation import Prompt
-from rewardmodel.interface import RewardModel, ScoringSession, SessionRewardModel
+from rewardmodel.interface import (
+    Finished,
+    RewardModel,
+    ScoringSession,
+    SessionRewardModel,
+    score_replies,
+)
 
 
 @dataclass
@@ -40,14 +46,15 @@ class TextContext:
         nodes: Sequence[int],
         *,
         reward_model: RewardModel | None = None,
-        finished: bool = True,
+        finished: Finished = True,
     ) -> Tensor:
         """Scores the text up to nodes.
 
         Args:
             nodes: R handles.
             reward_model: Whose scores; None asks the search's own.
-            finished: Whether the text is closed by an end token, as if it were finished.
+            finished: Whether the text is closed by an end token, as if it were finished; of all,
+                or of each.
 
         Returns:
             float32 [R].
@@ -61,8 +68,8 @@ class TextContext:
         session = self._session(model)
         if session is not None:
             scores = session.score(asked, texts, finished=finished)
-        elif finished:
-            scores = model.score(asked, texts)
+        elif finished is not False:
+            scores = score_replies(model, asked, texts, finished=finished)
         else:
             raise ValueError(
                 f"{type(model).__name__} was asked about unfinished text; required: a reward model "
@@ -79,8 +86,11 @@ class TextContext:
         return scores
 
     def judge(self, nodes: Sequence[int]) -> Tensor:
-        """Scores finished nodes and remembers the scores, float32 [R]."""
-        scores = self.score(nodes)
+        """Scores finished nodes and remembers the scores, float32 [R].
+
+        What was cut off at `max_new_tokens` is scored without an end token.
+        """
+        scores = self.score(nodes, finished=[not self.tree.cut(node) for node in nodes])
         self.scores.update(zip(nodes, scores.tolist(), strict=True))
         return scores
 

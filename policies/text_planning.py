@@ -210,11 +210,13 @@ class TextPlanningModel:
                 finished[root] = self.context.best_finished(root) is not None
             to_the_end = tree.proposal.max_new_tokens - tree.segment(node).length
             longest = min(tree.proposal.segment_limit, to_the_end)
-            most = longest * (1 + (self.redraws or 0))
+            again = longest * (self.redraws or 0)
+            most = longest + again
             if self.leaf_value.samples:  # the value goes on from the segment to the end
                 most += to_the_end
-            finishes = finished[root] or self.leaf_value.samples
-            if left[root] >= most + (0 if finishes else to_the_end - longest):
+            # What is drawn again is spent beside the line that has to be finished.
+            needed = most if finished[root] else max(most, again + to_the_end)
+            if left[root] >= needed:
                 paid.add((node, slot))
                 left[root] -= most
             else:

@@ -36,6 +36,7 @@ def choose(
     form: str = "auto",
     weight: VoteWeight = "softmax",
     temperature: float = 1.0,
+    finished: Sequence[bool] | None = None,
 ) -> int:
     """Chooses one of n responses to a prompt.
 
@@ -55,6 +56,8 @@ def choose(
             (search-and-learn's weighted best-of-n).
         temperature: Of the softmax, in the scores' unit: towards 0 best-of-n among the responses
             with answers, towards infinity the majority.
+        finished: Of each response whether it is whole; None takes all for whole. Of others the
+            answer is what they state before they break off, see `extract_answer`.
 
     Returns:
         The place of the chosen response.
@@ -72,7 +75,9 @@ def choose(
     _check_options(values, rule, weight, temperature)
     if rule == "best":
         return int(values.argmax())
-    numbers = _number_answers([extract_answer(text, form) for text in texts])[None]
+    whole = [True] * len(texts) if finished is None else finished
+    answers = [extract_answer(text, form, finished=f) for text, f in zip(texts, whole, strict=True)]
+    numbers = _number_answers(answers)[None]
     weights = _weights(values, numbers, rule, weight, temperature)
     return int(_elect(numbers, values, weights)[0])
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from rewardmodel.checkpoints import is_adapter
 from rewardmodel.data.conversation import Prompt, Reply
 from rewardmodel.input_format import ChosenFormat
-from rewardmodel.interface import ScoringSession
+from rewardmodel.interface import Finished, ScoringSession
 from rewardmodel.multi_head import reward_heads
 from rewardmodel.sequence import SequenceRewardModel, load_scorer, open_encoder
 from rewardmodel.tokenization import load_tokenizer
@@ -47,7 +47,7 @@ class AdapterMember:
         self._shift = shift
 
     def score(
-        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool = True
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
     ) -> Tensor:
         """Scores responses with this adapter, float32 [B]; see `RewardModel`."""
         self.put_in_place()
@@ -78,7 +78,7 @@ class _AdapterSession:
         return self._session.forward_tokens
 
     def score(
-        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool = True
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
     ) -> Tensor:
         """See `ScoringSession`."""
         self._member.put_in_place()

@@ -52,7 +52,7 @@ _SPACES = re.compile(r"(?<!\\)\\(?:[;: ]|q?quad(?![a-z]))|~|\s+")
 _DEGREES = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-z]))|(?<!\\)\\degree(?![a-z])")
 
 
-def extract_answer(text: str, form: str = "auto") -> str | None:
+def extract_answer(text: str, form: str = "auto", *, finished: bool = True) -> str | None:
     r"""Finds where a response states its answer.
 
     Args:
@@ -63,6 +63,8 @@ def extract_answer(text: str, form: str = "auto") -> str | None:
             after `####`, the sentence after "answer is" or "answer:", the last number; from
             `####` and from the sentence, what follows a number in words is dropped ("18 eggs").
             `"regex:PATTERN"`: the one group of the pattern's last match.
+        finished: Whether the response is whole. Of one that was cut off the last word is left out,
+            which may be half a word, and no number is taken that nothing marks as the answer.
 
     Returns:
         The answer as it was written, without spaces around it; None where there is none.
@@ -71,6 +73,9 @@ def extract_answer(text: str, form: str = "auto") -> str | None:
         ValueError: If there is no such form, or the pattern is no regular expression with one
             group.
     """
+    if not finished:
+        begun = text.rstrip()
+        text = begun[: max((at for at, c in enumerate(begun) if c.isspace()), default=0)]
     if form.startswith(_REGEX):
         found = None
         for match in _user_pattern(form).finditer(text):
@@ -80,12 +85,14 @@ def extract_answer(text: str, form: str = "auto") -> str | None:
     elif form == "boxed":
         found = _last_boxed(text)
     elif form == "number":
-        found = _last_number(text)
+        found = _last_number(text) if finished else None
     elif form == "auto":
         hashes = _without_words(_after_hashes(text) or "")
         if _rational(_tidy(hashes)) is None:
             hashes = ""  # a heading of Markdown
-        found = _last_boxed(text) or hashes or _last_phrase(text) or _last_number(text)
+        found = _last_boxed(text) or hashes or _last_phrase(text)
+        if found is None and finished:
+            found = _last_number(text)
     else:
         raise ValueError(
             f"answer form: found {form!r}; required: one of {', '.join(FORMS)}, or "

@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from rewardmodel.head_shape import head_labels
+from rewardmodel.model_source import resolve_model
 
 _logger = logging.getLogger(__name__)
 # Parts of classifiers that a language model's or an encoder's checkpoint need not have.
@@ -30,8 +31,8 @@ _NAMES: dict[Task, str] = {"SEQ_CLS": "sequence classifier", "TOKEN_CLS": "token
 
 
 def is_adapter(source: str) -> bool:
-    """Whether a local folder holds a peft adapter."""
-    return (Path(source) / "adapter_config.json").is_file()
+    """Whether a model's folder holds a peft adapter."""
+    return (Path(resolve_model(source)) / "adapter_config.json").is_file()
 
 
 def read_config(source: str) -> dict[str, Any]:
@@ -40,6 +41,7 @@ def read_config(source: str) -> dict[str, Any]:
     Raises:
         ValueError: If there is none, or it is no JSON.
     """
+    source = resolve_model(source)
     path = Path(source) / "config.json"
     if path.is_file():
         try:
@@ -63,7 +65,7 @@ def load_classifier(
     """Loads a classifier of sequences or tokens.
 
     Args:
-        source: Hub id or local folder, adapters included; a policy's adapter is merged.
+        source: Hub id, folder, package or GGUF file; adapters included, a policy's is merged.
         task: Which kind.
         labels: How many outputs its head has; None takes what the weights have, whatever the
             configuration says or leaves out.
@@ -77,6 +79,7 @@ def load_classifier(
     """
     from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
+    source = resolve_model(source)
     auto: Any = {
         "SEQ_CLS": AutoModelForSequenceClassification,
         "TOKEN_CLS": AutoModelForTokenClassification,

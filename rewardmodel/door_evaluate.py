@@ -48,7 +48,7 @@ class EvaluateJob(ColumnSettings):
     """Measure a reward model on preference pairs or on RewardBench.
 
     Attributes:
-        model: Folder or hub id of a trained reward model, or an ensemble's folder.
+        model: A trained reward model or ensemble: hub id, folder or package:NAME/FOLDER.
         dataset: Preference pairs, as for `train`; or RewardBench, where `benchmark` says so.
         split: Split of a hub dataset or folder; null takes "train", of a benchmark its own.
         format: What the rows are, as for `train`: auto, plain or a format's name.
@@ -95,7 +95,7 @@ class EvaluateJob(ColumnSettings):
     def __post_init__(self) -> None:
         """Checks types and bounds."""
         check_types(self)
-        require(bool(self.model), "model", self.model, "a hub id or folder, by --model")
+        require(bool(self.model), "model", self.model, "a hub id, folder or package, by --model")
         require(bool(self.dataset), "dataset", self.dataset, "a hub id or file, by --dataset")
         require(0 <= self.holdout < 1, "holdout", self.holdout, "in [0, 1)")
         require(

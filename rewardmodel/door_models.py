@@ -20,7 +20,7 @@ from rewardmodel.data.rows import OnBadRow, PreferenceDataError, Row, parse_rows
 from rewardmodel.data.shared_prompt import Turns
 from rewardmodel.ensemble import EnsembleRewardModel, write_ensemble
 from rewardmodel.input_format import ChosenFormat
-from rewardmodel.interface import StepRewardModel, UncertainRewardModel
+from rewardmodel.interface import StepRewardModel, UncertainRewardModel, score_replies
 from rewardmodel.json_lines import json_lines
 from rewardmodel.loading import Kind, load_members, load_reward_model
 from rewardmodel.preferences import split_by_prompt
@@ -117,8 +117,8 @@ class ScoreJob:
     """Score responses with a reward model of any kind.
 
     Attributes:
-        model: Folder or hub id of a reward model or ensemble; or python:package.module:name, a
-            function, whose module's code is run.
+        model: Hub id, folder or package:NAME/FOLDER of a reward model or ensemble; or a function,
+            python:package.module:name or python:path/to/file.py:name, whose module's code is run.
         kind: "auto" looks what lies there; else "sequence", "process", "multi_head", "ensemble" or
             "function".
         aggregate: How members, heads or steps become one score; null takes the model's own way.
@@ -155,7 +155,7 @@ class ScoreJob:
     def __post_init__(self) -> None:
         """Checks types and bounds."""
         check_types(self)
-        require(bool(self.model), "model", self.model, "a hub id or folder, by --model")
+        require(bool(self.model), "model", self.model, "a hub id, folder or package, by --model")
         require(bool(self.dataset), "dataset", self.dataset, "a hub id or file, by --dataset")
         require(self.out.endswith(".jsonl"), "out", self.out, "a file that ends in .jsonl")
 
@@ -199,8 +199,9 @@ def load_responses(
     """Loads prompts with one response or several each.
 
     Returns:
-        Rows with `prompt`, `responses` (a list), `several` (whether a list stood there) and `row`,
-        the row as it was read.
+        Rows with `prompt`, `responses` (a list), `several` (whether a list stood there), `finished`
+        (whether each ended by itself, by the column of that name) and `row`, the row as it was
+        read.
 
     Raises:
         PreferenceDataError: No such source, a bad row or no good one; the message names file and
@@ -238,10 +239,20 @@ def _parse(row: Row, prompt_column: str, response_column: str) -> dict[str, Any]
             "pass response_column=NAME.",
             reason="no responses",
         )
+    finished = row.get("finished", True)
+    finished = [True] * len(responses) if finished is None else finished
+    finished = finished if isinstance(finished, list) else [finished] * len(responses)
+    if len(finished) != len(responses) or not all(isinstance(told, bool) for told in finished):
+        raise PreferenceDataError(
+            f"column 'finished' is {str(row['finished'])[:80]} for {len(responses)} "
+            "responses; required is true or false for each: whether it ended by itself.",
+            reason="bad finished",
+        )
     return {
         "prompt": prompt,
         "responses": [reply_of(reply) for reply in responses],
         "several": several,
+        "finished": finished,
         "row": dict(row),
     }
 
@@ -256,7 +267,9 @@ def _scored(reward_model: Any, rows: Sequence[dict[str, Any]]) -> list[dict[str,
     """Rows as they were read, with their scores."""
     prompts = [row["prompt"] for row in rows for _ in row["responses"]]
     texts = [text for row in rows for text in row["responses"]]
-    columns: dict[str, list[Any]] = {"score": reward_model.score(prompts, texts).tolist()}
+    finished = [told for row in rows for told in row["finished"]]
+    scores = score_replies(reward_model, prompts, texts, finished=finished)
+    columns: dict[str, list[Any]] = {"score": scores.tolist()}
     if isinstance(reward_model, UncertainRewardModel):
         columns["member_scores"] = reward_model.member_scores(prompts, texts).T.tolist()
     if isinstance(reward_model, StepRewardModel):
@@ -279,7 +292,8 @@ class TrainStepsJob(Optimisation):
     """Train a process reward model on judged steps and measure it on held-out prompts.
 
     Attributes:
-        model: What to begin from: hub id or folder of a language model or token classifier.
+        model: What to begin from, a language model or token classifier: hub id, folder, .gguf file
+            or package:NAME/FOLDER.
         dataset: Rows of a prompt, a list of steps (completions) and a label in [0, 1] for each.
         split: Split of a hub dataset or folder.
         prompt_column: The prompt's column, or several joined by "+".
@@ -305,7 +319,7 @@ class TrainStepsJob(Optimisation):
     def __post_init__(self) -> None:
         """Checks types and bounds."""
         super().__post_init__()
-        require(bool(self.model), "model", self.model, "a hub id or folder, by --model")
+        require(bool(self.model), "model", self.model, "a hub id, folder or package, by --model")
         require(bool(self.dataset), "dataset", self.dataset, "a hub id or file, by --dataset")
         require(bool(self.separator), "separator", self.separator, "a text, such as a line break")
         require(0 < self.holdout < 1, "holdout", self.holdout, "in (0, 1)")

@@ -20,7 +20,6 @@ from rewardmodel.door_evaluate import measure, show_measures, without_ties
 from rewardmodel.evaluation import evaluate_reward_model
 from rewardmodel.input_format import ChosenFormat
 from rewardmodel.loading import load_reward_model
-from rewardmodel.model_source import resolve_model
 from rewardmodel.preferences import load_demonstrations, load_preferences, split_by_prompt
 from rewardmodel.rankings import load_rankings, pairs_from_rankings
 from rewardmodel.tokenization import load_tokenizer
@@ -38,7 +37,7 @@ class TrainJob(ColumnSettings, Optimisation, Objective):
     """Train a reward model on human comparisons and measure it on held-out prompts.
 
     Attributes:
-        model: What to begin from: hub id or folder of a language model or classifier, or
+        model: What to begin from, a language model or classifier: hub id, folder, .gguf file, or
             package:NAME/FOLDER of an installed package that carries one.
         dataset: Comparisons: hub id, folder, or .json, .jsonl, .jsonl.gz, .parquet, .csv file.
         split: Split of a hub dataset or folder.
@@ -86,7 +85,7 @@ class TrainJob(ColumnSettings, Optimisation, Objective):
         """Checks types and bounds."""
         Optimisation.__post_init__(self)
         Objective.__post_init__(self)
-        require(bool(self.model), "model", self.model, "a hub id or folder, by --model")
+        require(bool(self.model), "model", self.model, "a hub id, folder or package, by --model")
         require(bool(self.dataset), "dataset", self.dataset, "a hub id or file, by --dataset")
         require(0 < self.holdout < 1, "holdout", self.holdout, "in (0, 1)")
         if self.whole_rankings:
@@ -113,7 +112,7 @@ def train(job: TrainJob) -> None:
             report = examine_preferences(training, unused_columns=columns.unused)
             write_data_report(report, run.path / "data")
         outcome = train_reward_model(
-            resolve_model(job.model),
+            job.model,
             learned,
             folder,
             optimisation=fields_of(Optimisation, job),
@@ -158,7 +157,7 @@ def _load(job: TrainJob, columns: ColumnUse) -> tuple[Dataset, Dataset, Dataset]
     options: dict[str, Any] = {
         "split": job.split,
         "format": job.format,
-        "tokenizer": load_tokenizer(resolve_model(job.model)),
+        "tokenizer": load_tokenizer(job.model),
         "keep_messages": True,
         "on_bad_row": job.on_bad_row,
         "limit": job.limit,
@@ -178,8 +177,10 @@ def _reference(job: TrainJob, training: Dataset) -> Dataset | None:
     if job.reference is None:
         return None
     if job.reference == "chosen":
-        kept = without_ties(training).rename_column("chosen", "completion")
-        wanted = {"prompt", "completion", *TEMPLATE_COLUMNS}
+        kept = without_ties(training)
+        names = {"chosen": "completion", "chosen_finished": "finished"}
+        kept = kept.rename_columns({a: b for a, b in names.items() if a in kept.column_names})
+        wanted = {"prompt", "completion", "finished", *TEMPLATE_COLUMNS}
         return kept.select_columns([name for name in kept.column_names if name in wanted])
     try:
         return load_demonstrations(job.reference, keep_messages=True, on_bad_row=job.on_bad_row)
@@ -196,9 +197,7 @@ def _train_from_scratch(
 ) -> None:
     """Measures a small transformer that knew nothing before these pairs, the step "scratch"."""
     with processes.main_process_first():  # the first builds it, the others find it
-        base = build_scratch_scorer(
-            resolve_model(job.model), run.path / "scratch" / "base", seed=job.seed
-        )
+        base = build_scratch_scorer(job.model, run.path / "scratch" / "base", seed=job.seed)
     folder = run.path / "scratch" / "model"
     # Random weights want larger steps than a pretrained base.
     optimisation = Optimisation(

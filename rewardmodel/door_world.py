@@ -6,7 +6,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from rewardmodel.data.conversation import prompt_of
+from rewardmodel.data.conversation import Prompt, prompt_of
+from rewardmodel.interface import each_finished
 from rewardmodel.json_lines import json_lines
 from rewardmodel.simulated import SimulatedHuman, demonstrations
 from rewardmodel.simulated_requests import count_held_out, sample_requests
@@ -64,8 +65,8 @@ class LabelJob:
     """Let the simulated human compare responses, two by two, into preference pairs.
 
     Attributes:
-        responses: JSON lines of `prompt` and `responses`, as `prefsearch policy sample` writes
-            them.
+        responses: JSON lines of `prompt` and `responses`, and `finished` of each, as `prefsearch
+            policy sample` writes them.
         out: File for the preference pairs.
         seed: Of the human's choices.
     """
@@ -82,20 +83,23 @@ class LabelJob:
 
 def label(job: LabelJob) -> None:
     """Labels pairs; see `LabelJob`."""
-    triples = []
+    triples: list[tuple[Prompt, str, str]] = []
+    ended: list[tuple[bool, bool]] = []
     lines = Path(job.responses).read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
             prompt, texts = prompt_of(row), row["responses"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            told = each_finished(row.get("finished", True), len(texts))
+        except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{job.responses}:{number}: found {line[:60]!r}; required: a JSON object with "
                 "prompt and responses. Write it with `prefsearch policy sample`"
             ) from error
         triples += [(prompt, a, b) for a, b in zip(texts[::2], texts[1::2], strict=False)]
+        ended += zip(told[::2], told[1::2], strict=False)
     if not triples:
         raise ValueError(f"{job.responses} holds no pair; required: two responses a prompt or more")
-    pairs, ties = SimulatedHuman().label(*zip(*triples, strict=True), seed=job.seed)
+    pairs, ties = SimulatedHuman().label(*zip(*triples, strict=True), seed=job.seed, finished=ended)
     write_text_atomic(job.out, json_lines(pairs))
     Console().print(f"{len(pairs)} pairs, {ties} ties left out: {job.out}")

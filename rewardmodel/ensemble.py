@@ -25,11 +25,14 @@ from rewardmodel.aggregation import Aggregate, combine, require_aggregate
 from rewardmodel.data.conversation import Prompt, Reply
 from rewardmodel.input_format import ChosenFormat
 from rewardmodel.interface import (
+    Finished,
     RewardModel,
     ScoringSession,
     SessionRewardModel,
     require_finite,
+    score_replies,
 )
+from rewardmodel.model_source import resolve_model
 from rewardmodel.sequence import PlainSession
 from search.evaluation.records import write_json_atomic
 
@@ -76,18 +79,23 @@ class EnsembleRewardModel:
         self.shifts = list(shifts or [0.0] * len(members))
         self.scales = list(scales or [1.0] * len(members))
 
-    def member_scores(self, prompts: Sequence[Prompt], responses: Sequence[Reply]) -> Tensor:
+    def member_scores(
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
+    ) -> Tensor:
         """Scores of each member, float32 [M, B]; see `UncertainRewardModel`.
 
         Raises:
             ValueError: If a member's score is not finite; the message names member and row.
         """
-        found = [member.score(prompts, responses) for member in self.members]
+        found = [score_replies(m, prompts, responses, finished=finished) for m in self.members]
         return self._collect(found, responses)
 
-    def score(self, prompts: Sequence[Prompt], responses: Sequence[Reply]) -> Tensor:
+    def score(
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
+    ) -> Tensor:
         """Combined scores, float32 [B]; see `RewardModel`."""
-        return combine(self.member_scores(prompts, responses), self.aggregate, weight=self.weight)
+        found = self.member_scores(prompts, responses, finished=finished)
+        return combine(found, self.aggregate, weight=self.weight)
 
     def session(self) -> ScoringSession:
         """Starts a session of each member."""
@@ -150,7 +158,7 @@ class EnsembleRewardModel:
         # Members may be of any kind, ensembles included, so loading knows this class, too.
         from rewardmodel.loading import load_members
 
-        path = Path(folder) / ENSEMBLE_FILE
+        path = Path(resolve_model(folder)) / ENSEMBLE_FILE
         written = read_ensemble(path)
         sources = [_member_source(path.parent, str(name)) for name in written["members"]]
         for source in sources:
@@ -190,7 +198,7 @@ class _EnsembleSession:
         return sum(session.forward_tokens for session in self._sessions)
 
     def score(
-        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool = True
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
     ) -> Tensor:
         """Combined scores, float32 [B]; see `ScoringSession`."""
         ensemble = self._ensemble
@@ -208,15 +216,15 @@ def _uncounted(member: RewardModel) -> PlainSession:
     """A session of a member that has none, whose tokens nobody counts."""
 
     def score(
-        prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool
+        prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished
     ) -> tuple[Tensor, int]:
-        if not finished:
+        if finished is False:  # of all: values of text so far are asked for
             raise ValueError(
                 f"{type(member).__name__} was asked about unfinished text; required: a reward "
                 "model with session(), such as SequenceRewardModel. Ask as if the text were "
                 "finished"
             )
-        return member.score(prompts, responses), 0
+        return score_replies(member, prompts, responses, finished=finished), 0
 
     return PlainSession(score)
 

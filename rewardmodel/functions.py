@@ -60,7 +60,13 @@ class FunctionRewardModel:
         Raises:
             ValueError: If there is no such module or function.
         """
-        return cls(import_object(reference), name=reference, **options)
+        found = import_object(reference)
+        if not callable(found):
+            raise ValueError(
+                f"{reference}: found a {type(found).__name__}; required: a function of prompts and "
+                "responses that returns a score for each"
+            )
+        return cls(found, name=reference, **options)
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Reply]) -> Tensor:
         """Scores responses, float32 [B]; see `RewardModel`.
@@ -73,21 +79,23 @@ class FunctionRewardModel:
             raise ValueError(f"found {len(prompts)} prompts and {len(responses)} responses")
         if not responses:
             return torch.empty(0)
-        asked = [plain(prompt) for prompt in prompts]
-        if self._by_name:
-            columns = {
-                column: [self._value(column, values, prompt) for prompt in prompts]
-                for column, values in self._columns.items()
-            }
-            given = zip(prompts, responses, strict=True)
-            # TRL gives its functions messages for messages, a reply as a list of one.
-            completions = [r if isinstance(p, str) else reply_messages(r) for p, r in given]
-            found = self._function(prompts=asked, completions=completions, **columns)
-        else:
-            found = self._function(asked, [plain(response) for response in responses])
-        scores = self._numbers(found, responses)
+        scores = self._numbers(self.call(prompts, responses), responses)
         require_finite(scores, responses, found_by=self.name, remedy=_REMEDY)
         return scores
+
+    def call(self, prompts: Sequence[Prompt], responses: Sequence[Reply]) -> Any:
+        """What the function returns for prompts and responses, not checked."""
+        asked = [plain(prompt) for prompt in prompts]
+        if not self._by_name:
+            return self._function(asked, [plain(response) for response in responses])
+        columns = {
+            column: [self._value(column, values, prompt) for prompt in prompts]
+            for column, values in self._columns.items()
+        }
+        given = zip(prompts, responses, strict=True)
+        # TRL gives its functions messages for messages, a reply as a list of one.
+        completions = [r if isinstance(p, str) else reply_messages(r) for p, r in given]
+        return self._function(prompts=asked, completions=completions, **columns)
 
     def _takes_completions(self) -> bool:
         """Whether the function has TRL's signature."""
@@ -193,6 +201,8 @@ def import_object(reference: str) -> Any:
         sys.modules[spec.name] = module  # dataclasses in the file look for themselves there
         spec.loader.exec_module(module)
     else:
+        if "" not in sys.path:
+            sys.path.insert(0, "")  # a file of the user's, beside where the command is typed
         try:
             module = importlib.import_module(place)
         except ModuleNotFoundError as error:

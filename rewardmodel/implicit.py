@@ -18,7 +18,8 @@ from torch import Tensor
 
 from rewardmodel.checkpoints import check_vocabulary, is_adapter
 from rewardmodel.data.conversation import Prompt, Reply
-from rewardmodel.interface import ScoringSession, require_finite
+from rewardmodel.interface import Finished, ScoringSession, each_finished, require_finite
+from rewardmodel.model_source import resolve_model
 from rewardmodel.prefixes.row_passes import row_batches
 from rewardmodel.sequence import PlainSession
 from rewardmodel.tokenization import TextEncoder, context_length, load_tokenizer
@@ -81,7 +82,7 @@ class ImplicitRewardModel:
         max_length: int | None = None,
         batch_size: int = 16,
     ) -> Self:
-        """Loads policy and reference by hub id or local folder.
+        """Loads policy and reference by hub id, folder, package or GGUF file.
 
         Raises:
             ValueError: If one cannot be loaded, or their vocabularies differ.
@@ -115,7 +116,7 @@ class ImplicitRewardModel:
         )
 
     def token_scores(
-        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool = True
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
     ) -> list[Tensor]:
         """Rewards of the responses' tokens, the end token's included.
 
@@ -134,7 +135,7 @@ class ImplicitRewardModel:
         return self._token_scores(prompts, responses, finished=finished)[0]
 
     def score(
-        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool = True
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
     ) -> Tensor:
         """Scores responses, float32 [B]; see `RewardModel`."""
         return self._score(prompts, responses, finished=finished)[0]
@@ -144,7 +145,7 @@ class ImplicitRewardModel:
         return PlainSession(self._score)
 
     def _score(
-        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished
     ) -> tuple[Tensor, int]:
         """Scores, and the tokens given to both models."""
         found, tokens = self._token_scores(prompts, responses, finished=finished)
@@ -155,12 +156,14 @@ class ImplicitRewardModel:
 
     @torch.inference_mode()
     def _token_scores(
-        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished
     ) -> tuple[list[Tensor], int]:
         encoder = self.encoder
         pairs = [
-            encoder.pair(prompt, response, finished=finished)
-            for prompt, response in zip(prompts, responses, strict=True)
+            encoder.pair(prompt, response, finished=ends)
+            for prompt, response, ends in zip(
+                prompts, responses, each_finished(finished, len(prompts)), strict=True
+            )
         ]
         for row, (prompt, _) in enumerate(pairs):
             if not prompt:
@@ -201,6 +204,7 @@ def _load(source: str) -> Any:
     """Loads a causal language model, its adapter in place."""
     from transformers import AutoModelForCausalLM
 
+    source = resolve_model(source)
     options: dict[str, Any] = {"dtype": "auto" if torch.cuda.is_available() else torch.float32}
     try:
         if is_adapter(source):

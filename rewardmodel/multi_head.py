@@ -15,13 +15,15 @@ from rewardmodel.aggregation import Aggregate, combine, require_aggregate
 from rewardmodel.checkpoints import is_adapter, read_config
 from rewardmodel.data.conversation import Prompt, Reply
 from rewardmodel.input_format import ChosenFormat
-from rewardmodel.interface import ScoringSession, require_finite
+from rewardmodel.interface import Finished, ScoringSession, require_finite
+from rewardmodel.model_source import resolve_model
 from rewardmodel.sequence import SequenceRewardModel, load_scorer, open_encoder
 from rewardmodel.tokenization import TextEncoder
 
 
 def reward_heads(source: str) -> int | None:
     """How many reward heads a model's folder says it has, or None where it says nothing."""
+    source = resolve_model(source)
     if is_adapter(source) and not (Path(source) / "config.json").is_file():
         return None
     heads = read_config(source).get("reward_heads")
@@ -101,7 +103,7 @@ class MultiHeadRewardModel:
         return self._scorer.encoder
 
     def member_scores(
-        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool = True
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
     ) -> Tensor:
         """Scores of each head, float32 [M, B]; see `UncertainRewardModel`."""
         outputs = self._scorer.outputs(prompts, responses, finished=finished)
@@ -109,7 +111,7 @@ class MultiHeadRewardModel:
         return (outputs - self._shifts).T
 
     def score(
-        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool = True
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
     ) -> Tensor:
         """Combined scores, float32 [B]; see `RewardModel`."""
         return self._scorer.score(prompts, responses, finished=finished)

@@ -24,6 +24,7 @@ from rewardmodel.data.conversation import (
     row_of,
 )
 from rewardmodel.data.data_report import preference_report
+from rewardmodel.data.finished import demonstrated_to_the_end
 from rewardmodel.data.formats import ConvertOptions, FormatName, hub_options
 from rewardmodel.data.pair_parser import PairParser
 from rewardmodel.data.prompt_columns import take_prompt
@@ -120,7 +121,8 @@ def load_preferences(
         Columns `prompt`, `chosen`, `rejected`, of text, or of messages where these are kept, then
         with `tools` and `chat_template_kwargs` where there are any; and where the first good row
         has them, float `margin`, float `chosen_probability` in [0.5, 1], float `confidence` on the
-        source's own scale (null where a row has none), text `subset` (null where a row has none).
+        source's own scale (null where a row has none), text `subset` (null where a row has none),
+        and bool `chosen_finished` and `rejected_finished`, false of a reply that was cut off.
 
     Raises:
         PreferenceDataError: No such source, a bad row, or no good row at all.
@@ -239,7 +241,9 @@ def load_demonstrations(
         limit: Stop after so many good rows.
 
     Returns:
-        Columns `prompt` and `completion`, text or lists of messages.
+        Columns `prompt` and `completion`, text or lists of messages; and where any row says so, by
+        `finished`, a chat server's `finish_reason` or a pair's `chosen_finished`, whether the
+        completion is `finished` or was cut off (null where a row does not say).
 
     Raises:
         PreferenceDataError: No such source, a bad row, or no good row at all.
@@ -262,7 +266,7 @@ def load_demonstrations(
             (pair,) = pairs(row)
             assert not isinstance(pair, LeftOut)  # a plain row is one pair or an error
             kept = {name: held for name, held in pair.items() if name in _PROMPT_COLUMNS}
-            return {**kept, "completion": pair["chosen"]}
+            return {**kept, "completion": pair["chosen"], "finished": pair.get("chosen_finished")}
         else:
             completion = take_turns(row, named or "completion", option="completion_column")
             prompt = take_prompt(row, prompt_column, option="prompt_column")
@@ -270,7 +274,7 @@ def load_demonstrations(
             prompt, [completion], tokenizer, row=row, keep_messages=keep_messages
         )
         one_kind(asked)
-        return row_of(asked, completion=reply)
+        return {**row_of(asked, completion=reply), "finished": demonstrated_to_the_end(row)}
 
     rows = read_rows(source, split=split)
     records = parse_rows(rows, parse, source=source, on_bad_row=on_bad_row, limit=limit)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rewardmodel.checkpoints import load_classifier
 from rewardmodel.data.conversation import Prompt, Reply
-from rewardmodel.interface import ScoringSession, require_finite
+from rewardmodel.interface import Finished, ScoringSession, require_finite
 from rewardmodel.prefixes.prefix_tree import PrefixTree
 from rewardmodel.prefixes.row_passes import row_batches
 from rewardmodel.prefixes.trunk import Trunk, plain_model
@@ -129,7 +129,7 @@ class ProcessRewardModel:
         return self._step_scores(prompts, steps)[0]
 
     def score(
-        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool = True
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
     ) -> Tensor:
         """Aggregated scores of the responses' steps, float32 [B]; see `RewardModel`.
 
@@ -146,7 +146,7 @@ class ProcessRewardModel:
         return PlainSession(self._score)
 
     def _score(
-        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished
     ) -> tuple[Tensor, int]:
         steps = [split_steps(str(response), self.separator) for response in responses]
         found, tokens = self._step_scores(prompts, steps)

@@ -16,7 +16,7 @@ from torch import Tensor
 from rewardmodel.checkpoints import check_vocabulary, is_adapter, load_classifier
 from rewardmodel.data.conversation import Prompt, Reply
 from rewardmodel.input_format import ChosenFormat, input_format_of
-from rewardmodel.interface import ScoringSession, require_finite
+from rewardmodel.interface import Finished, ScoringSession, each_finished, require_finite
 from rewardmodel.prefixes.row_passes import row_batches
 from rewardmodel.prefixes.trunk import plain_model
 from rewardmodel.shared_prefix import (
@@ -144,7 +144,7 @@ class SequenceRewardModel:
         return cls(model, encoder, batch_size=batch_size)
 
     def score(
-        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool = True
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
     ) -> Tensor:
         """Scores responses, float32 [B]; see `RewardModel`.
 
@@ -158,7 +158,7 @@ class SequenceRewardModel:
         return scores
 
     def outputs(
-        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool = True
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
     ) -> Tensor:
         """What the H labels say, float32 [B, H] on the CPU; see `score`."""
         return self._output_pairs(self._pairs(prompts, responses, finished=finished))[0]
@@ -187,15 +187,17 @@ class SequenceRewardModel:
         return outputs[:, 0] - float(getattr(self.model.config, "reward_shift", None) or 0.0)
 
     def _pairs(
-        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished
     ) -> list[Pair]:
         return [
-            self.encoder.pair(prompt, response, finished=finished)
-            for prompt, response in zip(prompts, responses, strict=True)
+            self.encoder.pair(prompt, response, finished=ends)
+            for prompt, response, ends in zip(
+                prompts, responses, each_finished(finished, len(prompts)), strict=True
+            )
         ]
 
     def _score(
-        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished
     ) -> tuple[Tensor, int]:
         """Scores, and the tokens given to the model."""
         scores, tokens = self._score_pairs(self._pairs(prompts, responses, finished=finished))
@@ -264,7 +266,7 @@ class PlainSession:
         self.forward_tokens = 0
 
     def score(
-        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool = True
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
     ) -> Tensor:
         """Scores responses, float32 [B]; see `ScoringSession`."""
         scores, tokens = self._score(prompts, responses, finished=finished)

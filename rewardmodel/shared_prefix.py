@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rewardmodel.data.conversation import Prompt, Reply
-from rewardmodel.interface import require_finite
+from rewardmodel.interface import Finished, each_finished, require_finite
 from rewardmodel.prefixes.prefix_tree import PrefixTree
 from rewardmodel.prefixes.trunk import Trunk, plain_model
 from rewardmodel.tokenization import TextEncoder
@@ -218,13 +218,15 @@ class PrefixSession:
         return sum(tree.forward_tokens.values()) + tree.idle_tokens + self._cut_tokens
 
     def score(
-        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool = True
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
     ) -> Tensor:
         """Scores responses, float32 [B]; see `ScoringSession`."""
         known = {prompt: self._prompt_ids(prompt) for prompt in dict.fromkeys(prompts)}
         pairs = [
-            self._encoder.pair(prompt, response, finished=finished)
-            for prompt, response in zip(prompts, responses, strict=True)
+            self._encoder.pair(prompt, response, finished=ends)
+            for prompt, response, ends in zip(
+                prompts, responses, each_finished(finished, len(prompts)), strict=True
+            )
         ]
         scores = torch.empty(len(pairs))
         whole: list[int] = []

@@ -28,6 +28,7 @@ from typing import Any
 from datasets import Dataset
 
 from rewardmodel.data.conversation import last_text, row_of
+from rewardmodel.data.finished import PAIR_COLUMNS
 from rewardmodel.data.row_tables import gather
 from rewardmodel.simulated_phrases import ASIDES, FLAT_ENDINGS, GENRES, MARKER_RANK, Genre
 from rewardmodel.simulated_requests import Request, asked_things, sample_requests, things_in
@@ -286,20 +287,29 @@ class SimulatedHuman:
         seconds: Sequence[str],
         *,
         seed: int,
+        finished: Sequence[tuple[bool, bool]] | None = None,
     ) -> tuple[Dataset, int]:
         """Labels pairs of responses as a person would.
 
         Pairs of equal or empty texts are not shown to the human; ties are counted and left out,
         since a Bradley-Terry loss has no place for them.
 
+        Args:
+            prompts: B prompts.
+            firsts: B responses.
+            seconds: B other responses.
+            seed: Of the choices.
+            finished: Whether first and second are finished, of each pair; None says nothing.
+
         Returns:
-            A dataset in TRL's explicit preference format (`prompt`, `chosen`, `rejected`) and
-            the number of ties.
+            A dataset in TRL's explicit preference format (`prompt`, `chosen`, `rejected`), with
+            `chosen_finished` and `rejected_finished` if that is known, and the number of ties.
         """
         rng = random.Random(f"labels-{seed}")
         rows: list[dict[str, Any]] = []
         tied = 0
-        for prompt, first, second in zip(prompts, firsts, seconds, strict=True):
+        told = [None] * len(prompts) if finished is None else finished
+        for prompt, first, second, ended in zip(prompts, firsts, seconds, told, strict=True):
             if first == second or not first or not second:
                 continue
             asked = last_text(prompt)
@@ -308,7 +318,10 @@ class SimulatedHuman:
                 tied += 1
                 continue
             better, worse = (first, second) if choice > 0 else (second, first)
-            rows.append(row_of(prompt, chosen=better, rejected=worse))
+            row = row_of(prompt, chosen=better, rejected=worse)
+            if ended is not None:
+                row |= dict(zip(PAIR_COLUMNS, ended if choice > 0 else ended[::-1], strict=True))
+            rows.append(row)
         if not rows:
             return Dataset.from_dict({"prompt": [], "chosen": [], "rejected": []}), tied
         return gather(rows), tied

@@ -20,16 +20,21 @@ from transformers import AutoTokenizer
 
 from rewardmodel.data.chat_template import ChatTemplate, common_prefix_length
 from rewardmodel.data.conversation import Conversation, Prompt, Reply
+from rewardmodel.model_source import resolve_model
 
 _logger = logging.getLogger(__name__)
 
 
 def load_tokenizer(source: str) -> Any:
-    """Loads the tokenizer of a model, by hub id or local folder, with a pad token of its own.
+    """Loads the tokenizer of a model, by any name of one, with a pad token of its own.
+
+    Args:
+        source: As `rewardmodel.model_source.resolve_model` takes it.
 
     Raises:
         ValueError: If there is no tokenizer, or it has no end-of-sequence token.
     """
+    source = resolve_model(source)
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rewardmodel.data.conversation import Prompt, Reply
-from rewardmodel.interface import require_finite
+from rewardmodel.interface import Finished, each_finished, require_finite
 from rewardmodel.prefixes.row_passes import row_batches
 from rewardmodel.prefixes.trunk import plain_model
 from rewardmodel.sequence import load_scorer, open_encoder
@@ -60,7 +60,7 @@ class TokenValueModel:
 
     @torch.inference_mode()
     def token_values(
-        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: bool = True
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
     ) -> list[Tensor]:
         """Values after each token of the responses.
 
@@ -76,8 +76,10 @@ class TokenValueModel:
             ValueError: If a value is not finite; the message names the row.
         """
         pairs = [
-            self.encoder.pair(prompt, response, finished=finished)
-            for prompt, response in zip(prompts, responses, strict=True)
+            self.encoder.pair(prompt, response, finished=ends)
+            for prompt, response, ends in zip(
+                prompts, responses, each_finished(finished, len(prompts)), strict=True
+            )
         ]
         body = plain_model(self.model).base_model
         values: list[Tensor] = [torch.empty(0)] * len(pairs)

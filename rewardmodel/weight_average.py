@@ -27,6 +27,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from rewardmodel.checkpoints import is_adapter, load_classifier, read_config
+from rewardmodel.model_source import resolve_model
 from rewardmodel.tokenization import load_tokenizer
 from search.evaluation.records import write_json_atomic
 from search.evaluation.run_directory import new_folder
@@ -44,8 +45,8 @@ def average_weights(
     """Averages the weights of models and saves the result as an ordinary model's folder.
 
     Args:
-        sources: Local folders of models of one architecture and vocabulary; adapters of reward
-            models are merged first. Everything but the weights is copied from the first;
+        sources: Local or packaged folders of models of one architecture and vocabulary; adapters of
+            reward models are merged first. Everything but the weights is copied from the first;
             `reward_shift` is averaged.
         out: The new folder, which appears in one rename.
         weights: Of each model, scaled to sum to 1; negative ones extrapolate. None takes all alike;
@@ -60,6 +61,7 @@ def average_weights(
         StorageError: If the disk is full.
     """
     shares = _shares(len(sources), weights)
+    sources = [resolve_model(source) for source in sources]
     with contextlib.ExitStack() as stack:
         folders = [stack.enter_context(_as_whole_model(source)) for source in sources]
         files = [

@@ -303,8 +303,8 @@ def test_every_method_is_measured_and_what_was_left_explains_itself(desk: Path) 
         assert words in page
     pool = lines(desk / "all" / "data" / "pool.jsonl")
     assert set(pool[0]) == {
-        "prompt", "texts", "tokens", "log_probabilities", "proxy", "gold", "prompt_tokens",
-        "scored_tokens", "seconds",
+        "prompt", "texts", "tokens", "log_probabilities", "finished", "proxy", "gold",
+        "prompt_tokens", "scored_tokens", "seconds",
     }  # fmt: skip
 
 

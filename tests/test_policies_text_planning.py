@@ -495,7 +495,8 @@ def test_a_reward_model_with_another_vocabulary_scores_the_text_and_that_is_said
     (record,) = [r for r in caplog.records if r.name == "policies.search_policy"]
     assert "another vocabulary" in record.getMessage()
     for result in search.generate(PROMPTS, seed=0):
-        alone = reward.score([result.prompt], [result.response])
+        finished = result.response_finished
+        alone = reward.score([result.prompt], [result.response], finished=finished)
         assert result.score == pytest.approx(float(alone[0]), abs=1e-4)
     caplog.clear()
     same = SequenceRewardModel(reward.model, policy.encoder)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from rewardmodel.data.conversation import row_of
+from rewardmodel.data.finished import PAIR_COLUMNS, read_finished
 from rewardmodel.data.formats import (
     ConvertOptions,
     Format,
@@ -37,7 +38,7 @@ from rewardmodel.data.shared_prompt import Turns, repeats, shared_prompt
 from rewardmodel.rankings import ranked_pairs
 
 _DEFAULTS = ("prompt", "chosen", "rejected")
-_LABELS = ("margin", "chosen_probability", "confidence", "subset")
+_LABELS = ("margin", "chosen_probability", "confidence", "subset", *PAIR_COLUMNS)
 
 
 class PairParser:
@@ -223,7 +224,7 @@ class PairParser:
 
     def _refuse_new_labels(self, row: Row) -> None:
         """Refuses a label that the first row lacks: passed over, it would be taken for another."""
-        for name in ("margin", "chosen_probability"):
+        for name in ("margin", "chosen_probability", *PAIR_COLUMNS):
             column = self.label_columns[name]
             if row.get(column) is not None and name not in (self.labels or ()):
                 raise PreferenceDataError(
@@ -233,8 +234,10 @@ class PairParser:
                     reason=f"{name} that the first row lacks",
                 )
 
-    def _label(self, row: Row, name: str) -> float | str | None:
+    def _label(self, row: Row, name: str) -> float | str | bool | None:
         column = self.label_columns[name]
+        if name in PAIR_COLUMNS:
+            return read_finished(row, column)
         value = row.get(column)
         if name == "subset":
             if isinstance(value, list | dict):
@@ -280,6 +283,10 @@ def _orient(pair: dict[str, Any], labels: dict[str, Any]) -> dict[str, Any]:
         labels["chosen_probability"] = 1.0 - probability
         if "margin" in labels:
             labels["margin"] = -labels["margin"]
+        ended = [labels.get(name) for name in PAIR_COLUMNS]
+        for name, told in zip(PAIR_COLUMNS, reversed(ended), strict=True):
+            if name in labels or told is not None:
+                labels[name] = told
     return {**pair, **labels}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from datasets import Dataset, Features, Json, List, Value, concatenate_datasets
 
 from rewardmodel.data.conversation import TEMPLATE_COLUMNS
+from rewardmodel.data.finished import PAIR_COLUMNS
 
 CHUNK_ROWS = 10_000
 _NUMBER = Value("float64")
@@ -18,11 +19,14 @@ _FEATURES: Mapping[str, Any] = {
     "margin": _NUMBER,
     "chosen_probability": _NUMBER,
     "confidence": _NUMBER,
+    "finished": Value("bool"),
+    **dict.fromkeys(PAIR_COLUMNS, Value("bool")),
     "responses": List(Value("string")),
     "ranks": List(Value("int64")),
     "tools": List(Json()),
     "chat_template_kwargs": Json(),
 }
+_OPTIONAL = (*TEMPLATE_COLUMNS, "finished")
 
 
 def gather(records: Iterable[Mapping[str, Any]], features: Mapping[str, Any] = {}) -> Dataset:
@@ -38,7 +42,7 @@ def gather(records: Iterable[Mapping[str, Any]], features: Mapping[str, Any] = {
     extra: set[str] = set()
     while chunk := list(itertools.islice(rows, CHUNK_ROWS)):
         columns = {name: [record[name] for record in chunk] for name in chunk[0]}
-        for name in TEMPLATE_COLUMNS:  # rows may lack what others have
+        for name in _OPTIONAL:  # rows may lack what others have
             columns[name] = [record.get(name) for record in chunk]
             if any(value is not None for value in columns[name]):
                 extra.add(name)
@@ -47,7 +51,7 @@ def gather(records: Iterable[Mapping[str, Any]], features: Mapping[str, Any] = {
         )
         parts.append(Dataset.from_dict(columns, features=types))
     whole = concatenate_datasets(parts)
-    return whole.remove_columns([name for name in TEMPLATE_COLUMNS if name not in extra])
+    return whole.remove_columns([name for name in _OPTIONAL if name not in extra])
 
 
 def _text_or_messages(values: list[Any]) -> Any:

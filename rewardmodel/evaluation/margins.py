@@ -1,10 +1,13 @@
 """The margins of preference pairs: every text scored once, in the dataset's order."""
 
+from typing import Any
+
 import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
 
 from rewardmodel.data.conversation import Prompt, Reply, prompts_of, replies_of
+from rewardmodel.data.finished import PAIR_COLUMNS
 from rewardmodel.evaluation.scoring import Name, score_texts
 from rewardmodel.interface import RewardModel
 
@@ -42,7 +45,8 @@ def pair_scores(
 
     Args:
         reward_model: Scores responses.
-        dataset: Columns `prompt`, `chosen` and `rejected`, text or messages.
+        dataset: Columns `prompt`, `chosen` and `rejected`, text or messages, and where some replies
+            were cut off `chosen_finished` and `rejected_finished`.
         progress: Show a progress bar.
         batch_pairs: Pairs a call of `score`.
 
@@ -53,8 +57,18 @@ def pair_scores(
     prompts, replies, name = pair_texts(dataset)
     if batch_pairs < 1:
         raise ValueError(f"batch_pairs is {batch_pairs}; required is at least 1. Raise it.")
+    told: list[Any] = [
+        dataset[column] if column in dataset.column_names else [True] * len(dataset)
+        for column in PAIR_COLUMNS
+    ]
     scores = score_texts(
-        reward_model, prompts, replies, progress=progress, batch_size=2 * batch_pairs, name=name
+        reward_model,
+        prompts,
+        replies,
+        progress=progress,
+        batch_size=2 * batch_pairs,
+        name=name,
+        finished=[value is not False for pair in zip(*told, strict=True) for value in pair],
     )
     return scores.reshape(-1, 2)  # [P, 2]
 

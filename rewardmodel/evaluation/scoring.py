@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from rewardmodel.data.conversation import Prompt, Reply
-from rewardmodel.interface import RewardModel
+from rewardmodel.interface import RewardModel, score_replies
 
 Floats = NDArray[np.float64]
 Name = Callable[[int], str]
@@ -28,6 +28,7 @@ def score_texts(
     progress: bool,
     batch_size: int = 32,
     name: Name | None = None,
+    finished: Sequence[bool] | None = None,
 ) -> Floats:
     """Score responses, each distinct pair of prompt and response once.
 
@@ -38,6 +39,7 @@ def score_texts(
         progress: Show a progress bar.
         batch_size: Texts a call of `score`; changes speed and memory, not the result.
         name: What a message calls a text.
+        finished: Of each response whether it is whole; None takes all for whole.
 
     Returns:
         Float64 [N], in the order asked.
@@ -46,9 +48,13 @@ def score_texts(
         ValueError: `batch_size` is below 1, or a score is missing or not finite; the message names
             the text.
     """
-    return _score_distinct(
-        reward_model.score, prompts, responses, None, progress, batch_size, name
-    )[0]
+
+    def score(batch: Sequence[int]) -> Tensor:
+        asked, said = [prompts[n] for n in batch], [responses[n] for n in batch]
+        told = True if finished is None else [finished[n] for n in batch]
+        return score_replies(reward_model, asked, said, finished=told)
+
+    return _score_distinct(score, prompts, responses, finished, None, progress, batch_size, name)[0]
 
 
 def score_texts_by_member(
@@ -70,30 +76,39 @@ def score_texts_by_member(
         batch_size: Texts a call.
         name: What a message calls a text.
     """
-    return _score_distinct(member_scores, prompts, responses, -1, progress, batch_size, name)
+
+    def score(batch: Sequence[int]) -> Tensor:
+        return member_scores([prompts[n] for n in batch], [responses[n] for n in batch])
+
+    return _score_distinct(score, prompts, responses, None, -1, progress, batch_size, name)
 
 
 def _score_distinct(
-    score: Callable[[Sequence[Prompt], Sequence[Reply]], Tensor],
+    score: Callable[[Sequence[int]], Tensor],
     prompts: Sequence[Prompt],
     responses: Sequence[Reply],
+    finished: Sequence[bool] | None,
     members: int | None,
     progress: bool,
     batch_size: int,
     name: Name | None,
 ) -> Floats:
-    """Return scores [M, N]; `members` is None for one model, -1 for as many as there are."""
+    """Return scores [M, N]; `members` is None for one model, -1 for as many as there are.
+
+    `score` is given numbers of texts.
+    """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; required is at least 1. Raise it.")
-    firsts: dict[tuple[Prompt, Reply], int] = {}
+    firsts: dict[tuple[Prompt, Reply, bool], int] = {}
     place = np.empty(len(prompts), dtype=np.int64)  # [N], the distinct text of each
-    for n, text in enumerate(zip(prompts, responses, strict=True)):
+    told = [True] * len(prompts) if finished is None else finished
+    for n, text in enumerate(zip(prompts, responses, told, strict=True)):
         place[n] = firsts.setdefault(text, n)
     found: Floats | None = None
     with tqdm(total=len(firsts), unit="reply", desc="scoring", disable=not progress) as bar:
         for batch in _batches(prompts, firsts, batch_size):
             with torch.inference_mode():
-                raw = score([prompts[n] for n in batch], [responses[n] for n in batch])
+                raw = score(batch)
             expected = (len(batch),) if members is None else (max(members, 1), len(batch))
             if members == -1 and raw.ndim == 2:
                 members, expected = raw.shape[0], (raw.shape[0], len(batch))
@@ -115,7 +130,7 @@ def _score_distinct(
 
 
 def _batches(
-    prompts: Sequence[Prompt], firsts: dict[tuple[Prompt, Reply], int], batch_size: int
+    prompts: Sequence[Prompt], firsts: dict[tuple[Prompt, Reply, bool], int], batch_size: int
 ) -> list[list[int]]:
     """Divide the distinct texts into batches; a prompt is split only where it fills one alone."""
     by_prompt: dict[Prompt, list[int]] = {}

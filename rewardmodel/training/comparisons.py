@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from rewardmodel.data.chat_template import common_prefix_length
 from rewardmodel.data.conversation import Prompt, Reply, prompt_of, reply_of
+from rewardmodel.data.finished import PAIR_COLUMNS
 from rewardmodel.tokenization import TextEncoder
 from rewardmodel.training.objective import Objective
 
@@ -90,13 +91,17 @@ def tokenise_comparisons(
     parts: list[Dataset] = []
     groups = _ranked_groups(dataset) if ranked else _paired_groups(dataset)
     bar = tqdm(groups, total=len(dataset), desc="tokenising", unit="row", delay=2, leave=False)
-    for prompt, responses, labels in bar:
+    for prompt, responses, finished, labels in bar:
         tied = _is_tie(labels)
         if tied and objective.ties == "drop":
             count["dropped_ties"] += 1
             continue
-        texts = [encoder.whole(prompt, response) for response in responses]
-        fitted = [encoder.cut(ids, prompt, r) for ids, r in zip(texts, responses, strict=True)]
+        told = list(zip(responses, finished, strict=True))
+        texts = [encoder.whole(prompt, response, finished=ended) for response, ended in told]
+        fitted = [
+            encoder.cut(ids, prompt, response, finished=ended)
+            for ids, (response, ended) in zip(texts, told, strict=True)
+        ]
         sequences = [begin + end for begin, end in fitted]
         shared = shared_length(sequences)
         longest = max(len(begin) + len(end) for begin, end in texts)
@@ -156,8 +161,8 @@ def shared_length(sequences: list[list[int]]) -> int:
     return min(agreed, *(len(sequence) - 1 for sequence in sequences))
 
 
-Group = tuple[Prompt, list[Reply], dict[str, Any]]
-"""A prompt, the responses under it, and what was said of them."""
+Group = tuple[Prompt, list[Reply], list[bool], dict[str, Any]]
+"""A prompt, the responses under it, whether each is finished, and what was said of them."""
 
 
 def _paired_groups(dataset: Dataset) -> Iterator[Group]:
@@ -173,12 +178,14 @@ def _paired_groups(dataset: Dataset) -> Iterator[Group]:
                 "a tie. Mend the data, or load it with rewardmodel.load_preferences, which checks"
             )
         replies = [reply_of(row["chosen"]), reply_of(row["rejected"])]
+        # A reply that was cut off is read without an end token, as when it is scored.
+        finished = [row.get(name) is not False for name in PAIR_COLUMNS]
         if probability < 0.5:
-            replies, probability = replies[::-1], 1 - probability
+            replies, finished, probability = replies[::-1], finished[::-1], 1 - probability
         labels: dict[str, Any] = {"probability": probability}
         if has_margin:
             labels["margin"] = _margin(row["margin"], number)
-        yield prompt_of(row), replies, labels
+        yield prompt_of(row), replies, finished, labels
 
 
 def _margin(value: Any, number: int) -> float:
@@ -200,7 +207,7 @@ def _ranked_groups(dataset: Dataset) -> Iterator[Group]:
                 "at least two responses, each with a rank from 1 on. Load rankings with "
                 "rewardmodel.load_rankings, which checks them"
             )
-        yield prompt_of(row), list(responses), {"ranks": list(ranks)}
+        yield prompt_of(row), list(responses), [True] * len(ranks), {"ranks": list(ranks)}
 
 
 def _is_tie(labels: Mapping[str, Any]) -> bool:

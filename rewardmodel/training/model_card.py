@@ -80,8 +80,9 @@ def _card(facts: Mapping[str, Any], *, name: str, shift: Any) -> str:
         "pipeline_tag": "text-classification",
         "tags": ["reward-model", "prefsearch", "trl"],
     }
-    if facts["base"].count("/") == 1 and ":" not in facts["base"]:  # a hub id, by its looks
-        front["base_model"] = facts["base"]
+    base = facts["base"]  # by its looks a hub id, or not
+    if base.count("/") == 1 and ":" not in base and not base.endswith(".gguf"):
+        front["base_model"] = base
     warnings = ""
     if objective["heads"] > 1:
         warnings = (

@@ -46,7 +46,8 @@ def train_process_model(
     """Trains a process reward model and saves it.
 
     Args:
-        base: Hub id or folder to begin from: a language model or a token classifier.
+        base: Hub id, folder, package or GGUF file to begin from: a language model or a token
+            classifier.
         steps: Columns `prompt`, `completions` (the steps) and `labels` in [0, 1], as
             `rewardmodel.steps.load_steps` gives them.
         folder: Where the model goes, an ordinary transformers (or peft) folder.

@@ -51,8 +51,8 @@ def train_reward_model(
     """Trains a reward model and saves it.
 
     Args:
-        base: Hub id or folder to begin from: the fine-tuned policy (Stiennon et al. 2020), another
-            language model, or a classifier.
+        base: Hub id, folder, package or GGUF file to begin from: the fine-tuned policy (Stiennon et
+            al. 2020), another language model, or a classifier.
         preferences: Pairs, as `rewardmodel.load_preferences` gives them, or rankings, as
             `rewardmodel.load_rankings` does.
         folder: Where the model goes, an ordinary transformers (or peft) folder.

@@ -1,0 +1,78 @@
+"""What a search may spend and how far it may go, at its limits."""
+
+import math
+
+import pytest
+import torch
+
+from policies.kv_tree import KVTree
+from policies.language_model import Policy
+from policies.leaf_values import NoValue, Rollout
+from policies.methods import MethodName, SearchOptions, build_searcher
+from policies.proposals import Proposal
+from policies.text_context import TextContext
+from policies.text_planning import TextPlanningModel
+from tests.fakes import CountingReward
+
+PROMPTS = ["Write of rain.", "Write of the sea.", "Write of a crow."]
+BLOCKS = Proposal(unit="block", segment_tokens=4, max_new_tokens=12)
+
+
+@pytest.mark.parametrize("method", ["gumbel", "muzero", "beam", "dvts", "rejection"])
+def test_the_kl_bound_counts_every_segment_of_the_answer(
+    policy: Policy, method: MethodName
+) -> None:
+    searcher = build_searcher(method, 4, policy=policy, reward_model=CountingReward(),
+                              leaf_value=None, proposal=BLOCKS)  # fmt: skip
+    slots = 4 * (1 if method == "rejection" else 2)  # each may be drawn once again
+    segments = set()
+    for result in searcher.generate(PROMPTS, seed=0):
+        lengths = {c.tokens for c in result.candidates if c.text == result.response}
+        bounds = [math.ceil(tokens / 4) * math.log(slots) for tokens in lengths]
+        assert any(result.kl_bound == pytest.approx(bound) for bound in bounds)
+        segments |= {math.ceil(tokens / 4) for tokens in lengths}
+    assert max(segments) > 1
+
+
+def planning_model(policy: Policy, proposal: Proposal, **options: object) -> TextPlanningModel:
+    tree = KVTree(policy, proposal, seed=0)
+    (root,) = tree.add_prompts([policy.encoder.prompt_ids(PROMPTS[0])])
+    context = TextContext(tree, {root: PROMPTS[0]}, CountingReward())
+    return TextPlanningModel(context, num_actions=8, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("redraws", [0, 1, 3])
+def test_segments_drawn_again_are_within_the_token_budget(policy: Policy, redraws: int) -> None:
+    """So cold that all slots of a node hold one segment: each is drawn as often as may be."""
+    cold = Proposal(unit="block", segment_tokens=4, max_new_tokens=12, min_new_tokens=12,
+                    temperature=1e-4)  # fmt: skip
+    for budget in range(12, 40, 3):
+        model = planning_model(
+            policy, cold, leaf_value=NoValue(), redraws=redraws, token_budget=budget
+        )
+        root = torch.tensor([0])
+        model.root(root)
+        node = root
+        for _ in range(8):  # one slot after the other, then deeper
+            for slot in range(8):
+                step = model.step({"node": node}, torch.tensor([slot]))
+            node = step.embedding["node"]
+        assert model.context.tree.generated_tokens[0] <= budget
+
+
+@pytest.mark.parametrize("method", ["gumbel", "muzero", "beam"])
+@pytest.mark.parametrize("rollout", [False, True])
+def test_no_search_goes_beyond_its_token_budget(
+    policy: Policy, method: MethodName, rollout: bool
+) -> None:
+    cold = Proposal(unit="block", segment_tokens=4, max_new_tokens=12, min_new_tokens=12,
+                    temperature=1e-4)  # fmt: skip
+    for budget in (12, 18, 26):
+        searcher = build_searcher(
+            method, 8, policy=policy, reward_model=CountingReward(),
+            leaf_value=Rollout() if rollout else None, proposal=cold,
+            options=SearchOptions(token_budget=budget),
+        )  # fmt: skip
+        for result in searcher.generate(PROMPTS, seed=0):
+            assert result.tokens <= budget
+            assert result.candidates, "and yet a response is finished"

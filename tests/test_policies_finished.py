@@ -1,0 +1,374 @@
+"""A reply that was cut off at max_new_tokens is not finished, wherever it goes."""
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from torch import Tensor
+
+import policies.language_model as language_model
+from policies.collection import (
+    Samples,
+    finished_pairs_of,
+    pairs_of,
+    sample_responses,
+    searched_demonstrations,
+)
+from policies.evaluation import records_of_lines, search_lines, summarise
+from policies.judges import ModelJudge, judged
+from policies.language_model import Policy, fine_tune
+from policies.leaf_values import Rollout, boundary_states
+from policies.methods import MethodName, SearchOptions, build_searcher
+from policies.pooled import Pool, pool_lines, pool_records
+from policies.proposals import Proposal
+from policies.voting import choose
+from rewardmodel.data.rows import PreferenceDataError
+from rewardmodel.ensemble import EnsembleRewardModel
+from rewardmodel.json_lines import json_lines
+from rewardmodel.loading import load_reward_model
+from rewardmodel.preferences import load_demonstrations, load_preferences
+from rewardmodel.simulated import SimulatedHuman, sample_requests
+from rewardmodel.training import Objective, Optimisation
+from rewardmodel.training.comparisons import tokenise_comparisons
+from tests.fakes import CountingReward
+from tests.reward_folders import CLOSE, save_classifier
+
+PROMPTS = ["Write of rain.", "Write of the sea.", "Write of a crow."]
+
+
+class Asked:
+    """Scores by length; remembers what was asked and what it was told of it."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, bool] = {}
+
+    def score(self, prompts: Sequence[str], responses: Sequence[str], *, finished: Any) -> Tensor:
+        if not isinstance(finished, bool):  # which is said of text so far
+            self.told.update(zip(responses, finished, strict=True))
+        return torch.tensor([float(len(text)) for text in responses])
+
+
+def ends_with_end_token(policy: Policy, ids: Sequence[int]) -> bool:
+    return ids[-1] in policy.end_ids
+
+
+# ----------------------------------------------------------------------------------- samples
+
+
+def test_samples_know_which_were_cut_off(policy: Policy, caplog: pytest.LogCaptureFixture) -> None:
+    made = sample_responses(policy, PROMPTS, 8, proposal=Proposal(max_new_tokens=60), seed=0)
+    told = made.flat_finished()
+    assert 0 < sum(told) < len(told), "both kinds"
+    ids = [ids for row in made.ids for ids in row]
+    assert told == [ends_with_end_token(policy, row) for row in ids]
+    assert all(len(row) == 60 for row, ended in zip(ids, told, strict=True) if not ended)
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        made = sample_responses(policy, PROMPTS, 2, proposal=Proposal(max_new_tokens=1), seed=0)
+    assert not any(made.flat_finished())
+    assert "6 of 6 responses were cut off at max_new_tokens = 1" in caplog.text
+
+
+def test_a_reply_that_ends_in_its_last_token_is_finished(policy: Policy) -> None:
+    long = sample_responses(policy, PROMPTS, 8, proposal=Proposal(max_new_tokens=60), seed=0)
+    ended = [(len(ids), row, at) for row, all_ids in enumerate(long.ids)
+             for at, ids in enumerate(all_ids) if long.finished[row][at]]  # fmt: skip
+    length, row, at = max(ended)
+    exact = sample_responses(policy, PROMPTS, 8, proposal=Proposal(max_new_tokens=length), seed=0)
+    assert len(exact.ids[row][at]) == length
+    assert exact.finished[row][at]
+
+
+def test_a_stop_string_finishes_a_reply(policy: Policy) -> None:
+    plain = sample_responses(policy, PROMPTS, 1, proposal=Proposal(max_new_tokens=8), seed=0)
+    assert not any(plain.flat_finished())
+    stop = plain.texts[0][0][3:5]
+    stopped = Proposal(max_new_tokens=8, stop=(stop,))
+    made = sample_responses(policy, PROMPTS[:1], 1, proposal=stopped, seed=0)
+    assert made.finished == [[True]]
+    assert stop not in made.texts[0][0]
+    # In the last token that there is room for, too.
+    last = Proposal(max_new_tokens=len(made.ids[0][0]), stop=(stop,))
+    assert sample_responses(policy, PROMPTS[:1], 1, proposal=last, seed=0).finished == [[True]]
+
+
+# ------------------------------------------------------------------------------------ searches
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "best_of_n",
+        "weighted",
+        "majority",
+        "rejection",
+        "beam",
+        "dvts",
+        "muzero",
+        "gumbel",
+        "guided",
+    ],
+)
+@pytest.mark.parametrize("unit", ["sentence", "block"])
+def test_every_search_says_what_it_cut_off(policy: Policy, method: MethodName, unit: Any) -> None:
+    asked = Asked()
+    searcher = build_searcher(
+        method, 4, policy=policy, reward_model=asked, leaf_value=None,
+        proposal=Proposal(unit=unit, segment_tokens=6, max_new_tokens=20),
+        options=SearchOptions(answer_form="number"),
+    )  # fmt: skip
+    for result in searcher.generate(PROMPTS, seed=1):
+        assert result.candidates
+        for candidate in result.candidates:
+            assert candidate.finished or candidate.tokens == 20
+            assert asked.told[candidate.text] == candidate.finished
+        chosen = [c for c in result.candidates if c.text == result.response]
+        assert result.response_finished in {c.finished for c in chosen}
+
+
+def test_rollouts_that_were_cut_off_are_told_apart(policy: Policy) -> None:
+    asked = Asked()
+    searcher = build_searcher(
+        "muzero", 4, policy=policy, reward_model=asked, leaf_value=Rollout(),
+        proposal=Proposal(unit="block", segment_tokens=4, max_new_tokens=12),
+    )  # fmt: skip
+    candidates = [c for r in searcher.generate(PROMPTS, seed=1) for c in r.candidates]
+    assert not all(candidate.finished for candidate in candidates)
+    assert all(asked.told[candidate.text] == candidate.finished for candidate in candidates)
+
+
+def test_a_reward_model_reads_a_cut_reply_without_an_end_token(
+    policy: Policy, policy_folder: Path, tmp_path: Path
+) -> None:
+    scorer = load_reward_model(str(save_classifier(policy_folder, tmp_path / "m", seed=1)))
+    made = sample_responses(policy, PROMPTS, 8, proposal=Proposal(max_new_tokens=60), seed=0)
+    prompts, texts = made.flat()
+    told = made.flat_finished()
+    wanted = torch.stack(
+        [
+            scorer.score([p], [t], finished=ended)[0]
+            for p, t, ended in zip(prompts, texts, told, strict=True)
+        ]
+    )
+    closed = scorer.score(prompts, texts)
+    assert (closed - wanted)[[i for i, ended in enumerate(told) if not ended]].abs().min() > 1e-4
+    torch.testing.assert_close(scorer.score(prompts, texts, finished=told), wanted, **CLOSE)
+    session = scorer.session()
+    torch.testing.assert_close(session.score(prompts, texts, finished=told), wanted, **CLOSE)
+    both = EnsembleRewardModel([scorer, scorer])
+    torch.testing.assert_close(both.score(prompts, texts, finished=told), wanted, **CLOSE)
+    judge = ModelJudge(scorer)
+    gold = judged(judge, prompts, texts, rows=range(len(texts)), finished=told)
+    torch.testing.assert_close(torch.tensor(gold), wanted, **CLOSE)
+    lines = pool_lines(made, scorer, judge)
+    for key in ("proxy", "gold"):
+        found = torch.tensor([score for line in lines for score in line[key]])
+        torch.testing.assert_close(found, wanted, **CLOSE)
+    searcher = build_searcher("best_of_n", 8, policy=policy, reward_model=scorer, leaf_value=None,
+                              proposal=Proposal(max_new_tokens=60))  # fmt: skip
+    found = [c for r in searcher.generate(PROMPTS, seed=0) for c in r.candidates]
+    assert [c.text for c in found] == texts
+    torch.testing.assert_close(torch.tensor([c.score for c in found]), wanted, **CLOSE)
+
+
+def test_evaluations_keep_the_share_of_finished_answers() -> None:
+    made = Samples(
+        ["p", "q"], [["a", "bb"], ["ccc", "d"]], [[[1], [1]]] * 2, [[-1.0] * 2] * 2,
+        [[True, False], [True, True]],
+    )  # fmt: skip
+    lines = [{**line, "seconds": 1.0} for line in pool_lines(made, CountingReward(), None)]
+    assert [line["finished"] for line in lines] == [[True, False], [True, True]]
+    records = pool_records(Pool.of(lines), "best_of_n", counts=[1], seed=0)
+    assert [record["response_finished"] for record in records] == [0.5, 1.0]
+    (cell,) = summarise(records, seed=0)
+    assert cell.finished == 0.75
+    old = [
+        {key: v for key, v in record.items() if key != "response_finished"} for record in records
+    ]
+    assert summarise(old, seed=0)[0].finished is None, "records made before"
+
+
+def test_records_of_searches_keep_it(policy: Policy) -> None:
+    searcher = build_searcher("gumbel", 2, policy=policy, reward_model=CountingReward(),
+                              leaf_value=None, proposal=Proposal(max_new_tokens=4))  # fmt: skip
+    lines = search_lines(searcher.generate(PROMPTS, seed=0), None)
+    assert [line["response_finished"] for line in lines] == [False] * 3
+    records = records_of_lines(lines, searcher, method="m", budget="2", seed=0)
+    assert summarise(records, seed=0)[0].finished == 0.0
+
+
+# --------------------------------------------------------------------------------------- votes
+
+
+@pytest.mark.parametrize(
+    ("form", "cut", "counts"),
+    [
+        ("gsm8k", "so\n#### 7", False),
+        ("gsm8k", "so\n#### 7\nQ: next", True),
+        ("boxed", "it is \\boxed{7", False),
+        ("boxed", "it is \\boxed{7} as", True),
+        ("number", "then 7 plus", False),
+        ("auto", "then 7 plus", False),
+        ("auto", "the answer is 7. Then", True),
+        ("regex:<a>(.)</a>", "<a>7</a> and", True),
+        ("regex:is (\\d+)", "is 7", False),
+    ],
+)
+def test_a_cut_reply_votes_with_an_answer_it_had_stated(form: str, cut: str, counts: bool) -> None:
+    whole = {"gsm8k": "#### 3", "boxed": "\\boxed{3}", "regex:<a>(.)</a>": "<a>3</a>"}
+    texts = [whole.get(form, "the answer is 3"), cut, cut]
+    scores, finished = [2.0, 1.0, 0.0], [True, False, False]
+    assert choose(texts, scores, rule="majority", form=form, finished=finished) == int(counts)
+    assert choose(texts, scores, rule="best", form=form, finished=finished) == 0
+
+
+# --------------------------------------------------------------------------------- fine-tuning
+
+
+@pytest.fixture
+def learned(monkeypatch: pytest.MonkeyPatch) -> list[Dataset]:
+    """What `fine_tune` gives the trainer."""
+    given: list[Dataset] = []
+
+    class Trainer:
+        def __init__(self, *, train_dataset: Dataset, **_: Any) -> None:
+            given.append(train_dataset)
+
+    monkeypatch.setattr(language_model, "SFTTrainer", Trainer)
+    monkeypatch.setattr(language_model, "run_trainer", lambda trainer: {})
+    monkeypatch.setattr(language_model, "save_model", lambda *_, **__: None)
+    return given
+
+
+SHOWN = Dataset.from_dict(
+    {
+        "prompt": ["Write of rain."] * 4,
+        "completion": [" It rained all day.", " It rained and th", " Rain", " Drops"],
+        "finished": [True, False, None, False],
+    }
+)
+
+
+def test_fine_tuning_teaches_no_end_after_half_a_sentence(
+    policy: Policy, policy_folder: Path, tmp_path: Path, learned: list[Dataset]
+) -> None:
+    counts = fine_tune(str(policy_folder), SHOWN, tmp_path / "m", optimisation=Optimisation())
+    assert counts == {"rows": 4, "cut": 0, "unfinished": 2, "left_out": 0}
+    ends = [ends_with_end_token(policy, row) for row in learned[0]["labels"]]
+    assert ends == [True, False, True, False]
+    tokenizer = policy.encoder.tokenizer
+    text = tokenizer.decode([i for i in learned[0]["labels"][1] if i >= 0])
+    assert text == SHOWN["completion"][1], "the text itself is learned"
+    counts = fine_tune(str(policy_folder), SHOWN, tmp_path / "m", optimisation=Optimisation(),
+                       unfinished="leave_out")  # fmt: skip
+    assert counts == {"rows": 2, "cut": 0, "unfinished": 2, "left_out": 2}
+    assert all(ends_with_end_token(policy, row) for row in learned[1]["labels"])
+    with pytest.raises(ValueError, match=r"all 1 demonstrations were cut off.*no_end"):
+        fine_tune(str(policy_folder), SHOWN.select([1]), tmp_path / "m",
+                  optimisation=Optimisation(), unfinished="leave_out")  # fmt: skip
+    with pytest.raises(ValueError, match=r"unfinished: found 'maybe'"):
+        fine_tune(str(policy_folder), SHOWN, tmp_path / "m", optimisation=Optimisation(),
+                  unfinished="maybe")  # type: ignore[arg-type]  # fmt: skip
+
+
+def test_a_completion_that_fine_tuning_itself_cuts_off_gets_no_end_token(
+    policy: Policy, policy_folder: Path, tmp_path: Path, learned: list[Dataset]
+) -> None:
+    rows = {"prompt": ["a b c d e f g h i j k l"] * 2, "completion": [" Rain.", " rain" * 40]}
+    counts = fine_tune(str(policy_folder), Dataset.from_dict(rows), tmp_path / "m",
+                       optimisation=Optimisation(max_length=20))  # fmt: skip
+    assert counts == {"rows": 2, "cut": 2, "unfinished": 1, "left_out": 0}
+    assert [ends_with_end_token(policy, row) for row in learned[0]["labels"]] == [True, False]
+
+
+def test_searched_demonstrations_keep_it_through_a_file(tmp_path: Path) -> None:
+    found = searched_demonstrations(PROMPTS, [" A.", "  ", " B"], [True, True, False])
+    path = tmp_path / "searched.jsonl"
+    path.write_text(json_lines(found))
+    read = load_demonstrations(str(path))
+    assert read.to_dict() == {
+        "prompt": [PROMPTS[0], PROMPTS[2]], "completion": [" A.", " B"], "finished": [True, False],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("row", "finished"),
+    [
+        ({"finished": False}, False),
+        ({"finished": "true"}, True),
+        ({"finished": None}, None),
+        ({"finish_reason": "length"}, False),
+        ({"finish_reason": "stop"}, True),
+        ({}, None),
+    ],
+)
+def test_demonstrations_say_it_in_a_column(
+    tmp_path: Path, row: dict[str, Any], finished: bool | None
+) -> None:
+    path = tmp_path / "shown.jsonl"
+    first = {"prompt": "p", "completion": " c"}
+    path.write_text(json_lines([first, {**first, **row}]))
+    read = load_demonstrations(str(path)).to_dict()
+    assert read.get("finished", [None, None]) == [None, finished]
+
+
+def test_a_column_of_other_values_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "shown.jsonl"
+    path.write_text(json.dumps({"prompt": "p", "completion": " c", "finished": "maybe"}) + "\n")
+    with pytest.raises(PreferenceDataError, match=r"shown.jsonl:1: column 'finished' holds str"):
+        load_demonstrations(str(path))
+
+
+# --------------------------------------------------------------------------------- preferences
+
+
+def test_pairs_of_samples_keep_it_to_the_reward_models_training(
+    policy: Policy, tmp_path: Path
+) -> None:
+    prompt = sample_requests(1, seed=0)[0].prompt
+    texts = [[" A crow came.", " The rain and th", " A", " Rain."]]
+    made = Samples([prompt], texts, [[[1]] * 4], [[-1.0] * 4], [[True, False, False, True]])
+    told = finished_pairs_of(made)
+    assert told == [(True, False), (False, True)]
+    labelled, _ = SimulatedHuman(ties=0.0).label(*pairs_of(made), seed=0, finished=told)
+    known = dict(zip(texts[0], made.finished[0], strict=True))
+    path = tmp_path / "preferences.jsonl"
+    path.write_text(json_lines(labelled))
+    read = load_preferences(str(path))
+    assert len(read) == 2
+    rows, _ = tokenise_comparisons(read, policy.encoder, Objective(), seed=0)
+    for row, sequences in zip(read.to_list(), rows["sequences"], strict=True):
+        for name, ids in zip(("chosen", "rejected"), sequences, strict=True):
+            assert row[f"{name}_finished"] == known[row[name]]
+            assert ends_with_end_token(policy, ids) == known[row[name]]
+    shown = load_demonstrations(str(path))
+    assert shown["finished"] == read["chosen_finished"], "chosen replies as demonstrations"
+
+
+def test_it_follows_replies_that_change_places(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    row = {"prompt": "p", "chosen": " a", "rejected": " b", "chosen_probability": 0.2,
+           "chosen_finished": False, "rejected_finished": True}  # fmt: skip
+    path.write_text(json.dumps(row) + "\n")
+    (read,) = load_preferences(str(path)).to_list()
+    assert (read["chosen"], read["chosen_finished"], read["rejected_finished"]) == (
+        " b",
+        True,
+        False,
+    )
+
+
+def test_the_states_of_a_cut_reply_are_those_of_its_own_tokens(policy: Policy) -> None:
+    proposal = Proposal(unit="block", segment_tokens=1, max_new_tokens=20)
+    text = " The rain came"
+    count = len(policy.encoder.response_ids(text, finished=False))
+    whole, _ = boundary_states(policy, proposal, PROMPTS[:1], [text])
+    cut, _ = boundary_states(policy, proposal, PROMPTS[:1], [text], finished=[False])
+    assert len(whole) == 1 + count, "the prompt's and every token's but the end token's"
+    assert len(cut) == count, "nothing goes on from where a reply was cut off"
+    torch.testing.assert_close(whole[:count], cut)
