@@ -16,7 +16,8 @@ on it. Writes `docs/results/text_planner_defaults.json`.
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,7 @@ def study_toys(budgets: Sequence[int], prompts: int, seed: int) -> list[dict[str
         for name, regret in found.items():
             cell = {"variant": name, "budget": budget, "toy": "all"}
             cells.append(cell | _measured(regret, found[BASE], slice(None)))
+            _show(cells[-1])
             for i, toy in enumerate(TOYS):
                 own = slice(i * prompts, (i + 1) * prompts)
                 cells.append(cell | {"toy": toy.name} | _measured(regret, found[BASE], own))
@@ -102,13 +104,14 @@ class _HumanReward:
 def study_world(
     folder: str, budgets: Sequence[int], prompts: int, seed: int
 ) -> list[dict[str, Any]]:
-    """Gold and gain of every variant on training prompts of the embedded world."""
+    """Gold and gain of both scales of Gumbel on training prompts of the embedded world."""
     policy = Policy.load(folder)
     requests = [request.prompt for request in sample_requests(prompts, seed=seed)]
     cells = []
     for budget in budgets:
         found: dict[str, Tensor] = {}
-        for name, (method, options) in VARIANTS.items():
+        for name in (BASE, "gumbel, default"):
+            method, options = VARIANTS[name]
             searcher = build_searcher(
                 method, budget, policy=policy, reward_model=_HumanReward(), leaf_value=None,
                 proposal=SENTENCES, options=options,
@@ -125,12 +128,20 @@ def study_world(
                     "tokens": sum(result.tokens for result in results) / prompts,
                 }
             )
+            _show(cells[-1])
     return cells
 
 
-def _show(cells: Sequence[dict[str, Any]], line: Callable[[dict[str, Any]], str]) -> None:
-    for cell in cells:
-        print(f"{cell['variant']:24} {cell['budget']:4}  {line(cell)}")
+def _show(cell: Mapping[str, Any]) -> None:
+    """Prints a cell as soon as it is measured."""
+    figures = {name: value for name, value in cell.items() if name not in ("variant", "budget")}
+    shown = [
+        f"{name} {value:.3f}" if isinstance(value, float)
+        else f"{name} {value[0]:+.3f} [{value[1]:+.3f}, {value[2]:+.3f}]"
+        for name, value in figures.items()
+        if not isinstance(value, str)
+    ]  # fmt: skip
+    print(f"{cell['variant']:22} {cell['budget']:4}  {', '.join(shown)}", flush=True)
 
 
 def main() -> None:
@@ -138,34 +149,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--budgets", type=int, nargs="+", default=[4, 8, 16, 32, 64, 128, 512])
-    parser.add_argument("--prompts", type=int, default=40, help="of each toy")
+    parser.add_argument("--budgets", type=int, nargs="+", default=[4, 8, 16, 32, 64, 512])
+    parser.add_argument("--prompts", type=int, default=30, help="of each toy")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--policy", help="folder of a policy of the embedded world")
     parser.add_argument("--world_budgets", type=int, nargs="+", default=[16, 32])
-    parser.add_argument("--world_prompts", type=int, default=64)
+    parser.add_argument("--world_prompts", type=int, default=48)
     parser.add_argument("--out", type=Path, default=Path("docs/results/text_planner_defaults.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     toys = study_toys(arguments.budgets, arguments.prompts, arguments.seed)
-
-    def regret(cell: dict[str, Any]) -> str:
-        mean, low, high = cell["answered_gain"]
-        return (
-            f"regret {cell['answered']:.3f}, optimal {cell['optimal']:.2f}, "
-            f"gain {mean:+.3f} [{low:+.3f}, {high:+.3f}], committed {cell['committed']:.3f}"
-        )
-
-    _show([cell for cell in toys if cell["toy"] == "all"], regret)
     world = []
     if arguments.policy:
         world = study_world(
             arguments.policy, arguments.world_budgets, arguments.world_prompts, arguments.seed
         )
-        _show(world, lambda cell: f"gold {cell['gold']:.3f}, gain {cell['gain']}")
     result = {
-        "command": "python benchmarks/text_planner_defaults.py",
+        "command": " ".join(["python", "benchmarks/text_planner_defaults.py", *sys.argv[1:]]),
         "settings": {k: v for k, v in vars(arguments).items() if k not in ("out", "policy")},
+        "seeds": [arguments.seed],
         "environment": environment(),
         "toys": toys,
         "world": world,

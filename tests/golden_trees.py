@@ -65,7 +65,9 @@ def save_cases(cases: list[GoldenCase], path: Path = FILE) -> None:
             shapes[name] = list(array.shape)
         index[case.name] = {"options": case.options, "shapes": shapes}
     arrays = {name: np.concatenate(found) for name, found in parts.items()}
-    np.savez_compressed(path, index=np.array(json.dumps(index)), **arrays)
+    arrays["index"] = np.array(json.dumps(index))
+    save: Any = np.savez_compressed  # its keywords are the arrays' names
+    save(path, **arrays)
 
 
 def load_cases(path: Path = FILE) -> dict[str, GoldenCase]:

@@ -20,6 +20,7 @@ from search import (
     run_mcts,
 )
 from search import cpu_search as cpu
+from search.qtransforms import mixed_value
 from tests.search_reference import (
     ReferenceSearch,
     TableModel,
@@ -121,15 +122,17 @@ def test_equal_successors_share_visits_by_their_priors(backend):
         assert visits_below(model, 41, backend=backend) == [10, 10, 20], value
 
 
-@pytest.mark.parametrize("shared", [0.3, 1.0])
+@pytest.mark.parametrize("gap", [0.0, 2.0**-10])
 @pytest.mark.parametrize("far", [0.0, 1.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("num_actions", [2, 3, 4])
-def test_forms_grow_the_same_trees_of_degenerate_tables(num_actions, dtype, far, shared):
+@pytest.mark.parametrize("num_actions", [2, 4])
+def test_forms_grow_the_same_trees_of_degenerate_tables(num_actions, dtype, far, gap):
     """Gumbel's rules, of which the compiled form exponentiates in another order than torch."""
+    shared = 1.0 if num_actions == 2 else 0.3
     model = degenerate_tables(
-        5, num_tables=64, num_actions=num_actions, far=far, shared=shared, dtype=dtype
+        5, num_tables=64, num_actions=num_actions, gap=gap, far=far, shared=shared, dtype=dtype
     )
+    model.value += 0.5  # where all values are 0, whatever is averaged is 0
     for leaves in (1, 4):
         trees = [
             make_planner("gumbel", 32, backend=backend, leaves_per_step=leaves)
@@ -187,6 +190,18 @@ def test_forms_go_on_from_kept_degenerate_trees_alike(dtype):
         kept = keep_subtree(first.tree, first.action)
         trees.append(planner.plan(model, torch.arange(16), kept=kept).tree)
     assert torch.equal(trees[0].children_visits, trees[1].children_visits)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_mean_of_equal_values_is_that_value(dtype):
+    """To the last bit, whatever the priors; beside other bits, a span of 0 scales noise up."""
+    generator = torch.Generator().manual_seed(0)
+    prior = torch.rand(2000, 5, generator=generator).to(dtype)
+    visit_counts = torch.randint(4, (2000, 5), generator=generator)
+    value = (4 * torch.rand(2000, generator=generator) - 2).to(dtype)
+    qvalues = value.unsqueeze(-1).repeat(1, 5)
+    mixed = mixed_value(value, qvalues, visit_counts=visit_counts, prior=prior)
+    assert torch.equal(mixed, value)
 
 
 # Logits far from 0, and priors that are next to nothing.
@@ -266,6 +281,15 @@ def test_values_beyond_the_dtype_end_the_search(rule, leaves, backend):
     wide.value[2] *= 1.6e38
     output = planner.plan(wide, torch.arange(4))
     assert bool(torch.isfinite(output.value).all())
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_return_beyond_the_dtype_ends_the_search_after_the_last_simulation(rule, backend):
+    """Nothing is chosen any more by a return that only the last simulation finds."""
+    model = random_tables(1, dtype=torch.float32)
+    model.reward[2], model.value[2] = 3e38, 3e38
+    with pytest.raises(ValueError, match=MESSAGE):
+        RULES[rule](1, backend=backend).plan(model, torch.arange(4))
 
 
 @pytest.mark.parametrize("rule", ["puct", "puct_mixed", "efficientzero"])
