@@ -18,6 +18,7 @@ POOL = Pool(
     gold=np.array([[0.25, 0.0, 1.0], [1.0, 0.0, 0.5]]),
     tokens=np.array([[4.0, 6.0, 8.0], [1.0, 2.0, 3.0]]),
     log_probabilities=np.log([[0.5, 0.25, 0.125], [0.5, 0.25, 0.2]]),
+    finished=np.ones((2, 3)),
     prompt_tokens=np.array([10.0, 20.0]),
     scored_tokens=np.array([40.0, 26.0]),
     seconds=np.array([3.0, 6.0]),
