@@ -25,8 +25,8 @@ from search.selection import (
     HalvingSelection,
     ImprovedPolicySelection,
     improve_policy,
-    masked_argmax,
     raise_no_score,
+    select_highest,
 )
 from search.tree import Tree, mask_logits
 
@@ -157,7 +157,7 @@ class GumbelMuZeroPlanner:
                 qvalues=qvalues,
                 visit_counts=visit_counts,
             )
-            action = masked_argmax(scores, valid)
+            action = select_highest(scores, valid)
             # On the CPU alone: on a device this would be one more host synchronisation.
             if action.is_cpu and bool((action < 0).any()):
                 raise_no_score(scores.dtype, row=int((action < 0).nonzero()[0, 0]))

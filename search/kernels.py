@@ -662,6 +662,8 @@ def _select_by_improved_policy_and_mixed(blocks, at, scores, settings, numbers, 
             count += visits
             if prior < numbers[LEAST_PRIOR]:
                 return np.int64(NO_ACTION)
+    if scale < zero:
+        return np.int64(NO_ACTION)  # the greatest value has the least exponential
     top = scale * ((top - low) / span)
     common = math.exp(scale * ((unvisited - low) / span) - top)
     total = zero

@@ -23,10 +23,14 @@ ActionSelection: TypeAlias = Callable[[Tree, Tensor], Tensor]
 
 
 def masked_argmax(scores: Tensor, valid_actions: Tensor) -> Tensor:
-    """The valid action of highest score, ties to the lowest index: two `[B, A]` to `[B]` int64.
+    """The valid action of highest score, ties to the lowest index: two `[B, A]` to `[B]` int64."""
+    return scores.masked_fill(~valid_actions, -torch.inf).argmax(dim=-1)
 
-    -1 (`Tree.NONE`) where a valid action's score is NaN, or the highest is not finite: comparisons
-    of such numbers choose anything.
+
+def select_highest(scores: Tensor, valid_actions: Tensor) -> Tensor:
+    """`masked_argmax` for rules: -1 (`Tree.NONE`) where a score is NaN, or the highest not finite.
+
+    Comparisons of such numbers choose anything, so that no action may be taken for them.
     """
     # NaN counts as the greatest.
     best = scores.masked_fill(~valid_actions, -torch.inf).max(dim=-1)
@@ -79,7 +83,7 @@ class PuctSelection:
         visits = tree.node_visits[node].to(prior.dtype).unsqueeze(-1)  # [B, 1]
         pb_c = self.pb_c_init + torch.log((visits + self.pb_c_base + 1.0) / self.pb_c_base)
         bonus = visits.sqrt() * pb_c * prior / (tree.children_visits[node] + 1)
-        return masked_argmax(self.qtransform(tree, node_index) + bonus, tree.valid_actions[node])
+        return select_highest(self.qtransform(tree, node_index) + bonus, tree.valid_actions[node])
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,7 @@ class EfficientZeroSelection:
         total = visits.sum(dim=-1, keepdim=True).to(prior.dtype)
         pb_c = self.pb_c_init + torch.log((total + self.pb_c_base + 1.0) / self.pb_c_base)
         bonus = total.sqrt() * pb_c * prior / (visits + 1)
-        return masked_argmax(scores + bonus, tree.valid_actions[node])
+        return select_highest(scores + bonus, tree.valid_actions[node])
 
 
 def mean_sibling_qvalue(tree: Tree, node_index: Tensor) -> Tensor:
@@ -180,7 +184,7 @@ class HalvingSelection:
             qvalues=self.qtransform(tree, node_index),
             visit_counts=visit_counts,
         )
-        return masked_argmax(scores, tree.valid_actions[node])
+        return select_highest(scores, tree.valid_actions[node])
 
 
 @dataclass(frozen=True)
@@ -202,7 +206,7 @@ class ImprovedPolicySelection:
         logits = tree.children_prior_logits[node]
         improved = improve_policy(logits, self.qtransform(tree, node_index), valid_actions=valid)
         visits = tree.children_visits[node].to(improved.dtype)
-        return masked_argmax(improved - visits / (1 + visits.sum(dim=-1, keepdim=True)), valid)
+        return select_highest(improved - visits / (1 + visits.sum(dim=-1, keepdim=True)), valid)
 
 
 def improve_policy(logits: Tensor, qvalues: Tensor, *, valid_actions: Tensor) -> Tensor:
@@ -241,7 +245,7 @@ class StochasticSelection:
         chance = slice_actions(tree, slice(self.num_decisions, None))
         prior = torch.softmax(chance.children_prior_logits[node], dim=-1)
         quota = prior / (chance.children_visits[node] + 1)
-        outcome = masked_argmax(quota, chance.valid_actions[node])
+        outcome = select_highest(quota, chance.valid_actions[node])
         outcome = torch.where(outcome < 0, outcome, outcome + self.num_decisions)
         action = self.decision(slice_actions(tree, slice(0, self.num_decisions)), node_index)
         return torch.where(chance.valid_actions[node].any(dim=-1), outcome, action)

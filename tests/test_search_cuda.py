@@ -279,7 +279,10 @@ def test_append_only_model_is_never_asked_in_vain(leaves, device):
     assert sum(model.step_rows) < 3 * SIMULATIONS
 
 
-@pytest.mark.parametrize("kind", ["mctx", "efficientzero", "gumbel"])
+@pytest.mark.parametrize(
+    "kind",
+    ["mctx", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("efficientzero", "gumbel"))],
+)
 def test_form_agrees_with_torch_on_the_fixed_problem(kind, device, monkeypatch, caplog):
     """The comparison that stands before the first search of a process."""
     monkeypatch.setattr(mcts, "_check_triton", CHECK_TRITON)

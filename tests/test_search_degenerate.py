@@ -223,7 +223,7 @@ def test_values_count_whatever_all_logits_have_in_common(shift, transform, backe
 
 
 @pytest.mark.parametrize("logit", [-80.0, -87.0, -95.0, -103.0, -3.4e38])
-@pytest.mark.parametrize("scale", [1.0, 3.0])
+@pytest.mark.parametrize("scale", [1.0, 3.0, -3.0])
 def test_forms_agree_where_priors_are_next_to_nothing(logit, scale):
     """Down to numbers that have no digits left, and to the least logit there is."""
     model = random_tables(6, num_tables=16, num_actions=3, dtype=torch.float32)
