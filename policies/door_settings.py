@@ -4,9 +4,10 @@ Settings hold values and load what they name; the jobs are in the other doors.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from types import MappingProxyType
+from typing import Literal
 
 from policies.language_model import Policy
 from policies.leaf_values import LeafValue, PartialReward, Rollout, ValueHead
@@ -65,7 +66,7 @@ class ProposalSettings:
     """
 
     # How the loaders' keyword arguments are given to a command where the name is another.
-    FLAGS: ClassVar[Mapping[str, str]] = {"tokenizer": "policy", "column": "prompt_column"}
+    FLAGS = MappingProxyType({"tokenizer": "policy", "column": "prompt_column"})
 
     policy: str = ""
     dataset: str = ""

@@ -1,9 +1,10 @@
 """The verbs of `prefsearch policy` that train: sft, value, finetune."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any
 
 from rich.console import Console
 
@@ -63,7 +64,7 @@ class SftJob(Optimisation):
 
     model: str | None = None
     # How the loaders' keyword arguments are given to a command where the name is another.
-    FLAGS: ClassVar[Mapping[str, str]] = {"tokenizer": "model"}
+    FLAGS = MappingProxyType({"tokenizer": "model"})
 
     dataset: str = ""
     split: str = "train"

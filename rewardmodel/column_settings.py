@@ -1,8 +1,8 @@
 """Settings of every command that reads preference pairs: which columns hold what."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any
 
 from rewardmodel.data.rows import ColumnUse, name_columns
 
@@ -22,7 +22,7 @@ class ColumnSettings:
     """
 
     # How the loaders' keyword arguments are given to a command where the name is another.
-    FLAGS: ClassVar[Mapping[str, str]] = {"tokenizer": "model", "column": "prompt_column"}
+    FLAGS = MappingProxyType({"tokenizer": "model", "column": "prompt_column"})
 
     prompt_column: str = "prompt"
     chosen_column: str = "chosen"
