@@ -16,6 +16,7 @@ from policies.measuring import Measurement
 from policies.methods import METHOD_NAMES, POOLED, MethodName, check_budget
 from policies.search_policy import SearchPolicy
 from policies.sharding import join_processes
+from rewardmodel.data.conversation import plain
 from rewardmodel.verifiers import AnswerMatch
 from search.evaluation.records import write_json_atomic
 from search.evaluation.settings import require
@@ -100,7 +101,9 @@ def evaluate(job: EvaluateJob) -> None:
     measurement = Measurement(
         run, prompts, judge, job.seed, batch_size=job.search_batch_size, processes=processes
     )
-    processes.on_main(lambda: write_json_atomic(run.path / "data" / "prompts.json", prompts))
+    processes.on_main(
+        lambda: write_json_atomic(run.path / "data" / "prompts.json", [*map(plain, prompts)])
+    )
     measurement.measure_pool(
         models.policy,
         models.reward_model,

@@ -11,6 +11,7 @@ from rich.table import Table
 from policies.evaluation import BEST_OF_N, Cell, Cost, cell_row, curves, summarise
 from policies.gain_fits import add_divergence, add_fits
 from policies.measuring import load_pool
+from rewardmodel.data.conversation import prompt_of
 from search.evaluation.figures import gain_curves, search_tree
 from search.evaluation.metrics import Interval
 from search.evaluation.records import read_records, write_json_atomic
@@ -285,7 +286,8 @@ def write_gain_report(run: RunDirectory, settings: Mapping[str, Any]) -> Table:
 def _add_examples(report: Report, run: RunDirectory) -> None:
     """Adds the section with the first prompts: a sample, and what the last search answered."""
     data = run.path / "data"
-    prompts = json.loads((data / "prompts.json").read_text(encoding="utf-8"))[:3]
+    kept = json.loads((data / "prompts.json").read_text(encoding="utf-8"))[:3]
+    prompts = [str(prompt_of({"prompt": prompt})) for prompt in kept]
     pool = read_records(data / "pool.jsonl")
     shown = [
         [(marked("sampled", line.get("finished", [True])[0]), line["texts"][0], _scores(line, 0))]

@@ -109,9 +109,10 @@ class EvaluateJob:
 def evaluate(job: EvaluateJob) -> None:
     """Measures a saved reward model; see `EvaluateJob`."""
     console = Console()
-    reward_model = load_reward_model(
-        job.model, max_length=job.max_length, input_format=job.input_format
+    chosen: dict[str, Any] = (
+        {} if job.input_format == "auto" else {"input_format": job.input_format}
     )
+    reward_model = load_reward_model(job.model, max_length=job.max_length, **chosen)
     record = EvaluationRecord(settings=asdict(job), environment=environment())
     edits = load_edits(job.edits, on_bad_row=job.on_bad_row) if job.edits else None
     if job.benchmark == "pairs":

@@ -1,5 +1,6 @@
 """`prefsearch reward average`, `ensemble`, `score`, `train_steps`: all kinds of reward model."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -188,6 +189,12 @@ def load_responses(
 
 
 def _parse(row: Row) -> dict[str, Any]:
+    if not isinstance(row.get("prompt"), str | list):
+        raise PreferenceDataError(
+            f"column 'prompt' is {json.dumps(row.get('prompt'))[:80]} among {list(row)}; required "
+            "is text or a list of messages.",
+            reason="prompt is not text",
+        )
     prompt = prompt_of({**row, "prompt": take_turns(row, "prompt", option="prompt")})
     responses: Any = row["responses"] if "responses" in row else [row.get("response")]
     good = isinstance(responses, list) and bool(responses)

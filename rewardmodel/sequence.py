@@ -212,17 +212,28 @@ class SequenceRewardModel:
         """Outputs [P, H] of token ids, and the tokens given to the model."""
         shared = worth_sharing(pairs)
         if not shared or self._scorer is None:
-            return self._score_rows(pairs)
+            return self._score_alone(pairs)
         alone = sorted(set(range(len(pairs))) - set(shared))
         together, tokens = self._scorer.one_shot([pairs[i] for i in shared], rows=self.batch_size)
-        rest, more = self._score_rows([pairs[i] for i in alone])
+        rest, more = self._score_alone([pairs[i] for i in alone])
         outputs = torch.cat([together, rest])[torch.tensor(shared + alone).argsort()]
         return outputs, tokens + more
 
-    @torch.inference_mode()
-    def _score_rows(self, pairs: Sequence[Pair]) -> tuple[Tensor, int]:
-        """Outputs [R, H] of whole texts the ordinary way, and the tokens given to the model."""
+    def _score_alone(self, pairs: Sequence[Pair]) -> tuple[Tensor, int]:
+        """Outputs [P, H] of pairs each by itself, and the tokens given to the model."""
         rows = [prompt + response for prompt, response in pairs]
+        return self._score_rows(rows, [len(prompt) for prompt, _ in pairs])
+
+    @torch.inference_mode()
+    def _score_rows(
+        self, rows: Sequence[Sequence[int]], seconds: Sequence[int] = ()
+    ) -> tuple[Tensor, int]:
+        """Outputs [R, H] of whole texts the ordinary way, and the tokens given to the model.
+
+        Args:
+            rows: Token ids.
+            seconds: Where the second segment of each begins, for encoders of pairs.
+        """
         outputs, tokens = torch.empty(len(rows), self.model.config.num_labels), 0
         body, head = plain_model(self.model).base_model, self._head
         for batch in row_batches(
@@ -233,8 +244,8 @@ class SequenceRewardModel:
         ):
             inputs = {"input_ids": batch.ids, "attention_mask": batch.mask}
             if self.encoder.has_token_types:
-                seconds = torch.tensor([len(pairs[i][0]) for i in batch.rows])
-                inputs["token_type_ids"] = token_types(batch.mask, seconds)
+                begins = torch.tensor([seconds[i] for i in batch.rows])
+                inputs["token_type_ids"] = token_types(batch.mask, begins)
             if head is None:  # as the model itself reads texts, from its mask
                 found = self.model(**inputs).logits
             else:

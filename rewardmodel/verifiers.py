@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rewardmodel.answers import extract_answer, normalise_answer, same_answer, stated_answer
 from rewardmodel.data.conversation import Conversation, Prompt, Reply, last_text, prompt_of
-from rewardmodel.data.reply_text import take_turns
+from rewardmodel.data.reply_text import OneKind, take_turns
 from rewardmodel.data.row_sources import read_rows
 from rewardmodel.data.rows import OnBadRow, PreferenceDataError, Row, parse_rows
 
@@ -55,12 +55,14 @@ def load_references(
         ValueError: `on_bad_row` or `limit` is not allowed.
     """
     seen: dict[Prompt, str] = {}
+    one_kind = OneKind()
 
     def parse(row: Row) -> tuple[Prompt, str]:
         turns = take_turns(
             row, prompt_column or _first_of(_PROMPT_COLUMNS, row), option="prompt_column"
         )
         prompt = prompt_of({**row, "prompt": turns})
+        one_kind(prompt)
         answer = _read_reference(row, answer_column or _first_of(_ANSWER_COLUMNS, row))
         known = seen.setdefault(prompt, answer)
         if not same_answer(known, answer):

@@ -39,6 +39,12 @@ def write_prompts(path: Path) -> str:
     return str(path)
 
 
+def message_judge(prompts, responses):
+    """A judge of the user's, which is given lists of messages and plain replies."""
+    assert all(prompt[0]["role"] == "user" for prompt in prompts)
+    return [float(len(response)) for response in responses]
+
+
 def lines_of(path: Path) -> list[dict]:
     """The rows of a file of JSON lines."""
     return [json.loads(line) for line in path.read_text().splitlines()]
@@ -106,6 +112,15 @@ def test_doors_keep_messages_from_prompt_to_record(tmp_path):
     row = lines_of(scored)[0]
     expected = [own_score(judge, PROMPTS[0], text) for text in row["responses"]]
     assert row["scores"] == pytest.approx(expected, abs=1e-4)
+
+    measured = tmp_path / "measured"
+    several = ["--methods", "gumbel", "--budgets", "2", "--pool", "2"]
+    judged_by = ["--gold", "tests.test_policies_chat:message_judge"]
+    evaluate = ["evaluate", *shared, "--reward_model", judge, *several, *judged_by]
+    assert main([*evaluate, "--out", str(measured)]) == 0
+    kept = json.loads((measured / "data" / "prompts.json").read_text())
+    assert kept == [list(prompt.messages) for prompt in PROMPTS]
+    assert main([*evaluate, "--out", str(measured), "--resume", "true"]) == 0
 
     value = ["value", *shared, "--reward_model", judge, "--per_prompt", "6"]
     assert main([*value, "--out", str(tmp_path / "value")]) == 0

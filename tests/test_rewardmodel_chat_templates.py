@@ -6,12 +6,19 @@ import json
 import pytest
 import torch
 from datasets import Dataset
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    LlamaForTokenClassification,
+)
 
+from rewardmodel.__main__ import main
 from rewardmodel.data.chat_template import ChatTemplate
 from rewardmodel.data.conversation import Conversation, prompts_of, row_of
 from rewardmodel.ensemble import EnsembleRewardModel
 from rewardmodel.evaluation import evaluate_reward_model
+from rewardmodel.implicit import ImplicitRewardModel
 from rewardmodel.loading import load_reward_model
 from rewardmodel.preferences import load_preferences
 from rewardmodel.tokenization import TextEncoder
@@ -22,9 +29,11 @@ from tests.chat_models import (
     PROMPTS,
     REPLIES,
     SHAPES,
+    chat_config,
     chat_tokenizer,
     template_ids,
     template_scores,
+    write_chat_policy,
     write_chat_scorer,
 )
 
@@ -147,6 +156,37 @@ def test_accuracy_on_pairs_that_the_model_labelled_itself_is_one(shape, tmp_path
         load_reward_model(source), load_preferences(path, keep_messages=True), seed=0
     )
     assert found.accuracy.estimate == 1.0
+    out = tmp_path / "found.json"
+    command = ["evaluate", "--model", source, "--dataset", str(path), "--out", str(out)]
+    assert main(command) == 0
+    assert json.loads(out.read_text())["accuracy"]["estimate"] == 1.0
+
+
+def test_a_trained_model_reads_as_it_was_trained(tmp_path):
+    base = write_chat_scorer(tmp_path / "base", "zephyr")
+    rows = [
+        row_of(Conversation(({"role": "user", "content": f"{n} + 2?"},)), chosen="3", rejected="No")
+        for n in range(12)
+    ]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = str(tmp_path / "run")
+    command = ["train", "--model", base, "--dataset", str(path), "--epochs", "1", "--out", out]
+    command += ["--holdout", "0.3"]
+    assert main(command) == 0
+    (folder,) = (tmp_path / "run").glob("**/model/config.json")
+    found = load_reward_model(str(folder.parent))
+    assert json.loads(folder.read_text())["input_format"] == {"version": 1, "name": "text"}
+    expected = template_scores(str(folder.parent))[:, 0]
+    torch.testing.assert_close(found.score(PROMPTS, REPLIES), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", ["qwen", "mistral"])
+def test_a_reply_over_the_limit_keeps_what_closes_its_turn(shape):
+    tokenizer = chat_tokenizer(shape)
+    begin, end = TextEncoder(tokenizer, 24).pair(PROMPTS[0], "It is 3. " * 40)
+    assert len(begin + end) == 24
+    assert end[-2:] == template_ids(tokenizer, PROMPTS[0], "It is 3. " * 40)[-2:]
 
 
 def test_a_model_without_a_template_refuses_messages():
@@ -194,3 +234,36 @@ def test_text_and_messages_in_one_source_are_refused(tmp_path):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(ValueError, match=r"pairs.jsonl:2: the prompt is messages"):
         load_preferences(path, keep_messages=True)
+
+
+@pytest.mark.parametrize("shape", ["qwen", "gemma", "zephyr", "mistral"])
+def test_the_implicit_reward_is_that_of_the_templates_reply(shape, tmp_path):
+    source = write_chat_policy(tmp_path / "policy", shape)
+    found = ImplicitRewardModel.load(source, reference=None, beta=1.0).score(PROMPTS, REPLIES)
+    model = AutoModelForCausalLM.from_pretrained(source).eval()
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    encoder = TextEncoder(tokenizer)
+    for prompt, reply, score in zip(PROMPTS, REPLIES, found, strict=True):
+        ids = torch.tensor([template_ids(tokenizer, prompt, reply)])
+        begin = len(encoder.pair(prompt, reply)[0])
+        with torch.inference_mode():
+            logs = model(input_ids=ids).logits[0, :-1].log_softmax(-1)
+        taken = logs.gather(-1, ids[0, 1:, None])[begin - 1 :, 0]
+        torch.testing.assert_close(score, taken.sum(), atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", ["qwen", "gemma", "llama-3", "no-closer"])
+def test_steps_stand_behind_the_templates_generation_prompt(shape, tmp_path):
+    tokenizer = chat_tokenizer(shape)
+    model = LlamaForTokenClassification(chat_config(tokenizer, num_labels=2)).eval()
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    (found,) = load_reward_model(str(tmp_path)).step_scores(PROMPTS[:1], [["It is 3."]])
+    opening = tokenizer.apply_chat_template(
+        list(PROMPTS[0].messages), add_generation_prompt=True, return_dict=True
+    )["input_ids"]
+    parts = [tokenizer(t, add_special_tokens=False).input_ids for t in ("It is 3.", "\n\n")]
+    step = [token for part in parts for token in part]
+    with torch.inference_mode():
+        logits = model(input_ids=torch.tensor([opening + step])).logits[0, -1]
+    torch.testing.assert_close(found[0], logits.softmax(-1)[1])

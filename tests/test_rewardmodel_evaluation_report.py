@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 
 from rewardmodel import door_evaluate
+from rewardmodel.data.conversation import Conversation
 from rewardmodel.door_evaluate import EvaluateJob, evaluate, measure, show_measures
 from rewardmodel.evaluation import (
     EvaluationRecord,
@@ -199,7 +200,7 @@ def test_temperature_at_its_bound_is_not_printed_as_known(files: Path, capsys):
     assert "(at its bound: not known)" in " ".join(capsys.readouterr().out.split())
 
 
-def test_ensemble_renders_messages_by_its_members_tokenizer(
+def test_ensemble_is_given_questions_as_messages_where_a_member_has_a_template(
     files: Path, monkeypatch: pytest.MonkeyPatch
 ):
     tokenizer = SimpleNamespace(
@@ -207,7 +208,7 @@ def test_ensemble_renders_messages_by_its_members_tokenizer(
         name_or_path="chat",
         apply_chat_template=lambda turns, **_: "".join(f"<{turn['content']}>" for turn in turns),
     )
-    asked: set[str] = set()
+    asked: set[Conversation] = set()
 
     class Chat(Ensemble):
         members = (object(), SimpleNamespace(encoder=SimpleNamespace(tokenizer=tokenizer)))
@@ -219,7 +220,9 @@ def test_ensemble_renders_messages_by_its_members_tokenizer(
     monkeypatch.setattr(door_evaluate, "load_reward_model", lambda source, max_length: Chat())
     bench = str(files / "bench.jsonl")
     evaluate(EvaluateJob(model="m", dataset=bench, benchmark="rewardbench"))
-    assert asked == {"<q0>", "<q1>", "<q2>"}
+    # Messages stay messages: each member renders them with its own template.
+    questions = ({"role": "user", "content": f"q{number}"} for number in range(3))
+    assert asked == {Conversation((question,)) for question in questions}
 
 
 def test_settings_that_make_no_sense_are_refused():
