@@ -1,6 +1,6 @@
 """The verbs of `prefsearch policy` that train: sft, value, finetune."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
