@@ -190,8 +190,9 @@ class TextEncoder:
     @functools.cached_property
     def has_token_types(self) -> bool:
         """Whether the two segments of a pair are told apart by token types."""
-        named = "token_type_ids" in self.tokenizer.model_input_names
-        return self.input_format == "pair" and named
+        if self.input_format != "pair":
+            return False
+        return 1 in self.tokenizer("a", "b").get("token_type_ids", ())
 
     def shares_vocabulary(self, other: "TextEncoder") -> bool:
         """Whether another encoder's ids mean the same tokens."""
@@ -285,21 +286,31 @@ class TextEncoder:
             return ids
         if self.input_format == "pair":
             return self._segments(prompt, response, cut=True)
-        return self.fit(*ids, finished=finished)
+        closing = 1
+        if isinstance(prompt, Conversation):
+            closing = max(1, len(self.text_ids(self.template.frame.after)))
+        return self.fit(*ids, finished=finished, closing=closing)
 
     def fit(
-        self, prompt_ids: list[int], response_ids: list[int], *, finished: bool = True
+        self,
+        prompt_ids: list[int],
+        response_ids: list[int],
+        *,
+        finished: bool = True,
+        closing: int = 1,
     ) -> tuple[list[int], list[int]]:
         """Cuts the ids of a prompt and its response to `max_length`.
 
         The prompt gives way first, from its left; a response that is too long by itself keeps its
-        beginning and its end token. `overflow` tells beforehand.
+        beginning and the `closing` tokens that end it. `overflow` tells beforehand.
         """
         if self.max_length is None:
             return prompt_ids, response_ids
         if len(response_ids) >= self.max_length:
             cut = response_ids[: self.max_length - 1]
-            response_ids = [*cut[:-1], response_ids[-1]] if finished else cut
+            kept = min(closing, len(cut))
+            ends = response_ids[len(response_ids) - kept :]
+            response_ids = [*cut[: len(cut) - kept], *ends] if finished else cut
         room = self.max_length - len(response_ids)
         if len(prompt_ids) > room:
             begins = prompt_ids[:1] == [self._begin_id] and room > 1

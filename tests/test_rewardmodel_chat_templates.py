@@ -13,6 +13,7 @@ from transformers import (
     LlamaForTokenClassification,
 )
 
+from rewardmodel.__main__ import main
 from rewardmodel.data.chat_template import ChatTemplate
 from rewardmodel.data.conversation import Conversation, prompts_of, row_of
 from rewardmodel.ensemble import EnsembleRewardModel
@@ -155,6 +156,37 @@ def test_accuracy_on_pairs_that_the_model_labelled_itself_is_one(shape, tmp_path
         load_reward_model(source), load_preferences(path, keep_messages=True), seed=0
     )
     assert found.accuracy.estimate == 1.0
+    out = tmp_path / "found.json"
+    command = ["evaluate", "--model", source, "--dataset", str(path), "--out", str(out)]
+    assert main(command) == 0
+    assert json.loads(out.read_text())["accuracy"]["estimate"] == 1.0
+
+
+def test_a_trained_model_reads_as_it_was_trained(tmp_path):
+    base = write_chat_scorer(tmp_path / "base", "zephyr")
+    rows = [
+        row_of(Conversation(({"role": "user", "content": f"{n} + 2?"},)), chosen="3", rejected="No")
+        for n in range(12)
+    ]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = str(tmp_path / "run")
+    command = ["train", "--model", base, "--dataset", str(path), "--epochs", "1", "--out", out]
+    command += ["--holdout", "0.3"]
+    assert main(command) == 0
+    (folder,) = (tmp_path / "run").glob("**/model/config.json")
+    found = load_reward_model(str(folder.parent))
+    assert json.loads(folder.read_text())["input_format"] == {"version": 1, "name": "text"}
+    expected = template_scores(str(folder.parent))[:, 0]
+    torch.testing.assert_close(found.score(PROMPTS, REPLIES), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", ["qwen", "mistral"])
+def test_a_reply_over_the_limit_keeps_what_closes_its_turn(shape):
+    tokenizer = chat_tokenizer(shape)
+    begin, end = TextEncoder(tokenizer, 24).pair(PROMPTS[0], "It is 3. " * 40)
+    assert len(begin + end) == 24
+    assert end[-2:] == template_ids(tokenizer, PROMPTS[0], "It is 3. " * 40)[-2:]
 
 
 def test_a_model_without_a_template_refuses_messages():

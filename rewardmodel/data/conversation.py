@@ -9,7 +9,7 @@ does not know templates; `rewardmodel.data.chat_template` renders.
 
 import functools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,10 +54,6 @@ class Conversation:
     def __hash__(self) -> int:
         """By the same things as equality."""
         return hash(self._key)
-
-    def __lt__(self, other: "Conversation") -> bool:
-        """Some fixed order, so that conversations can be sorted as texts can."""
-        return self._key < other._key
 
     def __str__(self) -> str:
         """A transcript, for messages and reports; models are given what a template renders."""
@@ -126,13 +122,6 @@ def row_of(prompt: Prompt, **replies: Reply) -> dict[str, Any]:
     if isinstance(prompt, str):
         return {"prompt": prompt, **replies}
     return prompt.columns() | {name: reply_messages(reply) for name, reply in replies.items()}
-
-
-def prompt_columns(prompts: Iterable[Prompt]) -> dict[str, list[Any]]:
-    """Columns of a dataset from prompts: `prompt`, and the template's where any prompt has them."""
-    rows = [p.columns() if isinstance(p, Conversation) else {"prompt": p} for p in prompts]
-    names = ["prompt", *(name for name in TEMPLATE_COLUMNS if any(name in row for row in rows))]
-    return {name: [row.get(name) for row in rows] for name in names}
 
 
 def prompt_record(prompt: Prompt) -> dict[str, Any]:
