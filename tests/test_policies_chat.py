@@ -26,11 +26,19 @@ REPLY = "It is 3."
 
 
 @torch.inference_mode()
-def own_score(source: str, prompt: Conversation, reply: str) -> float:
-    """The score of a reply as transformers reads it by the reward model's own template."""
+def own_score(source: str, prompt: Conversation, reply: str, *, finished: bool = True) -> float:
+    """The score of a reply as transformers reads it by the reward model's own template.
+
+    Of a reply that was cut off, the template's text is read without what closes the turn.
+    """
     model = AutoModelForSequenceClassification.from_pretrained(source).eval()
     tokenizer = AutoTokenizer.from_pretrained(source)
-    return model(input_ids=torch.tensor([template_ids(tokenizer, prompt, reply)])).logits.item()
+    ids = template_ids(tokenizer, prompt, reply)
+    if not finished:
+        text = tokenizer.decode(ids)
+        closing = next(end for end in ("<end_of_turn>\n", "<|im_end|>\n") if text.endswith(end))
+        ids = ids[: -len(tokenizer(closing, add_special_tokens=False)["input_ids"])]
+    return model(input_ids=torch.tensor([ids])).logits.item()
 
 
 def write_prompts(path: Path) -> str:
@@ -84,7 +92,12 @@ def test_a_plan_is_scored_by_the_reward_models_own_template(policy, judge, metho
         proposal=Proposal(unit="block", segment_tokens=4, max_new_tokens=8),
     )
     for result in searcher.generate(PROMPTS, seed=0):
-        expected = own_score(str(tmp_path / "reward"), result.prompt, result.response)
+        expected = own_score(
+            str(tmp_path / "reward"),
+            result.prompt,
+            result.response,
+            finished=result.response_finished,
+        )
         assert result.score == pytest.approx(expected, abs=1e-4)
 
 
@@ -101,7 +114,8 @@ def test_doors_keep_messages_from_prompt_to_record(tmp_path):
     for row in rows:
         prompt = prompt_of(row)
         assert isinstance(prompt, Conversation)
-        assert row["score"] == pytest.approx(own_score(judge, prompt, row["response"]), abs=1e-4)
+        expected = own_score(judge, prompt, row["response"], finished=row["response_finished"])
+        assert row["score"] == pytest.approx(expected, abs=1e-4)
 
     samples = tmp_path / "samples.jsonl"
     assert main(["sample", *shared, "--per_prompt", "4", "--out", str(samples)]) == 0
@@ -110,7 +124,10 @@ def test_doors_keep_messages_from_prompt_to_record(tmp_path):
     score = ["score", "--model", judge, "--dataset", str(samples), "--out", str(scored)]
     assert reward_main(score) == 0
     row = lines_of(scored)[0]
-    expected = [own_score(judge, PROMPTS[0], text) for text in row["responses"]]
+    expected = [
+        own_score(judge, PROMPTS[0], text, finished=finished)
+        for text, finished in zip(row["responses"], row["finished"], strict=True)
+    ]
     assert row["scores"] == pytest.approx(expected, abs=1e-4)
 
     measured = tmp_path / "measured"

@@ -47,7 +47,8 @@ def test_the_demo_leaves_what_it_promises(demo_run: Path) -> None:
         assert record["cluster"] == asked[record["prompt"]]
     for name in ("pool", "tuned"):
         kept = json.loads((demo_run / "data" / f"{name}.json").read_text())
-        assert set(kept) == {"prompts", "texts", "tokens", "log_probabilities"}, "no token ids"
+        named = {"prompts", "texts", "tokens", "log_probabilities", "finished"}
+        assert set(kept) == named, "no token ids"
     rows = json.loads((demo_run / "summary.json").read_text())["rows"]
     assert {row["method"] for row in rows if row["policy"] == "base"} == {
         "best-of-N",
