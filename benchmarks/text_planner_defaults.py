@@ -5,8 +5,9 @@
 Planners answer enumerable prompts (`benchmarks.text_planner_toys`), whose best response is known,
 as a search over text does: plan, commit to a segment, plan again; the answer is the best response
 seen. Regret is what the answer is short of the best response, as a share of what that is above the
-mean of all responses. Gains are paired by prompt, in regret, against Gumbel MuZero's numbers of
-self-play (`value_scale` 0.1, `maxvisit_init` 50), with 95 % bootstrap intervals over prompts.
+mean of all responses. Gains are paired by prompt, in regret, against the same planner with Gumbel
+MuZero's numbers of self-play (`value_scale` 0.1, `maxvisit_init` 50) or with an exploration constant
+of 5, with 95 % bootstrap intervals over prompts.
 
 `--policy FOLDER` adds the embedded world: training prompts, a policy fine-tuned on its
 demonstrations (`prefsearch demo` leaves one in `checkpoints/sft`) and the simulated human itself as
@@ -39,10 +40,16 @@ VARIANTS: dict[str, tuple[MethodName, SearchOptions]] = {
     "gumbel, self-play": ("gumbel", SELF_PLAY),
     "gumbel, 0.02": ("gumbel", SearchOptions(value_scale=0.02, maxvisit_init=50.0)),
     "gumbel, default": ("gumbel", SearchOptions()),
+    "muzero, exploration 5": ("muzero", SearchOptions(exploration=5.0)),
     "muzero, default": ("muzero", SearchOptions()),
-    "muzero, exploration 10": ("muzero", SearchOptions(exploration=10.0)),
 }
-BASE = "gumbel, self-play"
+BASE = {
+    "gumbel, self-play": "gumbel, self-play",
+    "gumbel, 0.02": "gumbel, self-play",
+    "gumbel, default": "gumbel, self-play",
+    "muzero, exploration 5": "muzero, exploration 5",
+    "muzero, default": "muzero, exploration 5",
+}
 TOYS = (
     Toy("additive", 3, 4, "additive", slots=8),
     Toy("additive, noisy values", 3, 4, "additive", value_noise=1.0, slots=8),
@@ -72,11 +79,11 @@ def study_toys(budgets: Sequence[int], prompts: int, seed: int) -> list[dict[str
             found[name] = {"answered": outcome.answered, "committed": outcome.committed}
         for name, regret in found.items():
             cell = {"variant": name, "budget": budget, "toy": "all"}
-            cells.append(cell | _measured(regret, found[BASE], slice(None)))
+            cells.append(cell | _measured(regret, found[BASE[name]], slice(None)))
             _show(cells[-1])
             for i, toy in enumerate(TOYS):
                 own = slice(i * prompts, (i + 1) * prompts)
-                cells.append(cell | {"toy": toy.name} | _measured(regret, found[BASE], own))
+                cells.append(cell | {"toy": toy.name} | _measured(regret, found[BASE[name]], own))
     return cells
 
 
@@ -104,13 +111,18 @@ class _HumanReward:
 def study_world(
     folder: str, budgets: Sequence[int], prompts: int, seed: int
 ) -> list[dict[str, Any]]:
-    """Gold and gain of both scales of Gumbel on training prompts of the embedded world."""
+    """Gold and gain of the defaults on training prompts of the embedded world."""
     policy = Policy.load(folder)
     requests = [request.prompt for request in sample_requests(prompts, seed=seed)]
     cells = []
     for budget in budgets:
         found: dict[str, Tensor] = {}
-        for name in (BASE, "gumbel, default"):
+        for name in (
+            "gumbel, self-play",
+            "gumbel, default",
+            "muzero, exploration 5",
+            "muzero, default",
+        ):
             method, options = VARIANTS[name]
             searcher = build_searcher(
                 method, budget, policy=policy, reward_model=_HumanReward(), leaf_value=None,
@@ -118,7 +130,7 @@ def study_world(
             )  # fmt: skip
             results = searcher.generate(requests, seed=seed, progress=f"{name}, {budget}")
             found[name] = torch.tensor([result.score for result in results])
-            gain = bootstrap_interval((found[name] - found[BASE]).tolist(), seed=0)
+            gain = bootstrap_interval((found[name] - found[BASE[name]]).tolist(), seed=0)
             cells.append(
                 {
                     "variant": name,
@@ -154,7 +166,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--policy", help="folder of a policy of the embedded world")
     parser.add_argument("--world_budgets", type=int, nargs="+", default=[16, 32])
-    parser.add_argument("--world_prompts", type=int, default=48)
+    parser.add_argument("--world_prompts", type=int, default=32)
     parser.add_argument("--out", type=Path, default=Path("docs/results/text_planner_defaults.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -198,7 +198,7 @@ class SearchSettings(ProposalSettings):
         leaves_per_step: Tree search: leaves of each tree that go through the models at once. More
             is faster on large models and searches a little less well.
         exploration: muzero: how much a slot counts that was tried little; null takes 1.25 for
-            ranked tokens and 5 for samples, whose prior is uniform.
+            ranked tokens and 10 for samples, whose prior is uniform.
         value_scale: gumbel: weight of values against the prior, per visit of a node's most visited
             slot; more follows the best slot found so far sooner and tries the others later. Null
             takes 0.1 for ranked tokens and log(1 + budget) / (2 * budget) for samples.
