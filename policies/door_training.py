@@ -218,7 +218,7 @@ def finetune(job: FinetuneJob) -> None:
             rows = searched_demonstrations(
                 prompts,
                 [line["response"] for line in lines],
-                [line["response_finished"] for line in lines],
+                [line.get("response_finished", True) for line in lines],
             )
             cut = len(rows) - sum(rows["finished"])
             write_text_atomic(found, json_lines(rows))
