@@ -26,7 +26,7 @@ from tests.reward_folders import save_classifier
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("rewardmodel", "policies", "doors", "search", "atari_bridge")
 # Flags of programs that are not ours, and stand-ins of usage lines.
-FOREIGN = {"no-deps", "nproc_per_node", "cpu", "multi_gpu", "flag", "config", "help"}
+FOREIGN = {"no-deps", "upgrade", "nproc_per_node", "cpu", "multi_gpu", "flag", "config", "help"}
 # Files that write pages and graphs, whose attributes and colors look like advice.
 PAGES = ("tree_html", "tree_dot", "report")
 TREE_FLAGS = set(re.findall(r'"--([a-z-]+)"', (ROOT / "search" / "__main__.py").read_text()))

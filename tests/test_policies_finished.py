@@ -279,7 +279,8 @@ def test_fine_tuning_teaches_no_end_after_half_a_sentence(
 def test_a_completion_that_fine_tuning_itself_cuts_off_gets_no_end_token(
     policy: Policy, policy_folder: Path, tmp_path: Path, learned: list[Dataset]
 ) -> None:
-    rows = {"prompt": ["a b c d e f g h i j k l"] * 2, "completion": [" Rain.", " rain" * 40]}
+    letters = "a b c d e f g h i j k l m n o p q r s t u v w x y z"
+    rows = {"prompt": [letters] * 2, "completion": [" Rain.", " rain" * 40]}
     counts = fine_tune(str(policy_folder), Dataset.from_dict(rows), tmp_path / "m",
                        optimisation=Optimisation(max_length=20))  # fmt: skip
     assert counts == {"rows": 2, "cut": 2, "unfinished": 1, "left_out": 0}

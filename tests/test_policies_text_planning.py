@@ -135,11 +135,11 @@ def test_repeated_siblings_are_drawn_again_and_then_become_one(policy: Policy) -
     assert merged.context.tree.generated_tokens[0] == 6
     assert merged.segments[0] == 2
     # The first draw of each slot is the same, and a draw more makes more siblings differ.
-    wide = Proposal(unit="block", segment_tokens=1, max_new_tokens=4, top_k=4)
+    wide = Proposal(unit="block", segment_tokens=1, max_new_tokens=4, top_k=8)
     kinds = []
     for redraws in (0, 4):
-        model = planning_model(policy, wide, 4, redraws=redraws)
-        for slot in range(4):
+        model = planning_model(policy, wide, 8, redraws=redraws)
+        for slot in range(8):
             step(model, [0], [slot])
         kinds.append(len(set(model.drawn(0).values())))
     assert kinds[1] > kinds[0]
