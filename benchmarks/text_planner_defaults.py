@@ -6,8 +6,8 @@ Planners answer enumerable prompts (`benchmarks.text_planner_toys`), whose best 
 as a search over text does: plan, commit to a segment, plan again; the answer is the best response
 seen. Regret is what the answer is short of the best response, as a share of what that is above the
 mean of all responses. Gains are paired by prompt, in regret, against the same planner with Gumbel
-MuZero's numbers of self-play (`value_scale` 0.1, `maxvisit_init` 50) or with an exploration constant
-of 5, with 95 % bootstrap intervals over prompts.
+MuZero's numbers of self-play (`value_scale` 0.1, `maxvisit_init` 50) or with an exploration
+constant of 5, with 95 % bootstrap intervals over prompts.
 
 `--policy FOLDER` adds the embedded world: training prompts, a policy fine-tuned on its
 demonstrations (`prefsearch demo` leaves one in `checkpoints/sft`) and the simulated human itself as
