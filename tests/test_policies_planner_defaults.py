@@ -84,19 +84,14 @@ def test_the_best_of_64_responses_is_found(method: MethodName, policy: Policy) -
 def test_small_budgets_are_no_worse_than_with_other_numbers(
     method: MethodName, others: dict[str, float], policy: Policy
 ) -> None:
-    """At 16 simulations, paired over all prompts; two hundredths of regret is the margin."""
-    gains: dict[str, list[torch.Tensor]] = {"answered": [], "committed": []}
+    """At 16 simulations, paired over prompts: no group of toys shows a loss."""
     for toys in TOYS:
         ours, theirs = (
-            searched(toys, planner_of(policy, method, 16, **numbers), prompts=100)
+            searched(toys, planner_of(policy, method, 16, **numbers), prompts=200)
             for numbers in ({}, others)
         )
-        gains["answered"].append(theirs.answered - ours.answered)
-        gains["committed"].append(theirs.committed - ours.committed)
-    for what, found in gains.items():
-        gain = torch.cat(found)
-        low = float(gain.mean() - 1.96 * gain.std() / math.sqrt(len(gain)))
-        assert low > -0.02, what
+        for gain in (theirs.answered - ours.answered, theirs.committed - ours.committed):
+            assert float(gain.mean()) > -1.96 * float(gain.std()) / math.sqrt(len(gain)), toys
 
 
 def test_every_slot_of_a_node_is_tried_more_often_as_budgets_grow(policy: Policy) -> None:
