@@ -256,17 +256,20 @@ def fine_tune(
     tokenizer = load_tokenizer(base)
     model = load_language_model(base).float()
     fit_embeddings(model, tokenizer)
-    encoder = TextEncoder(tokenizer, optimisation.max_length or context_length(model))
+    limit = optimisation.max_length or context_length(model)
+    encoder = TextEncoder(tokenizer, limit)
     rows: dict[str, list[list[int]]] = {"input_ids": [], "labels": []}
     cut = open_ended = 0
     for prompt, completion, ended in _demonstrated(demonstrations):
-        too_long = encoder.overflow(prompt, completion) > 0
-        if too_long and ended:  # the prompt gives way first; is the completion whole, still?
-            ended = len(encoder.whole(prompt, completion)[1]) < (encoder.max_length or 0)
+        whole = encoder.whole(prompt, completion, finished=ended)
+        too_long = limit is not None and sum(map(len, whole)) > limit
+        if limit is not None and ended and len(whole[1]) >= limit:  # the prompt gives way first
+            ended = False
+            whole = encoder.whole(prompt, completion, finished=False)
         open_ended += not ended
         if not ended and unfinished == "leave_out":
             continue
-        prompt_ids, completion_ids = encoder.pair(prompt, completion, finished=ended)
+        prompt_ids, completion_ids = encoder.cut(whole, prompt, completion, finished=ended)
         rows["input_ids"].append(prompt_ids + completion_ids)
         rows["labels"].append([-100] * len(prompt_ids) + completion_ids)
         cut += too_long

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from doors.job_settings import fields_of, open_run
 from rewardmodel.aggregation import Aggregate
 from rewardmodel.data.conversation import reply_of
+from rewardmodel.data.finished import finished_value
 from rewardmodel.data.prompt_columns import take_prompt
 from rewardmodel.data.reply_text import split_prompt
 from rewardmodel.data.row_sources import read_rows
@@ -20,7 +21,12 @@ from rewardmodel.data.rows import OnBadRow, PreferenceDataError, Row, parse_rows
 from rewardmodel.data.shared_prompt import Turns
 from rewardmodel.ensemble import EnsembleRewardModel, write_ensemble
 from rewardmodel.input_format import ChosenFormat
-from rewardmodel.interface import StepRewardModel, UncertainRewardModel, score_replies
+from rewardmodel.interface import (
+    StepRewardModel,
+    UncertainRewardModel,
+    member_scores_of,
+    score_replies,
+)
 from rewardmodel.json_lines import json_lines
 from rewardmodel.loading import Kind, load_members, load_reward_model
 from rewardmodel.preferences import split_by_prompt
@@ -100,7 +106,9 @@ def ensemble(job: EnsembleJob) -> None:
     if job.standardise_on is not None:
         rows = load_responses(job.standardise_on, limit=job.limit, on_bad_row=job.on_bad_row)
         prompts = [row["prompt"] for row in rows for _ in row["responses"]]
-        made = made.standardise(prompts, [text for row in rows for text in row["responses"]])
+        texts = [text for row in rows for text in row["responses"]]
+        finished = [told for row in rows for told in row["finished"]]
+        made = made.standardise(prompts, texts, finished=finished)
     path = write_ensemble(
         job.out,
         sources,
@@ -239,20 +247,19 @@ def _parse(row: Row, prompt_column: str, response_column: str) -> dict[str, Any]
             "pass response_column=NAME.",
             reason="no responses",
         )
-    finished = row.get("finished", True)
-    finished = [True] * len(responses) if finished is None else finished
-    finished = finished if isinstance(finished, list) else [finished] * len(responses)
-    if len(finished) != len(responses) or not all(isinstance(told, bool) for told in finished):
+    told = row.get("finished")
+    marks = told if isinstance(told, list) else [told] * len(responses)
+    if len(marks) != len(responses):
         raise PreferenceDataError(
-            f"column 'finished' is {str(row['finished'])[:80]} for {len(responses)} "
-            "responses; required is true or false for each: whether it ended by itself.",
+            f"column 'finished' has {len(marks)} values for {len(responses)} responses; required "
+            "is one for each, or one for all: true, false or null, whether it ended by itself.",
             reason="bad finished",
         )
     return {
         "prompt": prompt,
         "responses": [reply_of(reply) for reply in responses],
         "several": several,
-        "finished": finished,
+        "finished": [finished_value(mark, "finished") is not False for mark in marks],
         "row": dict(row),
     }
 
@@ -271,7 +278,8 @@ def _scored(reward_model: Any, rows: Sequence[dict[str, Any]]) -> list[dict[str,
     scores = score_replies(reward_model, prompts, texts, finished=finished)
     columns: dict[str, list[Any]] = {"score": scores.tolist()}
     if isinstance(reward_model, UncertainRewardModel):
-        columns["member_scores"] = reward_model.member_scores(prompts, texts).T.tolist()
+        members = member_scores_of(reward_model, prompts, texts, finished=finished)
+        columns["member_scores"] = members.T.tolist()
     if isinstance(reward_model, StepRewardModel):
         separator = getattr(reward_model, "separator", SEPARATOR)
         steps = [split_steps(str(text), separator) for text in texts]

@@ -102,13 +102,14 @@ class EnsembleRewardModel:
         return _EnsembleSession(self)
 
     def standardise(
-        self, prompts: Sequence[Prompt], responses: Sequence[Reply]
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
     ) -> "EnsembleRewardModel":
         """An ensemble of the same members, each with mean 0 and deviation 1 on given texts.
 
         Args:
             prompts: B prompts, at least 2.
             responses: B responses, such as samples of the policy.
+            finished: Whether responses are whole.
 
         Raises:
             ValueError: If there are too few, or a member scores all alike.
@@ -117,7 +118,8 @@ class EnsembleRewardModel:
             raise ValueError(
                 f"found {len(responses)} responses to standardise on; required: 2 or more"
             )
-        raw = torch.stack([m.score(prompts, responses).double() for m in self.members])  # [M, B]
+        found = [score_replies(m, prompts, responses, finished=finished) for m in self.members]
+        raw = torch.stack(found).double()  # [M, B]
         scales = raw.std(1).tolist()
         rounding = 1e-6 * float(raw.abs().max())
         if min(scales) <= rounding:

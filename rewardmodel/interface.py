@@ -1,8 +1,8 @@
 """What a reward model is to the rest of the project."""
 
 import inspect
-from collections.abc import Collection, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Collection, Sequence
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -146,10 +146,30 @@ def score_replies(
         responses: B responses.
         finished: Whether a response is a whole one.
     """
-    if "finished" in inspect.signature(reward_model.score).parameters:
-        told: Any = reward_model
-        return told.score(prompts, responses, finished=finished)
-    return reward_model.score(prompts, responses)
+    return _told(reward_model.score, prompts, responses, finished)
+
+
+def member_scores_of(
+    reward_model: UncertainRewardModel,
+    prompts: Sequence[Prompt],
+    responses: Sequence[Reply],
+    *,
+    finished: Finished,
+) -> Tensor:
+    """Scores of each member, float32 [M, B]; as `score_replies`."""
+    return _told(reward_model.member_scores, prompts, responses, finished)
+
+
+def _told(
+    score: Callable[..., Tensor],
+    prompts: Sequence[Prompt],
+    responses: Sequence[Reply],
+    finished: Finished,
+) -> Tensor:
+    """Calls a method with `finished` if it has such a keyword."""
+    if "finished" in inspect.signature(score).parameters:
+        return score(prompts, responses, finished=finished)
+    return score(prompts, responses)
 
 
 DIVERGED = "The model diverged: train it again with a lower learning rate"

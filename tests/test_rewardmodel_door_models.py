@@ -6,6 +6,7 @@ import torch
 
 from doors.command_line import run_door
 from rewardmodel import door_models
+from rewardmodel.data.rows import PreferenceDataError
 from rewardmodel.ensemble import EnsembleRewardModel
 from rewardmodel.loading import load_reward_model
 from tests.reward_folders import CLOSE, PROMPT, TEXTS, save_classifier
@@ -65,6 +66,41 @@ def test_models_are_averaged_and_put_together_and_score(folders: list[str], tmp_
         assert ("member_scores" in second) == (name != "mean")
     scores = EnsembleRewardModel.load(tmp_path / "scaled").member_scores([PROMPT] * 3, TEXTS[:3])
     torch.testing.assert_close(scores.mean(1), torch.zeros(2), atol=1e-4, rtol=0)
+
+
+def test_members_are_told_which_responses_are_finished(folders: list[str], tmp_path: Path) -> None:
+    marks = [True, False, None]
+    texts = write(
+        tmp_path / "texts.jsonl", {"prompt": PROMPT, "responses": TEXTS[:3], "finished": marks}
+    )
+    both = ["ensemble", "--models", *folders, "--aggregate", "min", "--standardise_on", texts]
+    assert run(*both, "--out", str(tmp_path / "both")) == 0
+    out = tmp_path / "scores.jsonl"
+    data = ["--dataset", texts, "--out", str(out)]
+    assert run("score", "--model", str(tmp_path / "both"), *data) == 0
+    (row,) = read(out)
+    members = torch.tensor(row["member_scores"])  # [B, M]
+    raw = torch.stack([
+        load_reward_model(folder).score([PROMPT] * 3, TEXTS[:3], finished=[True, False, True])
+        for folder in folders
+    ])  # fmt: skip
+    expected = (raw - raw.mean(1, keepdim=True)) / raw.std(1, keepdim=True)
+    torch.testing.assert_close(members.T, expected, **CLOSE)
+    torch.testing.assert_close(torch.tensor(row["scores"]), expected.amin(0), **CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("marks", "match"),
+    [([True, False], "2 values for 3 responses"), ("perhaps", "'perhaps'.*true, false or null")],
+)
+def test_marks_of_responses_that_say_nothing_are_refused(
+    marks: object, match: str, tmp_path: Path
+) -> None:
+    data = write(
+        tmp_path / "t.jsonl", {"prompt": PROMPT, "responses": TEXTS[:3], "finished": marks}
+    )
+    with pytest.raises(PreferenceDataError, match=match):
+        door_models.load_responses(data)
 
 
 def test_functions_and_steps_are_scored(policy_folder: Path, tmp_path: Path) -> None:

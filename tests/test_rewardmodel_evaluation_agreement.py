@@ -15,6 +15,7 @@ from rewardmodel.evaluation import (
     preference_margins,
     require_batch_invariance,
 )
+from rewardmodel.evaluation.agreement import member_margins
 from rewardmodel.evaluation.scoring import score_texts
 from rewardmodel.sequence import SequenceRewardModel
 from rewardmodel.tokenization import TextEncoder, load_tokenizer
@@ -76,6 +77,17 @@ def test_members_that_err_independently_have_no_kappa_and_disagree_where_they_er
     same = evaluate_agreement(Columns(), pairs_of([coins[0].tolist()] * 2), progress=False)
     assert same.between[0].kappa == pytest.approx(1.0)
     assert same.mean_agreement == 1.0
+
+
+def test_members_are_told_which_replies_are_finished() -> None:
+    class Halved(Columns):
+        def member_scores(self, prompts, responses, *, finished=True):
+            scale = torch.tensor([1.0 if told else 0.5 for told in finished])
+            return super().member_scores(prompts, responses) * scale
+
+    pairs = pairs_of([[2.0, 1.0], [4.0, 3.0]])
+    told = pairs.add_column("chosen_finished", [False, True])
+    np.testing.assert_allclose(member_margins(Halved(), told), [[1.0, 1.0], [2.0, 3.0]])
 
 
 def test_members_that_are_always_right_have_no_kappa():

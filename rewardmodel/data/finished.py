@@ -4,6 +4,8 @@ A reply is finished where its writer ended it, and unfinished where it was cut o
 project's own columns hold true or false; `finish_reason` is that of servers' chat completions.
 """
 
+from typing import Any
+
 from rewardmodel.data.rows import PreferenceDataError, Row
 
 PAIR_COLUMNS = ("chosen_finished", "rejected_finished")
@@ -19,7 +21,15 @@ def read_finished(row: Row, column: str) -> bool | None:
     Raises:
         PreferenceDataError: If it is neither true, false nor null.
     """
-    value = row.get(column)
+    return finished_value(row.get(column), column)
+
+
+def finished_value(value: Any, column: str) -> bool | None:
+    """Whether the value of a column says that a reply is finished; None where it says nothing.
+
+    Raises:
+        PreferenceDataError: As `read_finished`.
+    """
     if value is None or value == "":
         return None
     if value in (True, False):

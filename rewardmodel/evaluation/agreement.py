@@ -129,14 +129,15 @@ def member_margins(
     Raises:
         ValueError: The dataset is empty, or a score is not finite or missing.
     """
-    prompts, replies, name = pair_texts(dataset)
+    prompts, replies, finished, name = pair_texts(dataset)
     scores = score_texts_by_member(
-        ensemble.member_scores,
+        ensemble,
         prompts,
         replies,
         progress=progress,
         batch_size=2 * batch_pairs,
         name=name,
+        finished=finished,
     ).reshape(-1, len(dataset), 2)  # [M, P, 2]
     return scores[:, :, 0] - scores[:, :, 1]
 

@@ -14,8 +14,10 @@ from rewardmodel.interface import RewardModel
 Floats = NDArray[np.float64]
 
 
-def pair_texts(dataset: Dataset) -> tuple[list[Prompt], list[Reply], Name]:
-    """Return prompts [2P] and replies [2P], chosen and rejected by turns, and their names.
+def pair_texts(dataset: Dataset) -> tuple[list[Prompt], list[Reply], list[bool], Name]:
+    """Return prompts, replies, chosen and rejected by turns, and whether each is finished, [2P].
+
+    Last comes what messages call a reply.
 
     Raises:
         ValueError: The dataset is empty or lacks a column.
@@ -30,10 +32,16 @@ def pair_texts(dataset: Dataset) -> tuple[list[Prompt], list[Reply], Name]:
     pairs = zip(replies_of(dataset, "chosen"), replies_of(dataset, "rejected"), strict=True)
     replies = [reply for pair in pairs for reply in pair]
 
+    told: list[Any] = [
+        dataset[column] if column in dataset.column_names else [True] * len(dataset)
+        for column in PAIR_COLUMNS
+    ]
+    finished = [value is not False for pair in zip(*told, strict=True) for value in pair]
+
     def name(n: int) -> str:
         return f"row {n // 2}: the score of the {('chosen', 'rejected')[n % 2]} reply"
 
-    return prompts, replies, name
+    return prompts, replies, finished, name
 
 
 def pair_scores(
@@ -54,13 +62,9 @@ def pair_scores(
         ValueError: The dataset is empty, `batch_pairs` is below 1, or a score is not finite or
             missing; the message names the row.
     """
-    prompts, replies, name = pair_texts(dataset)
+    prompts, replies, finished, name = pair_texts(dataset)
     if batch_pairs < 1:
         raise ValueError(f"batch_pairs is {batch_pairs}; required is at least 1. Raise it.")
-    told: list[Any] = [
-        dataset[column] if column in dataset.column_names else [True] * len(dataset)
-        for column in PAIR_COLUMNS
-    ]
     scores = score_texts(
         reward_model,
         prompts,
@@ -68,7 +72,7 @@ def pair_scores(
         progress=progress,
         batch_size=2 * batch_pairs,
         name=name,
-        finished=[value is not False for pair in zip(*told, strict=True) for value in pair],
+        finished=finished,
     )
     return scores.reshape(-1, 2)  # [P, 2]
 

@@ -13,7 +13,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from rewardmodel.data.conversation import Prompt, Reply
-from rewardmodel.interface import RewardModel, score_replies
+from rewardmodel.interface import (
+    RewardModel,
+    UncertainRewardModel,
+    member_scores_of,
+    score_replies,
+)
 
 Floats = NDArray[np.float64]
 Name = Callable[[int], str]
@@ -58,29 +63,33 @@ def score_texts(
 
 
 def score_texts_by_member(
-    member_scores: Callable[[Sequence[Prompt], Sequence[Reply]], Tensor],
+    ensemble: UncertainRewardModel,
     prompts: Sequence[Prompt],
     responses: Sequence[Reply],
     *,
     progress: bool,
     batch_size: int = 32,
     name: Name | None = None,
+    finished: Sequence[bool] | None = None,
 ) -> Floats:
     """Score responses by each member of an ensemble, float64 [M, N]; see `score_texts`.
 
     Args:
-        member_scores: Scores [M, B] of B prompts and B responses.
+        ensemble: M members.
         prompts: N prompts.
         responses: N responses.
         progress: Show a progress bar.
         batch_size: Texts a call.
         name: What a message calls a text.
+        finished: Of each response whether it is whole; None takes all for whole.
     """
 
     def score(batch: Sequence[int]) -> Tensor:
-        return member_scores([prompts[n] for n in batch], [responses[n] for n in batch])
+        asked, said = [prompts[n] for n in batch], [responses[n] for n in batch]
+        told = True if finished is None else [finished[n] for n in batch]
+        return member_scores_of(ensemble, asked, said, finished=told)
 
-    return _score_distinct(score, prompts, responses, None, -1, progress, batch_size, name)
+    return _score_distinct(score, prompts, responses, finished, -1, progress, batch_size, name)
 
 
 def _score_distinct(
