@@ -1,13 +1,16 @@
-"""Trains CartPole by its configuration and keeps how long games last on the way.
+"""Trains CartPole by its configuration with several seeds and keeps how long games last on the way.
 
-    python benchmarks/cartpole.py             # a few minutes on two cores
+    python benchmarks/cartpole.py    # about three minutes a seed on one core
 
-Writes `docs/results/cartpole.json` and the figures of docs/atari.md. A run that was stopped goes on
-from its checkpoint, with the same source files only.
+Intervals are over training seeds. A run that was stopped goes on from its checkpoint, with the same
+source files only; the same command started twice shares the seeds between two processes. Writes
+`docs/results/cartpole.json` and the figures of docs/atari.md.
 """
 
 import argparse
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +19,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from atari_bridge.door_train import TrainJob, train
 from benchmarks.documents import update
 from benchmarks.provenance import ROOT, hold_sources, provenance
+from benchmarks.seed_runs import each_seed
 from doors.command_line import parse
 from prefsearch import shipped_configurations
+from search.evaluation.intervals import interval_over_seeds
 from search.evaluation.records import read_records, write_json_atomic
 
 NAME = "cartpole"
@@ -33,30 +38,58 @@ def curve(run: Path) -> list[dict[str, Any]]:
     ]
 
 
+def over_seeds(curves: Mapping[int, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """The curve of all seeds: decisions, and each return with its interval over seeds.
+
+    Raises:
+        ValueError: If seeds were not evaluated after the same decisions.
+    """
+    rows = []
+    for found in zip(*curves.values(), strict=True):
+        decisions = {row["decisions"] for row in found}
+        if len(decisions) > 1:
+            raise ValueError(f"evaluations after {sorted(decisions)} decisions; required: the same")
+        means = {name: [[row[name]["estimate"]] for row in found] for name in RETURNS}
+        rows.append(
+            {"decisions": found[0]["decisions"]}
+            | {name: asdict(interval_over_seeds(values)) for name, values in means.items()}
+        )
+    return rows
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Trains and writes."""
     words = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(1, 9)))
     parser.add_argument("--decisions", type=int, help="default: those of the configuration")
-    parser.add_argument("--run", type=Path, default=Path("runs/cartpole_benchmark"))
+    parser.add_argument("--runs", type=Path, default=Path("runs/cartpole_benchmark"))
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / f"{NAME}.json")
     own = parser.parse_args(words)
-    command = ["python", "benchmarks/cartpole.py", *words]
-    about = provenance(NAME, command, seeds=[own.seed])
-    hold_sources(own.run, NAME)
+    if len(own.seeds) < 2:
+        parser.error(f"--seeds: found {own.seeds}; required: two or more, intervals are over seeds")
+    about = provenance(NAME, ["python", "benchmarks/cartpole.py", *words], seeds=own.seeds)
     config = str(shipped_configurations()[f"atari_bridge/{NAME}"])
-    flags = ["--config", config, "--out", str(own.run), "--seed", str(own.seed), "--resume", "true"]
-    if own.decisions:
-        flags += ["--total_decisions", str(own.decisions)]
-    job = parse(TrainJob, flags, prog=NAME)
-    train(job)
-    write_json_atomic(
-        own.out,
-        {"provenance": about, "games": job.evaluation_games, "curve": curve(own.run)},
-    )
+
+    def job(seed: int) -> TrainJob:
+        flags = ["--config", config, "--out", str(own.runs / f"seed-{seed}"), "--seed", str(seed)]
+        flags += ["--resume", "true"]
+        if own.decisions:
+            flags += ["--total_decisions", str(own.decisions)]
+        return parse(TrainJob, flags, prog=NAME)
+
+    def run(seed: int) -> list[dict[str, Any]]:
+        hold_sources(own.runs / f"seed-{seed}", NAME)
+        train(job(seed))
+        return curve(own.runs / f"seed-{seed}")
+
+    curves = each_seed(own.seeds, own.runs / "locks", run)
+    games = job(own.seeds[0]).evaluation_games
+    by_seed = {str(seed): found for seed, found in curves.items()}
+    results = {"provenance": about, "games": games, "curve": over_seeds(curves), "by_seed": by_seed}
+    write_json_atomic(own.out, results)
     update(own.out)
 
 

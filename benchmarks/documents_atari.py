@@ -83,15 +83,24 @@ def cartpole(results: Results) -> str:
     rows = [
         [
             f"{row['decisions']:,}",
-            interval(row["search_return"], ".0f"),
-            interval(row["policy_return"], ".0f") if row["policy_return"] else "not recorded",
+            *(interval(row[f"{how}_return"], ".0f") for how in ("search", "sampled", "policy")),
+            ", ".join(f"{length:.0f}" for length in row["search_return"]["by_seed"]),
         ]
         for row in results["curve"]
     ]
     return (
-        f"CartPole, {results['games']} games an evaluation, intervals over games; a game lasts at "
-        "most 500 steps:\n\n"
-        + table(("decisions", "steps with search", "steps by the policy alone"), rows)
+        f"CartPole, {len(results['by_seed'])} seeds, {results['games']} games an evaluation, "
+        "intervals over seeds (Student's t); a game lasts at most 500 steps:\n\n"
+        + table(
+            (
+                "decisions",
+                "search, best action",
+                "search, drawn",
+                "the policy alone",
+                "best action, by seed",
+            ),
+            rows,
+        )
     )
 
 

@@ -364,5 +364,12 @@ def test_cartpoles_curve_is_that_of_its_evaluations(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text(lines, encoding="utf-8")
     (row,) = found = cartpole.curve(tmp_path)
     assert row["search_return"] == interval
-    text = documents_atari.cartpole({"games": 16, "curve": found})
-    assert "| 4,000 | 50 [40, 60] | 50 [40, 60] |" in text
+    other = [{**row, **{key: {**interval, "estimate": 60.0} for key in cartpole.RETURNS}}]
+    by_seed = {1: found, 2: other}
+    text = documents_atari.cartpole(
+        {"games": 16, "curve": cartpole.over_seeds(by_seed), "by_seed": by_seed}
+    )
+    both = "55 [-9, 119]"  # Student's t with one degree of freedom, 12.71 deviations of the mean
+    assert f"| 4,000 | {both} | {both} | {both} | 50, 60 |" in text
+    with pytest.raises(ValueError, match=r"after \[4000, 8000\] decisions"):
+        cartpole.over_seeds({1: found, 2: [{**row, "decisions": 8000}]})
