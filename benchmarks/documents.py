@@ -67,6 +67,12 @@ BLOCKS = (
         ("text_search", "text_search_one_thread"),
         documents_text.costs,
     ),
+    Block(
+        TEXT,
+        "planner defaults",
+        ("text_planner_defaults",),
+        documents_text.planner_defaults,
+    ),
     Block(TEXT, "gains", ("text_gains",), documents_text.gains),
     Block(REWARD, "MiniLM", ("hh_minilm",), documents_reward.pretrained_encoder),
     Block(REWARD, "training", ("reward_training",), documents_reward.training),

@@ -12,6 +12,7 @@ from search.evaluation.verdicts import count_verdicts, describe_need
 
 Results = Mapping[str, Any]
 DIFFERENCES = ("best_of_16_above_base", "fine_tuned_above_base_without_search")
+_DEFAULTS = ("gumbel, default", "muzero, default")
 SMALLEST = 0.2  # difference of gold utility that is worth deciding
 OUR_VARIANTS = "ours, "  # how names of our sides begin, beside the one that ratios are taken to
 
@@ -265,6 +266,66 @@ def _verdicts(cells: Sequence[Results]) -> list[str]:
                 f"{'; '.join(named['loses']) or 'none'}. {_decided(cells, key)}"
             )
     return found
+
+
+def planner_defaults(results: Results) -> str:
+    """What the numbers of tree search over samples are worth, on toys and on training prompts."""
+    toys = [cell for cell in results["toys"] if cell["toy"] == "all"]
+    budgets = list(dict.fromkeys(cell["budget"] for cell in toys))
+    names = list(dict.fromkeys(cell["toy"] for cell in results["toys"]))[1:]
+    regret = table(
+        ("regret, simulations", *map(str, budgets)),
+        [
+            [name, *(f"{cell['answered']:.3f}" for cell in toys if cell["variant"] == name)]
+            for name in dict.fromkeys(cell["variant"] for cell in toys)
+        ],
+    )
+    gains = table(
+        ("less regret than before, simulations", *map(str, budgets)),
+        [
+            [
+                name,
+                *(
+                    _bounds(cell["answered_gain"], ".3f")
+                    for cell in toys
+                    if cell["variant"] == name
+                ),
+            ]
+            for name in _DEFAULTS
+        ],
+    )
+    parts = [
+        f"Mean regret of the answer over {len(names)} kinds of enumerable prompts "
+        f"({results['toy_prompts']} prompts), as a share of the best response's lead over the mean "
+        "response; below it what the defaults gained over Gumbel MuZero's numbers of self-play and "
+        "over c₁ = 5, paired by prompt, 95 % bootstrap intervals over prompts:",
+        regret,
+        gains,
+    ]
+    if results["world"]:
+        parts += [
+            f"In the embedded world, {results['world_prompts']} training prompts, one policy, the "
+            "simulated human itself as reward model; gains as above:",
+            table(
+                ("planner", "simulations", "gold utility", "gain", "tokens a prompt"),
+                [
+                    [
+                        cell["variant"],
+                        str(cell["budget"]),
+                        f"{cell['gold']:.2f}",
+                        _bounds(cell["gain"], ".2f") if cell["variant"] in _DEFAULTS else "",
+                        f"{cell['tokens']:.0f}",
+                    ]
+                    for cell in results["world"]
+                ],
+            ),
+        ]
+    return "\n\n".join(parts)
+
+
+def _bounds(found: Sequence[float], form: str) -> str:
+    """A gain, given as estimate and bounds."""
+    return interval(dict(zip(("estimate", "low", "high"), found, strict=True)), form, sign=True)
 
 
 def _decided(cells: Sequence[Results], key: str = "gain_at_equal_tokens") -> str:

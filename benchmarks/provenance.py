@@ -80,6 +80,11 @@ SOURCES: Mapping[str, tuple[str, ...]] = {
         "benchmarks/text_gains.py",
         "benchmarks/text_search_models.py",
     ),
+    "text_planner_defaults": (
+        *_TEXT,
+        "benchmarks/text_planner_defaults.py",
+        "benchmarks/text_planner_toys.py",
+    ),
     "text_search": (*_TEXT, "benchmarks/text_search*.py"),
     "text_search_one_thread": (*_TEXT, "benchmarks/text_search*.py"),
 }

@@ -12,11 +12,10 @@ constant of 5, with 95 % bootstrap intervals over prompts.
 `--policy FOLDER` adds the embedded world: training prompts, a policy fine-tuned on its
 demonstrations (`prefsearch demo` leaves one in `checkpoints/sft`) and the simulated human itself as
 reward model, so that gains are in gold. No prompt here is an evaluation prompt: defaults are chosen
-on it. Writes `docs/results/text_planner_defaults.json`.
+on it. Writes `docs/results/text_planner_defaults.json` and the table of docs/text_search.md.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.documents import update
+from benchmarks.provenance import ROOT, provenance
 from benchmarks.text_planner_toys import Toy, ToyTexts, search_toys
 from policies.language_model import Policy
 from policies.methods import MethodName, SearchOptions, build_searcher, planner_config
@@ -32,8 +33,9 @@ from policies.proposals import Proposal
 from rewardmodel.simulated import SimulatedHuman, sample_requests
 from search import build_planner
 from search.evaluation.metrics import bootstrap_interval
-from search.evaluation.run_directory import environment
+from search.evaluation.records import write_json_atomic
 
+NAME = "text_planner_defaults"
 SENTENCES = Proposal(unit="sentence", max_new_tokens=128)
 SELF_PLAY = SearchOptions(value_scale=0.1, maxvisit_init=50.0)
 VARIANTS: dict[str, tuple[MethodName, SearchOptions]] = {
@@ -166,9 +168,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--policy", help="folder of a policy of the embedded world")
     parser.add_argument("--world_budgets", type=int, nargs="+", default=[16, 32])
-    parser.add_argument("--world_prompts", type=int, default=32)
-    parser.add_argument("--out", type=Path, default=Path("docs/results/text_planner_defaults.json"))
+    parser.add_argument("--world_prompts", type=int, default=96)
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / f"{NAME}.json")
     arguments = parser.parse_args()
+    command = ["python", f"benchmarks/{NAME}.py", *sys.argv[1:]]
+    about = provenance(NAME, command, seeds=[arguments.seed])
     torch.set_num_threads(1)
     toys = study_toys(arguments.budgets, arguments.prompts, arguments.seed)
     world = []
@@ -177,18 +181,14 @@ def main() -> None:
             arguments.policy, arguments.world_budgets, arguments.world_prompts, arguments.seed
         )
     result = {
-        "command": " ".join(["python", "benchmarks/text_planner_defaults.py", *sys.argv[1:]]),
-        "settings": {k: v for k, v in vars(arguments).items() if k not in ("out", "policy")},
-        "seeds": [arguments.seed],
-        "environment": environment(),
+        "provenance": about,
+        "toy_prompts": arguments.prompts * len(TOYS),
+        "world_prompts": arguments.world_prompts,
         "toys": toys,
         "world": world,
     }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = arguments.out.with_suffix(".tmp")
-    temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(arguments.out)
-    print(f"wrote {arguments.out}")
+    write_json_atomic(arguments.out, result)
+    update(arguments.out)
 
 
 if __name__ == "__main__":

@@ -60,9 +60,21 @@ def input_format_of(
     return "pair"
 
 
-def keep_input_format(config: Any, input_format: InputFormat) -> None:
-    """Writes into a model's configuration how it was trained."""
-    config.input_format = {"version": VERSION, "name": input_format}
+def keep_input_format(config: Any, input_format: InputFormat, *, messages: bool) -> None:
+    """Writes into a model's configuration how it was trained: the form, and on messages or text."""
+    config.input_format = {"version": VERSION, "name": input_format, "messages": messages}
+
+
+def expects_messages(model: Any, tokenizer: Any) -> bool:
+    """Whether a model was trained on conversations that its chat template rendered.
+
+    What was trained here says so in its configuration; another model that comes with a chat
+    template is taken for one.
+    """
+    held = getattr(plain_model(model).config, "input_format", None)
+    if isinstance(held, dict):
+        return bool(held.get("messages"))
+    return bool(getattr(tokenizer, "chat_template", None))
 
 
 def _written(source: str, config: Any) -> InputFormat | None:

@@ -153,11 +153,14 @@ class TextEncoder:
         max_length: Tokens of prompt and response together, or None for no limit.
         input_format: "text", one text, conversations by the chat template; "pair", the two
             segments of `tokenizer(prompt, response)`, cut as the tokenizer itself cuts them.
+        warn_of_text_to: The name of a model that was trained on conversations: the first prompt of
+            plain text, which it is given without its chat template, draws a warning. None for none.
     """
 
     tokenizer: Any
     max_length: int | None = None
     input_format: InputFormat = "text"
+    warn_of_text_to: str | None = None
 
     def __post_init__(self) -> None:
         """Checks the format."""
@@ -225,11 +228,17 @@ class TextEncoder:
             return self._segments(prompt, "", cut=False)[0]
         if isinstance(prompt, Conversation):
             return self.text_ids(self.template.prompt_text(prompt))
+        if self.warn_of_text_to is not None and not self._rendered(prompt):
+            _warn_of_text(self.warn_of_text_to)
         ids = self.text_ids(prompt)
         begin = self._begin_id
         if begin is not None and ids[:1] != [begin]:  # a chat template may have written it already
             ids.insert(0, begin)
         return ids
+
+    def _rendered(self, prompt: str) -> bool:
+        """Whether text holds special tokens, as what a template rendered does."""
+        return any(token in prompt for token in self.tokenizer.all_special_tokens)
 
     def response_ids(self, response: str, *, finished: bool = True) -> list[int]:
         """Ids of a response of text by itself, closed by the end token if it is finished."""
@@ -361,6 +370,17 @@ class TextEncoder:
         # An empty response leaves only the separator that closes it.
         at = second.index(1) if 1 in second else len(ids) - 1
         return ids[:at], ids[at:]
+
+
+@functools.cache
+def _warn_of_text(model: str) -> None:
+    """Warns once of prompts of plain text."""
+    _logger.warning(
+        "%s was trained on conversations and is given prompts of plain text, which it reads "
+        "without its chat template: its scores may mean little. Pass prompts as messages, "
+        '[{"role": "user", "content": ...}]',
+        model,
+    )
 
 
 def token_types(mask: Tensor, seconds: Tensor) -> Tensor:

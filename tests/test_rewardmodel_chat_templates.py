@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -176,9 +177,28 @@ def test_a_trained_model_reads_as_it_was_trained(tmp_path):
     assert main(command) == 0
     (folder,) = (tmp_path / "run").glob("**/model/config.json")
     found = load_reward_model(str(folder.parent))
-    assert json.loads(folder.read_text())["input_format"] == {"version": 1, "name": "text"}
+    kept = json.loads(folder.read_text())["input_format"]
+    assert kept == {"version": 1, "name": "text", "messages": True}
     expected = template_scores(str(folder.parent))[:, 0]
     torch.testing.assert_close(found.score(PROMPTS, REPLIES), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_plain_prompts_of_a_chat_model_draw_one_warning(tmp_path, caplog):
+    source = write_chat_scorer(tmp_path / "chat", "zephyr")
+    model = load_reward_model(source)
+    model.score(PROMPTS, REPLIES)
+    rendered = model.encoder.template.prompt_text(PROMPTS[0])
+    model.score([rendered], ["It is."])
+    assert "plain text" not in caplog.text, "messages, and text that a template rendered"
+    for _ in range(2):
+        model.score(["How far is it?", "And now?"], ["Far.", "Near."])
+    assert caplog.text.count("is given prompts of plain text") == 1
+    config = Path(source) / "config.json"
+    told = {"version": 1, "name": "text", "messages": False}
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"input_format": told}))
+    (tmp_path / "chat").rename(tmp_path / "trained-on-text")
+    load_reward_model(str(tmp_path / "trained-on-text")).score(["How far is it?"], ["Far."])
+    assert caplog.text.count("is given prompts of plain text") == 1
 
 
 @pytest.mark.parametrize(("shape", "closing"), [("qwen", 2), ("mistral", 1)])

@@ -163,6 +163,21 @@ def test_a_beginning_in_which_nobody_asks_and_is_answered_is_no_prompt(shared):
     assert prompt_end(shared) is None
 
 
+def test_a_prompt_that_both_texts_repeat_is_read_once(tmp_path, caplog):
+    prompt = "\n\nHuman: Where is the sea?\n\nAssistant:"
+    row = {"prompt": prompt, "chosen": prompt + " Here.", "rejected": prompt + " Gone."}
+    short = {"prompt": "The sea", "chosen": "The sea is here.", "rejected": "The sea is gone."}
+    one = {**row, "rejected": " Gone."}
+    data = load_preferences(write(tmp_path, row, short, one))
+    assert data[0] == {"prompt": prompt, "chosen": " Here.", "rejected": " Gone."}
+    assert data[1] == short, "a few words may be taken up by both"
+    assert data[2] == one, "the other one does not repeat it"
+    assert "prompt that all replies repeat read once" in caplog.text
+    ranked = {"prompt": prompt, "responses": [row["rejected"], row["chosen"]], "ranks": [2, 1]}
+    (ranking,) = load_rankings(write(tmp_path, ranked))
+    assert ranking["responses"] == [" Gone.", " Here."]
+
+
 def test_a_column_that_the_replies_repeat_is_left_aside_and_another_is_an_error(tmp_path, caplog):
     start = "\n\nHuman: What is red?\n\nAssistant:"
     replies = {"chosen": f"{start} A rose.", "rejected": f"{start} The sea."}
@@ -456,6 +471,21 @@ def test_empty_tools_are_none(tokenizer, tmp_path):
     for tools in ([], "[]", "", None):
         path = write(tmp_path, {**CHAT, "tools": tools})
         assert "<tools>" not in load_preferences(path, tokenizer=tokenizer)[0]["prompt"]
+
+
+def test_parts_of_text_are_the_text_of_a_message(tokenizer, tmp_path):
+    parts = [{"type": "text", "text": "Where "}, {"type": "text", "text": "is it?"}]
+    row = {
+        "prompt": [{"role": "user", "content": parts}],
+        "chosen": [assistant("Here.")],
+        "rejected": [{"role": "assistant", "content": [{"type": "text", "text": "Gone."}]}],
+    }
+    (found,) = load_preferences(write(tmp_path, row), keep_messages=True)
+    assert found["prompt"] == [user("Where is it?")]
+    assert found["rejected"] == [assistant("Gone.")]
+    row["prompt"][0]["content"] = [{"type": "table", "rows": []}]
+    with pytest.raises(PreferenceDataError, match="parts of type text"):
+        load_preferences(write(tmp_path, row), keep_messages=True)
 
 
 def test_a_picture_in_a_message_is_refused_by_name(tokenizer, tmp_path):

@@ -146,7 +146,7 @@ def test_training_remembers_the_form(chosen, kept, tmp_path):
         input_format=chosen,
     )
     config = json.loads((folder / "config.json").read_text())
-    assert config["input_format"] == {"version": 1, "name": kept}
+    assert config["input_format"] == {"version": 1, "name": kept, "messages": False}
     reward_model = load_reward_model(str(folder))
     assert reward_model.encoder.input_format == kept
     if kept == "pair":

@@ -16,6 +16,7 @@ from rewardmodel.data.conversation import Conversation, Message, Prompt, Reply, 
 from rewardmodel.data.rows import PreferenceDataError, Row, nearest_name, note
 from rewardmodel.data.shared_prompt import Turns, repeats, split_conversations, split_texts
 from rewardmodel.data.template_columns import (
+    joined_parts,
     refuse_media_parts,
     take_template,
     with_system,
@@ -24,6 +25,7 @@ from rewardmodel.data.template_columns import (
 )
 
 ASSISTANT_TURN = "\n\nAssistant:"
+_FEW_WORDS = 4
 
 
 def take_turns(row: Row, column: str, *, option: str) -> Turns:
@@ -104,7 +106,7 @@ def split_prompt(
     if all(isinstance(reply, str) for reply in replies):
         texts = [reply for reply in replies if isinstance(reply, str)]
         if isinstance(prompt, str):
-            return with_system(row, prompt), [*texts]
+            return with_system(row, prompt), _without_prompt(prompt, texts, row)
         if prompt is None:
             text, parts = split_texts(*texts, implicit=implicit)
             return with_system(row, text), [_require_reply(part) for part in parts]
@@ -132,6 +134,19 @@ def split_prompt(
     return template.prompt_text(conversation), [
         text if empty else _require_reply(text) for text in rendered
     ]
+
+
+def _without_prompt(prompt: str, replies: list[str], row: Row) -> list[Reply]:
+    """Replies of text, less the prompt where all of them begin with it, as messages may, too.
+
+    A prompt of a few words may well be taken up by both replies: that says nothing.
+    """
+    parts = [reply.removeprefix(prompt) for reply in replies]
+    told = len(prompt.split()) > _FEW_WORDS and len(replies) > 1
+    if told and all(part and part != reply for part, reply in zip(parts, replies, strict=True)):
+        note(row, "prompt that all replies repeat read once")
+        return [*parts]
+    return [*replies]
 
 
 def _require_rendering(
@@ -203,10 +218,12 @@ def _require_reply(text: str) -> str:
 def _check_message(turn: Message, column: str) -> Message:
     """Return the message without its null fields, which Arrow adds to fill up a column.
 
-    A message that calls tools may have no content.
+    A message that calls tools may have no content; one of several parts of text is their text.
     """
     turn = without_nulls(turn)
     refuse_media_parts(turn.get("content"), column)
+    if isinstance(turn.get("content"), list):
+        turn = {**turn, "content": joined_parts(turn["content"])}
     if turn.get("tool_calls"):
         turn = {"content": "", **turn}
     wrong = [key for key in ("role", "content") if not isinstance(turn.get(key), str)]
@@ -214,7 +231,7 @@ def _check_message(turn: Message, column: str) -> Message:
         found = {key: type(turn.get(key)).__name__ for key in wrong}
         raise PreferenceDataError(
             f"a message in column {column!r} holds {found}; required are a text role and a text "
-            "content. Convert it (text parts joined to one string) or drop the row "
+            "content, or parts of type text. Convert it or drop the row "
             '(on_bad_row="skip").',
             reason=f"message in {column!r} is not text",
         )

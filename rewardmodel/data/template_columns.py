@@ -1,8 +1,9 @@
 """Columns beside prompt and replies that belong to what the model reads.
 
 `system` is the system message: a turn before the messages, a paragraph before plain text. `tools`
-and `chat_template_kwargs` are given to the chat template, as TRL gives them. Pictures in messages
-are refused. Knows nothing of where prompt and replies part.
+and `chat_template_kwargs` are given to the chat template, as TRL gives them. Contents made of parts
+are joined where all are text; pictures in messages are refused. Knows nothing of where prompt and
+replies part.
 """
 
 import json
@@ -148,6 +149,17 @@ def refuse_media_parts(content: Any, column: str) -> None:
                 'or drop the row (on_bad_row="skip").',
                 reason=f"{kind!r} in a message",
             )
+
+
+def joined_parts(content: Any) -> Any:
+    """The text of a content made of parts of text, as templates render it; anything else as is."""
+    if not isinstance(content, list) or not content:
+        return content
+    texts = [
+        part.get("text") if isinstance(part, Mapping) and part.get("type") == "text" else part
+        for part in content
+    ]
+    return "".join(texts) if all(isinstance(text, str) for text in texts) else content
 
 
 def _from_json(row: Row, column: str) -> Any:

@@ -87,7 +87,10 @@ def train_reward_model(
         optimisation.max_length or context_length(model) or _ENDLESS,
         input_format_of(base, model, tokenizer, input_format),
     )
-    keep_input_format(plain_model(model).config, encoder.input_format)
+    prompts = preferences["prompt"][:1] if len(preferences) else [""]
+    keep_input_format(
+        plain_model(model).config, encoder.input_format, messages=not isinstance(prompts[0], str)
+    )
     rows, counts = tokenise_comparisons(preferences, encoder, objective, seed=optimisation.seed)
     model = prepare_model(model, optimisation, objective)
     layout = choose_layout(
