@@ -155,7 +155,7 @@ def joined_parts(content: Any) -> Any:
     """The text of a content made of parts of text, as templates render it; anything else as is."""
     if not isinstance(content, list) or not content:
         return content
-    texts = [
+    texts: list[Any] = [
         part.get("text") if isinstance(part, Mapping) and part.get("type") == "text" else part
         for part in content
     ]
