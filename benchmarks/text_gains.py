@@ -96,7 +96,8 @@ def fit_heads(demo: Demo) -> dict[str, Any]:
             seed=demo.seed("value-samples"),
         )
         prompts, responses = samples.flat()
-        scores = reward_model.score(prompts, responses)
+        finished = samples.flat_finished()
+        scores = reward_model.score(prompts, responses, finished=finished)
     found: dict[str, Any] = {
         "samples": {
             "generated_tokens": sum(map(sum, samples.tokens)),
@@ -117,6 +118,7 @@ def fit_heads(demo: Demo) -> dict[str, Any]:
                 scores,
                 demo.models / f"value_{unit}",
                 seed=demo.seed("value"),
+                finished=finished,
                 **size,
             )
         found[unit] = {**fitted, "read_tokens": sum(read)}
