@@ -124,7 +124,9 @@ def inspect_data(job: InspectJob) -> None:
         columns=columns,
         **job.columns(),
     )
-    encoder = TextEncoder(tokenizer, job.max_length) if tokenizer is not None else None
+    encoder = (
+        TextEncoder(tokenizer, job.max_length, continues=False) if tokenizer is not None else None
+    )
     report = examine_preferences(data, encoder=encoder, unused_columns=columns.unused)
     page = write_data_report(report, job.out)
     show_data_report(Console(), report)

@@ -88,8 +88,8 @@ def open_encoder(
             context.
         input_format: Whether it is given one text or two segments; "auto" looks
             (`rewardmodel.input_format`).
-        warn_of_text: Whether a prompt of plain text is warned of, once, where the model was trained
-            on conversations.
+        warn_of_text: Whether a prompt of plain text draws a warning where the model was trained on
+            conversations.
 
     Raises:
         ValueError: If there is no tokenizer, it is another model's, or the model has no places for
@@ -105,7 +105,7 @@ def open_encoder(
     limit = max_length or (trained_with if trained_with < _SET_LENGTH else context_length(model))
     form = input_format_of(source, model, tokenizer, input_format)
     warned = source if warn_of_text and expects_messages(model, tokenizer) else None
-    return TextEncoder(tokenizer, limit, form, warn_of_text_to=warned)
+    return TextEncoder(tokenizer, limit, form, continues=False, warn_of_text_to=warned)
 
 
 class SequenceRewardModel:

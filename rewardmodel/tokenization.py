@@ -153,6 +153,9 @@ class TextEncoder:
         max_length: Tokens of prompt and response together, or None for no limit.
         input_format: "text", one text, conversations by the chat template; "pair", the two
             segments of `tokenizer(prompt, response)`, cut as the tokenizer itself cuts them.
+        continues: Whether responses are written behind the prompt, as a policy writes them: then a
+            chat template must render the prompt as the beginning of prompt and reply. A reward
+            model reads the whole, whatever the template makes of it.
         warn_of_text_to: The name of a model that was trained on conversations: the first prompt of
             plain text, which it is given without its chat template, draws a warning. None for none.
     """
@@ -160,6 +163,7 @@ class TextEncoder:
     tokenizer: Any
     max_length: int | None = None
     input_format: InputFormat = "text"
+    continues: bool = True
     warn_of_text_to: str | None = None
 
     def __post_init__(self) -> None:
@@ -251,7 +255,7 @@ class TextEncoder:
         """Ids of a prompt and its response, however long.
 
         The prompt's are `prompt_ids`, unless a tokenizer merges what a template writes before and
-        behind the seam: then fewer of them.
+        behind the seam, or the template renders the prompt otherwise: then fewer of them.
 
         Args:
             prompt: Text or a conversation.
@@ -266,8 +270,12 @@ class TextEncoder:
             return self._segments(prompt, response, cut=False)
         prompt_ids = self.prompt_ids(prompt)
         if isinstance(prompt, Conversation):
-            text = self.template.reply_text(prompt, response, finished=finished)
-            ids = self.text_ids(self.template.prompt_text(prompt) + text)
+            if self.continues:
+                text = self.template.prompt_text(prompt)
+                text += self.template.reply_text(prompt, response, finished=finished)
+            else:
+                text = self.template.whole_text(prompt, response, finished=finished)
+            ids = self.text_ids(text)
             agreed = len(prompt_ids)
             if ids[:agreed] != prompt_ids:
                 agreed = common_prefix_length(ids, prompt_ids)

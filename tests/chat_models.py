@@ -56,6 +56,12 @@ _PLAIN = (
     _LOOP + "{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
     "{% if add_generation_prompt %}assistant: {% endif %}"
 )
+_DEEPSEEK = (
+    "{{ bos_token }}" + _LOOP + "{% if m['role'] == 'user' %}<user>{{ m['content'] }}"
+    "{% elif m['role'] == 'assistant' %}<reply>{{ m['content'].split('</think>')[-1] }}"
+    "{{ eos_token }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<reply><think>\n{% endif %}"
+)
 
 SHAPES: dict[str, dict[str, Any]] = {
     "qwen": {"template": _CHATML, "special": ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]},
@@ -91,6 +97,12 @@ SHAPES: dict[str, dict[str, Any]] = {
         "sentencepiece": True,
     },
     "phi-3": {"template": _PHI3, "special": ["<|endoftext|>", "<|user|>", "<|end|>"]},
+    "deepseek-r1": {
+        "template": _DEEPSEEK,
+        "special": ["<eos>", "<bos>", "<think>", "<user>", "<reply>"],
+        "bos": "<bos>",
+        "adds_bos": True,
+    },
     "marks-are-no-tokens": {"template": _CHATML, "special": ["<|endoftext|>"]},
     "no-closer": {"template": _PLAIN, "special": ["<|endoftext|>"]},
 }

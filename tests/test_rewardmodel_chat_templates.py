@@ -38,13 +38,13 @@ from tests.chat_models import (
     write_chat_scorer,
 )
 
-CLOSED = [name for name in SHAPES if name != "no-closer"]
+CLOSED = [name for name in SHAPES if name not in ("no-closer", "deepseek-r1")]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_conversation_has_the_ids_of_its_template(shape):
     tokenizer = chat_tokenizer(shape)
-    encoder = TextEncoder(tokenizer)
+    encoder = TextEncoder(tokenizer, continues=False)
     for prompt, reply in zip(PROMPTS, REPLIES, strict=True):
         begin, end = encoder.pair(prompt, reply)
         assert begin + end == template_ids(tokenizer, prompt, reply)
@@ -53,6 +53,8 @@ def test_a_conversation_has_the_ids_of_its_template(shape):
         )
         assert encoder.prompt_ids(prompt) == opening["input_ids"]
         assert end
+        if shape != "deepseek-r1":  # its prompt alone opens a thought
+            assert TextEncoder(tokenizer).pair(prompt, reply) == (begin, end)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -85,7 +87,7 @@ def test_training_rows_are_the_templates_ids(shape):
     tokenizer = chat_tokenizer(shape)
     rows = [row_of(p, chosen=r, rejected="No.") for p, r in zip(PROMPTS, REPLIES, strict=True)]
     made, counts = tokenise_comparisons(
-        Dataset.from_list(rows), TextEncoder(tokenizer), Objective(), seed=0
+        Dataset.from_list(rows), TextEncoder(tokenizer, continues=False), Objective(), seed=0
     )
     for row, prompt, reply in zip(made, PROMPTS, REPLIES, strict=True):
         expected = [template_ids(tokenizer, prompt, text) for text in (reply, "No.")]
@@ -161,6 +163,21 @@ def test_accuracy_on_pairs_that_the_model_labelled_itself_is_one(shape, tmp_path
     command = ["evaluate", "--model", source, "--dataset", str(path), "--out", str(out)]
     assert main(command) == 0
     assert json.loads(out.read_text())["accuracy"]["estimate"] == 1.0
+
+
+def test_nothing_is_written_behind_a_prompt_that_the_whole_does_not_begin_with(tmp_path):
+    tokenizer = chat_tokenizer("deepseek-r1")
+    with pytest.raises(
+        ValueError, match=r"renders the prompt as.*<think>.*Set tokenizer.chat"
+    ):
+        TextEncoder(tokenizer).pair(PROMPTS[0], REPLIES[0])
+    rows = [row_of(p, chosen=r, rejected="No.") for p, r in zip(PROMPTS, REPLIES, strict=True)]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    kept = load_preferences(path, tokenizer=tokenizer, keep_messages=True)
+    assert kept["chosen"] == [row["chosen"] for row in rows], "a reward model reads the whole"
+    with pytest.raises(ValueError, match="renders the prompt as"):
+        load_preferences(path, tokenizer=tokenizer)
 
 
 def test_a_trained_model_reads_as_it_was_trained(tmp_path):

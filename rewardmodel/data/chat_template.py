@@ -2,8 +2,9 @@
 
 The template's text is the text: nothing is put before or behind it, and its ids are those of
 `tokenizer.apply_chat_template(messages, tokenize=True)`. A reply is what the whole rendering adds
-to the prompt's, its generation prompt included; a template whose rendering of the prompt is not the
-beginning of the whole is refused, since no search could go on from it.
+to the prompt's, its generation prompt included. Where the prompt's rendering is not the beginning
+of the whole, as with templates that open a thought for the model to write and leave thoughts out of
+past turns, the whole can be read by a reward model, and nothing can be written behind the prompt.
 """
 
 import functools
@@ -86,10 +87,34 @@ class ChatTemplate:
             PreferenceDataError: No template, it refuses the messages, or the prompt's text is not
                 the beginning of the whole.
         """
-        text = self._whole(conversation, reply)[len(self._opening(conversation)) :]
-        if finished:
-            return text
-        return text.removesuffix(self._frame(conversation).after)
+        opening = self._opening(conversation)
+        whole = self.whole_text(conversation, reply, finished=finished)
+        if not whole.startswith(opening):
+            agreed = common_prefix_length(whole, opening)
+            raise PreferenceDataError(
+                f"the chat template of {self._name} renders the prompt as "
+                f"{shorten(opening, agreed)} but prompt and reply together as "
+                f"{shorten(whole, agreed)}, parting after {agreed} characters; required is a "
+                "template whose prompt rendering begins the whole one. Set "
+                "tokenizer.chat_template to such a template, or pass rows of plain text.",
+                reason="chat template renders the prompt differently",
+            )
+        return whole[len(opening) :]
+
+    def whole_text(self, conversation: Conversation, reply: Reply, *, finished: bool = True) -> str:
+        """The text of a prompt and a reply, as a reward model reads it.
+
+        Args:
+            conversation: The prompt.
+            reply: Its text, or its messages.
+            finished: Whether the turn is closed; if not, what closes it is left out.
+
+        Raises:
+            PreferenceDataError: No template, or it refuses the messages.
+        """
+        messages = reply_messages(reply)
+        text = self._apply(conversation, messages, add_generation_prompt=False)
+        return text if finished else text.removesuffix(self._frame(conversation).after)
 
     def content(self, text: str, conversation: Conversation | None = None) -> str:
         """The assistant's text in what a policy wrote behind the generation prompt.
@@ -115,24 +140,9 @@ class ChatTemplate:
         return self._apply(conversation, (), add_generation_prompt=True)
 
     def _probe(self, conversation: Conversation) -> Frame:
-        text = self._whole(conversation, _PROBE)[len(self._opening(conversation)) :]
-        before, found, after = text.rpartition(_PROBE)
+        whole, opening = self.whole_text(conversation, _PROBE), self._opening(conversation)
+        before, found, after = whole[common_prefix_length(whole, opening) :].rpartition(_PROBE)
         return Frame(before, after) if found else Frame("", "")
-
-    def _whole(self, conversation: Conversation, reply: Reply) -> str:
-        opening = self._opening(conversation)
-        whole = self._apply(conversation, reply_messages(reply), add_generation_prompt=False)
-        if not whole.startswith(opening):
-            agreed = common_prefix_length(whole, opening)
-            raise PreferenceDataError(
-                f"the chat template of {self._name} renders the prompt as "
-                f"{shorten(opening, agreed)} but prompt and reply together as "
-                f"{shorten(whole, agreed)}, parting after {agreed} characters; required is a "
-                "template whose prompt rendering begins the whole one. Set "
-                "tokenizer.chat_template to such a template, or pass rows of plain text.",
-                reason="chat template renders the prompt differently",
-            )
-        return whole
 
     def _apply(
         self,

@@ -155,7 +155,7 @@ def _require_rendering(
     """Refuses, while the row's place is known, messages that the template cannot render."""
     template.prompt_text(conversation)
     for reply in replies:
-        template.reply_text(conversation, reply)
+        template.whole_text(conversation, reply)
 
 
 def _split_messages(

@@ -71,7 +71,9 @@ def train_process_model(
     fit_embeddings(model, tokenizer)
     check_vocabulary(model, tokenizer, source=base)
     require_positions(model, optimisation.max_length)
-    encoder = TextEncoder(tokenizer, optimisation.max_length or context_length(model) or 2**20)
+    encoder = TextEncoder(
+        tokenizer, optimisation.max_length or context_length(model) or 2**20, continues=False
+    )
     rows, counts = _tokenise(steps, encoder, separator)
     if counts["cut"]:
         _logger.warning(

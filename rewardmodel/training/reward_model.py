@@ -86,6 +86,7 @@ def train_reward_model(
         tokenizer,
         optimisation.max_length or context_length(model) or _ENDLESS,
         input_format_of(base, model, tokenizer, input_format),
+        continues=False,
     )
     prompts = preferences["prompt"][:1] if len(preferences) else [""]
     keep_input_format(
