@@ -206,7 +206,7 @@ class BatchSearch:
             forward_tokens=tree.forward_tokens(root),
             scored_tokens=context.scored_tokens / len(self.roots),
             seconds=seconds,
-            finished=len(found),
+            num_candidates=len(found),
             segments=self.model.segments[root],
             log_probability=tree.log_probability(node),
             kl_bound=None if ranked else segment_kl_bound([slots] * len(tree.path(node))),

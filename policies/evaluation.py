@@ -153,7 +153,7 @@ def search_lines(
             "forward_tokens": result.forward_tokens,
             "scored_tokens": result.scored_tokens,
             "segments": result.segments,
-            "finished": result.finished,
+            "num_candidates": result.num_candidates,
             "log_probability": result.log_probability,
             "kl_bound": result.kl_bound,
             "seconds": result.seconds,
@@ -315,8 +315,12 @@ def _clusters(runs: Runs) -> list[list[Hashable]] | None:
 
 def _kl_low(runs: Runs, pools: Mapping[Hashable, Pool], *, seed: int) -> Interval | None:
     """The lower bound of a search, or None for what is no search or has no pool."""
-    # A search leaves `finished`; votes choose among the pool's own responses.
-    if not all(run in pools and "finished" in rows[0] for run, rows in runs.items()):
+    # A search leaves its number of candidates, as `finished` in records made before; votes choose
+    # among the pool's own responses.
+    if not all(
+        run in pools and not rows[0].keys().isdisjoint(("num_candidates", "finished"))
+        for run, rows in runs.items()
+    ):
         return None
     bounds = []
     for run, rows in runs.items():

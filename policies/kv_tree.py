@@ -116,6 +116,8 @@ class KVTree:
         Without special tokens, stop strings or, in reply to a conversation, a template's markup.
         """
         ids = self.response_ids(node)
+        if ids and ids[-1] in self.policy.end_ids:  # which need not be a special token
+            ids = ids[:-1]
         text = self.policy.encoder.tokenizer.decode(ids, skip_special_tokens=True)
         return self.policy.reply(self._ends.before_stop(text), self._asked.get(self.root(node)))
 

@@ -40,8 +40,9 @@ _ANSWERS: dict[str, Answer] = {"weighted": "weighted", "majority": "majority"}
 _SLOTS = 8
 _BEAM_SLOTS = 4
 _REDRAWS = 1
-_EXPLORATION = {True: 1.25, False: 10.0}  # by whether the prior is informative
+_RANKED_EXPLORATION = 1.25  # MuZero's c1, where the prior is informative
 _SEGMENTS = 8  # of a response, roughly; set on toys and training prompts
+_LEAST_VISITS, _MOST_VISITS = 2.0, 4.0  # of the best slot before another; set as _SEGMENTS was
 _RANKED_SCALE = (0.1, 50.0)  # Gumbel MuZero's, where the prior is informative
 
 
@@ -52,8 +53,7 @@ class SearchOptions:
     Attributes:
         leaves_per_step: Tree search: leaves of each tree that go through the model at once.
         exploration: MCTS (MuZero): c1 of its rule, how much a slot counts that was tried little.
-            None takes MuZero's 1.25 for ranked tokens, and 10 for samples: with a uniform prior of
-            1 in 8 slots the best slot of a new node is then visited twice before another is tried.
+            None takes MuZero's 1.25 for ranked tokens, and `sample_exploration` for samples.
         value_scale: MCTS (Gumbel): weight of Q-values against the prior; more follows the best
             slot found so far sooner. None takes Gumbel MuZero's 0.1 for ranked tokens, and
             `sample_scale` for samples.
@@ -145,6 +145,23 @@ def sample_scale(
     odds = 1 + _SEGMENTS * num_slots / num_simulations
     at_new_node = math.log(odds * max(1, num_slots - 1))
     return scale, at_new_node / scale if scale > 0 else 0.0
+
+
+def sample_exploration(num_slots: int, num_simulations: int) -> float:
+    """How much MCTS (MuZero) explores among samples, whose prior is uniform over K slots.
+
+    Where one slot has q = 1 and the others are untried, c1 decides how often the one is visited
+    before another is tried: m times, with c1 = K / (sqrt(m) - 1 / sqrt(m)). Small budgets pay for
+    breadth alone (m = 2 for 8 simulations), larger ones follow the best slot deeper, as the number
+    of levels that they pay for grows with their logarithm: m = log2(n) - 1, up to 4. PUCT's bonus
+    grows with the root of a node's visits, so every slot is tried in the end.
+
+    Args:
+        num_slots: K.
+        num_simulations: n, of one plan.
+    """
+    visits = min(max(math.log2(num_simulations) - 1, _LEAST_VISITS), _MOST_VISITS)
+    return num_slots / (math.sqrt(visits) - 1 / math.sqrt(visits))
 
 
 def build_searcher(
@@ -247,15 +264,16 @@ def planner_config(
                 temperature=0.0,
             )
         case "muzero" | "gumbel":
-            slots, explored = min(_SLOTS, budget), options.exploration
+            slots = min(_SLOTS, budget)
             scale, visits = sample_scale(slots, budget, value_scale=options.value_scale)
+            explored = sample_exploration(slots, budget)
             if proposal.ranked:
-                scale, visits = _RANKED_SCALE
+                (scale, visits), explored = _RANKED_SCALE, _RANKED_EXPLORATION
             return PlannerConfig(
                 planner=method,
                 num_simulations=budget,
                 dirichlet_fraction=0.0,
-                pb_c_init=_EXPLORATION[proposal.ranked] if explored is None else explored,
+                pb_c_init=explored if options.exploration is None else options.exploration,
                 temperature=0.0,
                 gumbel_scale=0.0,
                 max_num_considered_actions=slots,

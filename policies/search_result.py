@@ -37,7 +37,7 @@ class SearchResult:
         forward_tokens: Tokens the policy was given for it, the prompt's own included.
         scored_tokens: Tokens that reward and value models were given, the batch's shared equally.
         seconds: Wall-clock, the batch's total shared equally.
-        finished: How many responses the search saw to their end, those cut off included.
+        num_candidates: How many responses the search saw to their end, those cut off included.
         segments: Segments drawn.
         log_probability: Of the answer under the policy, in nats.
         kl_bound: Upper bound on the KL of the search from the policy's proposals, in nats: as if
@@ -56,7 +56,7 @@ class SearchResult:
     forward_tokens: int
     scored_tokens: float
     seconds: float
-    finished: int
+    num_candidates: int
     segments: int
     log_probability: float
     kl_bound: float | None

@@ -118,7 +118,7 @@ def load_adapter_members(
     model = load_scorer(first, init_head=False)
     shifts = [_take_shift(model.config)]
     names = [str(model.active_adapter)]
-    encoder = open_encoder(first, model, max_length, input_format=input_format, warn_of_text=True)
+    encoder = open_encoder(first, model, max_length, input_format=input_format, warns=True)
     vocabulary = encoder.tokenizer.get_vocab()
     for number, source in enumerate(sources[1:], start=1):
         if load_tokenizer(source).get_vocab() != vocabulary:

@@ -12,10 +12,10 @@ from tqdm.auto import tqdm
 
 from doors.job_settings import fields_of, open_run
 from rewardmodel.aggregation import Aggregate
-from rewardmodel.data.conversation import reply_of
-from rewardmodel.data.finished import finished_value
+from rewardmodel.data.conversation import text_of
+from rewardmodel.data.finished import finished_marks
 from rewardmodel.data.prompt_columns import take_prompt
-from rewardmodel.data.reply_text import split_prompt
+from rewardmodel.data.reply_text import split_prompt, take_turns
 from rewardmodel.data.row_sources import read_rows
 from rewardmodel.data.rows import OnBadRow, PreferenceDataError, Row, parse_rows
 from rewardmodel.data.shared_prompt import Turns
@@ -235,33 +235,37 @@ def _parse(row: Row, prompt_column: str, response_column: str) -> dict[str, Any]
         turns: Turns = ""
     else:
         turns = take_prompt(row, prompt_column, option="prompt_column")
-    prompt, _ = split_prompt(turns, [], None, row=row, keep_messages=True)
     found = row.get(response_column)
     # A list is several responses, or the messages of one.
     several = isinstance(found, list) and not any(isinstance(item, dict) for item in found)
-    responses: Any = found if several else [found]
-    if not responses or not all(_is_reply(reply) for reply in responses):
+    replies: Any = found if several else [found]
+    if not replies or not all(_is_reply(reply) for reply in replies):
         raise PreferenceDataError(
             f"found no responses among {list(row)} in {response_column!r}; required is text or "
             "messages, or a list of them. To read another column than `response` or `responses` "
             "pass response_column=NAME.",
             reason="no responses",
         )
-    told = row.get("finished")
-    marks = told if isinstance(told, list) else [told] * len(responses)
-    if len(marks) != len(responses):
-        raise PreferenceDataError(
-            f"column 'finished' has {len(marks)} values for {len(responses)} responses; required "
-            "is one for each, or one for all: true, false or null, whether it ended by itself.",
-            reason="bad finished",
-        )
+    prompt, responses = split_prompt(
+        turns,
+        [_turns_of(reply, response_column) for reply in replies],
+        None,
+        row=row,
+        keep_messages=True,
+        empty=True,
+    )
     return {
         "prompt": prompt,
-        "responses": [reply_of(reply) for reply in responses],
+        "responses": responses,
         "several": several,
-        "finished": [finished_value(mark, "finished") is not False for mark in marks],
+        "finished": finished_marks(row, len(responses)),
         "row": dict(row),
     }
+
+
+def _turns_of(reply: Any, column: str) -> Turns:
+    """A reply's text, which may be empty, or its messages."""
+    return take_turns({column: reply}, column, option="response_column") if reply else reply
 
 
 def _is_reply(value: Any) -> bool:
@@ -282,7 +286,7 @@ def _scored(reward_model: Any, rows: Sequence[dict[str, Any]]) -> list[dict[str,
         columns["member_scores"] = members.T.tolist()
     if isinstance(reward_model, StepRewardModel):
         separator = getattr(reward_model, "separator", SEPARATOR)
-        steps = [split_steps(str(text), separator) for text in texts]
+        steps = [split_steps(text_of(text, "a process model"), separator) for text in texts]
         columns["step_scores"] = [row.tolist() for row in reward_model.step_scores(prompts, steps)]
     made, at = [], 0
     for row in rows:

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from rewardmodel.prefixes.trunk import plain_model
-from rewardmodel.tokenization import INPUT_FORMATS, InputFormat
+from rewardmodel.tokenization import INPUT_FORMATS, InputFormat, TrainedOn
 
 _logger = logging.getLogger(__name__)
 
@@ -65,16 +65,16 @@ def keep_input_format(config: Any, input_format: InputFormat, *, messages: bool)
     config.input_format = {"version": VERSION, "name": input_format, "messages": messages}
 
 
-def expects_messages(model: Any, tokenizer: Any) -> bool:
-    """Whether a model was trained on conversations that its chat template rendered.
+def trained_on(model: Any, tokenizer: Any) -> TrainedOn | None:
+    """What a model was trained on, as far as is known.
 
     What was trained here says so in its configuration; another model that comes with a chat
-    template is taken for one.
+    template was trained on conversations as a rule.
     """
     held = getattr(plain_model(model).config, "input_format", None)
-    if isinstance(held, dict):
-        return bool(held.get("messages"))
-    return bool(getattr(tokenizer, "chat_template", None))
+    if isinstance(held, dict) and "messages" in held:
+        return "messages" if held["messages"] else "text"
+    return "template" if held is None and getattr(tokenizer, "chat_template", None) else None
 
 
 def _written(source: str, config: Any) -> InputFormat | None:

@@ -89,9 +89,7 @@ class MultiHeadRewardModel:
                 "it there if its labels are rewards"
             )
         model = load_scorer(source, init_head=False, heads=heads)
-        encoder = open_encoder(
-            source, model, max_length, input_format=input_format, warn_of_text=True
-        )
+        encoder = open_encoder(source, model, max_length, input_format=input_format, warns=True)
         return cls(model, encoder, aggregate=aggregate, weight=weight, batch_size=batch_size)
 
     @property

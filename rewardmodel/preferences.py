@@ -24,11 +24,11 @@ from rewardmodel.data.conversation import (
     row_of,
 )
 from rewardmodel.data.data_report import preference_report
-from rewardmodel.data.finished import demonstrated_to_the_end
+from rewardmodel.data.finished import replies_finished
 from rewardmodel.data.formats import ConvertOptions, FormatName, hub_options
 from rewardmodel.data.pair_parser import PairParser
 from rewardmodel.data.prompt_columns import take_prompt
-from rewardmodel.data.reply_text import OneKind, split_last_turn, split_prompt, take_turns
+from rewardmodel.data.reply_text import OneKind, split_prompt, take_turns
 from rewardmodel.data.row_files import PLAIN_LINE
 from rewardmodel.data.row_sources import read_rows
 from rewardmodel.data.row_tables import gather
@@ -38,8 +38,10 @@ from rewardmodel.data.rows import (
     OnBadRow,
     PreferenceDataError,
     Row,
+    note,
     parse_rows,
 )
+from rewardmodel.data.shared_prompt import split_last_turn
 
 __all__ = [
     "PreferenceDataError",
@@ -202,6 +204,8 @@ def load_prompts(
         else:
             turns = take_prompt(row, column, option="column")
             prompt, _ = split_prompt(turns, [], tokenizer, row=row, keep_messages=keep_messages)
+            if isinstance(turns, list) and turns[-1]["role"] == "assistant":
+                note(row, "prompt that ends in a turn of the assistant: another turn follows it")
         if is_pair and prompt in seen:
             return None
         seen.add(prompt)
@@ -242,7 +246,7 @@ def load_demonstrations(
 
     Returns:
         Columns `prompt` and `completion`, text or lists of messages; and where any row says so, by
-        `finished`, a chat server's `finish_reason` or a pair's `chosen_finished`, whether the
+        `finished`, a server's `finish_reason` or a pair's `chosen_finished`, whether the
         completion is `finished` or was cut off (null where a row does not say).
 
     Raises:
@@ -270,11 +274,17 @@ def load_demonstrations(
         else:
             completion = take_turns(row, named or "completion", option="completion_column")
             prompt = take_prompt(row, prompt_column, option="prompt_column")
+        (told,) = replies_finished(row, 1)
         asked, (reply,) = split_prompt(
-            prompt, [completion], tokenizer, row=row, keep_messages=keep_messages
+            prompt,
+            [completion],
+            tokenizer,
+            row=row,
+            keep_messages=keep_messages,
+            finished=[told is not False],
         )
         one_kind(asked)
-        return {**row_of(asked, completion=reply), "finished": demonstrated_to_the_end(row)}
+        return {**row_of(asked, completion=reply), "finished": told}
 
     rows = read_rows(source, split=split)
     records = parse_rows(rows, parse, source=source, on_bad_row=on_bad_row, limit=limit)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rewardmodel.checkpoints import load_classifier
-from rewardmodel.data.conversation import Prompt, Reply
+from rewardmodel.data.conversation import Prompt, Reply, text_of
 from rewardmodel.interface import Finished, ScoringSession, require_finite
 from rewardmodel.prefixes.prefix_tree import PrefixTree
 from rewardmodel.prefixes.row_passes import row_batches
@@ -148,7 +148,8 @@ class ProcessRewardModel:
     def _score(
         self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished
     ) -> tuple[Tensor, int]:
-        steps = [split_steps(str(response), self.separator) for response in responses]
+        texts = [text_of(response, "a process model") for response in responses]
+        steps = [split_steps(text, self.separator) for text in texts]
         found, tokens = self._step_scores(prompts, steps)
         return torch.tensor([combine_steps(row, self.aggregate) for row in found]), tokens
 

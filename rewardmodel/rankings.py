@@ -8,10 +8,11 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from datasets import Dataset
+from datasets import Dataset, List, Value
 from transformers import PreTrainedTokenizerBase
 
 from rewardmodel.data.conversation import TEMPLATE_COLUMNS, prompt_record
+from rewardmodel.data.finished import PAIR_COLUMNS
 from rewardmodel.data.formats import ConvertOptions, convert_rankings, convert_scores
 from rewardmodel.data.formats.table import (
     FormatName,
@@ -71,7 +72,8 @@ def load_rankings(
 
     Returns:
         Text `prompt` (messages where they are kept), list of text `responses`, list of int64
-        `ranks`, and text `subset` where the first good row has one.
+        `ranks`, list of bool `finished` where any row says which responses were cut off (null
+        elsewhere), and text `subset` where the first good row has one.
 
     Raises:
         PreferenceDataError: No such source, a bad row, a source of pairs, or no good row at all.
@@ -115,15 +117,19 @@ def load_rankings(
                     "them without whole_rankings); as format "
                     f"pass one of several responses:\n{describe_formats()}"
                 )
+            marks = part.get("finished")
             prompt, responses = split_prompt(
                 part["prompt"],
                 part["responses"],
                 tokenizer,
                 row=row,
                 keep_messages=keep_messages,
+                finished=[told is not False for told in marks] if marks else None,
             )
             one_kind(prompt)
             record = {**prompt_record(prompt), "responses": responses, "ranks": part["ranks"]}
+            if marks:
+                record["finished"] = marks
             if has_subset is None:
                 has_subset = "subset" in part
             if has_subset:
@@ -133,16 +139,17 @@ def load_rankings(
         return records
 
     rows = read_rows(source, split=split, hub_options=hub_options(source))
-    return gather(
-        parse_rows(rows, parse, source=source, on_bad_row=on_bad_row, limit=limit, columns=columns)
+    records = parse_rows(
+        rows, parse, source=source, on_bad_row=on_bad_row, limit=limit, columns=columns
     )
+    return gather(records, {"finished": List(Value("bool"))})
 
 
 def pairs_from_rankings(dataset: Dataset, *, how: How = "all", ties: Ties = "keep") -> Dataset:
     """Turn rankings into preference pairs.
 
     Args:
-        dataset: With `prompt`, `responses` and `ranks`; `subset`, `tools` and
+        dataset: With `prompt`, `responses` and `ranks`; `finished`, `subset`, `tools` and
             `chat_template_kwargs` are carried over.
         how: "all" pairs, K(K-1)/2 a ranking; "adjacent", neighbours in the order alone, K-1;
             "best_rest", the best (the first of several) against every other, K-1.
@@ -150,8 +157,8 @@ def pairs_from_rankings(dataset: Dataset, *, how: How = "all", ties: Ties = "kee
             leaves them out.
 
     Returns:
-        Text columns `prompt`, `chosen`, `rejected`, float `chosen_probability`, and `subset` where
-        there is one.
+        Text columns `prompt`, `chosen`, `rejected`, float `chosen_probability`, and `subset`,
+        `chosen_finished` and `rejected_finished` where there is as much.
 
     Raises:
         ValueError: An argument is not allowed; a column is missing; a row's lengths differ, it has
@@ -168,6 +175,7 @@ def pairs_from_rankings(dataset: Dataset, *, how: How = "all", ties: Ties = "kee
             f"the dataset has no {', '.join(sorted(lacking))}; found {dataset.column_names}; "
             "required are rankings. Load them with load_rankings."
         )
+    marked = "finished" in dataset.column_names
     carried = [n for n in ("subset", *TEMPLATE_COLUMNS) if n in dataset.column_names]
 
     def pairs() -> Iterator[dict[str, Any]]:
@@ -175,6 +183,7 @@ def pairs_from_rankings(dataset: Dataset, *, how: How = "all", ties: Ties = "kee
             ranking: Mapping[str, Any] = dict(row)
             _check(ranking["responses"], ranking["ranks"], number)
             extra = {name: ranking[name] for name in carried}
+            marks = ranking["finished"] or [None] * len(ranking["ranks"]) if marked else []
             found = ranked_pairs(ranking["responses"], ranking["ranks"], how=how, ties=ties)
             for better, worse, probability in found:
                 yield {
@@ -182,6 +191,11 @@ def pairs_from_rankings(dataset: Dataset, *, how: How = "all", ties: Ties = "kee
                     "chosen": ranking["responses"][better],
                     "rejected": ranking["responses"][worse],
                     "chosen_probability": probability,
+                    **(
+                        dict(zip(PAIR_COLUMNS, (marks[better], marks[worse]), strict=True))
+                        if marked
+                        else {}
+                    ),
                     **extra,
                 }
 

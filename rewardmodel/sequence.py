@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rewardmodel.checkpoints import check_vocabulary, is_adapter, load_classifier
 from rewardmodel.data.conversation import Prompt, Reply
-from rewardmodel.input_format import ChosenFormat, expects_messages, input_format_of
+from rewardmodel.input_format import ChosenFormat, input_format_of, trained_on
 from rewardmodel.interface import Finished, ScoringSession, each_finished, require_finite
 from rewardmodel.prefixes.row_passes import row_batches
 from rewardmodel.prefixes.trunk import plain_model
@@ -77,7 +77,7 @@ def open_encoder(
     max_length: int | None,
     *,
     input_format: ChosenFormat = "auto",
-    warn_of_text: bool = False,
+    warns: bool = False,
 ) -> TextEncoder:
     """Loads a model's tokenisation, fits the model to it, and moves the model to the GPU if any.
 
@@ -88,8 +88,8 @@ def open_encoder(
             context.
         input_format: Whether it is given one text or two segments; "auto" looks
             (`rewardmodel.input_format`).
-        warn_of_text: Whether a prompt of plain text draws a warning where the model was trained on
-            conversations.
+        warns: Whether texts that are cut, and prompts of another kind than it was trained on, draw
+            a warning.
 
     Raises:
         ValueError: If there is no tokenizer, it is another model's, or the model has no places for
@@ -104,8 +104,14 @@ def open_encoder(
     trained_with = tokenizer.model_max_length
     limit = max_length or (trained_with if trained_with < _SET_LENGTH else context_length(model))
     form = input_format_of(source, model, tokenizer, input_format)
-    warned = source if warn_of_text and expects_messages(model, tokenizer) else None
-    return TextEncoder(tokenizer, limit, form, continues=False, warn_of_text_to=warned)
+    return TextEncoder(
+        tokenizer,
+        limit,
+        form,
+        continues=False,
+        model=source if warns else None,
+        trained_on=trained_on(model, tokenizer) if warns else None,
+    )
 
 
 class SequenceRewardModel:
@@ -149,9 +155,7 @@ class SequenceRewardModel:
             ValueError: If the weights, the tokenizer or the single-label head are missing.
         """
         model = load_scorer(source, init_head=False)
-        encoder = open_encoder(
-            source, model, max_length, input_format=input_format, warn_of_text=True
-        )
+        encoder = open_encoder(source, model, max_length, input_format=input_format, warns=True)
         return cls(model, encoder, batch_size=batch_size)
 
     def score(

@@ -9,7 +9,7 @@ under every response, which is what lets a search compute it once.
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from rewardmodel.data.chat_template import ChatTemplate, common_prefix_length
-from rewardmodel.data.conversation import Conversation, Prompt, Reply
+from rewardmodel.data.conversation import Conversation, Prompt, Reply, text_of
 from rewardmodel.model_source import resolve_model
 
 _logger = logging.getLogger(__name__)
@@ -141,7 +141,29 @@ def _learned_positions(model: Any) -> int | None:
 
 InputFormat = Literal["text", "pair"]
 _KEPT_PROMPTS = 1024
+_PAIR_READER = "a model of question and answer as two segments"
 INPUT_FORMATS: tuple[str, ...] = get_args(InputFormat)
+
+
+TrainedOn = Literal["messages", "text", "template"]
+"""What a model was trained on: conversations, plain text, or, of a model of others' with a chat
+template, conversations as a rule."""
+_AS_MESSAGES = 'Pass prompts as messages, [{"role": "user", "content": ...}]'
+_TEXT_WARNINGS: Mapping[str | None, str] = {
+    "messages": "%s was trained on conversations and is given prompts of plain text, which it "
+    f"reads without its chat template: its scores may mean little. {_AS_MESSAGES}",
+    "template": "%s has a chat template and is given prompts of plain text, which it reads "
+    "without it: if it was trained on conversations, as such models are, its scores mean little. "
+    f"{_AS_MESSAGES}",
+}
+_MESSAGES_WARNING = (
+    "%s was trained on plain text and is given messages, which its chat template renders: its "
+    "scores may mean little. Pass prompts as text"
+)
+_CUT_WARNING = (
+    "a prompt and response are longer than the %d tokens that %s reads, and were cut, the prompt "
+    "first; so will others be"
+)
 
 
 @dataclass(frozen=True)
@@ -156,15 +178,17 @@ class TextEncoder:
         continues: Whether responses are written behind the prompt, as a policy writes them: then a
             chat template must render the prompt as the beginning of prompt and reply. A reward
             model reads the whole, whatever the template makes of it.
-        warn_of_text_to: The name of a model that was trained on conversations: the first prompt of
-            plain text, which it is given without its chat template, draws a warning. None for none.
+        model: What warnings call the model that reads; None for no warnings.
+        trained_on: What the model was trained on, as far as is known: prompts of another kind draw
+            a warning, once. None says nothing.
     """
 
     tokenizer: Any
     max_length: int | None = None
     input_format: InputFormat = "text"
     continues: bool = True
-    warn_of_text_to: str | None = None
+    model: str | None = None
+    trained_on: TrainedOn | None = None
 
     def __post_init__(self) -> None:
         """Checks the format."""
@@ -231,9 +255,11 @@ class TextEncoder:
         if self.input_format == "pair":
             return self._segments(prompt, "", cut=False)[0]
         if isinstance(prompt, Conversation):
+            if self.trained_on == "text":
+                _warn_once(_MESSAGES_WARNING, self.model)
             return self.text_ids(self.template.prompt_text(prompt))
-        if self.warn_of_text_to is not None and not self._rendered(prompt):
-            _warn_of_text(self.warn_of_text_to)
+        if self.trained_on in _TEXT_WARNINGS and not self._rendered(prompt):
+            _warn_once(_TEXT_WARNINGS[self.trained_on], self.model)
         ids = self.text_ids(prompt)
         begin = self._begin_id
         if begin is not None and ids[:1] != [begin]:  # a chat template may have written it already
@@ -306,6 +332,8 @@ class TextEncoder:
         """Cuts what `whole` made of a prompt and its response to `max_length`."""
         if self.max_length is None or sum(map(len, ids)) <= self.max_length:
             return ids
+        if self.model is not None:
+            _warn_once(_CUT_WARNING, self.max_length, self.model)
         if self.input_format == "pair":
             return self._segments(prompt, response, cut=True)
         closing = 1
@@ -368,8 +396,8 @@ class TextEncoder:
         """Ids of the first segment, with the separators behind it, and of the second."""
         limit = self.max_length if cut else None
         made = self.tokenizer(
-            _question(prompt),
-            _question(response),
+            text_of(prompt, _PAIR_READER),
+            text_of(response, _PAIR_READER),
             truncation=limit is not None,
             max_length=limit,
         )
@@ -381,14 +409,9 @@ class TextEncoder:
 
 
 @functools.cache
-def _warn_of_text(model: str) -> None:
-    """Warns once of prompts of plain text."""
-    _logger.warning(
-        "%s was trained on conversations and is given prompts of plain text, which it reads "
-        "without its chat template: its scores may mean little. Pass prompts as messages, "
-        '[{"role": "user", "content": ...}]',
-        model,
-    )
+def _warn_once(message: str, *of: object) -> None:
+    """Warns of one thing once."""
+    _logger.warning(message, *of)
 
 
 def token_types(mask: Tensor, seconds: Tensor) -> Tensor:
@@ -400,17 +423,3 @@ def token_types(mask: Tensor, seconds: Tensor) -> Tensor:
     """
     places = torch.arange(mask.shape[1], device=mask.device)
     return (places >= seconds.to(mask.device)[:, None]).long() * mask
-
-
-def _question(text: Prompt | Reply) -> str:
-    """The text of a segment; of a conversation, its one turn."""
-    if isinstance(text, str):
-        return text
-    if len(text.messages) == 1:
-        return str(text.messages[0].get("content") or "")
-    roles = [message["role"] for message in text.messages]
-    raise ValueError(
-        f"found {len(roles)} messages ({', '.join(roles)}) for a model that reads question and "
-        "answer as two segments; required: one message. Pass the question as text, in the form "
-        "that the model was trained on"
-    )

@@ -62,6 +62,11 @@ _DEEPSEEK = (
     "{{ eos_token }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<reply><think>\n{% endif %}"
 )
+PARTS = (
+    _LOOP + "<|im_start|>{{ m['role'] }}\n{% for part in m['content'] %}{% if part['type'] == "
+    "'text' %}{{ part['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 SHAPES: dict[str, dict[str, Any]] = {
     "qwen": {"template": _CHATML, "special": ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]},

@@ -12,6 +12,7 @@ from datasets import Dataset
 from torch import Tensor
 
 import policies.language_model as language_model
+from policies.__main__ import main
 from policies.collection import (
     Samples,
     finished_pairs_of,
@@ -27,14 +28,20 @@ from policies.methods import MethodName, SearchOptions, build_searcher
 from policies.pooled import Pool, pool_lines, pool_records
 from policies.proposals import Proposal
 from policies.voting import choose
+from rewardmodel.__main__ import main as reward_main
+from rewardmodel.data.conversation import row_of
+from rewardmodel.data.finished import replies_finished
 from rewardmodel.data.rows import PreferenceDataError
 from rewardmodel.ensemble import EnsembleRewardModel
 from rewardmodel.json_lines import json_lines
 from rewardmodel.loading import load_reward_model
 from rewardmodel.preferences import load_demonstrations, load_preferences
+from rewardmodel.rankings import load_rankings, pairs_from_rankings
 from rewardmodel.simulated import SimulatedHuman, sample_requests
 from rewardmodel.training import Objective, Optimisation
-from rewardmodel.training.comparisons import tokenise_comparisons
+from rewardmodel.training.comparisons import _ranked_groups, tokenise_comparisons
+from tests.chat_models import PROMPTS as CHAT_PROMPTS
+from tests.chat_models import chat_tokenizer, write_chat_policy
 from tests.fakes import CountingReward
 from tests.reward_folders import CLOSE, save_classifier
 
@@ -373,3 +380,91 @@ def test_the_states_of_a_cut_reply_are_those_of_its_own_tokens(policy: Policy) -
     assert len(whole) == 1 + count, "the prompt's and every token's but the end token's"
     assert len(cut) == count, "nothing goes on from where a reply was cut off"
     torch.testing.assert_close(whole[:count], cut)
+
+
+# ------------------------------------------------------------------------ from one file to another
+
+
+def test_what_a_search_wrote_is_read_as_it_was_searched(
+    policy_folder: Path, tmp_path: Path
+) -> None:
+    rows = [{"prompt": prompt} for prompt in PROMPTS]
+    data = tmp_path / "prompts.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    scorer = str(save_classifier(policy_folder, tmp_path / "scorer", seed=0))
+    found, scored = tmp_path / "plan.jsonl", tmp_path / "scored.jsonl"
+    options = ["--policy", str(policy_folder), "--reward_model", scorer, "--dataset", str(data)]
+    options += ["--method", "best_of_n", "--budget", "3", "--max_new_tokens", "6"]
+    assert main(["plan", *options, "--out", str(found)]) == 0
+    lines = [json.loads(line) for line in found.read_text().splitlines()]
+    assert [line["num_candidates"] for line in lines] == [3] * len(PROMPTS)
+    assert not all(line["response_finished"] for line in lines)
+    assert (
+        reward_main(["score", "--model", scorer, "--dataset", str(found), "--out", str(scored)])
+        == 0
+    )
+    again = [json.loads(line)["score"] for line in scored.read_text().splitlines()]
+    assert again == pytest.approx([line["score"] for line in lines], abs=1e-5)
+    demonstrations = load_demonstrations(str(found))
+    assert demonstrations["finished"] == [line["response_finished"] for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({"finished": 3, "response_finished": False}, [False, False]),
+        ({"finished": [True, None]}, [True, None]),
+        ({"finish_reason": "length"}, [False, False]),
+        ({"finish_reason": ["stop", "length"]}, [True, False]),
+        ({"stop_reason": "max_tokens"}, [False, False]),
+        ({"stop_reason": "a new one"}, [None, None]),
+        ({"finished": None, "finish_reason": "eos_token"}, [True, True]),
+        ({}, [None, None]),
+    ],
+)
+def test_the_first_column_that_says_so_tells_which_replies_are_finished(columns, expected) -> None:
+    assert replies_finished(columns, 2) == expected
+
+
+def test_marks_go_from_scored_responses_to_pairs_and_rankings(tmp_path: Path) -> None:
+    row = {"prompt": "p", "responses": ["a", "b", "a"], "scores": [1, 3, 1],
+           "finished": [None, False, True]}  # fmt: skip
+    path = tmp_path / "scored.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    (pair,) = load_preferences(path)
+    assert (pair["chosen"], pair["chosen_finished"], pair["rejected_finished"]) == (
+        "b",
+        False,
+        True,
+    )
+    rankings = load_rankings(path)
+    assert rankings[0]["finished"] == [True, False]
+    (derived,) = pairs_from_rankings(rankings)
+    assert (derived["chosen_finished"], derived["rejected_finished"]) == (False, True)
+    ((_, responses, finished, _),) = _ranked_groups(rankings)
+    assert dict(zip(responses, finished, strict=True)) == {"a": True, "b": False}
+
+
+def test_text_that_is_rendered_is_not_closed_where_it_was_cut_off(tmp_path: Path) -> None:
+    tokenizer = chat_tokenizer("qwen")
+    row = {**row_of(CHAT_PROMPTS[0], chosen="Yes I", rejected="No."), "chosen_finished": False}
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    (pair,) = load_preferences(path, tokenizer=tokenizer)
+    assert (pair["chosen"], pair["rejected"]) == ("Yes I", "No.<|im_end|>\n")
+    shown = {**row_of(CHAT_PROMPTS[0], completion="Yes I"), "finish_reason": "length"}
+    path.write_text(json.dumps(shown) + "\n")
+    assert load_demonstrations(path, tokenizer=tokenizer)[0]["completion"] == "Yes I"
+
+
+def test_an_end_token_that_is_not_special_is_no_part_of_a_response(tmp_path: Path) -> None:
+    policy = Policy.load(write_chat_policy(tmp_path / "policy", "marks-are-no-tokens"))
+    end = policy.encoder.text_ids("?")
+    policy.end_ids = frozenset(end)
+    made = sample_responses(
+        policy, CHAT_PROMPTS[:1] * 8, 8, proposal=Proposal(max_new_tokens=200), seed=0
+    )
+    texts = [text for row in made.texts for text in row]
+    ended = [text for text, told in zip(texts, made.flat_finished(), strict=True) if told]
+    assert ended
+    assert not any(text.endswith("?") for text in ended)

@@ -9,7 +9,13 @@ import torch
 
 from benchmarks.text_planner_toys import Outcome, Toy, ToyTexts, search_toys
 from policies.language_model import Policy
-from policies.methods import MethodName, SearchOptions, build_searcher, sample_scale
+from policies.methods import (
+    MethodName,
+    SearchOptions,
+    build_searcher,
+    sample_exploration,
+    sample_scale,
+)
 from policies.proposals import Proposal
 from search import Embedding, GumbelMuZeroPlanner, Planner, RootOutput, StepOutput, Tree
 from search.qtransforms import qtransform_completed_by_mix_value
@@ -150,6 +156,17 @@ def test_the_scale_of_samples_keeps_the_odds_it_is_derived_from() -> None:
     scale, visits = sample_scale(8, 64, value_scale=0.5)
     assert (scale, scale * visits) == (0.5, pytest.approx(math.log(7 * 2)))
     assert sample_scale(8, 64, value_scale=0.0) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(("simulations", "visits"), [(4, 2), (8, 2), (16, 3), (32, 4), (512, 4)])
+def test_the_best_slot_is_visited_so_often_before_another(simulations: int, visits: int) -> None:
+    """PUCT's own scores at a node whose slots have one visit or none, and q in {0, 1}."""
+    slots = 8
+    explored = sample_exploration(slots, simulations)
+    for count in range(1, 9):
+        bonus = explored / slots * math.sqrt(count)
+        follows = 1 + bonus / (1 + count) > bonus
+        assert follows == (count < visits) or count == visits  # equal there, but for rounding
 
 
 def test_both_numbers_are_the_users_to_set(policy: Policy) -> None:

@@ -262,7 +262,7 @@ def test_every_planner_answers_and_a_seed_repeats_it(
     assert [r.response for r in first] != [r.response for r in other]
     for prompt, result in zip(PROMPTS, first, strict=True):
         assert result.prompt == prompt
-        assert result.finished >= 1
+        assert result.num_candidates >= 1
         assert result.tokens > 0
     assert first[0].tree is not None
     assert first[0].tree["text"] == PROMPTS[0].strip()
@@ -328,7 +328,7 @@ def test_tree_search_takes_several_leaves_a_step(leaves: int, policy: Policy) ->
         "muzero", 8, policy=policy, reward_model=Watched(), leaf_value=None,
         proposal=BLOCKS, options=options,
     )  # fmt: skip
-    assert all(result.finished for result in search.generate(PROMPTS, seed=0))
+    assert all(result.num_candidates for result in search.generate(PROMPTS, seed=0))
     assert (max(calls) > len(PROMPTS)) == (leaves > 1)
 
 
@@ -337,7 +337,7 @@ def test_costs_and_candidates_are_what_was_drawn(policy: Policy) -> None:
         policy, BestOfNPlanner(5), 5, proposal=Proposal(unit="response", max_new_tokens=9)
     )
     for result in search.generate(PROMPTS, seed=0):
-        assert result.finished == len(result.candidates) == result.segments == 5
+        assert result.num_candidates == len(result.candidates) == result.segments == 5
         assert result.tokens == sum(candidate.tokens for candidate in result.candidates)
         prompt = len(policy.encoder.prompt_ids(result.prompt))
         # The last token of a response is drawn and never read.
@@ -364,7 +364,7 @@ def test_a_token_budget_is_never_exceeded_and_always_answers(
             proposal=BLOCKS, options=options,
         )  # fmt: skip
         results = search.generate(PROMPTS, seed=2)
-        assert all(result.finished >= 1 for result in results)
+        assert all(result.num_candidates >= 1 for result in results)
         assert all(0 < result.tokens <= budget for result in results)
         spent.append(sum(result.tokens for result in results))
     assert spent[0] < spent[-1], "a larger budget is used"

@@ -27,6 +27,7 @@ from rewardmodel.training.comparisons import tokenise_comparisons
 from rewardmodel.training.objective import Objective
 from rewardmodel.value_head import TokenValueModel
 from tests.chat_models import (
+    PARTS,
     PROMPTS,
     REPLIES,
     SHAPES,
@@ -167,9 +168,7 @@ def test_accuracy_on_pairs_that_the_model_labelled_itself_is_one(shape, tmp_path
 
 def test_nothing_is_written_behind_a_prompt_that_the_whole_does_not_begin_with(tmp_path):
     tokenizer = chat_tokenizer("deepseek-r1")
-    with pytest.raises(
-        ValueError, match=r"renders the prompt as.*<think>.*Set tokenizer.chat"
-    ):
+    with pytest.raises(ValueError, match=r"renders the prompt as.*<think>.*Set tokenizer.chat"):
         TextEncoder(tokenizer).pair(PROMPTS[0], REPLIES[0])
     rows = [row_of(p, chosen=r, rejected="No.") for p, r in zip(PROMPTS, REPLIES, strict=True)]
     path = tmp_path / "pairs.jsonl"
@@ -200,6 +199,72 @@ def test_a_trained_model_reads_as_it_was_trained(tmp_path):
     torch.testing.assert_close(found.score(PROMPTS, REPLIES), expected, atol=1e-4, rtol=1e-4)
 
 
+def test_a_template_that_reads_parts_is_given_parts(tmp_path):
+    tokenizer = chat_tokenizer("qwen")
+    tokenizer.chat_template = PARTS
+    encoder = TextEncoder(tokenizer)
+    for prompt, reply in zip(PROMPTS, REPLIES, strict=True):
+        messages = [*prompt.messages, {"role": "assistant", "content": reply}]
+        parted = [
+            {**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in messages
+        ]
+        expected = tokenizer.apply_chat_template(parted, tokenize=True, return_dict=True)
+        assert encoder.joined(prompt, reply) == expected["input_ids"]
+    tokenizer.chat_template = "{% for m in messages %}<{{ m['role'] }}>{% endfor %}"
+    with pytest.raises(ValueError, match="shows no words of a user's message"):
+        TextEncoder(tokenizer).pair(PROMPTS[0], REPLIES[0])
+
+
+def test_whatever_a_template_fails_at_names_the_template(tmp_path):
+    tokenizer = chat_tokenizer("qwen")
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m['content'] }}{% for c in m['tool_calls'] or [] %}"
+        "{% for k, v in c['function']['arguments'] | items %}{{ k }}={{ v }}{% endfor %}"
+        "{% endfor %};{% endfor %}"
+    )
+    calls = [{"type": "function", "function": {"name": "f", "arguments": '{"city": "Oslo"}'}}]
+    row = row_of(PROMPTS[0], chosen="Yes", rejected="No")
+    row["chosen"] = [{"role": "assistant", "content": "", "tool_calls": calls}]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    assert load_preferences(path, tokenizer=tokenizer)[0]["chosen"] == "city=Oslo;"
+    calls[0]["function"]["arguments"] = 3  # type: ignore[index]
+    path.write_text(json.dumps(row) + "\n")
+    with pytest.raises(ValueError, match=r"pairs.jsonl:1: the chat template of .* refuses"):
+        load_preferences(path, tokenizer=tokenizer)
+
+
+def test_named_templates_without_a_default_are_no_template_for_text_and_an_error_for_messages():
+    tokenizer = chat_tokenizer("qwen")
+    tokenizer.chat_template = {"rag": tokenizer.chat_template, "tool_use": tokenizer.chat_template}
+    encoder = TextEncoder(tokenizer)
+    assert encoder.pair("Hi", " Yes")[1][-1] == encoder.end_id
+    with pytest.raises(ValueError, match=r"named rag, tool_use, and none\s+named default"):
+        encoder.pair(PROMPTS[0], REPLIES[0])
+
+
+def test_a_model_trained_on_text_warns_of_messages(tmp_path, caplog):
+    source = write_chat_scorer(tmp_path / "text", "zephyr")
+    config = Path(source) / "config.json"
+    told = {"version": 1, "name": "text", "messages": False}
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"input_format": told}))
+    model = load_reward_model(source)
+    for _ in range(2):
+        model.score(PROMPTS, REPLIES)
+    assert caplog.text.count("was trained on plain text and is given messages") == 1
+
+
+@pytest.mark.parametrize("path", ["score", "session"])
+def test_texts_that_are_cut_draw_one_warning(path, tmp_path, caplog):
+    model = load_reward_model(write_chat_scorer(tmp_path / path, "qwen"), max_length=40)
+    scorer = model if path == "score" else model.session()
+    scorer.score(PROMPTS[:1], ["Yes"])
+    assert "were cut" not in caplog.text
+    for _ in range(2):
+        scorer.score(PROMPTS[:1] * 2, ["yes " * 60, "no " * 60])
+    assert caplog.text.count("longer than the 40 tokens") == 1
+
+
 def test_plain_prompts_of_a_chat_model_draw_one_warning(tmp_path, caplog):
     source = write_chat_scorer(tmp_path / "chat", "zephyr")
     model = load_reward_model(source)
@@ -209,13 +274,13 @@ def test_plain_prompts_of_a_chat_model_draw_one_warning(tmp_path, caplog):
     assert "plain text" not in caplog.text, "messages, and text that a template rendered"
     for _ in range(2):
         model.score(["How far is it?", "And now?"], ["Far.", "Near."])
-    assert caplog.text.count("is given prompts of plain text") == 1
+    assert caplog.text.count("is given prompts of plain text, which it reads") == 1
     config = Path(source) / "config.json"
     told = {"version": 1, "name": "text", "messages": False}
     config.write_text(json.dumps(json.loads(config.read_text()) | {"input_format": told}))
     (tmp_path / "chat").rename(tmp_path / "trained-on-text")
     load_reward_model(str(tmp_path / "trained-on-text")).score(["How far is it?"], ["Far."])
-    assert caplog.text.count("is given prompts of plain text") == 1
+    assert caplog.text.count("is given prompts of plain text, which it reads") == 1
 
 
 @pytest.mark.parametrize(("shape", "closing"), [("qwen", 2), ("mistral", 1)])

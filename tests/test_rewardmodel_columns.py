@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from rewardmodel.data.conversation import Conversation
 from rewardmodel.data.transcripts import prompt_end
+from rewardmodel.door_models import load_responses
 from rewardmodel.evaluation import load_edits
 from rewardmodel.preferences import (
     PreferenceDataError,
@@ -172,6 +173,16 @@ def test_a_prompt_that_both_texts_repeat_is_read_once(tmp_path, caplog):
     assert data[0] == {"prompt": prompt, "chosen": " Here.", "rejected": " Gone."}
     assert data[1] == short, "a few words may be taken up by both"
     assert data[2] == one, "the other one does not repeat it"
+    turns = "\n\nHuman: Hi\n\nAssistant:"  # three words, but turns
+    marked = {"prompt": turns, "chosen": turns + " Yes", "rejected": turns + " No"}
+    assert load_preferences(write(tmp_path, marked))[0]["chosen"] == " Yes"
+    (scored,) = load_responses(
+        str(write(tmp_path, {"prompt": turns, "responses": [turns + " Yes", turns + " No"]}))
+    )
+    assert scored["responses"] == [" Yes", " No"], "as in training"
+    echo = {"prompt": turns, "completion": turns + " Yes"}
+    assert load_demonstrations(write(tmp_path, echo))[0]["completion"] == echo["completion"]
+    assert "reply begins with a copy of the prompt, kept" in caplog.text
     assert "prompt that all replies repeat read once" in caplog.text
     ranked = {"prompt": prompt, "responses": [row["rejected"], row["chosen"]], "ranks": [2, 1]}
     (ranking,) = load_rankings(write(tmp_path, ranked))
@@ -216,6 +227,65 @@ def test_a_prompt_that_the_conversation_beside_it_lacks_is_counted(tokenizer, tm
     with caplog.at_level(logging.WARNING):
         load_demonstrations(write(tmp_path, row), tokenizer=tokenizer)
     assert "1 x prompt not used, which the conversation beside it does not repeat" in caplog.text
+
+
+def system(text: str) -> dict[str, str]:
+    return {"role": "system", "content": text}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "opening", "expected"),
+    [
+        ([user("Hi")], [user("Hi")], [user("Hi")]),
+        ([user("Hi ")], [user("Hi")], [user("Hi ")]),
+        ([user("Hi")], [system("Be brief."), user("Hi")], [system("Be brief."), user("Hi")]),
+        ([system("Be brief."), user("Hi")], [user("Hi")], [system("Be brief."), user("Hi")]),
+        (
+            [user("Hi")],
+            [user("Oh"), assistant("Ah"), user("Hi")],
+            [user("Oh"), assistant("Ah"), user("Hi")],
+        ),
+    ],
+)
+def test_whole_conversations_beside_their_prompt_are_read_once(prompt, opening, expected, tmp_path):
+    yes, no = [assistant("Yes")], [assistant("No")]
+    row = {"prompt": prompt, "chosen": [*opening, *yes], "rejected": [*opening, *no]}
+    (pair,) = load_preferences(write(tmp_path, row), keep_messages=True)
+    assert (pair["prompt"], pair["chosen"], pair["rejected"]) == (expected, yes, no)
+    told = {"prompt": prompt, "completion": [*opening, *yes]}
+    (shown,) = load_demonstrations(write(tmp_path, told), keep_messages=True)
+    assert (shown["prompt"], shown["completion"]) == (expected, yes)
+    (scored,) = load_responses(str(write(tmp_path, {"prompt": prompt, "response": row["chosen"]})))
+    assert scored["prompt"] == Conversation(tuple(expected))
+    assert scored["responses"] == ["Yes"]
+
+
+def test_conversations_that_repeat_another_prompt_are_refused(tmp_path):
+    other = [user("Who?"), assistant("Yes")]
+    row = {"prompt": [user("Hi")], "chosen": other, "rejected": [user("Who?"), assistant("No")]}
+    with pytest.raises(PreferenceDataError, match="replies are conversations that begin with"):
+        load_preferences(write(tmp_path, row), keep_messages=True)
+    with pytest.raises(PreferenceDataError, match="replies are conversations that begin with"):
+        load_responses(str(write(tmp_path, {"prompt": [user("Hi")], "response": other})))
+
+
+def test_messages_as_json_text_are_messages(tmp_path, caplog):
+    row = {
+        "prompt": json.dumps([user("Hi")]),
+        "chosen": json.dumps([assistant("Yes")]),
+        "rejected": json.dumps([assistant("No")]),
+    }
+    (pair,) = load_preferences(write(tmp_path, row), keep_messages=True)
+    assert (pair["prompt"], pair["chosen"]) == ([user("Hi")], [assistant("Yes")])
+    assert "messages read from the JSON text of 'prompt'" in caplog.text
+    list_of_numbers = {"prompt": "[{1}] is", "chosen": "[{", "rejected": '[{"a": 1}]'}
+    assert load_preferences(write(tmp_path, list_of_numbers))[0] == list_of_numbers
+
+
+def test_a_prompt_that_ends_with_the_assistant_is_told(tmp_path, caplog):
+    row = {"prompt": [user("Write a poem."), assistant("Roses are")]}
+    load_prompts(write(tmp_path, row), keep_messages=True)
+    assert "ends in a turn of the assistant: another turn follows it" in caplog.text
 
 
 # ---------------------------------------------------------------------------------- system messages

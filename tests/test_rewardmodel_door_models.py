@@ -91,7 +91,7 @@ def test_members_are_told_which_responses_are_finished(folders: list[str], tmp_p
 
 @pytest.mark.parametrize(
     ("marks", "match"),
-    [([True, False], "2 values for 3 responses"), ("perhaps", "'perhaps'.*true, false or null")],
+    [([True, False], "2 values for 3 replies"), ("perhaps", "'perhaps'.*true, false or null")],
 )
 def test_marks_of_responses_that_say_nothing_are_refused(
     marks: object, match: str, tmp_path: Path

@@ -28,7 +28,7 @@ from rewardmodel.tokenization import TextEncoder, load_tokenizer
 from rewardmodel.training import Objective, Optimisation, train_reward_model
 from rewardmodel.training.quantisation import quantised
 from rewardmodel.training.reference_shift import centre_on
-from tests.reward_folders import launch, set_json
+from tests.reward_folders import launch, save_classifier, set_json
 
 THINGS = ("baker", "bell", "lake", "fox", "boat", "star", "tree", "cat")
 QUICK: dict[str, Any] = {"learning_rate": 5e-3, "batch_size": 8, "epochs": 2}
@@ -119,6 +119,20 @@ def test_demonstrations_average_zero_whatever_the_head(policy_folder: Path, tmp_
         assert plain(torch.tensor([ids])).logits.item() == pytest.approx(scores[0].item(), abs=1e-4)
     with pytest.raises(ValueError, match="no demonstrations to centre"):
         centre_on(reference.select([]), bert, TextEncoder(tokenizer, 200))
+
+
+def test_demonstrations_that_were_cut_off_are_centred_on_as_such(
+    policy_folder: Path, tmp_path: Path
+) -> None:
+    model = load_reward_model(str(save_classifier(policy_folder, tmp_path / "m", seed=0)))
+    prompts, replies = [r["prompt"] for r in rows()], [r["chosen"] for r in rows()]
+    expected = {told: model.score(prompts, replies, finished=told).mean() for told in (True, False)}
+    assert abs(expected[True] - expected[False]) > 0.01
+    marks = [None, *[False] * (len(prompts) - 1)]
+    mixed = model.score(prompts, replies, finished=[told is not False for told in marks]).mean()
+    reference = Dataset.from_dict({"prompt": prompts, "completion": replies, "finished": marks})
+    (shift,) = centre_on(reference, model.model, model.encoder)
+    assert shift == pytest.approx(mixed.item(), abs=1e-4)
 
 
 @pytest.mark.parametrize("lora_rank", [0, 4])

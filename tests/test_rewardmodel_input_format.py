@@ -112,6 +112,24 @@ def test_an_encoder_scores_pairs_as_transformers_does(kind, max_length, tmp_path
     torch.testing.assert_close(repeated[1], expected[1])
 
 
+def test_what_two_segments_cannot_hold_is_refused_by_name(tmp_path):
+    model = load_reward_model(write_encoder(tmp_path / "model", "bert"))
+    user = {"role": "user", "content": "Hi"}
+    call = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f"}}]}
+    for prompt, reply, named in (
+        (Conversation((user,), tools=({"type": "function"},)), "Yes", "tools"),
+        (Conversation((user,), chat_template_kwargs={"a": 1}), "Yes", "chat_template_kwargs"),
+        (Conversation((user,)), Conversation((call,)), "tool_calls"),
+        (Conversation((user, call, user)), "Yes", r"3 messages \(user, assistant, user\)"),
+    ):
+        with pytest.raises(ValueError, match=f"found {named} for a model of question and answer"):
+            model.score([prompt], [reply])
+    named_reply = Conversation(({"role": "assistant", "content": "Yes", "name": "Bob"},))
+    torch.testing.assert_close(
+        model.score(["Hi"], ["Yes"]), model.score([Conversation((user,))], [named_reply])
+    )
+
+
 def test_the_user_may_say_that_it_is_one_text(tmp_path):
     source = write_encoder(tmp_path / "model", "bert")
     one = load_reward_model(source, input_format="text")

@@ -8,6 +8,7 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import AutoModelForTokenClassification
 
+from rewardmodel.data.conversation import Conversation
 from rewardmodel.interface import SessionRewardModel, StepRewardModel
 from rewardmodel.process import ProcessRewardModel, combine_steps, load_step_scorer
 from rewardmodel.process_evaluation import evaluate_process_model
@@ -261,3 +262,13 @@ def test_a_token_classifier_of_a_policy_gets_a_fresh_head(policy_folder: Path) -
     assert model.score.weight.shape == (2, 32)
     assert float(model.score.weight.detach().std()) == pytest.approx(33**-0.5, rel=0.3)
     assert not model.score.bias.any()
+
+
+def test_replies_of_messages_are_read_as_their_text_or_refused(folder: Path) -> None:
+    model = ProcessRewardModel.load(str(folder))
+    message = {"role": "assistant", "content": "He rang it.", "name": "Bob"}
+    plain = model.score([PROMPT], ["He rang it."])
+    torch.testing.assert_close(model.score([PROMPT], [Conversation((message,))]), plain)
+    call = {**message, "tool_calls": [{"function": {"name": "ring", "arguments": {}}}]}
+    with pytest.raises(ValueError, match="found tool_calls for a process model"):
+        model.score([PROMPT], [Conversation((call,))])

@@ -8,7 +8,7 @@ past turns, the whole can be read by a reward model, and nothing can be written 
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,27 +159,74 @@ class ChatTemplate:
                 "prompts of text."
             )
         messages = [*conversation.messages, *reply]
+        if self._reads_parts:
+            messages = _in_parts(messages)
         tools = conversation.tools
-        try:
-            text = self.tokenizer.apply_chat_template(
-                messages,
-                tools=None if tools is None else list(tools),
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-                **(conversation.chat_template_kwargs or {}),
+        return self._render(
+            messages,
+            tools=None if tools is None else list(tools),
+            add_generation_prompt=add_generation_prompt,
+            **(conversation.chat_template_kwargs or {}),
+        )
+
+    def _render(self, messages: Sequence[Message], **options: Any) -> str:
+        held = self.tokenizer.chat_template
+        if isinstance(held, Mapping) and "default" not in held and not options.get("tools"):
+            raise PreferenceDataError(
+                f"the tokenizer {self._name} has chat templates named {', '.join(held)}, and none "
+                "named default; required is one for conversations. Set tokenizer.chat_template to "
+                "one of them and save the tokenizer again.",
+                reason="no default chat template",
             )
-        except TemplateError as error:  # templates refuse roles and orders by raise_exception
+        try:
+            return str(
+                self.tokenizer.apply_chat_template(list(messages), tokenize=False, **options)
+            )
+        # Templates refuse roles and orders by raise_exception, and fail at values they do not know.
+        except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
             raise PreferenceDataError(
                 f"the chat template of {self._name} refuses these messages ({error}): "
                 f"roles {[turn['role'] for turn in messages]}. Mend or drop the row "
                 '(on_bad_row="skip"), or set another tokenizer.chat_template.',
                 reason="refused by the chat template",
             ) from error
-        return str(text)
+
+    @functools.cached_property
+    def _reads_parts(self) -> bool:
+        """Whether the template reads contents as lists of parts, as those of pictures do.
+
+        Raises:
+            PreferenceDataError: It shows neither such parts nor text.
+        """
+        asked: list[Message] = [{"role": "user", "content": _PROBE}]
+        found = []
+        for messages in (asked, _in_parts(asked)):
+            try:
+                found.append(_PROBE in self._render(messages, add_generation_prompt=False))
+            except PreferenceDataError:  # it may demand a system turn, say
+                found.append(None)
+        if found[0] is False and not found[1]:
+            raise PreferenceDataError(
+                f"the chat template of {self._name} shows no words of a user's message, be it text "
+                "or parts of type text; required is a template that does. Set another "
+                "tokenizer.chat_template.",
+                reason="chat template without words",
+            )
+        return not found[0] and bool(found[1])
 
     @property
     def _name(self) -> str:
         return self.tokenizer.name_or_path or type(self.tokenizer).__name__
+
+
+def _in_parts(messages: Sequence[Message]) -> list[Message]:
+    """Messages whose text is a list of one part."""
+    return [
+        {**turn, "content": [{"type": "text", "text": turn["content"]}]}
+        if isinstance(turn.get("content"), str)
+        else turn
+        for turn in messages
+    ]
 
 
 def common_prefix_length(first: Sequence[Any], second: Sequence[Any]) -> int:

@@ -117,6 +117,32 @@ def reply_messages(reply: Reply) -> list[Message]:
     return [{"role": "assistant", "content": reply}]
 
 
+def text_of(turns: Prompt | Reply, reader: str) -> str:
+    """The text of a prompt or reply, for what reads no messages.
+
+    Args:
+        turns: Text, or one message without tools or calls.
+        reader: What reads it, for the message.
+
+    Raises:
+        ValueError: If it is anything else; the message names what would be lost.
+    """
+    if isinstance(turns, str):
+        return turns
+    first, *others = turns.messages
+    lost = [name for name in TEMPLATE_COLUMNS if getattr(turns, name) is not None]
+    if others:
+        roles = ", ".join(str(message["role"]) for message in turns.messages)
+        lost.append(f"{len(turns.messages)} messages ({roles})")
+    lost += [name for name in first if name not in ("role", "content", "name")]
+    if lost:
+        raise ValueError(
+            f"found {', '.join(lost)} for {reader}, which reads text alone; required: one message "
+            "without them. Pass the text, in the form that the model was trained on"
+        )
+    return str(first.get("content") or "")
+
+
 def row_of(prompt: Prompt, **replies: Reply) -> dict[str, Any]:
     """A row of a dataset from a prompt and named replies, all messages where the prompt is."""
     if isinstance(prompt, str):

@@ -1,18 +1,25 @@
 """Whether a reply is finished, as columns of data say it.
 
 A reply is finished where its writer ended it, and unfinished where it was cut off at a length. The
-project's own columns hold true or false; `finish_reason` is that of servers' chat completions.
+project's own columns hold true or false, of several replies a list; `finish_reason` and
+`stop_reason` are those of servers' completions.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
-from rewardmodel.data.rows import PreferenceDataError, Row
+from rewardmodel.data.rows import PreferenceDataError, Row, peek
 
 PAIR_COLUMNS = ("chosen_finished", "rejected_finished")
 """Of preferences: whether each reply is finished."""
+_COLUMNS = ("response_finished", "finished", "finish_reason", "stop_reason")
 _WORDS = {"true": True, "1": True, "false": False, "0": False}  # as tables of text hold them
-_REASONS = {"stop": True, "eos": True, "stop_sequence": True, "end_turn": True,
-            "tool_calls": True, "length": False, "max_tokens": False}  # fmt: skip
+_REASONS = {
+    **dict.fromkeys(("stop", "eos", "eos_token", "stop_sequence", "end_turn", "tool_calls",
+                     "tool_use", "function_call"), True),
+    **dict.fromkeys(("length", "max_tokens", "max_length", "max_new_tokens", "abort",
+                     "content_filter", "model_length"), False),
+}  # fmt: skip
 
 
 def read_finished(row: Row, column: str) -> bool | None:
@@ -21,15 +28,49 @@ def read_finished(row: Row, column: str) -> bool | None:
     Raises:
         PreferenceDataError: If it is neither true, false nor null.
     """
-    return finished_value(row.get(column), column)
+    return _value(row.get(column), column)
 
 
-def finished_value(value: Any, column: str) -> bool | None:
-    """Whether the value of a column says that a reply is finished; None where it says nothing.
+def replies_finished(row: Row, count: int) -> list[bool | None]:
+    """Whether each of the replies of a row is finished, by the first column that says so.
+
+    Args:
+        row: Its `response_finished`, `finished`, `finish_reason` or `stop_reason` holds one value
+            for all replies, or a list.
+        count: Of replies.
+
+    Returns:
+        [count]; None where nothing is said, or a reason that is not known.
 
     Raises:
-        PreferenceDataError: As `read_finished`.
+        PreferenceDataError: If a list has another length, or a value is neither true, false nor
+            null.
     """
+    for column in _COLUMNS:
+        if peek(row, column) in (None, "", []):
+            continue
+        held = row[column]
+        marks = held if isinstance(held, list) else [held] * count
+        if len(marks) != count:
+            raise PreferenceDataError(
+                f"column {column!r} has {len(marks)} values for {count} replies; required is one "
+                "for each, or one for all. Mend it, or drop the row "
+                '(on_bad_row="skip").',
+                reason=f"bad {column}",
+            )
+        read = _reason if column.endswith("reason") else _value
+        found = [read(mark, column) for mark in marks]
+        if any(told is not None for told in found):
+            return found
+    return [None] * count
+
+
+def finished_marks(row: Row, count: int) -> Sequence[bool]:
+    """Whether each reply is finished, where those of which nothing is said are; see above."""
+    return [told is not False for told in replies_finished(row, count)]
+
+
+def _value(value: Any, column: str) -> bool | None:
     if value is None or value == "":
         return None
     if value in (True, False):
@@ -44,10 +85,5 @@ def finished_value(value: Any, column: str) -> bool | None:
     return known
 
 
-def demonstrated_to_the_end(row: Row) -> bool | None:
-    """Whether a demonstration is finished, by `finished` or `finish_reason`; None if not said."""
-    told = read_finished(row, "finished")
-    if told is not None:
-        return told
-    reason = row.get("finish_reason")
-    return _REASONS.get(reason.strip().lower()) if isinstance(reason, str) else None
+def _reason(value: Any, _: str) -> bool | None:
+    return _REASONS.get(value.strip().lower()) if isinstance(value, str) else None

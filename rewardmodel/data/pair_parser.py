@@ -157,6 +157,7 @@ class PairParser:
             row=beside,
             keep_messages=self.options.keep_messages,
             implicit=self.implicit,
+            finished=[read_finished(row, self.label_columns[c]) is not False for c in PAIR_COLUMNS],
         )
         if replies[0] == replies[1]:
             raise _identical()
@@ -258,6 +259,11 @@ class PairParser:
 
 def _pairs_of(ranking: Mapping[str, Any]) -> list[dict[str, Any]]:
     responses, scores = ranking["responses"], ranking.get("scores")
+    marks = ranking.get("finished")
+
+    def ended(*of: int) -> dict[str, bool | None]:
+        return dict(zip(PAIR_COLUMNS, (marks[n] for n in of), strict=True)) if marks else {}
+
     extra = {"subset": ranking["subset"]} if "subset" in ranking else {}
     return [
         {
@@ -266,6 +272,7 @@ def _pairs_of(ranking: Mapping[str, Any]) -> list[dict[str, Any]]:
             "rejected": responses[worse],
             "chosen_probability": probability,
             **({"margin": scores[better] - scores[worse]} if scores else {}),
+            **ended(better, worse),
             **extra,
         }
         for better, worse, probability in ranked_pairs(responses, ranking["ranks"])

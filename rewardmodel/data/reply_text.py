@@ -10,22 +10,25 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from rewardmodel.data.chat_template import ChatTemplate
-from rewardmodel.data.chat_template import shorten as _shorten
+from rewardmodel.data.chat_template import ChatTemplate, shorten
 from rewardmodel.data.conversation import Conversation, Message, Prompt, Reply, reply_of
 from rewardmodel.data.rows import PreferenceDataError, Row, nearest_name, note
 from rewardmodel.data.shared_prompt import Turns, repeats, split_conversations, split_texts
 from rewardmodel.data.template_columns import (
     joined_parts,
+    messages_of_json,
     refuse_media_parts,
     take_template,
+    with_parsed_calls,
     with_system,
     with_system_turn,
     without_nulls,
 )
+from rewardmodel.data.transcripts import prompt_end
 
 ASSISTANT_TURN = "\n\nAssistant:"
 _FEW_WORDS = 4
+_ANSWERING = ("assistant", "tool")
 
 
 def take_turns(row: Row, column: str, *, option: str) -> Turns:
@@ -53,6 +56,9 @@ def take_turns(row: Row, column: str, *, option: str) -> Turns:
             reason=f"missing column {column!r}",
         )
     value = row[column]
+    if isinstance(value, str) and (turns := messages_of_json(value)):
+        note(row, f"messages read from the JSON text of {column!r}")
+        value = turns
     if isinstance(value, list) and value and all(isinstance(turn, dict) for turn in value):
         return [_check_message(turn, column) for turn in value]
     if isinstance(value, str) and value:
@@ -60,7 +66,7 @@ def take_turns(row: Row, column: str, *, option: str) -> Turns:
     found = "null" if value is None else f"an empty {type(value).__name__}"
     if value is not None and (not isinstance(value, str | list) or value):
         raise PreferenceDataError(
-            f"column {column!r} holds {type(value).__name__} ({_shorten(value)}); required is text "
+            f"column {column!r} holds {type(value).__name__} ({shorten(value)}); required is text "
             "or a list of {role, content} messages. Convert the value or drop the row "
             '(on_bad_row="skip").',
             reason=f"value of {column!r} is not text",
@@ -81,6 +87,7 @@ def split_prompt(
     empty: bool = False,
     keep_messages: bool = False,
     implicit: bool = False,
+    finished: Sequence[bool] | None = None,
 ) -> tuple[Prompt, list[Reply]]:
     """Return the prompt and each reply.
 
@@ -94,6 +101,8 @@ def split_prompt(
         keep_messages: Whether messages stay a `Conversation`, for each model to render.
         implicit: Whether the user said that plain text begins with the prompt, so that a shared
             beginning needs no turn marker.
+        finished: Whether each reply is whole: what closes a turn is left off those that are not.
+            None takes all for whole.
 
     Returns:
         Texts where everything is text, or was rendered; else a `Conversation` and the replies to
@@ -130,7 +139,11 @@ def split_prompt(
             "keep_messages=True for models to render them themselves."
         )
     template = ChatTemplate(tokenizer)
-    rendered = [template.reply_text(conversation, reply) for reply in kept]
+    whole = [True] * len(kept) if finished is None else finished
+    rendered = [
+        template.reply_text(conversation, reply, finished=ended)
+        for reply, ended in zip(kept, whole, strict=True)
+    ]
     return template.prompt_text(conversation), [
         text if empty else _require_reply(text) for text in rendered
     ]
@@ -139,14 +152,19 @@ def split_prompt(
 def _without_prompt(prompt: str, replies: list[str], row: Row) -> list[Reply]:
     """Replies of text, less the prompt where all of them begin with it, as messages may, too.
 
-    A prompt of a few words may well be taken up by both replies: that says nothing.
+    A prompt of a few words without a turn marker may well be taken up by all replies, and one reply
+    may be an echo: that says nothing.
     """
     parts = [reply.removeprefix(prompt) for reply in replies]
-    told = len(prompt.split()) > _FEW_WORDS and len(replies) > 1
-    if told and all(part and part != reply for part, reply in zip(parts, replies, strict=True)):
-        note(row, "prompt that all replies repeat read once")
-        return [*parts]
-    return [*replies]
+    told = len(prompt.split()) > _FEW_WORDS or prompt_end(prompt) is not None
+    repeated = all(part and part != reply for part, reply in zip(parts, replies, strict=True))
+    if not (told and replies and repeated):
+        return [*replies]
+    if len(replies) == 1:
+        note(row, "reply begins with a copy of the prompt, kept")
+        return [*replies]
+    note(row, "prompt that all replies repeat read once")
+    return [*parts]
 
 
 def _require_rendering(
@@ -174,35 +192,30 @@ def _split_messages(
     opening = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     if all(turns[: len(opening)] == opening for turns in conversations):
         return opening, [turns[len(opening) :] for turns in conversations]
-    if isinstance(prompt, str) and any(turns[0]["role"] != "assistant" for turns in conversations):
-        # A prompt column that repeats the question beside whole conversations, and maybe leaves
-        # out their system turn: the conversations themselves say where they part.
-        if len(conversations) > 1:
-            opening, conversations = split_conversations(*conversations)
-        else:
-            opening, reply = split_last_turn(conversations[0])
-            conversations = [reply]
-        if not repeats(opening, prompt):
-            note(row, "prompt not used, which the conversation beside it does not repeat")
-    return opening, conversations
+    if all(turns[0]["role"] in _ANSWERING for turns in conversations):
+        return opening, conversations
+    # Whole conversations, which say themselves where they part, and may leave out the system turn
+    # of the prompt beside them, or have one that it lacks.
+    shared, conversations = split_conversations(*conversations)
+    asked, said = _words_of(opening), _words_of(shared)
+    if asked[len(asked) - len(said) :] == said:
+        return opening, conversations
+    if said[len(said) - len(asked) :] != asked and not repeats(shared, prompt):
+        if not isinstance(prompt, str):
+            raise PreferenceDataError(
+                f"the prompt is {shorten(opening)} and the replies are conversations that begin "
+                f"with {shorten(shared)}; required are replies of the assistant's turns alone, or "
+                "conversations that repeat the prompt. Remove the prompt's column or these turns, "
+                'or drop the row (on_bad_row="skip").',
+                reason="replies repeat another prompt",
+            )
+        note(row, "prompt not used, which the conversation beside it does not repeat")
+    return shared, conversations
 
 
-def split_last_turn(messages: Turns) -> tuple[list[Message], list[Message]]:
-    """Return what precedes the assistant's last turn, and that turn; what follows is left out.
-
-    Raises:
-        PreferenceDataError: No assistant turn answers anything, or this is text.
-    """
-    if isinstance(messages, list):
-        for index in range(len(messages) - 1, 0, -1):
-            if messages[index]["role"] == "assistant":
-                return messages[:index], messages[index : index + 1]
-    found = [turn["role"] for turn in messages] if isinstance(messages, list) else "text"
-    raise PreferenceDataError(
-        f"found messages of {found}; required are messages in which an assistant answers. Mend or "
-        'drop the row (on_bad_row="skip").',
-        reason="no assistant turn",
-    )
+def _words_of(turns: list[Message]) -> list[tuple[str, list[str]]]:
+    """Roles and words of messages, white space aside."""
+    return [(str(turn["role"]), str(turn["content"]).split()) for turn in turns]
 
 
 def _require_reply(text: str) -> str:
@@ -219,8 +232,9 @@ def _check_message(turn: Message, column: str) -> Message:
     """Return the message without its null fields, which Arrow adds to fill up a column.
 
     A message that calls tools may have no content; one of several parts of text is their text.
+    Arguments of calls may be JSON text, as servers write them; templates read mappings.
     """
-    turn = without_nulls(turn)
+    turn = with_parsed_calls(without_nulls(turn))
     refuse_media_parts(turn.get("content"), column)
     if isinstance(turn.get("content"), list):
         turn = {**turn, "content": joined_parts(turn["content"])}

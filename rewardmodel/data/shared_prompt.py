@@ -55,24 +55,47 @@ def split_texts(first: str, second: str, *, implicit: bool) -> tuple[str, list[s
     return first[:cut], [first[cut:], second[cut:]]
 
 
-def split_conversations(
-    first: list[Message], second: list[Message]
-) -> tuple[list[Message], list[list[Message]]]:
-    """Split two conversations at the last shared turn that the assistant answers in both.
+def split_conversations(*conversations: list[Message]) -> tuple[list[Message], list[list[Message]]]:
+    """Split conversations at the last shared turn that the assistant answers in all of them.
+
+    One alone is split before the assistant's last turn.
 
     Raises:
         PreferenceDataError: There is none.
     """
-    shared = _shared_turns(first, second)
+    if len(conversations) == 1:
+        opening, reply = split_last_turn(conversations[0])
+        return opening, [reply]
+    shared = _shared_turns(*conversations)
     if not shared:
-        raise _nothing_shared(f"{shorten(first)} and {shorten(second)}", told=True)
-    return first[:shared], [first[shared:], second[shared:]]
+        found = " and ".join(shorten(turns) for turns in conversations[:2])
+        raise _nothing_shared(found, told=True)
+    return conversations[0][:shared], [turns[shared:] for turns in conversations]
 
 
-def _shared_turns(first: list[Message], second: list[Message]) -> int:
-    shared = common_prefix_length(first, second)
+def split_last_turn(messages: Turns) -> tuple[list[Message], list[Message]]:
+    """Return what precedes the assistant's last turn, and that turn; what follows is left out.
+
+    Raises:
+        PreferenceDataError: No assistant turn answers anything, or this is text.
+    """
+    if isinstance(messages, list):
+        for index in range(len(messages) - 1, 0, -1):
+            if messages[index]["role"] == "assistant":
+                return messages[:index], messages[index : index + 1]
+    found = [turn["role"] for turn in messages] if isinstance(messages, list) else "text"
+    raise PreferenceDataError(
+        f"found messages of {found}; required are messages in which an assistant answers. Mend or "
+        'drop the row (on_bad_row="skip").',
+        reason="no assistant turn",
+    )
+
+
+def _shared_turns(*conversations: list[Message]) -> int:
+    first = conversations[0]
+    shared = min(common_prefix_length(first, other) for other in conversations[1:])
     while shared and not all(
-        len(turns) > shared and turns[shared]["role"] == "assistant" for turns in (first, second)
+        len(turns) > shared and turns[shared]["role"] == "assistant" for turns in conversations
     ):
         shared -= 1
     return shared

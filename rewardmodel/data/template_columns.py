@@ -22,7 +22,7 @@ _RESERVED = frozenset(
             "return_tensors",
             "return_assistant_tokens_mask",
         ),
-        *("padding", "truncation", "max_length"),
+        *("padding", "truncation", "max_length", "chat_template", "tokenizer_kwargs"),
     }
 )
 _MEDIA_PARTS = frozenset({"image", "image_url", "video", "audio", "input_audio", "file"})
@@ -160,6 +160,42 @@ def joined_parts(content: Any) -> Any:
         for part in content
     ]
     return "".join(texts) if all(isinstance(text, str) for text in texts) else content
+
+
+def messages_of_json(text: str) -> list[dict[str, Any]] | None:
+    """The messages that a text holds as JSON, as in tables of text; None for any other text."""
+    if not text.lstrip().startswith("[{"):
+        return None
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError:
+        return None
+    told = all(isinstance(turn, dict) and {"role", "content"} <= turn.keys() for turn in found)
+    return found if told else None
+
+
+def with_parsed_calls(message: dict[str, Any]) -> dict[str, Any]:
+    """A message whose calls of tools have arguments that are mappings, where they were JSON text.
+
+    Raises:
+        PreferenceDataError: The text is no JSON.
+    """
+    if not isinstance(message.get("tool_calls"), list):
+        return message
+    calls = []
+    for call in message["tool_calls"]:
+        function = call.get("function") if isinstance(call, Mapping) else None
+        arguments = function.get("arguments") if isinstance(function, Mapping) else None
+        if isinstance(function, Mapping) and isinstance(arguments, str):
+            try:
+                parsed = json.loads(arguments) if arguments.strip() else {}
+            except json.JSONDecodeError as error:
+                raise _bad_column(
+                    "arguments", arguments, f"JSON in the arguments of a call ({error.msg})"
+                ) from error
+            call = {**call, "function": {**function, "arguments": parsed}}
+        calls.append(call)
+    return {**message, "tool_calls": calls}
 
 
 def _from_json(row: Row, column: str) -> Any:

@@ -207,7 +207,9 @@ def _ranked_groups(dataset: Dataset) -> Iterator[Group]:
                 "at least two responses, each with a rank from 1 on. Load rankings with "
                 "rewardmodel.load_rankings, which checks them"
             )
-        yield prompt_of(row), list(responses), [True] * len(ranks), {"ranks": list(ranks)}
+        told = row.get("finished") or [True] * len(ranks)
+        finished = [value is not False for value in told]
+        yield prompt_of(row), list(responses), finished, {"ranks": list(ranks)}
 
 
 def _is_tie(labels: Mapping[str, Any]) -> bool:

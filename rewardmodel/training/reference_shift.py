@@ -23,7 +23,7 @@ def centre_on(reference: Dataset, model: Any, encoder: TextEncoder) -> list[floa
     folder then see scores that are higher by this constant.
 
     Args:
-        reference: Columns `prompt` and `completion`.
+        reference: Columns `prompt` and `completion`, and where some were cut off `finished`.
         model: Sequence classifier of M heads, adapters included.
         encoder: Its tokenisation.
 
@@ -37,8 +37,12 @@ def centre_on(reference: Dataset, model: Any, encoder: TextEncoder) -> list[floa
         raise ValueError("no demonstrations to centre the scores on; required: at least 1")
     plain = plain_model(model)
     training = model.training
+    marked = "finished" in reference.column_names
+    told = reference["finished"] if marked else [True] * len(reference)
     scores = SequenceRewardModel(model, encoder).outputs(
-        prompts_of(reference), replies_of(reference, "completion")
+        prompts_of(reference),
+        replies_of(reference, "completion"),
+        finished=[value is not False for value in told],
     )  # [B, M]
     model.train(training)
     means = scores.mean(0)

@@ -8,6 +8,7 @@ left out and counted; of their scores the mean is kept.
 from collections.abc import Sequence
 from typing import Any
 
+from rewardmodel.data.finished import replies_finished
 from rewardmodel.data.formats.fields import bad_value, missing, read_number, take_list
 from rewardmodel.data.formats.options import ConvertOptions
 from rewardmodel.data.prompt_columns import take_prompt
@@ -26,7 +27,14 @@ def convert_scores(row: Row, options: ConvertOptions) -> list[dict[str, Any] | L
     responses = take_list(row, "responses", str, required=_TEXTS)
     scores = _numbers(row, "scores", len(responses))
     prompt = take_prompt(row, options.prompt_column, option="prompt_column")
-    return ranking_of_scores(prompt, responses, scores, subset=row.get("subset"), options=options)
+    return ranking_of_scores(
+        prompt,
+        responses,
+        scores,
+        subset=row.get("subset"),
+        finished=replies_finished(row, len(responses)),
+        options=options,
+    )
 
 
 def convert_rankings(row: Row, options: ConvertOptions) -> list[dict[str, Any] | LeftOut]:
@@ -51,6 +59,7 @@ def convert_rankings(row: Row, options: ConvertOptions) -> list[dict[str, Any] |
         "prompt": take_prompt(row, options.prompt_column, option="prompt_column"),
         "responses": _require_two(list(rank_of), responses),
         "ranks": list(rank_of.values()),
+        **_marks(responses, replies_finished(row, len(responses))),
         **({"subset": row["subset"]} if "subset" in row else {}),
     }
     return [record, *_copies(len(responses) - len(rank_of))]
@@ -62,6 +71,7 @@ def ranking_of_scores(
     scores: Sequence[float],
     *,
     subset: Any = None,
+    finished: Sequence[bool | None] = (),
     options: ConvertOptions,
 ) -> list[dict[str, Any] | LeftOut]:
     """One ranking from replies and their scores, and a mark for each repeated reply.
@@ -78,6 +88,7 @@ def ranking_of_scores(
         "responses": _require_two(list(given), responses),
         "ranks": ranks_of_scores(means),
         **({"scores": means} if options.margins else {}),
+        **_marks(responses, finished),
         **({} if subset is None else {"subset": subset}),
     }
     return [record, *_copies(len(responses) - len(given))]
@@ -87,6 +98,16 @@ def ranks_of_scores(scores: Sequence[float]) -> list[int]:
     """Ranks of scores: one more than the number of higher scores, so that equals are ties."""
     ordered = sorted(scores, reverse=True)
     return [1 + ordered.index(score) for score in scores]
+
+
+def _marks(responses: Sequence[str], finished: Sequence[bool | None]) -> dict[str, Any]:
+    """Whether each different reply is finished, where that is said of any."""
+    if all(told is None for told in finished):
+        return {}
+    marks: dict[str, bool | None] = {}
+    for text, told in zip(responses, finished, strict=True):
+        marks[text] = told if marks.get(text) is None else marks[text]
+    return {"finished": list(marks.values())}
 
 
 def _numbers(row: Row, name: str, count: int) -> list[float]:
