@@ -181,7 +181,8 @@ def value(job: ValueJob) -> None:
         finished=finished,
     )
     explained = found["explained_variance"]
-    Console().print(f"Explained variance on held-out responses {explained:.3f}. Head: {job.out}")
+    shown = "unknown: their targets are all alike" if explained is None else f"{explained:.3f}"
+    Console().print(f"Explained variance on held-out responses {shown}. Head: {job.out}")
 
 
 @dataclass

@@ -245,7 +245,8 @@ def fit_value_head(
         holdout: Share of the responses kept to measure the fit.
 
     Returns:
-        `states`, `seconds`-free counts and `explained_variance` on the held-out responses.
+        Counts `responses` and `states`, and `explained_variance` on the held-out responses, None
+        where these have no two targets that differ.
 
     Raises:
         ValueError: If there are too few responses to hold any out.
@@ -273,8 +274,9 @@ def fit_value_head(
     with torch.inference_mode():
         error = nn.functional.mse_loss(head(states[held]), targets[held])
     head.save(folder)
+    variance = float(targets[held].var()) if len(held) > 1 else 0.0
     return {
         "responses": len(prompts),
         "states": len(states),
-        "explained_variance": round(1 - float(error / targets[held].var()), 4),
+        "explained_variance": round(1 - float(error / variance), 4) if variance > 0 else None,
     }
