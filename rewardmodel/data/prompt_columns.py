@@ -51,10 +51,8 @@ def find_conversation(row: Row) -> str | None:
     """
     for usual in _CONVERSATION_NAMES:
         for name in row:
-            value = peek(row, name)
-            if name.strip().lower() == usual and isinstance(value, list) and value:
-                if all(isinstance(turn, dict) for turn in value):
-                    return name
+            if name.strip().lower() == usual and _is_messages(peek(row, name)):
+                return name
     return None
 
 
@@ -146,6 +144,10 @@ def _is_turns(value: object) -> bool:
     if isinstance(value, list):
         return bool(value) and all(isinstance(turn, dict) and "role" in turn for turn in value)
     return isinstance(value, str) and bool(value.strip())
+
+
+def _is_messages(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(turn, dict) for turn in value)
 
 
 def _begins_with_system(value: object) -> bool:
