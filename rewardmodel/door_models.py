@@ -241,7 +241,9 @@ def _part_conversation(row: Row, prompt_column: str, response_column: str) -> Ro
     """The row with prompt and response in their columns, where a whole conversation holds both."""
     name = response_column if response_column in row else find_conversation(row)
     whole = None if name is None else peek(row, name)
-    if name is None or not begins_with_prompt(whole) or whole[-1].get("role") != "assistant":
+    if name is None or not isinstance(whole, list) or not begins_with_prompt(whole):
+        return row
+    if whole[-1].get("role") != "assistant":
         return row
     prompt, response = split_last_turn(take_turns(row, name, option="response_column"))
     beside = peek(row, prompt_column)

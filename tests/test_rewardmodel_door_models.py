@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -133,7 +134,7 @@ ANSWER = {"role": "assistant", "content": "The baker."}
     ],
 )
 def test_the_last_turn_of_a_conversation_is_scored(
-    row: dict[str, object], columns: dict[str, str], tmp_path: Path
+    row: dict[str, object], columns: dict[str, Any], tmp_path: Path
 ) -> None:
     data = write(tmp_path / "t.jsonl", row)
     (found,) = door_models.load_responses(data, **columns)
