@@ -35,6 +35,7 @@ from rewardmodel.tokenization import (
     require_positions,
     token_types,
 )
+from rewardmodel.usual_inputs import require_usual_inputs
 
 _SET_LENGTH = 2**20  # tokenizers without a `model_max_length` say an astronomical one
 
@@ -92,8 +93,8 @@ def open_encoder(
             conversations.
 
     Raises:
-        ValueError: If there is no tokenizer, it is another model's, or the model has no places for
-            so many tokens.
+        ValueError: If there is no tokenizer, it is another model's, the model has no places for
+            so many tokens, or it reads its inputs in a way that is not supported.
     """
     tokenizer = load_tokenizer(source)
     fit_embeddings(model, tokenizer)
@@ -101,11 +102,27 @@ def open_encoder(
     require_positions(model, max_length)
     if torch.cuda.is_available() and not getattr(model, "is_quantized", False):
         model.to("cuda")
+    encoder = TextEncoder(
+        tokenizer,
+        max_length or _default_length(model, tokenizer),
+        input_format_of(source, model, tokenizer, input_format),
+        continues=False,
+        warn_of_text_to=source if warn_of_text and expects_messages(model, tokenizer) else None,
+    )
+    require_usual_inputs(source, model, encoder)
+    return encoder
+
+
+def _default_length(model: Any, tokenizer: Any) -> int | None:
+    """The length that a model was trained with, as its tokenizer says, or else its context."""
     trained_with = tokenizer.model_max_length
-    limit = max_length or (trained_with if trained_with < _SET_LENGTH else context_length(model))
-    form = input_format_of(source, model, tokenizer, input_format)
-    warned = source if warn_of_text and expects_messages(model, tokenizer) else None
-    return TextEncoder(tokenizer, limit, form, continues=False, warn_of_text_to=warned)
+    if trained_with >= _SET_LENGTH:
+        return context_length(model)
+    try:
+        require_positions(model, trained_with)
+    except ValueError:  # more than it has places for: another model's length
+        return context_length(model)
+    return trained_with
 
 
 class SequenceRewardModel:
