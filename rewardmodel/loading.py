@@ -92,8 +92,9 @@ def load_reward_model(
         other = found if kind == "auto" else _kind_or_none(source)
         if other in (None, found):
             raise
+        what = str(error).partition("; required")[0]  # whose remedy is for a model of that kind
         raise ValueError(
-            f"kind: found {found!r}, and {source!r} is a {other} model ({error}); required: the "
+            f"kind: found {found!r}, and {source!r} is a {other} model ({what}); required: the "
             f"kind that it is. Pass kind={other!r}, or kind='auto'"
         ) from error
 
