@@ -24,7 +24,7 @@ from search.evaluation.settings import check_value
 # A keyword argument with a text, True, a stand-in or a tokenizer, not yet said to be Python's.
 _ADVICE = re.compile(
     r"""\b(?P<name>[a-z_]+)="""
-    r"""(?P<value>'[^'\n]*'|"[^"\n]*"|\{[^}\n]*\}|True\b|NAME\b|AutoTokenizer\.from_pretrained\(NAME\))"""
+    r"""(?P<value>'[^'\n]*'|"[^"\n]*"|\{(?:[^{}\n]|\{[^{}\n]*\})*\}|True\b|NAME\b|AutoTokenizer\.from_pretrained\(NAME\))"""
     r"""(?! \(in Python\))"""
 )
 _Job = tuple[type, Callable[[Any], None]]

@@ -45,7 +45,8 @@ class SftJob(Optimisation):
         dataset: Demonstrations (prompt and completion, messages) or preferences (the chosen reply).
         split: Split of a hub dataset or folder.
         prompt_column: The prompt's column, or several joined by "+".
-        completion_column: The completion's column; null looks for completion, response, messages.
+        completion_column: The completion's column; null looks for completion, response,
+            messages, conversations.
         implicit_prompt: Of preferences: take the beginning that chosen and rejected share for the
             prompt, in plain text without turn markers, too.
         limit: Use this many rows; null takes all.

@@ -2,19 +2,23 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset
 from rich.console import Console
 from rich.table import Table
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
+from rewardmodel.checkpoints import read_config
 from rewardmodel.column_settings import ColumnSettings, describe_unused
 from rewardmodel.data.data_report import DataReport, examine_preferences, preference_report
 from rewardmodel.data.data_report_page import advice, length_rows, report_rows, write_data_report
 from rewardmodel.data.formats import FormatName
 from rewardmodel.data.rows import ColumnUse, OnBadRow
+from rewardmodel.input_format import separates_segments
 from rewardmodel.json_lines import json_lines
 from rewardmodel.preferences import load_preferences, split_by_prompt
-from rewardmodel.tokenization import TextEncoder, load_tokenizer
+from rewardmodel.tokenization import INPUT_FORMATS, InputFormat, TextEncoder, load_tokenizer
 from search.evaluation.records import write_json_atomic, write_text_atomic
 from search.evaluation.report import format_cell
 from search.evaluation.settings import check_types, require
@@ -124,13 +128,30 @@ def inspect_data(job: InspectJob) -> None:
         columns=columns,
         **job.columns(),
     )
-    encoder = (
-        TextEncoder(tokenizer, job.max_length, continues=False) if tokenizer is not None else None
-    )
+    encoder = None if job.model is None else _open_encoder(job.model, tokenizer, job.max_length)
     report = examine_preferences(data, encoder=encoder, unused_columns=columns.unused)
     page = write_data_report(report, job.out)
     show_data_report(Console(), report)
     Console().print(f"Report: {page}")
+
+
+def _open_encoder(source: str, tokenizer: Any, max_length: int | None) -> TextEncoder:
+    """A model's tokenisation, in the form that its configuration says or that its kind is given.
+
+    The weights, at which training looks, are not loaded: models of masked tokens are encoders.
+    """
+    form: InputFormat = "text"
+    try:
+        config = read_config(source)
+    except ValueError:  # a folder of a tokenizer alone
+        config = {}
+    written = config.get("input_format")
+    if isinstance(written, dict) and written.get("name") in INPUT_FORMATS:
+        form = written["name"]
+    elif config.get("model_type") in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        pair = not tokenizer.chat_template and separates_segments(tokenizer)
+        form = "pair" if pair else "text"
+    return TextEncoder(tokenizer, max_length, form, continues=False)
 
 
 def show_data_report(console: Console, report: DataReport) -> None:

@@ -14,11 +14,19 @@ from doors.job_settings import fields_of, open_run
 from rewardmodel.aggregation import Aggregate
 from rewardmodel.data.conversation import text_of
 from rewardmodel.data.finished import finished_marks
-from rewardmodel.data.prompt_columns import take_prompt
+from rewardmodel.data.prompt_columns import begins_with_prompt, find_conversation, take_prompt
 from rewardmodel.data.reply_text import split_prompt, take_turns
 from rewardmodel.data.row_sources import read_rows
-from rewardmodel.data.rows import OnBadRow, PreferenceDataError, Row, parse_rows
-from rewardmodel.data.shared_prompt import Turns
+from rewardmodel.data.rows import (
+    OnBadRow,
+    PreferenceDataError,
+    ReadRow,
+    Row,
+    note,
+    parse_rows,
+    peek,
+)
+from rewardmodel.data.shared_prompt import Turns, repeats, split_last_turn
 from rewardmodel.ensemble import EnsembleRewardModel, write_ensemble
 from rewardmodel.input_format import ChosenFormat
 from rewardmodel.interface import (
@@ -130,11 +138,12 @@ class ScoreJob:
         kind: "auto" looks what lies there; else "sequence", "process", "multi_head", "ensemble" or
             "function".
         aggregate: How members, heads or steps become one score; null takes the model's own way.
-        dataset: Rows of a prompt and a response, or of a prompt and a list of responses.
+        dataset: Rows of a prompt and a response, of a prompt and a list of responses, or of
+            messages whose last turn is the response.
         split: Split of a hub dataset or folder.
         prompt_column: The prompt's column, or several joined by "+".
-        response_column: The column of a response or of a list of them; null takes responses, or
-            response.
+        response_column: The column of a response or of a list of them; null takes responses,
+            response, or whole conversations from messages.
         limit: Use this many rows; null takes all.
         on_bad_row: "error" stops at the first bad row, "skip" leaves bad rows out and counts them.
         max_length: Tokens of prompt and response together; null takes the model's own.
@@ -206,6 +215,9 @@ def load_responses(
 ) -> list[dict[str, Any]]:
     """Loads prompts with one response or several each.
 
+    Without a column of responses, messages in `messages` (or `conversations`, `conversation` or
+    `dialogue`) that end with the assistant's turn are a prompt and its response.
+
     Returns:
         Rows with `prompt`, `responses` (a list), `several` (whether a list stood there), `finished`
         (whether each ended by itself, by the column of that name) and `row`, the row as it was
@@ -218,10 +230,33 @@ def load_responses(
 
     def parse(row: Row) -> dict[str, Any]:
         column = response_column or ("responses" if "responses" in row else "response")
-        return _parse(row, prompt_column, column)
+        parted = _part_conversation(row, prompt_column, column)
+        return {**_parse(parted, prompt_column, column), "row": dict(row)}
 
     rows = read_rows(source, split=split)
     return list(parse_rows(rows, parse, source=source, on_bad_row=on_bad_row, limit=limit))
+
+
+def _part_conversation(row: Row, prompt_column: str, response_column: str) -> Row:
+    """The row with prompt and response in their columns, where one conversation holds both."""
+    if response_column in row and prompt_column in row:
+        return row
+    name = response_column if response_column in row else find_conversation(row)
+    whole = None if name is None else peek(row, name)
+    if name is None or not isinstance(whole, list) or not begins_with_prompt(whole):
+        return row
+    if whole[-1].get("role") != "assistant":
+        return row
+    prompt, response = split_last_turn(take_turns(row, name, option="response_column"))
+    beside = peek(row, prompt_column)
+    if name not in ("messages", response_column):
+        note(row, f"conversation read from column {name!r}")
+    if prompt_column != name and isinstance(beside, str) and not repeats(prompt, beside):
+        note(row, "prompt not used, which the conversation beside it does not repeat")
+    parted = ReadRow({**row, prompt_column: prompt, response_column: response})
+    if isinstance(row, ReadRow):  # what is read of the one is read of the other
+        parted.read, parted.notes = row.read, row.notes
+    return parted
 
 
 def _parse(row: Row, prompt_column: str, response_column: str) -> dict[str, Any]:

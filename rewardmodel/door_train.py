@@ -10,6 +10,7 @@ from rich.console import Console
 
 from doors.command_line import for_python
 from doors.job_settings import fields_of, open_run
+from rewardmodel.checkpoints import read_config
 from rewardmodel.column_settings import ColumnSettings, describe_unused
 from rewardmodel.data.conversation import TEMPLATE_COLUMNS
 from rewardmodel.data.data_report import examine_preferences
@@ -199,6 +200,7 @@ def _train_from_scratch(
     with processes.main_process_first():  # the first builds it, the others find it
         base = build_scratch_scorer(job.model, run.path / "scratch" / "base", seed=job.seed)
     folder = run.path / "scratch" / "model"
+    trained = read_config(str(run.checkpoints / "model"))  # which is read as the base was
     # Random weights want larger steps than a pretrained base.
     optimisation = Optimisation(
         epochs=3,
@@ -215,6 +217,7 @@ def _train_from_scratch(
         folder,
         optimisation=optimisation,
         objective=fields_of(Objective, job),
+        input_format=trained["input_format"]["name"],
     )
     if not processes.is_main_process:
         return

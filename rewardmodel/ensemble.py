@@ -2,7 +2,7 @@
 
 The members may be of any kind. A folder with an `ensemble.json` names them:
 
-    {"members": ["../seed1", "../seed2"], "aggregate": "min", "weight": 1.0,
+    {"members": ["../seed1", "python:../mine.py:f"], "aggregate": "min", "weight": 1.0,
      "shifts": null, "scales": null}
 
 Scores of Bradley-Terry models mean something only in differences, so members trained apart may lie
@@ -14,6 +14,7 @@ measures each member's level and spread on given texts and puts all on one scale
 
 import json
 import os
+import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -148,7 +149,7 @@ class EnsembleRewardModel:
         """Loads the members that a folder's `ensemble.json` names.
 
         Args:
-            folder: Where it lies; relative members are beside or below it.
+            folder: Where it lies; relative paths of members count from it.
             aggregate: Instead of the one written there.
             max_length: See `rewardmodel.loading.load_reward_model`.
             batch_size: See there.
@@ -244,7 +245,8 @@ def write_ensemble(
 
     Args:
         folder: Where it goes.
-        members: Local folders, kept as paths relative to `folder`, or hub ids.
+        members: Whatever `rewardmodel.loading.load_reward_model` takes; paths of folders and files
+            (`.gguf`, `python:FILE.py:name`, `answers:FILE`) are kept relative to `folder`.
         aggregate: How the members' scores become one.
         weight: Of their disagreement.
         shifts: See `EnsembleRewardModel`.
@@ -258,10 +260,7 @@ def write_ensemble(
     if not members:
         raise ValueError("members: found none; required: at least 1 reward model")
     folder = Path(folder)
-    names = [
-        Path(os.path.relpath(name, folder)).as_posix() if Path(name).is_dir() else name
-        for name in members
-    ]
+    names = [_kept_source(folder, name) for name in members]
     path = folder / ENSEMBLE_FILE
     written = {"members": names, "aggregate": aggregate, "weight": weight}
     write_json_atomic(
@@ -298,7 +297,26 @@ def read_ensemble(path: Path) -> dict[str, Any]:
     return written
 
 
+def _kept_source(folder: Path, name: str) -> str:
+    """A member as it is written in a folder, its path relative to that."""
+    before, place, after = _place_in(name)
+    path = Path(place).expanduser()
+    if not path.exists():
+        return name
+    return before + Path(os.path.relpath(path, folder)).as_posix() + after
+
+
 def _member_source(folder: Path, name: str) -> str:
     """A member as it can be loaded from anywhere."""
-    beside = folder / name
-    return str(beside.resolve()) if beside.is_dir() else name
+    before, place, after = _place_in(name)
+    beside = folder / place
+    return f"{before}{beside.resolve()}{after}" if place and beside.exists() else name
+
+
+def _place_in(name: str) -> tuple[str, str, str]:
+    """What stands before the path in the name of a reward model, the path, and what is behind."""
+    function = re.fullmatch(r"(python:)?(.+\.py)(:[^:]*)", name)
+    if function:
+        return function[1] or "", function[2], function[3]
+    file = name.removeprefix("answers:")
+    return name[: len(name) - len(file)], file, ""

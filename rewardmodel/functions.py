@@ -10,8 +10,10 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Self
 
 import torch
@@ -21,6 +23,7 @@ from rewardmodel.data.conversation import Prompt, Reply, plain, reply_messages
 from rewardmodel.interface import require_finite
 
 _REMEDY = "Correct the function: it has to give every response a number"
+_IMPORTERS = {__file__, importlib.__file__}
 
 
 class FunctionRewardModel:
@@ -58,7 +61,7 @@ class FunctionRewardModel:
             options: As for the constructor.
 
         Raises:
-            ValueError: If there is no such module or function.
+            ValueError: If there is no such module or function, or the module cannot be run.
         """
         found = import_object(reference)
         if not callable(found):
@@ -123,8 +126,10 @@ class FunctionRewardModel:
             if lacking:
                 raise ValueError(
                     f"{self.name} needs {', '.join(lacking)} beside prompts and completions; "
-                    f"required: no more than is there. Pass columns={{{lacking[0]!r}: "
-                    "{prompt: value}}"
+                    "required: no more than is there. Commands give a function no other columns: "
+                    f"write it to look {lacking[0]!r} up by the prompt, or, to compare with right "
+                    "answers, name answers:FILE instead. FunctionRewardModel takes "
+                    f"columns={{{lacking[0]!r}: {{prompt: value}}}}"
                 )
             if not any_name and (left := set(self._columns) - set(parameters)):
                 raise ValueError(
@@ -183,36 +188,77 @@ def import_object(reference: str) -> Any:
     """Imports what `package.module:name` or `path/to/file.py:name` names.
 
     Raises:
-        ValueError: If there is no such module or name in it.
+        ValueError: If there is no such module or name in it, or an error ends the module's code;
+            the message names its file and line.
     """
+    if reference.endswith(".py"):
+        raise ValueError(
+            f"found {reference!r}, a Python file; required: the name of a function in it, too, "
+            f"python:{reference}:NAME"
+        )
     place, colon, name = reference.rpartition(":")
     if not (place and colon and name):
         raise ValueError(
             f"found {reference!r}; required: package.module:name or path/to/file.py:name"
         )
-    if place.endswith(".py"):
-        path = Path(place)
-        # Under a name of its own: a file called json.py must not take the place of json.
-        known_as = f"reward_function_{path.stem}"
-        spec = importlib.util.spec_from_file_location(known_as, path) if path.is_file() else None
-        if spec is None or spec.loader is None:
-            raise ValueError(f"{reference}: there is no file {place}; name one that is there")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module  # dataclasses in the file look for themselves there
-        spec.loader.exec_module(module)
-    else:
-        if "" not in sys.path:
-            sys.path.insert(0, "")  # a file of the user's, beside where the command is typed
-        try:
-            module = importlib.import_module(place)
-        except ModuleNotFoundError as error:
-            raise ValueError(
-                f"{reference}: {error}; required: a module that can be imported. Put its folder on "
-                "PYTHONPATH, or write path/to/file.py:name"
-            ) from error
+    module = _import_file(reference, place) if place.endswith(".py") else _import(reference, place)
     found: Any = module
     for part in name.split("."):
         if not hasattr(found, part):
             raise ValueError(f"{reference}: {place} has no {name}; name a function that it has")
         found = getattr(found, part)
     return found
+
+
+def _import_file(reference: str, place: str) -> ModuleType:
+    """Runs a file as a module."""
+    path = Path(place).expanduser()
+    # Under a name of its own: a file called json.py must not take the place of json.
+    known_as = f"reward_function_{path.stem}"
+    spec = importlib.util.spec_from_file_location(known_as, path) if path.is_file() else None
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{reference}: there is no file {place}; name one that is there")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses in the file look for themselves there
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[spec.name]
+        raise _failed_import(reference, error) from error
+    return module
+
+
+def _import(reference: str, place: str) -> ModuleType:
+    """Imports a module by its name."""
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # a file of the user's, beside where the command is typed
+    try:
+        return importlib.import_module(place)
+    except (Exception, SystemExit) as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing is None or not f"{place}.".startswith(f"{missing}."):
+            raise _failed_import(reference, error) from error
+        raise ValueError(
+            f"{reference}: {error}; required: a module that can be imported. Put its folder on "
+            "PYTHONPATH, or write path/to/file.py:name"
+        ) from error
+
+
+def _failed_import(reference: str, error: BaseException) -> ValueError:
+    """What to say of a module whose code an error ended: what, in which file and line."""
+    kind, what = type(error).__name__, str(error)
+    if isinstance(error, SyntaxError) and error.filename is not None:
+        at, what = f"{error.filename}:{error.lineno}", error.msg
+    else:
+        frames = [
+            frame
+            for frame in traceback.extract_tb(error.__traceback__)
+            if not frame.filename.startswith("<") and frame.filename not in _IMPORTERS
+        ]
+        # The module's own last line, not that of a library which it called.
+        own = [frame for frame in frames if frame.filename == frames[0].filename]
+        at = f"{own[-1].filename}:{own[-1].lineno}" if own else "its code"
+    return ValueError(
+        f"{reference}: {at}: {kind}{': ' if what else ''}{what}; required: a module that can be "
+        "imported. Correct that line"
+    )

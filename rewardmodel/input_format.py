@@ -97,12 +97,12 @@ def _reads_pairs(model: Any, tokenizer: Any) -> bool:
     """Whether a model looks like an encoder of pairs."""
     return (
         not getattr(tokenizer, "chat_template", None)
-        and _separates_segments(tokenizer)
+        and separates_segments(tokenizer)
         and _looks_ahead(model)
     )
 
 
-def _separates_segments(tokenizer: Any) -> bool:
+def separates_segments(tokenizer: Any) -> bool:
     """Whether a tokenizer puts tokens of its own between two segments."""
     if not getattr(tokenizer, "is_fast", False):
         return False
@@ -116,6 +116,8 @@ def _separates_segments(tokenizer: Any) -> bool:
 def _looks_ahead(model: Any) -> bool:
     """Whether a text's first token is seen to depend on its last, as in an encoder alone."""
     plain = plain_model(model)
+    if getattr(plain.config, "is_encoder_decoder", False):
+        return True  # it reads a text by its encoder
     rows = plain.get_input_embeddings().weight.shape[0]
     ids = (torch.arange(6, device=model.device) * 37 + 11) % rows
     pair = torch.stack([ids, ids])

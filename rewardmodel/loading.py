@@ -1,6 +1,7 @@
 """From a name to the reward model, or gold judge, that it stands for."""
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -75,10 +76,46 @@ def load_reward_model(
     if kind not in KINDS:
         raise ValueError(f"kind: found {kind!r}; required: one of {', '.join(KINDS)}")
     found = kind_of(source) if kind == "auto" else kind
-    if found == "function":
-        _refuse_aggregate(aggregate, found, ())
-        return _load_function(source, answer_form, on_bad_row)
-    source = resolve_model(source)
+    try:
+        if found == "function":
+            _refuse_aggregate(aggregate, found, ())
+            return _load_function(source, answer_form, on_bad_row)
+        return _load_model(
+            resolve_model(source),
+            found,
+            max_length=max_length,
+            batch_size=batch_size,
+            aggregate=aggregate,
+            input_format=input_format,
+        )
+    except ValueError as error:
+        other = found if kind == "auto" else _kind_or_none(source)
+        if other in (None, found):
+            raise
+        what = str(error).partition("; required")[0]  # whose remedy is for a model of that kind
+        raise ValueError(
+            f"kind: found {found!r}, and {source!r} is a {other} model ({what}); required: the "
+            f"kind that it is. Pass kind={other!r}, or kind='auto'"
+        ) from error
+
+
+def _kind_or_none(source: str) -> Kind | None:
+    try:
+        return kind_of(source)
+    except ValueError:
+        return None
+
+
+def _load_model(
+    source: str,
+    found: Kind,
+    *,
+    max_length: int | None,
+    batch_size: int | None,
+    aggregate: str | None,
+    input_format: ChosenFormat,
+) -> RewardModel:
+    """Loads a model of a known kind that is no function."""
     options: dict[str, Any] = {"max_length": max_length}
     if found != "process":
         options["input_format"] = input_format
@@ -170,6 +207,8 @@ def names_function(source: str) -> bool:
     """Whether a name stands for something that runs in Python, and not for a model's weights."""
     if source == SIMULATED or source.startswith((FUNCTION, ANSWERS)):
         return True
+    if source.endswith(".py") and not Path(source).is_dir():
+        return True  # of which the function's name is missing, as loading it says
     # `module:name`, as a hub id, a package or a path that is there cannot be written.
     return ":" in source and not source.startswith(PACKAGE) and not Path(source).exists()
 
@@ -179,7 +218,7 @@ def _load_function(source: str, answer_form: str, on_bad_row: OnBadRow) -> Any:
     if source == SIMULATED:
         return FunctionRewardModel(SimulatedHuman().utilities, name=SIMULATED)
     if source.startswith(ANSWERS):
-        file = source.removeprefix(ANSWERS)
+        file = os.path.expanduser(source.removeprefix(ANSWERS))
         return AnswerMatch.load(file, form=answer_form, on_bad_row=on_bad_row)
     return FunctionRewardModel.load(source.removeprefix(FUNCTION))
 

@@ -1,12 +1,14 @@
 """What the name of a model stands for: one place for every command and function that takes one.
 
-A hub id or a folder stands for itself. `package:NAME/FOLDER` is a folder or a GGUF file inside an
+A hub id or a folder stands for itself (`~` at its beginning for the home folder).
+`package:NAME/FOLDER` is a folder or a GGUF file inside an
 installed Python package, and a `.gguf` file is converted once to a folder
 (`rewardmodel.gguf_conversion`).
 """
 
 import importlib.util
 import os
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 from rewardmodel.gguf_conversion import converted_folder
@@ -20,7 +22,8 @@ _MODEL_FILES = ("config.json", "adapter_config.json", "ensemble.json", "value_he
 def resolve_model(source: str | os.PathLike[str]) -> str:
     """Turns the name of a model into a folder or hub id that transformers can load.
 
-    A package is found, not imported: nothing of it is run. A folder whose only model is one GGUF
+    A package is found, not imported: nothing of it is run. It may be named as it is imported or
+    as it is installed, with hyphens. A folder whose only model is one GGUF
     file stands for that file.
 
     Args:
@@ -30,7 +33,7 @@ def resolve_model(source: str | os.PathLike[str]) -> str:
         ValueError: If the package is not installed or holds no such model, or the GGUF file is
             missing or cannot be converted.
     """
-    name = os.fspath(source)
+    name = os.path.expanduser(os.fspath(source))
     place = _inside_package(name) if name.startswith(PACKAGE) else name
     file = _gguf_file(Path(place), name)
     return place if file is None else str(converted_folder(file))
@@ -39,10 +42,8 @@ def resolve_model(source: str | os.PathLike[str]) -> str:
 def _inside_package(source: str) -> str:
     """The folder or file that `package:NAME/FOLDER` names."""
     name, _, inside = source.removeprefix(PACKAGE).partition("/")
-    try:
-        found = importlib.util.find_spec(name) if name else None
-    except (ImportError, ValueError):
-        found = None
+    # Packages are installed under names such as huggingface-hub and imported as huggingface_hub.
+    found = _package_spec(name) or _package_spec(name.replace("-", "_"))
     if found is None or not found.submodule_search_locations:
         raise ValueError(
             f"model: found {source!r} and no installed package {name!r}; required: a package with "
@@ -59,6 +60,13 @@ def _inside_package(source: str) -> str:
         f"({near} holds {held}); required: package:NAME/FOLDER with a model's files, or "
         "package:NAME/FILE.gguf"
     )
+
+
+def _package_spec(name: str) -> ModuleSpec | None:
+    try:
+        return importlib.util.find_spec(name) if name else None
+    except (ImportError, ValueError):
+        return None
 
 
 def _gguf_file(place: Path, source: str) -> Path | None:

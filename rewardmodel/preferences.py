@@ -27,7 +27,12 @@ from rewardmodel.data.data_report import preference_report
 from rewardmodel.data.finished import replies_finished
 from rewardmodel.data.formats import ConvertOptions, FormatName, hub_options
 from rewardmodel.data.pair_parser import PairParser
-from rewardmodel.data.prompt_columns import take_prompt
+from rewardmodel.data.prompt_columns import (
+    begins_with_prompt,
+    find_conversation,
+    find_prompts,
+    take_prompt,
+)
 from rewardmodel.data.reply_text import OneKind, split_prompt, take_turns
 from rewardmodel.data.row_files import PLAIN_LINE
 from rewardmodel.data.row_sources import read_rows
@@ -231,7 +236,8 @@ def load_demonstrations(
 
     The first that a row has is taken: the completion column; `completion`; `response`; `messages`,
     where the last assistant turn is the completion and what follows it is left out; `chosen`, so
-    that preferences show what was preferred.
+    that preferences show what was preferred; messages in `conversations`, `conversation` or
+    `dialogue`, read as `messages` are.
 
     Args:
         source: As in `load_preferences`.
@@ -240,7 +246,8 @@ def load_demonstrations(
         keep_messages: As in `load_preferences`.
         on_bad_row: As in `load_preferences`.
         prompt_column: The prompt beside the completion, or several columns joined by "+".
-        completion_column: The completion, where it has another name.
+        completion_column: The completion, where it has another name; a whole conversation where
+            no prompt is beside it.
         implicit_prompt: Of preferences, as in `load_preferences`.
         limit: Stop after so many good rows.
 
@@ -264,16 +271,25 @@ def load_demonstrations(
 
     def parse(row: Row) -> dict[str, Any]:
         named = completion_column or next((c for c in ("completion", "response") if c in row), None)
-        if named is None and "messages" in row:
-            prompt, completion = split_last_turn(take_turns(row, "messages", option="messages"))
-        elif named is None and "chosen" in row and "rejected" in row:
+        is_pair = "chosen" in row and "rejected" in row
+        whole = "messages" if named is None and "messages" in row else None
+        if named is None and whole is None and not is_pair:
+            whole = find_conversation(row)
+            if whole is not None:
+                note(row, f"conversation read from column {whole!r}")
+        if whole is not None:
+            prompt, completion = split_last_turn(take_turns(row, whole, option="messages"))
+        elif named is None and is_pair:
             (pair,) = pairs(row)
             assert not isinstance(pair, LeftOut)  # a plain row is one pair or an error
             kept = {name: held for name, held in pair.items() if name in _PROMPT_COLUMNS}
             return {**kept, "completion": pair["chosen"], "finished": pair.get("chosen_finished")}
         else:
             completion = take_turns(row, named or "completion", option="completion_column")
-            prompt = take_prompt(row, prompt_column, option="prompt_column")
+            if begins_with_prompt(completion) and not _has_prompt(row, prompt_column, named):
+                prompt, completion = split_last_turn(completion)
+            else:
+                prompt = take_prompt(row, prompt_column, option="prompt_column")
         (told,) = replies_finished(row, 1)
         asked, (reply,) = split_prompt(
             prompt,
@@ -289,6 +305,14 @@ def load_demonstrations(
     rows = read_rows(source, split=split)
     records = parse_rows(rows, parse, source=source, on_bad_row=on_bad_row, limit=limit)
     return gather(records)
+
+
+def _has_prompt(row: Row, prompt_column: str, completion_column: str | None) -> bool:
+    """Whether a column beside the completion's is, or may be, the prompt."""
+    if prompt_column == completion_column:
+        return False
+    known = prompt_column != "prompt" or prompt_column in row
+    return known or bool(find_prompts(row, *filter(None, [completion_column])))
 
 
 def split_by_prompt(dataset: Dataset, *, holdout: float, seed: int) -> tuple[Dataset, Dataset]:

@@ -8,6 +8,7 @@ so would miss an end token that pads, too.
 
 import functools
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import torch
@@ -35,6 +36,7 @@ from rewardmodel.tokenization import (
     require_positions,
     token_types,
 )
+from rewardmodel.usual_inputs import require_usual_inputs
 
 _SET_LENGTH = 2**20  # tokenizers without a `model_max_length` say an astronomical one
 
@@ -92,8 +94,8 @@ def open_encoder(
             a warning.
 
     Raises:
-        ValueError: If there is no tokenizer, it is another model's, or the model has no places for
-            so many tokens.
+        ValueError: If there is no tokenizer, it is another model's, the model has no places for
+            so many tokens, or it reads its inputs in a way that is not supported.
     """
     tokenizer = load_tokenizer(source)
     fit_embeddings(model, tokenizer)
@@ -101,17 +103,28 @@ def open_encoder(
     require_positions(model, max_length)
     if torch.cuda.is_available() and not getattr(model, "is_quantized", False):
         model.to("cuda")
-    trained_with = tokenizer.model_max_length
-    limit = max_length or (trained_with if trained_with < _SET_LENGTH else context_length(model))
-    form = input_format_of(source, model, tokenizer, input_format)
-    return TextEncoder(
+    encoder = TextEncoder(
         tokenizer,
-        limit,
-        form,
+        max_length or _default_length(model, tokenizer),
+        input_format_of(source, model, tokenizer, input_format),
         continues=False,
-        model=source if warns else None,
-        trained_on=trained_on(model, tokenizer) if warns else None,
     )
+    require_usual_inputs(source, model, encoder)
+    if not warns:
+        return encoder
+    return replace(encoder, model=source, trained_on=trained_on(model, tokenizer))
+
+
+def _default_length(model: Any, tokenizer: Any) -> int | None:
+    """The length that a model was trained with, as its tokenizer says, or else its context."""
+    trained_with = tokenizer.model_max_length
+    if trained_with >= _SET_LENGTH:
+        return context_length(model)
+    try:
+        require_positions(model, trained_with)
+    except ValueError:  # more than it has places for: another model's length
+        return context_length(model)
+    return trained_with
 
 
 class SequenceRewardModel:

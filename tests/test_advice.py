@@ -160,7 +160,7 @@ def test_advice_is_written_as_the_command_s_flags() -> None:
         "implicit_prompt=True if": "--implicit_prompt if",
         "Pass tokenizer=AutoTokenizer.from_pretrained(NAME) of": "Pass --model NAME of",
         'pass ties="keep".': 'pass ties="keep" (in Python).',
-        "Pass columns={'answer': {}}": "Pass columns={'answer': {} (in Python)}",
+        "Pass columns={'answer': {}}": "Pass columns={'answer': {}} (in Python)",
         "margin=2 and x == 'y'": "margin=2 and x == 'y'",
     }.items():
         assert as_flags(python, config) == flag

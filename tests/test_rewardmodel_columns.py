@@ -89,6 +89,87 @@ def test_several_columns_are_named_and_the_advice_joins_them(columns, joined, tm
     assert load_preferences(path, prompt_column=first)[0]["prompt"] == columns[first]
 
 
+SYSTEM_TURN = {"role": "system", "content": "Be brief."}
+HISTORY = [user("Hi"), assistant("Hello.")]
+
+
+@pytest.mark.parametrize(
+    ("columns", "joined", "turns"),
+    [
+        ({"history": HISTORY, "question": "Who?"}, "history+question", [*HISTORY, user("Who?")]),
+        (
+            {"context": "A text.", "messages": HISTORY, "question": "Who?", "input": "me"},
+            "context+messages+question+input",
+            [user("A text."), *HISTORY, user("Who?\n\nme")],
+        ),
+        (
+            {"context": "A text.", "history": [SYSTEM_TURN, *HISTORY]},
+            "history+context",
+            [SYSTEM_TURN, *HISTORY, user("A text.")],
+        ),
+        (
+            {"history": HISTORY, "messages": [user("Who?")]},
+            "history+messages",
+            [*HISTORY, user("Who?")],
+        ),
+    ],
+)
+def test_messages_are_joined_with_texts_as_the_advice_says(columns, joined, turns, tmp_path):
+    path = write(tmp_path, {**columns, **PAIR})
+    with pytest.raises(PreferenceDataError, match=f"prompt_column={joined!r}".replace("+", r"\+")):
+        load_preferences(path, keep_messages=True)
+    pair = load_preferences(path, keep_messages=True, prompt_column=joined)[0]
+    assert pair["prompt"] == turns
+    assert pair["chosen"] == [assistant("The sea.")]
+
+
+@pytest.mark.parametrize(
+    ("before", "asked", "remedy"),
+    [
+        ("A text.", "a+b", "b+a"),
+        (HISTORY, "a+b", "b+a"),
+        ([SYSTEM_TURN, user("Hi")], "a+b", "b"),
+    ],
+)
+def test_a_system_turn_behind_others_is_an_error_whose_remedy_works(
+    before, asked, remedy, tmp_path
+):
+    path = write(tmp_path, {"a": before, "b": [SYSTEM_TURN, *HISTORY, user("Who?")], **PAIR})
+    with pytest.raises(PreferenceDataError, match=f"prompt_column='{remedy}'".replace("+", r"\+")):
+        load_preferences(path, keep_messages=True, prompt_column=asked)
+    prompt = load_preferences(path, keep_messages=True, prompt_column=remedy)[0]["prompt"]
+    assert [turn["role"] for turn in prompt].index("system") == 0
+
+
+@pytest.mark.parametrize("name", ["conversations", "conversation", "dialogue", "messages"])
+def test_demonstrations_are_read_from_conversations_by_any_usual_name(name, tmp_path, caplog):
+    rows = [{name: [SYSTEM_TURN, *HISTORY, user("And?")]}] * 2
+    with caplog.at_level(logging.WARNING):
+        shown = load_demonstrations(write(tmp_path, *rows), keep_messages=True)[0]
+    assert shown["prompt"] == [SYSTEM_TURN, user("Hi")]
+    assert shown["completion"] == [assistant("Hello.")]
+    noted = f"2 x conversation read from column {name!r}" in caplog.text
+    assert noted == (name != "messages")
+
+
+def test_preferences_beside_a_conversation_are_shown_as_preferences(tmp_path):
+    path = write(tmp_path, {"conversations": [user("Who?")], **PAIR})
+    shown = load_demonstrations(path, keep_messages=True)[0]
+    assert shown["prompt"] == [user("Who?")]
+    assert shown["completion"] == [assistant("The sea.")]
+
+
+@pytest.mark.parametrize("options", [{}, {"prompt_column": "dialogs"}])
+def test_a_completion_column_may_hold_the_whole_conversation(options, tmp_path):
+    path = write(tmp_path, {"dialogs": HISTORY})
+    shown = load_demonstrations(path, keep_messages=True, completion_column="dialogs", **options)
+    assert shown[0]["prompt"] == HISTORY[:1]
+    assert shown[0]["completion"] == HISTORY[1:]
+    path = write(tmp_path, {"question": "Who?", "completion": HISTORY})
+    with pytest.raises(PreferenceDataError, match="prompt_column='question'"):
+        load_demonstrations(path, keep_messages=True)
+
+
 def test_an_empty_input_is_no_part_of_the_prompt_but_a_later_one_is_an_error(tmp_path):
     rows = [
         {"instruction": "Sing", "input": "", **PAIR},

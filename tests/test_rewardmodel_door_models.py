@@ -1,11 +1,13 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from doors.command_line import run_door
 from rewardmodel import door_models
+from rewardmodel.data.conversation import Conversation
 from rewardmodel.data.rows import PreferenceDataError
 from rewardmodel.ensemble import EnsembleRewardModel
 from rewardmodel.loading import load_reward_model
@@ -114,6 +116,40 @@ def test_functions_and_steps_are_scored(policy_folder: Path, tmp_path: Path) -> 
     (row,) = read(out)
     assert len(row["step_scores"]) == 2  # type: ignore[arg-type]
     assert row["score"] == pytest.approx(sum(row["step_scores"]) / 2, abs=1e-6)  # type: ignore[call-overload]
+
+
+USER = {"role": "user", "content": "Who?"}
+ANSWER = {"role": "assistant", "content": "The baker."}
+
+
+@pytest.mark.parametrize(
+    ("row", "columns"),
+    [
+        ({"messages": [USER, ANSWER]}, {}),
+        ({"messages": [USER, ANSWER]}, {"prompt_column": "messages"}),
+        ({"conversations": [USER, ANSWER]}, {}),
+        ({"chat": [USER, ANSWER]}, {"response_column": "chat"}),
+        ({"prompt": "Who?", "messages": [USER, ANSWER]}, {}),
+        ({"prompt": [USER], "response": [USER, ANSWER]}, {}),
+    ],
+)
+def test_the_last_turn_of_a_conversation_is_scored(
+    row: dict[str, object], columns: dict[str, Any], tmp_path: Path
+) -> None:
+    data = write(tmp_path / "t.jsonl", row)
+    (found,) = door_models.load_responses(data, **columns)
+    assert found["prompt"] == Conversation((USER,))
+    assert found["responses"] == ["The baker."]
+    assert not found["several"]
+    assert found["row"] == row  # as it was read
+
+
+def test_a_conversation_that_waits_for_an_answer_has_no_response(tmp_path: Path) -> None:
+    data = write(tmp_path / "t.jsonl", {"messages": [USER, ANSWER, USER]})
+    with pytest.raises(PreferenceDataError, match="'prompt' is missing"):
+        door_models.load_responses(data)
+    with pytest.raises(PreferenceDataError, match="found no responses"):
+        door_models.load_responses(data, prompt_column="messages")
 
 
 def test_steps_are_learned_from_measured_and_resumed(policy_folder: Path, tmp_path: Path) -> None:

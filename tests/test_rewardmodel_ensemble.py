@@ -118,6 +118,41 @@ def test_a_saved_ensemble_is_the_same_wherever_it_is_moved(
     torch.testing.assert_close(mean.score(PROMPTS, TEXTS), expected.mean(0), **CLOSE)
 
 
+def test_members_that_are_files_are_found_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    monkeypatch.chdir(root)
+    Path("mine.py").write_text("def f(prompts, responses):\n    return [3.0 for _ in responses]\n")
+    Path("right.jsonl").write_text(json.dumps({"prompt": "p", "answer": "7"}) + "\n")
+    members = ["python:mine.py:f", "mine.py:f", "answers:right.jsonl"]
+    path = write_ensemble("all", members)
+    kept = ["python:../mine.py:f", "../mine.py:f", "answers:../right.jsonl"]
+    assert read_ensemble(path)["members"] == kept
+    elsewhere = ["python:mine:f", "simulated", "package:p/m", "who/model", "gone.gguf"]
+    assert read_ensemble(write_ensemble("no-files", elsewhere))["members"] == elsewhere
+    monkeypatch.chdir(tmp_path)
+    root.rename(tmp_path / "moved")
+    scores = load_reward_model("moved/all").member_scores(["p"], ["7"])
+    assert scores.flatten().tolist() == [3, 3, 1]
+
+
+def test_a_gguf_member_is_kept_relative_to_the_ensemble(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("reward.gguf").write_bytes(b"GGUF")
+    path = write_ensemble("one", ["reward.gguf"])
+    assert read_ensemble(path)["members"] == ["../reward.gguf"]
+    loaded: list[str] = []
+    monkeypatch.setattr("rewardmodel.loading.load_members", lambda names, **_: loaded.extend(names))
+    monkeypatch.chdir("/")
+    with pytest.raises(ValueError, match="members: found none"):
+        EnsembleRewardModel.load(tmp_path / path.parent)
+    assert loaded == [str(tmp_path.resolve() / "reward.gguf")]
+
+
 def test_standardised_members_have_one_scale(folders: list[Path]) -> None:
     members = [SequenceRewardModel.load(str(folder)) for folder in folders[:2]]
     made = EnsembleRewardModel(members).standardise(PROMPTS, TEXTS)

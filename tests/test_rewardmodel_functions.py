@@ -6,8 +6,11 @@ from typing import Any
 import pytest
 import torch
 
+from doors.command_line import as_flags
+from rewardmodel.door_models import ScoreJob
 from rewardmodel.functions import FunctionRewardModel
 from rewardmodel.interface import RewardModel
+from rewardmodel.loading import load_reward_model
 from rewardmodel.verifiers import ExactMatch
 
 
@@ -89,9 +92,55 @@ def test_functions_are_imported_by_name(tmp_path: Path) -> None:
         "nowhere.at.all:f": "No module named 'nowhere'; required: a module that can be imported",
         "json:nothing": "json has no nothing; name a function that it has",
         f"{tmp_path}/other.py:f": "there is no file",
+        f"{file}": "a Python file; required: the name of a function in it, too, python:.*mine.py:N",
     }.items():
         with pytest.raises(ValueError, match=message):
             FunctionRewardModel.load(reference)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("x = 1\ndef f(prompts, responses)\n    return []\n", "broken.py:2: SyntaxError: expected"),
+        (
+            "import json\nimport not_there\n",
+            "broken.py:2: ModuleNotFoundError: No module named 'no",
+        ),
+        ("def g():\n    return 1 / 0\n\ng()\n", "broken.py:2: ZeroDivisionError: division"),
+        ("import json\n\njson.loads('{')\n", "broken.py:3: JSONDecodeError: Expecting"),
+        ("import sys\nsys.exit()\n", "broken.py:2: SystemExit; required"),
+    ],
+)
+@pytest.mark.parametrize("form", ["python:{}/broken.py:f", "python:broken:f"])
+def test_an_error_in_the_user_s_file_is_named_by_file_and_line(
+    form: str, code: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ValueError, match=rf"{said}.*a module that can be imported. Correct"):
+        load_reward_model(form.format(tmp_path))
+    assert not {"broken", "reward_function_broken"} & set(sys.modules)
+
+
+def test_a_function_in_the_home_folder_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.py").write_text("def f(prompts, responses):\n    return [7.0]\n")
+    assert load_reward_model("python:~/mine.py:f").score(["p"], ["r"]).tolist() == [7]
+    with pytest.raises(ValueError, match=r"python:~/mine.py:NAME"):
+        load_reward_model("~/mine.py")
+
+
+def test_a_function_that_needs_a_column_is_answered_for_commands_and_for_python() -> None:
+    with pytest.raises(ValueError, match="needs answer") as caught:
+        FunctionRewardModel(of_trl)
+    said = as_flags(str(caught.value), ScoreJob)
+    assert "Commands give a function no other columns" in said
+    assert "name answers:FILE" in said
+    assert said.endswith(
+        "FunctionRewardModel takes columns={'answer': {prompt: value}} (in Python)"
+    )
 
 
 def test_exact_match_is_letter_for_letter() -> None:

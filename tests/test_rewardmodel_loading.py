@@ -7,7 +7,7 @@ import torch
 from rewardmodel.ensemble import EnsembleRewardModel, write_ensemble
 from rewardmodel.functions import FunctionRewardModel
 from rewardmodel.interface import RewardModel
-from rewardmodel.loading import KINDS, kind_of, load_reward_model
+from rewardmodel.loading import KINDS, Kind, kind_of, load_reward_model
 from rewardmodel.multi_head import MultiHeadRewardModel
 from rewardmodel.process import ProcessRewardModel
 from rewardmodel.sequence import SequenceRewardModel
@@ -105,6 +105,25 @@ def test_an_aggregate_of_another_kind_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         load_reward_model(sources[name], aggregate=aggregate)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("sequence", "process"),
+        ("sequence", "function"),
+        ("sequence", "ensemble"),
+        ("process", "sequence"),
+        ("ensemble", "sequence"),
+        ("function", "process"),
+    ],
+)
+def test_another_kind_than_it_is_is_answered_with_the_kind_that_it_is(
+    sources: dict[str, str], name: str, kind: Kind
+) -> None:
+    message = rf"kind: found '{kind}', and .* is a {name} model .*Pass kind='{name}', or kind='auto"
+    with pytest.raises(ValueError, match=message):
+        load_reward_model(sources[name], kind=kind)
 
 
 def test_a_broken_member_is_named(sources: dict[str, str], tmp_path: Path) -> None:

@@ -138,6 +138,19 @@ def test_a_missing_place_in_a_package_is_named(package: Path) -> None:
         load_reward_model("package:not_there/model")
 
 
+def test_a_package_may_be_named_as_it_is_installed(package: Path) -> None:
+    assert resolve_model("package:carries-models/policy") == str(package / "policy")
+    with pytest.raises(ValueError, match=r"no config.json in that folder .*holds .*policy"):
+        load_reward_model("package:carries-models/nothing")
+
+
+def test_a_home_folder_is_found(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert resolve_model("~/carries_models/policy") == str(package / "policy")
+
+
 # ------------------------------------------------------------------------- functions, one resolver
 
 

@@ -318,8 +318,9 @@ def _token_lengths(dataset: Dataset, encoder: TextEncoder) -> NDArray[np.float64
     counted = np.empty((len(dataset), 3))
     bar = tqdm(_pairs(dataset), "counting tokens", len(dataset), delay=2, leave=False)
     for index, (prompt, chosen, rejected) in enumerate(bar):
-        replies = (len(encoder.whole(prompt, reply)[1]) for reply in (chosen, rejected))
-        counted[index] = len(encoder.prompt_ids(prompt)), *replies
+        parts = [encoder.whole(prompt, reply) for reply in (chosen, rejected)]
+        shared = min(len(begin) for begin, _ in parts)
+        counted[index] = shared, *(len(begin) + len(end) - shared for begin, end in parts)
     return counted
 
 

@@ -30,6 +30,7 @@ from rewardmodel.training.quantisation import Quantisation, quantised
 from rewardmodel.training.reference_shift import centre_on
 from rewardmodel.training.trainer import ComparisonTrainer
 from rewardmodel.training.trainer_run import run_trainer, save_model
+from rewardmodel.usual_inputs import require_usual_inputs
 
 _logger = logging.getLogger(__name__)
 _ENDLESS = 2**20
@@ -71,8 +72,8 @@ def train_reward_model(
         `seconds`, `reward_shift`...
 
     Raises:
-        ValueError: If the data is empty or all ties, the base cannot be loaded or the loss
-            diverges.
+        ValueError: If the data is empty or all ties, the base cannot be loaded, reads its inputs in
+            a way that is not supported, or the loss diverges.
         StorageError: If the disk is full.
     """
     objective = objective or Objective()
@@ -88,6 +89,7 @@ def train_reward_model(
         input_format_of(base, model, tokenizer, input_format),
         continues=False,
     )
+    require_usual_inputs(base, model, encoder)
     prompts = preferences["prompt"][:1] if len(preferences) else [""]
     keep_input_format(
         plain_model(model).config, encoder.input_format, messages=not isinstance(prompts[0], str)

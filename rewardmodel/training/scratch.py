@@ -17,6 +17,8 @@ def build_scratch_scorer(
 ) -> Path:
     """Writes a one-label Llama of random weights with another model's tokenizer.
 
+    It can be given texts, and pairs as encoders are.
+
     Args:
         tokenizer_of: Hub id or folder whose tokenizer it takes.
         folder: Where it goes; one that is there already stays.
@@ -30,6 +32,8 @@ def build_scratch_scorer(
     if (folder / "config.json").is_file():
         return folder
     tokenizer = load_tokenizer(tokenizer_of)
+    # A Llama has no token types; it tells the segments of a pair by the separators between them.
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
