@@ -39,7 +39,7 @@ from search.evaluation.records import read_records, write_json_atomic
 NAME = "demo"
 
 
-def run_seed(seed: int, out: Path) -> float:
+def run_seed(seed: int, out: Path, threads: int) -> float:
     """Runs one demo and returns its minutes, those of an earlier run if it was finished.
 
     Raises:
@@ -50,7 +50,8 @@ def run_seed(seed: int, out: Path) -> float:
     if not clock.is_file():
         began = time.perf_counter()
         command = [sys.executable, "-m", "prefsearch", "demo", "--resume"]
-        subprocess.run([*command, "--seed", str(seed), "--out", str(out)], cwd=ROOT, check=True)
+        command += ["--seed", str(seed), "--out", str(out), "--threads", str(threads)]
+        subprocess.run(command, cwd=ROOT, check=True)
         write_json_atomic(clock, {"minutes": (time.perf_counter() - began) / 60})
     return json.loads(clock.read_text())["minutes"]
 
@@ -88,6 +89,7 @@ def main() -> None:
     """Runs all seeds and writes the pooled figures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(1, 9)))
+    parser.add_argument("--threads", type=int, default=2, help="of each process")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "demo.json")
     options = parser.parse_args()
@@ -96,7 +98,7 @@ def main() -> None:
     minutes = each_seed(
         options.seeds,
         options.runs / "demo-seeds",
-        lambda seed: run_seed(seed, options.runs / f"demo-seed-{seed}"),
+        lambda seed: run_seed(seed, options.runs / f"demo-seed-{seed}", options.threads),
     )
     records: list[dict[str, Any]] = []
     accuracies, per_seed = {}, {}
