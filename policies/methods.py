@@ -42,7 +42,7 @@ _BEAM_SLOTS = 4
 _REDRAWS = 1
 _RANKED_EXPLORATION = 1.25  # MuZero's c1, where the prior is informative
 _SEGMENTS = 8  # of a response, roughly; set on toys and training prompts
-_LEAST_VISITS, _MOST_VISITS = 2.0, 4.0  # of the best slot before another; set as _SEGMENTS was
+_LEAST_VISITS, _MOST_VISITS = 1.0, 3.0  # of the best slot before another; set as _SEGMENTS was
 _RANKED_SCALE = (0.1, 50.0)  # Gumbel MuZero's, where the prior is informative
 
 
@@ -86,9 +86,12 @@ class SearchOptions:
         """Checks types and bounds."""
         check_types(self)
         require(self.leaves_per_step > 0, "leaves_per_step", self.leaves_per_step, "1 or more")
-        for name in ("exploration", "value_scale", "maxvisit_init"):
+        for name in ("exploration", "maxvisit_init"):
             found = getattr(self, name)
             require(found is None or found >= 0, name, found, "0 or more, or null")
+        # At 0 samples, whose prior is uniform, would all be alike whatever their values.
+        scale = self.value_scale
+        require(scale is None or scale > 0, "value_scale", scale, "more than 0, or null")
         require(self.kl_weight > 0, "kl_weight", self.kl_weight, "more than 0")
         kept = 0 < self.rejection_keep <= 1
         require(kept, "rejection_keep", self.rejection_keep, "in (0, 1]")
@@ -134,7 +137,7 @@ def sample_scale(
     Args:
         num_slots: K.
         num_simulations: n, of one plan.
-        value_scale: Given by the user; the odds at a new node stay the same.
+        value_scale: Given by the user, more than 0; the odds at a new node stay the same.
 
     Returns:
         `value_scale` and `maxvisit_init`.
@@ -144,24 +147,25 @@ def sample_scale(
         scale = 0.5 * math.log1p(num_simulations) / num_simulations
     odds = 1 + _SEGMENTS * num_slots / num_simulations
     at_new_node = math.log(odds * max(1, num_slots - 1))
-    return scale, at_new_node / scale if scale > 0 else 0.0
+    return scale, at_new_node / scale
 
 
 def sample_exploration(num_slots: int, num_simulations: int) -> float:
     """How much MCTS (MuZero) explores among samples, whose prior is uniform over K slots.
 
-    Where one slot has q = 1 and the others are untried, c1 decides how often the one is visited
-    before another is tried: m times, with c1 = K / (sqrt(m) - 1 / sqrt(m)). Small budgets pay for
-    breadth alone (m = 2 for 8 simulations), larger ones follow the best slot deeper, as the number
-    of levels that they pay for grows with their logarithm: m = log2(n) - 1, up to 4. PUCT's bonus
+    Where one slot has q = 1 and the others, untried, 0, it is visited m times before another is
+    tried if c1 = K sqrt(m + 1) / m: then the bonus of an untried slot, c1 / K times the root of the
+    node's m + 1 visits, reaches what is left of 1 and the own bonus. Small budgets pay for breadth
+    alone (m = 1 for 8 simulations), larger ones follow the best slot deeper, as the number of
+    levels that they pay for grows with their logarithm: m = log2(n) - 2, up to 3. PUCT's bonus
     grows with the root of a node's visits, so every slot is tried in the end.
 
     Args:
         num_slots: K.
         num_simulations: n, of one plan.
     """
-    visits = min(max(math.log2(num_simulations) - 1, _LEAST_VISITS), _MOST_VISITS)
-    return num_slots / (math.sqrt(visits) - 1 / math.sqrt(visits))
+    visits = min(max(math.log2(num_simulations) - 2, _LEAST_VISITS), _MOST_VISITS)
+    return num_slots * math.sqrt(visits + 1) / visits
 
 
 def build_searcher(

@@ -68,6 +68,7 @@ class BestOfNPlanner:
                 model,
                 {name: leaf[rows] for name, leaf in root.embedding.items()},
                 action=action,
+                rows=rows,
                 generator=generator,
             )
             add_children(

@@ -170,7 +170,7 @@ def _grow(
             addresses = outputs.read(step, count, embedding)
             store.write(column, count, step.embedding)
         elif count == kernels.NOT_FINITE:
-            _explain(root, step, embedding, num_actions=num_actions)
+            _explain(root, step, embedding, num_actions=num_actions, gather=store.gather)
         elif count == kernels.NO_SCORE:
             row = int((memory.arrays["rows"][:, 0] == kernels.NO_SCORE).argmax())
             raise_no_score(tree_dtype(root), row=row)
@@ -203,13 +203,21 @@ def _start_threads() -> int:
 
 
 def _explain(
-    root: RootOutput, step: StepOutput | None, embedding: Embedding, *, num_actions: int
+    root: RootOutput,
+    step: StepOutput | None,
+    embedding: Embedding,
+    *,
+    num_actions: int,
+    gather: Array,
 ) -> NoReturn:
     """Raises the error that says which number of the model's last output is not finite."""
     if step is None:
         validate_root(root, num_actions)
     else:
-        validate_step(step, num_actions, num_rows=step.value.shape[0], parent=embedding)
+        num_rows = step.value.shape[0]
+        # The rows of a pool `[N, B]`: all nodes of the first column, then those of the second.
+        rows = torch.from_numpy(gather[:num_rows]) % root.value.shape[0]
+        validate_step(step, num_actions, num_rows=num_rows, parent=embedding, rows=rows)
     dtype = tree_dtype(root)
     raise ValueError(
         f"StepOutput: found a number beyond the range of {dtype}; required numbers that the tree "

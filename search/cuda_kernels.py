@@ -440,7 +440,6 @@ def _select(
                 considered = tl.load(halving.schedule + number)
                 gumbel = tl.load(halving.gumbel + lanes, mask=inside, other=0.0)
                 scores = gumbel + (logits - tl.max(logits, axis=0)) + scores
-                scores = tl.where(scores < -1e9, -1e9, scores)  # NaN stays NaN
                 eligible = eligible & (done == considered)
             else:
                 # Logits first come down to at most 0: far from it they have no digits for Q-values.

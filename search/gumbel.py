@@ -17,6 +17,7 @@ from search.planner import (
     release_output,
     require_float,
     require_int,
+    require_rows,
     require_shape,
 )
 from search.qtransforms import QTransform, qtransform_completed_by_mix_value
@@ -25,7 +26,7 @@ from search.selection import (
     HalvingSelection,
     ImprovedPolicySelection,
     improve_policy,
-    raise_no_score,
+    require_scores,
     select_highest,
 )
 from search.tree import Tree, mask_logits
@@ -115,6 +116,13 @@ class GumbelMuZeroPlanner:
                     root_gumbel,
                     shape=tuple(logits.shape),
                 )
+                require_rows(
+                    "GumbelMuZeroPlanner.plan",
+                    "root_gumbel",
+                    root_gumbel,
+                    good=(torch.isfinite(root_gumbel) | ~valid).all(dim=-1),
+                    required="finite noise where valid_actions is True",
+                )
             elif self.gumbel_scale > 0:
                 root_gumbel = sample_gumbel(logits, generator=generator)
             else:
@@ -158,9 +166,7 @@ class GumbelMuZeroPlanner:
                 visit_counts=visit_counts,
             )
             action = select_highest(scores, valid)
-            # On the CPU alone: on a device this would be one more host synchronisation.
-            if action.is_cpu and bool((action < 0).any()):
-                raise_no_score(scores.dtype, row=int((action < 0).nonzero()[0, 0]))
+            require_scores(action >= 0, scores.dtype)
             weights = improve_policy(logits, qvalues, valid_actions=valid)
         return release_output(action, weights, tree.node_values[:, Tree.ROOT], tree)
 

@@ -10,9 +10,6 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-_LOW_SCORE = -1e9
-"""Floor of a considered action's score: a hopeless one is still visited if it is the only one."""
-
 
 @lru_cache(maxsize=256)
 def considered_visits(num_considered: int, num_simulations: int) -> tuple[int, ...]:
@@ -73,11 +70,10 @@ def score_considered(
         visit_counts: `[B, A]` int64.
 
     Returns:
-        `[B, A]`, gumbel + logits + qvalues, `-inf` for any other visit count.
+        `[B, A]`, gumbel + logits + qvalues, `-inf` for any other visit count. (mctx raises scores
+        to at least -1e9; values below would then be equal.)
 
     Source: Danihelka et al. 2022 (Gumbel MuZero), Algorithm 2.
     """
-    logits = logits - logits.amax(dim=-1, keepdim=True)
-    floor = max(_LOW_SCORE, torch.finfo(logits.dtype).min)
-    scores = (gumbel + logits + qvalues).clamp_min(floor)
+    scores = gumbel + (logits - logits.amax(dim=-1, keepdim=True)) + qvalues
     return scores.masked_fill(visit_counts != considered.unsqueeze(-1), -math.inf)

@@ -601,17 +601,15 @@ def _select_by_halving(blocks, at, scores, stored_logits, gumbel, kept_visits, s
         done += blocks[at + layout.visits + a] - kept_visits[noise + a]
         top = max(top, stored_logits[logits + a])
     considered = schedule[b * layout.schedule + np.int64(done)]
-    floor = number(blocks, -1e9)
     best = np.int64(NO_ACTION)
-    best_score = floor
+    best_score = number(blocks, -np.inf)
     for a in range(layout.actions):
         count = np.int64(blocks[at + layout.visits + a] - kept_visits[noise + a])
         if blocks[at + layout.priors + a] >= zero and count == considered:
             score = gumbel[noise + a] + (stored_logits[logits + a] - top) + scores[a]
             if score != score:
                 return np.int64(NO_ACTION)
-            score = max(score, floor)
-            if best < 0 or score > best_score:
+            if score > best_score:
                 best_score = score
                 best = a
     return best if math.isfinite(best_score) else np.int64(NO_ACTION)

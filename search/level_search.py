@@ -198,6 +198,7 @@ def evaluate_edges(
         model,
         {name: leaf[edges.source] for name, leaf in level.output.embedding.items()},
         action=edges.action,
+        rows=edges.rows,
         generator=generator,
     )
     dtype = level.score.dtype

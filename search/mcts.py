@@ -30,7 +30,7 @@ from search.model import (
 from search.planner import require_choice, require_int
 from search.reroot import replace_roots
 from search.rules import Rules, encode_rules
-from search.selection import ActionSelection, raise_no_score
+from search.selection import ActionSelection, raise_no_score, require_scores
 from search.tree import Tree, add_children, allocate_tree, tree_dtype
 
 Backend: TypeAlias = Literal["auto", "torch", "numba", "triton"]
@@ -322,10 +322,7 @@ def _search(
         for leaf in leaves:
             _back_up(tree, pending, leaf)
         column += width
-    good = torch.isfinite(tree.node_values).all(dim=-1)
-    # On the CPU alone: on a device this would be one more host synchronisation.
-    if good.is_cpu and not bool(good.all()):
-        raise_no_score(tree.node_values.dtype, row=int((~good).nonzero()[0, 0]))
+    require_scores(torch.isfinite(tree.node_values).all(dim=-1), tree.node_values.dtype)
     return tree
 
 
@@ -411,6 +408,7 @@ def _expand(
         model,
         {name: leaf[rows, parent] for name, leaf in tree.embeddings.items()},
         action=action,
+        rows=rows,
         generator=generator,
     )
     add_children(tree, rows, parent=parent, action=action, node=node, step=step)

@@ -106,15 +106,17 @@ def evaluate_step(
     embedding: Embedding,
     *,
     action: Tensor,
+    rows: Tensor,
     generator: torch.Generator | None = None,
 ) -> StepOutput:
     """Calls `planning_model.step` on `[M, ...]` leaves and `[M]` actions and validates the answer.
 
     Raises:
-        ValueError: See `validate_step`.
+        ValueError: See `validate_step`, where `rows` is described.
     """
     step = planning_model.step(embedding, action, generator=generator)
-    validate_step(step, planning_model.num_actions, num_rows=action.shape[0], parent=embedding)
+    num_actions, num_rows = planning_model.num_actions, action.shape[0]
+    validate_step(step, num_actions, num_rows=num_rows, parent=embedding, rows=rows)
     return step
 
 
@@ -159,15 +161,30 @@ def check_root_form(root: RootOutput, num_actions: int) -> None:
             )
 
 
-def validate_step(step: StepOutput, num_actions: int, *, num_rows: int, parent: Embedding) -> None:
-    """Checks shapes, dtypes and finite values of a step of M rows; arguments as in `check_form`.
+def validate_step(
+    step: StepOutput,
+    num_actions: int,
+    *,
+    num_rows: int,
+    parent: Embedding,
+    rows: Tensor | None = None,
+) -> None:
+    """Checks shapes, dtypes and finite values of a step of M rows.
+
+    Args:
+        step: As in `check_form`, as are `num_actions`, `num_rows` and `parent`.
+        num_actions: A.
+        num_rows: M.
+        parent: The embedding that was stepped.
+        rows: `[M]` int64, the observation that each row descends from, which errors then name;
+            without it they name the row of the step.
 
     Raises:
         ValueError: Naming the field, the row, what was found, what is required and the remedy.
     """
     check_form(step, num_actions, num_rows=num_rows, parent=parent)
     named = {"value": step.value, "reward": step.reward, "discount": step.discount}
-    _check_finite(step, named)
+    _check_finite(step, named, rows=rows)
 
 
 def check_form(step: StepOutput, num_actions: int, *, num_rows: int, parent: Embedding) -> None:
@@ -253,8 +270,16 @@ def _check_tensor(
         )
 
 
-def _check_finite(output: RootOutput | StepOutput, named: Mapping[str, Tensor]) -> None:
-    """Checks `[B]` tensors, and the logits of valid actions, for NaN and infinities."""
+def _check_finite(
+    output: RootOutput | StepOutput, named: Mapping[str, Tensor], *, rows: Tensor | None = None
+) -> None:
+    """Checks `[M]` tensors, and the logits of valid actions, for NaN and infinities.
+
+    Args:
+        output: What the model said of M rows.
+        named: Further fields.
+        rows: `[M]` int64, the number by which errors name each row; None for its own.
+    """
     logits_finite = (torch.isfinite(output.prior_logits) | ~output.valid_actions).all(dim=-1)
     finite = {"prior_logits": logits_finite}  # [B] bool each
     finite |= {field: torch.isfinite(tensor) for field, tensor in named.items()}
@@ -265,8 +290,9 @@ def _check_finite(output: RootOutput | StepOutput, named: Mapping[str, Tensor]) 
     row = _first_row(~finite[field])
     tensor = getattr(output, field)
     where = " where valid_actions is True" if field == "prior_logits" else ""
+    name = row if rows is None else int(rows[row])
     _fail(
-        f"{type(output).__name__}.{field}, row {row}",
+        f"{type(output).__name__}.{field}, row {name}",
         found=f"{tensor[row].tolist()}",
         required=f"finite values{where}",
         remedy="Check the model's weights and inputs for this row; mark actions that cannot be "

@@ -16,6 +16,7 @@ from search.planner import (
     release_output,
     require_choice,
     require_float,
+    require_rows,
     require_shape,
 )
 from search.qtransforms import QTransform, qtransform_by_parent_and_siblings
@@ -215,11 +216,21 @@ def mix_dirichlet_noise(
         generator: Source of drawn noise.
 
     Raises:
-        ValueError: If the noise has another shape; and see `search.model.validate_root`.
+        ValueError: If the noise has another shape or is no distribution; and see
+            `search.model.validate_root`.
     """
     if noise is not None:
         shape = tuple(root.prior_logits.shape)
         require_shape(f"{owner}.plan", "dirichlet_noise", noise, shape=shape)
+        share = noise.masked_fill(~root.valid_actions, 0.0)
+        require_rows(
+            f"{owner}.plan",
+            "dirichlet_noise",
+            noise,
+            good=torch.isfinite(share).all(dim=-1) & (share >= 0).all(dim=-1) & (share.sum(-1) > 0),
+            required="finite probabilities, not negative, more than 0 together where valid_actions "
+            "is True",
+        )
     if fraction == 0:
         return root
     validate_root(root, root.prior_logits.shape[1])  # what is mixed hides what was wrong

@@ -148,3 +148,26 @@ def require_shape(owner: str, name: str, tensor: Tensor, *, shape: tuple[int, ..
             f"{owner}.{name}: found shape {list(tensor.shape)}; required shape {list(shape)}, one "
             f"number per row and action. Leave {name} out to have it drawn."
         )
+
+
+def require_rows(owner: str, name: str, tensor: Tensor, *, good: Tensor, required: str) -> None:
+    """Checks the rows of a tensor a caller injected, none while a CUDA graph is captured.
+
+    Args:
+        owner: Whose argument it is.
+        name: The argument.
+        tensor: `[B, ...]`.
+        good: `[B]` bool, the verdict on each row.
+        required: Of a row, in words.
+
+    Raises:
+        ValueError: Naming the argument and row, what was found, what is required and the remedy.
+    """
+    if good.is_cuda and torch.cuda.is_current_stream_capturing():
+        return
+    if not bool(good.all()):
+        row = int((~good).nonzero()[0, 0])
+        raise ValueError(
+            f"{owner}.{name}, row {row}: found {tensor[row].tolist()}; required {required}. Leave "
+            f"{name} out to have it drawn."
+        )

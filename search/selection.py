@@ -37,6 +37,20 @@ def select_highest(scores: Tensor, valid_actions: Tensor) -> Tensor:
     return best.indices.masked_fill(~torch.isfinite(best.values), Tree.NONE)
 
 
+def require_scores(good: Tensor, dtype: torch.dtype) -> None:
+    """Ends a search unless `good` `[B]` bool holds in every row; see `raise_no_score`.
+
+    One host synchronisation; none while a CUDA graph is captured, which has no numbers yet.
+
+    Raises:
+        ValueError: See `raise_no_score`.
+    """
+    if good.is_cuda and torch.cuda.is_current_stream_capturing():
+        return
+    if not bool(good.all()):
+        raise_no_score(dtype, row=int((~good).nonzero()[0, 0]))
+
+
 def raise_no_score(dtype: torch.dtype, *, row: int) -> NoReturn:
     """Ends a search in which a score or a return is not finite.
 

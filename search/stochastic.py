@@ -53,7 +53,7 @@ class StochasticMuZeroPlanner:
         pb_c_init: c1, weight of the prior against the values.
         pb_c_base: c2, visits at which that weight starts to grow.
         temperature: The action is sampled by visits ** (1 / temperature); 0 takes the most
-            visited one, ties to the lowest index (mctx draws among them).
+            visited one, ties to the greatest Q-value (mctx draws among them).
         leaves_per_step: Leaves of each tree expanded together (see `run_mcts`).
         backend: Which form of the search loop runs: "auto" takes the fastest there is.
 
@@ -129,8 +129,14 @@ class StochasticMuZeroPlanner:
                 backend=self.backend,
                 generator=generator,
             )
-            weights = tree.summary().visit_probs[:, : model.num_actions]
-            action = sample_by_visits(weights, temperature=self.temperature, generator=generator)
+            summary = tree.summary()
+            weights = summary.visit_probs[:, : model.num_actions]
+            action = sample_by_visits(
+                weights,
+                temperature=self.temperature,
+                qvalues=summary.qvalues[:, : model.num_actions],
+                generator=generator,
+            )
         return release_output(action, weights, tree.node_values[:, tree.ROOT], tree)
 
 

@@ -18,7 +18,7 @@ from search import (
     run_mcts,
 )
 from search.selection import PuctSelection
-from tests.search_reference import random_tables
+from tests.search_reference import TableModel, random_tables
 
 ROWS = torch.arange(4)
 BACKENDS = ["torch", "numba"]
@@ -135,8 +135,8 @@ def test_first_row_and_field_are_named_where_several_are_bad(planner):
 
 
 @pytest.mark.parametrize("planner", PLANNERS)
-def test_row_is_that_of_the_call_with_several_leaves(planner):
-    """The row counts within the model's batch, which holds up to three rows a tree."""
+def test_row_is_that_of_the_observation_with_several_leaves(planner):
+    """Whatever the place in the model's batch, which holds up to three rows a tree."""
     rows = []
 
     def change(output):
@@ -145,7 +145,7 @@ def test_row_is_that_of_the_call_with_several_leaves(planner):
 
     message = fail(change, call=1, planner=planner, leaves_per_step=3)
     assert rows[0] == rows[1] > 4
-    assert message.startswith(f"StepOutput.reward, row {rows[0] - 1}: found nan")
+    assert message.startswith("StepOutput.reward, row 3: found nan")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -550,3 +550,88 @@ def test_known_qtransform_with_options_is_compiled(planner):
     trees = [replace(planner, backend=b).plan(model, ROWS).tree for b in BACKENDS]
     assert torch.equal(trees[0].children_index, trees[1].children_index)
     torch.testing.assert_close(trees[0].node_values, trees[1].node_values)
+
+
+def bandit(values: list[float]) -> TableModel:
+    """One state, from which action a leads to a state of value a; nothing but values tell."""
+    count = len(values)
+    edges = (1, count + 1, count)
+    next_state = torch.arange(count + 1).view(1, -1, 1).repeat(1, 1, count)
+    next_state[0, 0] = torch.arange(1, count + 1)
+    return TableModel(
+        next_state=next_state,
+        reward=torch.zeros(edges, dtype=torch.float64),
+        discount=torch.ones(edges, dtype=torch.float64),
+        prior_logits=torch.zeros(edges, dtype=torch.float64),
+        valid_actions=torch.ones(edges, dtype=torch.bool),
+        value=torch.tensor([[0.0, *values]], dtype=torch.float64),
+    )
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e9, 1e12, 1e30])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_values_of_any_size_are_told_apart_at_the_root(backend, scale):
+    """No score is raised to a floor, under which all values would be alike."""
+    raw = partial(qtransform_completed_by_mix_value, rescale_values=False)
+    planner = GumbelMuZeroPlanner(12, gumbel_scale=0, qtransform=raw, backend=backend)
+    found = planner.plan(bandit([-4 * scale, -3 * scale, -2 * scale]), torch.arange(1))
+    assert found.action.tolist() == [2]
+    assert found.tree.children_visits[0, 0].tolist() == [2, 5, 5]
+
+
+@pytest.mark.parametrize("noise", [[-float("inf")] * 3, [0.0, float("nan"), 0.0]])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_gumbel_noise_that_is_not_finite_is_named(backend, noise):
+    planner = GumbelMuZeroPlanner(4, backend=backend)
+    with pytest.raises(ValueError, match=r"root_gumbel, row 0: found \[.*required finite noise"):
+        planner.plan(bandit([0.0, 0.0, 1.0]), torch.arange(1), root_gumbel=torch.tensor([noise]))
+
+
+@pytest.mark.parametrize(
+    "noise", [[-1.0, 2.0, 0.0], [0.0, 0.0, 0.0], [float("nan"), 0.0, 1.0], [float("inf"), 1.0, 1.0]]
+)
+def test_dirichlet_noise_that_is_no_distribution_is_named(noise):
+    with pytest.raises(ValueError, match=r"MuZeroPlanner.plan.dirichlet_noise, row 0: found \["):
+        MuZeroPlanner(4).plan(
+            bandit([0.0, 0.0, 1.0]), torch.arange(1), dirichlet_noise=torch.tensor([noise])
+        )
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_row_is_named_by_its_observation_where_other_trees_need_no_model(backend):
+    """Nothing follows tree 0, whose walks end at known nodes: the model's rows are trees 1, 2."""
+    model = random_tables(3, num_tables=3, num_states=6, num_actions=2)
+    model.discount[0] = 0.0
+    model.next_state[2, :3] = torch.tensor([[1, 2], [1, 3], [2, 3]])
+    model.next_state[:2] = model.next_state[:2].clamp_max(2)
+    model.value[2, 3:] = float("nan")
+    planner = MuZeroPlanner(12, dirichlet_fraction=0, temperature=0, backend=backend)
+    with pytest.raises(ValueError, match=r"StepOutput.value, row 2: found nan"):
+        planner.plan(model, torch.arange(3))
+
+
+@pytest.mark.parametrize("name", ["best_of_n", "beam", "dvts", "rejection", "regularised"])
+def test_planners_by_levels_name_the_observation(name):
+    def change(output):
+        return {"value": with_item(output.value, -1, float("nan"))}
+
+    planner = build_planner(PlannerConfig(planner=name, num_simulations=8))
+    with pytest.raises(ValueError, match=r"StepOutput.value, row 3: found nan"):
+        planner.plan(FaultyModel(change, call=1), torch.arange(4))
+
+
+def test_a_decision_whose_scores_overflow_at_the_end_is_refused():
+    """The last back-up comes after the last rule: its numbers are met by the decision alone."""
+    edge = (1, 2, 1)
+    model = TableModel(
+        next_state=torch.ones(edge, dtype=torch.long),
+        reward=torch.zeros(edge),
+        discount=torch.ones(edge),
+        prior_logits=torch.zeros(edge),
+        valid_actions=torch.ones(edge, dtype=torch.bool),
+        value=torch.tensor([[0.0, 1.0]]),
+    )
+    overflowing = partial(qtransform_completed_by_mix_value, value_scale=1e38, maxvisit_init=0.0)
+    planner = GumbelMuZeroPlanner(4, gumbel_scale=0, max_depth=1, qtransform=overflowing)
+    with pytest.raises(ValueError, match="search, row 0: found a return or an action's score"):
+        planner.plan(model, torch.arange(1))

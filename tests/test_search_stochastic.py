@@ -72,7 +72,9 @@ def test_tree_equals_recursive_reference(world, max_depth, backend):
         ).root
         assert_same_tree(output.tree.to_dict(table), to_dict(reference), TOLERANCE)
         visits = [reference.visits(a) for a in range(model.num_actions)]
-        assert int(output.action[table]) == visits.index(max(visits))
+        qvalues = output.tree.qvalues(output.tree.roots)[table].tolist()
+        most = [a for a, count in enumerate(visits) if count == max(visits)]
+        assert int(output.action[table]) == max(most, key=lambda a: qvalues[a])
         assert output.action_weights[table].tolist() == pytest.approx(
             [count / SIMULATIONS for count in visits], abs=TOLERANCE
         )
@@ -332,3 +334,19 @@ def test_forms_of_the_search_agree_with_several_leaves_a_step(world, leaves):
         assert torch.equal(getattr(torch_form.tree, name), getattr(compiled.tree, name)), name
     torch.testing.assert_close(torch_form.tree.node_values, compiled.tree.node_values)
     assert bool((compiled.tree.children_visits[:, 0].sum(dim=-1) == 40).all())
+
+
+def test_visit_ties_go_to_the_greater_value():
+    """As in `MuZeroPlanner`; games in which the lowest index would have taken the worse."""
+    differing = 0
+    for seed in range(30):
+        found = StochasticMuZeroPlanner(6, dirichlet_fraction=0, temperature=0).plan(
+            random_games(seed), torch.arange(2)
+        )
+        actions = found.action_weights.shape[1]
+        visits = found.tree.children_visits[:, 0, :actions]
+        most = visits == visits.amax(-1, keepdim=True)
+        qvalues = found.tree.qvalues(found.tree.roots)[:, :actions].masked_fill(~most, -torch.inf)
+        assert found.action.tolist() == qvalues.argmax(-1).tolist()
+        differing += int((found.action != visits.argmax(-1)).sum())
+    assert differing > 0
