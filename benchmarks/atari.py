@@ -40,7 +40,7 @@ from benchmarks.atari_cells import UNITS, Cell, grid
 from benchmarks.atari_report import OURS, lost, network_differences, show, side_rows
 from benchmarks.atari_worker import SIDES, SideFailedError, Worker, cell_arguments
 from benchmarks.documents import update
-from benchmarks.provenance import provenance, same_sources
+from benchmarks.provenance import provenance, require_sources, same_sources
 from search.evaluation.records import write_json_atomic
 
 OUT = Path(__file__).resolve().parent.parent / "docs" / "results" / "atari_speed.json"
@@ -207,6 +207,7 @@ def main(arguments: list[str]) -> int:
                     continue
                 found.append(run_cell(cell, sides, options, console))
                 written = {**about, "versions": sides.versions, "cells": found}
+                require_sources(NAME, about["provenance"]["source_digest"])
                 summary = {"lost": lost(found), "networks": network_differences(found)}
                 write_json_atomic(options.out, {**written, **summary})
             sides.close()

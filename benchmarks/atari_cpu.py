@@ -33,7 +33,7 @@ from atari_bridge.door_train import TrainJob, train
 from atari_bridge.figures import budget_curves
 from atari_bridge.reference.scores import human_normalised
 from benchmarks.documents import update
-from benchmarks.provenance import ROOT, hold_sources, provenance
+from benchmarks.provenance import ROOT, held_sources, provenance
 from doors.command_line import parse
 from prefsearch import shipped_configurations
 from search.evaluation.intervals import SeedInterval, interval_over_seeds
@@ -63,14 +63,14 @@ def main() -> None:
     found: list[dict[str, Any]] = []
     for seed in own.seeds:
         folder = own.runs / f"seed-{seed}"
-        hold_sources(folder, NAME)
         words = ["--config", config, "--out", str(folder), "--seed", str(seed), "--resume", "true"]
         job = replace(parse(TrainJob, words, prog="atari_cpu"), minutes=own.minutes)
-        train(job)
-        done = [row for row in read_records(folder / "metrics.jsonl") if "seconds" in row]
-        if done[-1]["decisions"] < job.total_decisions:
-            continue  # paused; the next call goes on
-        found.append(_judged(folder, seed, own.games, done))
+        with held_sources(folder, NAME, about["source_digest"]):
+            train(job)
+            done = [row for row in read_records(folder / "metrics.jsonl") if "seconds" in row]
+            if done[-1]["decisions"] < job.total_decisions:
+                continue  # paused; the next call goes on
+            found.append(_judged(folder, seed, own.games, done))
         write_json_atomic(own.out, {"provenance": about, **_summary(found, job)})
         budget_curves(found, own.out.with_suffix(""), title=f"{job.game}: what search adds")
     if found:

@@ -36,7 +36,7 @@ from atari_bridge.true_planning import (
     play_greedily,
 )
 from benchmarks.documents import update
-from benchmarks.provenance import ROOT, provenance, same_sources
+from benchmarks.provenance import ROOT, provenance, require_sources, same_sources
 from search import GumbelMuZeroPlanner
 from search.evaluation.records import write_json_atomic
 
@@ -207,7 +207,7 @@ def main() -> int:
         for game in options.games
         if (game, player, seed) not in done
     ]
-    about = {
+    about: dict[str, Any] = {
         "provenance": provenance(
             NAME,
             ["python", "benchmarks/atari_true_simulator.py", *sys.argv[1:]],
@@ -221,6 +221,7 @@ def main() -> int:
         running = {pool.submit(play, *key): key for key in wanted}
         for number, finished in enumerate(as_completed(running), start=1):
             cell = finished.result()
+            require_sources(NAME, about["provenance"]["source_digest"])
             cells.append(cell)
             cells.sort(key=lambda c: (c["game"], PLAYERS.index(c["player"]), c["seed"]))
             write_json_atomic(options.out, about | {"summary": summarise(cells), "cells": cells})

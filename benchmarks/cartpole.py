@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from atari_bridge.door_train import TrainJob, train
 from benchmarks.documents import update
-from benchmarks.provenance import ROOT, hold_sources, provenance
+from benchmarks.provenance import ROOT, held_sources, provenance, require_sources
 from benchmarks.seed_runs import each_seed
 from doors.command_line import parse
 from prefsearch import shipped_configurations
@@ -81,14 +81,16 @@ def main(arguments: list[str] | None = None) -> None:
         return parse(TrainJob, flags, prog=NAME)
 
     def run(seed: int) -> list[dict[str, Any]]:
-        hold_sources(own.runs / f"seed-{seed}", NAME)
-        train(job(seed))
-        return curve(own.runs / f"seed-{seed}")
+        folder = own.runs / f"seed-{seed}"
+        with held_sources(folder, NAME, about["source_digest"]):
+            train(job(seed))
+        return curve(folder)
 
     curves = each_seed(own.seeds, own.runs / "locks", run)
     games = job(own.seeds[0]).evaluation_games
     by_seed = {str(seed): found for seed, found in curves.items()}
     results = {"provenance": about, "games": games, "curve": over_seeds(curves), "by_seed": by_seed}
+    require_sources(NAME, about["source_digest"])
     write_json_atomic(own.out, results)
     update(own.out)
 

@@ -4,8 +4,8 @@
 
 Each seed has its own world, models and held-out prompts, so intervals are over seeds; the figures
 of each seed stand beside them. A finished seed is not run again, a killed one goes on, and the same
-command started twice shares the seeds between two processes. The picture of over-optimisation is
-that of the first seed.
+command started twice shares the seeds between two processes. What best-of-N gains against a reward
+model of few labels is taken over all seeds; the picture of over-optimisation is that of the first.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import numpy as np
 import yaml
 
 from benchmarks.documents import update
-from benchmarks.provenance import ROOT, hold_sources, provenance
+from benchmarks.provenance import ROOT, held_sources, provenance, require_sources
 from benchmarks.seed_runs import each_seed
 from policies.evaluation import (
     BEST_OF_N,
@@ -37,22 +37,30 @@ from search.evaluation.intervals import interval_over_seeds
 from search.evaluation.records import read_records, write_json_atomic
 
 NAME = "demo"
+FEW_LABELS = "reward-few"  # the demo's name of its second reward model
+FALL_FROM = 8  # the N from which gold is asked to fall; fixed, not picked by the curve
 
 
-def run_seed(seed: int, out: Path, threads: int) -> float:
+def run_seed(seed: int, out: Path, threads: int, digest: str) -> float:
     """Runs one demo and returns its minutes, those of an earlier run if it was finished.
 
+    Args:
+        seed: Of the demo.
+        out: Its folder.
+        threads: Of its process.
+        digest: Of the source files that the results are stamped with.
+
     Raises:
-        ValueError: If an earlier run was begun with other source files.
+        ValueError: If source files have changed, or an earlier run was begun with others.
     """
-    hold_sources(out, NAME)
     clock = out / "minutes.json"
-    if not clock.is_file():
-        began = time.perf_counter()
-        command = [sys.executable, "-m", "prefsearch", "demo", "--resume"]
-        command += ["--seed", str(seed), "--out", str(out), "--threads", str(threads)]
-        subprocess.run(command, cwd=ROOT, check=True)
-        write_json_atomic(clock, {"minutes": (time.perf_counter() - began) / 60})
+    with held_sources(out, NAME, digest):
+        if not clock.is_file():
+            began = time.perf_counter()
+            command = [sys.executable, "-m", "prefsearch", "demo", "--resume"]
+            command += ["--seed", str(seed), "--out", str(out), "--threads", str(threads)]
+            subprocess.run(command, cwd=ROOT, check=True)
+            write_json_atomic(clock, {"minutes": (time.perf_counter() - began) / 60})
     return json.loads(clock.read_text())["minutes"]
 
 
@@ -62,21 +70,76 @@ def records_of(out: Path, seed: int) -> list[dict[str, Any]]:
     return [{**record, "run": seed} for record in found if "gold" in record]
 
 
-def gold(records: list[dict[str, Any]], policy: str, budget: str) -> dict[int, Array]:
-    """Gold of best-of-N (or of one sample) by seed, one value a prompt in their order."""
-    wanted = {"policy": policy, "method": BEST_OF_N, "budget": budget, "reward_model": "reward"}
+def scores(
+    records: list[dict[str, Any]],
+    policy: str,
+    budget: str,
+    *,
+    reward_model: str = "reward",
+    key: str = "gold",
+) -> dict[int, Array]:
+    """Scores of best-of-N (or of one sample) by seed, one value a prompt in their order."""
+    wanted = {
+        "policy": policy,
+        "method": BEST_OF_N,
+        "budget": budget,
+        "reward_model": reward_model,
+    }
     kept = [r for r in records if wanted.items() <= r.items()]
-    return {seed: np.array([r["gold"] for r in sorted(kept, key=lambda r: r["prompt"])
+    return {seed: np.array([r[key] for r in sorted(kept, key=lambda r: r["prompt"])
                             if r["run"] == seed])
             for seed in dict.fromkeys(r["run"] for r in kept)}  # fmt: skip
 
 
-def above_base(records: list[dict[str, Any]], policy: str, budget: str) -> dict[str, Any]:
-    """Gold of best-of-N above one sample of the base policy, paired by prompt."""
-    better, worse = gold(records, policy, budget), gold(records, "sft", "1")
+def over_prompts(
+    records: list[dict[str, Any]], better: dict[int, Array], worse: dict[int, Array]
+) -> dict[str, Any]:
+    """How far some scores are above others, paired by prompt, with the interval over seeds."""
     one = [r for r in records if r["policy"] == "sft" and r["reward_model"] == "reward"]
     differences = [better[seed] - worse[seed] for seed in worse]
     return asdict(interval_over_seeds(differences, clusters=best_of_n_clusters(one)))
+
+
+def above_base(records: list[dict[str, Any]], policy: str, budget: str) -> dict[str, Any]:
+    """Gold of best-of-N above one sample of the base policy, paired by prompt."""
+    return over_prompts(records, scores(records, policy, budget), scores(records, "sft", "1"))
+
+
+def few_labels(records: list[dict[str, Any]], pairs: list[int]) -> dict[str, Any] | None:
+    """Best-of-N against the reward model of few labels, by its own score and by gold.
+
+    Whether gold falls is asked from `FALL_FROM` to the largest N, whatever the records hold: from
+    the N at which gold is highest in these very records it would fall by chance alone.
+
+    Args:
+        records: Of all seeds.
+        pairs: How many labels that reward model saw, where seeds differ several numbers.
+
+    Returns:
+        `above_one_sample` and `change` in `proxy` and `gold`, each with its interval over seeds;
+        None where no larger N than `FALL_FROM` was measured against such a reward model.
+    """
+    few = [r for r in records if r["reward_model"] == FEW_LABELS]
+    counts = sorted({int(r["budget"]) for r in few if r["method"] == BEST_OF_N})
+    if FALL_FROM not in counts or counts[-1] == FALL_FROM:
+        return None
+
+    def difference(key: str, n: int, than: int) -> dict[str, Any]:
+        better, worse = (
+            scores(few, "sft", str(count), reward_model=FEW_LABELS, key=key) for count in (n, than)
+        )
+        return over_prompts(records, better, worse)
+
+    return {
+        "pairs": pairs,
+        "above_one_sample": [
+            {"budget": str(n)} | {key: difference(key, n, 1) for key in ("proxy", "gold")}
+            for n in counts
+            if n > 1
+        ],
+        "change": {"from": str(FALL_FROM), "to": str(counts[-1])}
+        | {key: difference(key, counts[-1], FALL_FROM) for key in ("proxy", "gold")},
+    }
 
 
 def cells_of(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -98,14 +161,17 @@ def main() -> None:
     minutes = each_seed(
         options.seeds,
         options.runs / "demo-seeds",
-        lambda seed: run_seed(seed, options.runs / f"demo-seed-{seed}", options.threads),
+        lambda seed: run_seed(
+            seed, options.runs / f"demo-seed-{seed}", options.threads, about["source_digest"]
+        ),
     )
     records: list[dict[str, Any]] = []
-    accuracies, per_seed = {}, {}
+    accuracies, per_seed, few_pairs = {}, {}, set()
     for seed in options.seeds:
         out = options.runs / f"demo-seed-{seed}"
         summary = json.loads((out / "summary.json").read_text())
         accuracies[str(seed)] = summary["steps"]["reward"]["accuracy"]
+        few_pairs.add(summary["steps"][FEW_LABELS]["pairs"])
         per_seed[str(seed)] = [
             {key: row[key] for key in ("policy", "method", "budget", "tokens", "gold",
                                        "gain_at_equal_tokens")}
@@ -114,7 +180,7 @@ def main() -> None:
         records += records_of(out, seed)
     base = [r for r in records if r["policy"] == "sft" and r["reward_model"] == "reward"]
     tuned = [r for r in records if r["policy"] == "tuned"]
-    one = gold(records, "sft", "1")
+    one = scores(records, "sft", "1")
     first = options.runs / f"demo-seed-{options.seeds[0]}"
     configuration = yaml.safe_load((first / "config.yaml").read_text())
     flags = " ".join(map(str, options.seeds))
@@ -128,10 +194,9 @@ def main() -> None:
         "fine_tuned_above_base_without_search": above_base(records, "tuned", "1"),
         "base": cells_of(base),
         "fine_tuned": cells_of(tuned),
+        "few_labels": few_labels(records, sorted(few_pairs)),
         "per_seed": per_seed,
     }
-    write_json_atomic(options.out, results)
-    update(options.out)
     cells = summarise(base, seed=0)
     gain_curves(
         curves(cells),
@@ -142,6 +207,9 @@ def main() -> None:
     )
     source = first / "figures" / "overoptimisation.png"
     shutil.copyfile(source, options.out.parent / "demo_overoptimisation.png")
+    require_sources(NAME, about["source_digest"])
+    write_json_atomic(options.out, results)
+    update(options.out)
     print(f"wrote {options.out.name}")
 
 

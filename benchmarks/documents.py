@@ -7,8 +7,9 @@ A block is what stands between `<!-- figures: NAME -->` and `<!-- end of figures
 text is made by one function from results files, and its last lines name command, commit, date,
 machine, seeds and rounds of each. Where the files that a result depends on (`SOURCES` in
 provenance.py) are no longer those it was measured with, the block is marked as older than the
-code; running the benchmark again clears that. Numbers that look measured and stand outside all
-blocks are listed, and fail a check (`benchmarks/loose_figures.py`).
+code; running the benchmark again clears that. A block whose results file is missing stays as it is,
+which is said on standard error and fails a check. So do numbers that stand outside all blocks
+(`benchmarks/loose_figures.py`).
 """
 
 import argparse
@@ -24,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import documents_atari, documents_planning, documents_reward, documents_text
 from benchmarks.loose_figures import loose_in
-from benchmarks.provenance import FIELDS, NOT_RECORDED, ROOT, source_digest
+from benchmarks.provenance import FIELDS, NOT_RECORDED, ROOT, SOURCES, source_digest
 from search.evaluation.records import write_text_atomic
 
 OLDER = "older than the code"
@@ -93,7 +94,7 @@ def rendered(block: Block, root: Path = ROOT) -> str:
         block: Which.
         root: The repository.
     """
-    files = [root / "docs" / "results" / f"{name}.json" for name in block.results]
+    files = [_results_file(name, root) for name in block.results]
     results = [json.loads(path.read_text(encoding="utf-8")) for path in files]
     notes = [
         measured_note(name, found, block.document, root)
@@ -142,8 +143,23 @@ def measured_note(name: str, results: Results, document: str, root: Path = ROOT)
     return f"*{', '.join(parts)}.*"
 
 
+def missing_results(root: Path = ROOT) -> list[str]:
+    """The results files that blocks read and that do not exist, each with what makes it."""
+    return [
+        f"docs/results/{name}.json is missing, which the figures {block.name!r} of "
+        f"{block.document} are made from; they are left as they are. Run: {SOURCES[name].command}"
+        for block in BLOCKS
+        for name in block.results
+        if not _results_file(name, root).is_file()
+    ]
+
+
+def _results_file(name: str, root: Path) -> Path:
+    return root / "docs" / "results" / f"{name}.json"
+
+
 def rewritten(document: str, text: str, root: Path = ROOT) -> str:
-    """A document with all its blocks made anew.
+    """A document with all its blocks made anew, but for those whose results are missing.
 
     Args:
         document: Its path in the repository.
@@ -164,6 +180,8 @@ def rewritten(document: str, text: str, root: Path = ROOT) -> str:
         begin, end = block.marks
         if text.count(end) != 1 or text.index(end) < text.index(begin):
             raise ValueError(f"{document}: required {end!r} once, after {begin!r}")
+        if not all(_results_file(name, root).is_file() for name in block.results):
+            continue  # `missing_results` names them
         before, after = text.partition(begin)[0], text.partition(end)[2]
         text = f"{before}{begin}\n{rendered(block, root)}\n{end}{after}"
     return text
@@ -184,27 +202,41 @@ def differing(root: Path = ROOT, *, write: bool) -> list[str]:
 
 
 def update(results: Path) -> None:
-    """Rewrites the documents after a benchmark wrote its results, if documents read that file."""
+    """Rewrites the documents after a benchmark wrote its results, if documents read that file.
+
+    Call it when the results and their pictures are written. Results of other benchmarks that are
+    missing are named on standard error.
+    """
     if results.resolve().parent == ROOT / "docs" / "results":
         differing(write=True)
+        _warn(missing_results())
+
+
+def _warn(messages: list[str]) -> None:
+    for message in messages:
+        print(f"WARNING: {message}", file=sys.stderr)
 
 
 def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
-    """Rewrites or checks; 1 if a check found a difference."""
+    """Rewrites or checks; 1 if a check found a difference or missing results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if stale")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit with 1 if stale or missing"
+    )
     options = parser.parse_args(arguments)
     found = differing(root, write=not options.check)
     for document in found:
         print(f"{document} {'differs from its results' if options.check else 'rewritten'}")
     if found and options.check:
         print("run: python benchmarks/documents.py")
+    missing = missing_results(root)
+    _warn(missing)
     loose = loose_in(root)
     for figure in loose:
         print(f"outside a block of figures: {figure}")
-    return int(bool(found or loose) and options.check)
+    return int(bool(found or missing or loose) and options.check)
 
 
 if __name__ == "__main__":

@@ -66,6 +66,7 @@ def cpu(results: Results) -> str:
             "The row in bold is above random by "
             f"{interval(results['above'][RANDOM][headline], ',.0f')}. Beside the policy alone, "
             f"sampled: {results['verdicts'][POLICY]} {results['power']}",
+            "![Returns while training and by search budget](results/atari_cpu.png)",
         ]
     )
 

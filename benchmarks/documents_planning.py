@@ -54,6 +54,7 @@ def planning_core(results: Results) -> str:
                 rows,
             ),
             _losses(results),
+            "![Batched tree search, ms over simulations](docs/results/planning_core.png)",
         ]
     )
 

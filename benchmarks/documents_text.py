@@ -55,7 +55,46 @@ def demo(results: Results) -> str:
             "A method gains over best-of-N where the interval lies above zero, loses where it lies "
             f"below, and is undecided elsewhere. {_decided(results['base'])} The budget is N for "
             "best-of-N, segments a step for beam search, simulations a decision for tree search.",
+            "![Gold and proxy score against generated tokens](docs/results/demo_gains.png)",
+            *_few_labels(results),
         ]
+    )
+
+
+def _few_labels(results: Results) -> list[str]:
+    """What best-of-N gains against a reward model of few labels; one seed's picture of it."""
+    picture = (
+        "![Gain in gold and proxy of best-of-N against its divergence, for reward models of many "
+        "and of few labels](docs/results/demo_overoptimisation.png)\n\nThe picture is that of the "
+        "first seed, its bands are over prompts."
+    )
+    found = results.get("few_labels")
+    if found is None:
+        return [picture]
+    change = found["change"]
+    rows = [
+        [
+            f"best-of-{row['budget']}",
+            *(interval(row[key], sign=True) for key in ("proxy", "gold")),
+        ]
+        for row in found["above_one_sample"]
+    ]
+    proxy, gold = (_direction(change[key]) for key in ("proxy", "gold"))
+    return [
+        f"The same responses, chosen by a reward model of {span(found['pairs'], 'd')} labels (its "
+        "own score, in its own unit, and gold, both above one sample):",
+        table(("chosen", "score of that reward model", "gold utility"), rows),
+        f"From best-of-{change['from']} to best-of-{change['to']}, two numbers that were fixed "
+        f"beforehand, its score {proxy} ({interval(change['proxy'], sign=True)}) and gold "
+        f"{gold} ({interval(change['gold'], sign=True)}).",
+        picture,
+    ]
+
+
+def _direction(change: Results) -> str:
+    """What an interval decides about a change."""
+    return {"gains": "rises", "loses": "falls"}.get(
+        verdict(change) or "", "changes by what these seeds do not decide"
     )
 
 
@@ -191,6 +230,7 @@ def gains(results: Results) -> str:
             _fitting(results),
             *_verdicts(cells),
             _last_doubling(cells),
+            "![Gold and proxy score against generated tokens](results/text_gains_tokens.png)",
         ]
     )
 

@@ -31,7 +31,7 @@ from benchmarks.planning_core_report import NAMES, OURS, summarise
 from benchmarks.planning_core_run import MOST_REPEATS, SAMPLE_SECONDS, Benchmark
 from benchmarks.planning_core_show import cell_line, draw, print_report
 from benchmarks.planning_core_worker import ROOT, WIDTH, WorkerStoppedError
-from benchmarks.provenance import provenance, source_digest
+from benchmarks.provenance import provenance, require_sources, source_digest
 from search.evaluation.records import write_json_atomic
 
 BENCH = ROOT / ".bench"
@@ -167,10 +167,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         results = summarise(json.loads(options.out.read_text(encoding="utf-8")))
     else:
         results = _run(options, sys.argv[1:] if arguments is None else arguments)
-    write_json_atomic(options.out, results)
-    update(options.out)
     picture = options.out.with_suffix(".png")
     drawn = draw(results["cells"], picture, actions=options.plot_actions)
+    write_json_atomic(options.out, results)
+    update(options.out)
     print_report(results, console.print)
     print(f"wrote {options.out.name}" + (f" and {picture.name}" if drawn else ""))
     failed = [s for s in results["skipped"] if s["side"] == OURS and "ended with" in s["reason"]]
@@ -212,6 +212,7 @@ def _run(options: argparse.Namespace, words: Sequence[str]) -> dict[str, Any]:
                 if cell in done:
                     continue
                 row = run.measure(cell)
+                require_sources(NAME, about["source_digest"])
                 run.learn(cell, row)
                 minutes = (time.monotonic() - began) / 60
                 print(f"[{number}/{len(cells)} {minutes:.1f} min] {cell_line(row)}", flush=True)

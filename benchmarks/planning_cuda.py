@@ -400,6 +400,7 @@ def main() -> int:
     else:
         console.print("No CUDA device was found; run this where there is one, or --interpret.")
         return 2
+    about = {} if options.interpret else describe(options)
     agreement = compare_forms(device, **size)
     for name, found in agreement.items():
         console.print(f"{name}: visits equal to the CPU form's: {found['visits_equal']}", end="; ")
@@ -410,9 +411,7 @@ def main() -> int:
         return 0
     times = measure(options)
     print_times(console, times)
-    write_json_atomic(
-        options.out, describe(options) | {"agreement": agreement, "milliseconds": times}
-    )
+    write_json_atomic(options.out, about | {"agreement": agreement, "milliseconds": times})
     console.print(f"wrote {options.out}")
     return 0
 

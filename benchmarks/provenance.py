@@ -2,8 +2,9 @@
 
 Every benchmark writes a mapping `provenance` into its JSON: the command, the commit and whether
 files differed from it, date, machine, package versions, seeds, rounds, and a digest of the contents
-of the files named in `SOURCES`. `benchmarks/documents.py` compares that digest with the files of
-today and marks figures that are older than the code.
+of the files that `SOURCES` leads to: all that its modules import, and the data named beside them.
+`benchmarks/documents.py` compares that digest with the files of today and marks figures that are
+older than the code.
 """
 
 import hashlib
@@ -13,16 +14,19 @@ import os
 import platform
 import shlex
 import subprocess
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.import_closure import import_closure
 from search.evaluation.records import write_json_atomic
 
 ROOT = Path(__file__).resolve().parent.parent
 NOT_RECORDED = "not recorded"  # of runs made before the programs recorded it
+CHANGED = "changed during the run"
 FIELDS = (
     "command",
     "commit",
@@ -34,59 +38,123 @@ FIELDS = (
     "rounds",
     "source_digest",
 )
-_GAMES = ("search/**/*.py", "atari_bridge/**/*.py")
-_REWARD_MODEL = ("rewardmodel/**/*.py",)
-_TEXT = ("search/**/*.py", "rewardmodel/**/*.py", "policies/*.py")
-SOURCES: Mapping[str, tuple[str, ...]] = {
-    "atari_compile": (*_GAMES, "benchmarks/atari_compile.py"),
-    "atari_cpu": (*_GAMES, "configs/atari_bridge/ale_cpu.yaml", "benchmarks/atari_cpu.py"),
-    "atari_speed": (
-        *_GAMES,
-        "configs/atari_bridge/ale_cpu.yaml",
-        "benchmarks/atari.py",
-        *(f"benchmarks/atari_{part}.py" for part in ("cells", "lightzero", "ours", "worker")),
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a results file is made with.
+
+    Attributes:
+        command: What writes it, for a shell in the repository.
+        roots: Modules whose imports lead to every file that its figures depend on: the benchmark's
+            own, and those it has other processes run or that are imported by a computed name. Of
+            the commands of `prefsearch`, those that it runs: all of them import everything.
+        data: Patterns of further files, such as configurations and scripts.
+    """
+
+    command: str
+    roots: tuple[str, ...]
+    data: tuple[str, ...] = ()
+
+
+# What is imported by benchmarks and can change no figure: it shows figures or notes their origin.
+LEFT_OUT = (
+    "benchmarks/documents*.py",
+    "benchmarks/import_closure.py",
+    "benchmarks/loose_figures.py",
+    "benchmarks/provenance.py",
+    "search/evaluation/canvas.py",
+    "search/evaluation/figures.py",
+    "search/evaluation/report.py",
+    "search/evaluation/report_style.py",
+    "search/evaluation/tree_layout.py",
+)
+_COMMAND = ("prefsearch", "doors.command_line")  # of any `prefsearch VERB`
+_GAME = "configs/atari_bridge/ale_cpu.yaml"
+_PEERS = "benchmarks/peers.sh"
+SOURCES: Mapping[str, Sources] = {
+    "atari_compile": Sources(
+        "python benchmarks/atari_compile.py",
+        ("benchmarks.atari_compile",),
+        (_GAME, "configs/atari_bridge/efficientzero.yaml"),
     ),
-    "atari_true_simulator": (*_GAMES, "benchmarks/atari_true_simulator.py"),
-    "cartpole": (*_GAMES, "configs/atari_bridge/cartpole.yaml", "benchmarks/cartpole.py"),
-    "demo": (*_TEXT, "benchmarks/demo_seeds.py"),
-    "hh_minilm": (
-        *_REWARD_MODEL,
-        "configs/rewardmodel/hh_minilm.yaml",
-        "benchmarks/reward_baselines.py",
+    "atari_cpu": Sources("python benchmarks/atari_cpu.py", ("benchmarks.atari_cpu",), (_GAME,)),
+    "atari_speed": Sources(
+        "python benchmarks/atari.py",
+        ("benchmarks.atari", "benchmarks.atari_ours", "benchmarks.atari_lightzero"),
+        (_GAME, _PEERS),
     ),
-    "leaves_per_step": ("search/**/*.py", "benchmarks/leaves_per_step.py"),
-    "planning_core": (
-        "search/*.py",
-        "benchmarks/planning_core.py",
-        *(
-            f"benchmarks/planning_core_{part}.py"
-            for part in ("grid", "mctx", "run", "torch", "worker")
+    "atari_true_simulator": Sources(
+        "python benchmarks/atari_true_simulator.py", ("benchmarks.atari_true_simulator",)
+    ),
+    "cartpole": Sources(
+        "python benchmarks/cartpole.py",
+        ("benchmarks.cartpole",),
+        ("configs/atari_bridge/cartpole.yaml",),
+    ),
+    "demo": Sources(
+        "python benchmarks/demo_seeds.py",
+        ("benchmarks.demo_seeds", *_COMMAND, "policies.demo_door"),
+    ),
+    "hh_minilm": Sources(
+        "python benchmarks/reward_baselines.py --run runs/hh_minilm "
+        "--out docs/results/hh_minilm.json",
+        ("benchmarks.reward_baselines", *_COMMAND, "rewardmodel.door_train"),
+        ("configs/rewardmodel/hh_minilm.yaml",),
+    ),
+    "leaves_per_step": Sources(
+        "python benchmarks/leaves_per_step.py", ("benchmarks.leaves_per_step",)
+    ),
+    "planning_core": Sources(
+        "python benchmarks/planning_core.py",
+        (
+            "benchmarks.planning_core",
+            "benchmarks.planning_core_torch",
+            "benchmarks.planning_core_mctx",
         ),
+        (_PEERS,),
     ),
-    "planning_cuda": ("search/*.py", "benchmarks/planning_cuda.py"),
-    "real_data": (*_TEXT, "docs/real_data.sh", "benchmarks/real_data.py"),
-    "reward_scoring": (
-        *_REWARD_MODEL,
-        "benchmarks/reward_models.py",
-        "benchmarks/reward_scoring*.py",
+    "planning_cuda": Sources("python benchmarks/planning_cuda.py", ("benchmarks.planning_cuda",)),
+    "real_data": Sources(
+        "RESULTS=docs/results/real_data.json docs/real_data.sh",
+        (
+            "benchmarks.real_data",
+            *_COMMAND,
+            "rewardmodel.door_data",
+            "rewardmodel.door_train",
+            "rewardmodel.door_evaluate",
+            "policies.door_training",
+            "policies.door_evaluate",
+        ),
+        ("docs/real_data.sh",),
     ),
-    "reward_training": (
-        *_REWARD_MODEL,
-        "benchmarks/reward_models.py",
-        "benchmarks/reward_training.py",
+    "reward_scoring": Sources(
+        "python benchmarks/reward_scoring.py --out docs/results/reward_scoring.json",
+        ("benchmarks.reward_scoring",),
     ),
-    "text_gains": (
-        *_TEXT,
-        "benchmarks/text_gains.py",
-        "benchmarks/text_search_models.py",
+    "reward_training": Sources(
+        "python benchmarks/reward_training.py --out docs/results/reward_training.json",
+        ("benchmarks.reward_training",),
     ),
-    "text_planner_defaults": (
-        *_TEXT,
-        "benchmarks/text_planner_defaults.py",
-        "benchmarks/text_planner_toys.py",
+    "text_gains": Sources(
+        "python benchmarks/text_gains.py",
+        ("benchmarks.text_gains", *_COMMAND, "policies.door_evaluate"),
     ),
-    "text_search": (*_TEXT, "benchmarks/text_search*.py"),
-    "text_search_one_thread": (*_TEXT, "benchmarks/text_search*.py"),
+    "text_planner_defaults": Sources(
+        "python benchmarks/text_planner_defaults.py --policy runs/demo/checkpoints/sft",
+        ("benchmarks.text_planner_defaults",),
+    ),
+    "text_search": Sources(
+        "python benchmarks/text_search.py --out docs/results/text_search.json",
+        ("benchmarks.text_search",),
+        (_PEERS,),
+    ),
+    "text_search_one_thread": Sources(
+        "python benchmarks/text_search.py --cells search-8 --threads 1 --rounds 3 "
+        "--out docs/results/text_search_one_thread.json",
+        ("benchmarks.text_search",),
+        (_PEERS,),
+    ),
 }
 _PACKAGES = (
     "prefsearch", "torch", "numpy", "numba", "transformers", "trl", "accelerate", "peft",
@@ -102,10 +170,10 @@ def source_files(name: str, root: Path = ROOT) -> list[Path]:
         root: The repository.
 
     Raises:
-        ValueError: If a pattern matches no file, as after a rename.
+        ValueError: If a module or pattern leads to no file, as after a rename.
     """
-    found: set[Path] = set()
-    for pattern in SOURCES[name]:
+    found = set(import_closure(SOURCES[name].roots, root, left_out=LEFT_OUT))
+    for pattern in SOURCES[name].data:
         matched = {path for path in root.glob(pattern) if path.is_file()}
         if not matched:
             raise ValueError(
@@ -152,7 +220,7 @@ def provenance(
         "versions": {**_versions(), **(versions or {})},
         "seeds": list(seeds),
         "rounds": rounds,
-        "sources": list(SOURCES[name]),
+        "sources": [*SOURCES[name].roots, *SOURCES[name].data],
         "source_digest": source_digest(name),
     }
 
@@ -180,28 +248,68 @@ def same_sources(earlier: Mapping[str, Any], name: str) -> bool:
     return earlier.get("provenance", {}).get("source_digest") == source_digest(name)
 
 
-def hold_sources(run: Path, name: str) -> None:
-    """Binds a run's folder to the source files it was begun with, in a file beside it.
+def require_sources(name: str, digest: str) -> None:
+    """Refuses to go on where the source files are no longer those that figures are stamped with.
 
-    What a run keeps for its continuation is then never pooled with figures of other code.
+    Args:
+        name: Of the results file, in `SOURCES`.
+        digest: `source_digest` of its provenance, taken before anything ran.
 
     Raises:
-        ValueError: If the folder holds a run of other source files, or of unknown ones.
+        ValueError: If a source file has changed since.
     """
-    kept = run.with_name(f"{run.name}.sources.json")
     now = source_digest(name)
-    begun = run.is_dir() and any(run.iterdir())
-    if not begun:
-        write_json_atomic(kept, {"source_digest": now})
-        return
+    if now != digest:
+        raise ValueError(
+            f"the source files of {name!r} changed while it was measured (digest found: {now}; "
+            f"required: {digest}, that of the start). Nothing more is written. Put the files back "
+            "and start the command again, or remove what its run has kept and measure anew"
+        )
+
+
+@contextmanager
+def held_sources(run: Path, name: str, digest: str) -> Iterator[None]:
+    """Binds what is done in a run's folder to the source files that its figures are stamped with.
+
+    The folder's digest stands in a file beside it, so what a run keeps for its continuation is
+    never pooled with figures of other code. It is checked before and after; a folder that was at
+    work while files changed holds figures of two versions and is refused from then on.
+
+    Args:
+        run: The folder.
+        name: Of the results file, in `SOURCES`.
+        digest: `source_digest` of its provenance, taken before anything ran.
+
+    Raises:
+        ValueError: If source files have changed since, or the folder holds a run of others or of
+            unknown ones.
+    """
+    require_sources(name, digest)
+    kept = run.with_name(f"{run.name}.sources.json")
+    if not (run.is_dir() and any(run.iterdir())):
+        write_json_atomic(kept, {"source_digest": digest})
     then = NOT_RECORDED
     if kept.is_file():
         then = json.loads(kept.read_text(encoding="utf-8"))["source_digest"]
-    if then != now:
+    if then != digest:
         raise ValueError(
-            f"{run} was begun with other source files (digest found: {then}; required: {now}). "
+            f"{run} was begun with other source files (digest found: {then}; required: {digest}). "
             "Remove the folder, or choose another one, to measure the code of today"
         )
+    try:
+        yield
+    finally:
+        if not _are_sources(name, digest):
+            write_json_atomic(kept, {"source_digest": CHANGED})
+    require_sources(name, digest)
+
+
+def _are_sources(name: str, digest: str) -> bool:
+    """Whether source files have a digest; not if one of them is missing."""
+    try:
+        return source_digest(name) == digest
+    except ValueError:
+        return False
 
 
 def _without_folders(word: str) -> str:

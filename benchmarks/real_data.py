@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import yaml
 
 from benchmarks.documents import update
-from benchmarks.provenance import hold_sources, provenance
+from benchmarks.provenance import held_sources, provenance
 from search.evaluation.records import write_json_atomic
 
 NAME = "real_data"
@@ -69,12 +69,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--run", type=Path, required=True, help="the script's OUT")
     parser.add_argument("--out", type=Path, help="JSON file; required to collect")
     options = parser.parse_args(arguments)
-    hold_sources(options.run, NAME)
-    if options.what == "collect":
-        if options.out is None:
-            parser.error("--out: found none; required to collect, as in --out results.json")
-        about = provenance(NAME, COMMAND, seeds=[0])
-        write_json_atomic(options.out, {"provenance": about, **collect(options.run)})
+    about = provenance(NAME, COMMAND, seeds=[0])
+    if options.what == "collect" and options.out is None:
+        parser.error("--out: found none; required to collect, as in --out results.json")
+    with held_sources(options.run, NAME, about["source_digest"]):
+        found = collect(options.run) if options.what == "collect" else None
+    if found is not None:
+        write_json_atomic(options.out, {"provenance": about, **found})
         update(options.out)
 
 

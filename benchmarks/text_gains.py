@@ -26,7 +26,7 @@ from rich.console import Console
 
 import prefsearch
 from benchmarks.documents import update
-from benchmarks.provenance import ROOT, hold_sources, provenance
+from benchmarks.provenance import ROOT, held_sources, provenance, require_sources
 from benchmarks.seed_runs import each_seed
 from benchmarks.text_search_models import counted_tokens
 from policies.collection import sample_responses
@@ -183,12 +183,12 @@ def main() -> None:
     def run(seed: int) -> tuple[Demo, dict[str, RunDirectory]]:
         began = time.perf_counter()
         folder = options.runs / f"seed-{seed}"
-        hold_sources(folder, NAME)
-        demo = train(seed, folder / "models", options.threads)
-        runs = {
-            name: evaluate(demo, folder, name, count=options.prompts, batch=options.batch)
-            for name in RUNS
-        }
+        with held_sources(folder, NAME, about["source_digest"]):
+            demo = train(seed, folder / "models", options.threads)
+            runs = {
+                name: evaluate(demo, folder, name, count=options.prompts, batch=options.batch)
+                for name in RUNS
+            }
         print(f"seed {seed}: {(time.perf_counter() - began) / 60:.1f} minutes")
         return demo, runs
 
@@ -219,8 +219,6 @@ def main() -> None:
         "fits": fit_rows(cells, records),
         "per_seed": per_seed,
     }
-    write_json_atomic(options.out, results)
-    update(options.out)
     for cost, name in (("tokens", "generated tokens a prompt"),
                        ("model_tokens", "tokens that models read, a prompt")):  # fmt: skip
         gain_curves(
@@ -230,6 +228,9 @@ def main() -> None:
             y_label=f"mean score, 95 % {cells[0].proxy.scope}",
             title=f"Planning against the reward model, seeds {flags}",
         )
+    require_sources(NAME, about["source_digest"])
+    write_json_atomic(options.out, results)
+    update(options.out)
     shown = [{"policy": "base", **cell_row(cell)} for cell in cells]
     Console().print(closing_table(shown, title="Gold utility on held-out prompts"))
 

@@ -38,7 +38,7 @@ from rich.table import Table
 from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.documents import update
-from benchmarks.provenance import provenance, same_sources
+from benchmarks.provenance import provenance, require_sources, same_sources
 from benchmarks.text_search_cells import TITLES, Cell, Outcome, Searches, search_cell
 from benchmarks.text_search_models import (
     SIZES,
@@ -252,6 +252,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         show_cell(console, row)
         results["goals"] = goals(results["cells"]) if usual_sizes(options) else []
         if options.out is not None:
+            require_sources(NAME, results["provenance"]["source_digest"])
             write_json_atomic(options.out, results)
     for goal in results["goals"]:
         low, high = goal["range"]

@@ -75,7 +75,7 @@ class BestOf:
 
         def run() -> Outcome:
             (found,) = searcher.generate([self.prompt], seed=0)
-            return Outcome(counts={"responses": found.finished, "tokens": found.tokens})
+            return Outcome(counts={"responses": found.num_candidates, "tokens": found.tokens})
 
         return run
 

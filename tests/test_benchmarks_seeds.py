@@ -1,7 +1,9 @@
 """Benchmarks over several seeds: shared between processes, summarised over seeds, shown."""
 
+import importlib
 import json
 import multiprocessing
+import re
 import shutil
 import time
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 from scipy import stats
 
 from benchmarks import demo_seeds, documents_text, text_gains
-from benchmarks.provenance import hold_sources
+from benchmarks.provenance import held_sources, source_digest
 from benchmarks.seed_runs import each_seed
 from policies.demo import Demo
 from policies.gain_report import show_interval
@@ -79,13 +81,26 @@ def made_up_run(folder: Path, seed: int) -> None:
         }
         for p in range(2)
     ]  # fmt: skip
+    # Against the reward model of few labels gold rises up to best-of-8 and falls behind it.
+    rows += [
+        {
+            "policy": "sft", "reward_model": "reward-few", "method": "best-of-N",
+            "budget": str(n), "prompt": p, "gold": gold + 0.01 * seed * p, "proxy": proxy * seed,
+            "tokens": 100 * n, "seconds": 1.0,
+        }
+        for n, gold, proxy in ((1, 0.0, 0.0), (4, 0.9, 1.0), (8, 0.8, 1.5), (16, 0.3, 2.0))
+        for p in range(2)
+    ]  # fmt: skip
     (folder / "figures").mkdir(parents=True)
     (folder / "figures" / "overoptimisation.png").write_bytes(b"png")
     (folder / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "minutes.json").write_text('{"minutes": 5.0}')
     (folder / "config.yaml").write_text(f"seed: {seed}\npool: 16\n")
     (folder / "environment.json").write_text('{"versions": {}}')
-    steps = {"reward": {"accuracy": {"estimate": 0.8, "low": 0.7, "high": 0.9}}}
+    steps = {
+        "reward": {"accuracy": {"estimate": 0.8, "low": 0.7, "high": 0.9}},
+        "reward-few": {"pairs": 50},
+    }
     (folder / "summary.json").write_text(json.dumps({"rows": [], "steps": steps}))
 
 
@@ -93,8 +108,8 @@ def test_the_demos_figures_are_taken_seed_by_seed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for seed in (1, 2, 3):
-        hold_sources(tmp_path / f"demo-seed-{seed}", "demo")
-        made_up_run(tmp_path / f"demo-seed-{seed}", seed)
+        with held_sources(tmp_path / f"demo-seed-{seed}", "demo", source_digest("demo")):
+            made_up_run(tmp_path / f"demo-seed-{seed}", seed)
     out = tmp_path / "demo.json"
     command = ["demo_seeds", "--seeds", "1", "2", "3", "--runs", str(tmp_path), "--out", str(out)]
     monkeypatch.setattr("sys.argv", command)
@@ -119,6 +134,94 @@ def test_the_demos_figures_are_taken_seed_by_seed(
     assert "1 comparison, each at 95 %: 0 gain, 0 lose, 1 undecided" in text
     assert "| +0.60 [-0.15, +1.35] | is undecided |" in text
     assert "seeds would decide a true difference of 0.2 in four of five tries" in text
+    few = results["few_labels"]
+    assert few["pairs"] == [50]
+    assert [row["budget"] for row in few["above_one_sample"]] == ["4", "8", "16"]
+    change = few["change"]
+    # From the N that was fixed, not from best-of-4, where these records have the most gold.
+    assert (change["from"], change["to"]) == ("8", "16")
+    assert change["gold"]["by_seed"] == pytest.approx([-0.5] * 3)
+    assert change["proxy"]["by_seed"] == pytest.approx([0.5, 1.0, 1.5])
+    assert "a reward model of 50 labels" in text
+    assert "| best-of-4 | +2.00 [-0.48, +4.48] | +0.90 [+0.90, +0.90] |" in text
+    assert "changes by what these seeds do not decide (+1.00 [-0.24, +2.24])" in text
+    assert "gold falls (-0.50 [-0.50, -0.50])" in text
+    older = {key: value for key, value in results.items() if key != "few_labels"}
+    assert "gold falls" not in documents_text.demo(older)
+    assert "demo_overoptimisation.png" in documents_text.demo(older)
+
+
+def test_an_edit_between_seeds_of_the_demo_writes_no_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, digest = tmp_path / "demo.json", [source_digest("demo")]
+    monkeypatch.setattr("benchmarks.provenance.source_digest", lambda name, *_: digest[0])
+
+    def demo(command: list[str], **_: Any) -> None:
+        folder = Path(command[command.index("--out") + 1])
+        made_up_run(folder, int(command[command.index("--seed") + 1]))
+        digest[0] = "edited"
+
+    monkeypatch.setattr("subprocess.run", demo)
+    monkeypatch.setattr("benchmarks.provenance._commit", lambda: (None, None))
+    words = ["demo_seeds", "--seeds", "1", "2", "--runs", str(tmp_path), "--out", str(out)]
+    monkeypatch.setattr("sys.argv", words)
+    with pytest.raises(ValueError, match=r"changed while it was measured.*Put the files back"):
+        demo_seeds.main()
+    assert not out.exists()
+    assert not (tmp_path / "demo-seed-2").exists()
+
+
+@pytest.mark.parametrize("name", ["cartpole", "text_gains"])
+def test_an_edit_while_a_seed_runs_writes_no_results(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name == "cartpole":
+        pytest.importorskip("gymnasium", reason="pip install 'prefsearch[atari]'")
+    module = importlib.import_module(f"benchmarks.{name}")
+    digest, begun = ["first"], []
+    monkeypatch.setattr("benchmarks.provenance.source_digest", lambda name, *_: digest[0])
+    monkeypatch.setattr("benchmarks.provenance._commit", lambda: (None, None))
+
+    def train(*asked: Any) -> None:
+        begun.append(asked)
+        digest[0] = "edited"
+
+    monkeypatch.setattr(module, "train", train)
+    monkeypatch.setattr(module, "curve" if name == "cartpole" else "evaluate", lambda *_, **__: [])
+    out, runs = tmp_path / "out.json", tmp_path / "runs"
+    words = [name, "--seeds", "1", "2", "--runs", str(runs), "--out", str(out)]
+    monkeypatch.setattr("sys.argv", words)
+    with pytest.raises(ValueError, match=r"changed while it was measured.*Put the files back"):
+        module.main()
+    assert len(begun) == 1
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("name", ["demo_seeds", "text_gains", "atari_cpu", "planning_core"])
+def test_no_benchmark_updates_the_documents_before_its_pictures(name: str) -> None:
+    text = (ROOT / "benchmarks" / f"{name}.py").read_text(encoding="utf-8")
+    body = text[text.index("\ndef main(") :]
+    drawn = re.findall(r"(?:gain_curves|budget_curves|draw|shutil\.copyfile)\(", body)
+    assert drawn
+    assert max(body.rindex(call) for call in drawn) < body.index("update(")
+
+
+def test_pictures_are_drawn_before_the_documents_are_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in (1, 2):
+        with held_sources(tmp_path / f"demo-seed-{seed}", "demo", source_digest("demo")):
+            made_up_run(tmp_path / f"demo-seed-{seed}", seed)
+    out, seen = tmp_path / "results" / "demo.json", []
+    out.parent.mkdir()
+    monkeypatch.setattr(
+        demo_seeds, "update", lambda path: seen.extend(p.name for p in path.parent.iterdir())
+    )
+    words = ["demo_seeds", "--seeds", "1", "2", "--runs", str(tmp_path), "--out", str(out)]
+    monkeypatch.setattr("sys.argv", words)
+    demo_seeds.main()
+    assert {"demo.json", "demo_gains.png", "demo_overoptimisation.png"} <= set(seen)
 
 
 @pytest.mark.parametrize(
@@ -164,4 +267,4 @@ def test_what_fitting_value_heads_takes_is_counted(
 def test_a_seed_of_other_code_is_not_pooled(tmp_path: Path) -> None:
     made_up_run(tmp_path / "demo-seed-1", 1)
     with pytest.raises(ValueError, match="was begun with other source files"):
-        demo_seeds.run_seed(1, tmp_path / "demo-seed-1")
+        demo_seeds.run_seed(1, tmp_path / "demo-seed-1", 1, source_digest("demo"))

@@ -1,5 +1,6 @@
 """The documents' figures are those of the results files, and say so where the code has changed."""
 
+import ast
 import json
 import re
 import shutil
@@ -15,9 +16,20 @@ from benchmarks import (
     documents_text,
     provenance,
 )
-from benchmarks.documents import BLOCKS, OLDER, differing, rendered
+from benchmarks.documents import BLOCKS, OLDER, differing, missing_results, rendered
+from benchmarks.import_closure import FIRST_PARTY, import_closure
 from benchmarks.loose_figures import loose_figures, loose_in
-from benchmarks.provenance import NOT_RECORDED, ROOT, SOURCES, source_digest, source_files
+from benchmarks.provenance import (
+    CHANGED,
+    LEFT_OUT,
+    NOT_RECORDED,
+    ROOT,
+    SOURCES,
+    held_sources,
+    require_sources,
+    source_digest,
+    source_files,
+)
 
 RESULTS = sorted((ROOT / "docs" / "results").glob("*.json"))
 REMEDY = "run: python benchmarks/documents.py"
@@ -25,6 +37,20 @@ REMEDY = "run: python benchmarks/documents.py"
 
 def test_every_figure_of_the_documents_is_that_of_the_results() -> None:
     assert differing(write=False) == [], REMEDY
+
+
+def test_the_results_of_every_block_exist() -> None:
+    assert missing_results(ROOT) == []
+
+
+def test_every_picture_of_results_exists() -> None:
+    shown = [
+        page.parent / picture
+        for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+        for picture in re.findall(r"\]\(([^)]*results/[^)]*\.png)\)", page.read_text("utf-8"))
+    ]
+    assert len(shown) >= 5
+    assert [path for path in shown if not path.is_file()] == []
 
 
 def test_no_measured_number_stands_outside_a_block_of_figures() -> None:
@@ -42,30 +68,196 @@ def test_results_record_where_they_come_from_and_are_shown(path: Path) -> None:
     found = json.loads(path.read_text(encoding="utf-8"))["provenance"]
     assert set(provenance.FIELDS) <= set(found)
     assert any(path.stem in block.results for block in BLOCKS)
-    assert found["sources"] == list(SOURCES[path.stem])
+    if found["source_digest"] == source_digest(path.stem):
+        sources = SOURCES[path.stem]
+        assert found["sources"] == [*sources.roots, *sources.data]
+
+
+# What results depend on
+
+
+def imported_anywhere(path: Path) -> set[str]:
+    """Modules that a file imports: a reading of imports apart from `benchmarks.import_closure`."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def files_behind(modules: set[str]) -> set[Path]:
+    """The plain files of modules of this repository; packages are left to who re-exports."""
+    files = {ROOT.joinpath(*module.split(".")).with_suffix(".py") for module in modules}
+    return {file for file in files if file.is_file()}
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_every_pattern_of_sources_matches_files(name: str) -> None:
-    assert len(source_files(name)) > 1
+def test_sources_are_closed_under_imports_and_hold_the_benchmark(name: str) -> None:
+    found = set(source_files(name))
+    left_out = {path for pattern in LEFT_OUT for path in ROOT.glob(pattern)}
+    assert ROOT.joinpath(*SOURCES[name].roots[0].split(".")).with_suffix(".py") in found
+    for path in found:
+        if path.suffix == ".py":
+            missing = files_behind(imported_anywhere(path)) - found - left_out
+            assert not missing, f"{path.relative_to(ROOT)} imports {missing}"
+    assert not found & left_out
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_names_of_modules_in_benchmarks_are_among_the_sources(name: str) -> None:
+    """Workers that are started by name are imported by no statement: they have to be roots."""
+    found = source_files(name)
+    named = {
+        node.value
+        for path in found
+        if path.parent.name == "benchmarks" and path.suffix == ".py"
+        for node in ast.walk(ast.parse(path.read_bytes()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if re.fullmatch(rf"(?:{'|'.join(FIRST_PARTY)})\.\w+(?:\.\w+)*", node.value)
+    }
+    assert files_behind(named) - set(found) == set()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda p: p.stem)
+def test_what_benchmarks_run_by_prefsearch_is_among_their_sources(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    started = re.search(r'"-m", "prefsearch", "(\w+)"|prefsearch\.main\(\["(\w+)", "(\w+)"', text)
+    if started is None:
+        return
+    demo, package, verb = started.groups()
+    door = "policies/demo_door.py" if demo else f"{package.replace('policy', 'policies')}"
+    door = door if demo else f"{door}/door_{verb}.py"
+    name = next(n for n, s in SOURCES.items() if s.roots[0] == f"benchmarks.{path.stem}")
+    assert {ROOT / "prefsearch.py", ROOT / "doors" / "command_line.py", ROOT / door} <= set(
+        source_files(name)
+    )
+
+
+@pytest.mark.parametrize("name", ["real_data", "hh_minilm"])
+def test_what_the_steps_before_a_benchmark_run_is_among_its_sources(name: str) -> None:
+    verbs = {
+        "real_data": (ROOT / "docs" / "real_data.sh").read_text(encoding="utf-8"),
+        "hh_minilm": (ROOT / "benchmarks" / "reward_baselines.py").read_text(encoding="utf-8"),
+    }
+    found = source_files(name)
+    for package, verb in set(re.findall(r"prefsearch (reward|policy) (\w+)", verbs[name])):
+        folder = {"reward": "rewardmodel", "policy": "policies"}[package]
+        main = ast.parse((ROOT / folder / "__main__.py").read_bytes())
+        table = next(node for node in main.body if isinstance(node, ast.Assign)).value
+        assert isinstance(table, ast.Dict)
+        doors = {
+            ast.literal_eval(key): ast.unparse(value).strip("(").partition(".")[0]
+            for key, value in zip(table.keys, table.values, strict=True)
+            if key is not None
+        }
+        assert ROOT / folder / f"{doors[verb]}.py" in found, verb
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("hh_minilm", "search/evaluation/metrics.py"),
+        ("demo", "search/evaluation/intervals.py"),
+        ("cartpole", "doors/command_line.py"),
+        ("cartpole", "atari_bridge/door_train.py"),
+        ("atari_cpu", "search/evaluation/intervals.py"),
+        ("atari_speed", "benchmarks/atari_ours.py"),
+        ("planning_core", "search/kernels.py"),
+        ("planning_core", "benchmarks/planning_core_mctx.py"),
+        ("planning_core", "search/evaluation/records.py"),
+        ("text_search_one_thread", "benchmarks/text_search_reasoners.py"),
+        ("real_data", "rewardmodel/evaluation/baselines.py"),
+    ],
+)
+def test_a_file_that_makes_figures_is_among_their_sources(name: str, file: str) -> None:
+    assert ROOT / file in source_files(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("planning_core", "policies/demo.py"),
+        ("planning_core", "search/tree_html.py"),
+        ("reward_training", "search/kernels.py"),
+        ("demo", "rewardmodel/door_train.py"),
+        ("cartpole", "policies/__main__.py"),
+        ("text_gains", "policies/demo_door.py"),
+    ],
+)
+def test_a_file_that_a_benchmark_does_not_run_is_not(name: str, file: str) -> None:
+    assert (ROOT / file).is_file()
+    assert ROOT / file not in source_files(name)
+
+
+def test_a_closure_follows_lazy_imports_and_looks_through_packages(tmp_path: Path) -> None:
+    def write(path: str, text: str) -> None:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text, encoding="utf-8")
+
+    write(
+        "benchmarks/one.py",
+        "from search import Planner\nimport torch\ndef f():\n    import doors.x",
+    )
+    write(
+        "search/__init__.py", "from search.planner import P as Planner\nfrom search.other import O"
+    )
+    write("search/planner.py", "from search import tree\nfrom benchmarks import documents")
+    write("search/tree.py", "import broken (")
+    write("search/other.py", "")
+    write("benchmarks/documents.py", "from policies import nothing")
+    write("doors/__init__.py", "import os\nos.environ['A'] = '1'")
+    write("doors/x.py", "import rewardmodel as rm")
+    write("rewardmodel/__init__.py", "from rewardmodel.all import a")
+    write("rewardmodel/all.py", "a = 1")
+
+    def closure(*roots: str) -> set[str]:
+        found = import_closure(roots, tmp_path, left_out=["benchmarks/documents.py"])
+        return {path.relative_to(tmp_path).as_posix() for path in found}
+
+    expected = {"benchmarks/one.py", "search/planner.py", "search/tree.py", "doors/__init__.py",
+                "doors/x.py", "rewardmodel/__init__.py", "rewardmodel/all.py"}  # fmt: skip
+    assert closure("benchmarks.one") == expected
+    write("search/planner.py", "from search.lost import x")
+    with pytest.raises(ValueError, match=r"search/planner\.py imports 'search\.lost'.*no file"):
+        closure("benchmarks.one")
+    write("search/planner.py", "from .tree import x")
+    with pytest.raises(ValueError, match=r"search/planner\.py:1: found a relative import"):
+        closure("benchmarks.one")
 
 
 @pytest.fixture
-def checkout(tmp_path: Path) -> Path:
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the documents, their results and one result's sources, all digests current."""
     for folder in ("docs", "configs", "benchmarks"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
-    for package in ("search", "rewardmodel", "policies", "atari_bridge"):
+    for package in ("search", "rewardmodel", "policies", "atari_bridge", "doors"):
         shutil.copytree(
             ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__")
         )
-    shutil.copy(ROOT / "README.md", tmp_path)
+    for name in ("README.md", "prefsearch.py"):
+        shutil.copy(ROOT / name, tmp_path)
+    there = [block for block in BLOCKS if all_results_of(block)]
+    for block in BLOCKS:
+        if block not in there:
+            page = tmp_path / block.document
+            text = page.read_text(encoding="utf-8")
+            for mark in block.marks:
+                text = text.replace(mark, "")
+            page.write_text(text, encoding="utf-8")
+    monkeypatch.setattr(documents, "BLOCKS", tuple(there))
     for path in sorted((tmp_path / "docs" / "results").glob("*.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
         found["provenance"]["source_digest"] = source_digest(path.stem, tmp_path)
         path.write_text(json.dumps(found), encoding="utf-8")
     differing(tmp_path, write=True)
     return tmp_path
+
+
+def all_results_of(block: documents.Block) -> bool:
+    folder = ROOT / "docs" / "results"
+    return all((folder / f"{name}.json").is_file() for name in block.results)
 
 
 def change_results(root: Path, name: str, **changes: Any) -> None:
@@ -108,13 +300,24 @@ def test_a_change_elsewhere_leaves_a_result_fresh(checkout: Path) -> None:
 def test_a_renamed_source_file_changes_the_digest(checkout: Path) -> None:
     before = source_digest("planning_core", checkout)
     (checkout / "search" / "kernels.py").rename(checkout / "search" / "renamed.py")
+    for path in (checkout / "search").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        text = text.replace("search.kernels", "search.renamed")
+        text = text.replace("from search import kernels", "from search import renamed as kernels")
+        path.write_text(text, encoding="utf-8")
+    assert checkout / "search" / "renamed.py" in source_files("planning_core", checkout)
     assert source_digest("planning_core", checkout) != before
 
 
-def test_a_pattern_without_a_file_is_an_error(checkout: Path) -> None:
+def test_a_root_or_pattern_without_a_file_is_an_error(checkout: Path) -> None:
     (checkout / "benchmarks" / "leaves_per_step.py").unlink()
-    with pytest.raises(ValueError, match=r"leaves_per_step\.py', which matches no file"):
+    with pytest.raises(
+        ValueError, match=r"imports 'benchmarks\.leaves_per_step', which leads to no"
+    ):
         source_digest("leaves_per_step", checkout)
+    (checkout / "docs" / "real_data.sh").unlink()
+    with pytest.raises(ValueError, match=r"real_data\.sh', which matches no file"):
+        source_digest("real_data", checkout)
 
 
 def test_a_changed_figure_in_a_document_or_in_results_fails_the_check(checkout: Path) -> None:
@@ -125,6 +328,42 @@ def test_a_changed_figure_in_a_document_or_in_results_fails_the_check(checkout: 
     readme.write_text(text, encoding="utf-8")
     change_results(checkout, "text_gains", held_out_prompts=601)
     assert differing(checkout, write=False) == ["README.md", "docs/text_search.md"]
+
+
+def test_a_block_without_results_stays_and_fails_the_check_only(
+    checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readme = checkout / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    (checkout / "docs" / "results" / "planning_core.json").unlink()
+    readme.write_text(text.replace("Best-of-16 above", "Best-of-17 above"), encoding="utf-8")
+    assert documents.main([], checkout) == 0
+    assert readme.read_text(encoding="utf-8") == text, "other blocks are made anew"
+    said = capsys.readouterr().err
+    assert "docs/results/planning_core.json is missing" in said
+    assert "Run: python benchmarks/planning_core.py" in said
+    assert documents.main(["--check"], checkout) == 1
+    assert "planning_core.json is missing" in capsys.readouterr().err
+
+
+def test_an_update_after_a_benchmark_goes_on_past_missing_results(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(documents, "ROOT", checkout)
+    monkeypatch.setattr(documents.differing, "__defaults__", (checkout,))
+    monkeypatch.setattr(documents.missing_results, "__defaults__", (checkout,))
+    (checkout / "docs" / "results" / "cartpole.json").unlink()
+    change_results(checkout, "text_gains", held_out_prompts=601)
+    documents.update(checkout / "docs" / "results" / "text_gains.json")
+    assert "cartpole.json is missing" in capsys.readouterr().err
+    assert "601 held-out prompts" in (checkout / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_command_that_makes_results_is_there() -> None:
+    for name, sources in SOURCES.items():
+        (script,) = re.findall(r"\S+\.(?:py|sh)\b", sources.command)
+        assert (ROOT / script).is_file(), name
+        assert sources.roots[0].endswith(Path(script).stem)
 
 
 def test_lost_marks_are_an_error(checkout: Path) -> None:
@@ -172,6 +411,34 @@ def test_the_check_of_the_command_line_exits_with_one(
         "Nine methods were compared.",
         "It takes a fifth of the memory.",
         "```bash\nmake demo   # 6 minutes\n```",
+        "It wins in 7 of 8 seeds.",
+        "It wins in seven of eight seeds.",
+        "In 5 of 6 tables it is ahead.",
+        "Accuracy rose from 64 to 71.",
+        "They score 21 against 14.",
+        "A step costs 900 us.",
+        "It takes 26 min.",
+        "It makes 12k tokens a second.",
+        "That halved the time.",
+        "The score doubled.",
+        "Three-quarters of it is left.",
+        "two-thirds of prompts",
+        "A dozen seeds were run.",
+        "It is an order of magnitude faster.",
+        "A gain of .36.",
+        "Here p < .01.",
+        "It returns 9480 points.",
+        "A 28-fold speedup, or a threefold one.",
+        "It is ten times as fast.",
+        "0.7±0.1",
+        "about ≈3",
+        "1e-3 slower",
+        "best-of-16 gains 1",
+        "It wins on most prompts.",
+        "Tens of thousands of games were played.",
+        "`exploration` (now 10 for samples)",
+        "![Gold](docs/results/demo_gains.png)",
+        "See the [picture](results/demo_gains.png).",
     ],
 )
 def test_a_loose_figure_is_found(sentence: str) -> None:
@@ -183,6 +450,9 @@ def test_a_loose_figure_is_found(sentence: str) -> None:
     [
         "LightZero 0.2.0 with `--rounds 2` of MuZero; see [it](x_3.4.md).",
         "Two processes give the result of one, as in Stiennon et al. 2020.",
+        "Qwen3-0.6B, hh-rlhf, T5, sm_80 and best-of-16 under Apache-2.0.",
+        "## The 26 games\n\nSee [it](https://x.org/3.4), at `0.5` by `c = 1 / 2`.",
+        "<!-- figures: x -->\n![x](results/x.png)\n<!-- end of figures: x -->",
         "<!-- figures: x -->\n3.4 times\n<!-- end of figures: x -->",
         "```python\nlearning_rate = 3.4  # a rate\n```",
     ],
@@ -197,18 +467,71 @@ def test_an_allowed_phrase_covers_itself_only() -> None:
 
 
 def test_a_run_is_not_continued_with_other_sources(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    provenance.hold_sources(run, "demo")
-    run.mkdir()
-    (run / "config.yaml").write_text("seed: 1", encoding="utf-8")
-    provenance.hold_sources(run, "demo")
+    run, digest = tmp_path / "run", source_digest("demo")
+    with held_sources(run, "demo", digest):
+        run.mkdir()
+        (run / "config.yaml").write_text("seed: 1", encoding="utf-8")
+    with held_sources(run, "demo", digest):
+        pass
     kept = tmp_path / "run.sources.json"
     kept.write_text(json.dumps({"source_digest": "0" * 16}), encoding="utf-8")
-    with pytest.raises(ValueError, match="was begun with other source files"):
-        provenance.hold_sources(run, "demo")
+    with (
+        pytest.raises(ValueError, match="was begun with other source files"),
+        held_sources(run, "demo", digest),
+    ):
+        pass
     kept.unlink()
-    with pytest.raises(ValueError, match=NOT_RECORDED):
-        provenance.hold_sources(run, "demo")
+    with pytest.raises(ValueError, match=NOT_RECORDED), held_sources(run, "demo", digest):
+        pass
+
+
+@pytest.fixture
+def one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The only source file of `demo`, which a test may change."""
+    path = tmp_path / "code" / "prefsearch.py"
+    path.parent.mkdir()
+    path.write_text("A = 1", encoding="utf-8")
+    sources = provenance.Sources("python prefsearch.py", ("prefsearch",))
+    monkeypatch.setattr(provenance, "SOURCES", {**SOURCES, "demo": sources})
+    monkeypatch.setattr(provenance.source_files, "__defaults__", (path.parent,))
+    monkeypatch.setattr(provenance.source_digest, "__defaults__", (path.parent,))
+    return path
+
+
+def test_a_change_of_code_between_seeds_stops_the_benchmark(one_file: Path, tmp_path: Path) -> None:
+    digest = provenance.source_digest("demo")
+    with held_sources(tmp_path / "seed-1", "demo", digest):
+        (tmp_path / "seed-1").mkdir()
+    one_file.write_text("A = 2", encoding="utf-8")
+    remedy = rf"changed while.*required: {digest}.*Put the files back"
+    with pytest.raises(ValueError, match=remedy), held_sources(tmp_path / "seed-2", "demo", digest):
+        pytest.fail("the second seed ran with other code")
+    assert not (tmp_path / "seed-2.sources.json").exists()
+    with pytest.raises(ValueError, match=remedy):
+        require_sources("demo", digest)
+    one_file.write_text("A = 1", encoding="utf-8")
+    require_sources("demo", digest)
+
+
+@pytest.mark.parametrize("left", ["A = 2", "A = (", None])
+def test_a_run_during_which_code_changed_is_refused_even_after_it_is_put_back(
+    one_file: Path, tmp_path: Path, left: str | None
+) -> None:
+    run, digest = tmp_path / "seed-1", provenance.source_digest("demo")
+
+    def work() -> None:
+        run.mkdir(exist_ok=True)
+        (run / "records.jsonl").write_text("{}", encoding="utf-8")
+        if left is None:
+            one_file.unlink()
+        else:
+            one_file.write_text(left, encoding="utf-8")
+
+    with pytest.raises(ValueError, match="required"), held_sources(run, "demo", digest):
+        work()
+    one_file.write_text("A = 1", encoding="utf-8")
+    with pytest.raises(ValueError, match=CHANGED), held_sources(run, "demo", digest):
+        pytest.fail("figures of two versions would be pooled")
 
 
 def test_provenance_has_all_fields_and_no_folder_of_this_machine(tmp_path: Path) -> None:
