@@ -325,12 +325,12 @@ def test_score_that_is_not_finite_ends_the_search(kind, device):
         planner(kind, "triton").plan(place(tables, device), torch.arange(3))
 
 
-def test_gumbel_noise_that_is_no_number_ends_the_search(device):
-    """A NaN among the scores of the considered actions."""
+def test_gumbel_noise_that_is_no_number_is_refused(device):
+    """Before it reaches the scores of the considered actions."""
     tables = random_tables(1, num_tables=2, dtype=torch.float32)
     noise = torch.zeros(2, 5, device=device)
     noise[1, 3] = torch.nan
-    with pytest.raises(ValueError, match=r"search, row 1: found a return or an action's score"):
+    with pytest.raises(ValueError, match=r"root_gumbel, row 1: found"):
         planner("gumbel", "triton").plan(place(tables, device), torch.arange(2), root_gumbel=noise)
 
 
