@@ -106,7 +106,7 @@ def evaluate_step(
     embedding: Embedding,
     *,
     action: Tensor,
-    rows: Tensor,
+    rows: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> StepOutput:
     """Calls `planning_model.step` on `[M, ...]` leaves and `[M]` actions and validates the answer.

@@ -1,5 +1,6 @@
 """Every way a model can break the contract, and the message it gets."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -125,6 +126,8 @@ def test_root_fault_is_named(planner, fault):
 def test_step_fault_is_named(planner, fault):
     """Field, row, found, required, remedy, whichever the planner."""
     change, message = (SHARED | STEP)[fault]
+    # Planners by levels step several edges of an observation, whose row is named.
+    message = re.sub(r"row \d", r"row \\d", message)
     with pytest.raises(ValueError, match=f"StepOutput.{message}"):
         planner.plan(BrokenModel(break_step=change), torch.arange(4))
 
