@@ -139,7 +139,7 @@ def test_the_number_of_seeds_is_the_first_that_has_the_power() -> None:
     pilot = [0.0, 1.0, -1.0]
     # With this assurance the bound is the deviation itself. A textbook case: two-sided 5 %, 80 %
     # power, a difference of one standard deviation: 10.
-    at_the_deviation = {"assurance": stats.chi2.sf(2.0, 2)}
+    at_the_deviation = {"assurance": float(stats.chi2.sf(2.0, 2))}
     assert seeds_needed(pilot, difference=1.0, **at_the_deviation) == 10
     assert seeds_needed(pilot, difference=-1.0, **at_the_deviation) == 10
     assert seeds_needed(pilot, difference=0.5, **at_the_deviation) == 34

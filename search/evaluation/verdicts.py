@@ -231,7 +231,7 @@ def describe_need(comparisons: Mapping[str, SeedInterval | None], *, difference:
         span = f"{needed[0]:,}" if needed[0] == needed[-1] else f"{needed[0]:,} to {needed[-1]:,}"
         said.append(
             f"with the deviation between seeds at its upper 80 % confidence bound, {span} seeds "
-            f"would decide a true difference of {difference:g} in at least four of five tries "
+            f"would decide a true difference of {difference:g} in four of five tries or more "
             f"(median {needed[len(needed) // 2]:,})"
         )
     if few := len(known) - len(needed):
