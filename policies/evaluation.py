@@ -22,10 +22,10 @@ from policies.search_policy import SearchPolicy
 from policies.search_result import SearchResult
 from rewardmodel.data.conversation import Prompt
 from rewardmodel.interface import RewardModel
-from search.evaluation.divergence import kl_lower_bound_from_ranks
+from search.evaluation.divergence import kl_lower_bound_from_ranks, kl_lower_bound_values
 from search.evaluation.equal_cost import gain_at_equal_cost
 from search.evaluation.figures import Curve
-from search.evaluation.intervals import SeedInterval, interval_over_seeds
+from search.evaluation.intervals import Kind, SeedInterval, interval_over_seeds
 from search.evaluation.metrics import Interval, best_of_n_kl
 
 BEST_OF_N = "best-of-N"
@@ -63,8 +63,8 @@ class Cell:
         pass_at_k: Best-of-N where gold is right or wrong: the chance that any of N is right.
         kl_tight: Best-of-N: an upper bound that knows the responses' probabilities.
         kl_estimate: Best-of-N: the estimate of Beirami et al. from the same.
-        kl_low: Searches: a lower bound, from ranks among the policy's own samples; of one seed its
-            interval is bootstrapped over prompts.
+        kl_low: Searches: a lower bound, from ranks among the policy's own samples; of one seed
+            whose prompts are independent its interval is bootstrapped over prompts.
         finished: Share of the answers that ended by themselves and were not cut off at
             `max_new_tokens`, or None where that was not recorded.
     """
@@ -250,6 +250,10 @@ def summarise(
             rows.sort(key=lambda record: record["prompt"])
     judged_all = all(record["gold"] is not None for record in records)
     target = "gold" if judged_all else "proxy"
+    # The pool leaves pass@k where all of its gold scores are 0 or 1.
+    right = any(record.get("pass_at_k") is not None for record in records)
+    judged_as: Kind = "share" if right else "score"
+    compared: Kind = "any" if right and judged_all else "score"
     ladder = [runs for (method, _), runs in groups.items() if method == BEST_OF_N]
     pools: dict[Hashable, Pool] = {None: pool} if isinstance(pool, Pool) else dict(pool or {})
     cells = []
@@ -263,18 +267,22 @@ def summarise(
                 method=method,
                 budget=budget,
                 tokens=tokens,
-                gold=_over_seeds(runs, "gold") if judged_all else None,
+                gold=_over_seeds(runs, "gold", kind=judged_as) if judged_all else None,
                 proxy=proxy,
                 kl=_mean(runs, "kl_bound") if searched else best_of_n_kl(int(budget)),
                 seconds=_mean(runs, "seconds") or 0.0,
-                gain_at_equal_tokens=_gain(runs, ladder, target, "tokens") if searched else None,
+                gain_at_equal_tokens=_gain(runs, ladder, target, "tokens", kind=compared)
+                if searched
+                else None,
                 forward_tokens=_mean(runs, "forward_tokens"),
                 scored_tokens=_mean(runs, "scored_tokens"),
                 model_tokens=_mean(runs, "model_tokens"),
-                gain_at_equal_model_tokens=_gain(runs, ladder, target, "model_tokens")
+                gain_at_equal_model_tokens=_gain(
+                    runs, ladder, target, "model_tokens", kind=compared
+                )
                 if searched
                 else None,
-                pass_at_k=_over_seeds(runs, "pass_at_k"),
+                pass_at_k=_over_seeds(runs, "pass_at_k", kind="share"),
                 kl_tight=_over_seeds(runs, "kl_tight"),
                 kl_estimate=_over_seeds(runs, "kl_estimate"),
                 kl_low=_kl_low(runs, pools, seed=seed),
@@ -297,10 +305,12 @@ def _mean(runs: Runs, key: str) -> float | None:
     return None if columns is None else float(np.mean([column.mean() for column in columns]))
 
 
-def _over_seeds(runs: Runs, key: str) -> SeedInterval | None:
+def _over_seeds(runs: Runs, key: str, *, kind: Kind = "score") -> SeedInterval | None:
     """The mean with its interval, or None if a record has no value."""
     columns = _columns(runs, key)
-    return None if columns is None else interval_over_seeds(columns, clusters=_clusters(runs))
+    if columns is None:
+        return None
+    return interval_over_seeds(columns, clusters=_clusters(runs), kind=kind)
 
 
 def _clusters(runs: Runs) -> list[list[Hashable]] | None:
@@ -322,17 +332,22 @@ def _kl_low(runs: Runs, pools: Mapping[Hashable, Pool], *, seed: int) -> Interva
         for run, rows in runs.items()
     ):
         return None
-    bounds = []
+    ranked: list[tuple[Array, Array]] = []
     for run, rows in runs.items():
         proxy = _column(rows, "proxy")
         assert proxy is not None
-        bounds.append(kl_lower_bound_from_ranks(pools[run].proxy, proxy, seed=seed))
-    if len(bounds) == 1:
-        return bounds[0]
-    return interval_over_seeds([[bound.estimate] for bound in bounds])
+        ranked.append((pools[run].proxy, proxy))
+    clusters = _clusters(runs)
+    independent = clusters is None or len(set(clusters[0])) == len(clusters[0])
+    if len(ranked) == 1 and independent:
+        return kl_lower_bound_from_ranks(*ranked[0], seed=seed)
+    values = [kl_lower_bound_values(*one) for one in ranked]
+    return interval_over_seeds(values, clusters=clusters, kind="score")
 
 
-def _gain(runs: Runs, ladder: Sequence[Runs], target: str, cost: Cost) -> SeedInterval | None:
+def _gain(
+    runs: Runs, ladder: Sequence[Runs], target: str, cost: Cost, *, kind: Kind
+) -> SeedInterval | None:
     """Score above best-of-N at equal cost, each run held against its own best-of-N.
 
     None beyond what was measured, be it in one run only: to leave that run out would choose among
@@ -353,7 +368,7 @@ def _gain(runs: Runs, ladder: Sequence[Runs], target: str, cost: Cost) -> SeedIn
         if gain is None:
             return None
         gains.append(gain)
-    return interval_over_seeds(gains, clusters=_clusters(runs))
+    return interval_over_seeds(gains, clusters=_clusters(runs), kind=kind)
 
 
 def _require_same_prompts(rows: Sequence[Record], steps: Sequence[Sequence[Record]]) -> None:

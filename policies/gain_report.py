@@ -71,7 +71,10 @@ answer that they had stated before. Where few answers are finished, raise max_ne
 
 Intervals are 95 %, by Student's t. With several seeds they are over the seeds' means, which hold
 the chance of training and of the prompts alike. Of one seed they are over its prompts: they say
-what other prompts would have done, and nothing of what another seed or reward model would.
+what other prompts would have done, and nothing of what another seed or reward model would. Shares
+of right answers of one seed have Wilson's interval, differences of such one that is built of two.
+Seeds or scores that do not differ at all decide nothing; where nothing is known of the spread, the
+estimate stands alone.
 Best-of-N and votes at every N are averages over ways to
 choose N of one pool of samples, so their curves are smooth and their points not independent.
 """
@@ -114,7 +117,8 @@ def show_interval(value: Mapping[str, Any] | None, *, sign: bool = False) -> str
     if value is None:
         return "–"
     form = "+.2f" if sign else ".2f"
-    names = ("estimate",) if value["low"] is None else ("estimate", "low", "high")
+    unknown = value["low"] is None or value["low"] == value["high"]
+    names = ("estimate",) if unknown else ("estimate", "low", "high")
     # Adding zero turns a rounded -0.0 into 0.0.
     shown, *ends = (format(round(value[name], 2) + 0.0, form) for name in names)
     return f"{shown} [{', '.join(ends)}]" if ends else shown

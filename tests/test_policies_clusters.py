@@ -1,5 +1,6 @@
 """Prompts that ask for the same are one sample: every record names its cluster."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,35 @@ def test_prompts_of_the_world_cluster_by_what_they_ask_for() -> None:
     assert clusters_of(chat) == names, "in a chat, too"
     assert clusters_of([Conversation(tuple(turns)) for turns in chat]) == names
     assert clusters_of([f"<|user|>{prompt.strip()}<|end|>" for prompt in REWORDED]) == names
+
+
+def test_what_stands_before_a_request_does_not_rename_it() -> None:
+    request, other = REWORDED[0].strip(), REWORDED[-1].strip()
+    system = {"role": "system", "content": "You love the lake and a good pie."}
+    asked = {"role": "user", "content": request}
+    example = [{"role": "user", "content": other}, {"role": "assistant", "content": "A baker."}]
+    prompts = [
+        f"Answer like a captain in a castle. {request}",
+        f"Example: {other}\nThe baker rang.\n\n{request}\n",
+        f"<|system|>Of the bell.<|user|>{other}<|end|><|user|>{request}<|end|>",
+        request.upper(),
+        "  " + request.replace(" ", "  "),
+        [system, asked],
+        [system, *example, asked],
+        [asked, {"role": "assistant", "content": other}, {"role": "user", "content": "Shorter."}],
+        [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": request}]}],
+        Conversation((system, asked)),
+    ]
+    assert clusters_of(prompts) == ["barley+leeks+soup"] * len(prompts)
+    assert clusters_of([[asked, *example[1:], example[0]]]) == ["baker+bell+lake"]
+
+
+def test_case_and_white_space_at_the_ends_make_no_other_prompt() -> None:
+    asked = ["What is 2+2?", " what is 2+2?\n", "WHAT IS 2+2?"]
+    assert len(set(clusters_of(asked))) == 1
+    chats = [[{"role": "user", "content": text}] for text in asked]
+    assert len(set(clusters_of(chats))) == 1
+    assert len(set(clusters_of(["What is 2+2?", "What is 22?", "What is 2 +2?"]))) == 3
 
 
 def test_other_prompts_cluster_where_they_are_equal_and_alike_in_every_run() -> None:
@@ -100,6 +130,12 @@ def test_every_record_of_an_evaluation_names_its_cluster(policy: Policy, tmp_pat
     assert [gain.clusters for gain in gains] == [(2,), (2,)]
     write_json_atomic(run.path / "data" / "prompts.json", REWORDED)
     assert records_with_clusters(run) == records, "reports keep what the evaluation named"
+    unnamed = [{k: v for k, v in record.items() if k != "cluster"} for record in records]
+    run.records.write_text("".join(json.dumps(record) + "\n" for record in unnamed))
+    assert records_with_clusters(run) == records, "older runs named none"
+    named = [{**record, "cluster": "own"} for record in records]
+    run.records.write_text("".join(json.dumps(record) + "\n" for record in named))
+    assert records_with_clusters(run) == named
     fits = fit_rows(summarise(records, seed=0), records)
     assert any(row["method"] == "best-of-N" for row in fits)
 

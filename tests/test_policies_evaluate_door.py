@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -150,21 +151,110 @@ def test_what_is_no_second_seed_is_not_combined(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    base = {"seed": 0, "gold": "simulated", "max_new_tokens": 10}
-    other = {**base, "seed": 1, "max_new_tokens": 9}
-    for name, settings in (("one", base), ("again", base), ("other", other)):
-        (tmp_path / name).mkdir()
+    base = {"seed": 0, "gold": "simulated", "max_new_tokens": 10, "policy": "p"}
+    made: dict[str, dict[str, Any]] = {
+        "one": base,
+        "again": base,
+        "batches": {**base, "search_batch_size": 3, "max_rows": 9},
+        "fewer": {**base, "limit": 3, "budgets": [2], "pool": 4},
+        "other": {**base, "seed": 1, "max_new_tokens": 9},
+        "several": {**base, "seed": 1, "segment_tokens": 8, "value_scale": 5.0, "limit": 3},
+        "headed": {**base, "seed": 1, "value_head": "head"},
+        "elsewhere": {**base, "seed": 1, "dataset": "b.jsonl"},
+    }
+    for name, settings in made.items():
+        (tmp_path / name / "data").mkdir(parents=True)
         (tmp_path / name / "summary.json").write_text("[]")
         (tmp_path / name / "config.yaml").write_text(yaml.safe_dump(settings))
+        (tmp_path / name / "data" / "prompts.json").write_text(json.dumps([name]))
     for runs, message in (
-        (["one", "again"], "have the same settings, seed included, so they are one sample"),
+        (["one", "again"], "have the same seed, models and prompts, so they are one sample"),
+        (["one", "batches"], "have the same seed, models and prompts, so they are one sample"),
+        (["one", "fewer"], "have the same seed, models and prompts, so they are one sample"),
         (["one", "one"], "name each folder once"),
-        (["one", "other"], "was evaluated with max_new_tokens 10 and other with 9"),
+        (["one", "other"], "evaluated with different settings: max_new_tokens 10 and 9; required"),
+        (["one", "several"], "settings: segment_tokens 64 and 8, value_scale None and 5.0; req"),
+        (["one", "headed"], "different settings: value_head None and 'head'"),
+        (["one", "elsewhere"], "dataset '' and 'b.jsonl'; required: the same. Leave one out, or "
+         "evaluate it again. Prompts of different files are combined with --other_prompts"),
         (["one", "nowhere"], "nowhere holds no summary.json"),
         (["one"], "at least 2 folders"),
-    ):
+    ):  # fmt: skip
         assert combine("out", *runs) == 2
         assert message in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.fixture
+def evaluated(desk: Path) -> Path:
+    """Two evaluations of a seed each on the same prompts."""
+    for seed in ("1", "2"):
+        assert evaluate(f"seed-{seed}", "--seed", seed) == 0
+    return desk
+
+
+def test_one_evaluation_in_other_batches_or_from_another_folder_is_no_second_seed(
+    evaluated: Path, policy_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate("batches", "--seed", "1", "--search_batch_size", "3") == 0
+    assert combine("out", "seed-1", "batches") == 2
+    assert "so they are one sample" in " ".join(capsys.readouterr().err.split())
+    shutil.copytree(policy_folder, "copy")
+    assert evaluate("copied", "--seed", "1", "--policy", "copy") == 0
+    assert combine("out", "seed-1", "copied") == 2
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "have the same scores and tokens at every prompt" in printed
+    assert combine("out", "seed-1", "seed-2") == 0
+
+
+def test_cells_that_only_some_runs_have_are_named(
+    evaluated: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate("more", "--seed", "3", "--budgets", "4", "--pool", "8") == 0
+    capsys.readouterr()
+    assert combine("out", "seed-1", "more") == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    page = " ".join((evaluated / "out" / "report.html").read_text().split())
+    for shown in (printed, page):
+        assert "Left out, since not every run has them: MCTS (Gumbel), 2 (only in seed-1)" in shown
+        assert "best-of-8 (only in more)" in shown
+    rows = json.loads((evaluated / "out" / "summary.json").read_text())
+    assert [(row["method"], row["budget"]) for row in rows] == [("best-of-N", n) for n in "124"]
+
+
+def test_scores_of_several_reward_models_are_not_averaged_without_gold(
+    evaluated: Path, reward_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(reward_folder, "other_reward")
+    for out, seed, flags in (
+        ("bare-1", "1", ()),
+        ("bare-2", "2", ()),
+        ("bare-3", "3", ("--reward_model", "other_reward")),
+    ):
+        assert evaluate(out, "--seed", seed, "--gold", "null", *flags) == 0
+    assert evaluate("judged", "--seed", "3", "--reward_model", "other_reward") == 0
+    capsys.readouterr()
+    assert combine("out", "bare-1", "bare-3") == 2
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "found 2 reward models" in printed
+    assert "Evaluate with --gold, or combine runs of one reward model" in printed
+    assert combine("one-model", "bare-1", "bare-2") == 0
+    assert combine("gold", "seed-1", "judged") == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "proxies are means over scores of different scales: compare gold" in printed
+
+
+def test_prompts_of_other_files_are_combined_where_that_is_asked_for(evaluated: Path) -> None:
+    rows = [{"prompt": f"Write of the key and number {i}.\n"} for i in range(5)]
+    (evaluated / "more.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shutil.copy("prompts.jsonl", "same.jsonl")
+    assert evaluate("same", "--seed", "3", "--dataset", "same.jsonl") == 0
+    assert evaluate("own", "--seed", "3", "--dataset", "more.jsonl") == 0
+    assert combine("out", "seed-1", "same") == 0
+    assert combine("refused", "seed-1", "own") == 2
+    assert combine("own-prompts", "seed-1", "own", "--other_prompts", "true") == 0
+    row = json.loads((evaluated / "own-prompts" / "summary.json").read_text())[0]
+    assert row["proxy"]["prompts"] == [7, 5]
+    assert row["proxy"]["shared"] == 0
 
 
 def test_a_prompt_that_stands_twice_is_one_sample(desk: Path) -> None:

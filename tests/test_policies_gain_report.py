@@ -4,15 +4,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from scipy import stats
 
 from policies.evaluation import cell_row, summarise
 from policies.gain_fits import best_of_n_gains, fit_rows
-from policies.gain_report import add_costs, add_gains, method_name, verdict
+from policies.gain_report import add_costs, add_gains, method_name, show_interval, verdict
 from policies.pooled import Pool
 from search.evaluation.intervals import SeedInterval
-from search.evaluation.metrics import best_of_n_kl
+from search.evaluation.metrics import best_of_n_kl, wilson_interval
 from search.evaluation.report import Report
 from search.evaluation.run_directory import RunDirectory
 
@@ -47,7 +48,7 @@ def page_of(rows: list[dict[str, Any]], folder: Path) -> str:
 
 def test_a_method_that_loses_is_in_every_table_with_its_loss(tmp_path: Path) -> None:
     losing = [record("MCTS", 4, p, -1.0, 200) for p in range(3)]
-    winning = [record("beam search", 4, p, 9.0 + 0.1 * p, 200) for p in range(3)]
+    winning = [record("beam search", 4, p, 9.0 + 0.2 * p, 200) for p in range(3)]
     beyond = [record("DVTS", 4, p, 5.0, 9000) for p in range(3)]
     page = page_of(RISING + losing + winning + beyond, tmp_path / "run")
     for name, word in (("MCTS, 4", "loses"), ("beam search, 4", "gains")):
@@ -97,6 +98,49 @@ def test_seeds_are_held_against_their_own_best_of_n_and_weigh_the_same() -> None
     proxy = cells["best-of-N", "2"].proxy
     assert (proxy.by_seed, proxy.unit) == (pytest.approx((1.1, 6.1)), "seeds")
     assert proxy.scope == "over 2 seeds of 3 prompts"
+
+
+def test_runs_of_unlike_numbers_of_prompts_weigh_the_same_in_costs_as_in_scores() -> None:
+    rows = [{**record("best-of-N", 1, p, 1.0, 100.0), "run": "a"} for p in range(4)]
+    rows += [{**record("best-of-N", 1, p, 4.0, 400.0), "run": "b"} for p in range(2)]
+    (cell,) = summarise(rows, seed=0)
+    assert cell.proxy.estimate == 2.5
+    assert (cell.tokens, cell.forward_tokens) == (250.0, 500.0)
+
+
+def test_records_without_a_cluster_share_none_with_another_run() -> None:
+    rows = [{**record("best-of-N", 1, p, float(p**2), 100.0), "run": run}
+            for run in "ab" for p in range(3)]  # fmt: skip
+    for row in rows[:3]:
+        row["cluster"] = f"x{row['prompt']}"
+    rows[3]["cluster"] = "x0"
+    (cell,) = summarise(rows, seed=0)
+    assert cell.proxy.shared == 1, "the one that both runs name"
+    for row in rows[:3]:
+        del row["cluster"]
+    (cell,) = summarise(rows, seed=0)
+    assert cell.proxy.shared == 0
+
+
+def test_a_share_of_right_answers_has_wilsons_interval() -> None:
+    rows = [{**record("best-of-N", 1, p, 1.0, 100.0), "pass_at_k": 1.0} for p in range(8)]
+    (cell,) = summarise(rows, seed=0)
+    assert cell.gold is not None
+    assert cell.pass_at_k is not None
+    wilson = wilson_interval(8, 8)
+    for found in (cell.gold, cell.pass_at_k):
+        assert (found.low, found.high) == pytest.approx((wilson.low, wilson.high))
+    assert cell.proxy.unknown, "scores that happen to be 1"
+    assert show_interval(cell_row(cell)["proxy"]) == "1.00"
+
+
+def test_equal_seeds_and_equal_gains_decide_nothing(tmp_path: Path) -> None:
+    rows = [*RISING, *(record("MCTS", 4, p, 9.0 + 0.1 * p, 200) for p in range(3))]
+    for made in (rows, [{**row, "run": run} for row in rows for run in "ab"]):
+        cell = next(cell for cell in summarise(made, seed=0) if cell.method == "MCTS")
+        assert cell.gain_at_equal_tokens is not None
+        assert verdict(cell_row(cell)["gain_at_equal_tokens"]) == "is undecided"
+        assert cell.gain_at_equal_tokens.p_value == 1.0
 
 
 def test_prompts_of_one_cluster_count_once_in_scores_and_gains() -> None:
@@ -153,17 +197,45 @@ def test_each_seeds_answers_are_ranked_among_its_own_samples() -> None:
     assert cell.kl_low.estimate == pytest.approx(alone.kl_low.estimate)
     assert isinstance(cell.kl_low, SeedInterval)
     assert cell.kl_low.unit == "seeds"
+    assert cell.kl_low.prompts == (40, 40)
+
+
+def test_the_lower_bound_of_the_kl_counts_shared_prompts_and_clusters() -> None:
+    generator = np.random.default_rng(0)
+    rows, pools = [], {}
+    for run in "ab":
+        scores = generator.normal(size=(40, 8))
+        lines = [
+            {
+                "texts": [""] * 8, "proxy": list(row), "gold": None, "tokens": [1] * 8,
+                "log_probabilities": [0.0] * 8, "prompt_tokens": None, "scored_tokens": 0,
+                "seconds": 0.0,
+            }
+            for row in scores
+        ]  # fmt: skip
+        pools[run] = Pool.of(lines)
+        # Answers to the prompts of even number are good in both runs.
+        rows += [{**record("MCTS", 4, p, 2.0 * (p % 2) + generator.normal(), 200), "run": run,
+                  "finished": True, "cluster": p} for p in range(40)]  # fmt: skip
+    (cell,) = summarise(rows, seed=0, pool=pools)
+    assert isinstance(cell.kl_low, SeedInterval)
+    assert cell.kl_low.shared == 40
+    assert cell.kl_low.shared_error > 0
+    alone = [{**row, "cluster": row["prompt"] // 4} for row in rows if row["run"] == "a"]
+    (one,) = summarise(alone, seed=0, pool=pools)
+    assert isinstance(one.kl_low, SeedInterval)
+    assert one.kl_low.clusters == (10,)
+    assert one.kl_low.estimate == pytest.approx(cell.kl_low.by_seed[0])
 
 
 def test_gains_over_one_sample_are_paired_by_prompt_and_none_for_one_sample() -> None:
     gains = best_of_n_gains(RISING, "gold")
-    assert [(g.estimate, g.low, g.high) for g in gains] == [
-        pytest.approx((n, n, n), abs=1e-9) for n in (0.0, 1.0, 2.0, 3.0)
-    ]
+    assert [g.estimate for g in gains] == pytest.approx([0.0, 1.0, 2.0, 3.0], abs=1e-9)
+    assert gains[3].unknown, "the same at every prompt"
     # Levels differ by seed, gains do not.
     over = best_of_n_gains(two_seeds(), "gold", scale=2.0)
     assert over[1].by_seed == pytest.approx((2.0, 2.0))
-    assert over[1].scope == "over 2 seeds of 3 prompts"
+    assert over[1].scope.startswith("over 2 seeds of 3 prompts, all values equal")
 
 
 def test_a_page_of_one_seed_says_what_it_does_not_know(tmp_path: Path) -> None:

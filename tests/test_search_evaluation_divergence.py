@@ -14,6 +14,7 @@ from search.evaluation.divergence import (
     best_of_n_kl_bound,
     best_of_n_kl_estimate,
     kl_lower_bound_from_ranks,
+    kl_lower_bound_values,
     segment_kl_bound,
 )
 from search.evaluation.metrics import best_of_n_kl
@@ -289,3 +290,17 @@ def test_estimates_of_a_simulated_best_of_n_bracket_the_exact_divergence() -> No
     above = bootstrap_interval(best_of_n_kl_bound(np.log(p)[chosen], n), seed=0)
     assert below.low < exact < above.high < segment_kl_bound([n])
     assert exact - 0.25 < below.estimate < exact < above.estimate < exact + 0.1
+
+
+@pytest.mark.parametrize("n", [1, 4])
+def test_the_values_of_the_lower_bound_have_its_mean_and_the_bootstraps_spread(n: int) -> None:
+    generator = np.random.default_rng(n)
+    pool, chosen = generator.normal(size=(200, 64)), generator.normal(size=(200, n)).max(1)
+    whole = kl_lower_bound_from_ranks(pool, chosen, seed=0)
+    values = kl_lower_bound_values(pool, chosen)
+    assert values.shape == (200,)
+    assert values.mean() == pytest.approx(whole.estimate)
+    half = 1.97 * values.std(ddof=1) / 200**0.5
+    assert half == pytest.approx((whole.high - whole.low) / 2, rel=0.25)
+    with pytest.raises(ValueError, match="for the same P >= 2 prompts"):
+        kl_lower_bound_values(pool, chosen[:3])

@@ -17,7 +17,8 @@ from search.evaluation.intervals import (
     jackknife_values,
     seed_interval_from,
 )
-from search.evaluation.metrics import bootstrap_interval
+from search.evaluation.metrics import bootstrap_interval, wilson_interval
+from search.evaluation.right_or_wrong import effective_clusters
 
 Array = NDArray[np.float64]
 SIMULATIONS = 1500  # of 95 %, the share covered has a standard error of 0.0056
@@ -157,6 +158,104 @@ def test_shared_prompts_widen_by_the_covariance_they_bring() -> None:
     )
     assert found.high - found.estimate == pytest.approx(half)
     assert stats.t.ppf(0.975, found.degrees) * found.standard_error == pytest.approx(half)
+
+
+def test_the_parts_of_the_error_are_kept_apart() -> None:
+    values = np.array([[0.0, 2.0, 4.0], [1.0, 3.0, 5.0]])
+    found = interval_over_seeds(list(values), clusters=[list("abc")] * 2)
+    assert found.between_error == pytest.approx((0.5 / 2) ** 0.5)
+    assert found.shared_error == pytest.approx((4.0 / 3) ** 0.5)
+    assert interval_over_seeds(list(values)).shared_error == 0
+    older = {k: v for k, v in asdict(found).items() if not k.endswith(("_error", "exact_p"))}
+    read = seed_interval_from({**older, "standard_error": found.standard_error})
+    assert (read.between_error, read.shared_error) == pytest.approx(
+        (found.between_error, found.shared_error)
+    )
+
+
+RARE = [(7, 0.3), (10, 0.1), (20, 0.05), (20, 0.9), (48, 0.02), (200, 0.01)]
+
+
+@pytest.mark.parametrize(("prompts", "share"), RARE)
+def test_rare_right_answers_are_covered(prompts: int, share: float) -> None:
+    generator = np.random.default_rng(prompts)
+    draws = [(generator.random(prompts) < share).astype(float) for _ in range(500)]
+    shares = [interval_over_seeds([values], kind="share") for values in draws]
+    assert coverage(iter(shares), share) >= 0.9, "Wilson's, which is right on average over shares"
+    assert all(0 <= found.low < found.high <= 1 for found in shares)
+    assert coverage((interval_over_seeds([values]) for values in draws), share) >= 0.93
+
+
+@pytest.mark.parametrize(
+    ("prompts", "better", "worse"),
+    [(7, 0.5, 0.2), (10, 0.3, 0.0), (20, 0.025, 0.025), (20, 0.9, 0.02), (48, 0.015, 0.015),
+     (50, 0.2, 0.05), (200, 0.1, 0.1)],
+)  # fmt: skip
+def test_differences_of_right_and_wrong_are_covered(
+    prompts: int, better: float, worse: float
+) -> None:
+    generator = np.random.default_rng(prompts)
+
+    def intervals() -> Iterator[SeedInterval]:
+        for _ in range(500):
+            level = generator.random(prompts)
+            up, down = level < better, level > 1 - worse
+            yield interval_over_seeds([up.astype(float) - down])
+
+    found = list(intervals())
+    assert coverage(iter(found), better - worse) >= 0.93
+    assert not any(one.unknown for one in found)
+    if better == worse:
+        assert np.mean([one.p_value <= 0.05 for one in found]) <= 0.05
+
+
+def test_prompts_of_a_cluster_that_are_right_together_count_once() -> None:
+    generator = np.random.default_rng(0)
+    labels = [[p // 4 for p in range(80)]]
+    draws = [np.repeat(generator.random(20) < 0.1, 4).astype(float) for _ in range(500)]
+    found = [interval_over_seeds([v], clusters=labels, kind="share") for v in draws]
+    assert coverage(iter(found), 0.1) >= 0.92
+    blind = coverage((interval_over_seeds([v], kind="share") for v in draws), 0.1)
+    assert blind < 0.85
+    assert effective_clusters([0, 0, 1, 1, 2, 2]) == pytest.approx(3)
+    assert effective_clusters([0, 0, 0, 1]) == pytest.approx(16 / 10)
+
+
+def test_a_share_of_one_seed_has_wilsons_interval() -> None:
+    found = interval_over_seeds([[1.0, 1.0, 1.0, 0.0]], kind="share")
+    wilson = wilson_interval(3, 4)
+    assert (found.low, found.high) == pytest.approx((wilson.low, wilson.high))
+    assert str(interval_over_seeds([[1.0] * 3], kind="share")) == "1.00 [0.44, 1.00]"
+    # Where the values may be differences, the other end reaches farther.
+    either = interval_over_seeds([[1.0, 0.0, 0.0, 0.0]])
+    assert either.high == pytest.approx(wilson_interval(1, 4).high)
+    assert either.low < 0
+    half = stats.t.ppf(0.975, 3) * 0.25
+    score = interval_over_seeds([[1.0, 0.0, 0.0, 0.0]], kind="score")
+    assert (score.low, score.high) == pytest.approx((0.25 - half, 0.25 + half))
+
+
+def test_the_interval_of_a_difference_agrees_with_the_sign_test() -> None:
+    for above, below in ((5, 0), (6, 0), (8, 1), (7, 2), (0, 6)):
+        values = [[1.0] * above + [-1.0] * below + [0.0] * 3]
+        found = interval_over_seeds(values)
+        exact = stats.binomtest(above, above + below).pvalue
+        assert found.p_value == pytest.approx(exact)
+        assert (found.low <= 0 <= found.high) == (exact > 0.05)
+
+
+def test_what_does_not_vary_has_an_unknown_interval() -> None:
+    for values in ([[2.0, 2.0]], [[2.0], [2.0]], [[0.1] * 7, [0.1] * 10]):
+        found = interval_over_seeds(values)
+        assert found.unknown
+        assert "all values equal, so the interval is unknown" in found.scope
+        assert str(found).endswith(" [unknown]")
+    # Equal seeds are worth one of them, whose prompts do vary.
+    one, two = interval_over_seeds([[1.0, 3.0]]), interval_over_seeds([[1.0, 3.0]] * 2)
+    assert (two.low, two.high) == (one.low, one.high)
+    assert two.scope.endswith("the seeds do not differ, and nothing is known of others")
+    assert two.p_value == 1.0
+    assert interval_over_seeds([[0.0] * 3], kind="score").unknown
 
 
 def test_prompts_that_pull_two_seeds_apart_do_not_narrow_the_interval() -> None:

@@ -46,7 +46,14 @@ from search.evaluation.scaling import (
     fit_log_linear,
 )
 from search.evaluation.tree_layout import SearchNode
-from search.evaluation.verdicts import count_verdicts, holm, power, seeds_needed, verdict
+from search.evaluation.verdicts import (
+    count_verdicts,
+    holm,
+    power,
+    seeds_needed,
+    upper_deviation,
+    verdict,
+)
 
 __all__ = [
     "BestOfNFit",
@@ -90,6 +97,7 @@ __all__ = [
     "seeds_needed",
     "segment_kl_bound",
     "shared_cost_range",
+    "upper_deviation",
     "verdict",
     "wilson_interval",
     "write_bytes_atomic",

@@ -14,6 +14,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from search.evaluation.intervals import jackknife_values
 from search.evaluation.metrics import Interval, best_of_n_kl, finite
 
 Array = NDArray[np.float64]
@@ -191,25 +192,12 @@ def kl_lower_bound_from_ranks(
     Source: Cover and Thomas 2006, theorem 2.7.2 and section 2.8; Miller 1955 (the correction);
     rank histograms as in Talts et al. 2018. Their use as a bound on a search is ours.
     """
-    pool = finite(pool_scores, "pool_scores", remedy=_REMEDY)
-    chosen = finite(chosen_scores, "chosen_scores", remedy=_REMEDY)
-    if pool.ndim != 2 or chosen.shape != pool.shape[:1] or chosen.size < 2 or not pool.shape[1]:
-        raise ValueError(
-            f"pool_scores has shape {list(pool.shape)} and chosen_scores {list(chosen.shape)}, "
-            "required [P, N] and [P] for the same P >= 2 prompts and N >= 1"
-        )
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}, required inside (0, 1), such as 0.95")
     if resamples < 1:
         raise ValueError(f"resamples is {resamples}, required at least 1")
-    prompts, size = pool.shape
-    edges = _cell_edges(size + 1, prompts, halvings)  # [C + 1]
-    below = (pool < chosen[:, None]).sum(1)
-    tied = (pool == chosen[:, None]).sum(1)
-    # Each response spreads over the places [below, below + tied + 1) of N + 1.
-    reached = (edges * (size + 1) - below[:, None]) / (tied[:, None] + 1)
-    cells = np.diff(np.clip(reached, 0.0, 1.0), axis=1)  # [P, C], rows sum to 1
-    widths = np.diff(edges)
+    cells, widths = _rank_cells(pool_scores, chosen_scores, halvings)  # [P, C], [C]
+    prompts = len(cells)
     plain = float(_cell_kl(cells.mean(0), widths))
     squares = cells**2
     estimate = plain - float(_excess(cells.mean(0), squares.mean(0), prompts))
@@ -226,6 +214,48 @@ def kl_lower_bound_from_ranks(
     tail = (1.0 - confidence) / 2.0
     below_error, above_error = np.quantile(np.concatenate(drawn) - plain, [tail, 1.0 - tail])
     return Interval(estimate, float(estimate - above_error), float(estimate - below_error))
+
+
+def kl_lower_bound_values(
+    pool_scores: ArrayLike, chosen_scores: ArrayLike, *, halvings: int | None = None
+) -> Array:
+    """Values [P] whose mean is `kl_lower_bound_from_ranks`, prompt by prompt.
+
+    For intervals over clusters of prompts or over seeds, which need to know what each prompt adds.
+    They are the jackknife's of the uncorrected KL, less the correction, which hardly varies.
+
+    Args:
+        pool_scores: [P, N] scores of policy samples, independent of the search.
+        chosen_scores: [P] scores of the search's answers to the same prompts.
+        halvings: as there.
+
+    Raises:
+        ValueError: as there, of the arguments that both have.
+    """
+    cells, widths = _rank_cells(pool_scores, chosen_scores, halvings)
+    excess = float(_excess(cells.mean(0), (cells**2).mean(0), len(cells)))
+    return jackknife_values(lambda shares: _cell_kl(shares, widths), cells) - excess
+
+
+def _rank_cells(
+    pool_scores: ArrayLike, chosen_scores: ArrayLike, halvings: int | None
+) -> tuple[Array, Array]:
+    """What of each prompt's rank falls in each cell, [P, C], and the cells' widths, [C]."""
+    pool = finite(pool_scores, "pool_scores", remedy=_REMEDY)
+    chosen = finite(chosen_scores, "chosen_scores", remedy=_REMEDY)
+    if pool.ndim != 2 or chosen.shape != pool.shape[:1] or chosen.size < 2 or not pool.shape[1]:
+        raise ValueError(
+            f"pool_scores has shape {list(pool.shape)} and chosen_scores {list(chosen.shape)}, "
+            "required [P, N] and [P] for the same P >= 2 prompts and N >= 1"
+        )
+    prompts, size = pool.shape
+    edges = _cell_edges(size + 1, prompts, halvings)  # [C + 1]
+    below = (pool < chosen[:, None]).sum(1)
+    tied = (pool == chosen[:, None]).sum(1)
+    # Each response spreads over the places [below, below + tied + 1) of N + 1.
+    reached = (edges * (size + 1) - below[:, None]) / (tied[:, None] + 1)
+    cells = np.diff(np.clip(reached, 0.0, 1.0), axis=1)  # rows sum to 1
+    return cells, np.diff(edges)
 
 
 def _cell_edges(places: int, prompts: int, halvings: int | None) -> Array:

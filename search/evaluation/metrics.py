@@ -113,10 +113,11 @@ def paired_difference(
     return bootstrap_interval(first - second, seed=seed, confidence=confidence, resamples=resamples)
 
 
-def wilson_interval(successes: float, total: int, *, confidence: float = 0.95) -> Interval:
+def wilson_interval(successes: float, total: float, *, confidence: float = 0.95) -> Interval:
     """A proportion with its Wilson score interval, sound for small samples and near 0 and 1.
 
     `successes` may be fractional where a tie counts half; the interval is then slightly wide.
+    `total` may be where samples are clustered: their effective number.
 
     Raises:
         ValueError: `total` is below 1 or `successes` is outside [0, total].
@@ -129,7 +130,7 @@ def wilson_interval(successes: float, total: int, *, confidence: float = 0.95) -
             "total"
         )
     z = NormalDist().inv_cdf(1 - _tail(confidence))
-    rate = successes / total
+    rate = min(1.0, successes / total)
     scale = 1.0 + z * z / total
     centre = (rate + z * z / (2 * total)) / scale
     half = z / scale * math.sqrt(rate * (1 - rate) / total + z * z / (4 * total * total))
