@@ -106,9 +106,14 @@ def interval_of(value: Mapping[str, Any] | None) -> Interval | None:
 
 
 def scope_of(values: Iterable[Mapping[str, Any] | Interval | None]) -> str:
-    """What intervals are over, in words: "over 3 seeds of 48 prompts"; each kind once."""
-    found = [value if isinstance(value, Interval) else interval_of(value) for value in values]
-    scopes = [value.scope for value in found if isinstance(value, SeedInterval)]
+    """What intervals are over, in words: "over 3 seeds of 48 prompts"; each kind once.
+
+    That values or seeds are equal is told where it holds of all.
+    """
+    given = [value if isinstance(value, Interval) else interval_of(value) for value in values]
+    found = [value for value in given if isinstance(value, SeedInterval)]
+    varying = [value for value in found if not (value.unknown or value.equal_seeds)]
+    scopes = [value.scope for value in varying or found]
     return " or ".join(dict.fromkeys(scopes)) or "over prompts"
 
 

@@ -10,9 +10,16 @@ from scipy import stats
 
 from policies.evaluation import cell_row, summarise
 from policies.gain_fits import best_of_n_gains, fit_rows
-from policies.gain_report import add_costs, add_gains, method_name, show_interval, verdict
+from policies.gain_report import (
+    add_costs,
+    add_gains,
+    method_name,
+    scope_of,
+    show_interval,
+    verdict,
+)
 from policies.pooled import Pool
-from search.evaluation.intervals import SeedInterval
+from search.evaluation.intervals import SeedInterval, interval_over_seeds
 from search.evaluation.metrics import best_of_n_kl, wilson_interval
 from search.evaluation.report import Report
 from search.evaluation.run_directory import RunDirectory
@@ -143,6 +150,13 @@ def test_equal_seeds_and_equal_gains_decide_nothing(tmp_path: Path) -> None:
         assert cell.gain_at_equal_tokens.p_value == 1.0
 
 
+def test_a_caption_names_equal_values_where_all_are() -> None:
+    equal, varying = interval_over_seeds([[2.0] * 3]), interval_over_seeds([[1.0, 2.0, 4.0]])
+    assert scope_of([equal, varying]) == varying.scope
+    assert "all values are equal" not in varying.scope
+    assert scope_of([equal, None]).endswith("all values are equal, so the interval is unknown")
+
+
 def test_prompts_of_one_cluster_count_once_in_scores_and_gains() -> None:
     rows = [{**row, "cluster": row["prompt"] // 2} for row in RISING]
     rows += [{**record("MCTS", 4, p, 2.0 + p**2, 200), "cluster": p // 2} for p in range(3)]
@@ -235,7 +249,7 @@ def test_gains_over_one_sample_are_paired_by_prompt_and_none_for_one_sample() ->
     # Levels differ by seed, gains do not.
     over = best_of_n_gains(two_seeds(), "gold", scale=2.0)
     assert over[1].by_seed == pytest.approx((2.0, 2.0))
-    assert over[1].scope.startswith("over 2 seeds of 3 prompts, all values equal")
+    assert over[1].scope.startswith("over 2 seeds of 3 prompts; the seeds do not differ")
 
 
 def test_a_page_of_one_seed_says_what_it_does_not_know(tmp_path: Path) -> None:

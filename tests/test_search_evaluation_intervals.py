@@ -248,7 +248,7 @@ def test_what_does_not_vary_has_an_unknown_interval() -> None:
     for values in ([[2.0, 2.0]], [[2.0], [2.0]], [[0.1] * 7, [0.1] * 10]):
         found = interval_over_seeds(values)
         assert found.unknown
-        assert "all values equal, so the interval is unknown" in found.scope
+        assert "all values are equal, so the interval is unknown" in found.scope
         assert str(found).endswith(" [unknown]")
     # Equal seeds are worth one of them, whose prompts do vary.
     one, two = interval_over_seeds([[1.0, 3.0]]), interval_over_seeds([[1.0, 3.0]] * 2)

@@ -100,13 +100,13 @@ class SeedInterval(Interval):
         inside = f"{_span(self.prompts)} {self.item}"
         if grouped:
             inside += f" in {_span(self.clusters)} clusters"
-        unknown = ", all values equal, so the interval is unknown" if self.unknown else ""
+        unknown = "; all values are equal, so the interval is unknown" if self.unknown else ""
         if len(self.by_seed) == 1:
-            return f"over {inside} of one seed{unknown}; nothing is known of other seeds"
+            return f"over {inside} of one seed; nothing is known of other seeds{unknown}"
         if self.shared:
             inside += f", {self.shared} {'clusters' if grouped else self.item} in several seeds"
         if self.equal_seeds:
-            unknown += "; the seeds do not differ, and nothing is known of others"
+            unknown = f"; the seeds do not differ, and nothing is known of others{unknown}"
         return f"over {len(self.by_seed)} seeds of {inside}{unknown}"
 
     @property
