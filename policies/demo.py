@@ -349,8 +349,10 @@ class Demo:
         gains, clusters = np.subtract(alone, before), self.clusters()
         tagged = [{"reward_model": "reward", "policy": "tuned", **record} for record in records]
         return {
-            "gold": asdict(interval_over_seeds([alone], clusters=[clusters])),
-            "gain_over_base": asdict(interval_over_seeds([gains], clusters=[clusters])),
+            "gold": asdict(interval_over_seeds([alone], clusters=[clusters], kind="score")),
+            "gain_over_base": asdict(
+                interval_over_seeds([gains], clusters=[clusters], kind="score")
+            ),
             "kl_to_base": asdict(kl_to(base, samples, clusters=clusters)),
             "records": with_clusters(tagged, clusters),
         }

@@ -158,7 +158,7 @@ def best_of_n_gains(
     gains = [scale * (one - one[:, :1]) for one in scores.values()]  # [P, L] each
     clusters = best_of_n_clusters(records)
     return [
-        interval_over_seeds([gain[:, step] for gain in gains], clusters=clusters)
+        interval_over_seeds([gain[:, step] for gain in gains], clusters=clusters, kind="score")
         for step in range(gains[0].shape[1])
     ]
 
@@ -198,7 +198,8 @@ def _best_of_n(
     except FitRefusedError as error:
         return {"law": law, "value": f"refused: {error}", "r_squared": None, "range": None}
     alpha, beta = (
-        interval_over_seeds([one[i] for one in fitted], clusters=clusters) for i in (0, 1)
+        interval_over_seeds([one[i] for one in fitted], clusters=clusters, kind="score")
+        for i in (0, 1)
     )
     try:
         peak = fit.peak()

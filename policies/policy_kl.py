@@ -53,4 +53,5 @@ def kl_to(
         found.append((taken.cpu() * inside[:, 1:]).sum(1))
     own = torch.tensor([log for row in samples.log_probabilities for log in row])
     gaps = (own - torch.cat(found)).reshape(len(samples.prompts), -1).mean(1)
-    return interval_over_seeds([gaps.numpy()], clusters=None if clusters is None else [clusters])
+    known = None if clusters is None else [clusters]
+    return interval_over_seeds([gaps.numpy()], clusters=known, kind="score")
