@@ -85,17 +85,18 @@ def study_toys(budgets: Sequence[int], prompts: int, seed: int) -> list[dict[str
             _show(cells[-1])
             for i, toy in enumerate(TOYS):
                 own = slice(i * prompts, (i + 1) * prompts)
-                cells.append(cell | {"toy": toy.name} | _measured(regret, found[BASE[name]], own))
+                cells.append(cell | {"toy": toy.name} | _measured(regret, {}, own))
     return cells
 
 
 def _measured(regret: dict[str, Tensor], base: dict[str, Tensor], rows: slice) -> dict[str, Any]:
-    """Means, and gains against the base with their intervals."""
+    """Means, and gains with their intervals against the base if there is one."""
     measured: dict[str, Any] = {"optimal": float((regret["answered"][rows] < 1e-5).float().mean())}
     for what, found in regret.items():
-        measured[what] = float(found[rows].mean())
-        gain = bootstrap_interval((base[what][rows] - found[rows]).tolist(), seed=0)
-        measured[f"{what}_gain"] = [gain.estimate, gain.low, gain.high]
+        measured[what] = round(float(found[rows].mean()), 5)
+        if what in base:
+            gain = bootstrap_interval((base[what][rows] - found[rows]).tolist(), seed=0)
+            measured[f"{what}_gain"] = [gain.estimate, gain.low, gain.high]
     return measured
 
 
