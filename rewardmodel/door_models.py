@@ -260,6 +260,7 @@ def _part_conversation(row: Row, prompt_column: str, response_column: str) -> Ro
 
 
 def _parse(row: Row, prompt_column: str, response_column: str) -> dict[str, Any]:
+    """Prompt, responses, whether a list of them stood there, and which are finished."""
     if prompt_column in row and not isinstance(row[prompt_column], str | list):
         raise PreferenceDataError(
             f"column {prompt_column!r} is {json.dumps(row[prompt_column])[:80]} among {list(row)}; "
@@ -294,7 +295,6 @@ def _parse(row: Row, prompt_column: str, response_column: str) -> dict[str, Any]
         "responses": responses,
         "several": several,
         "finished": finished_marks(row, len(responses)),
-        "row": dict(row),
     }
 
 
