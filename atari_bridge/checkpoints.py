@@ -6,8 +6,8 @@ become files, not what a run does with them.
 """
 
 import json
+import logging
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,11 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from search.evaluation.digests import describe_files, find_damage
+from search.evaluation.folder_writing import remove_folder
 from search.evaluation.records import naming_path, write_json_atomic
+
+logger = logging.getLogger(__name__)
 
 MANIFEST = "checkpoint.json"
 VERSION = 1
@@ -45,29 +49,50 @@ def newest_checkpoint(folder: Path) -> Path | None:
     return next(reversed(_in_order(folder)), None)
 
 
+def newest_whole_checkpoint(folder: Path) -> Path | None:
+    """The latest checkpoint that is as it was written; damaged ones are named in the log.
+
+    Raises:
+        ValueError: If there are checkpoints and none is whole; the message names the first damage.
+    """
+    damaged: list[str] = []
+    for path in reversed(_in_order(folder)):
+        try:
+            read_manifest(path)
+        except ValueError as error:
+            damaged.append(str(error))
+            continue
+        for what in damaged:
+            logger.warning("%s. Going on from %s", what.removesuffix(f". {_REMEDY}"), path)
+        return path
+    if damaged:
+        raise ValueError(damaged[0])
+    return None
+
+
 def drop_older(folder: Path, *, keep: int) -> None:
-    """Removes all checkpoints of a folder but the `keep` newest."""
+    """Removes all checkpoints of a folder but the `keep` newest, by their numbers."""
     for path in _in_order(folder)[:-keep]:
-        shutil.rmtree(path, ignore_errors=True)
+        remove_folder(path)
 
 
 def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Writes what the checkpoint is, with the size of every file that lies in it already."""
-    files = {
-        path.relative_to(folder).as_posix(): path.stat().st_size
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+    """Writes what the checkpoint is, with size and digest of every file that lies in it already."""
+    files = describe_files([folder], base=folder)
     manifest = {"format": "prefsearch-atari", "version": VERSION, **facts, "files": files}
     write_json_atomic(folder / MANIFEST, manifest)
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path, *, check_files: bool = True) -> dict[str, Any]:
     """Reads and checks a checkpoint's manifest.
+
+    Args:
+        folder: The checkpoint.
+        check_files: Also compare the files with what was written.
 
     Raises:
         ValueError: If the folder is no checkpoint of this project, of another version, or a file
-            is missing or has another size; naming it.
+            is missing or not what was written; naming it.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -89,13 +114,20 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{path}: found version {manifest.get('version')!r}; required: {VERSION}. Read it with "
             "the release of prefsearch that wrote it"
         )
-    for name, size in manifest["files"].items():
-        part = folder / name
-        found = part.stat().st_size if part.is_file() else None
-        if found != size:
-            what = "no file" if found is None else f"{found} bytes"
-            raise ValueError(f"{part}: found {what}; required: {size} bytes. {_REMEDY}")
+    lacking = [name for name in _FACTS if name not in manifest]
+    if lacking or not isinstance(manifest["files"], dict):
+        what = f"no {', '.join(lacking)}" if lacking else "files that are no mapping"
+        raise ValueError(f"{path}: found {what}; required: {', '.join(_FACTS)}. {_REMEDY}")
+    found = find_damage(manifest["files"], base=folder) if check_files else None
+    if found is not None:
+        raise ValueError(f"{found}. {_REMEDY}")
     return manifest
+
+
+_FACTS = (
+    "game", "decisions", "updates", "processes", "num_actions", "observation_shape", "environment",
+    "network", "search", "discount", "seed", "files",
+)  # fmt: skip
 
 
 _REMEDY = (

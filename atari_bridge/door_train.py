@@ -8,6 +8,7 @@ import logging
 import time
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator, AutocastKwargs, InitProcessGroupKwargs
@@ -168,7 +169,10 @@ def train(job: TrainJob) -> None:
         # Last, so that a mistake in the settings leaves no folder behind.
         with accelerator.main_process_first():  # the first makes the folder, the others find it
             kept = {k: v for k, v in settings_of(job).items() if k not in _FREE}
-            run = RunDirectory.open(job.out, kept, resume=job.resume or not main)
+            if main:
+                run = RunDirectory.open(job.out, kept, resume=job.resume)
+            else:
+                run = RunDirectory(Path(job.out))
         load_training(run, training)
         with _Display(training, enabled=main) as display:
             training.on_progress = display.show

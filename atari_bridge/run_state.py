@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 
 from atari_bridge.checkpoints import (
     checkpoint_name,
@@ -19,7 +20,7 @@ from atari_bridge.checkpoints import (
     load_numpy,
     load_optimizer,
     load_tensors,
-    newest_checkpoint,
+    newest_whole_checkpoint,
     read_manifest,
     save_numpy,
     save_optimizer,
@@ -135,10 +136,13 @@ def load_training(run: RunDirectory, training: Training) -> bool:
     Raises:
         ValueError: If it is damaged or of other settings, naming the file and the remedy.
     """
-    folder = newest_checkpoint(run.checkpoints)
+    # The main process looks which one is whole, for all.
+    main = training.accelerator.is_main_process
+    folder = newest_whole_checkpoint(run.checkpoints) if main else None
+    folder = broadcast_object_list([folder])[0]
     if folder is None:
         return False
-    manifest = read_manifest(folder)
+    manifest = read_manifest(folder, check_files=False)  # which the main process did
     processes = training.accelerator.num_processes
     if manifest["processes"] != processes:
         raise ValueError(

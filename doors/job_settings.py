@@ -1,7 +1,9 @@
 """What the jobs behind the doors share: their settings and their runs."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -19,19 +21,24 @@ def settings_of(job: Any) -> dict[str, Any]:
     return {k: v for k, v in asdict(job).items() if k not in _OUTSIDE}
 
 
-def open_run(job: Any) -> tuple[RunDirectory, PartialState]:
+def open_run(
+    job: Any, inputs: Mapping[str, str | None] | None = None
+) -> tuple[RunDirectory, PartialState]:
     """Opens the run of a job that trains, in one process or in each of several.
 
     Args:
         job: With `out` and `resume`.
+        inputs: Digests of what it begins with; see `RunDirectory.open`.
 
     Returns:
         The run, whose results the main process alone writes; and the processes.
     """
     processes = PartialState(cpu=not torch.cuda.is_available())
-    main = processes.is_main_process
     with processes.main_process_first():  # the first makes the folder, the others find it
-        run = RunDirectory.open(job.out, settings_of(job), resume=job.resume or not main)
+        if processes.is_main_process:
+            run = RunDirectory.open(job.out, settings_of(job), resume=job.resume, inputs=inputs)
+        else:
+            run = RunDirectory(Path(job.out))
     return run, processes
 
 

@@ -15,9 +15,12 @@ from rich.progress import track
 
 from policies.sharding import Processes
 from search.evaluation.records import append_record, read_records, write_text_atomic
+from search.evaluation.run_directory import DamagedRunError
 
 Line = dict[str, Any]
 """What is kept of a prompt; `prompt` is its number."""
+Fields = Mapping[str, type | tuple[type, ...]]
+"""The types of what each line of a cell holds."""
 
 
 class CellFile:
@@ -27,7 +30,16 @@ class CellFile:
         path: Where they end up, ordered by prompt.
     """
 
-    def __init__(self, path: Path, *, prompts: int, batch_size: int, processes: Processes) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        prompts: int,
+        batch_size: int,
+        processes: Processes,
+        fields: Fields | None = None,
+        length: int | None = None,
+    ) -> None:
         """Finds what was done before.
 
         Args:
@@ -35,7 +47,14 @@ class CellFile:
             prompts: How many there are.
             batch_size: Prompts a batch.
             processes: Who does the cell.
+            fields: What each line must hold; None asks for the prompt's number alone.
+            length: Of every list in a line; None for any.
+
+        Raises:
+            DamagedRunError: If a line is not as it was written; names file and line.
         """
+        self._fields = {"prompt": int, **(fields or {})}
+        self._length = length
         self.path = path
         self._prompts = prompts
         self._batch_size = batch_size
@@ -73,7 +92,9 @@ class CellFile:
             return None
         found = {line["prompt"]: line for line in self._read()}
         lines = [found[prompt] for prompt in range(self._prompts)]
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        text = "".join(
+            json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines
+        )
         write_text_atomic(self.path, text)
         for other in self._others():
             other.unlink()
@@ -89,5 +110,58 @@ class CellFile:
         return sorted(self.path.parent.glob(f"{self.path.stem}.rank-*.jsonl"))
 
     def _read(self) -> list[Line]:
-        files = [self.path, *self._others()]
-        return [line for file in files if file.is_file() for line in read_records(file)]
+        files = [file for file in (self.path, *self._others()) if file.is_file()]
+        return [
+            line
+            for file in files
+            for line in read_lines(file, self._fields, prompts=self._prompts, length=self._length)
+        ]
+
+
+def read_lines(
+    path: Path, fields: Fields, *, prompts: int | None = None, length: int | None = None
+) -> list[Line]:
+    """Reads the lines of a cell.
+
+    Args:
+        path: The file.
+        fields: What each line must hold.
+        prompts: How many prompts there are; None takes any numbers of prompts.
+        length: Of every list; None takes any.
+
+    Raises:
+        DamagedRunError: If a line is not as it was written; names file and line.
+    """
+    lines: list[Line] = []
+    try:
+        lines = read_records(path)
+    except ValueError as error:  # which names file and line
+        raise DamagedRunError(str(error)) from error
+    for number, line in enumerate(lines, start=1):
+        found = _find_fault(line, fields, prompts, length)
+        if found is not None:
+            raise DamagedRunError(
+                f"{path}, line {number}: found {found}. Restore the file from a copy, or remove "
+                "the line, and its prompt is done again"
+            )
+    return lines
+
+
+def _find_fault(line: Line, fields: Fields, prompts: int | None, length: int | None) -> str | None:
+    """What is wrong with a line, and what is required, or None."""
+    for name, kinds in fields.items():
+        if name not in line:
+            return f"no {name!r}; required: {', '.join(fields)}"
+        value = line[name]
+        if not isinstance(value, kinds) or (isinstance(value, bool) and kinds is not bool):
+            return f"{name} {str(value)[:40]!r} ({type(value).__name__}); required: {_name(kinds)}"
+        if length is not None and isinstance(value, list) and len(value) != length:
+            return f"{len(value)} items in {name}; required: {length}"
+    if prompts is not None and not 0 <= line["prompt"] < prompts:
+        return f"prompt {line['prompt']}; required: 0 to {prompts - 1}"
+    return None
+
+
+def _name(kinds: type | tuple[type, ...]) -> str:
+    several = kinds if isinstance(kinds, tuple) else (kinds,)
+    return " or ".join("null" if kind is type(None) else kind.__name__ for kind in several)

@@ -8,6 +8,7 @@ says what all of that gained. Each step seeds itself and leaves its result, so a
 on.
 """
 
+import functools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -122,8 +123,17 @@ class Demo:
         """The seed of a step."""
         return step_seed(self.config.seed, name)
 
-    def step(self, name: str, what: str, work: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
-        """Takes a step unless an earlier run has; `work` returns its result."""
+    def step(
+        self, name: str, what: str, work: Callable[[], Mapping[str, Any]], *files: str
+    ) -> dict[str, Any]:
+        """Takes a step unless an earlier run has.
+
+        Args:
+            name: Of the step.
+            what: Of it, for the reader.
+            work: Returns its result.
+            files: Files and folders that it leaves for later steps, below the run's folder.
+        """
         done = self.folder.result(name)
         if done is not None:
             self.console.print(f"[dim]{what}: done before[/dim]")
@@ -134,24 +144,33 @@ class Demo:
         result = dict(work())
         records = result.pop("records", ())
         result["step_seconds"] = round(time.perf_counter() - began, 1)
-        return self.folder.finish(name, result, records=records)
+        left = [self.folder.path / file for file in files]
+        return self.folder.finish(name, result, records=records, files=left)
 
     def run(self) -> list[dict[str, Any]]:
         """Takes all steps and returns the rows of the closing table."""
         config = self.config
-        self.step("sft", "1/7  A small policy learns to write from uneven demonstrations", self.sft)
-        self.step("compare", "2/7  It writes, and a simulated human compares", self.compare)
-        self.step("reward", "3/7  A reward model learns the human", self.reward)
-        self.step("reward-few", "     and another one from few labels", self.reward_few)
-        self.step("pool", "4/7  Best-of-N on held-out prompts", self.pool)
+        what = "1/7  A small policy learns to write from uneven demonstrations"
+        self.step("sft", what, self.sft, "checkpoints/sft")
+        what = "2/7  It writes, and a simulated human compares"
+        self.step("compare", what, self.compare, "data/preferences.jsonl")
+        what = "3/7  A reward model learns the human"
+        self.step("reward", what, self.reward, "checkpoints/reward")
+        what = "     and another one from few labels"
+        self.step("reward-few", what, self.reward_few, "checkpoints/reward-few")
+        self.step("pool", "4/7  Best-of-N on held-out prompts", self.pool, "data/pool.json")
         title = "5/7  Planning against the reward model"
         for method, budget in config.ladder:
             name = f"search-{method}-{budget}"
             what = f"{title}: {TITLES[method]}, budget {budget}"
-            self.step(name, what, lambda m=method, b=budget: self.search(m, b))
-        self.step("improve", "6/7  Searching for better texts to learn from", self.improve)
-        self.step("distil", "     Fine-tuning the policy on them", self.distil)
-        self.step("tuned", "     The fine-tuned policy, without search", self.tuned)
+            work = functools.partial(self.search, method, budget)
+            self.step(name, what, work, f"data/{name}.json")
+        what = "6/7  Searching for better texts to learn from"
+        self.step("improve", what, self.improve, "data/searched.jsonl")
+        what = "     Fine-tuning the policy on them"
+        self.step("distil", what, self.distil, "checkpoints/tuned")
+        what = "     The fine-tuned policy, without search"
+        self.step("tuned", what, self.tuned, "data/tuned.json")
         what = "7/7  The report"
         self.step("report", what, lambda: write_report(self.folder, asdict(config), HUMAN))
         return closing_rows(self.folder)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from rich.console import Console
 
 from policies.clusters import clusters_of, with_clusters
@@ -32,6 +31,7 @@ _FREE = (
 _MODELS = ("policy", "reward_model", "value_head", "reference")
 # Where prompts come from: these may differ where the prompts do not.
 _PROMPTS = ("dataset", "split", "format", "prompt_column", "implicit_prompt")
+# Of settings that an older run did not have.
 _DEFAULTS = {f.name: f.default for f in dataclasses.fields(EvaluateJob)}
 
 
@@ -69,12 +69,12 @@ def combine(job: CombineJob) -> None:
         ValueError: If a folder holds no finished evaluation, two are the same, they differ in what
             makes their scores comparable, or have no method and budget in common.
     """
-    settings = {folder: _settings(Path(folder)) for folder in job.runs}
+    runs = {name: _finished(name) for name in job.runs}
+    settings = {name: _DEFAULTS | run.settings for name, run in runs.items()}
     _require_comparable(settings, other_prompts=job.other_prompts)
     found: dict[str, Cells] = {}
     pools: dict[Hashable, Pool] = {}
-    for name in settings:
-        run = RunDirectory(Path(name))
+    for name, run in runs.items():
         pools[name] = load_pool(run)
         # Named anew, since older runs may have named clusters otherwise.
         records = with_clusters(records_of(run), clusters_of(_prompts(name)))
@@ -100,15 +100,14 @@ def combine(job: CombineJob) -> None:
     console.print(f"Open {out.report} in a browser.")
 
 
-def _settings(folder: Path) -> dict[str, Any]:
-    """The settings of a finished evaluation; one that an older run did not have, as it is now."""
-    if not (folder / "summary.json").is_file():
+def _finished(name: str) -> RunDirectory:
+    """The run of a finished evaluation."""
+    if not (Path(name) / "summary.json").is_file():
         raise ValueError(
-            f"{folder} holds no summary.json, required: a finished `prefsearch policy evaluate`. "
+            f"{name} holds no summary.json, required: a finished `prefsearch policy evaluate`. "
             "Finish it with --resume, or name another folder in runs"
         )
-    kept = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    return _DEFAULTS | kept
+    return RunDirectory.at(name)
 
 
 def _prompts(folder: str) -> list[Any]:

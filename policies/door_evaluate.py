@@ -10,10 +10,10 @@ from typing import cast
 
 from doors.job_settings import settings_of
 from policies.clusters import clusters_of
-from policies.door_settings import SearchSettings
+from policies.door_settings import SearchSettings, digests_of
 from policies.gain_report import write_gain_report
 from policies.judges import load_judge
-from policies.measuring import Measurement
+from policies.measuring import Measurement, prompts_path
 from policies.methods import METHOD_NAMES, POOLED, MethodName, check_budget
 from policies.search_policy import SearchPolicy
 from policies.sharding import join_processes
@@ -99,7 +99,9 @@ def evaluate(job: EvaluateJob) -> None:
     searchers: list[tuple[MethodName, int, SearchPolicy]] = [
         (method, budget, job.searcher(models, method, budget)) for method, budget in job.searches()
     ]
-    run = processes.open_run(job.out, settings_of(job), resume=job.resume)
+    run = processes.open_run(
+        job.out, settings_of(job), resume=job.resume, inputs=digests_of(job, prompts, job.gold)
+    )
     measurement = Measurement(
         run,
         prompts,
@@ -109,9 +111,7 @@ def evaluate(job: EvaluateJob) -> None:
         batch_size=job.search_batch_size,
         processes=processes,
     )
-    processes.on_main(
-        lambda: write_json_atomic(run.path / "data" / "prompts.json", [*map(plain, prompts)])
-    )
+    processes.on_main(lambda: write_json_atomic(prompts_path(run), [*map(plain, prompts)]))
     measurement.measure_pool(
         models.policy,
         models.reward_model,

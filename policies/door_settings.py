@@ -4,7 +4,7 @@ Settings hold values and load what they name; the jobs are in the other doors.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
@@ -16,13 +16,14 @@ from policies.proposals import Proposal, Unit
 from policies.search_policy import SearchPolicy
 from policies.segment_rewards import KLPenalty, SegmentReward
 from rewardmodel.answers import extract_answer
-from rewardmodel.data.conversation import Prompt
+from rewardmodel.data.conversation import Prompt, plain
 from rewardmodel.data.formats import FormatName
 from rewardmodel.data.rows import OnBadRow
 from rewardmodel.input_format import ChosenFormat
 from rewardmodel.interface import RewardModel
 from rewardmodel.loading import load_reward_model
 from rewardmodel.preferences import load_prompts
+from rewardmodel.source_digest import digest_model, digest_rows
 from search.evaluation.settings import check_types, require
 
 _logger = logging.getLogger(__name__)
@@ -312,3 +313,18 @@ class SearchSettings(ProposalSettings):
             segment_reward=models.segment_reward,
             options=self.options(),
         )
+
+
+def digests_of(
+    job: SearchSettings, prompts: Sequence[Prompt], gold: str | None = None
+) -> dict[str, str | None]:
+    """Digests of the prompts and models that a run begins with, for `RunDirectory.open`."""
+    models = {
+        "policy": job.policy,
+        "reward_model": job.reward_model,
+        "value_head": job.value_head,
+        "reference": job.reference,
+        "gold": gold,
+    }
+    digests = {name: digest_model(source) for name, source in models.items()}
+    return {**digests, "dataset": digest_rows(map(plain, prompts))}

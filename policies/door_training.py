@@ -9,9 +9,9 @@ from typing import Any
 from rich.console import Console
 
 from doors.job_settings import fields_of, settings_of
-from policies.cell_files import CellFile, Line
+from policies.cell_files import CellFile, Fields, Line
 from policies.collection import sample_responses, searched_demonstrations
-from policies.door_settings import ProposalSettings, SearchModels, SearchSettings
+from policies.door_settings import ProposalSettings, SearchModels, SearchSettings, digests_of
 from policies.language_model import (
     Policy,
     TinyModel,
@@ -28,8 +28,10 @@ from rewardmodel.interface import score_replies
 from rewardmodel.json_lines import json_lines
 from rewardmodel.loading import load_reward_model
 from rewardmodel.preferences import load_demonstrations
+from rewardmodel.source_digest import digest_model, digest_rows
 from rewardmodel.tokenization import load_tokenizer
 from rewardmodel.training import Optimisation
+from search.evaluation.folder_writing import remove_folder
 from search.evaluation.records import write_text_atomic
 from search.evaluation.run_directory import RunDirectory
 from search.evaluation.settings import require
@@ -109,7 +111,8 @@ def sft(job: SftJob) -> None:
         on_bad_row=job.on_bad_row,
         limit=job.limit,
     )
-    run = RunDirectory.open(job.out, settings_of(job), resume=job.resume)
+    inputs = {"dataset": digest_rows(data), "model": digest_model(job.model)}
+    run = RunDirectory.open(job.out, settings_of(job), resume=job.resume, inputs=inputs)
     folder = run.checkpoints / "model"
     result = run.result("sft")
     if result is None:
@@ -125,8 +128,10 @@ def sft(job: SftJob) -> None:
             optimisation=fields_of(Optimisation, job),
             unfinished=job.unfinished,
             checkpoints=run.path / "trainer",
+            keep_checkpoints=True,
         )
-        result = run.finish("sft", outcome)
+        result = run.finish("sft", outcome, files=[folder])
+    remove_folder(run.path / "trainer")
     _show_unfinished(console, result)
     console.print(f"Loss {result['loss_first']:.3f} -> {result['loss_last']:.3f}. Model: {folder}")
 
@@ -212,7 +217,9 @@ def finetune(job: FinetuneJob) -> None:
     processes = join_processes()
     models = job.models()
     prompts = job.prompts(models.policy)
-    run = processes.open_run(job.out, settings_of(job), resume=job.resume)
+    run = processes.open_run(
+        job.out, settings_of(job), resume=job.resume, inputs=digests_of(job, prompts)
+    )
     found = run.path / "searched.jsonl"
     if run.result("search") is None:
         lines = _search(job, models, prompts, run, processes)
@@ -225,7 +232,8 @@ def finetune(job: FinetuneJob) -> None:
             cut = len(rows) - sum(rows["finished"])
             write_text_atomic(found, json_lines(rows))
             tokens = sum(line["tokens"] for line in lines)
-            run.finish("search", {"texts": len(rows), "unfinished": cut, "tokens": tokens})
+            result = {"texts": len(rows), "unfinished": cut, "tokens": tokens}
+            run.finish("search", result, files=[found])
     if not processes.leave_main():
         return
     folder = run.checkpoints / "model"
@@ -237,8 +245,10 @@ def finetune(job: FinetuneJob) -> None:
             optimisation=fields_of(Optimisation, job),
             unfinished=job.unfinished,
             checkpoints=run.path / "trainer",
+            keep_checkpoints=True,
         )
-        run.finish("distil", outcome)
+        run.finish("distil", outcome, files=[folder])
+    remove_folder(run.path / "trainer")
     _show_unfinished(Console(), run.result("distil") or {})
     Console().print(f"Model: {folder}")
 
@@ -249,6 +259,11 @@ def _show_unfinished(console: Console, result: Mapping[str, Any]) -> None:
         given = result["rows"] + result["left_out"]
         became = "were left out" if result["left_out"] else "taught no end token"
         console.print(f"{result['unfinished']} of {given} demonstrations were cut off and {became}")
+
+
+_SEARCHED: Fields = {
+    "prompt": int, "response": str, "response_finished": bool, "score": (int, float), "tokens": int
+}  # fmt: skip
 
 
 def _search(
@@ -265,6 +280,7 @@ def _search(
         prompts=len(prompts),
         batch_size=searcher.batch_size,
         processes=processes,
+        fields=_SEARCHED,
     )
 
     def batch(index: int) -> list[Line]:

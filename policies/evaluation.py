@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from policies.cell_files import Fields
 from policies.collection import Samples
 from policies.judges import Judge, judged
 from policies.language_model import Policy
@@ -120,6 +121,16 @@ def best_of_n_records(
     each = (seconds + time.perf_counter() - began) / len(lines)
     pool = Pool.of([{**line, "seconds": each} for line in lines])
     return pool_records(pool, "best_of_n", counts=counts, seed=seed)
+
+
+_NUMBER = (int, float)
+_MAYBE = (int, float, type(None))
+SEARCH_FIELDS: Fields = {
+    "prompt": int, "response": str, "response_finished": bool, "gold": _MAYBE, "proxy": _NUMBER,
+    "tokens": _NUMBER, "forward_tokens": _MAYBE, "scored_tokens": _NUMBER, "segments": int,
+    "num_candidates": int, "log_probability": _MAYBE, "kl_bound": _MAYBE, "seconds": _NUMBER,
+}  # fmt: skip
+"""What the lines of a search hold."""
 
 
 def search_lines(

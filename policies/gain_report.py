@@ -84,7 +84,7 @@ def records_of(run: RunDirectory, **wanted: str) -> list[dict[str, Any]]:
     """The records of a run whose fields have the wanted values."""
     return [
         record
-        for record in read_records(run.records)
+        for record in run.all_records()
         if all(record.get(key) == value for key, value in wanted.items())
     ]
 

@@ -31,7 +31,7 @@ from rewardmodel.prefixes.trunk import Trunk
 from rewardmodel.sequence import is_adapter
 from rewardmodel.tokenization import TextEncoder, context_length, fit_embeddings, load_tokenizer
 from rewardmodel.training import Optimisation, run_trainer, save_model
-from search.evaluation.run_directory import new_folder
+from search.evaluation.folder_writing import new_folder
 from search.evaluation.settings import check_types, require
 
 _logger = logging.getLogger(__name__)
@@ -223,6 +223,7 @@ def fine_tune(
     optimisation: Optimisation,
     unfinished: Unfinished = "no_end",
     checkpoints: Path | None = None,
+    keep_checkpoints: bool = False,
 ) -> dict[str, Any]:
     """Fine-tunes a policy on demonstrations through `trl.SFTTrainer` and saves it.
 
@@ -239,6 +240,8 @@ def fine_tune(
         unfinished: What becomes of completions that were cut off: "no_end" learns them without an
             end token, "leave_out" leaves them out.
         checkpoints: Where checkpoints go on the way, default `folder` with `-trainer` added.
+        keep_checkpoints: Leave them there; the caller removes them once it has noted that the model
+            is made.
 
     Returns:
         Counts and losses: `rows` (learned), `cut` (of them too long), `unfinished` (of all given,
@@ -301,7 +304,13 @@ def fine_tune(
     )
     outcome = run_trainer(trainer)
     # An adapter was merged when it was loaded: new adapters alone would forget it.
-    save_model(trainer, tokenizer, folder, merge=bool(optimisation.lora_rank) and is_adapter(base))
+    save_model(
+        trainer,
+        tokenizer,
+        folder,
+        merge=bool(optimisation.lora_rank) and is_adapter(base),
+        keep_checkpoints=keep_checkpoints,
+    )
     left_out = len(demonstrations) - learned
     counts = {"rows": learned, "cut": cut, "unfinished": open_ended, "left_out": left_out}
     return {**counts, **outcome}

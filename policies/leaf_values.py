@@ -25,8 +25,8 @@ from policies.text_context import TextContext
 from rewardmodel.data.conversation import Prompt
 from rewardmodel.interface import Finished, RewardModel, each_finished
 from rewardmodel.model_source import resolve_model
+from search.evaluation.folder_writing import new_folder
 from search.evaluation.records import write_json_atomic
-from search.evaluation.run_directory import new_folder
 
 
 class LeafValue(Protocol):

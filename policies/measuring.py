@@ -10,20 +10,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from policies.cell_files import CellFile, Line
+from policies.cell_files import CellFile, Fields, Line, read_lines
 from policies.clusters import with_clusters
 from policies.collection import sample_responses
-from policies.evaluation import records_of_lines, search_lines
+from policies.evaluation import SEARCH_FIELDS, records_of_lines, search_lines
 from policies.judges import Judge
 from policies.language_model import Policy
 from policies.methods import TITLES, MethodName
-from policies.pooled import Pool, pool_lines, pool_records
+from policies.pooled import POOL_FIELDS, Pool, pool_lines, pool_records
 from policies.proposals import Proposal
 from policies.search_policy import SearchPolicy
 from policies.sharding import Processes
 from rewardmodel.data.conversation import Prompt
 from rewardmodel.interface import RewardModel
-from search.evaluation.records import read_records, write_json_atomic
+from search.evaluation.records import write_json_atomic
 from search.evaluation.run_directory import RunDirectory, step_seed
 
 POOL = "pool"
@@ -74,6 +74,9 @@ class Measurement:
             counts: Their budgets.
             form: Of the votes' answers.
             rows: The most responses that are sampled side by side.
+
+        Raises:
+            DamagedRunError: If a line of an earlier start is not as it was written.
         """
         if self.run.result(POOL) is not None:
             return
@@ -97,7 +100,7 @@ class Measurement:
             seconds = (time.perf_counter() - began) / len(lines)
             return [{**line, "seconds": seconds} for line in lines]
 
-        cell = self._cell(POOL)
+        cell = self._cell(POOL, POOL_FIELDS, size)
         cell.fill(batch, label="samples")
         lines = cell.close()
         if lines is None:
@@ -117,7 +120,12 @@ class Measurement:
             )
         ]
         records = with_clusters(records, self.clusters)
-        self.run.finish(POOL, {"responses": len(self.prompts) * size}, records=records)
+        self.run.finish(
+            POOL,
+            {"responses": len(self.prompts) * size},
+            records=records,
+            files=[cell_path(self.run, POOL), prompts_path(self.run)],
+        )
 
     def measure_search(self, searcher: SearchPolicy, method: MethodName, budget: int) -> None:
         """Searches all prompts with one method at one budget, unless that is done."""
@@ -131,11 +139,11 @@ class Measurement:
                 self.prompts, seed=seed, batches=[index], keep_trees=1
             )
             if results[0].tree is not None:
-                tree = self.run.path / "data" / f"{name}.tree.json"
                 write_json_atomic(tree, {"tree": results[0].tree})
             return search_lines(results, self.judge, first=first)
 
-        cell = self._cell(name)
+        tree = self.run.path / "data" / f"{name}.tree.json"
+        cell = self._cell(name, SEARCH_FIELDS)
         cell.fill(batch, label=f"{TITLES[method]}, budget {budget}")
         lines = cell.close()
         if lines is not None:
@@ -143,15 +151,27 @@ class Measurement:
                 lines, searcher, method=TITLES[method], budget=str(budget), seed=seed
             )
             records = with_clusters(records, self.clusters)
-            self.run.finish(name, {"prompts": len(self.prompts)}, records=records)
+            self.run.finish(
+                name,
+                {"prompts": len(self.prompts)},
+                records=records,
+                files=[path for path in (cell_path(self.run, name), tree) if path.is_file()],
+            )
 
-    def _cell(self, name: str) -> CellFile:
+    def _cell(self, name: str, fields: Fields, length: int | None = None) -> CellFile:
         return CellFile(
             cell_path(self.run, name),
             prompts=len(self.prompts),
             batch_size=self.batch_size,
             processes=self.processes,
+            fields=fields,
+            length=length,
         )
+
+
+def prompts_path(run: RunDirectory) -> Path:
+    """The file of an evaluation's prompts."""
+    return run.path / "data" / "prompts.json"
 
 
 def cell_path(run: RunDirectory, name: str) -> Path:
@@ -160,5 +180,9 @@ def cell_path(run: RunDirectory, name: str) -> Path:
 
 
 def load_pool(run: RunDirectory) -> Pool:
-    """The pool of samples that a run has drawn."""
-    return Pool.of(read_records(cell_path(run, POOL)))
+    """The pool of samples that a run has drawn.
+
+    Raises:
+        DamagedRunError: If a line is not as it was written.
+    """
+    return Pool.of(read_lines(cell_path(run, POOL), POOL_FIELDS))

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from policies.cell_files import Fields
 from policies.collection import Samples
 from policies.judges import Judge, judged
 from policies.language_model import Policy
@@ -29,6 +30,13 @@ from search.evaluation.divergence import (
 from search.evaluation.metrics import best_of_n_expectation, best_of_n_kl, pass_at_k
 
 Array = NDArray[np.float64]
+
+POOL_FIELDS: Fields = {
+    "prompt": int, "texts": list, "tokens": list, "log_probabilities": list, "proxy": list,
+    "gold": (list, type(None)), "prompt_tokens": (int, type(None)), "scored_tokens": (int, float),
+    "seconds": (int, float),
+}  # fmt: skip
+"""What the lines of a pool hold, with the `seconds` that whoever writes them adds."""
 
 
 def pool_lines(

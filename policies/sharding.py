@@ -93,9 +93,16 @@ class Processes:
             raise SystemExit(2)
         return result
 
-    def open_run(self, path: str, config: Mapping[str, Any], *, resume: bool) -> RunDirectory:
+    def open_run(
+        self,
+        path: str,
+        config: Mapping[str, Any],
+        *,
+        resume: bool,
+        inputs: Mapping[str, str | None] | None = None,
+    ) -> RunDirectory:
         """Opens a run's folder once for all processes; see `RunDirectory.open`."""
-        opened = self.on_main(lambda: RunDirectory.open(path, config, resume=resume))
+        opened = self.on_main(lambda: RunDirectory.open(path, config, resume=resume, inputs=inputs))
         return opened or RunDirectory(Path(path))
 
     def gather(self, items: Sequence[T]) -> list[T]:

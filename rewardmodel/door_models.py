@@ -40,10 +40,12 @@ from rewardmodel.loading import Kind, load_members, load_reward_model
 from rewardmodel.preferences import split_by_prompt
 from rewardmodel.process import ProcessRewardModel
 from rewardmodel.process_evaluation import evaluate_process_model
+from rewardmodel.source_digest import digest_model, digest_rows
 from rewardmodel.steps import SEPARATOR, load_steps, split_steps
 from rewardmodel.training import Optimisation
 from rewardmodel.training.process import train_process_model
 from rewardmodel.weight_average import average_weights
+from search.evaluation.folder_writing import remove_folder
 from search.evaluation.records import write_text_atomic
 from search.evaluation.settings import check_types, require
 
@@ -382,7 +384,8 @@ def train_steps(job: TrainStepsJob) -> None:
         limit=job.limit,
     )
     training, held_out = split_by_prompt(data, holdout=job.holdout, seed=job.seed)
-    run, processes = open_run(job)
+    inputs = {"model": digest_model(job.model), "dataset": digest_rows(data)}
+    run, processes = open_run(job, inputs)
     main = processes.is_main_process
     folder = run.checkpoints / "model"
     if run.result("train") is None:
@@ -393,11 +396,13 @@ def train_steps(job: TrainStepsJob) -> None:
             optimisation=fields_of(Optimisation, job),
             separator=job.separator,
             checkpoints=run.path / "trainer",
+            keep_checkpoints=True,
         )
         if main:
-            run.finish("train", outcome)
+            run.finish("train", outcome, files=[folder])
     if not main:
         return
+    remove_folder(run.path / "trainer")
     result = run.result("evaluate")
     if result is None:
         reward_model = ProcessRewardModel.load(str(folder), max_length=job.max_length)

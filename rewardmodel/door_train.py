@@ -23,12 +23,14 @@ from rewardmodel.input_format import ChosenFormat
 from rewardmodel.loading import load_reward_model
 from rewardmodel.preferences import load_demonstrations, load_preferences, split_by_prompt
 from rewardmodel.rankings import load_rankings, pairs_from_rankings
+from rewardmodel.source_digest import digest_model, digest_rows
 from rewardmodel.tokenization import load_tokenizer
 from rewardmodel.training import Objective, Optimisation, train_reward_model
 from rewardmodel.training.hub import push_folder
-from rewardmodel.training.model_card import add_evaluation
+from rewardmodel.training.model_card import add_evaluation, model_files
 from rewardmodel.training.quantisation import Quantisation
 from rewardmodel.training.scratch import build_scratch_scorer
+from search.evaluation.folder_writing import remove_folder
 from search.evaluation.run_directory import RunDirectory
 from search.evaluation.settings import require
 
@@ -100,10 +102,16 @@ class TrainJob(ColumnSettings, Optimisation, Objective):
 
 def train(job: TrainJob) -> None:
     """Trains, measures and saves; under `torchrun` or `accelerate launch` in several processes."""
-    run, processes = open_run(job)
-    main = processes.is_main_process
     columns = ColumnUse()
     training, held_out, learned = _load(job, columns)
+    reference = _reference(job, training)
+    inputs = {
+        "model": digest_model(job.model),
+        "dataset": digest_rows([*training, *held_out]),
+        "reference": None if reference is None else digest_rows(reference),
+    }
+    run, processes = open_run(job, inputs)
+    main = processes.is_main_process
     folder = run.checkpoints / "model"
     console = Console(quiet=not main)
     if columns.unused:
@@ -118,10 +126,11 @@ def train(job: TrainJob) -> None:
             folder,
             optimisation=fields_of(Optimisation, job),
             objective=fields_of(Objective, job),
-            reference=_reference(job, training),
+            reference=reference,
             quantise=job.quantise,
             input_format=job.input_format,
             checkpoints=run.path / "trainer",
+            keep_checkpoints=True,
             facts={
                 "base": job.model,
                 "hub_model_id": job.hub_model_id,
@@ -131,7 +140,9 @@ def train(job: TrainJob) -> None:
             },
         )
         if main:
-            run.finish("train", outcome)
+            run.finish("train", outcome, files=model_files(folder))
+    if main:
+        remove_folder(run.path / "trainer")
     if job.scratch_baseline and run.result("scratch") is None:  # all processes train it, too
         _train_from_scratch(job, learned, held_out, run, processes)
     if not main:

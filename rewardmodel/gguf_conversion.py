@@ -17,8 +17,8 @@ from typing import Any
 
 from filelock import FileLock
 
+from search.evaluation.folder_writing import new_folder
 from search.evaluation.records import naming_path, write_json_atomic
-from search.evaluation.run_directory import new_folder
 
 _logger = logging.getLogger(__name__)
 _MAGIC = b"GGUF"

@@ -29,8 +29,8 @@ from tqdm.auto import tqdm
 from rewardmodel.checkpoints import is_adapter, load_classifier, read_config
 from rewardmodel.model_source import resolve_model
 from rewardmodel.tokenization import load_tokenizer
+from search.evaluation.folder_writing import new_folder
 from search.evaluation.records import write_json_atomic
-from search.evaluation.run_directory import new_folder
 
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"

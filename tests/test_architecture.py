@@ -23,6 +23,8 @@ GROUND = {
     "scipy",
     "matplotlib",
     "yaml",
+    "filelock",
+    "psutil",
     "safetensors",
 }
 

@@ -65,6 +65,11 @@ def write_model_card(folder: Path, facts: Mapping[str, Any]) -> None:
     write_text_atomic(folder / "README.md", card)
 
 
+def model_files(folder: Path) -> list[Path]:
+    """The files of a model's folder but for its card, to which the evaluation is added later."""
+    return [p for p in sorted(folder.iterdir()) if p.name not in (_FACTS, "README.md")]
+
+
 def add_evaluation(folder: Path, evaluation: Mapping[str, Any]) -> None:
     """Adds what was measured to a model's card."""
     facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))

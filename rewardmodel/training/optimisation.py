@@ -39,7 +39,7 @@ class Optimisation:
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     max_length: int | None = None
-    save_steps: int = 0
+    save_steps: int = 500
     gradient_checkpointing: bool = False
     bf16: bool = False
     lora_rank: int = 0
@@ -83,8 +83,7 @@ class Optimisation:
             "max_grad_norm": self.max_grad_norm,
             "max_length": None,  # rows come tokenised and cut already
             "save_strategy": "steps" if self.save_steps else "no",
-            "save_steps": self.save_steps or 500,
-            "save_total_limit": 2,
+            "save_steps": self.save_steps or 500,  # of which the trainer wants some
             "gradient_checkpointing": self.gradient_checkpointing,
             "bf16": self.bf16,
             "use_cpu": not torch.cuda.is_available(),

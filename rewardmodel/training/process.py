@@ -42,6 +42,7 @@ def train_process_model(
     optimisation: Optimisation,
     separator: str = SEPARATOR,
     checkpoints: Path | None = None,
+    keep_checkpoints: bool = False,
 ) -> dict[str, Any]:
     """Trains a process reward model and saves it.
 
@@ -54,6 +55,8 @@ def train_process_model(
         optimisation: How to train.
         separator: What stands between steps; the saved model remembers it.
         checkpoints: Where checkpoints go on the way, default `folder` with `-trainer` added.
+        keep_checkpoints: Leave them there; the caller removes them once it has noted that the model
+            is made.
 
     Returns:
         Counts and losses: `rows`, `steps`, `cut` (rows that were too long), `lost_steps`,
@@ -108,6 +111,7 @@ def train_process_model(
         tokenizer,
         folder,
         merge=bool(optimisation.lora_rank) and is_adapter(base),
+        keep_checkpoints=keep_checkpoints,
         # Beside an adapter, too, to which peft gives none: it keeps the separator.
         finish=plain_model(model).config.save_pretrained,
     )

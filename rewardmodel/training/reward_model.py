@@ -47,6 +47,7 @@ def train_reward_model(
     quantise: Quantisation = "none",
     input_format: ChosenFormat = "auto",
     checkpoints: Path | None = None,
+    keep_checkpoints: bool = False,
     facts: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Trains a reward model and saves it.
@@ -65,6 +66,8 @@ def train_reward_model(
         input_format: Whether it learns to read prompt and response as one "text" or as a "pair" of
             segments; "auto" looks (`rewardmodel.input_format`). The saved model remembers it.
         checkpoints: Where checkpoints go on the way, default `folder` with `-trainer` added.
+        keep_checkpoints: Leave them there; the caller removes them once it has noted that the model
+            is made.
         facts: More for the model card, such as where the data came from.
 
     Returns:
@@ -142,6 +145,7 @@ def train_reward_model(
         tokenizer,
         folder,
         merge=bool(optimisation.lora_rank) and is_adapter(base),
+        keep_checkpoints=keep_checkpoints,
         finish=finish,
     )
     return outcome

@@ -9,7 +9,7 @@ import torch
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from rewardmodel.tokenization import load_tokenizer
-from search.evaluation.run_directory import new_folder
+from search.evaluation.folder_writing import new_folder
 
 
 def build_scratch_scorer(

@@ -4,15 +4,20 @@ From the last whole checkpoint, if there is one; the model appears in one rename
 """
 
 import math
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerCallback
 
-from search.evaluation.run_directory import new_folder
+from rewardmodel.training.trainer_checkpoints import (
+    KeepWholeCheckpoints,
+    last_whole_checkpoint,
+    remove_unfinished,
+    seconds_before,
+)
+from search.evaluation.folder_writing import new_folder, remove_folder
+from search.evaluation.records import StorageError, naming_path
 
 
 class _LossProgress(ProgressCallback):
@@ -59,17 +64,24 @@ def run_trainer(trainer: Any) -> dict[str, Any]:
     """Trains to the end, from the last checkpoint in the trainer's folder if there is one.
 
     Raises:
-        ValueError: If the loss or a weight is not finite.
+        ValueError: If the loss or a weight is not finite, or the checkpoints are of another model.
+        DamagedRunError: If there are checkpoints and none is whole.
+        StorageError: If the disk is full.
     """
     output = Path(trainer.args.output_dir)
-    checkpoint = last_whole_checkpoint(output)
-    if checkpoint is not None:
-        require_same_weights(checkpoint, trainer.model)
+    checkpoint = last_whole_checkpoint(output, trainer.model)
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
-    trainer.add_callback(_LossProgress)
-    trainer.add_callback(_StopAtNaN)
-    result = trainer.train(resume_from_checkpoint=checkpoint)
+    keeper = KeepWholeCheckpoints(trainer, seconds_before(checkpoint))
+    for callback in (_LossProgress, _StopAtNaN, keeper):
+        trainer.add_callback(callback)
+    try:
+        with naming_path(output, "write a checkpoint to"):
+            result = trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    except StorageError:
+        if trainer.is_world_process_zero():
+            remove_unfinished(output)
+        raise
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     final = losses[-1] if losses else result.training_loss
     if not math.isfinite(final):
@@ -78,7 +90,7 @@ def run_trainer(trainer: Any) -> dict[str, Any]:
         "updates": result.global_step,
         "loss_first": losses[0] if losses else final,
         "loss_last": final,
-        "seconds": round(result.metrics["train_runtime"], 1),
+        "seconds": round(keeper.seconds, 1),
     }
 
 
@@ -89,6 +101,7 @@ def save_model(
     *,
     merge: bool = False,
     finish: Callable[[Path], None] | None = None,
+    keep_checkpoints: bool = False,
 ) -> None:
     """Saves weights and tokenizer in one rename, then drops the checkpoints on the way.
 
@@ -99,6 +112,8 @@ def save_model(
         merge: Save adapters merged into the weights that they were trained on, needed where those
             are not what `base_model_name_or_path` names.
         finish: Adds to the folder before it appears.
+        keep_checkpoints: Leave the checkpoints to the caller, who removes them once it has noted
+            that the model is there.
     """
     if not trainer.is_world_process_zero():
         return
@@ -108,44 +123,5 @@ def save_model(
         tokenizer.save_pretrained(scratch)
         if finish is not None:
             finish(scratch)
-    shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
-
-
-def last_whole_checkpoint(output: Path) -> str | None:
-    """The newest checkpoint that was written to its end: its state file is written last."""
-    whole = [path.parent for path in output.glob("checkpoint-*/trainer_state.json")]
-    newest = max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-    return None if newest is None else str(newest)
-
-
-def require_same_weights(checkpoint: str, model: Any) -> None:
-    """Refuses to go on from a checkpoint of another model.
-
-    Raises:
-        ValueError: A weight is missing there or has another shape; the message names it.
-    """
-    saved: dict[str, list[int]] = {}
-    for path in Path(checkpoint).glob("*model*.safetensors"):  # of adapters, adapter_model
-        with safe_open(path, framework="pt") as file:
-            saved |= {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
-    own = {name: list(weight.shape) for name, weight in _saved_state(model).items()}
-    tied = set(getattr(model, "all_tied_weights_keys", None) or ())
-    # peft may keep embeddings beside the adapters.
-    names = own.keys() if hasattr(model, "peft_config") else own.keys() | saved.keys()
-    for name in sorted(names - tied):
-        if own.get(name) != saved.get(name):
-            raise ValueError(
-                f"{checkpoint} is a checkpoint of another model: its weight {name} has shape "
-                f"{saved.get(name, 'none, it is missing')}, this model's "
-                f"{own.get(name, 'none, it has no such weight')}; required: a checkpoint of the "
-                "same model and settings. Choose another folder, or delete the checkpoints"
-            )
-
-
-def _saved_state(model: Any) -> dict[str, Any]:
-    """The weights that a checkpoint of a model holds: of adapters, theirs alone."""
-    if not hasattr(model, "peft_config"):
-        return model.state_dict()
-    from peft import get_peft_model_state_dict
-
-    return get_peft_model_state_dict(model, save_embedding_layers=False)
+    if not keep_checkpoints:
+        remove_folder(Path(trainer.args.output_dir))

@@ -13,8 +13,9 @@ import json
 import logging
 import math
 import os
+import re
+import shutil
 import stat
-import uuid
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,8 @@ from typing import Any, BinaryIO, NoReturn, cast
 
 import numpy as np
 import torch
+
+from search.evaluation.scratch_files import remove_leftovers_once, temporary_file
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +42,15 @@ _REMEDIES = {
 }
 
 
+# What libraries make of an error of the disk: safetensors keeps its text, torch's writer says where
+# it was.
+_DISK_FULL = re.compile(r"No space left on device|os error 28|Disk quota exceeded|os error 122")
+_WRITE_FAILED = re.compile(
+    r"inline_container|PytorchStreamWriter failed|file write failed|I/O error|os error \d+"
+)
+_NEARLY_FULL = 2**20  # bytes free, below which a write that failed had no space
+
+
 class StorageError(OSError):
     """A file could not be read or written; the message names path, cause and remedy.
 
@@ -48,7 +60,9 @@ class StorageError(OSError):
 
 @contextmanager
 def naming_path(path: Path, verb: str) -> Generator[None]:
-    """Re-raise an operating-system error of the block as a `StorageError`.
+    """Re-raise an error of the disk in the block as a `StorageError`.
+
+    That is an operating-system error, or what safetensors, torch or pyarrow make of one.
 
     Args:
         path: named in the message.
@@ -61,11 +75,30 @@ def naming_path(path: Path, verb: str) -> Generator[None]:
         yield
     except StorageError:
         raise
-    except OSError as error:
-        code = error.errno or errno.EIO
-        cause = error.strerror or str(error)
+    except Exception as error:
+        code = _disk_error(error, path)
+        if code is None:
+            raise
+        cause = (error.strerror if isinstance(error, OSError) else None) or os.strerror(code)
         remedy = _REMEDIES.get(code, "check the disk and the path, then try again")
         raise StorageError(code, f"could not {verb} it: {cause}; {remedy}", str(path)) from error
+
+
+def _disk_error(error: Exception, path: Path) -> int | None:
+    """The number of the operating system's error that an exception stands for, or None."""
+    if isinstance(error, OSError):
+        known = _DISK_FULL.search(str(error)) and errno.ENOSPC
+        return error.errno or known or errno.EIO
+    text = str(error)
+    if isinstance(error, ValueError | TypeError) or not _WRITE_FAILED.search(text):
+        return errno.ENOSPC if _DISK_FULL.search(text) else None
+    return errno.ENOSPC if _DISK_FULL.search(text) or _is_full(path) else errno.EIO
+
+
+def _is_full(path: Path) -> bool:
+    """Whether next to nothing is free where a path lies."""
+    place = next((above for above in (path, *path.parents) if above.exists()), None)
+    return place is not None and shutil.disk_usage(place).free < _NEARLY_FULL
 
 
 def write_bytes_atomic(path: str | os.PathLike[str], data: bytes) -> Path:
@@ -89,7 +122,8 @@ def write_bytes_atomic(path: str | os.PathLike[str], data: bytes) -> Path:
             code = errno.EISDIR if target.is_dir() else errno.EINVAL
             raise OSError(code, "the target exists and is not a regular file")
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
+        remove_leftovers_once(target.parent)
+        temporary = temporary_file(target)
         try:
             with temporary.open("xb") as file:
                 file.write(data)
@@ -99,7 +133,7 @@ def write_bytes_atomic(path: str | os.PathLike[str], data: bytes) -> Path:
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
-        _flush_folder(target.parent)
+        flush_folder(target.parent)
     return path
 
 
@@ -271,7 +305,7 @@ def _flush_to_disk(file: BinaryIO | Any) -> None:
         os.fsync(file.fileno())
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
     """Make a rename durable, where the file system can (some network ones cannot)."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)

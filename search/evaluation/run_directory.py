@@ -1,29 +1,31 @@
 """A run on disk: `runs/NAME/` with its configuration, records, figures, checkpoints and report.
 
-A run is a sequence of named steps. A step leaves a folder, a JSON result, or both; each appears
-under its final name in one rename, so after a kill a step is either done or not begun. Started
-again with `resume` a run skips what is done. Every step seeds itself from the run's seed and its
-own name, never from what ran before it, and so ends with the same numbers whether it was
+A run is a sequence of named steps. A step leaves folders, files, a JSON result or all of them; its
+result is written last, in one rename, so after a kill a step is either done or not begun.
+`metrics.jsonl` and `records.jsonl` are made from the steps, and made again when the run is opened.
+Started again with `resume` a run skips what is done. Every step seeds itself from the run's seed
+and its own name, never from what ran before it, and so ends with the same numbers whether it was
 interrupted or not.
 """
 
 import contextlib
-import errno
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
 import shutil
 import subprocess
-import uuid
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 import yaml
 
+from search.evaluation.digests import describe_files, find_damage
+from search.evaluation.folder_writing import new_folder
 from search.evaluation.records import (
     StorageError,
     naming_path,
@@ -31,17 +33,39 @@ from search.evaluation.records import (
     write_json_atomic,
     write_text_atomic,
 )
+from search.evaluation.run_lock import LOCK, OWNER, RunBusyError, lock_run
+from search.evaluation.scratch_files import is_scratch, remove_leftovers
 
 _RECORDED_PACKAGES = (
     "prefsearch", "torch", "numpy", "transformers", "trl", "accelerate", "peft", "datasets",
 )  # fmt: skip
-
-
-_ARTEFACTS = {"config.json", "adapter_config.json", "value_head.json"}
+_CONFIG, _INPUTS, _ENVIRONMENT = "config.yaml", "inputs.json", "environment.json"
+# What a run that has recorded something holds.
+_RECORDED = ("steps/*.json", "data/*.jsonl", "trainer/checkpoint-*", "checkpoints/*/*")
+_REMEDY = "Restore it from a copy, or begin a new run in another folder with --out"
 
 
 class RunExistsError(ValueError):
-    """The folder of a new run is in use, or the run in it was made with other settings."""
+    """The folder of a new run is in use, or the run in it was made with other settings or data."""
+
+
+class DamagedRunError(ValueError):
+    """A file of a run is missing or is not what the run wrote; the message names it."""
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A finished step as its file holds it.
+
+    Attributes:
+        order: Its number among the steps.
+        result: What it found.
+        files: What it left, as `search.evaluation.digests` describes files.
+    """
+
+    order: int
+    result: dict[str, Any]
+    files: dict[str, Any]
 
 
 def step_seed(seed: int, name: str) -> int:
@@ -72,8 +96,11 @@ def environment() -> dict[str, Any]:
     }
 
 
+_begun: "weakref.WeakSet[RunDirectory]" = weakref.WeakSet()
+
+
 class RunDirectory:
-    """One run's folder. Make it with `open`."""
+    """One run's folder. Make it with `open`; `RunDirectory(path)` reads the run of another."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -82,94 +109,152 @@ class RunDirectory:
         self.records = path / "records.jsonl"
         self.metrics = path / "metrics.jsonl"
         self.report = path / "report.html"
+        self._steps = path / "steps"
+        self._lock: Any = None
+        self._next = 0  # number of the next step
 
     @classmethod
-    def open(cls, path: str | Path, config: Mapping[str, Any], *, resume: bool) -> Self:
+    def open(
+        cls,
+        path: str | Path,
+        config: Mapping[str, Any],
+        *,
+        resume: bool,
+        inputs: Mapping[str, str | None] | None = None,
+    ) -> Self:
         """Begins a run in a new or empty folder, or continues the one that is there.
+
+        The run is this process's alone until the object is forgotten.
 
         Args:
             path: The run's folder.
             config: The resolved configuration, JSON-like values.
             resume: Continue a run of the same configuration. Where there is none, begin it.
+            inputs: Digests of the data and models that it begins with, by setting; None where one
+                has no digest. A run whose inputs have changed since is not continued.
 
         Raises:
             RunExistsError: If the folder holds something and `resume` is off, or if the run in it
-                was made with other settings.
+                was made with other settings or inputs.
+            RunBusyError: If another process works in it.
+            DamagedRunError: If a file of the run is not what the run wrote. Nothing is changed.
             StorageError: If the folder cannot be written.
         """
         run = cls(Path(path))
-        settings = json.loads(json.dumps(dict(config)))
-        used = run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir()))
-        saved_path = run.path / "config.yaml"
-        if used and not resume:
-            raise RunExistsError(
-                f"{run.path} exists and is not empty; required: a new or empty folder. Continue "
-                "that run with --resume, or choose another folder with --out"
-            )
-        if used and not saved_path.is_file():
-            raise RunExistsError(
-                f"{run.path} holds no config.yaml, so it is no run to continue. "
-                "Choose another folder with --out"
-            )
-        if used:
-            saved = yaml.safe_load(saved_path.read_text(encoding="utf-8"))
-            changed = sorted(
-                key for key in saved.keys() | settings.keys() if saved.get(key) != settings.get(key)
-            )
-            if changed:
-                what = "; ".join(f"{k}: {saved.get(k)!r} -> {settings.get(k)!r}" for k in changed)
-                raise RunExistsError(
-                    f"{run.path} was made with other settings ({what}); required: the same "
-                    "settings to continue it. Choose another folder with --out"
-                )
-        if not used:  # first, so that a kill leaves either nothing or a run to continue
-            write_text_atomic(saved_path, yaml.safe_dump(settings, sort_keys=False))
+        settings = json.loads(json.dumps(dict(config), allow_nan=False))
+        known = {name: digest for name, digest in (inputs or {}).items() if digest is not None}
+        if not run._is_unused():
+            run._require_run(resume)
         with naming_path(run.path, "write to"):
-            for folder in (run.path, run.figures, run.checkpoints, run.path / "steps"):
+            run.path.mkdir(parents=True, exist_ok=True)
+        run._lock = lock_run(run.path)
+        if run._is_unused():  # looked at again, since another process may have had the lock
+            run._begin(settings, known)
+            _begun.add(run)
+        else:
+            run._require_run(resume)
+            run._require_same(settings, known)
+            run._require_whole()
+        with naming_path(run.path, "write to"):
+            for folder in (run.figures, run.checkpoints, run._steps):
                 folder.mkdir(parents=True, exist_ok=True)
-            for litter in run.path.rglob("*.partial-*"):
-                shutil.rmtree(litter, ignore_errors=True)
-        if not (run.path / "environment.json").is_file():
-            write_json_atomic(run.path / "environment.json", environment())
+            for folder in [run.path, *(p for p in run.path.rglob("*") if p.is_dir())]:
+                remove_leftovers(folder, living=True)
+        if not (run.path / _ENVIRONMENT).is_file():
+            write_json_atomic(run.path / _ENVIRONMENT, environment())
+        run._rebuild()
         return run
 
+    @classmethod
+    def at(cls, path: str | Path) -> Self:
+        """The run in a folder, to be read alone.
+
+        Raises:
+            RunExistsError: If there is no run.
+            DamagedRunError: If a file of the run is not what the run wrote.
+        """
+        run = cls(Path(path))
+        run._require_run(resume=True)
+        run._require_whole()
+        return run
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The configuration that the run was made with.
+
+        Raises:
+            DamagedRunError: If its file cannot be read.
+        """
+        return _read_mapping(self.path / _CONFIG, yaml.safe_load)
+
     def result(self, step: str) -> dict[str, Any] | None:
-        """The result of a finished step, or None."""
-        path = self.path / "steps" / f"{step}.json"
-        return json.loads(path.read_text(encoding="utf-8"))["result"] if path.is_file() else None
+        """The result of a finished step, or None.
+
+        Raises:
+            DamagedRunError: If its file cannot be read.
+        """
+        path = self._steps / f"{step}.json"
+        return _read_step(path).result if path.is_file() else None
 
     def finish(
-        self, step: str, result: Mapping[str, Any], *, records: Sequence[Mapping[str, Any]] = ()
+        self,
+        step: str,
+        result: Mapping[str, Any],
+        *,
+        records: Sequence[Mapping[str, Any]] = (),
+        files: Sequence[Path] = (),
     ) -> dict[str, Any]:
         """Marks a step as done and keeps its result and its records.
 
-        `metrics.jsonl` holds one line a step and `records.jsonl` the records of all steps; both are
-        made from the finished steps, so a kill can neither lose nor double a line.
+        `metrics.jsonl` holds one line a step and `records.jsonl` the records of all steps.
+
+        Args:
+            step: Its name.
+            result: JSON-like values.
+            records: One mapping each.
+            files: Files and folders of the run that the step has left and later ones need. That
+                they are as they were is checked when the run is continued.
 
         Raises:
             StorageError: If the disk is full; the step is then not done.
             ValueError: If a value is NaN or infinite.
         """
-        steps = self.path / "steps"
-        if records:
-            lines = (json.dumps({"step": step, **record}, allow_nan=False) for record in records)
-            write_text_atomic(steps / f"{step}.jsonl", "\n".join(lines) + "\n")
-        done = {path.stem: json.loads(path.read_text()) for path in steps.glob("*.json")}
-        order = done[step]["order"] if step in done else len(done)
-        done[step] = {"order": order, "result": json.loads(json.dumps(dict(result)))}
-        write_json_atomic(steps / f"{step}.json", done[step])
-        names = sorted(done, key=lambda name: done[name]["order"])
-        metrics = [json.dumps({"step": name, **done[name]["result"]}) for name in names]
-        write_text_atomic(self.metrics, "\n".join(metrics) + "\n")
-        kept = [steps / f"{name}.jsonl" for name in names]
-        text = "".join(path.read_text(encoding="utf-8") for path in kept if path.is_file())
-        write_text_atomic(self.records, text)
-        return done[step]["result"]
+        kept = self._steps / f"{step}.jsonl"
+        lines = [json.dumps({"step": step, **record}, allow_nan=False) for record in records]
+        if lines:
+            write_text_atomic(kept, "\n".join(lines) + "\n")
+        path = self._steps / f"{step}.json"
+        before = path.is_file()
+        order = _read_step(path).order if before else self._next
+        self._next = max(self._next, order + 1)
+        done = {
+            "order": order,
+            "result": json.loads(json.dumps(dict(result), allow_nan=False)),
+            "files": describe_files([*files, *([kept] if lines else [])], base=self.path),
+        }
+        write_json_atomic(path, done)
+        if before:
+            self._rebuild()
+        else:
+            with naming_path(self.path, "write to"):
+                for file, added in (
+                    (self.metrics, [json.dumps({"step": step, **done["result"]})]),
+                    (self.records, lines),
+                ):
+                    with file.open("a", encoding="utf-8") as out:
+                        out.writelines(f"{line}\n" for line in added)
+        return done["result"]
 
     def step_records(self, step: str) -> list[dict[str, Any]]:
         """The records of one finished step."""
-        path = self.path / "steps" / f"{step}.jsonl"
-        return read_records(path) if path.is_file() else []
+        path = self._steps / f"{step}.jsonl"
+        return read_records(path) if self.result(step) is not None and path.is_file() else []
+
+    def all_records(self) -> list[dict[str, Any]]:
+        """The records of all finished steps, in their order; of a copied run, `records.jsonl`."""
+        if not self._steps.is_dir():
+            return read_records(self.records)
+        return [record for step in self._in_order() for record in self.step_records(step)]
 
     @contextlib.contextmanager
     def folder(self, name: str) -> Iterator[Path]:
@@ -178,51 +263,164 @@ class RunDirectory:
         Raises:
             StorageError: If the disk is full or cannot be written; nothing is left behind.
         """
-        with new_folder(self.checkpoints / name) as scratch:
+        with new_folder(self.checkpoints / name, over=None) as scratch:
             yield scratch
 
+    # ----------------------------------------------------------------------------------- internals
 
-@contextlib.contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
-    """Gives a scratch folder beside `target` that takes its name if the block ends well.
+    def _is_unused(self) -> bool:
+        """Whether the folder is missing or empty, but for what a killed beginning left behind."""
+        if not self.path.exists():
+            return True
+        own = {LOCK, OWNER, _INPUTS, _ENVIRONMENT}
+        with naming_path(self.path, "read"):
+            return self.path.is_dir() and all(
+                path.name in own or is_scratch(path) for path in self.path.iterdir()
+            )
 
-    A model's folder that already has the name is replaced only then.
+    def _has_recorded(self) -> bool:
+        """Whether a step is done or begun, of which something would be lost with the folder."""
+        found = (path for pattern in _RECORDED for path in self.path.glob(pattern))
+        return any(path.parent.name != "init" for path in found)
+
+    def _require_run(self, resume: bool) -> None:
+        if not resume:
+            raise RunExistsError(
+                f"{self.path} exists and is not empty; required: a new or empty folder. Continue "
+                "that run with --resume, or choose another folder with --out"
+            )
+        if not (self.path / _CONFIG).is_file():
+            raise RunExistsError(
+                f"{self.path} holds no config.yaml, so it is no run to continue. "
+                "Choose another folder with --out"
+            )
+
+    def _begin(self, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
+        write_json_atomic(self.path / _INPUTS, inputs)
+        write_json_atomic(self.path / _ENVIRONMENT, environment())
+        write_text_atomic(self.path / _CONFIG, yaml.safe_dump(settings, sort_keys=False))
+
+    def _require_same(self, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
+        """Refuses to continue with other settings, data or models than the run began with."""
+        saved = self.settings
+        changed = sorted(
+            str(key)
+            for key in saved.keys() | settings.keys()
+            if saved.get(key) != settings.get(key)
+        )
+        if changed:
+            what = "; ".join(f"{k}: {saved.get(k)!r} -> {settings.get(k)!r}" for k in changed)
+            raise RunExistsError(
+                f"{self.path} was made with other settings ({what}); required: the same "
+                "settings to continue it. Choose another folder with --out"
+            )
+        path = self.path / _INPUTS
+        before = _read_mapping(path, json.loads) if path.is_file() else {}
+        for name in sorted(before.keys() & inputs.keys()):
+            if before[name] != inputs[name]:
+                raise RunExistsError(
+                    f"{self.path}: what {name} names ({settings.get(name)!r}) has changed since "
+                    "the run began; required: the same data and models to continue it. Restore "
+                    "them, or begin a new run in another folder with --out"
+                )
+
+    def _require_whole(self) -> None:
+        """Checks every finished step and what it left."""
+        if (self.path / _ENVIRONMENT).is_file():
+            _read_mapping(self.path / _ENVIRONMENT, json.loads)
+        described: dict[str, tuple[str, Any]] = {}
+        for step in self._in_order():
+            for name, facts in _read_step(self._steps / f"{step}.json").files.items():
+                described[name] = (step, facts)
+        for name, (step, facts) in described.items():
+            found = find_damage({name: facts}, base=self.path)
+            if found is not None:
+                raise DamagedRunError(
+                    f"{found}, as step {step!r} of the run left it. Restore it from a copy; or "
+                    f"remove {self._steps / step}.json, and the step is taken again"
+                )
+
+    def _in_order(self) -> list[str]:
+        steps = {path.stem: _read_step(path) for path in self._steps.glob("*.json")}
+        return sorted(steps, key=lambda name: (steps[name].order, name))
+
+    def _rebuild(self) -> None:
+        """Makes `metrics.jsonl` and `records.jsonl` from the finished steps."""
+        steps = self._in_order()
+        if steps:
+            self._next = _read_step(self._steps / f"{steps[-1]}.json").order + 1
+        metrics = [
+            json.dumps({"step": s, **(self.result(s) or {})}, allow_nan=False) for s in steps
+        ]
+        kept = [self._steps / f"{step}.jsonl" for step in steps]
+        records = "".join(path.read_text(encoding="utf-8") for path in kept if path.is_file())
+        for path, text in (
+            (self.metrics, "".join(f"{line}\n" for line in metrics)),
+            (self.records, records),
+        ):
+            if path.is_file() != bool(text) or (text and path.read_text(encoding="utf-8") != text):
+                write_text_atomic(path, text)
+
+
+def withdraw_unused_runs() -> None:
+    """Removes the folders of runs that this process has begun and that have recorded nothing.
+
+    For a command that ends by a mistake of its user: corrected, it begins in the same folder.
+    """
+    for run in list(_begun):
+        if not run._has_recorded():
+            shutil.rmtree(run.path, ignore_errors=True)
+            _begun.discard(run)
+
+
+def _read_mapping(path: Path, parse: Any) -> dict[str, Any]:
+    """Reads a mapping that the run has written.
 
     Raises:
-        ValueError: If the name belongs to a folder that holds something else.
-        StorageError: If the disk is full or cannot be written; nothing is left behind.
+        DamagedRunError: If it is none.
     """
-    held = {path.name for path in target.iterdir()} if target.is_dir() else set()
-    if held and not held & _ARTEFACTS:
-        raise ValueError(
-            f"{target} holds {', '.join(sorted(held)[:5])} and no model; required: a new folder, "
-            "or a model's to replace. Choose another one"
-        )
-    scratch = target.with_name(f"{target.name}.partial-{uuid.uuid4().hex[:8]}")
+    with naming_path(path, "read"):
+        data = path.read_bytes()
     try:
-        with naming_path(target, "write"):
-            scratch.mkdir(parents=True)
-            yield scratch
-            if target.exists():
-                shutil.rmtree(target)
-            os.replace(scratch, target)
-    except StorageError:
-        raise
-    except Exception as error:
-        # safetensors reports a full disk as an error of its own.
-        if "No space left on device" not in str(error):
-            raise
-        with naming_path(target, "write"):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        found = parse(data.decode("utf-8")) if data.strip() else None
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        what = " ".join(str(error).split())
+        raise DamagedRunError(f"{path}: cannot be read ({what}). {_REMEDY}") from error
+    if not isinstance(found, dict):
+        kind = "an empty file" if not data.strip() else f"a {type(found).__name__}"
+        raise DamagedRunError(f"{path}: found {kind}; required: a mapping. {_REMEDY}")
+    return found
+
+
+def _read_step(path: Path) -> _Step:
+    """Reads the file of a finished step.
+
+    Raises:
+        DamagedRunError: If it is not one.
+    """
+    remedy = f"Restore it from a copy; or remove {path}, and the step is taken again"
+    try:
+        found = _read_mapping(path, json.loads)
+    except DamagedRunError as error:
+        raise DamagedRunError(str(error).replace(_REMEDY, remedy)) from error
+    order, result, files = found.get("order"), found.get("result"), found.get("files", {})
+    if not (isinstance(order, int) and isinstance(result, dict) and isinstance(files, dict)):
+        held = ", ".join(f"{k}: {type(v).__name__}" for k, v in found.items()) or "nothing"
+        raise DamagedRunError(
+            f"{path}: found {held}; required: order (a number), result and files (mappings). "
+            f"{remedy}"
+        )
+    return _Step(order, result, files)
 
 
 __all__ = [
+    "DamagedRunError",
+    "RunBusyError",
     "RunDirectory",
     "RunExistsError",
     "StorageError",
     "environment",
     "new_folder",
     "step_seed",
+    "withdraw_unused_runs",
 ]

@@ -1,0 +1,99 @@
+"""Digests of what a run begins with: models by their files, data by what was read.
+
+A run that goes on after its model or data changed under the same name would mix two experiments, so
+runs keep these digests and compare them (`search.evaluation.run_directory`).
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rewardmodel.model_source import resolve_model
+from search.evaluation.digests import describe_file, digest_of
+
+_FUNCTION, _ANSWERS = "python:", "answers:"
+
+
+def digest_model(source: str | None) -> str | None:
+    """A digest of a model's or judge's files, or None where it has none.
+
+    Args:
+        source: Whatever `rewardmodel.loading.load_reward_model` or a policy is named by: a folder
+            or file has the digest of its files, an adapter or ensemble that of its base or members,
+            too; of a hub id it is the commit that lies in the cache.
+
+    Raises:
+        ValueError: If the source names a package or GGUF file that is not there.
+        StorageError: If a file cannot be read.
+    """
+    return None if source is None else _digest(source, frozenset())
+
+
+def digest_rows(rows: Iterable[Any]) -> str:
+    """A digest of rows as they were read: prompts, mappings of columns, or anything JSON-like."""
+    return digest_of(json.dumps(_plain(row), sort_keys=True, default=repr) for row in rows)
+
+
+def _digest(source: str, above: frozenset[str]) -> str | None:
+    file = _named_file(source)
+    if file is not None:
+        return describe_file(file)["sha256"] if file.is_file() else None
+    if source.startswith((_FUNCTION, _ANSWERS)):
+        return None
+    folder = Path(resolve_model(source))
+    if not folder.is_dir():
+        return _cached_commit(source)
+    place = str(folder.resolve())
+    if place in above:
+        return None  # a circle of ensembles, which loading refuses
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix != ".md")
+    parts = [f"{path.name} {describe_file(path)['sha256']}" for path in files]
+    beneath = [_digest(name, above | {place}) for name in _named_beneath(folder)]
+    return digest_of([*parts, *(str(part) for part in beneath)])
+
+
+def _named_file(source: str) -> Path | None:
+    """The file that a function's or reference answers' name holds, or None."""
+    if source.startswith(_ANSWERS):
+        return Path(source.removeprefix(_ANSWERS)).expanduser()
+    name, _, attribute = source.removeprefix(_FUNCTION).rpartition(":")
+    if name.endswith(".py") and attribute.isidentifier():
+        return Path(name).expanduser()
+    return None
+
+
+def _named_beneath(folder: Path) -> list[str]:
+    """The base of an adapter, or the members of an ensemble."""
+    names: list[str] = []
+    for file, key in (
+        ("adapter_config.json", "base_model_name_or_path"), ("ensemble.json", "members"),
+    ):  # fmt: skip
+        path = folder / file
+        try:
+            found = json.loads(path.read_text(encoding="utf-8")).get(key) if path.is_file() else []
+        except (ValueError, AttributeError):
+            continue  # loading says what is wrong with it
+        for name in [found] if isinstance(found, str) else found or []:
+            beside = folder / str(name)
+            names.append(str(beside) if beside.exists() else str(name))
+    return names
+
+
+def _cached_commit(source: str) -> str | None:
+    """The commit of a hub id that lies in the cache."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    for name in ("config.json", "adapter_config.json", "ensemble.json"):
+        try:
+            found = try_to_load_from_cache(source, name)
+        except HFValidationError:
+            return None
+        if isinstance(found, str):
+            return Path(found).parent.name  # snapshots/COMMIT/config.json
+    return None
+
+
+def _plain(value: Any) -> Any:
+    return dict(value) if isinstance(value, Mapping) else value
