@@ -210,6 +210,61 @@ def sweep(job: dict[str, Any]) -> None:
         _say(kill=number, torn=torn, problems=problems)
 
 
+def fill(job: dict[str, Any]) -> None:
+    """Runs a command on disks that are too small, resumes it on a large one; prints as `sweep`.
+
+    The disk is a tmpfs in a mount namespace of this process's own.
+    """
+    base, disk = Path(job["folder"]), Path(job["folder"]) / "disk"
+    log = base / "log.txt"
+    disk.mkdir()
+    _mount("-t", "tmpfs", "-o", "size=200m", "tmpfs", disk)
+
+    def run(*more: str) -> tuple[int, int]:
+        command = [*job["command"], "--out", str(disk / "run"), *more]
+        return in_child(lambda: prefsearch.main(command), disk, log)
+
+    os.chdir(job["folder"])
+    sys.path.insert(0, job["folder"])
+    for name in job["imports"]:
+        importlib.import_module(name)
+    import prefsearch
+
+    status, _ = run()
+    _say(status=status, events=0, log=log.read_text()[-1500:] if status else "")
+    if status:
+        return
+    expected = left_by(disk / "run")
+    # What is on the disk for a moment, such as checkpoints on the way, is not counted.
+    pages = shutil.disk_usage(disk).used // 4096
+    for share in job["kills"]:
+        shutil.rmtree(disk / "run")
+        size = max(2, int(share * pages)) * 4096
+        _mount("-o", f"remount,size={size}", disk)
+        status, _ = run()
+        said = log.read_text()
+        problems = [] if status == 2 else [f"ended with {status}: {said[-600:]}"]
+        if (
+            "No space left on device" not in said
+            or str(disk) not in said
+            or "free some" not in said
+        ):
+            problems.append(f"printed {said[-600:]!r}")
+        if "Traceback" in said:
+            problems.append(f"printed a traceback: {said[-1500:]}")
+        _mount("-o", "remount,size=200m", disk)
+        status, _ = run(*job["resume"])
+        if status:
+            problems.append(f"resuming ended with {status}: {log.read_text()[-600:]}")
+        else:
+            problems += differences(left_by(disk / "run"), expected)[:5]
+        _say(kill=share, torn=False, problems=problems)
+
+
+def _mount(*words: str | Path) -> None:
+    subprocess.run(["mount", *map(str, words)], check=True)
+
+
 def chosen(events: int, kills: int | None) -> list[tuple[int, bool]]:
     """The kills to try: all events, whole and torn, or so many of them, spread evenly."""
     every = [(number, torn) for number in range(1, events + 1) for torn in (False, True)]
@@ -226,31 +281,35 @@ def sweep_command(
     command: Sequence[str],
     folder: Path,
     *,
-    kills: int | None,
+    kills: int | Sequence[float] | None,
     imports: Sequence[str],
     resume: Sequence[str] = ("--resume", "true"),
+    full_disk: bool = False,
 ) -> list[dict[str, Any]]:
     """Sweeps a command of `prefsearch` in a process of its own.
 
     Args:
         command: Without `--out` and `--resume`.
         folder: To work in, where the command finds its data.
-        kills: How many; None for one before every event.
+        kills: How many; None for one before every event. Of full disks, their sizes as shares of
+            what the run leaves.
         imports: What is imported before the first fork.
         resume: The flags that resume a run.
+        full_disk: Fill the disk instead of killing.
 
     Returns:
         What each run found, the uninterrupted one first.
     """
     job = {"command": [*command], "folder": str(folder), "kills": kills, "imports": [*imports],
-           "resume": [*resume]}  # fmt: skip
+           "resume": [*resume], "full_disk": full_disk}  # fmt: skip
+    apart = ["unshare", "--user", "--map-root-user", "--mount"] if full_disk else []
     said = folder / "sweep.jsonl"
     known = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
              "HF_DATASETS_CACHE": str(folder / "cache")}  # fmt: skip
     with said.open("wb") as file:
         ended = subprocess.run(
-            ["bash", "-c", 'exec "$0" -m tests.killed_runs "$1" 3>&1 1>&2', sys.executable,
-             json.dumps(job)],
+            [*apart, "bash", "-c", 'exec "$0" -m tests.killed_runs "$1" 3>&1 1>&2',
+             sys.executable, json.dumps(job)],
             cwd=ROOT, env=known, stdout=file, stderr=subprocess.PIPE, timeout=7200,
         )  # fmt: skip
     assert ended.returncode == 0, ended.stderr.decode()[-3000:]
@@ -258,4 +317,5 @@ def sweep_command(
 
 
 if __name__ == "__main__":
-    sweep(json.loads(sys.argv[1]))
+    given = json.loads(sys.argv[1])
+    fill(given) if given["full_disk"] else sweep(given)

@@ -1,6 +1,7 @@
 """A run that is killed at any moment and resumed ends as one that was not."""
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,14 @@ def check(found: list[dict[str, Any]]) -> None:
     assert [one for one in found[1:] if one["problems"]] == []
 
 
+def imports_of(name: str) -> tuple[str, ...]:
+    """The modules that a command spends its start on."""
+    if name != "atari":
+        return TEXT
+    pytest.importorskip("gymnasium", reason="pip install 'prefsearch[atari]'")
+    return ("atari_bridge.__main__", "atari_bridge.door_train")
+
+
 def command_of(name: str, policy: Path) -> list[str]:
     """A small run of a command."""
     searched = flags(
@@ -125,13 +134,50 @@ def test_a_command_that_is_killed_and_resumed_ends_as_if_it_had_not_been(
     check(sweep_command(command_of(name, policy_folder), desk, kills=kills, imports=TEXT))
 
 
+def may_mount() -> bool:
+    """Whether a disk can be mounted in a namespace of its own."""
+    command = [
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "--mount",
+        "mount",
+        "-t",
+        "tmpfs",
+        "x",
+        "/mnt",
+    ]
+    try:
+        return subprocess.run(command, capture_output=True, timeout=20).returncode == 0
+    except (OSError, subprocess.SubprocessError):
+        return False
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("reward", [0.3, 0.6, 0.95]),
+        pytest.param("evaluate", [0.1, 0.4, 0.7, 0.95], marks=pytest.mark.slow),
+        pytest.param("sft", [0.05, 0.2, 0.4, 0.6, 0.8, 0.95], marks=pytest.mark.slow),
+        pytest.param("finetune", [0.05, 0.2, 0.4, 0.6, 0.8, 0.95], marks=pytest.mark.slow),
+        pytest.param("demo", [0.05, 0.2, 0.4, 0.6, 0.8, 0.95], marks=pytest.mark.slow),
+        pytest.param("atari", [0.05, 0.2, 0.4, 0.6, 0.8, 0.95], marks=pytest.mark.slow),
+    ],
+)
+def test_a_full_disk_is_named_and_the_run_goes_on_once_there_is_space(
+    desk: Path, policy_folder: Path, name: str, sizes: list[float]
+) -> None:
+    if not may_mount():
+        pytest.skip("no disk can be mounted here")
+    command = command_of(name, policy_folder)
+    imports = imports_of(name)
+    check(sweep_command(command, desk, kills=sizes, imports=imports, full_disk=True))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["evaluate", "finetune", "sft", "reward", "demo", "atari"])
 def test_every_command_that_is_killed_before_any_event_ends_as_if_it_had_not_been(
     desk: Path, policy_folder: Path, name: str
 ) -> None:
-    imports = TEXT
-    if name == "atari":
-        pytest.importorskip("gymnasium", reason="pip install 'prefsearch[atari]'")
-        imports = ("atari_bridge.__main__", "atari_bridge.door_train")
-    check(sweep_command(command_of(name, policy_folder), desk, kills=None, imports=imports))
+    command = command_of(name, policy_folder)
+    check(sweep_command(command, desk, kills=None, imports=imports_of(name)))
