@@ -7,6 +7,7 @@ batches a process does is known by their numbers, so none has to ask another.
 """
 
 import json
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,15 @@ from typing import Any
 from rich.progress import track
 
 from policies.sharding import Processes
-from search.evaluation.records import append_record, read_records, write_text_atomic
+from search.evaluation.records import append_record, read_records, to_plain, write_text_atomic
 from search.evaluation.run_directory import DamagedRunError
 
 Line = dict[str, Any]
 """What is kept of a prompt; `prompt` is its number."""
 Fields = Mapping[str, type | tuple[type, ...]]
 """The types of what each line of a cell holds."""
+
+_CHECKSUM = "checksum"
 
 
 class CellFile:
@@ -75,7 +78,7 @@ class CellFile:
         for batch in track(left, label, transient=True, disable=self._processes.quiet):
             for line in work(batch):
                 if line["prompt"] not in self._known:  # the batch may have been cut short before
-                    append_record(self._own, line)
+                    append_record(self._own, with_checksum(line))
                     self._known.add(line["prompt"])
 
     def close(self) -> list[Line] | None:
@@ -147,6 +150,17 @@ def read_lines(
     return lines
 
 
+def with_checksum(line: Mapping[str, Any]) -> Line:
+    """A line with a checksum of all but its seconds, which no two runs have in common."""
+    plain: Line = to_plain(line, "line")
+    return {**plain, _CHECKSUM: _checksum(plain)}
+
+
+def _checksum(line: Line) -> int:
+    kept = {k: v for k, v in line.items() if k not in ("seconds", _CHECKSUM)}
+    return zlib.crc32(json.dumps(kept, sort_keys=True).encode())
+
+
 def _find_fault(line: Line, fields: Fields, prompts: int | None, length: int | None) -> str | None:
     """What is wrong with a line, and what is required, or None."""
     for name, kinds in fields.items():
@@ -157,6 +171,8 @@ def _find_fault(line: Line, fields: Fields, prompts: int | None, length: int | N
             return f"{name} {str(value)[:40]!r} ({type(value).__name__}); required: {_name(kinds)}"
         if length is not None and isinstance(value, list) and len(value) != length:
             return f"{len(value)} items in {name}; required: {length}"
+    if line.get(_CHECKSUM, (made := _checksum(line))) != made:
+        return f"the checksum {line[_CHECKSUM]} for a line of checksum {made}; required: the same"
     if prompts is not None and not 0 <= line["prompt"] < prompts:
         return f"prompt {line['prompt']}; required: 0 to {prompts - 1}"
     return None

@@ -13,13 +13,11 @@ from policies.clusters import clusters_of
 from policies.door_settings import SearchSettings, digests_of
 from policies.gain_report import write_gain_report
 from policies.judges import load_judge
-from policies.measuring import Measurement, prompts_path
+from policies.measuring import Measurement, keep_prompts
 from policies.methods import METHOD_NAMES, POOLED, MethodName, check_budget
 from policies.search_policy import SearchPolicy
 from policies.sharding import join_processes
-from rewardmodel.data.conversation import plain
 from rewardmodel.verifiers import AnswerMatch
-from search.evaluation.records import write_json_atomic
 from search.evaluation.settings import require
 
 
@@ -111,7 +109,7 @@ def evaluate(job: EvaluateJob) -> None:
         batch_size=job.search_batch_size,
         processes=processes,
     )
-    processes.on_main(lambda: write_json_atomic(prompts_path(run), [*map(plain, prompts)]))
+    processes.on_main(lambda: keep_prompts(run, prompts))
     measurement.measure_pool(
         models.policy,
         models.reward_model,

@@ -21,7 +21,7 @@ from policies.pooled import POOL_FIELDS, Pool, pool_lines, pool_records
 from policies.proposals import Proposal
 from policies.search_policy import SearchPolicy
 from policies.sharding import Processes
-from rewardmodel.data.conversation import Prompt
+from rewardmodel.data.conversation import Prompt, plain
 from rewardmodel.interface import RewardModel
 from search.evaluation.records import write_json_atomic
 from search.evaluation.run_directory import RunDirectory, step_seed
@@ -138,15 +138,18 @@ class Measurement:
             ((first, results),) = searcher.stream(
                 self.prompts, seed=seed, batches=[index], keep_trees=1
             )
-            if results[0].tree is not None:
-                write_json_atomic(tree, {"tree": results[0].tree})
-            return search_lines(results, self.judge, first=first)
+            lines = search_lines(results, self.judge, first=first)
+            # In the line, so that line and tree are kept or lost together.
+            lines[0]["tree"] = results[0].tree
+            return lines
 
-        tree = self.run.path / "data" / f"{name}.tree.json"
         cell = self._cell(name, SEARCH_FIELDS)
         cell.fill(batch, label=f"{TITLES[method]}, budget {budget}")
         lines = cell.close()
         if lines is not None:
+            tree = self.run.path / "data" / f"{name}.tree.json"
+            if lines[0].get("tree") is not None:
+                write_json_atomic(tree, {"tree": lines[0]["tree"]})
             records = records_of_lines(
                 lines, searcher, method=TITLES[method], budget=str(budget), seed=seed
             )
@@ -172,6 +175,12 @@ class Measurement:
 def prompts_path(run: RunDirectory) -> Path:
     """The file of an evaluation's prompts."""
     return run.path / "data" / "prompts.json"
+
+
+def keep_prompts(run: RunDirectory, prompts: Sequence[Prompt]) -> None:
+    """Writes the prompts of an evaluation down, unless that is done."""
+    if run.result(POOL) is None:
+        write_json_atomic(prompts_path(run), [*map(plain, prompts)])
 
 
 def cell_path(run: RunDirectory, name: str) -> Path:

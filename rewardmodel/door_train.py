@@ -155,7 +155,7 @@ def train(job: TrainJob) -> None:
             scratch: Any = run.result("scratch")
             found["baselines"]["from scratch"] = scratch["accuracy"]
         add_evaluation(folder, found)
-        result = run.finish("evaluate", found)
+        result = run.finish("evaluate", found, files=[folder])
     if job.hub_model_id and run.result("push") is None:
         url = push_folder(folder, job.hub_model_id, private=job.hub_private)
         run.finish("push", {"url": url})

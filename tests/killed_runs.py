@@ -20,7 +20,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -29,6 +29,7 @@ _ARGUMENTS = {"os.rename": (0, 1), "os.remove": (0,), "os.mkdir": (0,), "os.rmdi
               "os.truncate": (0,), "os.link": (0, 1), "os.symlink": (0, 1)}  # fmt: skip
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _TIMES = ("seconds", "since", "environment", "configuration", "files")
+_DRAWN = (".html", ".svg", ".png", ".pdf")
 _UNCOMPARED = {".run.lock", ".run.owner.json", "environment.json"}
 
 
@@ -141,7 +142,7 @@ def _content(path: Path) -> Any:
         return [_untimed(json.loads(line)) for line in lines if line]
     if path.suffix == ".yaml":
         return _untimed(yaml.safe_load(path.read_text(encoding="utf-8")))
-    if path.suffix in (".html", ".svg", ".png", ".pdf", ".md"):
+    if path.suffix in (*_DRAWN, ".md"):
         return "a page, which shows times"
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -261,6 +262,103 @@ def fill(job: dict[str, Any]) -> None:
         _say(kill=share, torn=False, problems=problems)
 
 
+DAMAGES: dict[str, Callable[[Path], None]] = {
+    "emptied": lambda path: _rewrite(path, b""),
+    "cut to half": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "a list": lambda path: _rewrite(path, b"[]\n"),
+    "null": lambda path: _rewrite(path, b"null\n"),
+    "another mapping": lambda path: _rewrite(path, b'{"other": 1}\n'),
+    "a flipped byte": lambda path: _flip(path),
+    "not UTF-8": lambda path: _rewrite(path, b"\xff\xfe\x00\x80" * 8),
+    "removed": lambda path: path.unlink(),
+    "a folder": lambda path: _become_folder(path),
+}
+"""What may happen to a file."""
+
+
+def _rewrite(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+
+
+def _become_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def _flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    if data:
+        data[len(data) // 2] ^= 0x20
+    path.write_bytes(bytes(data))
+
+
+def spoil(job: dict[str, Any]) -> None:
+    """Damages the files of a run one by one, resumes it, and prints what came of it as `sweep`.
+
+    A resumed run must end as the whole one did, or with an error that names the file, and then
+    nothing may have changed.
+    """
+    os.chdir(job["folder"])
+    sys.path.insert(0, job["folder"])
+    for name in job["imports"]:
+        importlib.import_module(name)
+    import prefsearch
+
+    base = Path(job["folder"])
+    log, out = base / "log.txt", base / "run"
+
+    def run(*more: str, at: int | None = None) -> tuple[int, int]:
+        command = [*job["command"], "--out", str(out), *more]
+        return in_child(lambda: prefsearch.main(command), out, log, at=at)
+
+    status, events = run()
+    _say(status=status, events=events, log=log.read_text()[-1500:] if status else "")
+    if status:
+        return
+    expected = left_by(out)
+    kept = base / "kept"
+    shutil.copytree(out, kept)
+    for stage in ("whole", "half"):
+        if stage == "half":
+            shutil.rmtree(out)
+            run(at=int(0.6 * events))
+            shutil.rmtree(kept)
+            shutil.copytree(out, kept)
+        files = sorted(path.relative_to(kept) for path in kept.rglob("*") if path.is_file())
+        cases = [(file, name) for file in files for name in DAMAGES]
+        if job["kills"] is not None:
+            count = job["kills"]
+            cases = [cases[i * len(cases) // count] for i in range(min(count, len(cases)))]
+        for file, name in cases:
+            shutil.rmtree(out)
+            shutil.copytree(kept, out)
+            DAMAGES[name](out / file)
+            before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
+            status, _ = run(*job["resume"])
+            said = log.read_text()
+            problems: list[str] = []
+            if status == 0:
+                problems += differences(left_by(out), expected)[:5]
+            elif status != 2:
+                problems.append(f"ended with {status}: {said[-900:]}")
+            else:
+                if not any(name in "".join(said.split()) for name in file.parts[-2:]):
+                    problems.append(f"did not name the file: {said[-600:]}")
+                after = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
+                changed = {
+                    p.name for p in before.keys() | after.keys() if before.get(p) != after.get(p)
+                }
+                changed -= {*_UNCOMPARED, file.name, "summary.json"}
+                # Figures and pages are drawn anew at each start.
+                changed = {name for name in changed if not name.endswith(_DRAWN)}
+                if changed:
+                    problems.append(f"changed {sorted(changed)}")
+            if "Traceback" in said:
+                problems.append(f"printed a traceback: {said[-1500:]}")
+            _say(kill=f"{stage}: {file} {name}", torn=False, status=status, problems=problems,
+                 said=said.strip()[-300:] if status else "")  # fmt: skip
+
+
 def _mount(*words: str | Path) -> None:
     subprocess.run(["mount", *map(str, words)], check=True)
 
@@ -284,7 +382,7 @@ def sweep_command(
     kills: int | Sequence[float] | None,
     imports: Sequence[str],
     resume: Sequence[str] = ("--resume", "true"),
-    full_disk: bool = False,
+    mode: Literal["kill", "fill", "spoil"] = "kill",
 ) -> list[dict[str, Any]]:
     """Sweeps a command of `prefsearch` in a process of its own.
 
@@ -295,14 +393,14 @@ def sweep_command(
             what the run leaves.
         imports: What is imported before the first fork.
         resume: The flags that resume a run.
-        full_disk: Fill the disk instead of killing.
+        mode: Kill the process, fill the disk under it, or damage what a run has left.
 
     Returns:
         What each run found, the uninterrupted one first.
     """
     job = {"command": [*command], "folder": str(folder), "kills": kills, "imports": [*imports],
-           "resume": [*resume], "full_disk": full_disk}  # fmt: skip
-    apart = ["unshare", "--user", "--map-root-user", "--mount"] if full_disk else []
+           "resume": [*resume], "mode": mode}  # fmt: skip
+    apart = ["unshare", "--user", "--map-root-user", "--mount"] if mode == "fill" else []
     said = folder / "sweep.jsonl"
     known = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
              "HF_DATASETS_CACHE": str(folder / "cache")}  # fmt: skip
@@ -318,4 +416,4 @@ def sweep_command(
 
 if __name__ == "__main__":
     given = json.loads(sys.argv[1])
-    fill(given) if given["full_disk"] else sweep(given)
+    {"kill": sweep, "fill": fill, "spoil": spoil}[given["mode"]](given)

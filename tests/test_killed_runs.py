@@ -171,7 +171,24 @@ def test_a_full_disk_is_named_and_the_run_goes_on_once_there_is_space(
         pytest.skip("no disk can be mounted here")
     command = command_of(name, policy_folder)
     imports = imports_of(name)
-    check(sweep_command(command, desk, kills=sizes, imports=imports, full_disk=True))
+    check(sweep_command(command, desk, kills=sizes, imports=imports, mode="fill"))
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("evaluate", 12),
+        *(
+            pytest.param(name, None, marks=pytest.mark.slow)
+            for name in ("evaluate", "finetune", "sft", "reward", "demo", "atari")
+        ),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_named_or_changes_nothing(
+    desk: Path, policy_folder: Path, name: str, count: int | None
+) -> None:
+    command, imports = command_of(name, policy_folder), imports_of(name)
+    check(sweep_command(command, desk, kills=count, imports=imports, mode="spoil"))
 
 
 @pytest.mark.slow

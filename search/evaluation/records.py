@@ -152,7 +152,7 @@ def write_json_atomic(path: str | os.PathLike[str], value: object) -> Path:
             that JSON cannot hold.
         StorageError: the file could not be written.
     """
-    plain = _to_plain(value, "value")
+    plain = to_plain(value, "value")
     text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)
     return write_text_atomic(path, text + "\n")
 
@@ -169,7 +169,7 @@ def append_record(path: str | os.PathLike[str], record: Mapping[str, object]) ->
         StorageError: the line could not be written; what had been written of it is cut off again.
     """
     path = Path(path)
-    plain = _to_plain(record, "record")
+    plain = to_plain(record, "record")
     if not isinstance(plain, dict):
         raise ValueError(f"a record is a mapping, found {type(record).__name__}: wrap it in one")
     line = json.dumps(plain, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
@@ -263,8 +263,13 @@ def plain_number(value: object) -> object:
     return value
 
 
-def _to_plain(value: object, where: str) -> Any:
-    """Turn a value into what JSON holds, or refuse it under its own name `where`."""
+def to_plain(value: object, where: str = "value") -> Any:
+    """Turn a value into what JSON holds, or refuse it under its own name `where`.
+
+    Raises:
+        ValueError: the value holds NaN or an infinity, a key that is not a string, or an object
+            that JSON cannot hold.
+    """
     value = plain_number(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
@@ -287,11 +292,11 @@ def _to_plain(value: object, where: str) -> Any:
                     f"{where} has the key {key!r} of type {type(key).__name__}; JSON keys are "
                     "strings and would not come back as they were: write str(key)"
                 )
-            plain[key] = _to_plain(item, f"{where}[{key!r}]")
+            plain[key] = to_plain(item, f"{where}[{key!r}]")
         return plain
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
         items = cast("Sequence[object]", value)
-        return [_to_plain(item, f"{where}[{i}]") for i, item in enumerate(items)]
+        return [to_plain(item, f"{where}[{i}]") for i, item in enumerate(items)]
     raise ValueError(
         f"{where} is a {type(value).__name__}, which JSON cannot hold: pass numbers, strings, "
         "lists, mappings, arrays, dataclasses or paths"

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import importlib.metadata
 import json
+import logging
 import platform
 import shutil
 import subprocess
@@ -43,6 +44,11 @@ _CONFIG, _INPUTS, _ENVIRONMENT = "config.yaml", "inputs.json", "environment.json
 # What a run that has recorded something holds.
 _RECORDED = ("steps/*.json", "data/*.jsonl", "trainer/checkpoint-*", "checkpoints/*/*")
 _REMEDY = "Restore it from a copy, or begin a new run in another folder with --out"
+
+
+_SHOWN = 8  # settings that an error names
+
+logger = logging.getLogger(__name__)
 
 
 class RunExistsError(ValueError):
@@ -309,14 +315,28 @@ class RunDirectory:
             if saved.get(key) != settings.get(key)
         )
         if changed:
-            what = "; ".join(f"{k}: {saved.get(k)!r} -> {settings.get(k)!r}" for k in changed)
+            shown = [f"{k}: {saved.get(k)!r} -> {settings.get(k)!r}" for k in changed[:_SHOWN]]
+            more = f"; and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
             raise RunExistsError(
-                f"{self.path} was made with other settings ({what}); required: the same "
-                "settings to continue it. Choose another folder with --out"
+                f"{self.path} was made with other settings ({'; '.join(shown)}{more}), by its "
+                f"{_CONFIG}; required: the same settings to continue it. Choose another folder "
+                "with --out"
             )
         path = self.path / _INPUTS
-        before = _read_mapping(path, json.loads) if path.is_file() else {}
-        for name in sorted(before.keys() & inputs.keys()):
+        if not path.exists():
+            if inputs:
+                logger.warning(
+                    "%s is missing; that data and models are those of the beginning is not checked",
+                    path,
+                )
+                write_json_atomic(path, inputs)
+            return
+        before = _read_mapping(path, json.loads)
+        for name in sorted(inputs):
+            if not isinstance(before.get(name), str):
+                raise DamagedRunError(
+                    f"{path}: found no digest of {name}; required: one. {_REMEDY}"
+                )
             if before[name] != inputs[name]:
                 raise RunExistsError(
                     f"{self.path}: what {name} names ({settings.get(name)!r}) has changed since "
