@@ -93,7 +93,7 @@ class CellFile:
         self._processes.wait()
         if not self._processes.main:
             return None
-        found = {line["prompt"]: line for line in self._read()}
+        found = {line["prompt"]: _without_checksum(line) for line in self._read()}
         lines = [found[prompt] for prompt in range(self._prompts)]
         text = "".join(
             json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines
@@ -154,6 +154,10 @@ def with_checksum(line: Mapping[str, Any]) -> Line:
     """A line with a checksum of all but its seconds, which no two runs have in common."""
     plain: Line = to_plain(line, "line")
     return {**plain, _CHECKSUM: _checksum(plain)}
+
+
+def _without_checksum(line: Line) -> Line:
+    return {name: value for name, value in line.items() if name != _CHECKSUM}
 
 
 def _checksum(line: Line) -> int:

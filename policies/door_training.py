@@ -233,7 +233,7 @@ def finetune(job: FinetuneJob) -> None:
             write_text_atomic(found, json_lines(rows))
             tokens = sum(line["tokens"] for line in lines)
             result = {"texts": len(rows), "unfinished": cut, "tokens": tokens}
-            run.finish("search", result, files=[found])
+            run.finish("search", result, files=[found, run.path / "data" / "search.jsonl"])
     if not processes.leave_main():
         return
     folder = run.checkpoints / "model"

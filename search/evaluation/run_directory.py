@@ -378,7 +378,8 @@ class RunDirectory:
             (self.metrics, "".join(f"{line}\n" for line in metrics)),
             (self.records, records),
         ):
-            if path.is_file() != bool(text) or (text and path.read_text(encoding="utf-8") != text):
+            held = path.read_bytes() if path.is_file() else None
+            if (path.exists() or text) and held != text.encode():
                 write_text_atomic(path, text)
 
 

@@ -46,14 +46,14 @@ def lock_run(folder: Path) -> Any:
         if held is not None and held.is_locked and path.exists():
             return held
         lock = FileLock(path, timeout=0, mode=0o644)
-        try:
-            with naming_path(path, "lock"):
+        with naming_path(path, "lock"):
+            try:
                 lock.acquire()
-        except Timeout:
-            raise RunBusyError(
-                f"{folder} is in use by {_describe_owner(folder)}; required: one process a run. "
-                "Wait until it has ended, or choose another folder with --out"
-            ) from None
+            except Timeout:
+                raise RunBusyError(
+                    f"{folder} is in use by {_describe_owner(folder)}; required: one process a "
+                    "run. Wait until it has ended, or choose another folder with --out"
+                ) from None
         _held[str(path)] = lock
     owner = {
         "pid": os.getpid(),
