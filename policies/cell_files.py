@@ -6,7 +6,6 @@ done is what any of them holds, so a run goes on with as many processes as there
 batches a process does is known by their numbers, so none has to ask another.
 """
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from rich.progress import track
 
 from policies.sharding import Processes
+from search.evaluation.json_text import json_text
 from search.evaluation.records import append_record, read_records, write_text_atomic
 
 Line = dict[str, Any]
@@ -73,7 +73,7 @@ class CellFile:
             return None
         found = {line["prompt"]: line for line in self._read()}
         lines = [found[prompt] for prompt in range(self._prompts)]
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        text = "".join(json_text(line) + "\n" for line in lines)
         write_text_atomic(self.path, text)
         for other in self._others():
             other.unlink()

@@ -19,6 +19,7 @@ from policies.search_policy import SearchPolicy
 from policies.sharding import join_processes
 from rewardmodel.data.conversation import plain
 from rewardmodel.verifiers import AnswerMatch
+from search.evaluation.json_text import json_text
 from search.evaluation.records import write_json_atomic
 from search.evaluation.settings import require
 
@@ -126,5 +127,5 @@ def evaluate(job: EvaluateJob) -> None:
         measurement.measure_search(searcher, method, budget)
     if processes.main:
         console = processes.console()
-        console.print(write_gain_report(run, json.loads(json.dumps(asdict(job)))))
+        console.print(write_gain_report(run, json.loads(json_text(asdict(job)))))
         console.print(f"Open {run.report} in a browser.")

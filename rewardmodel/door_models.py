@@ -1,6 +1,5 @@
 """`prefsearch reward average`, `ensemble`, `score`, `train_steps`: all kinds of reward model."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -263,7 +262,7 @@ def _parse(row: Row, prompt_column: str, response_column: str) -> dict[str, Any]
     """Prompt, responses, whether a list of them stood there, and which are finished."""
     if prompt_column in row and not isinstance(row[prompt_column], str | list):
         raise PreferenceDataError(
-            f"column {prompt_column!r} is {json.dumps(row[prompt_column])[:80]} among {list(row)}; "
+            f"column {prompt_column!r} is {repr(row[prompt_column])[:80]} among {list(row)}; "
             "required is text, or a list of messages.",
             reason="prompt is not text",
         )

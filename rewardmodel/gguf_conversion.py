@@ -17,6 +17,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from search.evaluation.json_text import json_text
 from search.evaluation.records import naming_path, write_json_atomic
 from search.evaluation.run_directory import new_folder
 
@@ -125,11 +126,11 @@ def _drop_tokens(folder: Path, *, beyond: int) -> None:
     written["added_tokens"] = [t for t in written["added_tokens"] if t["content"] not in extra]
     if written["model"].get("unk_token") in extra:
         written["model"]["unk_token"] = None
-    path.write_text(json.dumps(written, ensure_ascii=False), encoding="utf-8")
+    path.write_text(json_text(written), encoding="utf-8")
     kept = json.loads(settings.read_text(encoding="utf-8"))
     kept = {name: value for name, value in kept.items()
             if not (isinstance(value, str) and value in extra)}  # fmt: skip
-    settings.write_text(json.dumps(kept, ensure_ascii=False, indent=2), encoding="utf-8")
+    settings.write_text(json_text(kept, indent=2), encoding="utf-8")
 
 
 def _load(file: Path) -> tuple[Any, Any]:

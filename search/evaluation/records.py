@@ -23,6 +23,8 @@ from typing import Any, BinaryIO, NoReturn, cast
 import numpy as np
 import torch
 
+from search.evaluation.json_text import json_text
+
 logger = logging.getLogger(__name__)
 
 _REMEDIES = {
@@ -119,7 +121,7 @@ def write_json_atomic(path: str | os.PathLike[str], value: object) -> Path:
         StorageError: the file could not be written.
     """
     plain = _to_plain(value, "value")
-    text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)
+    text = json_text(plain, indent=2)
     return write_text_atomic(path, text + "\n")
 
 
@@ -138,7 +140,7 @@ def append_record(path: str | os.PathLike[str], record: Mapping[str, object]) ->
     plain = _to_plain(record, "record")
     if not isinstance(plain, dict):
         raise ValueError(f"a record is a mapping, found {type(record).__name__}: wrap it in one")
-    line = json.dumps(plain, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
+    line = json_text(plain).encode("utf-8") + b"\n"
     with naming_path(path, "append to"):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)

@@ -24,6 +24,7 @@ from typing import Any, Self
 import torch
 import yaml
 
+from search.evaluation.json_text import json_text
 from search.evaluation.records import (
     StorageError,
     naming_path,
@@ -98,7 +99,7 @@ class RunDirectory:
             StorageError: If the folder cannot be written.
         """
         run = cls(Path(path))
-        settings = json.loads(json.dumps(dict(config)))
+        settings = json.loads(json_text(dict(config)))
         used = run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir()))
         saved_path = run.path / "config.yaml"
         if used and not resume:
@@ -152,14 +153,16 @@ class RunDirectory:
         """
         steps = self.path / "steps"
         if records:
-            lines = (json.dumps({"step": step, **record}, allow_nan=False) for record in records)
+            lines = (json_text({"step": step, **record}, ascii_only=True) for record in records)
             write_text_atomic(steps / f"{step}.jsonl", "\n".join(lines) + "\n")
         done = {path.stem: json.loads(path.read_text()) for path in steps.glob("*.json")}
         order = done[step]["order"] if step in done else len(done)
-        done[step] = {"order": order, "result": json.loads(json.dumps(dict(result)))}
+        done[step] = {"order": order, "result": json.loads(json_text(dict(result)))}
         write_json_atomic(steps / f"{step}.json", done[step])
         names = sorted(done, key=lambda name: done[name]["order"])
-        metrics = [json.dumps({"step": name, **done[name]["result"]}) for name in names]
+        metrics = [
+            json_text({"step": name, **done[name]["result"]}, ascii_only=True) for name in names
+        ]
         write_text_atomic(self.metrics, "\n".join(metrics) + "\n")
         kept = [steps / f"{name}.jsonl" for name in names]
         text = "".join(path.read_text(encoding="utf-8") for path in kept if path.is_file())
