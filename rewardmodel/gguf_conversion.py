@@ -17,6 +17,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from rewardmodel.pretrained import load_pretrained
 from search.evaluation.json_text import json_text
 from search.evaluation.records import naming_path, write_json_atomic
 from search.evaluation.run_directory import new_folder
@@ -147,14 +148,12 @@ def _load(file: Path) -> tuple[Any, Any]:
     packed: Any = getattr(transformers, "GgufConfig", None)  # versions without it always dequantize
     if packed is not None:
         options["quantization_config"] = packed(dequantize=True)
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
-        str(file.parent), output_loading_info=True, **options
+    model, _ = load_pretrained(
+        AutoModelForCausalLM, str(file.parent), what="causal language model", **options
     )
-    model, loading = loaded
-    missing = sorted(loading["missing_keys"])
-    if missing:
-        raise ValueError(f"no weights for {len(missing)} parts, such as {', '.join(missing[:3])}")
-    tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
+    tokenizer: Any = AutoTokenizer.from_pretrained(
+        str(file.parent), gguf_file=file.name, trust_remote_code=False
+    )
     fields = GGUFReader(file).fields
     ends = [fields.get(f"tokenizer.ggml.{key}") for key in _END_KEYS]
     known = list(dict.fromkeys(int(end.contents()) for end in ends if end is not None))

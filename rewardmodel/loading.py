@@ -1,6 +1,5 @@
 """From a name to the reward model, or gold judge, that it stands for."""
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from rewardmodel.ensemble import ENSEMBLE_FILE, EnsembleRewardModel
 from rewardmodel.functions import FunctionRewardModel
 from rewardmodel.input_format import ChosenFormat
 from rewardmodel.interface import RewardModel
+from rewardmodel.model_files import ADAPTER_CONFIG, read_object
 from rewardmodel.model_source import PACKAGE, resolve_model
 from rewardmodel.multi_head import MultiHeadRewardModel, reward_heads
 from rewardmodel.process import STEP_AGGREGATES, ProcessRewardModel
@@ -225,8 +225,7 @@ def _load_function(source: str, answer_form: str, on_bad_row: OnBadRow) -> Any:
 
 def read_adapter_task(source: str) -> str | None:
     """The task that an adapter's folder says it was made for."""
-    path = Path(resolve_model(source)) / "adapter_config.json"
-    return json.loads(path.read_text(encoding="utf-8")).get("task_type")
+    return read_object(Path(resolve_model(source)) / ADAPTER_CONFIG).get("task_type")
 
 
 def _refuse_aggregate(aggregate: str | None, kind: str, known: Sequence[str]) -> None:

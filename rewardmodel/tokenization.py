@@ -36,7 +36,7 @@ def load_tokenizer(source: str) -> Any:
     """
     source = resolve_model(source)
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(source)
+        tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
         if Path(source).is_dir():
             held = ", ".join(sorted(p.name for p in Path(source).iterdir())[:12]) or "nothing"
