@@ -113,7 +113,12 @@ def load_adapter(
             if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
                 model.resize_token_embeddings(len(tokenizer))
         adapted = kind.from_pretrained(
-            model, str(folder), config=config, is_trainable=is_trainable, use_safetensors=True
+            model,
+            str(folder),
+            config=config,
+            is_trainable=is_trainable,
+            use_safetensors=True,
+            trust_remote_code=False,
         )
     except Exception as error:
         raise cannot_load(source, f"adapter of a {what}", error) from error

@@ -17,7 +17,7 @@ from rewardmodel.adapters import adapter_folder, load_adapter, load_causal
 from rewardmodel.head_shape import head_labels
 from rewardmodel.model_files import ADAPTER_WEIGHTS, check_adapter_files, read_object
 from rewardmodel.model_source import resolve_model
-from rewardmodel.pretrained import HEAD_PARTS, ShapesError, load_pretrained
+from rewardmodel.pretrained import HEAD_PARTS, ShapesError, cannot_load, load_pretrained
 from search.evaluation.whole_weights import WeightsError
 
 _logger = logging.getLogger(__name__)
@@ -46,7 +46,9 @@ def read_config(source: str) -> dict[str, Any]:
 
     try:
         return AutoConfig.from_pretrained(source, trust_remote_code=False).to_dict()
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:
+        if "trust_remote_code" in str(error):
+            raise cannot_load(source, "model", error) from error
         raise ValueError(
             f"no config.json at {source!r} ({type(error).__name__}: "
             f"{str(error).splitlines()[0]}). Name a model's folder or a hub id"

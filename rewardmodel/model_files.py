@@ -6,6 +6,7 @@ byte or an attribute.
 """
 
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -147,15 +148,23 @@ def _check_config(path: Path) -> None:
             "architecture of transformers, such as 'llama'. Put the config.json there that the "
             "model was saved with"
         )
-    for name in ("attn_implementation", "experts_implementation"):
-        value = config.get(name)
-        for part in value.values() if isinstance(value, dict) else [value]:
-            if isinstance(part, str) and ("/" in part or ":" in part):
-                raise ValueError(
-                    f"{path}: found {name} {part!r}, code of the hub that would be run; required: "
-                    "one of transformers' own, since no code that a file names is run. Take it out "
-                    "of the file"
-                )
+    for name, part in _implementations(config):
+        if "/" in part or ":" in part:
+            raise ValueError(
+                f"{path}: found {name} {part!r}, code of the hub that would be run; required: one "
+                "of transformers' own, since no code that a file names is run. Take it out of the "
+                "file"
+            )
+
+
+def _implementations(config: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    """The implementations of layers that a configuration, or one inside it, asks for."""
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            inside = name if "implementation" in name else above
+            yield from _implementations(value, inside)
+        elif isinstance(value, str) and ("implementation" in name or above):
+            yield name if "implementation" in name else above, value
 
 
 def _tensor_names(path: Path) -> set[str]:
