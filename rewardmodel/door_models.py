@@ -28,6 +28,7 @@ from rewardmodel.data.rows import (
 from rewardmodel.data.shared_prompt import Turns, repeats, split_last_turn
 from rewardmodel.ensemble import EnsembleRewardModel, write_ensemble
 from rewardmodel.ensemble_file import refuse_functions
+from rewardmodel.functions import UserCodeError
 from rewardmodel.input_format import ChosenFormat
 from rewardmodel.interface import (
     StepRewardModel,
@@ -203,7 +204,10 @@ def score(job: ScoreJob) -> None:
     scored: list[dict[str, Any]] = []
     # Many rows at a time: those of one prompt share it, and rows of like length share a pass.
     for start in tqdm(range(0, len(rows), 64), desc="scoring", delay=2, leave=False):
-        scored += _scored(reward_model, rows[start : start + 64])
+        try:
+            scored += _scored(reward_model, rows[start : start + 64])
+        except UserCodeError as error:
+            raise UserCodeError(f"rows {start} and those behind it: {error}") from error
     write_text_atomic(job.out, json_lines(scored))
     count = sum(len(row["responses"]) for row in rows)
     Console().print(f"{count} responses scored: {job.out}")
