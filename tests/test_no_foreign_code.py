@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("atari_bridge", "doors", "policies", "rewardmodel", "search")
 LOADERS = {"from_pretrained", "from_config", "load_dataset", "pipeline", "get_config"}
 IMPORTERS = {  # of names that are written in the code, or that the command line gives
-    "atari_bridge/environments/gymnasium_vector.py", "atari_bridge/ray_host.py",
+    "atari_bridge/environments/making.py", "atari_bridge/ray_host.py",
     "rewardmodel/functions.py",
 }  # fmt: skip
 

@@ -14,7 +14,8 @@ _ROOT = Path(__file__).resolve().parents[2]
 _OURS = tuple(f"{_ROOT / package}/" for package in (
     "rewardmodel", "policies", "search", "atari_bridge", "doors",
 ))  # fmt: skip
-_LIBRARIES = ("site-packages", "dist-packages", "/importlib/", "/contextlib.py")
+_MACHINERY = ("/importlib/", "/contextlib.py")
+_LIBRARIES = ("site-packages", "dist-packages")
 
 
 class UserCodeError(ValueError):
@@ -63,6 +64,7 @@ def _place(trace: TracebackType | None) -> str:
         frame
         for frame in traceback.extract_tb(trace)
         if not frame.filename.startswith(("<", *_OURS))
+        and not any(part in frame.filename for part in _MACHINERY)
     ]
     own = [f for f in frames if not any(part in f.filename for part in _LIBRARIES)] or frames
     # Not the line of a library which it called.
