@@ -146,12 +146,15 @@ def _refuse_missing(source: str, model: Any, keys: Iterable[str], *, head: str) 
 
 def _refuse_left_over(source: str, model: Any, keys: Iterable[str], *, head: str) -> None:
     """Refuses weights that the model has no place for, but for heads that belong to another use."""
-    body = f"{model.base_model_prefix}."
+    body = model.base_model_prefix
+    held = dict(model.named_modules()).get(body) if body else None
+    own = [name for name, _ in held.named_children()] if held is not None else []
     allowed = _VALUE_HEADS | (_LANGUAGE_HEADS if head != "language" else set())
     left = []
     for key in sorted(keys):
         parts = set(key.split("."))
-        inside = key.startswith(body) and len(body) > 1
+        # A layer too many, or a whole part that this use of the body leaves out.
+        inside = any(key.startswith(f"{body}.{name}.") for name in own)
         if parts & _COMPUTED or (not inside and (head == "new" or parts & allowed)):
             continue
         left.append(key)
