@@ -50,30 +50,61 @@ def find_checkpoint(path: str | Path) -> Path:
     return newest
 
 
-def load_agent(path: str | Path) -> Agent:
+def load_agent(path: str | Path, *, game: str | None = None) -> Agent:
     """Loads an agent from a checkpoint or a run.
 
+    Args:
+        path: Of either.
+        game: The game that the caller expects. Needed where it is "module:id", whose module is
+            imported when the game is opened: no code that a file names is run.
+
     Raises:
-        ValueError: If there is no checkpoint, or it is damaged; naming the file.
+        ValueError: If there is no checkpoint, it is damaged, or of another game than `game`; naming
+            the file.
     """
     folder = find_checkpoint(path)
     facts = read_manifest(folder)
-    environment = EnvironmentConfig(**facts["environment"])
-    network = network_for(
-        NetworkConfig(**facts["network"]),
-        frame=tuple(facts["observation_shape"]),
-        frame_stack=environment.frame_stack,
-        num_actions=facts["num_actions"],
-    )
+    try:
+        environment = EnvironmentConfig(**facts["environment"])
+        _require_game(folder, environment.game, game)
+        search = SearchSettings(**facts["search"])
+        discount = facts["discount"]
+        network = network_for(
+            NetworkConfig(**facts["network"]),
+            frame=tuple(facts["observation_shape"]),
+            frame_stack=environment.frame_stack,
+            num_actions=facts["num_actions"],
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{folder / MANIFEST}: found settings that no agent can be built from "
+            f"({type(error).__name__}: {error}); required: those that a run wrote. Copy the "
+            "checkpoint again"
+        ) from error
     load_module(folder / "network.safetensors", network)
     network.to("cuda" if torch.cuda.is_available() else "cpu")
     return Agent(
-        model=NetworkModel(network, discount=facts["discount"]),
+        model=NetworkModel(network, discount=discount),
         environment=environment,
-        search=SearchSettings(**facts["search"]),
+        search=search,
         facts=facts,
         folder=folder,
     )
+
+
+def _require_game(folder: Path, found: str, expected: str | None) -> None:
+    """Refuses a checkpoint of another game, or one whose game names a module that nobody gave."""
+    if expected and expected != found:
+        raise ValueError(
+            f"{folder / MANIFEST}: found a checkpoint of the game {found!r}; required: "
+            f"{expected!r}, as asked. Name another checkpoint, or leave the game out"
+        )
+    if ":" in found and not expected:
+        raise ValueError(
+            f"{folder / MANIFEST}: found the game {found!r}, whose module would be imported; "
+            "required: the same id from the caller, since no code that a file names is run. If you "
+            f"trust it, pass game={found!r}"
+        )
 
 
 def network_for(

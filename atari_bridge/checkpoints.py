@@ -17,12 +17,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from search.evaluation.digests import describe_files, find_damage
 from search.evaluation.folder_writing import remove_folder
 from search.evaluation.records import naming_path, write_json_atomic
+from search.evaluation.whole_weights import load_tensor_file, load_weights
 
 logger = logging.getLogger(__name__)
 
@@ -168,12 +169,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     """
     tensors: dict[str, Tensor] = {}
     for part in [path, *sorted(path.parent.glob(f"{path.stem}-*{path.suffix}"))]:
-        try:
-            tensors |= load_file(part)
-        except (SafetensorError, OSError) as error:
-            raise ValueError(
-                f"{part}: cannot be read as safetensors ({error}). {_REMEDY}"
-            ) from error
+        tensors |= load_tensor_file(part, remedy=_REMEDY)
     return tensors
 
 
@@ -223,19 +219,7 @@ def load_module(path: Path, module: torch.nn.Module) -> None:
     """Loads weights into a module.
 
     Raises:
-        ValueError: If names or shapes are not those of the module.
+        ValueError: If names or shapes are not those of the module, or a weight is not finite.
     """
-    tensors, own = load_tensors(path), module.state_dict()
-    if tensors.keys() != own.keys():
-        odd = sorted(tensors.keys() ^ own.keys())
-        raise ValueError(
-            f"{path}: found other weights than the configured network's ({', '.join(odd[:5])}, "
-            f"{len(odd)} in all); required: the network settings that the checkpoint was made with"
-        )
-    for name, tensor in tensors.items():
-        if tensor.shape != own[name].shape:
-            raise ValueError(
-                f"{path}, {name}: found shape {list(tensor.shape)}; required "
-                f"{list(own[name].shape)}: the network settings that the checkpoint was made with"
-            )
-    module.load_state_dict(tensors)
+    remedy = "Take the network settings that the checkpoint was made with, or copy it again"
+    load_weights(path, load_tensors(path), module, remedy=remedy)

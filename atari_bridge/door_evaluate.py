@@ -33,6 +33,7 @@ class EvaluateJob:
 
     Attributes:
         checkpoint: A run's folder, whose newest checkpoint is taken, or a checkpoint.
+        game: Its game. Needed only for one that names a module ("module:id"), which is imported.
         budgets: Simulations a decision; for each, the best action and one drawn by what was found.
         games: Whole games an evaluation.
         policy: Judge the network's own policy as well: its best action, and a sample.
@@ -45,6 +46,7 @@ class EvaluateJob:
     """
 
     checkpoint: str = ""
+    game: str = ""
     budgets: list[int] = field(default_factory=lambda: [16])
     games: int = 32
     policy: bool = True
@@ -71,7 +73,7 @@ def evaluate(job: EvaluateJob) -> None:
     """Judges an agent and prints a table."""
     if job.threads is not None:
         torch.set_num_threads(job.threads)
-    agent = load_agent(job.checkpoint)
+    agent = load_agent(job.checkpoint, game=job.game or None)
     found = judge(job, agent)
     lines = [f"{agent.facts['game']}, {agent.facts['decisions']:,} decisions of training"]
     width = max(len(name) for name in found)

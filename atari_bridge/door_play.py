@@ -33,6 +33,7 @@ class PlayJob:
 
     Attributes:
         checkpoint: A run's folder, whose newest checkpoint is taken, or a checkpoint.
+        game: Its game. Needed only for one that names a module ("module:id"), which is imported.
         out: Folder of the GIFs and trees.
         games: How many, one after another.
         num_simulations: Of a decision; null: as in training, 0: the policy alone.
@@ -45,6 +46,7 @@ class PlayJob:
     """
 
     checkpoint: str = ""
+    game: str = ""
     out: str = ""
     games: int = 1
     num_simulations: int | None = None
@@ -100,7 +102,7 @@ class Recorder:
 
 def play(job: PlayJob) -> None:
     """Plays, and writes GIFs, trees and scores."""
-    agent = load_agent(job.checkpoint)
+    agent = load_agent(job.checkpoint, game=job.game or None)
     out, games = Path(job.out), []
     config = judged_environment(agent.environment)
     with Progress(transient=True) as progress:

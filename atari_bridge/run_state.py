@@ -115,7 +115,7 @@ def _write_own(folder: Path, training: Training, max_part_bytes: int | None) -> 
     states["torch"] = torch.get_rng_state()
     save_tensors(own / "random.safetensors", states)
     state = training.replay_generator.bit_generator.state
-    write_json_atomic(own / "random.json", json.loads(json.dumps(state, default=int)))
+    write_json_atomic(own / "random.json", state)
     write_json_atomic(own / "recent.json", list(training.recent))
 
 

@@ -6,7 +6,6 @@ done is what any of them holds, so a run goes on with as many processes as there
 batches a process does is known by their numbers, so none has to ask another.
 """
 
-import json
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from rich.progress import track
 
 from policies.sharding import Processes
+from search.evaluation.json_text import json_text
 from search.evaluation.records import append_record, read_records, to_plain, write_text_atomic
 from search.evaluation.run_directory import DamagedRunError
 
@@ -95,9 +95,7 @@ class CellFile:
             return None
         found = {line["prompt"]: _without_checksum(line) for line in self._read()}
         lines = [found[prompt] for prompt in range(self._prompts)]
-        text = "".join(
-            json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines
-        )
+        text = "".join(json_text(line) + "\n" for line in lines)
         write_text_atomic(self.path, text)
         for other in self._others():
             other.unlink()
@@ -162,7 +160,7 @@ def _without_checksum(line: Line) -> Line:
 
 def _checksum(line: Line) -> int:
     kept = {k: v for k, v in line.items() if k not in ("seconds", _CHECKSUM)}
-    return zlib.crc32(json.dumps(kept, sort_keys=True).encode())
+    return zlib.crc32(json_text(kept, sort_keys=True).encode())
 
 
 def _find_fault(line: Line, fields: Fields, prompts: int | None, length: int | None) -> str | None:

@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from rewardmodel.data.conversation import plain
 from rewardmodel.simulated_phrases import GENRES
 from rewardmodel.simulated_requests import assignment_of
+from search.evaluation.json_text import json_text
 
 
 def clusters_of(prompts: Sequence[Any]) -> list[str]:
@@ -32,7 +32,9 @@ def _cluster(prompt: Any) -> str:
         if requests:
             return assignment_of(requests[-1].group())
     folded = _folded(prompt)
-    return _digest(folded if isinstance(folded, str) else json.dumps(folded, sort_keys=True))
+    return _digest(
+        folded if isinstance(folded, str) else json_text(folded, ascii_only=True, sort_keys=True)
+    )
 
 
 def _asked(prompt: Any) -> list[str]:

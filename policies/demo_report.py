@@ -19,6 +19,7 @@ from policies.gain_report import (
 )
 from rewardmodel.simulated import SimulatedHuman
 from search.evaluation.figures import Curve, overoptimisation
+from search.evaluation.json_text import json_text
 from search.evaluation.metrics import best_of_n_kl
 from search.evaluation.records import write_json_atomic
 from search.evaluation.report import Report
@@ -39,7 +40,7 @@ def closing_rows(run: RunDirectory) -> list[dict[str, Any]]:
     tuned = summarise(records_of(run, policy="tuned"), seed=BOOTSTRAP_SEED)
     rows += [{"policy": "fine-tuned", **cell_row(cell)} for cell in tuned if cell.budget == "1"]
     rows += [{"policy": "fine-tuned", **cell_row(cell)} for cell in tuned if cell.budget == "16"]
-    return json.loads(json.dumps(rows))
+    return json.loads(json_text(rows))
 
 
 def _overoptimisation_curves(run: RunDirectory) -> list[Curve]:

@@ -18,6 +18,7 @@ from policies.methods import METHOD_NAMES, POOLED, MethodName, check_budget
 from policies.search_policy import SearchPolicy
 from policies.sharding import join_processes
 from rewardmodel.verifiers import AnswerMatch
+from search.evaluation.json_text import json_text
 from search.evaluation.settings import require
 
 
@@ -124,5 +125,5 @@ def evaluate(job: EvaluateJob) -> None:
         measurement.measure_search(searcher, method, budget)
     if processes.main:
         console = processes.console()
-        console.print(write_gain_report(run, json.loads(json.dumps(asdict(job)))))
+        console.print(write_gain_report(run, json.loads(json_text(asdict(job)))))
         console.print(f"Open {run.report} in a browser.")

@@ -179,9 +179,9 @@ class SearchSettings(ProposalSettings):
 
     Attributes:
         reward_model: Hub id, folder or package:NAME/FOLDER of a reward model; or a function of
-            prompts and responses, python:package.module:name or python:path/to/file.py:name. A
-            model reads messages by its own chat template, and of what the policy writes the text
-            without markup.
+            prompts and responses, python:package.module:name or python:path/to/file.py:name; or
+            several of them, ensemble:NAME,NAME. A model reads messages by its own chat template,
+            and of what the policy writes the text without markup.
         input_format: Whether it is given prompt and response as one "text" or as a "pair" of
             segments, as encoders are; "auto" takes what it was trained on, or looks.
         leaf: How unfinished text is valued: "partial", the reward model's score of the text so far

@@ -142,7 +142,8 @@ class ValueJob(ProposalSettings):
 
     Attributes:
         reward_model: Hub id, folder or package:NAME/FOLDER of a reward model; or a function of
-            prompts and responses, python:package.module:name or python:path/to/file.py:name.
+            prompts and responses, python:package.module:name or python:path/to/file.py:name; or
+            several of them, ensemble:NAME,NAME.
         input_format: Whether it is given prompt and response as one "text" or as a "pair" of
             segments; "auto" takes what it was trained on, or looks.
         per_prompt: Responses sampled to each prompt to learn from.

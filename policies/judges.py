@@ -1,14 +1,14 @@
 """The judge that a search never sees: gold scores from whatever `load_reward_model` loads."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
 from doors.command_line import for_python
-from rewardmodel.data.conversation import Prompt, plain
+from rewardmodel.data.conversation import Prompt
 from rewardmodel.data.rows import OnBadRow, PreferenceDataError
-from rewardmodel.functions import FunctionRewardModel
+from rewardmodel.functions import FunctionRewardModel, UserCodeError, run_function
 from rewardmodel.interface import Finished, RewardModel, score_replies
 from rewardmodel.loading import FORMS, load_reward_model, names_function
 from rewardmodel.verifiers import AnswerMatch, ExactMatch
@@ -60,7 +60,7 @@ def load_judge(
         raise for_python(error) from error
     except ValueError as error:
         if names_function(name) and not name.startswith("answers:"):
-            raise ValueError(
+            raise type(error)(
                 f'gold: found {name!r} ({error}); required: null, "simulated", "answers:PATH" or '
                 f"another of {FORMS}"
             ) from error
@@ -91,32 +91,48 @@ def judged(
         B finite scores.
 
     Raises:
-        ValueError: If there is not one score a response, or one is no finite number.
+        UserCodeError: If there is not one score a response, one is no finite number, or the judge
+            raises anything.
     """
     if isinstance(judge, ModelJudge):
         told = judge(prompts, responses, finished=finished)
+    elif isinstance(judge, AnswerMatch | ExactMatch):  # by prompts as they are
+        told = judge(prompts, responses)
     else:
-        known = isinstance(judge, AnswerMatch | ExactMatch)  # by prompts as they are
-        told = judge(prompts if known else [plain(prompt) for prompt in prompts], responses)
+        owner = getattr(judge, "__self__", None)
+        name = owner.name if isinstance(owner, FunctionRewardModel) else _name_of(judge)
+        try:
+            if isinstance(owner, FunctionRewardModel):
+                told = judge(prompts, responses)
+            else:
+                told = run_function(judge, prompts, responses, name=f"the gold judge {name}")
+        except UserCodeError as error:
+            raise UserCodeError(f"row {rows[0]} and those behind it: {error}") from error
     said: Any = plain_number(told)
     try:
+        if isinstance(said, str | bytes | Mapping | Set) or any(isinstance(s, str) for s in said):
+            raise TypeError("no numbers in the order of the responses")
         scores = [float(plain_number(score)) for score in said]  # type: ignore[arg-type]
-    except (TypeError, ValueError) as error:
-        raise ValueError(
+    except Exception as error:
+        raise UserCodeError(
             f"the gold judge returned {type(said).__name__} {str(said)[:60]!r} ({error}); "
             "required: one number a response"
         ) from error
     if len(scores) != len(responses):
         row = rows[min(len(scores), len(responses) - 1)]
-        raise ValueError(
+        raise UserCodeError(
             f"the gold judge returned {len(scores)} scores for {len(responses)} responses (they "
             f"part at row {row}); required: one a response, in their order"
         )
     broken = [i for i, score in enumerate(scores) if not math.isfinite(score)]
     if broken:
         i = broken[0]
-        raise ValueError(
+        raise UserCodeError(
             f"the gold judge scored row {rows[i]} as {scores[i]} ({len(broken)} of {len(scores)} "
             f"scores are not finite); required: finite numbers. Response: {responses[i][:80]!r}"
         )
     return scores
+
+
+def _name_of(function: object) -> str:
+    return getattr(function, "__qualname__", type(function).__name__)

@@ -8,6 +8,7 @@ is the same in whatever company it is drawn.
 This file does not know about values, rewards or search.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -75,6 +76,7 @@ class KVTree:
         self._segments: dict[int, Segment] = {}
         self._next = 0
         self._prefix_of_root: dict[int, int] = {}
+        self._number_of_root: dict[int, int] = {}
         self._asked: dict[int, Prompt] = {}
         self.prefixes = policy.new_prefixes()
         self._ends = SegmentEnds(policy, proposal)
@@ -167,7 +169,7 @@ class KVTree:
 
         Args:
             prompts: Token ids; none may be empty, and each needs room for a response.
-            numbers: What keys each prompt's draws; None counts from 0.
+            numbers: What keys each prompt's draws and names it in errors; None counts from 0.
 
         Returns:
             A handle for each.
@@ -193,6 +195,7 @@ class KVTree:
             segment = Segment(-1, self._next, list(prompt), key, length=0, prefix=prefix)
             handles.append(self._add(segment))
             self._prefix_of_root[handles[-1]] = prefix
+            self._number_of_root[handles[-1]] = number
             self.generated_tokens[handles[-1]] = 0
         return handles
 
@@ -282,6 +285,38 @@ class KVTree:
         for node, segment in self._segments.items():
             if node not in kept:
                 segment.prefix = None
+
+    def require_finite(
+        self, segments: Sequence[Segment], log_probabilities: Sequence[Sequence[float]]
+    ) -> None:
+        """Refuses to go on from logits that are NaN or infinite.
+
+        Either makes all log-probabilities of its row NaN; -inf alone forbids a token. Asked of
+        numbers that are on the host already.
+
+        Args:
+            segments: R segments, as far as they are made.
+            log_probabilities: Of some tokens that could follow each.
+
+        Raises:
+            ValueError: Naming the prompt and the token of the response.
+        """
+        for segment, chances in zip(segments, log_probabilities, strict=True):
+            if any(map(math.isnan, chances)):
+                raise ValueError(
+                    f"{self.describe(segment.root)}: the policy's logits for token "
+                    f"{segment.length + 1} of the response are not finite; required: finite "
+                    "logits. The model diverged in training or overflows in its dtype: take "
+                    "another checkpoint, or another dtype"
+                )
+
+    def describe(self, root: int) -> str:
+        """A prompt's number and beginning, for messages."""
+        prompt = self._asked.get(root)
+        if prompt is None:
+            ids = self._segments[root].ids
+            prompt = self.policy.encoder.tokenizer.decode(ids, skip_special_tokens=True)
+        return f"prompt {self._number_of_root[root]} ({str(prompt)[:60]!r})"
 
     # ---------------------------------------------------------------------- for `policies.sampling`
 

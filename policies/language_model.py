@@ -15,7 +15,6 @@ from datasets import Dataset
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import (
-    AutoModelForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
@@ -23,8 +22,8 @@ from transformers import (
 from trl import SFTConfig, SFTTrainer
 
 from policies.proposals import Proposal
+from rewardmodel.adapters import load_causal
 from rewardmodel.data.conversation import Conversation, Prompt, Reply, prompts_of, replies_of
-from rewardmodel.model_source import resolve_model
 from rewardmodel.prefixes.prefix_rerun import RerunTree
 from rewardmodel.prefixes.prefix_tree import PrefixTree
 from rewardmodel.prefixes.trunk import Trunk
@@ -150,23 +149,10 @@ def load_language_model(source: str) -> Any:
         source: As `rewardmodel.model_source.resolve_model` takes it.
 
     Raises:
-        ValueError: If nothing can be loaded from `source`.
+        ValueError: If nothing can be loaded from `source`, or weights are missing, left over or not
+            finite.
     """
-    source = resolve_model(source)
-    dtype: Any = "auto" if torch.cuda.is_available() else torch.float32
-    try:
-        if is_adapter(source):
-            from peft import AutoPeftModelForCausalLM
-
-            loaded = AutoPeftModelForCausalLM.from_pretrained(source, dtype=dtype)
-            return loaded.merge_and_unload()
-        return AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"no causal language model could be loaded from {source!r} "
-            f"({type(error).__name__}: {str(error).splitlines()[0]}). Name a folder with "
-            "config.json and model.safetensors, or a hub id"
-        ) from error
+    return load_causal(source, merge=True)
 
 
 def build_tiny_model(texts: Iterable[str], folder: Path, *, size: TinyModel, seed: int) -> None:

@@ -8,14 +8,13 @@ by its length, or a value model of its own. `Rollout` lets the policy finish the
 that, which costs tokens; what it wrote may be the answer.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from policies.kv_tree import ROLLOUT
@@ -24,9 +23,11 @@ from policies.proposals import Proposal
 from policies.text_context import TextContext
 from rewardmodel.data.conversation import Prompt
 from rewardmodel.interface import Finished, RewardModel, each_finished
+from rewardmodel.model_files import read_object
 from rewardmodel.model_source import resolve_model
 from search.evaluation.folder_writing import new_folder
 from search.evaluation.records import write_json_atomic
+from search.evaluation.whole_weights import load_tensor_file, load_weights
 
 
 class LeafValue(Protocol):
@@ -143,7 +144,7 @@ class ValueHead(nn.Module):
         """Loads a fitted head from a folder, which may lie in a package.
 
         Raises:
-            ValueError: If the folder holds none.
+            ValueError: If the folder holds none, or it is not whole.
         """
         folder = Path(resolve_model(folder))
         if not (folder / "value_head.json").is_file():
@@ -151,8 +152,15 @@ class ValueHead(nn.Module):
                 f"{folder} holds no value head; required: value_head.json and "
                 "value_head.safetensors, as `prefsearch policy value` writes them"
             )
-        head = cls(**json.loads((folder / "value_head.json").read_text(encoding="utf-8")))
-        head.load_state_dict(load_file(folder / "value_head.safetensors"))
+        sizes, path = read_object(folder / "value_head.json"), folder / "value_head.safetensors"
+        try:
+            head = cls(**sizes)
+        except (TypeError, RuntimeError) as error:
+            raise ValueError(
+                f"{folder / 'value_head.json'}: found {sizes}; required: hidden_size and width, "
+                "positive whole numbers. Fit the head again with `prefsearch policy value`"
+            ) from error
+        load_weights(path, load_tensor_file(path), head, remedy="Fit the head again")
         return head.eval()
 
 

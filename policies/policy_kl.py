@@ -50,7 +50,14 @@ def kl_to(
             inside[line, len(prompt) : len(prompt) + len(response)] = True
         logits = reference.model(input_ids=ids.to(device)).logits[:, :-1].float()
         taken = logits.log_softmax(-1).gather(-1, ids[:, 1:, None].to(device))[..., 0]
-        found.append((taken.cpu() * inside[:, 1:]).sum(1))
+        sums = taken.cpu().where(inside[:, 1:], 0.0).sum(1)
+        if not sums.isfinite().all():
+            line = int((~sums.isfinite()).nonzero()[0])
+            raise ValueError(
+                f"the reference's log-probability of response {start + line} is {sums[line]}; "
+                "required: finite logits. Take another reference, or another dtype"
+            )
+        found.append(sums)
     own = torch.tensor([log for row in samples.log_probabilities for log in row])
     gaps = (own - torch.cat(found)).reshape(len(samples.prompts), -1).mean(1)
     known = None if clusters is None else [clusters]

@@ -21,6 +21,7 @@ from policies.methods import TITLES, MethodName
 from policies.voting import VoteRule, vote_expectation
 from rewardmodel.answers import extract_answer
 from rewardmodel.data.conversation import Prompt
+from rewardmodel.functions import UserCodeError
 from rewardmodel.interface import RewardModel, SessionRewardModel, score_replies
 from search.evaluation.divergence import (
     best_of_n_kl_bound,
@@ -72,7 +73,10 @@ def pool_lines(
         # A session counts what the reward model reads; it forgets with the batch.
         session = reward_model.session() if isinstance(reward_model, SessionRewardModel) else None
         finished = [told for row in samples.finished[here] for told in row]
-        scores = score_replies(session or reward_model, prompts, texts, finished=finished)
+        try:
+            scores = score_replies(session or reward_model, prompts, texts, finished=finished)
+        except UserCodeError as error:
+            raise UserCodeError(f"prompt {numbers[0]} and those behind it: {error}") from error
         _require_finite(scores, prompts, texts, numbers)
         proxy = scores.tolist()
         gold = None

@@ -155,7 +155,8 @@ def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
     """
     ordered = _descending(probabilities)
     inside = ordered.cumsum(-1).sub_(ordered) < top_p  # always the first
-    kept = inside.count_nonzero(-1)[:, None]  # [R, 1]
+    # None is inside only in a row of NaN, which whoever draws refuses where it reaches the host.
+    kept = inside.count_nonzero(-1)[:, None].clamp(min=1)  # [R, 1]
     least = ordered.gather(-1, kept - 1)
     following = ordered.gather(-1, kept.clamp(max=ordered.shape[-1] - 1))
     whole = kept == ordered.shape[-1]

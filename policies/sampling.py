@@ -35,7 +35,11 @@ class Sampling:
 
     @torch.inference_mode()
     def run(self) -> None:
-        """Fills all segments; the unfinished ones get their place among the prefixes."""
+        """Fills all segments; the unfinished ones get their place among the prefixes.
+
+        Raises:
+            ValueError: If the policy's logits are not finite, naming prompt and token.
+        """
         count = min(len(self._waiting), self._tree.max_rows)
         rows: list[int | None] = [self._waiting.popleft() for _ in range(count)]
         parents = self._parents(rows)
@@ -92,6 +96,8 @@ class Sampling:
         levels = uniforms([s.key for s in segments], [len(s.ids) for s in segments])
         drawn = self._tree.proposal.draw(allowed, torch.from_numpy(levels))
         chosen = policy.gather(-1, drawn[:, None])[:, 0].tolist()
+        # A row of NaN draws any token; no look at the device before this, which is needed anyway.
+        self._tree.require_finite(segments, [[chance] for chance in chosen])
         finished = []
         for line, segment, end, token, chance in zip(
             lines, segments, ends, drawn.tolist(), chosen, strict=True

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from policies.kv_tree import KVTree
 from rewardmodel.data.conversation import Prompt
+from rewardmodel.functions import UserCodeError
 from rewardmodel.interface import (
     Finished,
     RewardModel,
@@ -65,16 +66,11 @@ class TextContext:
         asked = [self.prompts[self.tree.root(node)] for node in nodes]
         texts = [self.tree.response_text(node) for node in nodes]
         model = reward_model or self.reward_model
-        session = self._session(model)
-        if session is not None:
-            scores = session.score(asked, texts, finished=finished)
-        elif finished is not False:
-            scores = score_replies(model, asked, texts, finished=finished)
-        else:
-            raise ValueError(
-                f"{type(model).__name__} was asked about unfinished text; required: a reward model "
-                "with session(), such as SequenceRewardModel. Ask as if the text were finished"
-            )
+        try:
+            scores = self._asked(model, asked, texts, finished)
+        except UserCodeError as error:
+            first = self.tree.describe(self.tree.root(nodes[0]))
+            raise UserCodeError(f"{first} and those behind it: {error}") from error
         broken = (~scores.isfinite()).nonzero().flatten().tolist()
         if broken:
             row = broken[0]
@@ -108,6 +104,24 @@ class TextContext:
         texts = {self.prompts[prompt] for prompt in prompts}
         for session in self._sessions.values():
             session.keep(texts)
+
+    def _asked(
+        self,
+        model: RewardModel,
+        asked: Sequence[Prompt],
+        texts: Sequence[str],
+        finished: Finished,
+    ) -> Tensor:
+        """Scores of texts, by the model's session where it has one."""
+        session = self._session(model)
+        if session is not None:
+            return session.score(asked, texts, finished=finished)
+        if finished is not False:
+            return score_replies(model, asked, texts, finished=finished)
+        raise ValueError(
+            f"{type(model).__name__} was asked about unfinished text; required: a reward model "
+            "with session(), such as SequenceRewardModel. Ask as if the text were finished"
+        )
 
     def _session(self, reward_model: RewardModel) -> ScoringSession | None:
         if not isinstance(reward_model, SessionRewardModel):

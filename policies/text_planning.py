@@ -7,6 +7,7 @@ priors. Finished text earns the reward model's score with discount 0. The embedd
 the key/value tree, so the core moves integers.
 """
 
+import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -164,7 +165,10 @@ class TextPlanningModel:
                  if node not in self._ranked and not self.context.tree.finished(node)]  # fmt: skip
         if fresh:
             tokens, weights, chances = self.context.tree.ranked(fresh, self.num_actions)
-            rows = zip(fresh, tokens.tolist(), chances.tolist(), weights.cpu(), strict=True)
+            said = chances.tolist()
+            tree = self.context.tree
+            tree.require_finite([tree.segment(node) for node in fresh], said)
+            rows = zip(fresh, tokens.tolist(), said, weights.cpu(), strict=True)
             for node, mine, log_probabilities, logits in rows:
                 self._ranked[node] = _Ranked(mine, log_probabilities, logits)
         logits = torch.full(shape, -torch.inf)
@@ -247,8 +251,9 @@ class TextPlanningModel:
                 self.segments[tree.root(child)] += 1
                 new.append(child)
         if self.segment_reward is not None and new:
-            earned = self.segment_reward.rewards(self.context, new)
-            self._rewards.update(zip(new, earned.tolist(), strict=True))
+            earned = self.segment_reward.rewards(self.context, new).tolist()
+            self._require_finite(new, earned, said_by=self.segment_reward)
+            self._rewards.update(zip(new, earned, strict=True))
         finished = [node for node in new if tree.finished(node)]
         if finished:
             self.context.judge(finished)
@@ -284,6 +289,20 @@ class TextPlanningModel:
         """Leaf values [R] of unfinished nodes, each asked for once."""
         fresh = [node for node in dict.fromkeys(nodes) if node not in self._values]
         if fresh:
-            values = self.leaf_value.values(self.context, fresh)
-            self._values.update(zip(fresh, values.tolist(), strict=True))
+            values = self.leaf_value.values(self.context, fresh).tolist()
+            self._require_finite(fresh, values, said_by=self.leaf_value)
+            self._values.update(zip(fresh, values, strict=True))
         return torch.tensor([self._values[node] for node in nodes])
+
+    def _require_finite(
+        self, nodes: Sequence[int], values: Sequence[float], *, said_by: object
+    ) -> None:
+        """Refuses values of nodes that are no numbers, naming prompt and text."""
+        for node, value in zip(nodes, values, strict=True):
+            if not math.isfinite(value):
+                tree = self.context.tree
+                raise ValueError(
+                    f"{tree.describe(tree.root(node))}: {type(said_by).__name__} gave {value} for "
+                    f"the response so far, {tree.response_text(node)[:80]!r}; required: finite "
+                    "numbers. Fit or train its model again, or take another dtype"
+                )

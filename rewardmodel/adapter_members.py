@@ -4,17 +4,18 @@ An adapter is put in place before its member scores. Members therefore take turn
 several threads.
 """
 
-import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from rewardmodel.adapters import require_adapter_weights
 from rewardmodel.checkpoints import is_adapter
 from rewardmodel.data.conversation import Prompt, Reply
 from rewardmodel.input_format import ChosenFormat
 from rewardmodel.interface import Finished, ScoringSession
+from rewardmodel.model_files import check_adapter_files, read_object
 from rewardmodel.multi_head import reward_heads
 from rewardmodel.sequence import SequenceRewardModel, load_scorer, open_encoder
 from rewardmodel.tokenization import load_tokenizer
@@ -24,7 +25,7 @@ def shared_base(sources: Sequence[str]) -> str | None:
     """The base of several folders that are all one-label adapters of the same one, or None."""
     if len(sources) < 2 or not all(map(is_adapter, sources)) or any(map(reward_heads, sources)):
         return None
-    kinds = [json.loads((Path(s) / "adapter_config.json").read_text("utf-8")) for s in sources]
+    kinds = [check_adapter_files(Path(source)) for source in sources]
     found = {(kind.get("base_model_name_or_path"), kind.get("task_type")) for kind in kinds}
     base, task = found.pop()
     return base if not found and task == "SEQ_CLS" else None
@@ -135,19 +136,15 @@ def load_adapter_members(
 
 def _add_adapter(model: Any, source: str, name: str) -> None:
     """Puts one more adapter, its head included, on a model."""
+    check_adapter_files(Path(source))
     try:
-        loading = model.load_adapter(source, adapter_name=name)
-    except (OSError, ValueError, RuntimeError) as error:
+        model.load_adapter(source, adapter_name=name, use_safetensors=True)
+    except Exception as error:
         raise ValueError(
             f"{source}: the adapter does not fit the base of the others "
             f"({type(error).__name__}: {str(error).splitlines()[0]})"
         ) from error
-    lacking = [key for key in loading.missing_keys if f".{name}." in key]
-    if lacking:
-        raise ValueError(
-            f"{source} lacks weights that its adapter_config.json describes, such as {lacking[0]}; "
-            "required: all. Train or save it again"
-        )
+    require_adapter_weights(Path(source), model, name=name)
     # Adapters are loaded on the device of the base; dropout of a new one is on.
     model.eval()
 
@@ -161,5 +158,5 @@ def _take_shift(config: Any) -> float:
 
 def _shift_beside(source: str) -> float:
     beside = Path(source) / "config.json"
-    kept = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
+    kept = read_object(beside) if beside.is_file() else {}
     return float(kept.get("reward_shift") or 0.0)

@@ -1,29 +1,26 @@
 """What lies in a model's folder, and whether it is what is asked for.
 
-transformers draws at random every weight that a checkpoint lacks. For the head of a model that is
-about to be trained this is wanted; anything else would be a model of noise that scores without
-complaint, so it is refused here.
+The head of a model that is about to be trained may be missing, and is drawn at random; of a trained
+model nothing may (`rewardmodel.pretrained`).
 """
 
-import json
 import logging
 import tempfile
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
 
+from rewardmodel.adapters import adapter_folder, load_adapter, load_causal
 from rewardmodel.head_shape import head_labels
+from rewardmodel.model_files import ADAPTER_WEIGHTS, check_adapter_files, read_object
 from rewardmodel.model_source import resolve_model
+from rewardmodel.pretrained import HEAD_PARTS, ShapesError, cannot_load, load_pretrained
+from search.evaluation.whole_weights import WeightsError
 
 _logger = logging.getLogger(__name__)
-# Parts of classifiers that a language model's or an encoder's checkpoint need not have.
-_HEAD_PARTS = {
-    "score", "classifier", "pre_classifier", "pooler", "classification_head", "head", "summary",
-    "sequence_summary", "logits_proj", "seq_relationship",
-}  # fmt: skip
 _USED_SHARE = 0.9  # of the embeddings, below which the tokenizer may be another model's
 
 Task = Literal["SEQ_CLS", "TOKEN_CLS"]
@@ -44,15 +41,14 @@ def read_config(source: str) -> dict[str, Any]:
     source = resolve_model(source)
     path = Path(source) / "config.json"
     if path.is_file():
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}:{error.lineno}: not JSON ({error.msg})") from error
+        return read_object(path)
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(source).to_dict()
-    except (OSError, ValueError, KeyError) as error:
+        return AutoConfig.from_pretrained(source, trust_remote_code=False).to_dict()
+    except Exception as error:
+        if "trust_remote_code" in str(error):
+            raise cannot_load(source, "model", error) from error
         raise ValueError(
             f"no config.json at {source!r} ({type(error).__name__}: "
             f"{str(error).splitlines()[0]}). Name a model's folder or a hub id"
@@ -88,22 +84,16 @@ def load_classifier(
     known = labels if labels is not None else _held_labels(source, task)
     if known is not None:
         options["num_labels"] = known
+    if adapter_folder(source) is not None:
+        return _load_adapter(source, task, auto, options, init_head=init_head)
     try:
-        if is_adapter(source):
-            return _load_adapter(source, task, options, init_head=init_head)
-        model, loading = auto.from_pretrained(source, output_loading_info=True, **options)
-    except MissingWeightsError:
-        raise
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        if "ignore_mismatched_sizes" in str(error):  # transformers' words for other shapes
-            raise ValueError(_other_shapes(source, task, labels)) from error
-        raise ValueError(
-            f"no {_NAMES[task]} or base model could be loaded from {source!r} "
-            f"({type(error).__name__}: {str(error).splitlines()[0]}). Name a folder with "
-            "config.json and model.safetensors, or a hub id"
-        ) from error
-    missing = sorted(loading["missing_keys"])
-    require_weights(source, model, missing, init_head=init_head)
+        model, missing = load_pretrained(
+            auto, source, what=_NAMES[task], head="new" if init_head else "trained", **options
+        )
+    except ShapesError as error:
+        if not error.only_head:
+            raise
+        raise ShapesError(_other_shapes(source, task, labels)) from error
     head = getattr(model, "score", None)
     fresh = any(name.startswith("score.") for name in missing)
     if fresh and isinstance(head, torch.nn.Linear):
@@ -136,92 +126,47 @@ def _other_shapes(source: str, task: Task, labels: int | None) -> str:
     )
 
 
-class MissingWeightsError(ValueError):
-    """A checkpoint that lacks weights which nobody is about to train."""
-
-
-def require_weights(source: str, model: Any, missing: Iterable[str], *, init_head: bool) -> None:
-    """Refuses a model some of whose weights were drawn at random.
-
-    Args:
-        source: Where it was loaded from, for the message.
-        model: As it was loaded.
-        missing: Names of the weights that the checkpoint lacked.
-        init_head: Whether the head may be among them.
-
-    Raises:
-        MissingWeightsError: Naming some of them.
-    """
-    body = [name for name in missing if not _HEAD_PARTS & set(name.split("."))]
-    if body:
-        kind = type(model).__name__
-        raise MissingWeightsError(
-            f"{source} holds no weights for {len(body)} parts of the {kind} that its config.json "
-            f"describes, such as {', '.join(body[:3])}; required: all of them, since they would be "
-            "drawn at random. The weights are of another architecture or incomplete: put the "
-            "config.json beside them that they were saved with"
-        )
-    # A pooler may be missing where the classifier does not read it.
-    head = [name for name in missing if "pooler" not in name.split(".")]
-    if head and not init_head:
-        raise MissingWeightsError(
-            f"{source} has no trained head ({', '.join(head[:3])} missing); required: one, since "
-            "it would be drawn at random. Train a reward model from it with `prefsearch reward "
-            "train`"
-        )
-
-
-def _load_adapter(source: str, task: Task, options: dict[str, Any], *, init_head: bool) -> Any:
+def _load_adapter(
+    source: str, task: Task, auto: Any, options: dict[str, Any], *, init_head: bool
+) -> Any:
     """Loads an adapter: of a classifier as it is, of a policy merged under a new head."""
-    from peft import (
-        AutoPeftModelForCausalLM,
-        AutoPeftModelForSequenceClassification,
-        AutoPeftModelForTokenClassification,
-        PeftConfig,
-    )
-
-    settings: Any = PeftConfig.from_pretrained(source)
-    found = getattr(settings.task_type, "value", settings.task_type)
+    folder = adapter_folder(source) or Path(source)
+    settings = check_adapter_files(folder)
+    found = settings.get("task_type")
     if found == task:
-        _require_head(source, str(settings.base_model_name_or_path))
-        auto: Any = {
-            "SEQ_CLS": AutoPeftModelForSequenceClassification,
-            "TOKEN_CLS": AutoPeftModelForTokenClassification,
-        }[task]
-        model = auto.from_pretrained(source, is_trainable=init_head, **options)
-        beside = Path(source) / "config.json"  # peft itself keeps none
+        _require_head(folder, settings["base_model_name_or_path"])
+        model = load_adapter(
+            auto, source, what=_NAMES[task], head="new", is_trainable=init_head, **options
+        )
+        beside = folder / "config.json"  # peft itself keeps none
         if beside.is_file():
-            kept = json.loads(beside.read_text(encoding="utf-8"))
+            kept = read_object(beside)
             for name in ("reward_shift", "reward_heads", "step_separator", "input_format"):
                 if name in kept:
                     setattr(model.config, name, kept[name])
         return model
     if found in ("SEQ_CLS", "TOKEN_CLS"):
-        raise MissingWeightsError(
+        raise WeightsError(
             f"{source} is an adapter of a {_NAMES[found]}; required: of a {_NAMES[task]}. Load it "
             "with rewardmodel.loading.load_reward_model, which looks at the kind"
         )
-    with tempfile.TemporaryDirectory() as folder:
-        policy: Any = AutoPeftModelForCausalLM.from_pretrained(source, dtype=options["dtype"])
-        policy.merge_and_unload().save_pretrained(folder)
+    with tempfile.TemporaryDirectory() as merged:
+        load_causal(source, merge=True, dtype=options["dtype"]).save_pretrained(merged)
         options = {name: value for name, value in options.items() if name != "num_labels"} | {
             "labels": options.get("num_labels")
         }
-        return load_classifier(folder, task=task, init_head=init_head, **options)
+        return load_classifier(merged, task=task, init_head=init_head, **options)
 
 
-def _require_head(source: str, base: str) -> None:
+def _require_head(source: Path, base: str) -> None:
     """Refuses an adapter without a head of its own on a base that has none, either."""
-    path = Path(source) / "adapter_model.safetensors"
-    if not path.is_file():
-        return  # peft says what is missing
-    with safe_open(path, framework="pt") as weights:
+    with safe_open(source / ADAPTER_WEIGHTS, framework="pt") as weights:
         names = [part for name in weights.keys() for part in name.split(".")]  # noqa: SIM118
-    if _HEAD_PARTS & set(names):
+    if HEAD_PARTS & set(names):
         return
     kinds = read_config(base).get("architectures") or []
     if not any(kind.endswith("Classification") for kind in kinds):
-        raise MissingWeightsError(
+        raise WeightsError(
             f"{source} has no trained head: the adapter holds none and its base {base!r} is "
             f"{', '.join(kinds) or 'no classifier'}; required: one, since it would be drawn at "
             'random. Train with task_type="SEQ_CLS" and modules_to_save=["score"], as `prefsearch '

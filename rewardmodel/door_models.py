@@ -1,6 +1,5 @@
 """`prefsearch reward average`, `ensemble`, `score`, `train_steps`: all kinds of reward model."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +27,8 @@ from rewardmodel.data.rows import (
 )
 from rewardmodel.data.shared_prompt import Turns, repeats, split_last_turn
 from rewardmodel.ensemble import EnsembleRewardModel, write_ensemble
+from rewardmodel.ensemble_file import refuse_functions
+from rewardmodel.functions import UserCodeError
 from rewardmodel.input_format import ChosenFormat
 from rewardmodel.interface import (
     StepRewardModel,
@@ -83,7 +84,9 @@ class EnsembleJob:
     """Make an ensemble of reward models: a folder with an ensemble.json that names them.
 
     Attributes:
-        models: Folders or hub ids of the members, of any kind.
+        models: Folders or hub ids of the members, of any kind; no functions, whose code would be
+            run by whoever loads the folder. Name those where it is used:
+            ensemble:FOLDER,python:FILE.py:name.
         aggregate: "mean", "min", "mean_minus_deviation" or "mean_minus_variance".
         weight: Of the members' disagreement, in the last two.
         standardise_on: Prompts and responses on which each member gets mean 0 and deviation 1, as
@@ -110,6 +113,7 @@ class EnsembleJob:
 def ensemble(job: EnsembleJob) -> None:
     """Writes an ensemble; see `EnsembleJob`."""
     sources = job.models or []
+    refuse_functions(sources)
     members = load_members(sources)  # they exist and load, or the user hears of it now
     made = EnsembleRewardModel(members, job.aggregate, weight=job.weight)
     scaled = job.standardise_on is not None
@@ -136,7 +140,8 @@ class ScoreJob:
 
     Attributes:
         model: Hub id, folder or package:NAME/FOLDER of a reward model or ensemble; or a function,
-            python:package.module:name or python:path/to/file.py:name, whose module's code is run.
+            python:package.module:name or python:path/to/file.py:name, whose module's code is run;
+            or several of them, ensemble:NAME,NAME.
         kind: "auto" looks what lies there; else "sequence", "process", "multi_head", "ensemble" or
             "function".
         aggregate: How members, heads or steps become one score; null takes the model's own way.
@@ -197,10 +202,14 @@ def score(job: ScoreJob) -> None:
         on_bad_row=job.on_bad_row,
         limit=job.limit,
     )
+    json_lines([row["row"] for row in rows])  # refuses what cannot be written before it is scored
     scored: list[dict[str, Any]] = []
     # Many rows at a time: those of one prompt share it, and rows of like length share a pass.
     for start in tqdm(range(0, len(rows), 64), desc="scoring", delay=2, leave=False):
-        scored += _scored(reward_model, rows[start : start + 64])
+        try:
+            scored += _scored(reward_model, rows[start : start + 64])
+        except UserCodeError as error:
+            raise UserCodeError(f"rows {start} and those behind it: {error}") from error
     write_text_atomic(job.out, json_lines(scored))
     count = sum(len(row["responses"]) for row in rows)
     Console().print(f"{count} responses scored: {job.out}")
@@ -265,7 +274,7 @@ def _parse(row: Row, prompt_column: str, response_column: str) -> dict[str, Any]
     """Prompt, responses, whether a list of them stood there, and which are finished."""
     if prompt_column in row and not isinstance(row[prompt_column], str | list):
         raise PreferenceDataError(
-            f"column {prompt_column!r} is {json.dumps(row[prompt_column])[:80]} among {list(row)}; "
+            f"column {prompt_column!r} is {repr(row[prompt_column])[:80]} among {list(row)}; "
             "required is text, or a list of messages.",
             reason="prompt is not text",
         )

@@ -1,9 +1,7 @@
 """Several reward models asked about every response; how far they agree is how sure they are.
 
-The members may be of any kind. A folder with an `ensemble.json` names them:
-
-    {"members": ["../seed1", "python:../mine.py:f"], "aggregate": "min", "weight": 1.0,
-     "shifts": null, "scales": null}
+The members may be of any kind. A folder with an `ensemble.json` names those that are models
+(`rewardmodel.ensemble_file`); functions are named where an ensemble is used.
 
 Scores of Bradley-Terry models mean something only in differences, so members trained apart may lie
 on different scales: the mean then follows whoever has the widest, and the minimum whoever has the
@@ -12,18 +10,16 @@ enough to be taken as they are, the default and what Coste et al. 2023 do; for o
 measures each member's level and spread on given texts and puts all on one scale.
 """
 
-import json
 import os
-import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from rewardmodel.aggregation import Aggregate, combine, require_aggregate
 from rewardmodel.data.conversation import Prompt, Reply
+from rewardmodel.ensemble_file import ENSEMBLE_FILE, members_of, read_ensemble, write_ensemble
 from rewardmodel.input_format import ChosenFormat
 from rewardmodel.interface import (
     Finished,
@@ -35,9 +31,8 @@ from rewardmodel.interface import (
 )
 from rewardmodel.model_source import resolve_model
 from rewardmodel.sequence import PlainSession
-from search.evaluation.records import write_json_atomic
 
-ENSEMBLE_FILE = "ensemble.json"
+__all__ = ["ENSEMBLE_FILE", "EnsembleRewardModel", "read_ensemble", "write_ensemble"]
 
 
 class EnsembleRewardModel:
@@ -161,12 +156,9 @@ class EnsembleRewardModel:
         # Members may be of any kind, ensembles included, so loading knows this class, too.
         from rewardmodel.loading import load_members
 
-        path = Path(resolve_model(folder)) / ENSEMBLE_FILE
-        written = read_ensemble(path)
-        sources = [_member_source(path.parent, str(name)) for name in written["members"]]
-        for source in sources:
-            if Path(source).resolve() == path.parent.resolve():
-                raise ValueError(f"{path}: the ensemble names itself as a member; leave it out")
+        place = Path(resolve_model(folder))
+        written = read_ensemble(place / ENSEMBLE_FILE)
+        sources = members_of(place)
         return cls(
             load_members(
                 sources, max_length=max_length, batch_size=batch_size, input_format=input_format
@@ -230,93 +222,3 @@ def _uncounted(member: RewardModel) -> PlainSession:
         return score_replies(member, prompts, responses, finished=finished), 0
 
     return PlainSession(score)
-
-
-def write_ensemble(
-    folder: str | os.PathLike[str],
-    members: Sequence[str],
-    *,
-    aggregate: Aggregate = "mean",
-    weight: float = 1.0,
-    shifts: Sequence[float] | None = None,
-    scales: Sequence[float] | None = None,
-) -> Path:
-    """Writes `ensemble.json`.
-
-    Args:
-        folder: Where it goes.
-        members: Whatever `rewardmodel.loading.load_reward_model` takes; paths of folders and files
-            (`.gguf`, `python:FILE.py:name`, `answers:FILE`) are kept relative to `folder`.
-        aggregate: How the members' scores become one.
-        weight: Of their disagreement.
-        shifts: See `EnsembleRewardModel`.
-        scales: See there.
-
-    Raises:
-        ValueError: If there are no members or no such aggregate.
-        StorageError: If the disk is full.
-    """
-    require_aggregate(aggregate)
-    if not members:
-        raise ValueError("members: found none; required: at least 1 reward model")
-    folder = Path(folder)
-    names = [_kept_source(folder, name) for name in members]
-    path = folder / ENSEMBLE_FILE
-    written = {"members": names, "aggregate": aggregate, "weight": weight}
-    write_json_atomic(
-        path,
-        {
-            **written,
-            "shifts": None if shifts is None else list(shifts),
-            "scales": None if scales is None else list(scales),
-        },
-    )
-    return path
-
-
-def read_ensemble(path: Path) -> dict[str, Any]:
-    """Reads an `ensemble.json`.
-
-    Raises:
-        ValueError: If it is missing, no JSON, or names no members.
-    """
-    if not path.is_file():
-        raise ValueError(
-            f"{path} does not exist; required: the file that `prefsearch reward ensemble` writes"
-        )
-    try:
-        written = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: not JSON ({error.msg})") from error
-    members = written.get("members") if isinstance(written, dict) else None
-    if not isinstance(members, list) or not members:
-        raise ValueError(
-            f"{path}: found members {members!r}; required: a list of folders or hub ids"
-        )
-    require_aggregate(written.get("aggregate", "mean"))
-    return written
-
-
-def _kept_source(folder: Path, name: str) -> str:
-    """A member as it is written in a folder, its path relative to that."""
-    before, place, after = _place_in(name)
-    path = Path(place).expanduser()
-    if not path.exists():
-        return name
-    return before + Path(os.path.relpath(path, folder)).as_posix() + after
-
-
-def _member_source(folder: Path, name: str) -> str:
-    """A member as it can be loaded from anywhere."""
-    before, place, after = _place_in(name)
-    beside = folder / place
-    return f"{before}{beside.resolve()}{after}" if place and beside.exists() else name
-
-
-def _place_in(name: str) -> tuple[str, str, str]:
-    """What stands before the path in the name of a reward model, the path, and what is behind."""
-    function = re.fullmatch(r"(python:)?(.+\.py)(:[^:]*)", name)
-    if function:
-        return function[1] or "", function[2], function[3]
-    file = name.removeprefix("answers:")
-    return name[: len(name) - len(file)], file, ""

@@ -4,14 +4,17 @@ Two signatures are understood: ours, `f(prompts, responses)`, and that of TRL's 
 `f(prompts=..., completions=..., **columns)`, told apart by a parameter named `completions`. A
 conversation is given as its list of {role, content} messages. The reply to it is plain text in the
 first, and in TRL's, as there, a list of one assistant message.
+
+A function runs as code of the user's: whatever it raises, on import or when it is called, is a
+`UserCodeError` that names it. It may not change what it is given, which is not only its own.
 """
 
+import copy
 import importlib
 import importlib.util
 import inspect
 import sys
-import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Self
@@ -21,9 +24,11 @@ from torch import Tensor
 
 from rewardmodel.data.conversation import Prompt, Reply, plain, reply_messages
 from rewardmodel.interface import require_finite
+from search.evaluation.user_code import UserCodeError, running_user_code
 
 _REMEDY = "Correct the function: it has to give every response a number"
-_IMPORTERS = {__file__, importlib.__file__}
+_IMPORTED = "a module that can be imported. Correct that line"
+_OURS = {"rewardmodel", "policies", "search", "atari_bridge", "doors"}
 
 
 class FunctionRewardModel:
@@ -65,7 +70,7 @@ class FunctionRewardModel:
         """
         found = import_object(reference)
         if not callable(found):
-            raise ValueError(
+            raise UserCodeError(
                 f"{reference}: found a {type(found).__name__}; required: a function of prompts and "
                 "responses that returns a score for each"
             )
@@ -82,23 +87,26 @@ class FunctionRewardModel:
             raise ValueError(f"found {len(prompts)} prompts and {len(responses)} responses")
         if not responses:
             return torch.empty(0)
-        scores = self._numbers(self.call(prompts, responses), responses)
+        found = self.call(prompts, responses)
+        scores = torch.tensor(numbers_of(found, responses, said_by=self.name), dtype=torch.float32)
         require_finite(scores, responses, found_by=self.name, remedy=_REMEDY)
         return scores
 
     def call(self, prompts: Sequence[Prompt], responses: Sequence[Reply]) -> Any:
-        """What the function returns for prompts and responses, not checked."""
-        asked = [plain(prompt) for prompt in prompts]
+        """What the function returns for prompts and responses, not checked.
+
+        Raises:
+            UserCodeError: If it raises anything, or changes what it was given.
+        """
         if not self._by_name:
-            return self._function(asked, [plain(response) for response in responses])
+            return run_function(self._function, prompts, responses, name=self.name)
         columns = {
             column: [self._value(column, values, prompt) for prompt in prompts]
             for column, values in self._columns.items()
         }
-        given = zip(prompts, responses, strict=True)
-        # TRL gives its functions messages for messages, a reply as a list of one.
-        completions = [r if isinstance(p, str) else reply_messages(r) for p, r in given]
-        return self._function(prompts=asked, completions=completions, **columns)
+        return run_function(
+            self._function, prompts, responses, name=self.name, by_name=True, columns=columns
+        )
 
     def _takes_completions(self) -> bool:
         """Whether the function has TRL's signature."""
@@ -156,32 +164,98 @@ class FunctionRewardModel:
             )
         return values[prompt]
 
-    def _numbers(self, found: Any, responses: Sequence[Reply]) -> Tensor:
-        """What the function gave as float32 [B]."""
-        if isinstance(found, Tensor):
-            found = found.detach().cpu().tolist()
+
+def run_function(
+    function: Callable[..., Any],
+    prompts: Sequence[Prompt],
+    responses: Sequence[Reply],
+    *,
+    name: str,
+    by_name: bool = False,
+    columns: Mapping[str, list[Any]] | None = None,
+) -> Any:
+    """Calls a function of prompts and responses that the user brought.
+
+    Args:
+        function: Which. One of this project is called as any other code of it.
+        prompts: B prompts.
+        responses: B responses.
+        name: Of the function, for messages.
+        by_name: Whether it has TRL's signature.
+        columns: What it takes beside.
+
+    Returns:
+        What it returned; a generator has been run.
+
+    Raises:
+        UserCodeError: If it raises anything, or changes what it was given.
+    """
+
+    def given() -> tuple[list[Any], list[Any]]:
+        asked = [plain(prompt) for prompt in prompts]
+        if not by_name:
+            return asked, [plain(response) for response in responses]
+        # TRL gives its functions messages for messages, a reply as a list of one.
+        pairs = zip(prompts, responses, strict=True)
+        return asked, [r if isinstance(p, str) else reply_messages(r) for p, r in pairs]
+
+    asked, replies = copy.deepcopy(given())
+    module = str(getattr(function, "__module__", "")).partition(".")[0]
+    if module in _OURS:
+        return function(asked, replies)
+    first = f"the first to the prompt {str(prompts[0])[:60]!r}" if prompts else "none"
+    what = f"{name}, called for {len(responses)} responses, {first}"
+    with running_user_code(what, required="a score for each. Correct the function"):
+        if by_name:
+            found = function(prompts=asked, completions=replies, **(columns or {}))
+        else:
+            found = function(asked, replies)
+        if isinstance(found, Iterator):
+            found = list(found)
+    if (asked, replies) != given():
+        raise UserCodeError(
+            f"{name} changed the prompts or responses that it was given, {first}; required: a "
+            "function that leaves them as they are, since its scores are taken to be in their "
+            "order. Let it work on copies"
+        )
+    return found
+
+
+def numbers_of(found: Any, responses: Sequence[Reply], *, said_by: str) -> list[float]:
+    """What a function gave for B responses as B numbers, which may not be finite.
+
+    Raises:
+        UserCodeError: If it is not one number a response, in their order.
+    """
+    if isinstance(found, Tensor):
+        found = found.detach().cpu().tolist()
+    unordered = isinstance(found, str | bytes | Mapping | Set)
+    try:
+        if unordered:
+            raise TypeError("in no order of the responses")
+        values = list(found)
+    except Exception as error:
+        raise UserCodeError(
+            f"{said_by} gave {type(found).__name__}; required: {len(responses)} numbers, one a "
+            f"response in their order. Found: {str(found)[:60]!r}"
+        ) from error
+    if len(values) != len(responses):
+        raise UserCodeError(
+            f"{said_by} gave {len(values)} scores for {len(responses)} responses; required: "
+            "one each"
+        )
+    numbers = []
+    for row, value in enumerate(values):
         try:
-            values = list(found)
-        except TypeError as error:
-            raise ValueError(
-                f"{self.name} gave {type(found).__name__}; required: {len(responses)} numbers, one "
-                "a response"
+            if isinstance(value, str | bytes):
+                raise TypeError("text")
+            numbers.append(float(value))
+        except Exception as error:
+            raise UserCodeError(
+                f"{said_by} scored row {row} as {value!r}; required: a number. Response: "
+                f"{str(responses[row])[:80]!r}. {_REMEDY}"
             ) from error
-        if len(values) != len(responses):
-            raise ValueError(
-                f"{self.name} gave {len(values)} scores for {len(responses)} responses; required: "
-                "one each"
-            )
-        numbers = []
-        for row, value in enumerate(values):
-            try:
-                numbers.append(float(value))
-            except (TypeError, ValueError) as error:
-                raise ValueError(
-                    f"{self.name} scored row {row} as {value!r}; required: a number. Response: "
-                    f"{str(responses[row])[:80]!r}. {_REMEDY}"
-                ) from error
-        return torch.tensor(numbers, dtype=torch.float32)
+    return numbers
 
 
 def import_object(reference: str) -> Any:
@@ -204,9 +278,11 @@ def import_object(reference: str) -> Any:
     module = _import_file(reference, place) if place.endswith(".py") else _import(reference, place)
     found: Any = module
     for part in name.split("."):
-        if not hasattr(found, part):
-            raise ValueError(f"{reference}: {place} has no {name}; name a function that it has")
-        found = getattr(found, part)
+        with running_user_code(f"{reference}: {name}", required="a function that can be read"):
+            there = hasattr(found, part)  # modules may make their names when they are asked
+            found = getattr(found, part, None)
+        if not there:
+            raise UserCodeError(f"{reference}: {place} has no {name}; name a function that it has")
     return found
 
 
@@ -217,14 +293,15 @@ def _import_file(reference: str, place: str) -> ModuleType:
     known_as = f"reward_function_{path.stem}"
     spec = importlib.util.spec_from_file_location(known_as, path) if path.is_file() else None
     if spec is None or spec.loader is None:
-        raise ValueError(f"{reference}: there is no file {place}; name one that is there")
+        raise UserCodeError(f"{reference}: there is no file {place}; name one that is there")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses in the file look for themselves there
     try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        del sys.modules[spec.name]
-        raise _failed_import(reference, error) from error
+        with running_user_code(reference, required=_IMPORTED):
+            spec.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(spec.name, None)
+        raise
     return module
 
 
@@ -233,32 +310,14 @@ def _import(reference: str, place: str) -> ModuleType:
     if "" not in sys.path:
         sys.path.insert(0, "")  # a file of the user's, beside where the command is typed
     try:
-        return importlib.import_module(place)
-    except (Exception, SystemExit) as error:
-        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        with running_user_code(reference, required=_IMPORTED):
+            return importlib.import_module(place)
+    except UserCodeError as error:
+        cause = error.__cause__
+        missing = cause.name if isinstance(cause, ModuleNotFoundError) else None
         if missing is None or not f"{place}.".startswith(f"{missing}."):
-            raise _failed_import(reference, error) from error
-        raise ValueError(
-            f"{reference}: {error}; required: a module that can be imported. Put its folder on "
+            raise
+        raise UserCodeError(
+            f"{reference}: {cause}; required: a module that can be imported. Put its folder on "
             "PYTHONPATH, or write path/to/file.py:name"
-        ) from error
-
-
-def _failed_import(reference: str, error: BaseException) -> ValueError:
-    """What to say of a module whose code an error ended: what, in which file and line."""
-    kind, what = type(error).__name__, str(error)
-    if isinstance(error, SyntaxError) and error.filename is not None:
-        at, what = f"{error.filename}:{error.lineno}", error.msg
-    else:
-        frames = [
-            frame
-            for frame in traceback.extract_tb(error.__traceback__)
-            if not frame.filename.startswith("<") and frame.filename not in _IMPORTERS
-        ]
-        # The module's own last line, not that of a library which it called.
-        own = [frame for frame in frames if frame.filename == frames[0].filename]
-        at = f"{own[-1].filename}:{own[-1].lineno}" if own else "its code"
-    return ValueError(
-        f"{reference}: {at}: {kind}{': ' if what else ''}{what}; required: a module that can be "
-        "imported. Correct that line"
-    )
+        ) from cause

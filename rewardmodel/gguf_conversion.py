@@ -17,7 +17,9 @@ from typing import Any
 
 from filelock import FileLock
 
+from rewardmodel.pretrained import load_pretrained
 from search.evaluation.folder_writing import new_folder
+from search.evaluation.json_text import json_text
 from search.evaluation.records import naming_path, write_json_atomic
 
 _logger = logging.getLogger(__name__)
@@ -125,11 +127,11 @@ def _drop_tokens(folder: Path, *, beyond: int) -> None:
     written["added_tokens"] = [t for t in written["added_tokens"] if t["content"] not in extra]
     if written["model"].get("unk_token") in extra:
         written["model"]["unk_token"] = None
-    path.write_text(json.dumps(written, ensure_ascii=False), encoding="utf-8")
+    path.write_text(json_text(written), encoding="utf-8")
     kept = json.loads(settings.read_text(encoding="utf-8"))
     kept = {name: value for name, value in kept.items()
             if not (isinstance(value, str) and value in extra)}  # fmt: skip
-    settings.write_text(json.dumps(kept, ensure_ascii=False, indent=2), encoding="utf-8")
+    settings.write_text(json_text(kept, indent=2), encoding="utf-8")
 
 
 def _load(file: Path) -> tuple[Any, Any]:
@@ -146,14 +148,12 @@ def _load(file: Path) -> tuple[Any, Any]:
     packed: Any = getattr(transformers, "GgufConfig", None)  # versions without it always dequantize
     if packed is not None:
         options["quantization_config"] = packed(dequantize=True)
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
-        str(file.parent), output_loading_info=True, **options
+    model, _ = load_pretrained(
+        AutoModelForCausalLM, str(file.parent), what="causal language model", **options
     )
-    model, loading = loaded
-    missing = sorted(loading["missing_keys"])
-    if missing:
-        raise ValueError(f"no weights for {len(missing)} parts, such as {', '.join(missing[:3])}")
-    tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
+    tokenizer: Any = AutoTokenizer.from_pretrained(
+        str(file.parent), gguf_file=file.name, trust_remote_code=False
+    )
     fields = GGUFReader(file).fields
     ends = [fields.get(f"tokenizer.ggml.{key}") for key in _END_KEYS]
     known = list(dict.fromkeys(int(end.contents()) for end in ends if end is not None))

@@ -5,7 +5,6 @@ weights are. Which weight is the head is found by building the architecture twic
 for two and for three labels, and comparing shapes; so any architecture of transformers is known.
 """
 
-import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +13,9 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+from rewardmodel.model_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, WEIGHTS, read_object
+
 _logger = logging.getLogger(__name__)
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-_ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
 
 def head_labels(source: str, task: str) -> int | None:
@@ -26,17 +25,16 @@ def head_labels(source: str, task: str) -> int | None:
         source: Hub id or local folder, adapters included: their own head, or else their base's.
         task: "SEQ_CLS" or "TOKEN_CLS".
     """
-    adapter = Path(source) / "adapter_config.json"
+    adapter = Path(source) / ADAPTER_CONFIG
     base = source
     if adapter.is_file():
-        kept = json.loads(adapter.read_text(encoding="utf-8"))
-        base = str(kept.get("base_model_name_or_path"))
+        base = str(read_object(adapter).get("base_model_name_or_path"))
     names = _head_names(base, task)
     if not names:
         return None
-    places = ([(source, _ADAPTER_WEIGHTS)] if base != source else []) + [(base, _WEIGHTS)]
-    for place, files in places:
-        for key, shape in _shapes(place, files, names):
+    places = ([(source, ADAPTER_WEIGHTS)] if base != source else []) + [(base, WEIGHTS)]
+    for place, file in places:
+        for key, shape in _shapes(place, file, names):
             plain = key.replace(".modules_to_save", "").replace(".default", "")
             if any(plain == name or plain.endswith(f".{name}") for name in names):
                 return int(shape[0])
@@ -58,10 +56,10 @@ def _head_names(source: str, task: str) -> set[str]:
     found: list[dict[str, torch.Size]] = []
     try:
         for labels in (2, 3):
-            config = AutoConfig.from_pretrained(source)
+            config = AutoConfig.from_pretrained(source, trust_remote_code=False)
             config.num_labels = labels
             with torch.device("meta"):
-                model = auto.from_config(config)
+                model = auto.from_config(config, trust_remote_code=False)
             found.append({name: weight.shape for name, weight in model.named_parameters()})
     except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError, TypeError) as error:
         _logger.debug("%s: the head's shape is unknown (%s)", source, error)
@@ -74,37 +72,27 @@ def _head_names(source: str, task: str) -> set[str]:
     }
 
 
-def _shapes(source: str, files: tuple[str, ...], names: set[str]) -> Iterator[tuple[str, Any]]:
-    """Names and shapes of a checkpoint's weights; of the first file there is."""
-    for file in files:
-        path = _find(source, file)
-        if path is not None:
-            yield from _shapes_in(path)
-            return
-        index = _find(source, f"{file}.index.json")
-        if index is not None:
-            parts = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-            ends = {name.rpartition(".")[0].rpartition(".")[2] for name in names}
-            wanted = [part for key, part in parts.items() if ends & set(key.split("."))]
-            for part in dict.fromkeys(wanted):
-                held = _find(source, part)
-                if held is not None:
-                    yield from _shapes_in(held)
-            return
+def _shapes(source: str, file: str, names: set[str]) -> Iterator[tuple[str, Any]]:
+    """Names and shapes of a checkpoint's weights."""
+    path = _find(source, file)
+    if path is not None:
+        yield from _shapes_in(path)
+        return
+    index = _find(source, f"{file}.index.json")
+    if index is not None:
+        parts = read_object(index)["weight_map"]
+        ends = {name.rpartition(".")[0].rpartition(".")[2] for name in names}
+        wanted = [part for key, part in parts.items() if ends & set(key.split("."))]
+        for part in dict.fromkeys(wanted):
+            held = _find(source, part)
+            if held is not None:
+                yield from _shapes_in(held)
 
 
 def _shapes_in(path: Path) -> Iterator[tuple[str, Any]]:
-    if path.suffix == ".safetensors":
-        with safe_open(path, framework="pt") as weights:
-            for key in weights.keys():  # noqa: SIM118
-                yield key, weights.get_slice(key).get_shape()
-        return
-    try:
-        held = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except RuntimeError:  # files of torch before 1.6 cannot be mapped into memory
-        held = torch.load(path, map_location="cpu", weights_only=True)
-    for key, weight in held.items():
-        yield key, weight.shape
+    with safe_open(path, framework="pt") as weights:
+        for key in weights.keys():  # noqa: SIM118
+            yield key, weights.get_slice(key).get_shape()
 
 
 def _find(source: str, file: str) -> Path | None:

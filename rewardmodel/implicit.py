@@ -16,10 +16,10 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor
 
+from rewardmodel.adapters import load_causal
 from rewardmodel.checkpoints import check_vocabulary, is_adapter
 from rewardmodel.data.conversation import Prompt, Reply
 from rewardmodel.interface import Finished, ScoringSession, each_finished, require_finite
-from rewardmodel.model_source import resolve_model
 from rewardmodel.prefixes.row_passes import row_batches
 from rewardmodel.sequence import PlainSession
 from rewardmodel.tokenization import TextEncoder, context_length, load_tokenizer
@@ -93,11 +93,11 @@ class ImplicitRewardModel:
                 "the model that the policy was trained from. Pass its folder, or None to score "
                 "without a reference"
             )
-        model = _load(policy)
+        model = load_causal(policy, merge=False)
         encoder = _open_encoder(policy, model, max_length)
         other: Any = reference
         if reference is not None and reference != WITHOUT_ADAPTER:
-            other = _load(reference)
+            other = load_causal(reference, merge=False)
             theirs = _open_encoder(reference, other, None)
             if not theirs.shares_vocabulary(encoder):
                 raise ValueError(
@@ -198,36 +198,6 @@ class ImplicitRewardModel:
                 found[i] = piece
         require_finite(torch.tensor([float(row.sum()) for row in found]), responses)
         return found, tokens
-
-
-def _load(source: str) -> Any:
-    """Loads a causal language model, its adapter in place."""
-    from transformers import AutoModelForCausalLM
-
-    source = resolve_model(source)
-    options: dict[str, Any] = {"dtype": "auto" if torch.cuda.is_available() else torch.float32}
-    try:
-        if is_adapter(source):
-            from peft import AutoPeftModelForCausalLM
-
-            return AutoPeftModelForCausalLM.from_pretrained(source, **options)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source, output_loading_info=True, **options
-        )
-        model, loading = loaded
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"no causal language model could be loaded from {source!r} "
-            f"({type(error).__name__}: {str(error).splitlines()[0]}). Name a folder with "
-            "config.json and model.safetensors, or a hub id"
-        ) from error
-    missing = sorted(loading["missing_keys"])
-    if missing:
-        raise ValueError(
-            f"{source} is no causal language model: it lacks {', '.join(missing[:3])}; required: "
-            "all weights. A reward model's folder has no head for tokens: name the policy's"
-        )
-    return model
 
 
 def _open_encoder(source: str, model: Any, max_length: int | None) -> TextEncoder:

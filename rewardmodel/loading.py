@@ -1,10 +1,9 @@
 """From a name to the reward model, or gold judge, that it stands for."""
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from rewardmodel.adapter_members import load_adapter_members, shared_base
 from rewardmodel.aggregation import AGGREGATES
@@ -14,7 +13,15 @@ from rewardmodel.ensemble import ENSEMBLE_FILE, EnsembleRewardModel
 from rewardmodel.functions import FunctionRewardModel
 from rewardmodel.input_format import ChosenFormat
 from rewardmodel.interface import RewardModel
-from rewardmodel.model_source import PACKAGE, resolve_model
+from rewardmodel.model_files import ADAPTER_CONFIG, read_object
+from rewardmodel.model_source import (
+    ANSWERS,
+    FUNCTION,
+    MEMBERS,
+    SIMULATED,
+    names_function,
+    resolve_model,
+)
 from rewardmodel.multi_head import MultiHeadRewardModel, reward_heads
 from rewardmodel.process import STEP_AGGREGATES, ProcessRewardModel
 from rewardmodel.sequence import SequenceRewardModel
@@ -23,15 +30,9 @@ from rewardmodel.verifiers import AnswerMatch
 
 Kind = Literal["auto", "sequence", "process", "multi_head", "ensemble", "function"]
 KINDS: tuple[str, ...] = get_args(Kind)
-FUNCTION = "python:"
-"""What the name of a function may begin with: `python:package.module:name`."""
-ANSWERS = "answers:"
-"""What the name of exact match with the reference answers of a file begins with."""
-SIMULATED = "simulated"
-"""The name of the embedded world's simulated human."""
 FORMS = (
     "a hub id, a folder, a .gguf file, package:NAME/FOLDER, python:package.module:name, "
-    "python:path/to/file.py:name, answers:FILE or simulated"
+    "python:path/to/file.py:name, answers:FILE, ensemble:NAME,NAME or simulated"
 )
 """What a reward model, or a gold judge, may be named by."""
 
@@ -55,7 +56,8 @@ def load_reward_model(
             of a token classifier (a process reward model), or of an adapter of one of them; a
             folder with an `ensemble.json`; a function, `python:package.module:name` or
             `python:path/to/file.py:name`, whose module's code is run; `answers:FILE`, exact match
-            with the reference answers of a file; or `simulated`, the embedded world's human.
+            with the reference answers of a file; `ensemble:NAME,NAME`, several of these by their
+            names; or `simulated`, the embedded world's human.
         max_length: Tokens of prompt and response; None takes what the model was trained with.
         batch_size: Rows a forward pass; None takes the kind's default.
         kind: What to take it for; "auto" looks.
@@ -81,7 +83,7 @@ def load_reward_model(
             _refuse_aggregate(aggregate, found, ())
             return _load_function(source, answer_form, on_bad_row)
         return _load_model(
-            resolve_model(source),
+            source if source.startswith(MEMBERS) else resolve_model(source),
             found,
             max_length=max_length,
             batch_size=batch_size,
@@ -117,6 +119,15 @@ def _load_model(
 ) -> RewardModel:
     """Loads a model of a known kind that is no function."""
     options: dict[str, Any] = {"max_length": max_length}
+    if source.startswith(MEMBERS):
+        _refuse_aggregate(aggregate, found, AGGREGATES if found == "ensemble" else ())
+        members = load_members(
+            _named_members(source),
+            max_length=max_length,
+            batch_size=batch_size,
+            input_format=input_format,
+        )
+        return EnsembleRewardModel(members, "mean" if aggregate is None else cast(Any, aggregate))
     if found != "process":
         options["input_format"] = input_format
     elif input_format == "pair":
@@ -152,7 +163,9 @@ def load_members(
     Raises:
         ValueError: If one cannot be loaded.
     """
-    sources = [s if names_function(s) else resolve_model(s) for s in sources]
+    sources = [
+        s if names_function(s) or s.startswith(MEMBERS) else resolve_model(s) for s in sources
+    ]
     if shared_base(sources) is not None:
         options: dict[str, Any] = {} if batch_size is None else {"batch_size": batch_size}
         options |= {"max_length": max_length, "input_format": input_format}
@@ -177,6 +190,8 @@ def kind_of(source: str) -> Kind:
     Raises:
         ValueError: If none does; the message lists the kinds.
     """
+    if source.startswith(MEMBERS):
+        return "ensemble"
     if names_function(source):
         return "function"
     name, source = source, resolve_model(source)
@@ -203,14 +218,14 @@ def kind_of(source: str) -> Kind:
     raise ValueError(_nothing_at(name, ", ".join(kinds) or "a config.json without architectures"))
 
 
-def names_function(source: str) -> bool:
-    """Whether a name stands for something that runs in Python, and not for a model's weights."""
-    if source == SIMULATED or source.startswith((FUNCTION, ANSWERS)):
-        return True
-    if source.endswith(".py") and not Path(source).is_dir():
-        return True  # of which the function's name is missing, as loading it says
-    # `module:name`, as a hub id, a package or a path that is there cannot be written.
-    return ":" in source and not source.startswith(PACKAGE) and not Path(source).exists()
+def _named_members(source: str) -> list[str]:
+    """The names in `ensemble:NAME,NAME`."""
+    names = [name.strip() for name in source.removeprefix(MEMBERS).split(",")]
+    if not all(names):
+        raise ValueError(
+            f"found {source!r}; required: the members' names behind {MEMBERS}, separated by commas"
+        )
+    return names
 
 
 def _load_function(source: str, answer_form: str, on_bad_row: OnBadRow) -> Any:
@@ -225,8 +240,7 @@ def _load_function(source: str, answer_form: str, on_bad_row: OnBadRow) -> Any:
 
 def read_adapter_task(source: str) -> str | None:
     """The task that an adapter's folder says it was made for."""
-    path = Path(resolve_model(source)) / "adapter_config.json"
-    return json.loads(path.read_text(encoding="utf-8")).get("task_type")
+    return read_object(Path(resolve_model(source)) / ADAPTER_CONFIG).get("task_type")
 
 
 def _refuse_aggregate(aggregate: str | None, kind: str, known: Sequence[str]) -> None:

@@ -15,6 +15,14 @@ from rewardmodel.gguf_conversion import converted_folder
 
 PACKAGE = "package:"
 """What the name of a packaged model begins with: `package:NAME/FOLDER`."""
+FUNCTION = "python:"
+"""What the name of a function may begin with: `python:package.module:name`."""
+ANSWERS = "answers:"
+"""What the name of exact match with the reference answers of a file begins with."""
+MEMBERS = "ensemble:"
+"""What the names of an ensemble's members begin with: `ensemble:NAME,NAME`."""
+SIMULATED = "simulated"
+"""The name of the embedded world's simulated human."""
 
 _MODEL_FILES = ("config.json", "adapter_config.json", "ensemble.json", "value_head.json")
 
@@ -39,9 +47,33 @@ def resolve_model(source: str | os.PathLike[str]) -> str:
     return place if file is None else str(converted_folder(file))
 
 
+def names_function(source: str) -> bool:
+    """Whether a name stands for something that runs in Python, and not for a model's weights."""
+    if source == SIMULATED or source.startswith((FUNCTION, ANSWERS)):
+        return True
+    if source.endswith(".py") and not Path(source).is_dir():
+        return True  # of which the function's name is missing, as loading it says
+    # `module:name`, as a hub id, a package or a path that is there cannot be written.
+    named = ":" in source and not source.startswith((PACKAGE, MEMBERS))
+    return named and not Path(source).exists()
+
+
+def runs_code(source: str) -> bool:
+    """Whether loading a name, or one of the members in it, runs the code of a module.
+
+    Such names are taken from the command line and from Python alone, never from a file.
+    """
+    if source.startswith(MEMBERS):
+        return any(map(runs_code, source.removeprefix(MEMBERS).split(",")))
+    return names_function(source) and source != SIMULATED and not source.startswith(ANSWERS)
+
+
 def _inside_package(source: str) -> str:
     """The folder or file that `package:NAME/FOLDER` names."""
     name, _, inside = source.removeprefix(PACKAGE).partition("/")
+    # Finding a package inside another would import that one, so the folders are walked down.
+    name, *within = name.split(".")
+    inside = "/".join([*within, inside])
     # Packages are installed under names such as huggingface-hub and imported as huggingface_hub.
     found = _package_spec(name) or _package_spec(name.replace("-", "_"))
     if found is None or not found.submodule_search_locations:

@@ -11,6 +11,7 @@ from typing import Any
 
 from rewardmodel.model_source import resolve_model
 from search.evaluation.digests import describe_file, digest_of
+from search.evaluation.json_text import json_text
 
 _FUNCTION, _ANSWERS = "python:", "answers:"
 
@@ -32,7 +33,7 @@ def digest_model(source: str | None) -> str | None:
 
 def digest_rows(rows: Iterable[Any]) -> str:
     """A digest of rows as they were read: prompts, mappings of columns, or anything JSON-like."""
-    return digest_of(json.dumps(_plain(row), sort_keys=True, default=repr) for row in rows)
+    return digest_of(_row_text(row) for row in rows)
 
 
 def _digest(source: str, above: frozenset[str]) -> str | None:
@@ -95,5 +96,10 @@ def _cached_commit(source: str) -> str | None:
     return None
 
 
-def _plain(value: Any) -> Any:
-    return dict(value) if isinstance(value, Mapping) else value
+def _row_text(row: Any) -> str:
+    """A row as JSON; as Python where it holds what JSON does not have."""
+    plain = dict(row) if isinstance(row, Mapping) else row
+    try:
+        return json_text(plain, sort_keys=True)
+    except ValueError:
+        return repr(plain)

@@ -36,8 +36,15 @@ def load_tokenizer(source: str) -> Any:
     """
     source = resolve_model(source)
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except Exception as error:  # the library of tokenizers raises no class of its own
+        if "trust_remote_code" in str(error):
+            raise ValueError(
+                f"the tokenizer of {source} needs code of its own (auto_map in its "
+                "tokenizer_config.json), which is not run; required: a class of transformers. Take "
+                "such a model, or name PreTrainedTokenizerFast as its tokenizer_class and take "
+                "auto_map out, if tokenizer.json is there"
+            ) from error
         if Path(source).is_dir():
             held = ", ".join(sorted(p.name for p in Path(source).iterdir())[:12]) or "nothing"
             raise ValueError(

@@ -3,17 +3,17 @@
 Models that were fine-tuned from one base with different seeds, data orders or learning rates lie in
 one basin, where the mean of the weights predicts much as the mean of the predictions does, and
 forgets more of what any single run memorised. Averaging models of different bases gives noise, and
-that is not checked beyond shapes and names.
+that is not checked beyond shapes and names. The first model is loaded once, to know that it is
+whole.
 
 Adapters are merged into their base before they are averaged: the mean of the factors A and B is not
-the mean of their products. A tensor is read from every source, averaged and let go; what is held at
-a time is one file of the result.
+the mean of their products. A tensor is read from every source, averaged and let go; what is then
+held at a time is one file of the result.
 
 Source: WARM, Ramé et al. 2024 (https://arxiv.org/abs/2401.12187).
 """
 
 import contextlib
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,15 +26,22 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from rewardmodel.checkpoints import is_adapter, load_classifier, read_config
+from rewardmodel.adapters import load_causal
+from rewardmodel.checkpoints import Task, is_adapter, load_classifier, read_config
+from rewardmodel.head_shape import head_labels
+from rewardmodel.model_files import INDEX, check_adapter_files, read_object, weight_files
 from rewardmodel.model_source import resolve_model
+from rewardmodel.pretrained import RETAKE
 from rewardmodel.tokenization import load_tokenizer
 from search.evaluation.folder_writing import new_folder
 from search.evaluation.records import write_json_atomic
+from search.evaluation.whole_weights import require_finite_weights
 
-_WEIGHTS = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
 _COPIED = {".json", ".txt", ".model", ".jinja"}  # tokenizers and what belongs to them
+_TASKS: dict[str, Task] = {
+    "ForSequenceClassification": "SEQ_CLS",
+    "ForTokenClassification": "TOKEN_CLS",
+}
 # What a configuration may say otherwise of a model that is the same in kind.
 _OWN = {"_name_or_path", "transformers_version", "reward_shift", "dtype", "torch_dtype"}
 
@@ -64,10 +71,9 @@ def average_weights(
     sources = [resolve_model(source) for source in sources]
     with contextlib.ExitStack() as stack:
         folders = [stack.enter_context(_as_whole_model(source)) for source in sources]
-        files = [
-            _tensor_files(folder, source) for folder, source in zip(folders, sources, strict=True)
-        ]
+        files = [weight_files(folder) for folder in folders]
         _require_alike(folders, sources, files)
+        _require_whole(folders[0])  # and so are the others, which are alike
         layout: dict[Path, list[str]] = {}
         for name, path in files[0].items():
             layout.setdefault(path, []).append(name)
@@ -79,7 +85,7 @@ def average_weights(
             ) as bar,
         ):
             for path in folders[0].iterdir():
-                if path.suffix in _COPIED and path.name not in (_INDEX, "ensemble.json"):
+                if path.suffix in _COPIED and path.name not in (INDEX, "ensemble.json"):
                     shutil.copy(path, scratch / path.name)
             for path, names in layout.items():
                 made = {}
@@ -88,8 +94,8 @@ def average_weights(
                     count += made[name].numel()
                     bar.update()
                 save_file(made, scratch / path.name, metadata={"format": "pt"})
-            if (folders[0] / _INDEX).is_file():
-                shutil.copy(folders[0] / _INDEX, scratch / _INDEX)
+            if (folders[0] / INDEX).is_file():
+                shutil.copy(folders[0] / INDEX, scratch / INDEX)
             _write_config(folders, scratch, shares)
     return {
         "models": list(sources),
@@ -120,8 +126,7 @@ def _as_whole_model(source: str) -> Iterator[Path]:
     if not is_adapter(source):
         yield Path(source)
         return
-    kept = json.loads((Path(source) / "adapter_config.json").read_text(encoding="utf-8"))
-    task = kept.get("task_type")
+    task = check_adapter_files(Path(source)).get("task_type")
     if task not in ("SEQ_CLS", "TOKEN_CLS"):
         raise ValueError(
             f"{source} is an adapter for {task}; required: one of a reward model (SEQ_CLS or "
@@ -137,20 +142,17 @@ def _as_whole_model(source: str) -> Iterator[Path]:
         yield Path(scratch)
 
 
-def _tensor_files(folder: Path, source: str) -> dict[str, Path]:
-    """The file of each tensor of a model, in the order of their names."""
-    if (folder / _INDEX).is_file():
-        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
-        found = {name: folder / file for name, file in index["weight_map"].items()}
-    elif (folder / _WEIGHTS).is_file():
-        with safe_open(folder / _WEIGHTS, framework="pt") as file:
-            found = dict.fromkeys(file.keys(), folder / _WEIGHTS)
-    else:
-        raise ValueError(
-            f"{source} holds no {_WEIGHTS}; required: the local folder of a model, saved with "
-            "save_pretrained"
-        )
-    return dict(sorted(found.items()))
+def _require_whole(folder: Path) -> None:
+    """Loads a model once, which refuses one that lacks weights."""
+    kinds = [str(name) for name in read_config(str(folder)).get("architectures") or []]
+    for ending, task in _TASKS.items():
+        if any(name.endswith(ending) for name in kinds):
+            held = head_labels(str(folder), task)  # where there is a head, others are let pass
+            load_classifier(
+                str(folder), task=task, labels=held, init_head=held is not None, dtype="auto"
+            )
+            return
+    load_causal(str(folder), merge=False, dtype="auto")
 
 
 def _require_alike(
@@ -192,19 +194,21 @@ def _shape(path: Path, name: str) -> list[int]:
         return file.get_slice(name).get_shape()
 
 
-def _read(path: Path, name: str) -> Tensor:
+def _read(path: Path, name: str, source: str) -> Tensor:
     with safe_open(path, framework="pt") as file:
-        return file.get_tensor(name)
+        weight = file.get_tensor(name)
+    require_finite_weights(source, [(name, weight)], remedy=RETAKE)
+    return weight
 
 
 def _average(
     name: str, files: Sequence[Mapping[str, Path]], shares: Sequence[float], sources: Sequence[str]
 ) -> Tensor:
     """One averaged tensor, in the first source's dtype; whole numbers only where all are equal."""
-    first = _read(files[0][name], name)
+    first = _read(files[0][name], name, sources[0])
     if not first.is_floating_point():
         for source, mine in zip(sources[1:], files[1:], strict=True):
-            if not torch.equal(first, _read(mine[name], name)):
+            if not torch.equal(first, _read(mine[name], name, source)):
                 raise ValueError(
                     f"tensor {name} ({first.dtype}) differs between {sources[0]} and {source}; "
                     "required: equal, since whole numbers have no mean. Quantised models cannot be "
@@ -212,16 +216,17 @@ def _average(
                 )
         return first
     total = shares[0] * first.double()
-    for share, mine in zip(shares[1:], files[1:], strict=True):
-        total += share * _read(mine[name], name).double()
-    return total.to(first.dtype).contiguous()
+    for share, mine, source in zip(shares[1:], files[1:], sources[1:], strict=True):
+        total += share * _read(mine[name], name, source).double()
+    found = total.to(first.dtype).contiguous()
+    remedy = "Take weights that sum to less in size"
+    require_finite_weights("the average", [(name, found)], remedy=remedy)
+    return found
 
 
 def _write_config(folders: Sequence[Path], scratch: Path, shares: Sequence[float]) -> None:
     """Writes the first model's configuration, with the mean of the shifts."""
-    configs = [
-        json.loads((folder / "config.json").read_text(encoding="utf-8")) for folder in folders
-    ]
+    configs = [read_object(folder / "config.json") for folder in folders]
     made = configs[0]
     shifts = [config.get("reward_shift") or 0.0 for config in configs]
     several = [shift if isinstance(shift, list) else [shift] for shift in shifts]

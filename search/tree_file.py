@@ -18,6 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from search.evaluation.json_text import json_text
 from search.evaluation.records import naming_path, write_bytes_atomic
 from search.tree import Tree
 
@@ -102,13 +103,13 @@ def save_tree(
                 tensors[f"{field.name}.{name}"] = copy
     metadata = {_VERSION_KEY: str(_VERSION)}
     if title is not None:
-        metadata["title"] = json.dumps(title)  # ASCII, so a lone surrogate survives
+        metadata["title"] = json_text(title, ascii_only=True)  # ASCII, so a lone surrogate survives
     if labels is not None:
         problem = _labels_problem(labels, tree.batch_size, tree.num_simulations + 1)
         if problem:
             _refuse(path, *problem, remedy="Pass one mapping of column to text for each row.")
         rows = [{str(column): text for column, text in row.items()} for row in labels]
-        metadata["labels"] = json.dumps(rows)
+        metadata["labels"] = json_text(rows, ascii_only=True)
     try:
         data = safetensors.torch.save(tensors, metadata)
     except KeyError as error:

@@ -7,12 +7,12 @@ nothing run but the one script whose hash it names.
 
 import base64
 import hashlib
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from search.evaluation.json_text import json_text
 from search.evaluation.report import escape
 from search.evaluation.report_style import STYLE
 from search.evaluation.tree_layout import printable
@@ -165,7 +165,7 @@ def _data(view: TreeView) -> str:
         "principal": [i for i, node in enumerate(nodes) if node.principal],
         "hidden": {i: node.hidden for i, node in enumerate(nodes) if node.hidden},
     }
-    text = json.dumps(columns, separators=(",", ":"))
+    text = json_text(columns, ascii_only=True, separators=(",", ":"))
     return text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e")
 
 

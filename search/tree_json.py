@@ -3,11 +3,11 @@
 Reading checks every field it shows; writing does not recurse. Both speak `TreeView`.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from typing import Any, cast
 
+from search.evaluation.json_text import json_text
 from search.tree_view import NodeView, TreeView, arrange
 
 
@@ -63,7 +63,7 @@ def nested_json(view: TreeView) -> str:
             "terminal": node.terminal,
             **({"hidden": node.hidden} if node.hidden else {}),
         }
-        parts.append(json.dumps(fields)[:-1] + ', "children": [')
+        parts.append(json_text(fields, ascii_only=True)[:-1] + ', "children": [')
         open_nodes.append(at)
     parts += ["]}"] * len(open_nodes)
     return "".join(parts) + "\n"

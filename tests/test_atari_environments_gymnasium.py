@@ -1,17 +1,23 @@
 """Any gymnasium environment as a vector; stacks of frames; settings; what callers must respect."""
 
+import contextlib
+import importlib.util
 import sys
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from atari_bridge.environments.checking import check_reset, check_step
 from atari_bridge.environments.config import EnvironmentConfig
 from atari_bridge.environments.frame_stack import FrameStack
 from atari_bridge.environments.games import _playable, rom_name
 from atari_bridge.environments.gymnasium_vector import GymnasiumEnvironments
+from atari_bridge.environments.making import make_environment
 from atari_bridge.environments.opening import open_environment
 from atari_bridge.environments.restoring import replay_episodes
+from search.evaluation.user_code import UserCodeError
 
 gymnasium = pytest.importorskip("gymnasium")
 spaces = gymnasium.spaces
@@ -166,6 +172,109 @@ def test_handed_out_observations_are_not_written_to_again():
 def test_an_unknown_id_is_answered_with_the_nearest(name):
     with pytest.raises(ValueError, match="'CartPole-v1'"):
         open_environment(EnvironmentConfig(game=name))
+
+
+def test_ids_are_named_before_the_emulator_registers_its_own(monkeypatch):
+    for name in [name for name in gymnasium.registry if name.startswith("ALE/")]:
+        monkeypatch.delitem(gymnasium.registry, name)
+    _playable.cache_clear()
+    with pytest.raises(ValueError, match=r"no such version; required: .*'CartPole-v1'"):
+        make_environment("CartPole-v99")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("CartPole", "such as 'CartPole-v1'"),
+        ("CartPole-v01", "no such version; required: .* such as 'CartPole-v1', 'CartPole-v0'"),
+        ("LunarLander-v2", "no such version; required: .* such as 'LunarLander-v3'"),
+        ("Foo/Bar-v0", "nothing has registered a namespace 'Foo'"),
+        ("NoSuchThing-v0", "no such environment; required: an id that gymnasium knows"),
+        ("ALE/Pog-v5", "an Atari game's name such as 'Pong'"),
+        *((name, "required: an id of the form 'Name-v1'") for name in (
+            ":CartPole-v1", "a:", "a:b:CartPole-v1", "/", "../CartPole-v1", "a b/c-v1", "1x:Foo-v1",
+        )),
+        ("no_such_module:Foo-v1", "'no_such_module' could not be imported: ModuleNotFoundError"),
+    ],
+)  # fmt: skip
+def test_a_wrong_id_is_one_error(name, message):
+    with pytest.raises(ValueError, match=f"game.*{message}"):
+        open_environment(EnvironmentConfig(game=name))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.text(max_size=12) | st.from_regex(r"[A-Za-z]{0,4}[:/]?[A-Za-z]{0,8}-v[0-9]{0,2}"))
+def test_no_id_ends_in_another_error(name):
+    with contextlib.suppress(ValueError, ImportError):
+        open_environment(EnvironmentConfig(game=name, num_environments=1)).close()
+
+
+@pytest.mark.parametrize(
+    ("name", "package", "extra"),
+    [
+        ("LunarLander-v3", "Box2D", r"gymnasium\[box2d\]"),
+        ("CarRacing-v3", "Box2D", r"gymnasium\[box2d\]"),
+        ("Ant-v5", "mujoco", r"gymnasium\[mujoco\]"),
+        ("phys2d/CartPole-v1", "jax", r"gymnasium\[jax\]"),
+    ],
+)
+def test_a_missing_extra_is_named_with_its_install_line(name, package, extra):
+    if importlib.util.find_spec(package) is not None:
+        pytest.skip(f"{package} is installed")
+    with pytest.raises(ImportError, match=f"game '{name}': .*pip install \"{extra}\""):
+        open_environment(EnvironmentConfig(game=name))
+
+
+class Broken(gymnasium.Env):
+    observation_space, action_space = spaces.Box(0, 1, (2,)), spaces.Discrete(2)
+
+    def __init__(self, at, error):
+        self.at, self.error = at, error
+        self.fail("made")
+
+    def fail(self, doing):
+        if self.at == doing:
+            raise self.error
+
+    def reset(self, *, seed=None, options=None):
+        self.fail("reset")
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self.fail("stepped")
+
+
+def play_broken(at, error):
+    gymnasium.register("Broken-v0", Broken, kwargs={"at": at, "error": error})
+    try:
+        environment = GymnasiumEnvironments("Broken-v0", 1)
+        environment.reset(np.arange(1), SEEDS[:1])
+        environment.step(np.array([0]))
+    finally:
+        del gymnasium.registry["Broken-v0"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("lost"), KeyError("lost"), SystemExit("lost")])
+@pytest.mark.parametrize("at", ["made", "reset", "stepped"])
+def test_whatever_an_environment_raises_is_named(at, error):
+    message = rf"game 'Broken-v0' could not be {at}: {__file__}:\d+: {type(error).__name__}.*lost"
+    with pytest.raises(UserCodeError, match=message) as caught:
+        play_broken(at, error)
+    assert type(caught.value.__cause__) is type(error)
+    with pytest.raises(KeyboardInterrupt):
+        play_broken(at, KeyboardInterrupt())
+
+
+def test_a_module_that_an_id_names_registers_it_or_is_named(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "brings_games.py").write_text(
+        "import gymnasium\ngymnasium.register('Mine-v0', "
+        "'gymnasium.envs.classic_control:CartPoleEnv')\n"
+    )
+    assert GymnasiumEnvironments("brings_games:Mine-v0", 1).num_actions == 2
+    (tmp_path / "brings_none.py").write_text("raise SystemExit(0)")
+    with pytest.raises(UserCodeError, match=r"brings_none\.py:1: SystemExit: 0; required"):
+        GymnasiumEnvironments("brings_none:Mine-v0", 1)
 
 
 @pytest.mark.parametrize(

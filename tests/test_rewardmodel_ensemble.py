@@ -124,18 +124,17 @@ def test_members_that_are_files_are_found_from_any_folder(
     root = tmp_path / "root"
     root.mkdir()
     monkeypatch.chdir(root)
-    Path("mine.py").write_text("def f(prompts, responses):\n    return [3.0 for _ in responses]\n")
     Path("right.jsonl").write_text(json.dumps({"prompt": "p", "answer": "7"}) + "\n")
-    members = ["python:mine.py:f", "mine.py:f", "answers:right.jsonl"]
-    path = write_ensemble("all", members)
-    kept = ["python:../mine.py:f", "../mine.py:f", "answers:../right.jsonl"]
-    assert read_ensemble(path)["members"] == kept
-    elsewhere = ["python:mine:f", "simulated", "package:p/m", "who/model", "gone.gguf"]
+    Path("wrong.jsonl").write_text(json.dumps({"prompt": "p", "answer": "8"}) + "\n")
+    write_ensemble("inner", ["answers:wrong.jsonl"])
+    path = write_ensemble("all", ["answers:right.jsonl", "inner"])
+    assert read_ensemble(path)["members"] == ["answers:../right.jsonl", "../inner"]
+    elsewhere = ["simulated", "package:p/m", "who/model", "gone.gguf"]
     assert read_ensemble(write_ensemble("no-files", elsewhere))["members"] == elsewhere
     monkeypatch.chdir(tmp_path)
     root.rename(tmp_path / "moved")
     scores = load_reward_model("moved/all").member_scores(["p"], ["7"])
-    assert scores.flatten().tolist() == [3, 3, 1]
+    assert scores.flatten().tolist() == [1, 0]
 
 
 def test_a_gguf_member_is_kept_relative_to_the_ensemble(
@@ -303,3 +302,100 @@ def test_adapters_of_several_heads_are_members_and_averaged(
     mean = load_reward_model(str(tmp_path / "mean"))
     assert isinstance(mean, MultiHeadRewardModel)
     assert mean.member_scores(PROMPTS, TEXTS).shape == (2, 4)
+
+
+RUNS = """
+from pathlib import Path
+Path({mark!r}).touch()
+def f(prompts, responses):
+    return [3.0]
+"""
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file of code that leaves a mark when it is run."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    Path("mine_ran.py").write_text(RUNS.format(mark=str(tmp_path / "ran")))
+    Path("right.jsonl").write_text(json.dumps({"prompt": "p", "answer": "7"}) + "\n")
+    return tmp_path / "ran"
+
+
+FUNCTIONS = [
+    "python:mine_ran.py:f",
+    "python:../mine_ran.py:f",
+    "../mine_ran.py:f",
+    "python:mine_ran:f",
+    "mine_ran:f",
+    "mine_ran.py",
+    "ensemble:answers:right.jsonl,mine_ran:f",
+]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("nested", [False, True])
+def test_no_code_that_a_file_names_is_run(mine: Path, function: str, nested: bool) -> None:
+    folder = Path("held")
+    write_ensemble(folder, ["answers:right.jsonl"])
+    members = ["answers:../right.jsonl", function]
+    (folder / "ensemble.json").write_text(json.dumps({"members": members}))
+    if nested:
+        write_ensemble("outer", [str(folder)])
+        folder = Path("outer")
+    with pytest.raises(ValueError, match=r"ensemble\.json: found the member .*ensemble:.*mine_ran"):
+        load_reward_model(str(folder))
+    with pytest.raises(ValueError, match="code that would be run by whoever loads"):
+        write_ensemble("new", ["answers:right.jsonl", function])
+    assert not mine.exists()
+
+
+def test_functions_and_models_are_combined_by_their_names(mine: Path) -> None:
+    write_ensemble("held", ["answers:right.jsonl"])
+    model = load_reward_model("ensemble:held, python:mine_ran.py:f", aggregate="min")
+    assert model.member_scores(["p"], ["7"]).flatten().tolist() == [1, 3]
+    assert model.score(["p"], ["7"]).tolist() == [1]
+    assert load_reward_model("ensemble:held,mine_ran:f").score(["p"], ["7"]).tolist() == [2]
+    assert mine.exists()
+    with pytest.raises(ValueError, match="separated by commas"):
+        load_reward_model("ensemble:held,")
+    with pytest.raises(ValueError, match="aggregate: found 'product'"):
+        load_reward_model("ensemble:held,held", aggregate="product")
+
+
+def test_ensembles_that_contain_themselves_are_refused(tmp_path: Path) -> None:
+    for name, other in (("a", "b"), ("b", "c"), ("c", "link")):
+        write_ensemble(tmp_path / name, ["simulated"])
+        (tmp_path / name / "ensemble.json").write_text(json.dumps({"members": [f"../{other}"]}))
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    with pytest.raises(ValueError, match=r"itself as a member \(.*/a -> .*/b -> .*/c -> .*/a\)"):
+        load_reward_model(str(tmp_path / "a"))
+    with pytest.raises(ValueError, match="names itself"):
+        load_reward_model(str(tmp_path / "link"))
+
+
+def test_ensembles_are_not_nested_without_end(tmp_path: Path) -> None:
+    below = "simulated"
+    for level in range(9):
+        write_ensemble(tmp_path / str(level), [below])
+        below = str(tmp_path / str(level))
+    load_reward_model(str(tmp_path / "7"))
+    with pytest.raises(ValueError, match=r"inside 8 others .*at most 8 levels"):
+        load_reward_model(str(tmp_path / "8"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("members", "runs/a", "members 'runs/a'; required: a list"),
+        ("members", [3], r"members \[3\]; required: a list"),
+        ("weight", "much", "weight 'much'; required: a finite number"),
+        ("shifts", [None], "shifts None; required: a finite number"),
+        ("scales", 2.0, "scales 2.0; required: a list of numbers"),
+    ],
+)
+def test_settings_of_another_type_are_named(tmp_path, setting, value, message) -> None:
+    path = write_ensemble(tmp_path, ["simulated"])
+    path.write_text(json.dumps({**json.loads(path.read_text()), setting: value}))
+    with pytest.raises(ValueError, match=message):
+        load_reward_model(str(tmp_path))

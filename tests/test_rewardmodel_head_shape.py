@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, LlamaForTokenClassification
 
 from rewardmodel.head_shape import head_labels
@@ -32,7 +31,7 @@ def forget_labels(folder: Path) -> None:
     path.write_text(json.dumps(config))
 
 
-@pytest.mark.parametrize("how", ["whole", "sharded", "bin"])
+@pytest.mark.parametrize("how", ["whole", "sharded"])
 def test_a_head_of_one_label_loads_without_num_labels(how, tmp_path):
     folder = tmp_path / "model"
     source = write_chat_scorer(folder, "qwen")
@@ -42,9 +41,6 @@ def test_a_head_of_one_label_loads_without_num_labels(how, tmp_path):
         (folder / "model.safetensors").unlink()
         model.save_pretrained(folder, max_shard_size="40KB")
         assert (folder / "model.safetensors.index.json").is_file()
-    elif how == "bin":
-        torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
-        (folder / "model.safetensors").unlink()
     forget_labels(folder)
     assert head_labels(source, "SEQ_CLS") == 1
     found = load_reward_model(source).score(PROMPTS, REPLIES)

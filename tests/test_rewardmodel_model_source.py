@@ -358,3 +358,15 @@ def test_a_real_packaged_gguf_policy_answers() -> None:
     with torch.inference_mode():
         likeliest = int(policy.model(torch.tensor([ids])).logits[0, -1].argmax())
     assert "Paris" in policy.encoder.tokenizer.decode([likeliest])
+
+
+def test_a_package_inside_another_is_found_without_importing_that(package: Path) -> None:
+    inner = package / "inner"
+    inner.mkdir()
+    (inner / "__init__.py").write_text("raise RuntimeError('imported')")
+    (inner / "policy").symlink_to((package / "policy").resolve())
+    found = resolve_model("package:carries_models.inner/policy")
+    assert Path(found) == inner / "policy"
+    assert "carries_models" not in sys.modules
+    with pytest.raises(ValueError, match="no installed package"):
+        resolve_model("package:no_such_package.inner/policy")

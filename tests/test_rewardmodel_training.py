@@ -323,7 +323,7 @@ def test_steps_whose_loss_is_no_number_end_training_at_once(
 ) -> None:
     base = save_classifier(policy_folder, tmp_path / "base", seed=0, labels=2, tokens=True)
     weights = load_file(base / "model.safetensors")
-    weights["score.bias"] = torch.full((2,), torch.nan)
+    weights["model.norm.weight"].fill_(3e38)  # finite, but the logits are not
     save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
     steps = Dataset.from_dict(
         {"prompt": ["a"] * 8, "completions": [["b", "c"]] * 8, "labels": [[1.0, 0.0]] * 8}

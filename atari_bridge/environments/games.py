@@ -81,7 +81,7 @@ def rom_name(game: str) -> str:
         raise ValueError(
             f"game: found {game!r}; required: an Atari game's name such as "
             f"{', '.join(_nearest(game, known))}, or a gymnasium environment's id with its version,"
-            " such as 'CartPole-v1' or 'MinAtar/Breakout-v1'. Correct the name"
+            f" such as {' or '.join(_nearest_ids(game))}. Correct the name"
         )
     return known[game]
 
@@ -125,3 +125,15 @@ def _nearest(game: str, known: dict[str, str]) -> list[str]:
     plain = {name.lower(): name for name in known}
     near = difflib.get_close_matches(game.replace("_", "").lower(), plain, n=3, cutoff=0.6)
     return [repr(plain[name]) for name in near] or ["'Pong'", "'Breakout'", "'MsPacman'"]
+
+
+def _nearest_ids(name: str) -> list[str]:
+    """The gymnasium ids whose names, without a version, are most like a wrong one."""
+    try:
+        from gymnasium import registry
+    except ImportError:
+        registry = {}
+    ids = {name.rpartition("-v")[0].lower(): name for name in list(registry)}  # the newest
+    near = difflib.get_close_matches(name.lower().rpartition("-v")[0] or name.lower(), ids, n=2)
+    found = [repr(ids[one]) for one in near if atari_game_of_id(ids[one]) is None]
+    return found or ["'CartPole-v1'", "'MinAtar/Breakout-v1'"]

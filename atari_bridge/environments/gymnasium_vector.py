@@ -1,19 +1,16 @@
 """N environments of one gymnasium id, stepped one after the other.
 
-This file knows no Atari: those games are named, not made by gymnasium, which skips frames of its
-own. Environments are made as registered, so that their time limit truncates.
+Environments are made as registered (`making`), so that their time limit truncates.
 """
 
-import difflib
-import importlib
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from atari_bridge.environments.checking import check_reset, check_step
-from atari_bridge.environments.games import atari_game_of_id
 from atari_bridge.environments.interface import VectorStep
+from atari_bridge.environments.making import make_environment, running_environment
 
 _LARGEST_VECTOR = 4096  # numbers; more are a picture in a type that is not a picture's
 
@@ -34,14 +31,14 @@ class GymnasiumEnvironments:
         num_environments: N.
 
     Raises:
-        ImportError: Without gymnasium.
-        ValueError: If no such environment is registered, it is an Atari game, or its actions or
-            observations cannot be used.
+        ImportError: Without gymnasium, or what the environment needs.
+        ValueError: If no such environment is registered, it is an Atari game, its actions or
+            observations cannot be used, or its own code fails.
     """
 
     def __init__(self, gymnasium_id: str, num_environments: int) -> None:
         self._id = gymnasium_id
-        self._environments = [_make(gymnasium_id) for _ in range(num_environments)]
+        self._environments = [make_environment(gymnasium_id) for _ in range(num_environments)]
         one = self._environments[0]
         self.num_actions, self._first_action = _actions(gymnasium_id, one.action_space)
         self._convert, self.observation_shape, self.observation_dtype = _observations(
@@ -65,8 +62,9 @@ class GymnasiumEnvironments:
                 # Seeding does not clear everything: MinAtar's sticky actions remember the last
                 # action of the episode before. So each episode has an environment of its own.
                 self._environments[row].close()
-                self._environments[row] = _make(self._id)
-            observation, _ = self._environments[row].reset(seed=seed)
+                self._environments[row] = make_environment(self._id)
+            with running_environment(self._id, "reset"):
+                observation, _ = self._environments[row].reset(seed=seed)
             self._show(row, observation)
         self._begun[rows] = True
         self._under_way[rows] = True
@@ -80,9 +78,10 @@ class GymnasiumEnvironments:
         terminated = np.zeros(self.num_environments, bool)
         truncated = np.zeros(self.num_environments, bool)
         for row, action in enumerate(actions.tolist()):
-            observation, reward[row], terminated[row], truncated[row], _ = self._environments[
-                row
-            ].step(self._first_action + action)
+            with running_environment(self._id, "stepped"):
+                observation, reward[row], terminated[row], truncated[row], _ = self._environments[
+                    row
+                ].step(self._first_action + action)
             self._show(row, observation)
         if not np.isfinite(reward).all():
             raise ValueError(
@@ -118,48 +117,6 @@ class GymnasiumEnvironments:
         self._under_way[:] = False
         for environment in self._environments:
             environment.close()
-
-
-def _make(gymnasium_id: str) -> Any:
-    """One environment, with its time limit and without checks at every step."""
-    game = atari_game_of_id(gymnasium_id)
-    if game is not None:
-        raise ValueError(
-            f"game: found the gymnasium id {gymnasium_id!r} of an Atari game; required: the game's "
-            f"name, for gymnasium may skip frames and repeat actions of its own, on top of "
-            f"frame_skip and sticky_actions. Write {game!r}"
-        )
-    try:
-        import gymnasium
-    except ImportError as error:
-        raise ImportError(
-            f"game {gymnasium_id!r}: found no gymnasium; required for environments with such an "
-            "id. Install it by pip install 'prefsearch[atari]'"
-        ) from error
-    if gymnasium_id.startswith("MinAtar/") and gymnasium_id not in gymnasium.registry:
-        _register_minatar(gymnasium_id)
-    try:
-        return gymnasium.make(gymnasium_id, disable_env_checker=True)
-    except (gymnasium.error.UnregisteredEnv, gymnasium.error.DeprecatedEnv) as error:
-        known = [name for name in gymnasium.registry if atari_game_of_id(name) is None]
-        near = difflib.get_close_matches(gymnasium_id, known, n=3, cutoff=0.7)
-        raise ValueError(
-            f"game: found {gymnasium_id!r} ({error}); required: an id that gymnasium knows"
-            f"{', such as ' + ', '.join(map(repr, near)) if near else ''}. Correct it, or name "
-            "the module that registers it: 'module:id'"
-        ) from error
-
-
-def _register_minatar(gymnasium_id: str) -> None:
-    """Makes MinAtar's games known, which importing it does not."""
-    try:
-        module = importlib.import_module("minatar.gym")
-    except ImportError as error:
-        raise ImportError(
-            f"game {gymnasium_id!r}: found no MinAtar; required for its games. Install it by pip "
-            "install 'prefsearch[minatar]'"
-        ) from error
-    module.register_envs()
 
 
 def _actions(gymnasium_id: str, space: Any) -> tuple[int, int]:

@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import TemplateError
-
 from rewardmodel.data.conversation import Conversation, Message, Reply, reply_messages
 from rewardmodel.data.rows import PreferenceDataError
 
@@ -183,7 +181,7 @@ class ChatTemplate:
                 self.tokenizer.apply_chat_template(list(messages), tokenize=False, **options)
             )
         # Templates refuse roles and orders by raise_exception, and fail at values they do not know.
-        except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
+        except Exception as error:
             raise PreferenceDataError(
                 f"the chat template of {self._name} refuses these messages ({error}): "
                 f"roles {[turn['role'] for turn in messages]}. Mend or drop the row "

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from search.evaluation.json_text import json_text
+
 Message = dict[str, Any]
 
 TEMPLATE_COLUMNS = ("tools", "chat_template_kwargs")
@@ -45,7 +47,7 @@ class Conversation:
 
     @functools.cached_property
     def _key(self) -> str:
-        return json.dumps(self.columns(), ensure_ascii=False)
+        return json_text(self.columns())
 
     def __eq__(self, other: object) -> bool:
         """Whether messages, tools and template variables are the same."""

@@ -92,7 +92,7 @@ def _missing_path(path: Path) -> PreferenceDataError:
 
 def _open_hub(name: str, split: str, options: Mapping[str, Any]) -> datasets.Dataset:
     try:
-        return datasets.load_dataset(name, split=split, **options)
+        return datasets.load_dataset(name, split=split, trust_remote_code=False, **options)
     # ValueError: unknown split or missing configuration. RuntimeError: script-based dataset.
     except (OSError, ValueError, RuntimeError) as error:
         raise PreferenceDataError(

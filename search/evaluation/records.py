@@ -24,6 +24,7 @@ from typing import Any, BinaryIO, NoReturn, cast
 import numpy as np
 import torch
 
+from search.evaluation.json_text import json_text
 from search.evaluation.scratch_files import remove_leftovers_once, temporary_file
 
 logger = logging.getLogger(__name__)
@@ -152,8 +153,7 @@ def write_json_atomic(path: str | os.PathLike[str], value: object) -> Path:
             that JSON cannot hold.
         StorageError: the file could not be written.
     """
-    plain = to_plain(value, "value")
-    text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)
+    text = json_text(to_plain(value), indent=2)
     return write_text_atomic(path, text + "\n")
 
 
@@ -172,7 +172,7 @@ def append_record(path: str | os.PathLike[str], record: Mapping[str, object]) ->
     plain = to_plain(record, "record")
     if not isinstance(plain, dict):
         raise ValueError(f"a record is a mapping, found {type(record).__name__}: wrap it in one")
-    line = json.dumps(plain, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
+    line = json_text(plain).encode("utf-8") + b"\n"
     with naming_path(path, "append to"):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)

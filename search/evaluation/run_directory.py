@@ -27,6 +27,7 @@ import yaml
 
 from search.evaluation.digests import describe_files, find_damage
 from search.evaluation.folder_writing import new_folder
+from search.evaluation.json_text import json_text
 from search.evaluation.records import (
     StorageError,
     naming_path,
@@ -147,7 +148,7 @@ class RunDirectory:
             StorageError: If the folder cannot be written.
         """
         run = cls(Path(path))
-        settings = json.loads(json.dumps(dict(config), allow_nan=False))
+        settings = json.loads(json_text(dict(config)))
         known = {name: digest for name, digest in (inputs or {}).items() if digest is not None}
         if not run._is_unused():
             run._require_run(resume)
@@ -226,7 +227,7 @@ class RunDirectory:
             ValueError: If a value is NaN or infinite.
         """
         kept = self._steps / f"{step}.jsonl"
-        lines = [json.dumps({"step": step, **record}, allow_nan=False) for record in records]
+        lines = [json_text({"step": step, **record}) for record in records]
         if lines:
             write_text_atomic(kept, "\n".join(lines) + "\n")
         path = self._steps / f"{step}.json"
@@ -235,7 +236,7 @@ class RunDirectory:
         self._next = max(self._next, order + 1)
         done = {
             "order": order,
-            "result": json.loads(json.dumps(dict(result), allow_nan=False)),
+            "result": json.loads(json_text(dict(result))),
             "files": describe_files([*files, *([kept] if lines else [])], base=self.path),
         }
         write_json_atomic(path, done)
@@ -244,7 +245,7 @@ class RunDirectory:
         else:
             with naming_path(self.path, "write to"):
                 for file, added in (
-                    (self.metrics, [json.dumps({"step": step, **done["result"]})]),
+                    (self.metrics, [json_text({"step": step, **done["result"]})]),
                     (self.records, lines),
                 ):
                     with file.open("a", encoding="utf-8") as out:
@@ -369,9 +370,7 @@ class RunDirectory:
         steps = self._in_order()
         if steps:
             self._next = _read_step(self._steps / f"{steps[-1]}.json").order + 1
-        metrics = [
-            json.dumps({"step": s, **(self.result(s) or {})}, allow_nan=False) for s in steps
-        ]
+        metrics = [json_text({"step": s, **(self.result(s) or {})}) for s in steps]
         kept = [self._steps / f"{step}.jsonl" for step in steps]
         records = "".join(path.read_text(encoding="utf-8") for path in kept if path.is_file())
         for path, text in (

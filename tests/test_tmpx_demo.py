@@ -177,7 +177,7 @@ def test_a_full_disk_is_named_and_the_run_goes_on_once_there_is_space(
 @pytest.mark.parametrize(
     ("name", "count"),
     [
-        ("atari", 70),
+        ("demo", 60),
         *(
             pytest.param(name, None, marks=pytest.mark.slow)
             for name in ("evaluate", "finetune", "sft", "reward", "demo", "atari")

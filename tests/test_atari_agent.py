@@ -1,0 +1,93 @@
+"""What an agent is loaded from: whole checkpoints, whose games import nothing on their own."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from atari_bridge.agent import load_agent, network_for
+from atari_bridge.checkpoints import save_tensors, write_manifest
+from atari_bridge.door_evaluate import EvaluateJob, evaluate
+from atari_bridge.door_play import PlayJob, play
+from atari_bridge.environments import EnvironmentConfig
+from atari_bridge.networks import NetworkConfig
+from atari_bridge.search_settings import SearchSettings
+from search.evaluation.whole_weights import WeightsError
+
+pytest.importorskip("gymnasium")
+GAME = "evil_games:CartPole-v1"
+
+
+def checkpoint(folder: Path, *, game: str, spoil: bool = False, **facts: Any) -> Path:
+    config = NetworkConfig(network="dense")
+    network = network_for(config, frame=(4,), frame_stack=1, num_actions=2)
+    weights = dict(network.state_dict())
+    if spoil:
+        name = next(n for n, w in weights.items() if w.is_floating_point())
+        weights[name] = torch.full_like(weights[name], torch.nan)
+    save_tensors(folder / "network.safetensors", weights)
+    environment = EnvironmentConfig(game=game, frame_stack=1)
+    known = {
+        "game": game, "decisions": 1, "updates": 1, "processes": 1, "num_actions": 2,
+        "observation_shape": [4], "environment": asdict(environment), "network": asdict(config),
+        "search": asdict(SearchSettings()), "discount": 0.99, "seed": 0,
+    }  # fmt: skip
+    write_manifest(folder, {**known, **facts})
+    return folder
+
+
+@pytest.fixture
+def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    mark = tmp_path / "ran"
+    (tmp_path / "evil_games.py").write_text(f"open({str(mark)!r}, 'w').close()\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "evil_games", raising=False)
+    return mark
+
+
+def test_a_module_that_a_checkpoint_names_is_not_imported(tmp_path: Path, ran: Path) -> None:
+    source = str(checkpoint(tmp_path / "c", game=GAME))
+    with pytest.raises(ValueError, match=r"checkpoint\.json: found the game 'evil_games:CartPole"):
+        evaluate(EvaluateJob(checkpoint=source, games=2, budgets=[], max_decisions=2))
+    with pytest.raises(ValueError, match="whose module would be imported"):
+        play(PlayJob(checkpoint=source, out=str(tmp_path / "o"), max_decisions=2))
+    with pytest.raises(ValueError, match="required: 'evil_games:Other-v1', as asked"):
+        load_agent(source, game="evil_games:Other-v1")
+    assert not ran.exists()
+
+
+def test_a_module_that_the_command_names_too_is_imported(tmp_path: Path, ran: Path) -> None:
+    source = str(checkpoint(tmp_path / "c", game=GAME))
+    job = EvaluateJob(checkpoint=source, game=GAME, games=2, budgets=[], max_decisions=2)
+    evaluate(job)
+    assert ran.exists()
+
+
+def test_a_checkpoint_of_a_plain_id_needs_no_game(tmp_path: Path) -> None:
+    source = str(checkpoint(tmp_path / "c", game="CartPole-v1"))
+    evaluate(EvaluateJob(checkpoint=source, games=2, budgets=[], max_decisions=2))
+    with pytest.raises(ValueError, match="required: 'Acrobot-v1', as asked"):
+        load_agent(source, game="Acrobot-v1")
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"network\.safetensors: the weight .* is not finite"):
+        load_agent(checkpoint(tmp_path / "c", game="CartPole-v1", spoil=True))
+
+
+@pytest.mark.parametrize(
+    "facts", [{"environment": {"wrong": 1}}, {"network": None}, {"search": []}, {"discount": None}]
+)
+def test_settings_that_no_agent_can_be_built_from_are_named(tmp_path: Path, facts: dict) -> None:
+    folder = checkpoint(tmp_path / "c", game="CartPole-v1", **facts)
+    if facts == {"discount": None}:
+        path = folder / "checkpoint.json"
+        kept = json.loads(path.read_text())
+        del kept["discount"]
+        path.write_text(json.dumps(kept))
+    with pytest.raises(ValueError, match=r"checkpoint\.json: found settings that no agent"):
+        load_agent(folder)

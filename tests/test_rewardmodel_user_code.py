@@ -1,0 +1,221 @@
+"""Functions of users that misbehave: one error that names them, and their own as its cause."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policies.collection import Samples
+from policies.judges import judged, load_judge
+from policies.language_model import Policy
+from policies.leaf_values import PartialReward
+from policies.pooled import pool_lines
+from policies.proposals import Proposal
+from policies.search_policy import SearchPolicy
+from rewardmodel.data.conversation import Conversation
+from rewardmodel.functions import FunctionRewardModel, UserCodeError
+from rewardmodel.loading import load_reward_model
+from search import GumbelMuZeroPlanner
+from tests.fakes import CountingReward
+
+ROOT = Path(__file__).resolve().parent.parent
+CHAT = Conversation(({"role": "user", "content": "hi"},))
+
+
+class NoText(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("broken")
+
+
+class OwnBase(BaseException):
+    pass
+
+
+RAISED: list[Callable[[], BaseException]] = [
+    lambda: KeyError("x"),
+    lambda: ValueError("bad"),
+    lambda: StopIteration(),
+    lambda: RecursionError(),
+    lambda: MemoryError(),
+    lambda: AssertionError(),
+    lambda: SystemExit(0),
+    lambda: SystemExit("bye"),
+    lambda: GeneratorExit(),
+    lambda: asyncio.CancelledError(),
+    lambda: OwnBase("mine"),
+    lambda: NoText(),
+    lambda: OSError(2, "no such file"),
+]
+
+
+def raising(make: Callable[[], BaseException]) -> Callable[..., Any]:
+    def mine(prompts: Any, responses: Any) -> Any:
+        raise make()
+
+    return mine
+
+
+def raising_of_trl(make: Callable[[], BaseException]) -> Callable[..., Any]:
+    def mine(prompts: Any, completions: Any) -> Any:
+        raise make()
+
+    return mine
+
+
+def raising_late(make: Callable[[], BaseException]) -> Callable[..., Any]:
+    def mine(prompts: Any, responses: Any) -> Any:
+        yield 1.0
+        raise make()
+
+    return mine
+
+
+@pytest.mark.parametrize("make", RAISED)
+@pytest.mark.parametrize("kind", [raising, raising_of_trl, raising_late])
+def test_whatever_a_function_raises_names_it(make: Callable[[], BaseException], kind: Any) -> None:
+    error = make()
+    if kind is raising_late and isinstance(error, StopIteration):
+        return  # which Python turns into an error of its own
+    message = rf"mine, called for 2 responses, the first to the prompt 'p1'.*{__file__}:\d+: "
+    with pytest.raises(UserCodeError, match=message + type(error).__name__) as caught:
+        FunctionRewardModel(kind(make)).score(["p1", "p2"], ["a", "b"])
+    assert type(caught.value.__cause__) is type(error)
+
+
+@pytest.mark.parametrize("make", RAISED)
+def test_whatever_a_judge_raises_names_it_and_the_row(make: Callable[[], BaseException]) -> None:
+    for judge in (raising(make), FunctionRewardModel(raising(make), name="mine").call):
+        with pytest.raises(UserCodeError, match=r"row 8 and those behind it: .*mine.* prompt 'p1'"):
+            judged(judge, ["p1", "p2"], ["a", "b"], rows=[8, 9])
+
+
+def test_an_interrupt_stays_one() -> None:
+    function = raising(KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        FunctionRewardModel(function).score(["p"], ["a"])
+    with pytest.raises(KeyboardInterrupt):
+        judged(function, ["p"], ["a"], rows=[0])
+
+
+VALUES: list[Any] = [None, 1.0, "12", b"12", {"a": 1.0, "b": 2.0}, {1.0, 2.0}, [1.0], ["1", "2"],
+    [None, 1.0], [1j, 1.0], [10**400, 1.0], [[1.0], 2.0], [object(), 1.0],
+    [float("nan"), 1.0], [float("inf"), 1.0], object()]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_what_is_no_number_a_response_is_refused(value: Any) -> None:
+    def mine(prompts: Any, responses: Any) -> Any:
+        return value
+
+    with pytest.raises(ValueError, match=r"mine (gave|scored)"):
+        FunctionRewardModel(mine, name="mine").score(["p", "p"], ["a", "b"])
+    with pytest.raises(ValueError, match=r"the gold judge (returned|scored)"):
+        judged(mine, ["p", "p"], ["a", "b"], rows=[0, 1])
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1))
+def test_numbers_come_through(numbers: list[float]) -> None:
+    texts = ["a"] * len(numbers)
+    found = FunctionRewardModel(lambda p, r: iter(numbers)).score(texts, texts)
+    assert found.tolist() == pytest.approx(numbers, rel=1e-6)
+    assert judged(lambda p, r: tuple(numbers), texts, texts, rows=range(len(texts))) == numbers
+
+
+def sorts(prompts: Any, responses: Any) -> list[float]:
+    responses.sort()
+    return [1.0 for _ in responses]
+
+
+def edits_messages(prompts: Any, responses: Any) -> list[float]:
+    prompts[0][0]["content"] = "changed"
+    return [1.0 for _ in responses]
+
+
+def drops(prompts: Any, completions: Any) -> list[float]:
+    completions.pop()
+    return [1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("function", "prompt"), [(sorts, "p"), (edits_messages, CHAT), (drops, "p")]
+)
+def test_a_function_that_changes_what_it_is_given_is_named(function: Any, prompt: Any) -> None:
+    replies = ["b", "a"]
+    with pytest.raises(UserCodeError, match="changed the prompts or responses"):
+        FunctionRewardModel(function).score([prompt] * 2, replies)
+    if function is not drops:
+        with pytest.raises(UserCodeError, match="changed the prompts or responses"):
+            judged(function, [prompt] * 2, replies, rows=[0, 1])
+    assert replies == ["b", "a"]
+    assert CHAT.messages[0]["content"] == "hi"
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("raise OSError('disk')", r"mine\.py:1: OSError: disk"),
+        ("import sys; sys.exit(0)", r"mine\.py:1: SystemExit: 0"),
+        ("class E(BaseException): pass\nraise E('own')", r"mine\.py:2: E: own"),
+        ("def f(:", r"mine\.py:1: SyntaxError"),
+        ("\0", "null bytes"),
+        ("f = 3", "found a int; required: a function"),
+        ("g = 3", "has no f; name a function that it has"),
+        ("def __getattr__(name): raise RuntimeError('late')", r"mine\.py:1: RuntimeError: late"),
+    ],
+)
+@pytest.mark.parametrize("load", [load_reward_model, load_judge])
+def test_a_module_that_cannot_be_imported_is_named(
+    tmp_path: Path, code: str, message: str, load: Any
+) -> None:
+    (tmp_path / "mine.py").write_text(code)
+    with pytest.raises(UserCodeError, match=message):
+        load(f"python:{tmp_path}/mine.py:f")
+    (tmp_path / "mine.py").write_text("raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        load(f"python:{tmp_path}/mine.py:f")
+
+
+def test_a_search_and_a_pool_name_the_prompt(policy: Policy) -> None:
+    reward = FunctionRewardModel(raising(lambda: KeyError("x")))
+    proposal = Proposal(unit="response", max_new_tokens=4)
+    search = SearchPolicy(policy, reward, PartialReward(), GumbelMuZeroPlanner(2), proposal, 2)
+    with pytest.raises(UserCodeError, match=r"prompt 0 \('One\.'\) and those behind it: .*mine, c"):
+        search.generate(["One.", "Two."], seed=0)
+    samples = Samples(["One."], [["a", "b"]], [[[5], [6]]], [[-1.0, -1.0]])
+    with pytest.raises(UserCodeError, match="prompt 7 and those behind it"):
+        pool_lines(samples, reward, None, first=7)
+    with pytest.raises(UserCodeError, match="row 7 and those behind it"):
+        pool_lines(samples, CountingReward(), raising(SystemExit), first=7)
+
+
+def test_a_command_ends_with_one_line_and_shows_the_cause_on_request(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import sys\ndef f(prompts, responses):\n    sys.exit(0)\ndef g(prompts, responses):\n"
+        "    return {}['lost']\n"
+    )
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "One", "response": "a"}\n')
+    command = [sys.executable, "-m", "prefsearch", "reward", "score", "--dataset", "rows.jsonl"]
+
+    def run(name: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        import os
+
+        return subprocess.run(
+            [*command, "--model", f"python:mine.py:{name}"], cwd=tmp_path, text=True,
+            capture_output=True, check=False,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        )  # fmt: skip
+
+    left = run("f")
+    assert left.returncode == 2
+    assert left.stderr.startswith("error: rows 0 and those behind it: mine.py:f, called for")
+    assert "mine.py:3: SystemExit: 0" in " ".join(left.stderr.split())
+    shown = run("g", PREFSEARCH_TRACEBACK="1")
+    assert shown.returncode == 1
+    assert "return {}['lost']" in shown.stderr
+    assert "KeyError: 'lost'" in shown.stderr
