@@ -21,6 +21,7 @@ from torch import Tensor
 
 from rewardmodel.data.conversation import Prompt, Reply, plain, reply_messages
 from rewardmodel.interface import require_finite
+from rewardmodel.text_rows import require_rows
 
 _REMEDY = "Correct the function: it has to give every response a number"
 _IMPORTERS = {__file__, importlib.__file__}
@@ -78,8 +79,7 @@ class FunctionRewardModel:
             ValueError: If the function does not give one finite number a response; the message
                 names the row.
         """
-        if len(prompts) != len(responses):
-            raise ValueError(f"found {len(prompts)} prompts and {len(responses)} responses")
+        require_rows(prompts, responses)
         if not responses:
             return torch.empty(0)
         scores = self._numbers(self.call(prompts, responses), responses)

@@ -1,6 +1,9 @@
 """Rows as text, one JSON object a line."""
 
+import datetime
+import decimal
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,5 +11,40 @@ from datasets import Dataset
 
 
 def json_lines(rows: Sequence[Mapping[str, Any]] | Dataset) -> str:
-    """Rows as JSON lines."""
-    return "".join(json.dumps(dict(row), ensure_ascii=False) + "\n" for row in rows)
+    r"""Rows as JSON lines, each ended by \n; rows of text come back as they were.
+
+    NaN, by which tables say that a number is missing, is written as null; times and decimal numbers
+    are written as text.
+
+    Raises:
+        ValueError: A value has no form in JSON; the message names row and column.
+    """
+    return "".join(_line(dict(row), number) + "\n" for number, row in enumerate(rows))
+
+
+def _line(row: Mapping[str, Any], number: int) -> str:
+    try:
+        return json.dumps(row, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError):
+        columns = {name: _plain(value, f"row {number}, {name!r}") for name, value in row.items()}
+        return json.dumps(columns, ensure_ascii=False, allow_nan=False)
+
+
+def _plain(value: Any, where: str) -> Any:
+    if isinstance(value, Mapping):
+        return {f"{key}": _plain(held, f"{where}[{key!r}]") for key, held in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(held, f"{where}[{index}]") for index, held in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        if math.isnan(value):
+            return None
+    elif value is None or isinstance(value, str | bool | int | float):
+        return value
+    elif isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    elif isinstance(value, decimal.Decimal | datetime.timedelta):
+        return str(value)
+    raise ValueError(
+        f"{where} holds {type(value).__name__} {str(value)[:40]!a}, which JSON cannot hold; "
+        "required: text, numbers, lists or mappings. Remove the column, or convert it"
+    )

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from search.evaluation.json_reading import parse_json
+
 Message = dict[str, Any]
 
 TEMPLATE_COLUMNS = ("tools", "chat_template_kwargs")
@@ -176,4 +178,4 @@ def _ordered(message: Mapping[str, Any]) -> Message:
 
 def _from_json(value: Any) -> Any:
     """A column that may be JSON text, as TRL takes `tools`, too."""
-    return json.loads(value) if isinstance(value, str) and value else value or None
+    return parse_json(value) if isinstance(value, str) and value else value or None
