@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
+from doors.console import PlainConsole
 from rewardmodel.data.conversation import Prompt
 from rewardmodel.data.finished import replies_finished
 from rewardmodel.data.formats.fields import take_list
@@ -60,7 +59,7 @@ def world(job: WorldJob) -> None:
     for name, drawn in requests.items():
         rows = [{"prompt": request.prompt} for request in drawn]
         write_text_atomic(folder / f"{name}.jsonl", json_lines(rows))
-    Console().print(f"World: {folder}")
+    PlainConsole().print(f"World: {folder}")
 
 
 @dataclass
@@ -114,4 +113,4 @@ def label(job: LabelJob) -> None:
         raise ValueError(f"{job.responses} holds no pair; required: two responses a prompt or more")
     pairs, ties = SimulatedHuman().label(*zip(*triples, strict=True), seed=job.seed, finished=ended)
     write_text_atomic(job.out, json_lines(pairs))
-    Console().print(f"{len(pairs)} pairs, {ties} ties left out: {job.out}")
+    PlainConsole().print(f"{len(pairs)} pairs, {ties} ties left out: {job.out}")

@@ -22,19 +22,20 @@ def json_lines(rows: Sequence[Mapping[str, Any]] | Dataset) -> str:
     return "".join(_line(dict(row), number) + "\n" for number, row in enumerate(rows))
 
 
-def _line(row: Mapping[str, Any], number: int) -> str:
-    try:
-        return json.dumps(row, ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError):
-        columns = {name: _plain(value, f"row {number}, {name!r}") for name, value in row.items()}
-        return json.dumps(columns, ensure_ascii=False, allow_nan=False)
+def json_values(value: Any, where: str) -> Any:
+    """A value as JSON holds it, as `json_lines` writes it.
 
+    Args:
+        value: Of a row, or the row.
+        where: What a message calls it.
 
-def _plain(value: Any, where: str) -> Any:
+    Raises:
+        ValueError: It has no form in JSON.
+    """
     if isinstance(value, Mapping):
-        return {f"{key}": _plain(held, f"{where}[{key!r}]") for key, held in value.items()}
+        return {f"{key}": json_values(held, f"{where}[{key!r}]") for key, held in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(held, f"{where}[{index}]") for index, held in enumerate(value)]
+        return [json_values(held, f"{where}[{index}]") for index, held in enumerate(value)]
     if isinstance(value, float) and not math.isfinite(value):
         if math.isnan(value):
             return None
@@ -48,3 +49,13 @@ def _plain(value: Any, where: str) -> Any:
         f"{where} holds {type(value).__name__} {str(value)[:40]!a}, which JSON cannot hold; "
         "required: text, numbers, lists or mappings. Remove the column, or convert it"
     )
+
+
+def _line(row: Mapping[str, Any], number: int) -> str:
+    try:
+        return json.dumps(row, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError):
+        columns = {
+            name: json_values(value, f"row {number}, {name!r}") for name, value in row.items()
+        }
+        return json.dumps(columns, ensure_ascii=False, allow_nan=False)

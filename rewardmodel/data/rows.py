@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar, cast
 from tqdm.auto import tqdm
 
 from search.evaluation.json_reading import unusable_text
+from search.evaluation.visible_text import visible
 
 logger = logging.getLogger(__name__)
 
@@ -204,7 +205,7 @@ def parse_rows(
     columns = columns or ColumnUse()
     kept = 0
     # Seen only where reading takes longer than two seconds.
-    bar = tqdm(places, desc=f"reading {source}", unit=" rows", delay=2, leave=False)
+    bar = tqdm(places, desc=visible(f"reading {source}"), unit=" rows", delay=2, leave=False)
     for location, found in bar:
         try:
             if isinstance(found, PreferenceDataError):
