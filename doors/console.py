@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.text import Text
 
 from search.evaluation.visible_text import visible
 
@@ -22,6 +23,10 @@ class PlainConsole(Console):
     def __init__(self, **options: Any) -> None:
         """Take the options of `rich.console.Console` but markup and emoji codes."""
         super().__init__(markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Make text of a string, whose control characters are shown as escapes."""
+        return super().render_str(visible(text), **options)
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None

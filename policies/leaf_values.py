@@ -8,7 +8,6 @@ by its length, or a value model of its own. `Rollout` lets the policy finish the
 that, which costs tokens; what it wrote may be the answer.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from policies.text_context import TextContext
 from rewardmodel.data.conversation import Prompt
 from rewardmodel.interface import Finished, RewardModel, each_finished
 from rewardmodel.model_source import resolve_model
+from search.evaluation.json_reading import read_json
 from search.evaluation.records import write_json_atomic
 from search.evaluation.run_directory import new_folder
 
@@ -151,7 +151,14 @@ class ValueHead(nn.Module):
                 f"{folder} holds no value head; required: value_head.json and "
                 "value_head.safetensors, as `prefsearch policy value` writes them"
             )
-        head = cls(**json.loads((folder / "value_head.json").read_text(encoding="utf-8")))
+        sizes = read_json(folder / "value_head.json", mapping=True)
+        try:
+            head = cls(**sizes)
+        except (TypeError, RuntimeError) as error:
+            raise ValueError(
+                f"{folder / 'value_head.json'}: found {str(sizes)[:80]}, which are no sizes of a "
+                f"value head ({error}); required: the file as `prefsearch policy value` writes it"
+            ) from error
         head.load_state_dict(load_file(folder / "value_head.safetensors"))
         return head.eval()
 

@@ -4,7 +4,6 @@ An adapter is put in place before its member scores. Members therefore take turn
 several threads.
 """
 
-import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,14 @@ from rewardmodel.interface import Finished, ScoringSession
 from rewardmodel.multi_head import reward_heads
 from rewardmodel.sequence import SequenceRewardModel, load_scorer, open_encoder
 from rewardmodel.tokenization import load_tokenizer
+from search.evaluation.json_reading import read_json
 
 
 def shared_base(sources: Sequence[str]) -> str | None:
     """The base of several folders that are all one-label adapters of the same one, or None."""
     if len(sources) < 2 or not all(map(is_adapter, sources)) or any(map(reward_heads, sources)):
         return None
-    kinds = [json.loads((Path(s) / "adapter_config.json").read_text("utf-8")) for s in sources]
+    kinds = [read_json(Path(s) / "adapter_config.json", mapping=True) for s in sources]
     found = {(kind.get("base_model_name_or_path"), kind.get("task_type")) for kind in kinds}
     base, task = found.pop()
     return base if not found and task == "SEQ_CLS" else None
@@ -161,5 +161,5 @@ def _take_shift(config: Any) -> float:
 
 def _shift_beside(source: str) -> float:
     beside = Path(source) / "config.json"
-    kept = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
+    kept = read_json(beside, mapping=True) if beside.is_file() else {}
     return float(kept.get("reward_shift") or 0.0)

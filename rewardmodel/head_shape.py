@@ -5,7 +5,6 @@ weights are. Which weight is the head is found by building the architecture twic
 for two and for three labels, and comparing shapes; so any architecture of transformers is known.
 """
 
-import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
+
+from search.evaluation.json_reading import read_json
 
 _logger = logging.getLogger(__name__)
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -29,7 +30,7 @@ def head_labels(source: str, task: str) -> int | None:
     adapter = Path(source) / "adapter_config.json"
     base = source
     if adapter.is_file():
-        kept = json.loads(adapter.read_text(encoding="utf-8"))
+        kept = read_json(adapter, mapping=True)
         base = str(kept.get("base_model_name_or_path"))
     names = _head_names(base, task)
     if not names:
@@ -83,7 +84,12 @@ def _shapes(source: str, files: tuple[str, ...], names: set[str]) -> Iterator[tu
             return
         index = _find(source, f"{file}.index.json")
         if index is not None:
-            parts = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            parts = read_json(index, mapping=True).get("weight_map")
+            if not isinstance(parts, dict):
+                raise ValueError(
+                    f"{index}: found no weight_map; required: an object of weights and the files "
+                    "that hold them. Write or download the file again"
+                )
             ends = {name.rpartition(".")[0].rpartition(".")[2] for name in names}
             wanted = [part for key, part in parts.items() if ends & set(key.split("."))]
             for part in dict.fromkeys(wanted):
