@@ -140,7 +140,7 @@ def _add_adapter(model: Any, source: str, name: str) -> None:
     except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"{source}: the adapter does not fit the base of the others "
-            f"({type(error).__name__}: {str(error).splitlines()[0]})"
+            f"({type(error).__name__}: {(str(error).splitlines() or [''])[0]})"
         ) from error
     lacking = [key for key in loading.missing_keys if f".{name}." in key]
     if lacking:

@@ -214,7 +214,7 @@ def _load(source: str) -> Any:
     except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"no causal language model could be loaded from {source!r} "
-            f"({type(error).__name__}: {str(error).splitlines()[0]}). Name a folder with "
+            f"({type(error).__name__}: {(str(error).splitlines() or [''])[0]}). Name a folder with "
             "config.json and model.safetensors, or a hub id"
         ) from error
     missing = sorted(loading["missing_keys"])

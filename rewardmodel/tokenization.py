@@ -48,8 +48,8 @@ def load_tokenizer(source: str) -> Any:
             ) from error
         raise ValueError(
             f"no tokenizer at {source!r}: it is neither a local folder nor a model that the hub "
-            f"gave ({type(error).__name__}: {str(error).splitlines()[0]}). Name a local folder, or "
-            "check the hub id and the connection"
+            f"gave ({type(error).__name__}: {(str(error).splitlines() or [''])[0]}). Name a local "
+            "folder, or check the hub id and the connection"
         ) from error
     if tokenizer.eos_token_id is None and tokenizer.sep_token_id is None:
         raise ValueError(

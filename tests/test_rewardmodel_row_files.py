@@ -214,6 +214,39 @@ def test_tools_in_json_text_are_read_as_strictly(tmp_path: Path) -> None:
             load_prompts(path, keep_messages=True)
 
 
+NUMBERS: list[tuple[Callable[..., Any], dict[str, Any]]] = [
+    (load_preferences, {"prompt": "a", "chosen": "b", "rejected": "c", "margin": 1}),
+    (load_preferences, {"prompt": "a", "chosen": "b", "rejected": "c", "chosen_probability": 1}),
+    (load_preferences, {"prompt": "a", "chosen": "b", "rejected": "c", "confidence": 1}),
+    (load_rankings, {"prompt": "a", "responses": ["b", "c"], "scores": [2, 1]}),
+    (load_rankings, {"prompt": "a", "responses": ["b", "c"], "ranks": [2, 1]}),
+    (load_references, {"prompt": "a", "answer": 1}),
+    (load_steps, {"prompt": "a", "completions": ["b"], "labels": [1]}),
+    (load_demonstrations, {"prompt": "a", "completion": "b", "finished": 1}),
+    (load_responses, {"prompt": "a", "response": "b", "more": 1}),
+]
+
+
+@pytest.mark.parametrize(("load", "good"), NUMBERS)
+@pytest.mark.parametrize("number", ["1" + "0" * 400, "-1" + "0" * 4000, "1e400", "2" * 309])
+def test_number_beyond_floats_is_a_bad_row(
+    load: Callable[..., Any], good: dict[str, Any], number: str, tmp_path: Path
+) -> None:
+    line = json.dumps(good)
+    huge = "".join(line.rsplit("1", 1)[:1]) + number + line.rsplit("1", 1)[1]
+    path = save(tmp_path / "p.jsonl", f"{line}\n{huge}\n")
+    with pytest.raises(PreferenceDataError, match=r"p\.jsonl:2: .*a number that is too large"):
+        load(path)
+    assert len(load(path, on_bad_row="skip")) == 1
+
+
+@pytest.mark.parametrize("rank", [2**63, 10**30, 1e308])
+def test_rank_beyond_whole_numbers_is_a_bad_row(rank: float, tmp_path: Path) -> None:
+    row = {"prompt": "a", "responses": ["b", "c"], "ranks": [1, rank]}
+    path = save(tmp_path / "p.jsonl", json.dumps(row))
+    assert "'ranks' holds list" in refused(path, load_rankings)
+
+
 # ----------------------------------------------------------------------------------------- tables
 
 

@@ -24,6 +24,7 @@ MOST_DEPTH = 200
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:]|[^\s"{}\[\]:,]+', re.DOTALL)
 _TWICE = "a key given twice"
 _FAULTY = object()
+_FEWEST_DIGITS_BEYOND_FLOATS = 309
 _DEEP = f"nested deeper than {MOST_DEPTH} levels"
 
 
@@ -101,10 +102,15 @@ class StrictDecoder:
         return made
 
     def _int(self, digits: str) -> object:
-        try:
+        if len(digits) < _FEWEST_DIGITS_BEYOND_FLOATS:
             return int(digits)
+        try:
+            float(number := int(digits))
         except ValueError:  # Python reads no more than 4300 digits
             return self._note("a number of too many digits", digits)
+        except OverflowError:
+            return self._note("a number that is too large", digits)
+        return number
 
     def _float(self, literal: str) -> float | None:
         number = float(literal)
