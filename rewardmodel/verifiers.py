@@ -69,7 +69,8 @@ def load_references(
         if not same_answer(known, answer):
             raise PreferenceDataError(
                 f"the answer is {answer[:60]!r} and an earlier row has {known[:60]!r} for the same "
-                f"prompt {str(prompt)[:80]!r}; required is one answer a prompt. Drop one of the rows.",
+                f"prompt {str(prompt)[:80]!r}; required is one answer a prompt. Drop one of the "
+                "rows.",
                 reason="contradictory answers",
             )
         return prompt, known

@@ -79,7 +79,8 @@ def _value(value: Any, column: str) -> bool | None:
     if known is None:
         raise PreferenceDataError(
             f"column {column!r} holds {type(value).__name__} {repr(value)[:60]}; required is true, "
-            "false or null: whether the reply ended by itself and was not cut off. Mend or remove it.",
+            "false or null: whether the reply ended by itself and was not cut off. Mend or remove "
+            "it.",
             reason=f"bad {column}",
         )
     return known

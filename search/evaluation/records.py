@@ -120,7 +120,7 @@ def write_json_atomic(path: str | os.PathLike[str], value: object) -> Path:
     """
     plain = _to_plain(value, "value")
     text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)
-    return write_text_atomic(path, text + "\n")
+    return write_bytes_atomic(path, _json_bytes(text + "\n"))
 
 
 def append_record(path: str | os.PathLike[str], record: Mapping[str, object]) -> None:
@@ -138,7 +138,7 @@ def append_record(path: str | os.PathLike[str], record: Mapping[str, object]) ->
     plain = _to_plain(record, "record")
     if not isinstance(plain, dict):
         raise ValueError(f"a record is a mapping, found {type(record).__name__}: wrap it in one")
-    line = json.dumps(plain, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
+    line = _json_bytes(json.dumps(plain, ensure_ascii=False, allow_nan=False) + "\n")
     with naming_path(path, "append to"):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -184,6 +184,11 @@ def read_records(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
                 ) from error
             logger.warning("%s, line %d: dropped a torn last record", path, number)
     return records
+
+
+def _json_bytes(text: str) -> bytes:
+    """JSON in UTF-8; lone surrogates, as names of files may hold them, are written as escapes."""
+    return text.encode("utf-8", errors="backslashreplace")
 
 
 def _parse_record(line: bytes) -> dict[str, Any]:
