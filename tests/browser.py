@@ -30,6 +30,7 @@ class Browser:
     """
 
     def __init__(self, folder: Path) -> None:
+        assert CHROMIUM is not None
         commands, self._out = os.pipe()
         self._in, answers = os.pipe()
         ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (commands, answers)]

@@ -77,12 +77,11 @@ def test_json_line_without_one_meaning_is_a_bad_row_with_its_line(
     assert load_prompts(path, on_bad_row="skip") == ["good", "good"]
 
 
-@pytest.mark.parametrize("name", [name for name in BAD_JSON if name.count(" ") < 3])
+# Where an element ends, the reader does not know of one that it cannot read at all.
+@pytest.mark.parametrize("name", sorted(set(BAD_JSON) - {"deep", "raw control character"}))
 def test_element_of_a_json_list_without_one_meaning_is_a_bad_row_with_its_line(
     name: str, tmp_path: Path
 ) -> None:
-    if name in ("deep", "raw control character"):
-        pytest.skip("the reader cannot find where such an element ends")
     path = save(tmp_path / "p.json", f"[{GOOD},\n\n{BAD_JSON[name]},\n{GOOD}]\n")
     place = r"\[1\]" if name == "not an object" else ":4"
     with pytest.raises(PreferenceDataError, match=rf"p\.json{place}: "):

@@ -112,7 +112,7 @@ class StrictDecoder:
             return self._note("a number that is too large", digits)
         return number
 
-    def _float(self, literal: str) -> float | None:
+    def _float(self, literal: str) -> object:
         number = float(literal)
         return (
             number if math.isfinite(number) else self._note("a number that is too large", literal)

@@ -81,10 +81,10 @@ def what_lies_at(path: Path) -> tuple[str, str] | None:
     """What lies at a path in place of a regular file, and the remedy; None where nothing does."""
     try:
         mode = os.stat(path).st_mode
-    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
+    except ValueError as error:  # a NUL byte in the path
+        return f"a path that no file can have ({error})", "Correct the path"
+    except OSError as error:
         if not os.path.islink(path):
-            if isinstance(error, ValueError):
-                return f"a path that no file can have ({error})", "Correct the path"
             return None
         leads = f"a link to {os.readlink(path)!r}, which "
         if isinstance(error, FileNotFoundError):
