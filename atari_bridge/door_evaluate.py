@@ -25,6 +25,7 @@ from atari_bridge.search_settings import judging_planner
 from search import Planner
 from search.evaluation.records import write_json_atomic
 from search.evaluation.settings import check_types, require
+from search.evaluation.visible_text import visible
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def evaluate(job: EvaluateJob) -> None:
     until = "" if job.max_decisions is None else f" of at most {job.max_decisions:,} decisions"
     scope = next(iter(found.values())).interval.scope
     lines.append(f"mean return of {job.games} games{until} [95 % interval {scope}]")
-    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.write(visible("\n".join(lines)) + "\n")
 
 
 def judge(job: EvaluateJob, agent: Agent) -> dict[str, Evaluation]:

@@ -19,6 +19,7 @@ from atari_bridge.search_settings import judging_planner
 from search import Planner, PlanningModel, SearchOutput
 from search.evaluation.records import write_json_atomic, write_text_atomic
 from search.evaluation.settings import check_types, require
+from search.evaluation.visible_text import visible
 from search.tree_file import save_tree
 from search.tree_html import NamedView, render_html
 from search.tree_view import limit_view, view_tree
@@ -116,7 +117,7 @@ def play(job: PlayJob) -> None:
     write_json_atomic(out / "games.json", games)
     lines = [f"game {n + 1}: return {g['return']:g}, {g['decisions']} decisions" for n, g in
              enumerate(games)]  # fmt: skip
-    sys.stdout.write("\n".join([*lines, f"pictures and trees in {out}"]) + "\n")
+    sys.stdout.write(visible("\n".join([*lines, f"pictures and trees in {out}"])) + "\n")
 
 
 def _play_one(

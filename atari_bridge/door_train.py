@@ -286,10 +286,10 @@ class _Display:
         length = training.settings.length
         self._training, self._shown = training, 0.0
         self._progress = Progress(
-            TextColumn("{task.fields[game]}"),
+            TextColumn("{task.fields[game]}", markup=False),
             BarColumn(),
             TextColumn("{task.completed:,}/{task.total:,} decisions"),
-            TextColumn("{task.fields[state]}"),
+            TextColumn("{task.fields[state]}", markup=False),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             disable=not enabled,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from search.evaluation.canvas import FAINT, PALETTE, open_canvas
+from search.evaluation.canvas import FAINT, PALETTE, label_text, open_canvas
 
 _LABELS = {
     "search": "search, best action",
@@ -55,7 +55,7 @@ def learning_curve(
             axis.plot(frames, means, color=colour, marker="os^"[rank], markersize=5, label=label)
         axis.set_xlabel("emulator frames")
         axis.set_ylabel("return of a game, 95 % over games")
-        axis.set_title(title)
+        axis.set_title(label_text(title))
         axis.legend()
         return save(path)
 
@@ -122,5 +122,5 @@ def budget_curves(
         right.set_xticks(budgets, [str(budget) for budget in budgets])
         right.set_xlabel("simulations a decision")
         right.set_title("trained; dashed: the policy alone, dotted: random", fontsize="medium")
-        figure.suptitle(title)
+        figure.suptitle(label_text(title))
         return save(path)

@@ -19,7 +19,9 @@ from typing import Any, cast, get_args, get_type_hints
 import yaml
 from rich.logging import RichHandler
 
+from doors.console import VisibleFormatter
 from search.evaluation.settings import check_value
+from search.evaluation.visible_text import visible
 
 # A keyword argument with a text, True, a stand-in or a tokenizer, not yet said to be Python's.
 _ADVICE = re.compile(
@@ -157,9 +159,9 @@ def _is_number(value: object) -> bool:
 
 def configure_logging() -> None:
     """Sets up logging and progress bars for a command."""
-    logging.basicConfig(
-        level="WARNING", format="%(message)s", handlers=[RichHandler(show_path=False)]
-    )
+    handler = RichHandler(show_path=False)
+    handler.setFormatter(VisibleFormatter("%(message)s"))
+    logging.basicConfig(level="WARNING", handlers=[handler])
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # A door that uses transformers has imported it by now; the others do not wait for it.
@@ -201,6 +203,6 @@ def run_door(prog: str, verbs: Mapping[str, _Job], argv: Sequence[str]) -> int:
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         if os.environ.get("PREFSEARCH_TRACEBACK"):
             raise
-        sys.stderr.write(f"error: {as_flags(str(error), config)}\n")
+        sys.stderr.write(f"error: {visible(as_flags(str(error), config))}\n")
         return 2
     return 0

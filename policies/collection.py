@@ -17,6 +17,7 @@ from policies.language_model import Policy
 from policies.proposals import Proposal
 from rewardmodel.data.conversation import Prompt, row_of
 from rewardmodel.data.row_tables import gather
+from rewardmodel.text_rows import require_rows
 
 _logger = logging.getLogger(__name__)
 
@@ -86,6 +87,7 @@ def sample_responses(
     Raises:
         ValueError: If a prompt is empty or too long for the policy's context.
     """
+    require_rows(prompts)
     whole = replace(proposal, unit="response")
     at_once = max(1, batch_size // per_prompt)
     starts = range(0, len(prompts), at_once)

@@ -19,6 +19,7 @@ import torch
 from datasets import Dataset
 from rich.console import Console
 
+from doors.console import PlainConsole
 from policies.clusters import clusters_of, with_clusters
 from policies.collection import (
     Samples,
@@ -136,9 +137,9 @@ class Demo:
         """
         done = self.folder.result(name)
         if done is not None:
-            self.console.print(f"[dim]{what}: done before[/dim]")
+            self.console.print(f"{what}: done before", style="dim")
             return done
-        self.console.print(f"[bold]{what}[/bold]")
+        self.console.print(what, style="bold")
         began = time.perf_counter()
         torch.manual_seed(self.seed(name))
         result = dict(work())
@@ -392,7 +393,7 @@ class Demo:
 def run_demo(config: DemoConfig) -> None:
     """Runs the demo and prints its closing table."""
     torch.set_num_threads(config.threads)
-    console = Console()
+    console = PlainConsole()
     began = time.perf_counter()
     demo = Demo(config, console)
     rows = demo.run()

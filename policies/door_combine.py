@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
+from doors.console import PlainConsole
 from policies.clusters import clusters_of, with_clusters
 from policies.door_evaluate import EvaluateJob
 from policies.evaluation import BEST_OF_N, Record
@@ -84,7 +84,7 @@ def combine(job: CombineJob) -> None:
     kept, left = _common(found)
     notes = _notes(settings, left)
     out = RunDirectory.open(job.out, {"runs": job.runs}, resume=job.resume)
-    console = Console()
+    console = PlainConsole()
     console.print(
         write_gain_pages(
             out,

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from doors.console import PlainConsole
 from doors.job_settings import fields_of, settings_of
 from policies.cell_files import CellFile, Fields, Line
 from policies.collection import sample_responses, searched_demonstrations
@@ -98,7 +99,7 @@ class SftJob(Optimisation):
 
 def sft(job: SftJob) -> None:
     """Fine-tunes and saves; see `SftJob`."""
-    console = Console()
+    console = PlainConsole()
     tokenizer = load_tokenizer(job.model) if job.model else None
     data = load_demonstrations(
         job.dataset,
@@ -189,7 +190,7 @@ def value(job: ValueJob) -> None:
     )
     explained = found["explained_variance"]
     shown = "unknown: their targets are all alike" if explained is None else f"{explained:.3f}"
-    Console().print(f"Explained variance on held-out responses {shown}. Head: {job.out}")
+    PlainConsole().print(f"Explained variance on held-out responses {shown}. Head: {job.out}")
 
 
 @dataclass
@@ -250,8 +251,8 @@ def finetune(job: FinetuneJob) -> None:
         )
         run.finish("distil", outcome, files=[folder])
     remove_folder(run.path / "trainer")
-    _show_unfinished(Console(), run.result("distil") or {})
-    Console().print(f"Model: {folder}")
+    _show_unfinished(PlainConsole(), run.result("distil") or {})
+    PlainConsole().print(f"Model: {folder}")
 
 
 def _show_unfinished(console: Console, result: Mapping[str, Any]) -> None:

@@ -21,6 +21,7 @@ from policies.proposals import Proposal
 from policies.sampling import Sampling
 from policies.segment_ends import SegmentEnds
 from rewardmodel.data.conversation import Prompt
+from rewardmodel.text_rows import require_rows
 
 ROLLOUT = -1
 """The slot of a response that is sampled to its end from an unfinished node."""
@@ -157,6 +158,7 @@ class KVTree:
 
     def ask(self, prompts: Sequence[Prompt], *, numbers: Sequence[int] | None = None) -> list[int]:
         """Runs the policy over prompts as it reads them itself; see `add_prompts`."""
+        require_rows(prompts)
         ids = [self.policy.encoder.prompt_ids(prompt) for prompt in prompts]
         handles = self.add_prompts(ids, numbers=numbers)
         self._asked |= dict(zip(handles, prompts, strict=True))

@@ -23,9 +23,9 @@ from policies.proposals import Proposal
 from policies.text_context import TextContext
 from rewardmodel.data.conversation import Prompt
 from rewardmodel.interface import Finished, RewardModel, each_finished
-from rewardmodel.model_files import read_object
 from rewardmodel.model_source import resolve_model
 from search.evaluation.folder_writing import new_folder
+from search.evaluation.json_reading import read_object
 from search.evaluation.records import write_json_atomic
 from search.evaluation.whole_weights import load_tensor_file, load_weights
 

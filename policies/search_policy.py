@@ -20,6 +20,7 @@ from policies.search_result import SearchResult
 from policies.segment_rewards import SegmentReward
 from rewardmodel.data.conversation import Prompt
 from rewardmodel.interface import RewardModel
+from rewardmodel.text_rows import require_rows
 from rewardmodel.tokenization import TextEncoder
 from search import Planner
 
@@ -141,6 +142,7 @@ class SearchPolicy:
         Yields:
             The number of a batch's first prompt and the batch's results.
         """
+        require_rows(prompts)
         size = self.batch_size
         for index in range(-(-len(prompts) // size)) if batches is None else batches:
             first = index * size

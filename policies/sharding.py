@@ -19,6 +19,7 @@ import torch
 from rich import get_console
 from rich.console import Console
 
+from doors.console import PlainConsole
 from search.evaluation.run_directory import RunDirectory
 
 T = TypeVar("T")
@@ -58,7 +59,7 @@ class Processes:
 
     def console(self) -> Console:
         """A console that only the main process's words reach."""
-        return Console(quiet=not self.main)
+        return PlainConsole(quiet=not self.main)
 
     def wait(self) -> None:
         """Waits until all processes are here.

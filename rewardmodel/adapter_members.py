@@ -15,10 +15,11 @@ from rewardmodel.checkpoints import is_adapter
 from rewardmodel.data.conversation import Prompt, Reply
 from rewardmodel.input_format import ChosenFormat
 from rewardmodel.interface import Finished, ScoringSession
-from rewardmodel.model_files import check_adapter_files, read_object
+from rewardmodel.model_files import check_adapter_files
 from rewardmodel.multi_head import reward_heads
 from rewardmodel.sequence import SequenceRewardModel, load_scorer, open_encoder
 from rewardmodel.tokenization import load_tokenizer
+from search.evaluation.json_reading import read_object
 
 
 def shared_base(sources: Sequence[str]) -> str | None:
@@ -142,7 +143,7 @@ def _add_adapter(model: Any, source: str, name: str) -> None:
     except Exception as error:
         raise ValueError(
             f"{source}: the adapter does not fit the base of the others "
-            f"({type(error).__name__}: {str(error).splitlines()[0]})"
+            f"({type(error).__name__}: {(str(error).splitlines() or [''])[0]})"
         ) from error
     require_adapter_weights(Path(source), model, name=name)
     # Adapters are loaded on the device of the base; dropout of a new one is on.

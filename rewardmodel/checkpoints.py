@@ -15,9 +15,10 @@ from safetensors import SafetensorError, safe_open
 
 from rewardmodel.adapters import adapter_folder, load_adapter, load_causal
 from rewardmodel.head_shape import head_labels
-from rewardmodel.model_files import ADAPTER_WEIGHTS, check_adapter_files, read_object
+from rewardmodel.model_files import ADAPTER_WEIGHTS, check_adapter_files
 from rewardmodel.model_source import resolve_model
 from rewardmodel.pretrained import HEAD_PARTS, ShapesError, cannot_load, load_pretrained
+from search.evaluation.json_reading import read_object
 from search.evaluation.whole_weights import WeightsError
 
 _logger = logging.getLogger(__name__)

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
+from doors.console import PlainConsole
 from rewardmodel.checkpoints import read_config
 from rewardmodel.column_settings import ColumnSettings, describe_unused
 from rewardmodel.data.data_report import DataReport, examine_preferences, preference_report
@@ -75,7 +76,7 @@ def split(job: SplitJob) -> None:
     for name, part in zip(("train", "test"), parts, strict=True):
         write_text_atomic(folder / f"{name}.jsonl", json_lines(part))
     write_json_atomic(folder / "data_report.json", preference_report(data))
-    Console().print(f"{len(parts[0])} and {len(parts[1])} pairs: {folder}")
+    PlainConsole().print(f"{len(parts[0])} and {len(parts[1])} pairs: {folder}")
 
 
 @dataclass
@@ -131,8 +132,8 @@ def inspect_data(job: InspectJob) -> None:
     encoder = None if job.model is None else _open_encoder(job.model, tokenizer, job.max_length)
     report = examine_preferences(data, encoder=encoder, unused_columns=columns.unused)
     page = write_data_report(report, job.out)
-    show_data_report(Console(), report)
-    Console().print(f"Report: {page}")
+    show_data_report(PlainConsole(), report)
+    PlainConsole().print(f"Report: {page}")
 
 
 def _open_encoder(source: str, tokenizer: Any, max_length: int | None) -> TextEncoder:
@@ -222,6 +223,6 @@ def convert(job: ConvertJob) -> None:
     )
     path = write_text_atomic(job.out, json_lines(pairs))
     columns = ", ".join(pairs.column_names)
-    Console().print(f"{len(pairs)} pairs of {columns}: {path}")
+    PlainConsole().print(f"{len(pairs)} pairs of {columns}: {path}")
     if unused.unused:
-        Console().print(describe_unused(unused))
+        PlainConsole().print(describe_unused(unused))

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from datasets import Dataset
 from rich.console import Console
 
+from doors.console import PlainConsole
 from rewardmodel.column_settings import ColumnSettings
 from rewardmodel.data.conversation import prompts_of, replies_of
 from rewardmodel.data.formats import FormatName
@@ -115,7 +116,7 @@ class EvaluateJob(ColumnSettings):
 
 def evaluate(job: EvaluateJob) -> None:
     """Measures a saved reward model; see `EvaluateJob`."""
-    console = Console()
+    console = PlainConsole()
     chosen: dict[str, Any] = (
         {} if job.input_format == "auto" else {"input_format": job.input_format}
     )

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from rich.console import Console
 from tqdm.auto import tqdm
 
+from doors.console import PlainConsole
 from doors.job_settings import fields_of, open_run
 from rewardmodel.aggregation import Aggregate
 from rewardmodel.data.conversation import text_of
@@ -36,7 +36,7 @@ from rewardmodel.interface import (
     member_scores_of,
     score_replies,
 )
-from rewardmodel.json_lines import json_lines
+from rewardmodel.json_lines import json_lines, json_values
 from rewardmodel.loading import Kind, load_members, load_reward_model
 from rewardmodel.preferences import split_by_prompt
 from rewardmodel.process import ProcessRewardModel
@@ -74,7 +74,7 @@ class AverageJob:
 def average(job: AverageJob) -> None:
     """Averages weights; see `AverageJob`."""
     found = average_weights(job.models or [], Path(job.out), job.weights)
-    Console().print(
+    PlainConsole().print(
         f"{len(found['models'])} models averaged, {found['parameters']:,} weights. Model: {job.out}"
     )
 
@@ -131,7 +131,7 @@ def ensemble(job: EnsembleJob) -> None:
         shifts=made.shifts if scaled else None,
         scales=made.scales if scaled else None,
     )
-    Console().print(f"{len(sources)} members, {job.aggregate}: {path}")
+    PlainConsole().print(f"{len(sources)} members, {job.aggregate}: {path}")
 
 
 @dataclass
@@ -212,7 +212,7 @@ def score(job: ScoreJob) -> None:
             raise UserCodeError(f"rows {start} and those behind it: {error}") from error
     write_text_atomic(job.out, json_lines(scored))
     count = sum(len(row["responses"]) for row in rows)
-    Console().print(f"{count} responses scored: {job.out}")
+    PlainConsole().print(f"{count} responses scored: {job.out}")
 
 
 def load_responses(
@@ -242,7 +242,11 @@ def load_responses(
     def parse(row: Row) -> dict[str, Any]:
         column = response_column or ("responses" if "responses" in row else "response")
         parted = _part_conversation(row, prompt_column, column)
-        return {**_parse(parted, prompt_column, column), "row": dict(row)}
+        try:  # what is written again behind the scores must be writable before they are made
+            kept = json_values(dict(row), "the row")
+        except ValueError as error:
+            raise PreferenceDataError(f"{error}", reason="a value that JSON cannot hold") from error
+        return {**_parse(parted, prompt_column, column), "row": kept}
 
     rows = read_rows(source, split=split)
     return list(parse_rows(rows, parse, source=source, on_bad_row=on_bad_row, limit=limit))
@@ -417,7 +421,7 @@ def train_steps(job: TrainStepsJob) -> None:
         reward_model = ProcessRewardModel.load(str(folder), max_length=job.max_length)
         result = run.finish("evaluate", asdict(evaluate_process_model(reward_model, held_out)))
     accuracy, f1 = result["accuracy"], result["f1"]
-    console = Console()
+    console = PlainConsole()
     console.print(
         f"Held-out accuracy on {result['steps']} steps {accuracy['estimate']:.3f} "
         f"[{accuracy['low']:.3f}, {accuracy['high']:.3f}] (95 % interval over responses), F1 of "

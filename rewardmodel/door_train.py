@@ -6,9 +6,9 @@ from typing import Any
 
 from accelerate import PartialState
 from datasets import Dataset
-from rich.console import Console
 
 from doors.command_line import for_python
+from doors.console import PlainConsole
 from doors.job_settings import fields_of, open_run
 from rewardmodel.checkpoints import read_config
 from rewardmodel.column_settings import ColumnSettings, describe_unused
@@ -113,7 +113,7 @@ def train(job: TrainJob) -> None:
     run, processes = open_run(job, inputs)
     main = processes.is_main_process
     folder = run.checkpoints / "model"
-    console = Console(quiet=not main)
+    console = PlainConsole(quiet=not main)
     if columns.unused:
         console.print(describe_unused(columns))
     if run.result("train") is None:

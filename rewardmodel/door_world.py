@@ -1,13 +1,15 @@
 """`prefsearch reward world` and `label`: the embedded world and its simulated human."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
-from rewardmodel.data.conversation import Prompt, prompt_of
-from rewardmodel.interface import each_finished
+from doors.console import PlainConsole
+from rewardmodel.data.conversation import Prompt
+from rewardmodel.data.finished import replies_finished
+from rewardmodel.data.formats.fields import take_list
+from rewardmodel.data.reply_text import split_prompt, take_turns
+from rewardmodel.data.row_sources import read_rows
+from rewardmodel.data.rows import OnBadRow, Row, parse_rows
 from rewardmodel.json_lines import json_lines
 from rewardmodel.simulated import SimulatedHuman, demonstrations
 from rewardmodel.simulated_requests import count_held_out, sample_requests
@@ -57,7 +59,7 @@ def world(job: WorldJob) -> None:
     for name, drawn in requests.items():
         rows = [{"prompt": request.prompt} for request in drawn]
         write_text_atomic(folder / f"{name}.jsonl", json_lines(rows))
-    Console().print(f"World: {folder}")
+    PlainConsole().print(f"World: {folder}")
 
 
 @dataclass
@@ -67,11 +69,13 @@ class LabelJob:
     Attributes:
         responses: JSON lines of `prompt` and `responses`, and `finished` of each, as `prefsearch
             policy sample` writes them.
+        on_bad_row: "error" stops at the first bad row, "skip" leaves bad rows out and counts them.
         out: File for the preference pairs.
         seed: Of the human's choices.
     """
 
     responses: str = ""
+    on_bad_row: OnBadRow = "error"
     out: str = "runs/world/preferences.jsonl"
     seed: int = 0
 
@@ -81,25 +85,32 @@ class LabelJob:
         require(bool(self.responses), "responses", self.responses, "a file, by --responses")
 
 
+def _responses(row: Row) -> tuple[Prompt, list[str], list[bool]]:
+    """Prompt, responses and which are finished, of a row of samples.
+
+    Raises:
+        PreferenceDataError: There are none.
+    """
+    turns = take_turns(row, "prompt", option="prompt_column")
+    prompt, _ = split_prompt(turns, [], None, row=row, keep_messages=True)
+    required = "a list of texts, as `prefsearch policy sample` writes it"
+    texts = take_list(row, "responses", str, required=required)
+    return prompt, texts, [told is not False for told in replies_finished(row, len(texts))]
+
+
 def label(job: LabelJob) -> None:
     """Labels pairs; see `LabelJob`."""
     triples: list[tuple[Prompt, str, str]] = []
     ended: list[tuple[bool, bool]] = []
-    lines = Path(job.responses).read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-            prompt, texts = prompt_of(row), row["responses"]
-            told = each_finished(row.get("finished", True), len(texts))
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{job.responses}:{number}: found {line[:60]!r}; required: a JSON object with "
-                "prompt and responses. Write it with `prefsearch policy sample`"
-            ) from error
+    rows = read_rows(job.responses, split="train")
+    sampled = parse_rows(
+        rows, _responses, source=job.responses, on_bad_row=job.on_bad_row, limit=None
+    )
+    for prompt, texts, told in sampled:
         triples += [(prompt, a, b) for a, b in zip(texts[::2], texts[1::2], strict=False)]
         ended += zip(told[::2], told[1::2], strict=False)
     if not triples:
         raise ValueError(f"{job.responses} holds no pair; required: two responses a prompt or more")
     pairs, ties = SimulatedHuman().label(*zip(*triples, strict=True), seed=job.seed, finished=ended)
     write_text_atomic(job.out, json_lines(pairs))
-    Console().print(f"{len(pairs)} pairs, {ties} ties left out: {job.out}")
+    PlainConsole().print(f"{len(pairs)} pairs, {ties} ties left out: {job.out}")

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from rewardmodel.aggregation import Aggregate, require_aggregate
-from rewardmodel.model_files import read_object
 from rewardmodel.model_source import ANSWERS, MEMBERS, PACKAGE, SIMULATED, resolve_model, runs_code
+from search.evaluation.json_reading import read_object
 from search.evaluation.records import write_json_atomic
 
 ENSEMBLE_FILE = "ensemble.json"

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from rewardmodel.data.conversation import Prompt, Reply, plain, reply_messages
 from rewardmodel.interface import require_finite
+from rewardmodel.text_rows import require_rows
 from search.evaluation.user_code import UserCodeError, running_user_code
 
 _REMEDY = "Correct the function: it has to give every response a number"
@@ -83,8 +84,7 @@ class FunctionRewardModel:
             ValueError: If the function does not give one finite number a response; the message
                 names the row.
         """
-        if len(prompts) != len(responses):
-            raise ValueError(f"found {len(prompts)} prompts and {len(responses)} responses")
+        require_rows(prompts, responses)
         if not responses:
             return torch.empty(0)
         found = self.call(prompts, responses)

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from rewardmodel.model_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, WEIGHTS, read_object
+from rewardmodel.model_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, WEIGHTS
+from search.evaluation.json_reading import read_object
 
 _logger = logging.getLogger(__name__)
 

@@ -19,9 +19,10 @@ from torch import Tensor
 from rewardmodel.adapters import load_causal
 from rewardmodel.checkpoints import check_vocabulary, is_adapter
 from rewardmodel.data.conversation import Prompt, Reply
-from rewardmodel.interface import Finished, ScoringSession, each_finished, require_finite
+from rewardmodel.interface import Finished, ScoringSession, require_finite
 from rewardmodel.prefixes.row_passes import row_batches
 from rewardmodel.sequence import PlainSession
+from rewardmodel.text_rows import pair_rows
 from rewardmodel.tokenization import TextEncoder, context_length, load_tokenizer
 
 WITHOUT_ADAPTER: Literal["without_adapter"] = "without_adapter"
@@ -159,12 +160,7 @@ class ImplicitRewardModel:
         self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished
     ) -> tuple[list[Tensor], int]:
         encoder = self.encoder
-        pairs = [
-            encoder.pair(prompt, response, finished=ends)
-            for prompt, response, ends in zip(
-                prompts, responses, each_finished(finished, len(prompts)), strict=True
-            )
-        ]
+        pairs = pair_rows(encoder, prompts, responses, finished=finished)
         for row, (prompt, _) in enumerate(pairs):
             if not prompt:
                 raise ValueError(

@@ -13,7 +13,7 @@ from rewardmodel.ensemble import ENSEMBLE_FILE, EnsembleRewardModel
 from rewardmodel.functions import FunctionRewardModel
 from rewardmodel.input_format import ChosenFormat
 from rewardmodel.interface import RewardModel
-from rewardmodel.model_files import ADAPTER_CONFIG, read_object
+from rewardmodel.model_files import ADAPTER_CONFIG
 from rewardmodel.model_source import (
     ANSWERS,
     FUNCTION,
@@ -27,6 +27,7 @@ from rewardmodel.process import STEP_AGGREGATES, ProcessRewardModel
 from rewardmodel.sequence import SequenceRewardModel
 from rewardmodel.simulated import SimulatedHuman
 from rewardmodel.verifiers import AnswerMatch
+from search.evaluation.json_reading import read_object
 
 Kind = Literal["auto", "sequence", "process", "multi_head", "ensemble", "function"]
 KINDS: tuple[str, ...] = get_args(Kind)

@@ -5,13 +5,13 @@ is missing, cut short or of the wrong form is named here, where the libraries' o
 byte or an attribute.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from search.evaluation.json_reading import read_object
 from search.evaluation.whole_weights import WeightsError
 
 WEIGHTS = "model.safetensors"
@@ -21,27 +21,6 @@ ADAPTER_CONFIG = "adapter_config.json"
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 _NOT_MODELS = {"training_args.bin", "optimizer.pt", "scheduler.pt", "scaler.pt"}
 _MADE_BY = "Save the model again with save_pretrained, or copy the file again"
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """Reads a file that holds one JSON object.
-
-    Raises:
-        ValueError: If it cannot be read, is no JSON, or is something else than an object; the
-            message names the file and the line.
-    """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: not JSON ({error.msg}). {_MADE_BY}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not text in UTF-8 ({error}). {_MADE_BY}") from error
-    if not isinstance(found, dict):
-        raise ValueError(
-            f"{path}: found a JSON {type(found).__name__}; required: an object of settings. "
-            f"{_MADE_BY}"
-        )
-    return found
 
 
 def check_model_files(folder: Path) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from rewardmodel.checkpoints import check_vocabulary, is_adapter, load_classifier
 from rewardmodel.data.conversation import Prompt, Reply
 from rewardmodel.input_format import ChosenFormat, input_format_of, trained_on
-from rewardmodel.interface import Finished, ScoringSession, each_finished, require_finite
+from rewardmodel.interface import Finished, ScoringSession, require_finite
 from rewardmodel.prefixes.row_passes import row_batches
 from rewardmodel.prefixes.trunk import plain_model
 from rewardmodel.shared_prefix import (
@@ -28,6 +28,7 @@ from rewardmodel.shared_prefix import (
     open_scorer,
     worth_sharing,
 )
+from rewardmodel.text_rows import pair_rows
 from rewardmodel.tokenization import (
     TextEncoder,
     context_length,
@@ -217,12 +218,7 @@ class SequenceRewardModel:
     def _pairs(
         self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished
     ) -> list[Pair]:
-        return [
-            self.encoder.pair(prompt, response, finished=ends)
-            for prompt, response, ends in zip(
-                prompts, responses, each_finished(finished, len(prompts)), strict=True
-            )
-        ]
+        return pair_rows(self.encoder, prompts, responses, finished=finished)
 
     def _score(
         self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from rewardmodel.data.conversation import Prompt, Reply
-from rewardmodel.interface import Finished, each_finished, require_finite
+from rewardmodel.interface import Finished, require_finite
 from rewardmodel.prefixes.prefix_tree import PrefixTree
 from rewardmodel.prefixes.trunk import Trunk, plain_model
+from rewardmodel.text_rows import pair_rows
 from rewardmodel.tokenization import TextEncoder
 
 _logger = logging.getLogger(__name__)
@@ -221,13 +222,8 @@ class PrefixSession:
         self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
     ) -> Tensor:
         """Scores responses, float32 [B]; see `ScoringSession`."""
+        pairs = pair_rows(self._encoder, prompts, responses, finished=finished)
         known = {prompt: self._prompt_ids(prompt) for prompt in dict.fromkeys(prompts)}
-        pairs = [
-            self._encoder.pair(prompt, response, finished=ends)
-            for prompt, response, ends in zip(
-                prompts, responses, each_finished(finished, len(prompts)), strict=True
-            )
-        ]
         scores = torch.empty(len(pairs))
         whole: list[int] = []
         cut: list[int] = []

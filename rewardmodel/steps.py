@@ -78,14 +78,15 @@ def _parse(row: Row, prompt_column: str) -> dict[str, object]:
     for place, step in enumerate(steps):
         if not isinstance(step, str) or not step.strip():
             raise PreferenceDataError(
-                f"step {place} is {step!r}; required is text. Drop the step and its label.",
+                f"step {place} is {repr(step)[:60]}; required is text. Drop the step and its "
+                "label.",
                 reason="empty step",
             )
     for place, label in enumerate(labels):
         if not isinstance(label, bool | int | float) or not 0 <= label <= 1:
             raise PreferenceDataError(
-                f"label {place} is {label!r}; required is true, false or a number in [0, 1]. Map "
-                "other ratings to it first.",
+                f"label {place} is {repr(label)[:60]}; required is true, false or a number in "
+                "[0, 1]. Map other ratings to it first.",
                 reason="label out of range",
             )
     labels = [float(label) for label in labels]

@@ -21,6 +21,7 @@ from transformers import AutoTokenizer
 from rewardmodel.data.chat_template import ChatTemplate, common_prefix_length
 from rewardmodel.data.conversation import Conversation, Prompt, Reply, text_of
 from rewardmodel.model_source import resolve_model
+from rewardmodel.text_rows import require_text
 
 _logger = logging.getLogger(__name__)
 
@@ -54,8 +55,8 @@ def load_tokenizer(source: str) -> Any:
             ) from error
         raise ValueError(
             f"no tokenizer at {source!r}: it is neither a local folder nor a model that the hub "
-            f"gave ({type(error).__name__}: {str(error).splitlines()[0]}). Name a local folder, or "
-            "check the hub id and the connection"
+            f"gave ({type(error).__name__}: {(str(error).splitlines() or [''])[0]}). Name a local "
+            "folder, or check the hub id and the connection"
         ) from error
     if tokenizer.eos_token_id is None and tokenizer.sep_token_id is None:
         raise ValueError(
@@ -243,7 +244,7 @@ class TextEncoder:
 
     def text_ids(self, text: str) -> list[int]:
         """Ids of a piece of text by itself, nothing put before or behind it."""
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return list(self.tokenizer(require_text(text), add_special_tokens=False)["input_ids"])
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
         """Ids of a prompt: by the template, or with the begin token where the tokenizer puts one.
@@ -403,8 +404,8 @@ class TextEncoder:
         """Ids of the first segment, with the separators behind it, and of the second."""
         limit = self.max_length if cut else None
         made = self.tokenizer(
-            text_of(prompt, _PAIR_READER),
-            text_of(response, _PAIR_READER),
+            require_text(text_of(prompt, _PAIR_READER)),
+            require_text(text_of(response, _PAIR_READER)),
             truncation=limit is not None,
             max_length=limit,
         )

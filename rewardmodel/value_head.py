@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from rewardmodel.data.conversation import Prompt, Reply
-from rewardmodel.interface import Finished, each_finished, require_finite
+from rewardmodel.interface import Finished, require_finite
 from rewardmodel.prefixes.row_passes import row_batches
 from rewardmodel.prefixes.trunk import plain_model
 from rewardmodel.sequence import load_scorer, open_encoder
 from rewardmodel.shared_prefix import head_of
+from rewardmodel.text_rows import pair_rows
 from rewardmodel.tokenization import TextEncoder
 
 
@@ -75,12 +76,7 @@ class TokenValueModel:
         Raises:
             ValueError: If a value is not finite; the message names the row.
         """
-        pairs = [
-            self.encoder.pair(prompt, response, finished=ends)
-            for prompt, response, ends in zip(
-                prompts, responses, each_finished(finished, len(prompts)), strict=True
-            )
-        ]
+        pairs = pair_rows(self.encoder, prompts, responses, finished=finished)
         body = plain_model(self.model).base_model
         values: list[Tensor] = [torch.empty(0)] * len(pairs)
         for batch in row_batches(

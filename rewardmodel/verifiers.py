@@ -18,6 +18,7 @@ from rewardmodel.data.conversation import Conversation, Prompt, Reply, last_text
 from rewardmodel.data.reply_text import OneKind, split_prompt, take_turns
 from rewardmodel.data.row_sources import read_rows
 from rewardmodel.data.rows import OnBadRow, PreferenceDataError, Row, parse_rows
+from rewardmodel.text_rows import require_rows
 
 _PROMPT_COLUMNS = ("prompt", "question", "problem")
 _ANSWER_COLUMNS = ("answer", "solution")
@@ -67,8 +68,9 @@ def load_references(
         known = seen.setdefault(prompt, answer)
         if not same_answer(known, answer):
             raise PreferenceDataError(
-                f"the answer is {answer!r} and an earlier row has {known!r} for the same prompt "
-                f"{str(prompt)[:80]!r}; required is one answer a prompt. Drop one of the rows.",
+                f"the answer is {answer[:60]!r} and an earlier row has {known[:60]!r} for the same "
+                f"prompt {str(prompt)[:80]!r}; required is one answer a prompt. Drop one of the "
+                "rows.",
                 reason="contradictory answers",
             )
         return prompt, known
@@ -135,6 +137,7 @@ class AnswerMatch:
 
     def __call__(self, prompts: Sequence[Prompt], responses: Sequence[Reply]) -> list[float]:
         """Judges responses: `score` as plain numbers."""
+        require_rows(prompts, responses)
         pairs = zip(prompts, responses, strict=True)
         return [float(self._is_right(prompt, response)) for prompt, response in pairs]
 
@@ -167,6 +170,7 @@ class ExactMatch:
 
     def __call__(self, prompts: Sequence[Prompt], responses: Sequence[Reply]) -> list[float]:
         """Judges responses: `score` as plain numbers."""
+        require_rows(prompts, responses)
         pairs = zip(prompts, responses, strict=True)
         return [float(self._tidy(str(r)) == reference_to(self._references, p)) for p, r in pairs]
 

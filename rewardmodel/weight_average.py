@@ -29,11 +29,12 @@ from tqdm.auto import tqdm
 from rewardmodel.adapters import load_causal
 from rewardmodel.checkpoints import Task, is_adapter, load_classifier, read_config
 from rewardmodel.head_shape import head_labels
-from rewardmodel.model_files import INDEX, check_adapter_files, read_object, weight_files
+from rewardmodel.model_files import INDEX, check_adapter_files, weight_files
 from rewardmodel.model_source import resolve_model
 from rewardmodel.pretrained import RETAKE
 from rewardmodel.tokenization import load_tokenizer
 from search.evaluation.folder_writing import new_folder
+from search.evaluation.json_reading import read_object
 from search.evaluation.records import write_json_atomic
 from search.evaluation.whole_weights import require_finite_weights
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from search.evaluation.records import write_text_atomic
+from search.evaluation.visible_text import visible
 from search.tree_dot import render_dot
 from search.tree_html import NamedView, render_html
 from search.tree_json import nested_json
@@ -74,7 +75,7 @@ def main(argv: Sequence[str]) -> int:
     except (ValueError, OSError) as error:
         if os.environ.get("PREFSEARCH_TRACEBACK"):
             raise
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {visible(str(error))}\n")
         return 2
     return 0
 
@@ -147,7 +148,7 @@ def _show(options: argparse.Namespace) -> None:
         sys.stdout.write(content)
         return
     write_text_atomic(_target(options), content)
-    sys.stdout.write(f"{options.output}\n")
+    sys.stdout.write(visible(f"{options.output}\n"))
 
 
 def _write_page(source: TreeSource, options: argparse.Namespace) -> None:
@@ -165,7 +166,7 @@ def _write_page(source: TreeSource, options: argparse.Namespace) -> None:
         lines.append(f"  and {len(rows) - _SUMMARISED} more")
     page = _target(options)
     write_text_atomic(page, render_html(named, title=source.title, subtitle=subtitle))
-    sys.stdout.write("\n".join([*lines, f"Page: {page}"]) + "\n")
+    sys.stdout.write(visible("\n".join([*lines, f"Page: {page}"])) + "\n")
     if options.open and not webbrowser.open(page.resolve().as_uri()):
         raise ValueError(f"--open: found no browser; open {page} in one yourself")
 

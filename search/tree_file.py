@@ -20,6 +20,7 @@ from torch import Tensor
 
 from search.evaluation.json_text import json_text
 from search.evaluation.records import naming_path, write_bytes_atomic
+from search.evaluation.text_files import refuse_special
 from search.tree import Tree
 
 Labels = Sequence[Mapping[int, str]]
@@ -140,6 +141,7 @@ def load_tree(path: str | os.PathLike[str]) -> SavedTree:
         StorageError: If the file could not be read.
     """
     path = Path(path)
+    refuse_special(path, folders=True)
     with naming_path(path, "read"):
         data = path.read_bytes()
     try:

@@ -80,13 +80,17 @@ def _read_node(source: Any, where: str, *, number: int, parent: int, place: int 
             return None
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"{where}.{name}: found {_kind(value)}; required a number or null")
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise ValueError(f"{where}.{name}: found {_kind(value)}; {error}") from error
 
     def count_of(name: str, default: int | None) -> int:
         value = fields.get(name, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
             raise ValueError(
-                f"{where}.{name}: found {_kind(value)}; required a whole number, 0 or more"
+                f"{where}.{name}: found {_kind(value)}; required a whole number, 0 or more, of 63 "
+                "bits"
             )
         return value
 

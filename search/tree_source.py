@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn, cast
 
 from search.evaluation.records import naming_path
+from search.evaluation.text_files import refuse_special
 from search.tree_file import SavedTree, load_tree
 from search.tree_json import view_nested
 from search.tree_view import TreeView, view_tree
@@ -44,6 +45,7 @@ def open_trees(path: str | os.PathLike[str]) -> TreeSource:
         StorageError: If the file could not be read.
     """
     path = Path(path)
+    refuse_special(path, folders=True)  # opening a folder names the remedy itself
     with naming_path(path, "read"), path.open("rb") as file:
         start = file.read(64)
     # A safetensors file opens with the length of its header in 8 bytes; text has no NUL byte.

@@ -302,7 +302,10 @@ def test_binarised_ultrafeedback_has_ties_and_margins_only_where_asked(chat_toke
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"score_chosen": float("nan")}, "'score_chosen' holds float nan; required is a finite"),
+        (
+            {"score_chosen": float("nan")},
+            "column 'score_chosen' holds NaN, a number that is not",
+        ),
         ({"score_chosen": None}, "'score_chosen' holds NoneType"),
         ({"score_chosen": 4.0}, "score_chosen is 4 and score_rejected 5"),
         ({"rejected": []}, "column 'rejected' is an empty list"),

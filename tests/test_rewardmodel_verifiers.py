@@ -285,7 +285,7 @@ def test_references_are_read_from_the_usual_columns(tmp_path: Path, name: str) -
         ({"prompt": "b", "gold": "1"}, r"rows.jsonl:2: column 'answer' is missing.*answer_column="),
         ({"prompt": "b", "answer": None}, r"rows.jsonl:2: column 'answer' is null"),
         ({"prompt": "b", "answer": True}, r"rows.jsonl:2: column 'answer' holds bool"),
-        ({"prompt": "b", "answer": float("nan")}, r"rows.jsonl:2: column 'answer' holds no answer"),
+        ({"prompt": "b", "answer": float("nan")}, r"rows.jsonl:2: column 'answer' holds NaN"),
         ({"prompt": "b", "answer": " "}, r"rows.jsonl:2: column 'answer' holds no answer"),
         ({"prompt": "", "answer": "1"}, r"rows.jsonl:2: column 'prompt' is an empty"),
         (

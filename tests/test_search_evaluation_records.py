@@ -210,3 +210,11 @@ def test_json_round_trip_and_refusal(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"value\['kl'\] is nan"):
         write_json_atomic(path, {"kl": math.nan})
     assert json.loads(path.read_text())["ok"] is True
+
+
+def test_names_of_files_that_are_no_utf8_come_back(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9 \\udc80 \xff.jsonl")
+    write_json_atomic(tmp_path / "settings.json", {name: [name]})
+    assert json.loads((tmp_path / "settings.json").read_text(encoding="utf-8")) == {name: [name]}
+    append_record(tmp_path / "records.jsonl", {"dataset": name})
+    assert read_records(tmp_path / "records.jsonl") == [{"dataset": name}]

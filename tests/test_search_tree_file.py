@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search import BeamPlanner, BestOfNPlanner, GumbelMuZeroPlanner, MuZeroPlanner, Tree, tree_file
+from search.evaluation.records import StorageError
 from search.tree_file import load_tree, save_tree
+from search.tree_source import open_trees
 from tests.search_reference import random_tables
 
 KINDS = {
@@ -341,3 +344,25 @@ def test_whatever_one_byte_says_the_tree_is_sound_or_refused(tmp_path_factory, w
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(OSError, match=r"could not read it.*none.safetensors"):
         load_tree(tmp_path / "none.safetensors")
+
+
+@pytest.mark.parametrize("read", [load_tree, open_trees])
+def test_pipe_or_device_is_refused_at_once(read, tmp_path):
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(ValueError, match=r"pipe\.json: found a pipe"):
+        read(tmp_path / "pipe.json")
+    with pytest.raises(ValueError, match="/dev/zero: found a device"):
+        read("/dev/zero")
+    with pytest.raises(StorageError):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "number"),
+    [("value", 10**400), ("visits", 10**400), ("visits", 2**63), ("action", 2**70)],
+)
+def test_number_beyond_its_kind_names_the_node(field, number, tmp_path):
+    path = tmp_path / "tree.json"
+    path.write_text(json.dumps({"text": "a", "visits": 1, "value": 0.5, field: number}))
+    with pytest.raises(ValueError, match=rf"tree\.json: tree\.{field}: found"):
+        open_trees(path)

@@ -8,11 +8,11 @@ does not know templates; `rewardmodel.data.chat_template` renders.
 """
 
 import functools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from search.evaluation.json_reading import parse_json
 from search.evaluation.json_text import json_text
 
 Message = dict[str, Any]
@@ -178,4 +178,4 @@ def _ordered(message: Mapping[str, Any]) -> Message:
 
 def _from_json(value: Any) -> Any:
     """A column that may be JSON text, as TRL takes `tools`, too."""
-    return json.loads(value) if isinstance(value, str) and value else value or None
+    return parse_json(value) if isinstance(value, str) and value else value or None

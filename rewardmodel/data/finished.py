@@ -78,8 +78,9 @@ def _value(value: Any, column: str) -> bool | None:
     known = _WORDS.get(value.strip().lower()) if isinstance(value, str) else None
     if known is None:
         raise PreferenceDataError(
-            f"column {column!r} holds {type(value).__name__} {value!r}; required is true, false or "
-            "null: whether the reply ended by itself and was not cut off. Mend or remove it.",
+            f"column {column!r} holds {type(value).__name__} {repr(value)[:60]}; required is true, "
+            "false or null: whether the reply ended by itself and was not cut off. Mend or remove "
+            "it.",
             reason=f"bad {column}",
         )
     return known

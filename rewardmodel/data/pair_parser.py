@@ -307,7 +307,7 @@ def _identical() -> PreferenceDataError:
 
 def _bad_label(column: str, row: Row, required: str, name: str) -> PreferenceDataError:
     value = row.get(column)
-    found = f"holds {type(value).__name__} {value!r}" if column in row else "is missing"
+    found = f"holds {type(value).__name__} {repr(value)[:60]}" if column in row else "is missing"
     return PreferenceDataError(
         f"column {column!r} {found}; required is {required} in every row. Fill it, remove the "
         'column, or drop the row (on_bad_row="skip").',

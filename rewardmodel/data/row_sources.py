@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from rewardmodel.data.row_files import FILE_KINDS, file_kind, read_file
 from rewardmodel.data.rows import Place, PreferenceDataError
+from search.evaluation.text_files import UnreadableFile, refuse_special
 
 _SPLIT_WORDS = (
     {"train", "training"},
@@ -49,16 +50,50 @@ def read_rows(
     Raises:
         PreferenceDataError: No such path, dataset or split.
     """
-    path = Path(source).expanduser()
+    path = _checked_path(source)
     if path.is_file():
         return read_file(path)
     if path.is_dir():
         if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
+            for part in path.rglob("*"):
+                _refuse_special(part)
             return _read_dataset(_open_saved(path, split), f"{path}")
         return _read_files(_split_files(path, split))
     if _looks_local(source):
         raise _missing_path(path)
     return _read_dataset(_open_hub(str(source), split, hub_options or {}), f"{source}/{split}")
+
+
+def _checked_path(source: str | os.PathLike[str]) -> Path:
+    """The path that a source may be.
+
+    Raises:
+        PreferenceDataError: No file can have it, it is no regular file and no folder, or it cannot
+            be looked at.
+    """
+    if os.fspath(source) in ("", "-"):
+        raise PreferenceDataError(
+            f"found {os.fspath(source)!r} as data; required is a file, a folder or a dataset id, "
+            "since data may be read twice. Write standard input to a file and name that."
+        )
+    path = Path(source)
+    try:
+        path = path.expanduser()
+        path.exists()
+    except (OSError, RuntimeError) as error:  # RuntimeError: no such user behind ~
+        raise PreferenceDataError(
+            f"{path} cannot be looked at ({error}); required is a file or folder that this user "
+            "can read. Check the path and its permissions."
+        ) from error
+    _refuse_special(path)
+    return path
+
+
+def _refuse_special(path: Path) -> None:
+    try:
+        refuse_special(path, folders=True)
+    except UnreadableFile as error:
+        raise PreferenceDataError(str(error)) from error
 
 
 def _looks_local(source: str | os.PathLike[str]) -> bool:
@@ -107,7 +142,11 @@ def _open_saved(path: Path, split: str) -> datasets.Dataset:
         saved = datasets.load_from_disk(str(path))
     except IndexError:  # datasets 5.2 saves a dataset without rows but cannot load it
         return datasets.Dataset.from_dict({})
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+    # What datasets raises where a file of the folder holds other JSON than it wrote.
+    except (
+        *(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError),
+        pa.ArrowException,
+    ) as error:
         raise PreferenceDataError(
             f"{path} looks like a dataset from save_to_disk but could not be loaded "
             f"({type(error).__name__}: {error}); save it again."
@@ -125,9 +164,11 @@ def _split_files(folder: Path, split: str) -> list[Path]:
         path
         for path in folder.rglob("*")
         if file_kind(path) in FILE_KINDS
-        and path.is_file()
+        and not path.is_dir()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
+    for path in files:
+        _refuse_special(path)
     # A folder's notes and manifests are no data; .txt counts only where nothing else is there.
     files = [path for path in files if file_kind(path) != ".txt"] or files
     if not files:

@@ -15,6 +15,9 @@ from typing import Any, Literal, TypeVar, cast
 
 from tqdm.auto import tqdm
 
+from search.evaluation.json_reading import unusable_text
+from search.evaluation.visible_text import visible
+
 logger = logging.getLogger(__name__)
 
 Row = Mapping[str, Any]
@@ -144,6 +147,22 @@ def refuse_media(row: Row) -> None:
             )
 
 
+def refuse_unusable_text(row: Row) -> None:
+    """Refuse a row in which a text holds what neither models nor files of UTF-8 can hold.
+
+    Raises:
+        PreferenceDataError: A text, or a name, holds a lone surrogate or a NUL character, or values
+            are nested too deep.
+    """
+    found = unusable_text(row)
+    if found is not None:
+        raise PreferenceDataError(
+            f"{found[0]}; required is text that UTF-8 can hold, without NUL characters, in values "
+            'that are not nested deeper. Mend it, or drop the row (on_bad_row="skip").',
+            reason=found[1],
+        )
+
+
 @dataclass(frozen=True)
 class LeftOut:
     """A part of a good row that holds nothing to learn from: no fault, but counted.
@@ -186,11 +205,12 @@ def parse_rows(
     columns = columns or ColumnUse()
     kept = 0
     # Seen only where reading takes longer than two seconds.
-    bar = tqdm(places, desc=f"reading {source}", unit=" rows", delay=2, leave=False)
+    bar = tqdm(places, desc=visible(f"reading {source}"), unit=" rows", delay=2, leave=False)
     for location, found in bar:
         try:
             if isinstance(found, PreferenceDataError):
                 raise found
+            refuse_unusable_text(found)
             refuse_media(found)
             row = ReadRow(found)
             parsed = parse(row)

@@ -6,11 +6,11 @@ are joined where all are text; pictures in messages are refused. Knows nothing o
 replies part.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from rewardmodel.data.rows import PreferenceDataError, Row, note, peek
+from search.evaluation.json_reading import JsonFault, parse_json
 
 # Of `tokenizer.apply_chat_template`: what decides where the text ends, and in what form it comes.
 _RESERVED = frozenset(
@@ -167,9 +167,11 @@ def messages_of_json(text: str) -> list[dict[str, Any]] | None:
     if not text.lstrip().startswith("[{"):
         return None
     try:
-        found = json.loads(text)
-    except json.JSONDecodeError:
-        return None
+        found = parse_json(text)
+    except JsonFault as fault:
+        if fault.reason in ("not JSON", "nested too deep") or '"role"' not in text:
+            return None
+        raise _bad_messages(text[:60], fault) from fault
     told = all(isinstance(turn, dict) and {"role", "content"} <= turn.keys() for turn in found)
     return found if told else None
 
@@ -188,14 +190,23 @@ def with_parsed_calls(message: dict[str, Any]) -> dict[str, Any]:
         arguments = function.get("arguments") if isinstance(function, Mapping) else None
         if isinstance(function, Mapping) and isinstance(arguments, str):
             try:
-                parsed = json.loads(arguments) if arguments.strip() else {}
-            except json.JSONDecodeError as error:
+                parsed = parse_json(arguments) if arguments.strip() else {}
+            except JsonFault as error:
                 raise _bad_column(
-                    "arguments", arguments, f"JSON in the arguments of a call ({error.msg})"
+                    "arguments", arguments, f"JSON in the arguments of a call ({error})"
                 ) from error
             call = {**call, "function": {**function, "arguments": parsed}}
         calls.append(call)
     return {**message, "tool_calls": calls}
+
+
+def _bad_messages(shown: str, fault: JsonFault) -> PreferenceDataError:
+    """The error of a text that holds messages as JSON with a fault."""
+    return PreferenceDataError(
+        f"the text {shown!a} holds messages as JSON, and {fault}; required is JSON with one "
+        'meaning. Mend it, or drop the row (on_bad_row="skip").',
+        reason=fault.reason,
+    )
 
 
 def _from_json(row: Row, column: str) -> Any:
@@ -204,9 +215,9 @@ def _from_json(row: Row, column: str) -> Any:
     value = row[column]
     if isinstance(value, str):
         try:
-            value = json.loads(value) if value.strip() else None
-        except json.JSONDecodeError as error:
-            raise _bad_column(column, value, f"JSON where it is text ({error.msg})") from error
+            value = parse_json(value) if value.strip() else None
+        except JsonFault as error:
+            raise _bad_column(column, value, f"JSON where it is text ({error})") from error
     return without_nulls(value)
 
 

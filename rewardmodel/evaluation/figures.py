@@ -17,7 +17,7 @@ import numpy as np
 
 from rewardmodel.evaluation.calibration import ReliabilityBin
 from rewardmodel.evaluation.strata import RiskCoverage, Stratum
-from search.evaluation.canvas import FAINT, INK, PALETTE, open_canvas
+from search.evaluation.canvas import FAINT, INK, PALETTE, label_text, open_canvas
 from search.evaluation.metrics import Interval
 
 if TYPE_CHECKING:
@@ -90,12 +90,12 @@ def draw_strata(
             found = stratum.accuracy
             axis.plot([found.low, found.high], [place, place], color=PALETTE[0], linewidth=1.6)
             axis.plot([found.estimate], [place], "o", color=PALETTE[0], markersize=5)
-        names = [f"{s.name} ({s.pairs})" for s in strata]
-        axis.set_yticks(places, [name.replace("$", r"\$") for name in names])
+        names = [f"{label_text(s.name, most=40)} ({s.pairs})" for s in strata]
+        axis.set_yticks(places, names)
         axis.invert_yaxis()
         axis.set_xlim(-0.02, 1.02)
         axis.set_xlabel("accuracy (95 % interval over prompts); in brackets, pairs")
-        axis.set_title(title)
+        axis.set_title(label_text(title))
         return save(path)
 
 
@@ -150,7 +150,7 @@ def draw_risk_coverage(
             )
         axis.set_xlabel("pairs answered, surest first (%)")
         axis.set_ylabel("accuracy")
-        axis.set_title(title)
+        axis.set_title(label_text(title))
         axis.legend()
         return save(path)
 
@@ -182,7 +182,7 @@ def _draw_intervals(
         elinewidth=1.0,
         capsize=2,
         markersize=5,
-        label=label or None,
+        label=label_text(label) if label else None,
     )
 
 

@@ -27,7 +27,7 @@ def push_folder(folder: Path, name: str, *, private: bool) -> str:
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
         raise ValueError(
             f"{folder} could not be uploaded to {name!r} ({type(error).__name__}: "
-            f"{str(error).splitlines()[0]}). The model is kept there: log in with `hf auth login`, "
-            "check the name and the connection, and run the same command with --resume"
+            f"{(str(error).splitlines() or [''])[0]}). The model is kept there: log in with `hf "
+            "auth login`, check the name and the connection, and run the same command with --resume"
         ) from error
     return str(commit.repo_url)

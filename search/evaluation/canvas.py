@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search.evaluation.records import write_bytes_atomic
+from search.evaluation.tree_layout import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,6 +44,21 @@ _METADATA: dict[str, dict[str, Any]] = {
     "png": {"Software": None},
     "svg": {"Date": None, "Creator": None, "Format": None, "Type": None},
 }
+
+
+def label_text(text: str, *, most: int = 80) -> str:
+    """A text of data as a label of a figure: short, on one line, and without mathematics.
+
+    Matplotlib reads what stands between dollar signs as formulas, and shows no label in a legend
+    that begins with an underscore.
+
+    Args:
+        text: Any.
+        most: Characters of the label; longer texts are cut.
+    """
+    line = " ".join(printable(text).split())
+    line = line if len(line) <= most else f"{line[: most - 1]}…"
+    return (" " if line.startswith("_") else "") + line.replace("$", r"\$")
 
 
 @contextmanager

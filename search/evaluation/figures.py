@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from search.evaluation.canvas import FAINT, INK, PALETTE, open_canvas
+from search.evaluation.canvas import FAINT, INK, PALETTE, label_text, open_canvas
 from search.evaluation.metrics import best_of_n_kl
 from search.evaluation.scaling import BestOfNFit
 from search.evaluation.tree_layout import PlacedNode, SearchNode, place_tree
@@ -139,10 +139,10 @@ def gain_curves(
             axis.set_xscale("log")
             for curve in (c for c in series if c.panel == panel):
                 rank = labels.index(curve.label)
-                _draw_curve(axis, *curve.arrays, rank=rank, label=curve.label)
-            axis.set_title(panel)
-            axis.set_xlabel(x_label)
-        axes[0].set_ylabel(y_label)
+                _draw_curve(axis, *curve.arrays, rank=rank, label=label_text(curve.label))
+            axis.set_title(label_text(panel))
+            axis.set_xlabel(label_text(x_label))
+        axes[0].set_ylabel(label_text(y_label))
         _mark_costs(axes[0], np.concatenate([c.arrays[0] for c in series]))
         _finish(figure, list(axes), title)
         return save(path)
@@ -193,7 +193,7 @@ def overoptimisation(
             for curve in (c for c in series if c.panel == panel):
                 rank = labels.index(curve.label)
                 kl, *band = curve.arrays
-                _draw_curve(axis, np.sqrt(kl), *band, rank=rank, label=curve.label)
+                _draw_curve(axis, np.sqrt(kl), *band, rank=rank, label=label_text(curve.label))
                 fit = (fits or {}).get((panel, curve.label))
                 if fit is not None:
                     x = np.linspace(0.0, float(np.sqrt(kl[-1])), 100)
@@ -207,8 +207,8 @@ def overoptimisation(
             top.tick_params(labelsize=9, colors=FAINT)
             top.set_xlabel("best of n", fontsize=9, color=FAINT)
             top.spines["top"].set_visible(False)
-            axis.set_title(panel)
-        axes[0].set_ylabel(y_label)
+            axis.set_title(label_text(panel))
+        axes[0].set_ylabel(label_text(y_label))
         _finish(figure, list(axes), title)
         return save(path)
 
@@ -270,7 +270,7 @@ def search_tree(
             color=FAINT,
         )
         if title:
-            figure.suptitle(title, fontsize=13, parse_math=False)
+            figure.suptitle(label_text(title), fontsize=13)
         return save(path)
 
 
@@ -329,7 +329,7 @@ def _finish(figure: Figure, axes: Sequence[Axes], title: str) -> None:
             entries.setdefault(label, handle)
     if _FITTED in entries:
         entries[_FITTED] = entries.pop(_FITTED)  # last in the legend
-    figure.suptitle(title, fontsize=13)
+    figure.suptitle(label_text(title), fontsize=13)
     columns = min(len(entries), 4)  # more are cut off at the page's edge
     figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns)
 

@@ -154,7 +154,7 @@ def write_json_atomic(path: str | os.PathLike[str], value: object) -> Path:
         StorageError: the file could not be written.
     """
     text = json_text(to_plain(value), indent=2)
-    return write_text_atomic(path, text + "\n")
+    return write_bytes_atomic(path, _json_bytes(text + "\n"))
 
 
 def append_record(path: str | os.PathLike[str], record: Mapping[str, object]) -> None:
@@ -172,7 +172,7 @@ def append_record(path: str | os.PathLike[str], record: Mapping[str, object]) ->
     plain = to_plain(record, "record")
     if not isinstance(plain, dict):
         raise ValueError(f"a record is a mapping, found {type(record).__name__}: wrap it in one")
-    line = json_text(plain).encode("utf-8") + b"\n"
+    line = _json_bytes(json_text(plain) + "\n")
     with naming_path(path, "append to"):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -218,6 +218,11 @@ def read_records(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
                 ) from error
             logger.warning("%s, line %d: dropped a torn last record", path, number)
     return records
+
+
+def _json_bytes(text: str) -> bytes:
+    """JSON in UTF-8; lone surrogates, as names of files may hold them, are written as escapes."""
+    return text.encode("utf-8", errors="backslashreplace")
 
 
 def _parse_record(line: bytes) -> dict[str, Any]:

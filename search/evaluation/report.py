@@ -314,7 +314,7 @@ def _inline_svg(content: bytes, source: Path, *, prefix: str, alt: str) -> str:
         element.attrib = _own_attributes(element.attrib, source, prefix)
     for name in ("width", "height"):  # the page sets the size; viewBox keeps the shape
         root.attrib.pop(name, None)
-    root.attrib |= {"xmlns": _SVG, "role": "img", "aria-label": alt}
+    root.attrib |= {"xmlns": _SVG, "role": "img", "aria-label": printable(alt)}
     return ElementTree.tostring(root, encoding="unicode")
 
 

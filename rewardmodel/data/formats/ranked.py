@@ -16,6 +16,7 @@ from rewardmodel.data.reply_text import Turns
 from rewardmodel.data.rows import LeftOut, PreferenceDataError, Row
 
 _TEXTS = "a list of at least two different texts"
+_HIGHEST_RANK = 2**53  # beyond it not every whole number is a float
 
 
 def convert_scores(row: Row, options: ConvertOptions) -> list[dict[str, Any] | LeftOut]:
@@ -45,7 +46,7 @@ def convert_rankings(row: Row, options: ConvertOptions) -> list[dict[str, Any] |
     """
     responses = take_list(row, "responses", str, required=_TEXTS)
     numbers = _numbers(row, "ranks", len(responses))
-    if any(number < 1 or number != int(number) for number in numbers):
+    if any(not 1 <= number <= _HIGHEST_RANK or number != int(number) for number in numbers):
         raise bad_value("ranks", row["ranks"], "a list of whole numbers, 1 for the best")
     rank_of: dict[str, int] = {}
     for text, number in zip(responses, numbers, strict=True):
