@@ -17,6 +17,7 @@ from policies.language_model import Policy
 from policies.sharding import Processes, join_processes
 from rewardmodel.data.conversation import prompt_record
 from rewardmodel.json_lines import json_lines
+from search.evaluation.bounds import CountOrZero, Size
 from search.evaluation.records import write_text_atomic
 from search.evaluation.settings import require
 
@@ -50,13 +51,12 @@ class SampleJob(ProposalSettings):
             max_new_tokens.
     """
 
-    per_prompt: int = 4
+    per_prompt: Size = 4
     out: str = "runs/samples.jsonl"
 
     def __post_init__(self) -> None:
         """Checks types and bounds."""
         super().__post_init__()
-        require(self.per_prompt > 0, "per_prompt", self.per_prompt, "at least 1")
 
 
 def sample(job: SampleJob) -> None:
@@ -104,7 +104,7 @@ class PlanJob(SearchSettings):
     """
 
     keep_candidates: bool = False
-    keep_trees: int = 0
+    keep_trees: CountOrZero = 0
     save_trees: str | None = None
     out: str = "runs/planned.jsonl"
 

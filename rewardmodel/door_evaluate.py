@@ -34,6 +34,7 @@ from rewardmodel.input_format import ChosenFormat
 from rewardmodel.interface import RewardModel, UncertainRewardModel
 from rewardmodel.loading import load_reward_model
 from rewardmodel.preferences import load_preferences, split_by_prompt
+from search.evaluation.bounds import FractionBelowOne, Rows, Seed, Tokens
 from search.evaluation.metrics import Interval
 from search.evaluation.records import write_json_atomic
 from search.evaluation.run_directory import environment
@@ -79,16 +80,16 @@ class EvaluateJob(ColumnSettings):
     split: str | None = None
     format: FormatName = "auto"
     benchmark: Literal["pairs", "rewardbench", "rewardbench2"] = "pairs"
-    holdout: float = 0.0
+    holdout: FractionBelowOne = 0.0
     training_dataset: str | None = None
     calibrate: bool = False
     edits: str | None = None
     probes: bool = False
     check_batches: bool = False
-    seed: int = 0
-    max_length: int | None = None
+    seed: Seed = 0
+    max_length: Tokens | None = None
     input_format: ChosenFormat = "auto"
-    limit: int | None = None
+    limit: Rows | None = None
     on_bad_row: OnBadRow = "error"
     out: str | None = None
 
@@ -97,7 +98,6 @@ class EvaluateJob(ColumnSettings):
         check_types(self)
         require(bool(self.model), "model", self.model, "a hub id, folder or package, by --model")
         require(bool(self.dataset), "dataset", self.dataset, "a hub id or file, by --dataset")
-        require(0 <= self.holdout < 1, "holdout", self.holdout, "in [0, 1)")
         require(
             not (self.holdout and self.training_dataset),
             "training_dataset",

@@ -44,6 +44,7 @@ from rewardmodel.steps import SEPARATOR, load_steps, split_steps
 from rewardmodel.training import Optimisation
 from rewardmodel.training.process import train_process_model
 from rewardmodel.weight_average import average_weights
+from search.evaluation.bounds import NonNegative, ProperFraction, Rows, Size, Tokens, Weight
 from search.evaluation.records import write_text_atomic
 from search.evaluation.settings import check_types, require
 
@@ -59,7 +60,7 @@ class AverageJob:
     """
 
     models: list[str] | None = None
-    weights: list[float] | None = None
+    weights: list[Weight] | None = None
     out: str = "runs/average"
 
     def __post_init__(self) -> None:
@@ -93,9 +94,9 @@ class EnsembleJob:
 
     models: list[str] | None = None
     aggregate: Aggregate = "mean"
-    weight: float = 1.0
+    weight: NonNegative = 1.0
     standardise_on: str | None = None
-    limit: int | None = None
+    limit: Rows | None = None
     on_bad_row: OnBadRow = "error"
     out: str = "runs/ensemble"
 
@@ -162,11 +163,11 @@ class ScoreJob:
     split: str = "train"
     prompt_column: str = "prompt"
     response_column: str | None = None
-    limit: int | None = None
+    limit: Rows | None = None
     on_bad_row: OnBadRow = "error"
-    max_length: int | None = None
+    max_length: Tokens | None = None
     input_format: ChosenFormat = "auto"
-    batch_size: int | None = None
+    batch_size: Size | None = None
     out: str = "scores.jsonl"
 
     def __post_init__(self) -> None:
@@ -211,7 +212,7 @@ def load_responses(
     prompt_column: str = "prompt",
     response_column: str | None = None,
     on_bad_row: OnBadRow = "error",
-    limit: int | None = None,
+    limit: Rows | None = None,
 ) -> list[dict[str, Any]]:
     """Loads prompts with one response or several each.
 
@@ -357,8 +358,8 @@ class TrainStepsJob(Optimisation):
     split: str = "train"
     prompt_column: str = "prompt"
     separator: str = SEPARATOR
-    holdout: float = 0.1
-    limit: int | None = None
+    holdout: ProperFraction = 0.1
+    limit: Rows | None = None
     on_bad_row: OnBadRow = "error"
     out: str = "runs/process"
     resume: bool = False
@@ -369,7 +370,6 @@ class TrainStepsJob(Optimisation):
         require(bool(self.model), "model", self.model, "a hub id, folder or package, by --model")
         require(bool(self.dataset), "dataset", self.dataset, "a hub id or file, by --dataset")
         require(bool(self.separator), "separator", self.separator, "a text, such as a line break")
-        require(0 < self.holdout < 1, "holdout", self.holdout, "in (0, 1)")
 
 
 def train_steps(job: TrainStepsJob) -> None:

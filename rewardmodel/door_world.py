@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from rich.console import Console
 
@@ -11,6 +12,7 @@ from rewardmodel.interface import each_finished
 from rewardmodel.json_lines import json_lines
 from rewardmodel.simulated import SimulatedHuman, demonstrations
 from rewardmodel.simulated_requests import count_held_out, sample_requests
+from search.evaluation.bounds import Count, Seed, Within
 from search.evaluation.records import write_text_atomic
 from search.evaluation.run_directory import step_seed
 from search.evaluation.settings import check_types, require
@@ -30,14 +32,13 @@ class WorldJob:
     """
 
     out: str = "runs/world"
-    demonstrations: int = 6000
-    prompts: int = 200
-    seed: int = 0
+    demonstrations: Annotated[int, Within(least=1, most=10_000_000)] = 6000
+    prompts: Count = 200
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         """Checks types and bounds."""
         check_types(self)
-        require(self.demonstrations > 0, "demonstrations", self.demonstrations, "at least 1")
         most = count_held_out()
         bounds = f"1 to {most}, the held-out assignments of the embedded world"
         require(1 <= self.prompts <= most, "prompts", self.prompts, bounds)
@@ -73,7 +74,7 @@ class LabelJob:
 
     responses: str = ""
     out: str = "runs/world/preferences.jsonl"
-    seed: int = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         """Checks types."""
