@@ -64,15 +64,15 @@ def holds_numbers(hint: Any) -> bool:
     return False
 
 
-def _describe(hint: Any) -> str:
+def describe_type(hint: Any) -> str:
     """The type that a hint requires."""
     if len(_alternatives(hint)) > 1:
-        return " or ".join(map(_describe, _alternatives(hint)))
+        return " or ".join(map(describe_type, _alternatives(hint)))
     base, _ = _split(hint)
     if typing.get_origin(base) is Literal:
         return "one of " + ", ".join(repr(choice) for choice in typing.get_args(base))
     if typing.get_origin(base) in (list, tuple):
-        return f"a list of {_describe((*typing.get_args(base), Any)[0])}"
+        return f"a list of {describe_type((*typing.get_args(base), Any)[0])}"
     if base is type(None):
         return "null"
     return base.__name__ if isinstance(base, type) else str(base)
@@ -152,7 +152,7 @@ def check_value(config: type, name: str, value: object) -> None:
     if not _fits(value, hint, bounded=False):
         raise ValueError(
             f"{name}: found {shown(value)} ({type(value).__name__}); "
-            f"required: {_describe(hint)}. Correct it in the YAML file or on the command line"
+            f"required: {describe_type(hint)}. Correct it in the YAML file or on the command line"
         )
     if not _fits(value, hint):
         wanted = describe_bounds(hint) or (
