@@ -31,6 +31,7 @@ from rewardmodel.preferences import load_demonstrations
 from rewardmodel.tokenization import load_tokenizer
 from rewardmodel.training import Optimisation
 from search.evaluation.bounds import Rows, Size, Tokens, Within
+from search.evaluation.overwriting import require_kept
 from search.evaluation.records import write_text_atomic
 from search.evaluation.run_directory import RunDirectory
 from search.evaluation.settings import require
@@ -154,6 +155,8 @@ class ValueJob(ProposalSettings):
         """Checks types and bounds."""
         super().__post_init__()
         require(bool(self.reward_model), "reward_model", self.reward_model, "a reward model")
+        names = ("dataset", "policy", "reward_model")
+        require_kept({name: getattr(self, name) for name in names}, folders=[self.out])
 
 
 def value(job: ValueJob) -> None:

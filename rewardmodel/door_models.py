@@ -45,6 +45,7 @@ from rewardmodel.training import Optimisation
 from rewardmodel.training.process import train_process_model
 from rewardmodel.weight_average import average_weights
 from search.evaluation.bounds import NonNegative, ProperFraction, Rows, Size, Tokens, Weight
+from search.evaluation.overwriting import require_kept
 from search.evaluation.records import write_text_atomic
 from search.evaluation.settings import check_types, require
 
@@ -67,6 +68,7 @@ class AverageJob:
         """Checks types and bounds."""
         check_types(self)
         require(bool(self.models), "models", self.models, "folders, by --models A B ...")
+        require_kept({"models": self.models}, folders=[self.out])
 
 
 def average(job: AverageJob) -> None:
@@ -104,6 +106,8 @@ class EnsembleJob:
         """Checks types and bounds."""
         check_types(self)
         require(bool(self.models), "models", self.models, "folders or hub ids, by --models A B ...")
+        kept = {"models": self.models, "standardise_on": self.standardise_on}
+        require_kept(kept, files=[self.out, Path(self.out, "ensemble.json")])
 
 
 def ensemble(job: EnsembleJob) -> None:
@@ -176,6 +180,7 @@ class ScoreJob:
         require(bool(self.model), "model", self.model, "a hub id, folder or package, by --model")
         require(bool(self.dataset), "dataset", self.dataset, "a hub id or file, by --dataset")
         require(self.out.endswith(".jsonl"), "out", self.out, "a file that ends in .jsonl")
+        require_kept({"dataset": self.dataset, "model": self.model}, files=[self.out])
 
 
 def score(job: ScoreJob) -> None:

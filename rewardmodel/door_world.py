@@ -13,6 +13,7 @@ from rewardmodel.json_lines import json_lines
 from rewardmodel.simulated import SimulatedHuman, demonstrations
 from rewardmodel.simulated_requests import count_held_out, sample_requests
 from search.evaluation.bounds import Count, Seed, Within
+from search.evaluation.overwriting import require_kept
 from search.evaluation.records import write_text_atomic
 from search.evaluation.run_directory import step_seed
 from search.evaluation.settings import check_types, require
@@ -80,6 +81,7 @@ class LabelJob:
         """Checks types."""
         check_types(self)
         require(bool(self.responses), "responses", self.responses, "a file, by --responses")
+        require_kept({"responses": self.responses}, files=[self.out])
 
 
 def label(job: LabelJob) -> None:
