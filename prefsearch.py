@@ -73,12 +73,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Without the program's name; None takes the process's, which ends afterwards.
     """
     # Before anything heavy, so that Ctrl-C is answered while torch is imported.
-    from doors.signals import OrderlyExit
+    from doors.signals import OrderlyExit, open_missing_streams
 
+    open_missing_streams()
     code = 0
     with OrderlyExit() as exit_code:
-        code = _run(list(sys.argv[1:] if argv is None else argv), exit_code)
-        exit_code.flush()
+        try:
+            code = _run(list(sys.argv[1:] if argv is None else argv), exit_code)
+            exit_code.flush()
+        except OSError as error:  # of the output; what a door does not take itself
+            if exit_code.takes(error) or os.environ.get("PREFSEARCH_TRACEBACK"):
+                raise
+            sys.stderr.write(f"error: {error}\n")
+            code = 2
     if argv is None:
         exit_code.end_at_once()
     return exit_code.value or code

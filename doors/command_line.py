@@ -16,14 +16,14 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import NoneType
-from typing import Any, NoReturn, cast, get_args
+from typing import Any, cast, get_args
 
 from rich.logging import RichHandler
 
 from doors.configuration_file import read_configuration
 from doors.signals import OrderlyExit
-from search.evaluation.flags import NEGATIVE_NUMBER, asks_for_help, nearest, read_flags
-from search.evaluation.settings import describe_bounds, describe_type, setting_hint, shown
+from search.evaluation.flags import Given, asks_for_help, read_flags
+from search.evaluation.settings import describe_bounds, describe_type, nearest, setting_hint, shown
 
 # A keyword argument with a text, True, a stand-in or a tokenizer, not yet said to be Python's.
 _ADVICE = re.compile(
@@ -64,24 +64,36 @@ def parse(config: type, argv: Sequence[str], *, prog: str) -> Any:
         raise SystemExit(0)
     given = read_flags(parser, argv)
     file = given.pop("config", None)
-    if file is not None:
-        parser.set_defaults_with_config(**read_configuration(file.values[0], config))
-    words = [word for flag in given.values() for word in flag.words()]
-    # Otherwise a file beside the program, named as it is and ending in .args, would add flags.
-    (parsed, *_) = parser.parse_args_into_dataclasses(words, look_for_args_file=False)
-    return parsed
+    values = {} if file is None else read_configuration(file.values[0], config)
+    return config(**{**values, **_read(given)})
+
+
+def _read(given: Mapping[str, Given]) -> dict[str, Any]:
+    """The values of flags, as their actions read them.
+
+    Raises:
+        ValueError: If one cannot be read; the message names the flag.
+    """
+    values: dict[str, Any] = {}
+    for name, one in given.items():
+        kind: Any = one.action.type
+        try:
+            found = [kind(word) for word in one.values]
+        except argparse.ArgumentTypeError as error:
+            raise ValueError(f"{one.flag}: {error}") from error
+        many = one.action.nargs == "+"
+        values[name] = found if many else found[0] if found else one.action.const
+    return values
 
 
 def _open_parser(config: type, prog: str) -> Any:
-    """The parser of a dataclass, whose mistakes are the door's to report."""
+    """Knows the flags of a dataclass and their help; what is typed is read by `_read`."""
     from trl import TrlParser
 
     first_line = (config.__doc__ or "").strip().splitlines()[0]
     parser: Any = TrlParser(
         [cast(Any, config)], prog=prog, description=first_line, allow_abbrev=False
     )
-    parser.error = _raise
-    parser._negative_number_matcher = NEGATIVE_NUMBER
     parser.add_argument("--config", metavar="FILE", help="YAML file or name of a shipped one.")
     helped = field_help(config)
     for action in parser._actions:
@@ -98,12 +110,6 @@ def _open_parser(config: type, prog: str) -> Any:
         facts += [f"required: {bounds}"] if bounds else []
         action.help = helped[action.dest] + (f" ({'; '.join(facts)})" if facts else "")
     return parser
-
-
-def _raise(message: str) -> NoReturn:
-    """Raises what argparse would print below a page of usage."""
-    flag, colon, rest = message.removeprefix("argument ").partition(": ")
-    raise ValueError(f"{flag.split('/')[0]}{colon}{rest}")
 
 
 def _reader(action: argparse.Action, hint: Any) -> Callable[[str], Any]:

@@ -13,8 +13,7 @@ from typing import Any
 
 import yaml
 
-from search.evaluation.flags import nearest
-from search.evaluation.settings import check_value, setting_hint, shown
+from search.evaluation.settings import check_value, nearest, setting_hint, shown
 
 _LARGEST = 256 * 1024
 """Bytes of a file; the shipped ones have less than a hundredth of that."""
@@ -145,7 +144,8 @@ def _not_yaml(path: str, text: str, error: Exception) -> str:
         problem = " ".join(filter(None, (error.context, error.problem)))
     elif isinstance(error, yaml.reader.ReaderError):
         where = f", line {text[: error.position].count(chr(10)) + 1}"
-        problem = f"found the character {error.character!r}"
+        found: Any = error.character  # a number, though typeshed has it as text
+        problem = f"found the character {chr(found)!r}"
     return f"--config {path}{where}: cannot be read as YAML ({problem})"
 
 

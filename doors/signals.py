@@ -2,17 +2,21 @@
 
 Ctrl-C, SIGTERM and SIGHUP end a command with one line that says how to go on, and with the exit
 code of shells: 128 and the signal's number. The first raises an exception, so that half-written
-files are removed; the second ends the process at once. A signal that is ignored when the command
-starts, as SIGHUP is under nohup, stays ignored.
+files are removed; the second ends the process at once. An exception that comes in the middle of a
+finaliser or of a bare except of some library is lost there; it is raised again. A signal that is
+ignored when the command starts, as SIGHUP is under nohup, stays ignored.
 """
 
+import _thread
 import contextlib
 import functools
 import os
+import select
 import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -53,7 +57,10 @@ class OrderlyExit:
         self.settings: Any = None
         self._signal: int | None = None
         self._raises = True
+        self._again = False
+        self._raised: weakref.ref[Stopped] | None = None
         self._previous: dict[int, Any] = {}
+        self._hook = sys.unraisablehook
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
@@ -61,6 +68,7 @@ class OrderlyExit:
                 # None: set by C code, which knows why.
                 if signal.getsignal(number) not in (signal.SIG_IGN, None):
                     self._previous[number] = signal.signal(number, self._receive)
+        sys.unraisablehook = self._unraisable
         if any(name in os.environ for name in _LAUNCHED):
             end_with_parent()
         return self
@@ -71,6 +79,7 @@ class OrderlyExit:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool:
+        self._raised = None  # what is let go of from here on has done its work
         if isinstance(error, KeyboardInterrupt) and self._signal is None:
             self._signal = int(signal.SIGINT)  # raised by the code itself
         if self._signal is not None and error is not None:
@@ -79,6 +88,7 @@ class OrderlyExit:
         elif _closed_output(error):
             self.value = _CLOSED_PIPE
             _discard_output()
+        sys.unraisablehook = self._hook
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         return self.value != 0
@@ -107,13 +117,33 @@ class OrderlyExit:
             signal.signal(number, lambda number, _: os._exit(128 + number))
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        first, self._signal = self._signal is None, number
-        if not first:
+        expected, self._again = self._signal is None or self._again, False
+        self._signal = number
+        if not expected:
             _leave(number)
         if not self._raises:
             self._tell()
             _leave(number)
-        raise Stopped(SIGNALS[number])
+        stopped = Stopped(SIGNALS[number])
+        self._raised = weakref.ref(stopped, self._lost)
+        raise stopped
+
+    def _lost(self, raised: "weakref.ref[Stopped]") -> None:
+        """Sends the signal again where its exception went before it ended the context."""
+        if raised is self._raised:
+            _thread.start_new_thread(self._send_again, (raised,))
+
+    def _send_again(self, raised: "weakref.ref[Stopped]") -> None:
+        time.sleep(0.05)  # for the finaliser to end
+        if raised is self._raised and self._signal is not None:
+            self._again = True
+            # To the main thread itself, which may be waiting for something.
+            signal.pthread_kill(threading.main_thread().ident or 0, self._signal)
+
+    def _unraisable(self, lost: Any) -> None:
+        """Keeps quiet about an exception that is raised again."""
+        if not isinstance(lost.exc_value, Stopped):
+            self._hook(lost)
 
     def _tell(self) -> None:
         """Writes the line, in the main process of several."""
@@ -160,23 +190,35 @@ def _closed_output(error: BaseException | None) -> bool:
         return isinstance(error.__context__, BrokenPipeError)
     if not isinstance(error, BrokenPipeError):
         return False
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except BrokenPipeError:
-        return True
-    return False  # a pipe or socket of another kind
+    return _reader_is_gone(sys.stdout) or _reader_is_gone(sys.stderr)  # no other pipe or socket
 
 
 def _discard_output() -> None:
     """Points closed outputs to nowhere, or Python would complain of them as it ends."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except BrokenPipeError:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, stream.fileno())
-            os.close(nowhere)
+    for stream in filter(_reader_is_gone, (sys.stdout, sys.stderr)):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def _reader_is_gone(stream: Any) -> bool:
+    """Whether a stream is a pipe that nobody reads any more."""
+    try:
+        stream.flush()
+        watched = select.poll()
+        watched.register(stream.fileno(), select.POLLOUT)
+        return any(event & select.POLLERR for _, event in watched.poll(0))
+    except BrokenPipeError:
+        return True
+    except (OSError, ValueError, AttributeError):  # closed, none, or a system without poll
+        return False
+
+
+def open_missing_streams() -> None:
+    """Gives a process that was started without output or errors streams that lead nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
 
 
 @contextlib.contextmanager

@@ -5,26 +5,15 @@ names what it does not know. Here a slip of the keyboard is named first.
 """
 
 import argparse
-import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from search.evaluation.settings import is_writable, shown
+from search.evaluation.settings import is_writable, nearest, shown
 
 NEGATIVE_NUMBER = re.compile(r"-(\.?\d|inf|nan)", re.IGNORECASE)
 """What begins as a negative number, as -1e-3 does, which `argparse` takes for a flag."""
 _HELP = ("-h", "--help")
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """A hint at the known word that is most like a wrong one, or an empty text."""
-    spelled = {name.lower().replace("-", "_"): name for name in known}
-    plain = word.lower().replace("-", "_")
-    near = difflib.get_close_matches(plain, spelled, n=1, cutoff=0.6) or [
-        name for name in spelled if name.startswith(plain) and plain
-    ]
-    return f"did you mean {spelled[near[0]]}? " if near else ""
 
 
 def require_writable(words: Sequence[str]) -> None:
@@ -68,12 +57,6 @@ class Given:
     def shown(self) -> str:
         """The values in a message; those of a flag that needs none are true."""
         return " ".join(map(shown, self.values)) or "no value"
-
-    def words(self) -> list[str]:
-        """The flag as words that `argparse` reads in one way only."""
-        if len(self.values) == 1:
-            return [f"{self.flag}={self.values[0]}"]
-        return [self.flag, *self.values]
 
 
 def asks_for_help(argv: Sequence[str]) -> bool:
@@ -123,6 +106,8 @@ def read_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> dict[str
     for one in found:
         if not one.values and one.action.nargs in (None, "+"):
             raise ValueError(f"{one.flag}: found nothing after it; required: a value")
+        if one.values and one.action.nargs == 0:
+            raise ValueError(f"{one.flag}: found {one.shown}; required: the flag alone")
         other = given.setdefault(one.action.dest, one)
         if other is not one:
             remedy = "Leave one of them out"

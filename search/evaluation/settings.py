@@ -7,10 +7,12 @@ string to the first line that multiplies it. Each configuration calls `check_typ
 """
 
 import dataclasses
+import difflib
 import functools
 import math
 import types
 import typing
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Union
 
 from search.evaluation.bounds import Within
@@ -127,6 +129,16 @@ def shown(value: object) -> str:
         except (ValueError, RecursionError):  # a list of huge integers, or one nested too deeply
             text = f"a {type(value).__name__}"
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 4]}..."
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint at the known word that is most like a wrong one, or an empty text."""
+    spelled = {name.lower().replace("-", "_"): name for name in known}
+    plain = word.lower().replace("-", "_")
+    near = difflib.get_close_matches(plain, spelled, n=1, cutoff=0.6) or [
+        name for name in spelled if name.startswith(plain) and plain
+    ]
+    return f"did you mean {spelled[near[0]]}? " if near else ""
 
 
 def check_types(config: Any) -> None:
