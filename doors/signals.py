@@ -126,7 +126,10 @@ class OrderlyExit:
             _leave(number)
         stopped = Stopped(SIGNALS[number])
         self._raised = weakref.ref(stopped, self._lost)
-        raise stopped
+        try:
+            raise stopped
+        finally:
+            del stopped  # or this frame would keep it, and it would never be seen to be lost
 
     def _lost(self, raised: "weakref.ref[Stopped]") -> None:
         """Sends the signal again where its exception went before it ended the context."""

@@ -8,7 +8,7 @@ import sys
 import textwrap
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,16 +74,9 @@ def wait_for(condition: Callable[[], bool], *, seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
-@contextlib.contextmanager
-def loaded(process: subprocess.Popen[str], module: str) -> Iterator[None]:
-    """Waits until a process maps a library, that is, until it imports it."""
-
-    def mapped() -> bool:
-        maps = Path(f"/proc/{process.pid}/maps")
-        return process.poll() is not None or module in maps.read_text()
-
-    wait_for(mapped)
-    yield
+def maps(process: subprocess.Popen[str], library: str) -> bool:
+    """Whether a process has a library in its memory, that is, imports it."""
+    return library in Path(f"/proc/{process.pid}/maps").read_text()
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
@@ -103,15 +96,15 @@ def send(number: int) -> None:
 @pytest.mark.parametrize("number", CODES, ids=lambda number: signal.Signals(number).name)
 def test_a_signal_while_torch_is_imported_ends_at_once(number: int, tmp_path: Path) -> None:
     command = start([sys.executable, "-m", "prefsearch", "demo", "--out", str(tmp_path / "run")])
-    with loaded(command, "libtorch_cpu"):
-        command.send_signal(number)
+    wait_for(lambda: maps(command, "libtorch_cpu"))
+    command.send_signal(number)
     name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
     line = f"stopped by {name}. Nothing was written; start it again with the same command\n"
     assert ended(command) == (CODES[number], line)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_that_is_stopped_says_how_to_go_on_and_goes_on(tmp_path: Path) -> None:
+def test_a_run_that_is_stopped_says_how_to_go_on_and_leaves_no_litter(tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = start(demo_command(out))
     wait_for(lambda: (out / "checkpoints" / "init").exists() or command.poll() is not None)
@@ -120,11 +113,6 @@ def test_a_run_that_is_stopped_says_how_to_go_on_and_goes_on(tmp_path: Path) -> 
     line = f"stopped by Ctrl-C. Go on with the same command and --resume; what is done is in {out}"
     code, told = ended(command)
     assert (code, told.splitlines()[-1]) == (130, line)
-    command = start(demo_command(out, "--resume"))
-    wait_for(lambda: (out / "steps" / "sft.json").exists() or command.poll() is not None)
-    command.send_signal(signal.SIGTERM)
-    code, told = ended(command)
-    assert (code, told.splitlines()[-1]) == (143, line.replace("Ctrl-C", "SIGTERM"))
     assert not list(out.rglob("*.partial-*"))
 
 
@@ -291,9 +279,7 @@ def test_bars_are_taken_off_the_line(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().err.split("\r")[-1].startswith("stopped by SIGTERM")
 
 
-@pytest.mark.parametrize(
-    "words", [["--help"], ["reward", "train", "--help"], ["tree", "--help"]], ids=" ".join
-)
+@pytest.mark.parametrize("words", [["--help"], ["tree", "show", "--help"]], ids=" ".join)
 def test_a_closed_pipe_ends_silently(words: list[str]) -> None:
     reading, writing = os.pipe()
     os.close(reading)
