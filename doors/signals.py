@@ -80,6 +80,7 @@ class OrderlyExit:
         trace: TracebackType | None,
     ) -> bool:
         self._raised = None  # what is let go of from here on has done its work
+        self._raises = False
         if isinstance(error, KeyboardInterrupt) and self._signal is None:
             self._signal = int(signal.SIGINT)  # raised by the code itself
         if self._signal is not None and error is not None:
