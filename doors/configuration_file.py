@@ -8,10 +8,12 @@ import dataclasses
 import os
 import stat
 import typing
-from collections.abc import Hashable
 from typing import Any
 
 import yaml
+from yaml.composer import ComposerError
+from yaml.constructor import ConstructorError
+from yaml.reader import ReaderError
 
 from search.evaluation.settings import check_value, nearest, setting_hint, shown
 
@@ -25,7 +27,7 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             event = self.peek_event()
-            raise yaml.composer.ComposerError(
+            raise ComposerError(
                 None,
                 None,
                 f"found the alias *{event.anchor}; write the value out",
@@ -37,7 +39,7 @@ class _Loader(yaml.SafeLoader):
         try:
             return super().construct_object(node, deep=deep)
         except (ValueError, OverflowError, RecursionError) as error:  # an odd date, a huge integer
-            raise yaml.constructor.ConstructorError(
+            raise ConstructorError(
                 None, None, f"found {shown(node.value)}, which cannot be read", node.start_mark
             ) from error
 
@@ -61,12 +63,12 @@ def read_configuration(path: str, config: type) -> dict[str, Any]:
         kind = {yaml.SequenceNode: "a list", yaml.ScalarNode: "a single value"}.get(type(node))
         raise ValueError(f"{path}: found {kind or 'nothing'}; required: a mapping of settings")
     known = [field.name for field in dataclasses.fields(config)]
-    lines: dict[Any, int] = {}
+    lines: dict[str, int] = {}
     values: dict[str, Any] = {}
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
         key, value = (_construct(path, loader, part) for part in (key_node, value_node))
-        if not isinstance(key, Hashable) or key not in known:
+        if not isinstance(key, str) or key not in known:
             raise ValueError(_unknown(path, line, key, known))
         if key in lines:
             raise ValueError(
@@ -142,7 +144,7 @@ def _not_yaml(path: str, text: str, error: Exception) -> str:
         mark = error.problem_mark or error.context_mark
         where = "" if mark is None else f", line {mark.line + 1}"
         problem = " ".join(filter(None, (error.context, error.problem)))
-    elif isinstance(error, yaml.reader.ReaderError):
+    elif isinstance(error, ReaderError):
         where = f", line {text[: error.position].count(chr(10)) + 1}"
         found: Any = error.character  # a number, though typeshed has it as text
         problem = f"found the character {chr(found)!r}"
