@@ -133,8 +133,8 @@ def require_choice(owner: str, name: str, value: object, *, choices: tuple[str, 
     """
     if value not in choices:
         raise ValueError(
-            f"{owner}.{name}: found {value!r}; required one of {', '.join(choices)}. Correct the "
-            "name."
+            f"{owner}.{name}: found {shown(value)}; required one of {', '.join(choices)}. Correct "
+            "the name."
         )
 
 
