@@ -3,11 +3,16 @@
 Doors are imported only when they are opened, so that `prefsearch --help` answers at once.
 """
 
+import difflib
 import importlib
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from doors.signals import OrderlyExit
 
 DOORS = {
     "demo": ("policies.demo_door", "the whole story in minutes: train, search, fine-tune, report"),
@@ -35,18 +40,22 @@ def shipped_configurations() -> dict[str, Path]:
 
 
 def resolve_configuration(argv: Sequence[str]) -> list[str]:
-    """Replaces the name of a shipped configuration after `--config` by its path."""
+    """Replaces the name of a shipped configuration after `--config` by its path.
+
+    Raises:
+        FileNotFoundError: If there is neither a file nor a shipped configuration of that name.
+    """
     resolved = [part for word in argv for part in _split_flag(word)]
-    if "--config" not in resolved[:-1]:
-        return resolved
-    at = resolved.index("--config") + 1
-    if not Path(resolved[at]).is_file():
+    for at, word in enumerate(resolved[1:], start=1):
+        # What is there but no file of settings is the door's to refuse.
+        if resolved[at - 1] != "--config" or word.startswith("--") or os.path.exists(word):
+            continue
         shipped = shipped_configurations()
-        found = shipped.get(resolved[at].removesuffix(".yaml"))
+        found = shipped.get(word.removesuffix(".yaml"))
         if found is None:
             names = ", ".join(shipped) or "none"
             raise FileNotFoundError(
-                f"--config: found {resolved[at]!r}, no file and no shipped configuration; "
+                f"--config: found {word[:200]!r}, no file and no shipped configuration; "
                 f"required: a YAML file, or one of {names}"
             )
         resolved[at] = str(found)
@@ -58,8 +67,31 @@ def _split_flag(word: str) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command line and returns its exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    """Runs a command line and returns its exit code.
+
+    Args:
+        argv: Without the program's name; None takes the process's, which ends afterwards.
+    """
+    # Before anything heavy, so that Ctrl-C is answered while torch is imported.
+    from doors.signals import OrderlyExit, open_missing_streams
+
+    open_missing_streams()
+    code = 0
+    with OrderlyExit() as exit_code:
+        try:
+            code = _run(list(sys.argv[1:] if argv is None else argv), exit_code)
+            exit_code.flush()
+        except OSError as error:  # of the output; what a door does not take itself
+            if exit_code.takes(error) or os.environ.get("PREFSEARCH_TRACEBACK"):
+                raise
+            sys.stderr.write(f"error: {error}\n")
+            code = 2
+    if argv is None:
+        exit_code.end_at_once()
+    return exit_code.value or code
+
+
+def _run(words: list[str], exit_code: "OrderlyExit") -> int:
     if not words or words[0] in ("-h", "--help"):
         lines = [
             "usage: prefsearch COMMAND ...",
@@ -73,7 +105,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.write("\n".join(lines) + "\n")
         return 0
     if words[0] not in DOORS:
-        sys.stderr.write(f"prefsearch: unknown command {words[0]!r}; choose {', '.join(DOORS)}\n")
+        near = difflib.get_close_matches(words[0].lower(), DOORS, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}? " if near else ""
+        sys.stderr.write(
+            f"error: prefsearch: unknown command {words[0][:80]!r}; {hint}choose one of "
+            f"{', '.join(DOORS)}\n"
+        )
         return 2
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Idle OpenMP threads that spin double the time of small models wherever cores are shared.
@@ -83,7 +120,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FileNotFoundError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    return int(importlib.import_module(DOORS[words[0]][0]).main(arguments))
+    try:
+        with exit_code.at_once():
+            door = importlib.import_module(DOORS[words[0]][0])
+    except ImportError as error:  # an installation that lacks a package
+        if os.environ.get("PREFSEARCH_TRACEBACK"):
+            raise
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    return int(door.main(arguments))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ A worker that dies is replaced, with a warning that names the cause; see `remote
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from atari_bridge.agent_settings import AgentSettings
 from atari_bridge.networks import MuZeroNetwork
@@ -15,7 +16,8 @@ from atari_bridge.ray_host import RayHost
 from atari_bridge.remote_planner import RemotePlanner
 from atari_bridge.remote_players import RemotePlayers
 from atari_bridge.search_settings import reanalysing_planner
-from search.evaluation.settings import check_types, require
+from search.evaluation.bounds import Within
+from search.evaluation.settings import check_types
 
 
 @dataclass(frozen=True)
@@ -31,15 +33,13 @@ class WorkerSettings:
             Ray does not know of the memory that learning takes on the same GPU.
     """
 
-    play_workers: int = 0
-    reanalyse_workers: int = 0
-    worker_gpus: float = 0.0
+    play_workers: Annotated[int, Within(least=0, most=2**16)] = 0
+    reanalyse_workers: Annotated[int, Within(least=0, most=2**16)] = 0
+    worker_gpus: Annotated[float, Within(least=0, most=1024)] = 0.0
 
     def __post_init__(self) -> None:
         """Checks types and bounds."""
         check_types(self)
-        for name in ("play_workers", "reanalyse_workers", "worker_gpus"):
-            require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
 
 
 def build_workers(

@@ -1,13 +1,15 @@
 """What an agent and its run are, as plain values: one room's settings beside the other's."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from atari_bridge.environments import EnvironmentConfig
 from atari_bridge.learning.config import LearningConfig
 from atari_bridge.networks import NetworkConfig
 from atari_bridge.replay import ReplayConfig
 from atari_bridge.search_settings import SearchSettings
-from search.evaluation.settings import check_types, require
+from search.evaluation.bounds import Count, CountOrZero, Seed, Within
+from search.evaluation.settings import check_types
 
 
 @dataclass(frozen=True)
@@ -29,23 +31,18 @@ class RunLength:
             with `threads` 1 for two processors.
     """
 
-    total_decisions: int = 100_000
-    start_decisions: int = 2_000
-    updates_per_decision: float = 1.0
-    last_updates: int = 20_000
-    learn_every: int = 1
-    part_decisions: int = 5_000
-    keep_checkpoints: int = 1
+    total_decisions: Count = 100_000
+    start_decisions: CountOrZero = 2_000
+    updates_per_decision: Annotated[float, Within(least=0, most=10_000)] = 1.0
+    last_updates: CountOrZero = 20_000
+    learn_every: Count = 1
+    part_decisions: Count = 5_000
+    keep_checkpoints: Count = 1
     overlap: bool = False
 
     def __post_init__(self) -> None:
         """Checks types and bounds."""
         check_types(self)
-        for name in ("total_decisions", "part_decisions", "keep_checkpoints", "learn_every"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("start_decisions", "updates_per_decision", "last_updates"):
-            finite = 0 <= getattr(self, name) < float("inf")
-            require(finite, name, getattr(self, name), "at least 0, and finite")
 
 
 @dataclass(frozen=True)
@@ -58,4 +55,8 @@ class AgentSettings:
     replay: ReplayConfig
     learning: LearningConfig
     length: RunLength
-    seed: int
+    seed: Seed
+
+    def __post_init__(self) -> None:
+        """Checks types and bounds."""
+        check_types(self)

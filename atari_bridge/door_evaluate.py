@@ -5,7 +5,7 @@ import json
 import sys
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from rich.progress import Progress
@@ -23,6 +23,7 @@ from atari_bridge.evaluation import (
 from atari_bridge.reference.scores import games, human_normalised
 from atari_bridge.search_settings import judging_planner
 from search import Planner
+from search.evaluation.bounds import Count, Seed, Size, Threads, Within
 from search.evaluation.records import write_json_atomic
 from search.evaluation.settings import check_types, require
 from search.evaluation.visible_text import visible
@@ -48,24 +49,19 @@ class EvaluateJob:
 
     checkpoint: str = ""
     game: str = ""
-    budgets: list[int] = field(default_factory=lambda: [16])
-    games: int = 32
+    budgets: list[Size] = field(default_factory=lambda: [16])
+    games: Annotated[int, Within(least=2, most=2**16)] = 32
     policy: bool = True
     random: bool = True
-    max_decisions: int | None = None
-    seed: int = 1_000
+    max_decisions: Count | None = None
+    seed: Seed = 1_000
     out: str = ""
-    threads: int | None = None
+    threads: Threads | None = None
 
     def __post_init__(self) -> None:
         """Checks types and bounds."""
         check_types(self)
         require(bool(self.checkpoint), "checkpoint", self.checkpoint, "a run, by --checkpoint")
-        require(all(n >= 1 for n in self.budgets), "budgets", self.budgets, "numbers of at least 1")
-        require(self.games >= 2, "games", self.games, "at least 2, for an interval")
-        some = self.max_decisions is None or self.max_decisions >= 1
-        require(some, "max_decisions", self.max_decisions, "at least 1, or null")
-        require(self.threads is None or self.threads >= 1, "threads", self.threads, "at least 1")
         any_asked = self.policy or self.random or bool(self.budgets)
         require(any_asked, "budgets", self.budgets, "some, if policy and random are false")
 

@@ -17,6 +17,7 @@ from atari_bridge.evaluation import RawPolicy, SampledActions, evaluate_agent
 from atari_bridge.recording import data_address, write_gif
 from atari_bridge.search_settings import judging_planner
 from search import Planner, PlanningModel, SearchOutput
+from search.evaluation.bounds import Count, CountOrZero, Seed, SizeOrZero
 from search.evaluation.records import write_json_atomic, write_text_atomic
 from search.evaluation.settings import check_types, require
 from search.evaluation.visible_text import visible
@@ -49,26 +50,19 @@ class PlayJob:
     checkpoint: str = ""
     game: str = ""
     out: str = ""
-    games: int = 1
-    num_simulations: int | None = None
+    games: Count = 1
+    num_simulations: SizeOrZero | None = None
     sample: bool = True
-    max_decisions: int | None = None
-    trees_at: list[int] = field(default_factory=lambda: [0, 50, 100])
-    every: int = 2
-    seed: int = 2_000
+    max_decisions: Count | None = None
+    trees_at: list[CountOrZero] = field(default_factory=lambda: [0, 50, 100])
+    every: Count = 2
+    seed: Seed = 2_000
 
     def __post_init__(self) -> None:
         """Checks types and bounds."""
         check_types(self)
         require(bool(self.checkpoint), "checkpoint", self.checkpoint, "a run, by --checkpoint")
         require(bool(self.out), "out", self.out, "a folder, by --out")
-        require(self.games >= 1, "games", self.games, "at least 1")
-        require(self.every >= 1, "every", self.every, "at least 1")
-        some = self.max_decisions is None or self.max_decisions >= 1
-        require(some, "max_decisions", self.max_decisions, "at least 1, or null")
-        simulations = self.num_simulations
-        at_least_0 = simulations is None or simulations >= 0
-        require(at_least_0, "num_simulations", simulations, "at least 0, or null")
 
 
 class Recorder:

@@ -9,6 +9,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Annotated, Literal
 
 import torch
 from accelerate import Accelerator, AutocastKwargs, InitProcessGroupKwargs
@@ -30,6 +31,7 @@ from atari_bridge.search_settings import SearchSettings, judging_planner
 from atari_bridge.training import Training
 from doors.job_settings import fields_of, settings_of
 from search import Planner
+from search.evaluation.bounds import Count, CountOrZero, Seed, Threads, Within
 from search.evaluation.run_directory import RunDirectory, step_seed
 from search.evaluation.settings import check_types, require
 
@@ -60,30 +62,20 @@ class RunSettings:
 
     out: str = ""
     resume: bool = False
-    seed: int = 0
-    minutes: float | None = None
-    evaluate_every: int = 0
-    evaluation_games: int = 32
-    evaluation_max_decisions: int | None = None
-    precision: str = "no"
+    seed: Seed = 0
+    minutes: Annotated[float, Within(above=0, most=10_000_000)] | None = None
+    evaluate_every: CountOrZero = 0
+    evaluation_games: Annotated[int, Within(least=2, most=2**16)] = 32
+    evaluation_max_decisions: Count | None = None
+    precision: Literal["no", "bf16"] = "no"
     compile_network: bool = False
-    max_part_megabytes: float | None = None
-    threads: int | None = None
+    max_part_megabytes: Annotated[float, Within(least=1, most=10_000_000)] | None = None
+    threads: Threads | None = None
 
     def __post_init__(self) -> None:
         """Checks types and bounds."""
         check_types(self)
         require(bool(self.out), "out", self.out, "a folder for the run, by --out")
-        require(self.minutes is None or self.minutes > 0, "minutes", self.minutes, "more than 0")
-        require(self.evaluate_every >= 0, "evaluate_every", self.evaluate_every, "at least 0")
-        require(self.evaluation_games >= 2, "evaluation_games", self.evaluation_games, "at least 2")
-        decisions = self.evaluation_max_decisions
-        some = decisions is None or decisions >= 1
-        require(some, "evaluation_max_decisions", decisions, "at least 1, or null")
-        require(self.precision in ("no", "bf16"), "precision", self.precision, "no or bf16")
-        size = self.max_part_megabytes
-        require(size is None or size >= 1, "max_part_megabytes", size, "at least 1, or null")
-        require(self.threads is None or self.threads >= 1, "threads", self.threads, "at least 1")
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from atari_bridge.actor_crew import WorkerDiedError
+from doors.signals import keeping_handlers
 from search.evaluation.settings import require
 
 
 class RayHost:
     """Workers as Ray actors, on this machine or on the cluster that RAY_ADDRESS names.
 
-    Ray is started if it is not; it ends with this process.
+    Ray is started if it is not; it ends with this process, be that killed: Ray watches it.
 
     Args:
         actors: How many there will be.
@@ -35,7 +36,8 @@ class RayHost:
             ) from error
         if not self._ray.is_initialized():
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            self._ray.init(include_dashboard=False, logging_level=logging.WARNING)
+            with keeping_handlers():  # Ray's own makes an exit code of the signal's number
+                self._ray.init(include_dashboard=False, logging_level=logging.WARNING)
         found = self._ray.cluster_resources().get("GPU", 0.0)
         enough = f"a share that {actors} actors find on {found:g} GPUs known to Ray, none on two"
         # Below 1, an actor lies on one GPU, which takes whole actors alone.

@@ -6,7 +6,7 @@ and evaluation has none.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
 from search import (
     GumbelMuZeroPlanner,
@@ -14,7 +14,8 @@ from search import (
     Planner,
     qtransform_completed_by_mix_value,
 )
-from search.evaluation.settings import check_types, require
+from search.evaluation.bounds import Fraction, Positive, Size, Within
+from search.evaluation.settings import check_types
 
 SearchName = Literal["gumbel", "puct", "efficientzero"]
 
@@ -38,17 +39,16 @@ class SearchSettings:
     """
 
     search: SearchName = "gumbel"
-    num_simulations: int = 16
-    considered_actions: int = 16
+    num_simulations: Size = 16
+    considered_actions: Size = 16
     rescale_values: bool = True
-    dirichlet_fraction: float = 0.25
-    dirichlet_alpha: float = 0.3
-    temperature: float = 1.0
+    dirichlet_fraction: Fraction = 0.25
+    dirichlet_alpha: Positive = 0.3
+    temperature: Annotated[float, Within(least=0, most=10_000)] = 1.0
 
     def __post_init__(self) -> None:
         """Checks types; the planners check their numbers."""
         check_types(self)
-        require(self.num_simulations >= 1, "num_simulations", self.num_simulations, "at least 1")
         playing_planner(self, progress=0.0)
         judging_planner(self)
 
@@ -79,7 +79,7 @@ def _build(
     *,
     noise: float,
     temperature: float,
-    num_simulations: int | None = None,
+    num_simulations: Size | None = None,
 ) -> Planner:
     simulations = settings.num_simulations if num_simulations is None else num_simulations
     if settings.search == "gumbel":

@@ -5,6 +5,8 @@ Mistakes of the user end with one line and exit code 2; `PREFSEARCH_TRACEBACK=1`
 arose.
 """
 
+import argparse
+import contextlib
 import dataclasses
 import logging
 import os
@@ -14,13 +16,16 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import NoneType
-from typing import Any, cast, get_args, get_type_hints
+from typing import Any, cast, get_args
 
-import yaml
 from rich.logging import RichHandler
 
+from doors.configuration_file import read_configuration
 from doors.console import VisibleFormatter
-from search.evaluation.settings import check_value
+from doors.signals import OrderlyExit
+from search.evaluation.flags import Given, asks_for_help, read_flags
+from search.evaluation.run_directory import withdraw_unused_runs
+from search.evaluation.settings import describe_bounds, describe_type, nearest, setting_hint, shown
 from search.evaluation.visible_text import visible
 
 # A keyword argument with a text, True, a stand-in or a tokenizer, not yet said to be Python's.
@@ -51,58 +56,87 @@ def parse(config: type, argv: Sequence[str], *, prog: str) -> Any:
         prog: The command, for the help.
 
     Raises:
-        ValueError: If the file is missing or no mapping, a key is unknown, or a value is wrong.
+        ValueError: If the file is missing or no mapping, a flag or key is unknown or given twice,
+            or a value is wrong.
+        SystemExit: After the help.
     """
+    parser = _open_parser(config, prog)
+    if asks_for_help(argv):
+        parser.print_help()
+        sys.stdout.flush()
+        raise SystemExit(0)
+    given = read_flags(parser, argv)
+    file = given.pop("config", None)
+    values = {} if file is None else read_configuration(file.values[0], config)
+    return config(**{**values, **_read(given)})
+
+
+def _read(given: Mapping[str, Given]) -> dict[str, Any]:
+    """The values of flags, as their actions read them.
+
+    Raises:
+        ValueError: If one cannot be read; the message names the flag.
+    """
+    values: dict[str, Any] = {}
+    for name, one in given.items():
+        kind: Any = one.action.type
+        try:
+            found = [kind(word) for word in one.values]
+        except argparse.ArgumentTypeError as error:
+            raise ValueError(f"{one.flag}: {error}") from error
+        many = one.action.nargs == "+"
+        values[name] = found if many else found[0] if found else one.action.const
+    return values
+
+
+def _open_parser(config: type, prog: str) -> Any:
+    """Knows the flags of a dataclass and their help; what is typed is read by `_read`."""
     from trl import TrlParser
 
     first_line = (config.__doc__ or "").strip().splitlines()[0]
-    parser: Any = TrlParser([cast(Any, config)], prog=prog, description=first_line)
+    parser: Any = TrlParser(
+        [cast(Any, config)], prog=prog, description=first_line, allow_abbrev=False
+    )
     parser.add_argument("--config", metavar="FILE", help="YAML file or name of a shipped one.")
-    helped, types = field_help(config), get_type_hints(config)
+    helped = field_help(config)
     for action in parser._actions:
-        if action.type is not None and NoneType in get_args(types.get(action.dest)):
-            action.type = _or_null(action.type)
-        default = " (default: %(default)s)" if action.default not in (None, "==SUPPRESS==") else ""
-        if action.dest in helped:
-            action.help = helped[action.dest] + default
-    arguments = list(argv)
-    if "--config" in arguments:
-        at = arguments.index("--config")
-        if at + 1 == len(arguments):
-            raise ValueError("--config: found nothing after it; required: a YAML file")
-        _check_yaml(arguments[at + 1], config)
-    (parsed, *_) = parser.parse_args_and_config(arguments)
-    return parsed
+        if action.dest not in helped:
+            continue
+        hint = setting_hint(config, action.dest)
+        if action.type is not None:
+            action.type = _reader(action, hint)
+        if action.choices is not None:  # the reader's to check, as null may be none of them
+            action.metavar, action.choices = f"{{{','.join(map(str, action.choices))}}}", None
+        bounds = describe_bounds(hint)
+        default = action.default not in (None, "==SUPPRESS==")
+        facts = ["default: %(default)s"] if default else []
+        facts += [f"required: {bounds}"] if bounds else []
+        action.help = helped[action.dest] + (f" ({'; '.join(facts)})" if facts else "")
+    return parser
 
 
-def _or_null(kind: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Reads what `kind` reads, and the "null" of YAML as None."""
+def _reader(action: argparse.Action, hint: Any) -> Callable[[str], Any]:
+    """Reads a flag's words as its type does, and the "null" of YAML as None where that is allowed.
+
+    Args:
+        action: The parser's, whose type and choices are read.
+        hint: Of the setting.
+    """
+    kind: Any = action.type
+    choices, optional = action.choices, NoneType in get_args(hint)
 
     def read(text: str) -> Any:
-        return None if text == "null" else kind(text)
-
-    read.__name__ = getattr(kind, "__name__", "value")  # argparse names it in its errors
-    return read
-
-
-def _check_yaml(path: str, config: type) -> None:
-    """Refuses a configuration file that is no mapping or has keys that the dataclass lacks."""
-    known = [field.name for field in dataclasses.fields(config)]
-    try:
-        with open(path, encoding="utf-8") as file:
-            values = yaml.safe_load(file)
-    except (OSError, yaml.YAMLError) as error:
-        raise ValueError(f"--config {path}: cannot be read as YAML ({error})") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: found {type(values).__name__}; required: a mapping of settings")
-    unknown = sorted(set(values) - set(known) - {"env"})
-    if unknown:
-        raise ValueError(
-            f"{path}: unknown setting {', '.join(unknown)}; required: some of {', '.join(known)}"
+        if optional and text == "null":
+            return None
+        with contextlib.suppress(ValueError, argparse.ArgumentTypeError):
+            value = kind(text)
+            if choices is None or value in choices:
+                return value
+        raise argparse.ArgumentTypeError(
+            f"found {shown(text)}; required: {describe_type(hint)}. Correct the value"
         )
-    for name, value in values.items():
-        if name != "env" and not _is_number(value):
-            check_value(config, name, value)
+
+    return read
 
 
 def as_flags(message: str, config: type) -> str:
@@ -148,15 +182,6 @@ def for_python(error: ValueError) -> ValueError:
     return ValueError(marked)
 
 
-def _is_number(value: object) -> bool:
-    """Whether a text is a number that YAML did not take for one, as `1e-3`; the parser does."""
-    try:
-        float(value if isinstance(value, str) else "no")
-    except ValueError:
-        return False
-    return True
-
-
 def configure_logging() -> None:
     """Sets up logging and progress bars for a command."""
     handler = RichHandler(show_path=False)
@@ -192,17 +217,26 @@ def run_door(prog: str, verbs: Mapping[str, _Job], argv: Sequence[str]) -> int:
         sys.stdout.write("\n".join(lines) + "\n")
         return 0
     if argv[0] not in verbs:
-        sys.stderr.write(f"{prog}: unknown verb {argv[0]!r}; choose one of {', '.join(verbs)}\n")
+        near = nearest(argv[0], verbs)
+        sys.stderr.write(
+            f"error: {prog}: unknown verb {shown(argv[0])}; {near}choose one of "
+            f"{', '.join(verbs)}\n"
+        )
         return 2
     config, job = verbs[argv[0]]
     configure_logging()
-    try:
-        job(parse(config, argv[1:], prog=f"{prog} {argv[0]}"))
-    # A missing extra is an ImportError that names what to install; a loss that is not finite ends a
-    # run with its name.
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        if os.environ.get("PREFSEARCH_TRACEBACK"):
-            raise
-        sys.stderr.write(f"error: {visible(as_flags(str(error), config))}\n")
-        return 2
-    return 0
+    with OrderlyExit() as exit_code:
+        try:
+            settings = parse(config, argv[1:], prog=f"{prog} {argv[0]}")
+            exit_code.settings = settings
+            job(settings)
+            exit_code.flush()
+        # A missing extra is an ImportError that names what to install; a loss that is not finite
+        # ends a run with its name.
+        except (ValueError, OSError, ImportError, FloatingPointError) as error:
+            if exit_code.takes(error) or os.environ.get("PREFSEARCH_TRACEBACK"):
+                raise
+            withdraw_unused_runs()
+            sys.stderr.write(f"error: {visible(as_flags(str(error), config))}\n")
+            return 2
+    return exit_code.value

@@ -12,7 +12,7 @@ import functools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -42,6 +42,7 @@ from rewardmodel.sequence import SequenceRewardModel
 from rewardmodel.simulated import SimulatedHuman, demonstrations
 from rewardmodel.simulated_requests import count_held_out, sample_requests
 from rewardmodel.training import Optimisation, train_reward_model
+from search.evaluation.bounds import Count, Seed, Threads, Within
 from search.evaluation.intervals import interval_over_seeds
 from search.evaluation.records import write_json_atomic, write_text_atomic
 from search.evaluation.run_directory import RunDirectory, step_seed
@@ -69,14 +70,14 @@ class DemoConfig:
     out: str = "runs/demo"
     resume: bool = False
     fast: bool = False
-    seed: int = 0
-    demonstrations: int = 5000
-    comparisons: int = 1000
-    few_labels: int = 100
-    eval_prompts: int = 48
-    pool: int = 64
-    improve_prompts: int = 128
-    threads: int = 2
+    seed: Seed = 0
+    demonstrations: Annotated[int, Within(least=100, most=10_000_000)] = 5000
+    comparisons: Annotated[int, Within(least=20, most=10_000_000)] = 1000
+    few_labels: Annotated[int, Within(least=10, most=10_000_000)] = 100
+    eval_prompts: Count = 48
+    pool: Annotated[int, Within(least=16, most=2**20)] = 64
+    improve_prompts: Annotated[int, Within(least=2, most=10_000_000)] = 128
+    threads: Threads = 2
 
     def __post_init__(self) -> None:
         """Checks types and bounds, and shrinks the run where `fast` asks for it."""
@@ -84,14 +85,9 @@ class DemoConfig:
         if self.fast:
             self.demonstrations, self.comparisons, self.few_labels = 1600, 150, 50
             self.eval_prompts, self.pool, self.improve_prompts = 12, 16, 24
-        for name, least in (("demonstrations", 100), ("comparisons", 20), ("few_labels", 10)):
-            require(getattr(self, name) >= least, name, getattr(self, name), f"at least {least}")
         most = count_held_out()
         bounds = f"2 to {most}, the held-out assignments of the embedded world"
         require(2 <= self.eval_prompts <= most, "eval_prompts", self.eval_prompts, bounds)
-        require(self.pool >= 16, "pool", self.pool, "at least 16, for best-of-16")
-        require(self.improve_prompts >= 2, "improve_prompts", self.improve_prompts, "at least 2")
-        require(self.threads >= 1, "threads", self.threads, "at least 1")
 
     @property
     def ladder(self) -> list[tuple[MethodName, int]]:

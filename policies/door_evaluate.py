@@ -6,7 +6,7 @@ records are those of one process.
 
 import json
 from dataclasses import asdict, dataclass
-from typing import cast
+from typing import Annotated, cast
 
 from doors.job_settings import settings_of
 from policies.clusters import clusters_of
@@ -18,6 +18,7 @@ from policies.methods import METHOD_NAMES, POOLED, MethodName, check_budget
 from policies.search_policy import SearchPolicy
 from policies.sharding import join_processes
 from rewardmodel.verifiers import AnswerMatch
+from search.evaluation.bounds import Size, Within
 from search.evaluation.json_text import json_text
 from search.evaluation.settings import require
 
@@ -43,8 +44,8 @@ class EvaluateJob(SearchSettings):
     """
 
     methods: list[str] | None = None
-    budgets: list[int] | None = None
-    pool: int = 16
+    budgets: list[Size] | None = None
+    pool: Annotated[int, Within(least=2, most=2**20)] = 16
     gold: str | None = None
     out: str = "runs/evaluate"
     resume: bool = False
@@ -61,7 +62,6 @@ class EvaluateJob(SearchSettings):
             require(method in METHOD_NAMES, "methods", method, f'some of {known}, or "all" alone')
             for budget in self.budgets:
                 check_budget(cast(MethodName, method), budget)
-        require(self.pool >= 2, "pool", self.pool, "at least 2")
         wanted = (
             f"at least {self.budgets[-1]}, the largest budget, which is compared with best-of-N"
         )

@@ -17,6 +17,8 @@ from policies.language_model import Policy
 from policies.sharding import Processes, join_processes
 from rewardmodel.data.conversation import prompt_record
 from rewardmodel.json_lines import json_lines
+from search.evaluation.bounds import CountOrZero, Size
+from search.evaluation.overwriting import require_kept
 from search.evaluation.records import write_text_atomic
 from search.evaluation.settings import require
 
@@ -50,13 +52,13 @@ class SampleJob(ProposalSettings):
             max_new_tokens.
     """
 
-    per_prompt: int = 4
+    per_prompt: Size = 4
     out: str = "runs/samples.jsonl"
 
     def __post_init__(self) -> None:
         """Checks types and bounds."""
         super().__post_init__()
-        require(self.per_prompt > 0, "per_prompt", self.per_prompt, "at least 1")
+        require_kept({"dataset": self.dataset, "policy": self.policy}, files=[self.out])
 
 
 def sample(job: SampleJob) -> None:
@@ -104,7 +106,7 @@ class PlanJob(SearchSettings):
     """
 
     keep_candidates: bool = False
-    keep_trees: int = 0
+    keep_trees: CountOrZero = 0
     save_trees: str | None = None
     out: str = "runs/planned.jsonl"
 
@@ -116,6 +118,8 @@ class PlanJob(SearchSettings):
             free = folder.is_dir() and not any(folder.iterdir())
             wanted = "a new or empty folder, so that no older trees lie between the new ones"
             require(free or not folder.exists(), "save_trees", self.save_trees, wanted)
+        names = ("dataset", "policy", "reward_model", "value_head", "reference")
+        require_kept({name: getattr(self, name) for name in names}, files=[self.out])
 
 
 def plan(job: PlanJob) -> None:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Annotated, Literal
 
 from policies.language_model import Policy
 from policies.leaf_values import LeafValue, PartialReward, Rollout, ValueHead
@@ -24,6 +24,20 @@ from rewardmodel.interface import RewardModel
 from rewardmodel.loading import load_reward_model
 from rewardmodel.preferences import load_prompts
 from rewardmodel.source_digest import digest_model, digest_rows
+from search.evaluation.bounds import (
+    Count,
+    CountOrZero,
+    KLWeight,
+    NonNegative,
+    Positive,
+    PositiveFraction,
+    Rows,
+    Seed,
+    Size,
+    Temperature,
+    Tokens,
+    Within,
+)
 from search.evaluation.settings import check_types, require
 
 _logger = logging.getLogger(__name__)
@@ -75,21 +89,21 @@ class ProposalSettings:
     format: FormatName = "auto"
     prompt_column: str = "prompt"
     implicit_prompt: bool = False
-    limit: int | None = None
+    limit: Rows | None = None
     on_bad_row: OnBadRow = "error"
     on_long_prompt: OnBadRow = "error"
     unit: Unit = "sentence"
-    segment_tokens: int = 64
-    max_new_tokens: int = 128
-    min_new_tokens: int = 0
+    segment_tokens: Tokens = 64
+    max_new_tokens: Tokens = 128
+    min_new_tokens: Annotated[int, Within(least=0, most=2**24)] = 0
     delimiter: str = "\n\n"
     stop: list[str] | None = None
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    search_batch_size: int = 32
-    max_rows: int = 256
-    seed: int = 0
+    temperature: Temperature = 1.0
+    top_k: CountOrZero = 0
+    top_p: PositiveFraction = 1.0
+    search_batch_size: Size = 32
+    max_rows: Size = 256
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         """Checks types and bounds."""
@@ -101,10 +115,6 @@ class ProposalSettings:
             "a hub id, folder, package or .gguf file, by --policy",
         )
         require(bool(self.dataset), "dataset", self.dataset, "a hub id or file, by --dataset")
-        require(
-            self.search_batch_size > 0, "search_batch_size", self.search_batch_size, "1 or more"
-        )
-        require(self.max_rows > 0, "max_rows", self.max_rows, "1 or more")
         self.proposal()
 
     def proposal(self) -> Proposal:
@@ -227,16 +237,16 @@ class SearchSettings(ProposalSettings):
     leaf: Literal["partial", "value_head", "rollout"] | None = None
     value_head: str | None = None
     method: MethodName = "gumbel"
-    budget: int = 8
-    leaves_per_step: int = 1
-    exploration: float | None = None
-    value_scale: float | None = None
-    maxvisit_init: float | None = None
-    token_budget: int | None = None
+    budget: Size = 8
+    leaves_per_step: Size = 1
+    exploration: NonNegative | None = None
+    value_scale: Positive | None = None
+    maxvisit_init: NonNegative | None = None
+    token_budget: Count | None = None
     answer_form: str = "auto"
-    kl_weight: float = 0.3
-    rejection_keep: float = 0.5
-    kl_beta: float = 0.0
+    kl_weight: KLWeight = 0.3
+    rejection_keep: PositiveFraction = 0.5
+    kl_beta: NonNegative = 0.0
     reference: str | None = None
 
     def __post_init__(self) -> None:
@@ -254,7 +264,6 @@ class SearchSettings(ProposalSettings):
             wanted = f"at least {self.max_new_tokens}, the max_new_tokens of one response"
             enough = self.token_budget >= self.max_new_tokens
             require(enough, "token_budget", self.token_budget, wanted)
-        require(self.kl_beta >= 0, "kl_beta", self.kl_beta, "0 or more")
         if self.kl_beta > 0:
             wanted = "a policy's hub id or folder, since kl_beta is above 0"
             require(bool(self.reference), "reference", self.reference, wanted)

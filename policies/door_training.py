@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
 from rich.console import Console
 
@@ -32,7 +32,9 @@ from rewardmodel.preferences import load_demonstrations
 from rewardmodel.source_digest import digest_model, digest_rows
 from rewardmodel.tokenization import load_tokenizer
 from rewardmodel.training import Optimisation
+from search.evaluation.bounds import Rows, Size, Tokens, Within
 from search.evaluation.folder_writing import remove_folder
+from search.evaluation.overwriting import require_kept
 from search.evaluation.records import write_text_atomic
 from search.evaluation.run_directory import RunDirectory
 from search.evaluation.settings import require
@@ -75,13 +77,13 @@ class SftJob(Optimisation):
     prompt_column: str = "prompt"
     completion_column: str | None = None
     implicit_prompt: bool = False
-    limit: int | None = None
+    limit: Rows | None = None
     on_bad_row: OnBadRow = "error"
-    vocabulary: int = 1024
-    hidden_size: int = 128
-    layers: int = 3
-    heads: int = 4
-    context: int = 256
+    vocabulary: Annotated[int, Within(least=1, most=2**24)] = 1024
+    hidden_size: Annotated[int, Within(least=1, most=2**16)] = 128
+    layers: Annotated[int, Within(least=1, most=1024)] = 3
+    heads: Annotated[int, Within(least=1, most=1024)] = 4
+    context: Tokens = 256
     unfinished: Unfinished = "no_end"
     out: str = "runs/sft"
     resume: bool = False
@@ -153,14 +155,15 @@ class ValueJob(ProposalSettings):
 
     reward_model: str = ""
     input_format: ChosenFormat = "auto"
-    per_prompt: int = 4
+    per_prompt: Size = 4
     out: str = "runs/value"
 
     def __post_init__(self) -> None:
         """Checks types and bounds."""
         super().__post_init__()
         require(bool(self.reward_model), "reward_model", self.reward_model, "a reward model")
-        require(self.per_prompt > 0, "per_prompt", self.per_prompt, "at least 1")
+        names = ("dataset", "policy", "reward_model")
+        require_kept({name: getattr(self, name) for name in names}, folders=[self.out])
 
 
 def value(job: ValueJob) -> None:
@@ -211,7 +214,6 @@ class FinetuneJob(SearchSettings, Optimisation):
     def __post_init__(self) -> None:
         """Checks types and bounds."""
         SearchSettings.__post_init__(self)
-        Optimisation.__post_init__(self)
 
 
 def finetune(job: FinetuneJob) -> None:

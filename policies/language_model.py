@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 from datasets import Dataset
@@ -30,6 +30,7 @@ from rewardmodel.prefixes.trunk import Trunk
 from rewardmodel.sequence import is_adapter
 from rewardmodel.tokenization import TextEncoder, context_length, fit_embeddings, load_tokenizer
 from rewardmodel.training import Optimisation, run_trainer, save_model
+from search.evaluation.bounds import Tokens, Within
 from search.evaluation.folder_writing import new_folder
 from search.evaluation.settings import check_types, require
 
@@ -50,11 +51,11 @@ class TinyModel:
         context: The most tokens of prompt and response.
     """
 
-    vocabulary: int = 1024
-    hidden_size: int = 128
-    layers: int = 3
-    heads: int = 4
-    context: int = 256
+    vocabulary: Annotated[int, Within(least=1, most=2**24)] = 1024
+    hidden_size: Annotated[int, Within(least=1, most=2**16)] = 128
+    layers: Annotated[int, Within(least=1, most=1024)] = 3
+    heads: Annotated[int, Within(least=1, most=1024)] = 4
+    context: Tokens = 256
 
     def __post_init__(self) -> None:
         """Checks types and that the heads divide the width."""

@@ -16,6 +16,7 @@ from policies.search_policy import Answer, SearchPolicy
 from policies.segment_rewards import SegmentReward
 from rewardmodel.interface import RewardModel
 from search import PlannerConfig, build_planner
+from search.evaluation.bounds import Count, KLWeight, NonNegative, Positive, PositiveFraction, Size
 from search.evaluation.settings import check_types, require
 
 MethodName = Literal[
@@ -71,32 +72,23 @@ class SearchOptions:
         max_rows: The most segments that are sampled side by side.
     """
 
-    leaves_per_step: int = 1
-    exploration: float | None = None
-    value_scale: float | None = None
-    maxvisit_init: float | None = None
-    token_budget: int | None = None
+    leaves_per_step: Size = 1
+    exploration: NonNegative | None = None
+    # At 0 samples, whose prior is uniform, would all be alike whatever their values.
+    value_scale: Positive | None = None
+    maxvisit_init: NonNegative | None = None
+    token_budget: Count | None = None
     answer_form: str = "auto"
-    kl_weight: float = 0.3
-    rejection_keep: float = 0.5
-    batch_size: int = 64
-    max_rows: int = 256
+    kl_weight: KLWeight = 0.3
+    rejection_keep: PositiveFraction = 0.5
+    batch_size: Size = 64
+    max_rows: Size = 256
 
     def __post_init__(self) -> None:
         """Checks types and bounds."""
         check_types(self)
-        require(self.leaves_per_step > 0, "leaves_per_step", self.leaves_per_step, "1 or more")
-        for name in ("exploration", "maxvisit_init"):
-            found = getattr(self, name)
-            require(found is None or found >= 0, name, found, "0 or more, or null")
-        # At 0 samples, whose prior is uniform, would all be alike whatever their values.
-        scale = self.value_scale
-        require(scale is None or scale > 0, "value_scale", scale, "more than 0, or null")
-        require(self.kl_weight > 0, "kl_weight", self.kl_weight, "more than 0")
-        kept = 0 < self.rejection_keep <= 1
-        require(kept, "rejection_keep", self.rejection_keep, "in (0, 1]")
-        require(self.batch_size > 0, "batch_size", self.batch_size, "1 or more")
-        require(self.max_rows > 0, "max_rows", self.max_rows, "1 or more")
+        scale = self.value_scale  # maxvisit_init is divided by it
+        require(scale is None or scale >= 1e-9, "value_scale", scale, "at least 1e-9, or null")
 
 
 def check_budget(method: MethodName, budget: int) -> None:

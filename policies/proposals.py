@@ -7,12 +7,13 @@ segments end and how a token is drawn; it runs no model.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from search.evaluation.bounds import CountOrZero, PositiveFraction, Temperature, Tokens, Within
 from search.evaluation.settings import check_types, require
 
 Unit = Literal["token", "sentence", "line", "step", "block", "response"]
@@ -39,25 +40,20 @@ class Proposal:
     """
 
     unit: Unit = "sentence"
-    segment_tokens: int = 64
-    max_new_tokens: int = 128
-    min_new_tokens: int = 0
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
+    segment_tokens: Tokens = 64
+    max_new_tokens: Tokens = 128
+    min_new_tokens: Annotated[int, Within(least=0, most=2**24)] = 0
+    temperature: Temperature = 1.0
+    top_k: CountOrZero = 0
+    top_p: PositiveFraction = 1.0
     delimiter: str = "\n\n"
     stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Checks types and bounds."""
         check_types(self)
-        require(self.segment_tokens > 0, "segment_tokens", self.segment_tokens, "at least 1")
-        require(self.max_new_tokens > 0, "max_new_tokens", self.max_new_tokens, "at least 1")
-        fits = 0 <= self.min_new_tokens <= self.max_new_tokens
+        fits = self.min_new_tokens <= self.max_new_tokens
         require(fits, "min_new_tokens", self.min_new_tokens, "0 to max_new_tokens")
-        require(self.temperature > 0, "temperature", self.temperature, "more than 0")
-        require(self.top_k >= 0, "top_k", self.top_k, "0 or more")
-        require(0 < self.top_p <= 1, "top_p", self.top_p, "in (0, 1]")
         require(bool(self.delimiter), "delimiter", self.delimiter, "at least one character")
         require(all(self.stop), "stop", self.stop, "strings of at least one character")
 

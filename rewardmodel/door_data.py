@@ -20,6 +20,8 @@ from rewardmodel.input_format import separates_segments
 from rewardmodel.json_lines import json_lines
 from rewardmodel.preferences import load_preferences, split_by_prompt
 from rewardmodel.tokenization import INPUT_FORMATS, InputFormat, TextEncoder, load_tokenizer
+from search.evaluation.bounds import ProperFraction, Rows, Seed, Tokens
+from search.evaluation.overwriting import require_kept
 from search.evaluation.records import write_json_atomic, write_text_atomic
 from search.evaluation.report import format_cell
 from search.evaluation.settings import check_types, require
@@ -46,17 +48,18 @@ class SplitJob(ColumnSettings):
     split: str = "train"
     format: FormatName = "auto"
     model: str | None = None
-    holdout: float = 0.1
-    limit: int | None = None
+    holdout: ProperFraction = 0.1
+    limit: Rows | None = None
     on_bad_row: OnBadRow = "error"
-    seed: int = 0
+    seed: Seed = 0
     out: str = "runs/split"
 
     def __post_init__(self) -> None:
         """Checks types and bounds."""
         check_types(self)
         require(bool(self.dataset), "dataset", self.dataset, "a hub id or file, by --dataset")
-        require(0 < self.holdout < 1, "holdout", self.holdout, "in (0, 1)")
+        files = [Path(self.out, name) for name in ("train.jsonl", "test.jsonl", "data_report.json")]
+        require_kept({"dataset": self.dataset, "model": self.model}, files=files)
 
 
 def split(job: SplitJob) -> None:
@@ -100,8 +103,8 @@ class InspectJob(ColumnSettings):
     split: str = "train"
     format: FormatName = "auto"
     model: str | None = None
-    max_length: int | None = None
-    limit: int | None = None
+    max_length: Tokens | None = None
+    limit: Rows | None = None
     on_bad_row: OnBadRow = "error"
     out: str = "runs/inspect"
 
@@ -110,8 +113,9 @@ class InspectJob(ColumnSettings):
         check_types(self)
         require(bool(self.dataset), "dataset", self.dataset, "a hub id or file, by --dataset")
         if self.max_length is not None:
-            require(self.max_length > 0, "max_length", self.max_length, "at least 1")
             require(bool(self.model), "model", self.model, "a tokenizer for max_length, by --model")
+        files = [Path(self.out, name) for name in ("data_report.json", "data_report.html")]
+        require_kept({"dataset": self.dataset, "model": self.model}, files=files)
 
 
 def inspect_data(job: InspectJob) -> None:
@@ -190,8 +194,8 @@ class ConvertJob(ColumnSettings):
     format: FormatName = "auto"
     model: str | None = None
     margins: bool = False
-    query_tokens: int | None = None
-    limit: int | None = None
+    query_tokens: Tokens | None = None
+    limit: Rows | None = None
     on_bad_row: OnBadRow = "error"
     out: str = "runs/pairs.jsonl"
 
@@ -201,8 +205,8 @@ class ConvertJob(ColumnSettings):
         require(bool(self.dataset), "dataset", self.dataset, "a hub id or file, by --dataset")
         require(self.out.endswith(".jsonl"), "out", self.out, "a file that ends in .jsonl")
         if self.query_tokens is not None:
-            require(self.query_tokens > 0, "query_tokens", self.query_tokens, "at least 1")
             require(bool(self.model), "model", self.model, "a tokenizer to count with, by --model")
+        require_kept({"dataset": self.dataset, "model": self.model}, files=[self.out])
 
 
 def convert(job: ConvertJob) -> None:

@@ -35,7 +35,9 @@ from rewardmodel.input_format import ChosenFormat
 from rewardmodel.interface import RewardModel, UncertainRewardModel
 from rewardmodel.loading import load_reward_model
 from rewardmodel.preferences import load_preferences, split_by_prompt
+from search.evaluation.bounds import FractionBelowOne, Rows, Seed, Tokens
 from search.evaluation.metrics import Interval
+from search.evaluation.overwriting import require_kept
 from search.evaluation.records import write_json_atomic
 from search.evaluation.run_directory import environment
 from search.evaluation.settings import check_types, require
@@ -80,16 +82,16 @@ class EvaluateJob(ColumnSettings):
     split: str | None = None
     format: FormatName = "auto"
     benchmark: Literal["pairs", "rewardbench", "rewardbench2"] = "pairs"
-    holdout: float = 0.0
+    holdout: FractionBelowOne = 0.0
     training_dataset: str | None = None
     calibrate: bool = False
     edits: str | None = None
     probes: bool = False
     check_batches: bool = False
-    seed: int = 0
-    max_length: int | None = None
+    seed: Seed = 0
+    max_length: Tokens | None = None
     input_format: ChosenFormat = "auto"
-    limit: int | None = None
+    limit: Rows | None = None
     on_bad_row: OnBadRow = "error"
     out: str | None = None
 
@@ -98,7 +100,6 @@ class EvaluateJob(ColumnSettings):
         check_types(self)
         require(bool(self.model), "model", self.model, "a hub id, folder or package, by --model")
         require(bool(self.dataset), "dataset", self.dataset, "a hub id or file, by --dataset")
-        require(0 <= self.holdout < 1, "holdout", self.holdout, "in [0, 1)")
         require(
             not (self.holdout and self.training_dataset),
             "training_dataset",
@@ -112,6 +113,11 @@ class EvaluateJob(ColumnSettings):
             for name, usual in {"format": "auto", **ColumnSettings().columns()}.items():
                 value = getattr(self, name)
                 require(value == usual, name, value, f"unset, for benchmark is {self.benchmark}")
+        if self.out:
+            names = ("training_dataset", "edits", "model", "dataset")
+            pages = [Path(self.out, name) for name in ("evaluation.json", "report.html")]
+            written = [Path(self.out)] if Path(self.out).suffix == ".json" else pages
+            require_kept({name: getattr(self, name) for name in names}, files=written)
 
 
 def evaluate(job: EvaluateJob) -> None:

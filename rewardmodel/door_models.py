@@ -46,7 +46,9 @@ from rewardmodel.steps import SEPARATOR, load_steps, split_steps
 from rewardmodel.training import Optimisation
 from rewardmodel.training.process import train_process_model
 from rewardmodel.weight_average import average_weights
+from search.evaluation.bounds import NonNegative, ProperFraction, Rows, Size, Tokens, Weight
 from search.evaluation.folder_writing import remove_folder
+from search.evaluation.overwriting import require_kept
 from search.evaluation.records import write_text_atomic
 from search.evaluation.settings import check_types, require
 
@@ -62,13 +64,14 @@ class AverageJob:
     """
 
     models: list[str] | None = None
-    weights: list[float] | None = None
+    weights: list[Weight] | None = None
     out: str = "runs/average"
 
     def __post_init__(self) -> None:
         """Checks types and bounds."""
         check_types(self)
         require(bool(self.models), "models", self.models, "folders, by --models A B ...")
+        require_kept({"models": self.models}, folders=[self.out])
 
 
 def average(job: AverageJob) -> None:
@@ -98,9 +101,9 @@ class EnsembleJob:
 
     models: list[str] | None = None
     aggregate: Aggregate = "mean"
-    weight: float = 1.0
+    weight: NonNegative = 1.0
     standardise_on: str | None = None
-    limit: int | None = None
+    limit: Rows | None = None
     on_bad_row: OnBadRow = "error"
     out: str = "runs/ensemble"
 
@@ -108,6 +111,8 @@ class EnsembleJob:
         """Checks types and bounds."""
         check_types(self)
         require(bool(self.models), "models", self.models, "folders or hub ids, by --models A B ...")
+        kept = {"models": self.models, "standardise_on": self.standardise_on}
+        require_kept(kept, files=[self.out, Path(self.out, "ensemble.json")])
 
 
 def ensemble(job: EnsembleJob) -> None:
@@ -169,11 +174,11 @@ class ScoreJob:
     split: str = "train"
     prompt_column: str = "prompt"
     response_column: str | None = None
-    limit: int | None = None
+    limit: Rows | None = None
     on_bad_row: OnBadRow = "error"
-    max_length: int | None = None
+    max_length: Tokens | None = None
     input_format: ChosenFormat = "auto"
-    batch_size: int | None = None
+    batch_size: Size | None = None
     out: str = "scores.jsonl"
 
     def __post_init__(self) -> None:
@@ -182,6 +187,7 @@ class ScoreJob:
         require(bool(self.model), "model", self.model, "a hub id, folder or package, by --model")
         require(bool(self.dataset), "dataset", self.dataset, "a hub id or file, by --dataset")
         require(self.out.endswith(".jsonl"), "out", self.out, "a file that ends in .jsonl")
+        require_kept({"dataset": self.dataset, "model": self.model}, files=[self.out])
 
 
 def score(job: ScoreJob) -> None:
@@ -222,7 +228,7 @@ def load_responses(
     prompt_column: str = "prompt",
     response_column: str | None = None,
     on_bad_row: OnBadRow = "error",
-    limit: int | None = None,
+    limit: Rows | None = None,
 ) -> list[dict[str, Any]]:
     """Loads prompts with one response or several each.
 
@@ -372,8 +378,8 @@ class TrainStepsJob(Optimisation):
     split: str = "train"
     prompt_column: str = "prompt"
     separator: str = SEPARATOR
-    holdout: float = 0.1
-    limit: int | None = None
+    holdout: ProperFraction = 0.1
+    limit: Rows | None = None
     on_bad_row: OnBadRow = "error"
     out: str = "runs/process"
     resume: bool = False
@@ -384,7 +390,6 @@ class TrainStepsJob(Optimisation):
         require(bool(self.model), "model", self.model, "a hub id, folder or package, by --model")
         require(bool(self.dataset), "dataset", self.dataset, "a hub id or file, by --dataset")
         require(bool(self.separator), "separator", self.separator, "a text, such as a line break")
-        require(0 < self.holdout < 1, "holdout", self.holdout, "in (0, 1)")
 
 
 def train_steps(job: TrainStepsJob) -> None:

@@ -30,9 +30,10 @@ from rewardmodel.training.hub import push_folder
 from rewardmodel.training.model_card import add_evaluation, model_files
 from rewardmodel.training.quantisation import Quantisation
 from rewardmodel.training.scratch import build_scratch_scorer
+from search.evaluation.bounds import ProperFraction, Rows
 from search.evaluation.folder_writing import remove_folder
 from search.evaluation.run_directory import RunDirectory
-from search.evaluation.settings import require
+from search.evaluation.settings import check_types, require
 
 
 @dataclass
@@ -72,9 +73,9 @@ class TrainJob(ColumnSettings, Optimisation, Objective):
     split: str = "train"
     format: FormatName = "auto"
     whole_rankings: bool = False
-    holdout: float = 0.1
+    holdout: ProperFraction = 0.1
     input_format: ChosenFormat = "auto"
-    limit: int | None = None
+    limit: Rows | None = None
     on_bad_row: OnBadRow = "error"
     reference: str | None = None
     quantise: Quantisation = "none"
@@ -86,11 +87,9 @@ class TrainJob(ColumnSettings, Optimisation, Objective):
 
     def __post_init__(self) -> None:
         """Checks types and bounds."""
-        Optimisation.__post_init__(self)
-        Objective.__post_init__(self)
+        check_types(self)
         require(bool(self.model), "model", self.model, "a hub id, folder or package, by --model")
         require(bool(self.dataset), "dataset", self.dataset, "a hub id or file, by --dataset")
-        require(0 < self.holdout < 1, "holdout", self.holdout, "in (0, 1)")
         if self.whole_rankings:
             for name, usual in ColumnSettings().columns().items():
                 wanted = "unset, since rankings with whole_rankings have no such column"

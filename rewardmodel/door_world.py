@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from doors.console import PlainConsole
 from rewardmodel.data.conversation import Prompt
@@ -13,6 +14,8 @@ from rewardmodel.data.rows import OnBadRow, Row, parse_rows
 from rewardmodel.json_lines import json_lines
 from rewardmodel.simulated import SimulatedHuman, demonstrations
 from rewardmodel.simulated_requests import count_held_out, sample_requests
+from search.evaluation.bounds import Count, Seed, Within
+from search.evaluation.overwriting import require_kept
 from search.evaluation.records import write_text_atomic
 from search.evaluation.run_directory import step_seed
 from search.evaluation.settings import check_types, require
@@ -32,14 +35,13 @@ class WorldJob:
     """
 
     out: str = "runs/world"
-    demonstrations: int = 6000
-    prompts: int = 200
-    seed: int = 0
+    demonstrations: Annotated[int, Within(least=1, most=10_000_000)] = 6000
+    prompts: Count = 200
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         """Checks types and bounds."""
         check_types(self)
-        require(self.demonstrations > 0, "demonstrations", self.demonstrations, "at least 1")
         most = count_held_out()
         bounds = f"1 to {most}, the held-out assignments of the embedded world"
         require(1 <= self.prompts <= most, "prompts", self.prompts, bounds)
@@ -77,12 +79,13 @@ class LabelJob:
     responses: str = ""
     on_bad_row: OnBadRow = "error"
     out: str = "runs/world/preferences.jsonl"
-    seed: int = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         """Checks types."""
         check_types(self)
         require(bool(self.responses), "responses", self.responses, "a file, by --responses")
+        require_kept({"responses": self.responses}, files=[self.out])
 
 
 def _responses(row: Row) -> tuple[Prompt, list[str], list[bool]]:

@@ -32,6 +32,8 @@ from rewardmodel.data.finished import PAIR_COLUMNS
 from rewardmodel.data.row_tables import gather
 from rewardmodel.simulated_phrases import ASIDES, FLAT_ENDINGS, GENRES, MARKER_RANK, Genre
 from rewardmodel.simulated_requests import Request, asked_things, sample_requests, things_in
+from search.evaluation.bounds import CountOrZero, NonNegative, Positive, Weight
+from search.evaluation.settings import check_types
 
 _VIVID_SLOT = re.compile(r"<([^>]*)> ?")
 _SENTENCE = re.compile(r"[^.!?]+[.!?]?")
@@ -236,22 +238,26 @@ class SimulatedHuman:
         ties: How readily the human calls two equal texts equal; 0 never does.
     """
 
-    temperature: float = 0.5
-    ties: float = 0.25
-    per_covered: float = 0.5
-    per_relevant: float = 0.4
-    relevant_limit: int = 5
-    per_vivid: float = 0.4
-    vivid_limit: int = 4
-    overwrought: float = -0.6
-    per_stray: float = -0.7
-    per_repeat: float = -0.8
-    per_order_break: float = -0.6
-    per_close: float = 0.8
-    sentence_limit: int = 6
-    per_excess: float = -0.8
-    sentence_minimum: int = 3
-    per_shortfall: float = -0.5
+    temperature: Positive = 0.5
+    ties: NonNegative = 0.25
+    per_covered: Weight = 0.5
+    per_relevant: Weight = 0.4
+    relevant_limit: CountOrZero = 5
+    per_vivid: Weight = 0.4
+    vivid_limit: CountOrZero = 4
+    overwrought: Weight = -0.6
+    per_stray: Weight = -0.7
+    per_repeat: Weight = -0.8
+    per_order_break: Weight = -0.6
+    per_close: Weight = 0.8
+    sentence_limit: CountOrZero = 6
+    per_excess: Weight = -0.8
+    sentence_minimum: CountOrZero = 3
+    per_shortfall: Weight = -0.5
+
+    def __post_init__(self) -> None:
+        """Checks types and bounds."""
+        check_types(self)
 
     def utility(self, prompt: str, response: str) -> float:
         """The gold score of one response; higher is better."""

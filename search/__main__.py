@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from search.evaluation.flags import NEGATIVE_NUMBER, asks_for_help, read_flags
 from search.evaluation.records import write_text_atomic
+from search.evaluation.settings import shown
 from search.evaluation.visible_text import visible
 from search.tree_dot import render_dot
 from search.tree_html import NamedView, render_html
@@ -52,7 +54,7 @@ class _Parser(argparse.ArgumentParser):
     """Mistakes are the door's to report."""
 
     def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message}; `{self.prog} --help` explains the options")
+        raise ValueError(f"{message[:200]}; `{self.prog} --help` explains the options")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -64,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout.write(_HELP)
         return 0
     if argv[0] != "show":
-        sys.stderr.write(f"error: unknown verb {argv[0]!r}; choose show: {_USAGE}\n")
+        sys.stderr.write(f"error: unknown verb {shown(argv[0])}; choose show: {_USAGE}\n")
         return 2
     try:
         _show(_parse(argv[1:]))
@@ -113,6 +115,11 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         help="nodes in all, the most visited; what is left out is counted "
         f"(default: {_TEXT_NODES} for text, {_DOT_NODES} for dot, else all)",
     )
+    parser._negative_number_matcher = NEGATIVE_NUMBER
+    if asks_for_help(argv):
+        argv = ["--help"]
+    else:
+        read_flags(parser, argv)  # names a slip before argparse asks for what is missing
     options = parser.parse_args(argv)
     if options.open and options.format != "html":
         raise ValueError(f"--open: found --format {options.format}; required html, the default")

@@ -5,11 +5,21 @@ This file knows every planner, so that no other file has to: the name of the alg
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from search.beam import BeamPlanner
 from search.best_of_n import BestOfNPlanner
 from search.diverse_beam import DiverseBeamPlanner
+from search.evaluation.bounds import (
+    Fraction,
+    KLWeight,
+    NonNegative,
+    Positive,
+    PositiveFraction,
+    Size,
+    Within,
+)
+from search.evaluation.settings import check_types
 from search.gumbel import GumbelMuZeroPlanner
 from search.mcts import Backend
 from search.muzero import MuZeroMode, MuZeroPlanner, require_puct_numbers
@@ -44,57 +54,69 @@ class PlannerConfig:
             "the way; regularised: one step, priors tilted by Q."
         },
     )
-    num_simulations: int = field(default=50, metadata={"help": "Budget: model steps per root."})
-    max_depth: int | None = field(default=None, metadata={"help": "Deepest leaf; none: no limit."})
-    dirichlet_fraction: float = field(default=0.25, metadata={"help": "muzero: root noise share."})
-    dirichlet_alpha: float = field(default=0.3, metadata={"help": "muzero: noise concentration."})
-    pb_c_init: float = field(default=1.25, metadata={"help": "muzero: c1, weight of the prior."})
-    pb_c_base: float = field(default=19652.0, metadata={"help": "muzero: c2, when c1 grows."})
-    temperature: float = field(
+    num_simulations: Annotated[int, Within(least=1, most=2**48)] = field(
+        default=50, metadata={"help": "Budget: model steps per root."}
+    )
+    max_depth: Size | None = field(default=None, metadata={"help": "Deepest leaf; none: no limit."})
+    dirichlet_fraction: Fraction = field(
+        default=0.25, metadata={"help": "muzero: root noise share."}
+    )
+    dirichlet_alpha: Positive = field(
+        default=0.3, metadata={"help": "muzero: noise concentration."}
+    )
+    pb_c_init: NonNegative = field(
+        default=1.25, metadata={"help": "muzero: c1, weight of the prior."}
+    )
+    pb_c_base: Annotated[float, Within(above=0, most=10**12)] = field(
+        default=19652.0, metadata={"help": "muzero: c2, when c1 grows."}
+    )
+    temperature: Annotated[float, Within(least=0, most=10_000)] = field(
         default=1.0, metadata={"help": "muzero, regularised: of the action drawn; 0: argmax."}
     )
     mode: MuZeroMode = field(default="mctx", metadata={"help": "muzero: mctx or efficientzero."})
-    value_delta_max: float = field(
+    value_delta_max: Positive = field(
         default=0.01, metadata={"help": "efficientzero: least span Q-values are scaled by."}
     )
-    max_num_considered_actions: int = field(
+    max_num_considered_actions: Size = field(
         default=16, metadata={"help": "gumbel: root actions in the first round."}
     )
-    gumbel_scale: float = field(default=1.0, metadata={"help": "gumbel: root noise; 0: none."})
-    value_scale: float = field(
+    gumbel_scale: NonNegative = field(
+        default=1.0, metadata={"help": "gumbel: root noise; 0: none."}
+    )
+    value_scale: NonNegative = field(
         default=0.1,
         metadata={
             "help": "gumbel: weight of Q-values against the prior; more follows the best action "
             "found so far sooner, and tries the others later or never."
         },
     )
-    maxvisit_init: float = field(
+    maxvisit_init: Annotated[float, Within(least=0, most=10**12)] = field(
         default=50.0,
         metadata={
             "help": "gumbel: visits added to a node's most visited action before value_scale "
             "multiplies them; what Q-values weigh at a new node is the product of both."
         },
     )
-    beam_width: int = field(
+    beam_width: Size = field(
         default=4, metadata={"help": "beam: candidates kept per depth, all competing for places."}
     )
-    num_subtrees: int = field(
+    num_subtrees: Size = field(
         default=4, metadata={"help": "dvts: independent greedy searches below each root."}
     )
-    subtree_width: int = field(
+    subtree_width: Size = field(
         default=4, metadata={"help": "dvts: candidates a subtree tries per depth, keeping one."}
     )
-    num_lines: int = field(
+    num_lines: Size = field(
         default=16, metadata={"help": "rejection: lines begun, each followed action by action."}
     )
-    keep: float = field(
+    keep: PositiveFraction = field(
         default=0.5, metadata={"help": "rejection: share of the unfinished lines that goes on."}
     )
-    kl_weight: float = field(
+    kl_weight: KLWeight = field(
         default=0.1,
         metadata={"help": "regularised: price of leaving the prior; small: best Q, large: prior."},
     )
-    leaves_per_step: int = field(
+    leaves_per_step: Size = field(
         default=1, metadata={"help": "muzero, gumbel: leaves a tree and call of the model."}
     )
     backend: Backend = field(
@@ -118,6 +140,7 @@ class PlannerConfig:
         require_int(owner, "num_lines", self.num_lines, minimum=1)
         require_float(owner, "keep", self.keep, maximum=1.0, above=True)
         require_float(owner, "kl_weight", self.kl_weight, above=True)
+        check_types(self)  # the upper bounds, which planners do not have
 
 
 def build_planner(config: PlannerConfig) -> Planner:

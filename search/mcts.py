@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
+from search.evaluation.settings import shown
 from search.form_check import MAX_DEPTH, NUM_SIMULATIONS, FormCheck, name_variant
 from search.model import (
     PlanningModel,
@@ -248,7 +249,7 @@ def require_search_numbers(
     assert isinstance(num_simulations, int)
     if leaves_per_step > num_simulations:
         raise ValueError(
-            f"{owner}.leaves_per_step: found {leaves_per_step}; required at most "
+            f"{owner}.leaves_per_step: found {shown(leaves_per_step)}; required at most "
             f"num_simulations = {num_simulations}, since every leaf is a simulation. Lower "
             "leaves_per_step or raise num_simulations."
         )

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from search.evaluation.settings import shown
 from search.model import PlanningModel
 from search.tree import Tree
 
@@ -90,7 +91,7 @@ def require_int(
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
         alternative = " or None (no limit)" if optional else ""
         raise ValueError(
-            f"{owner}.{name}: found {value!r} ({type(value).__name__}); required an int of at "
+            f"{owner}.{name}: found {shown(value)} ({type(value).__name__}); required an int of at "
             f"least {minimum}{alternative}. Pass a whole number, {minimum} or more, as {name}."
         )
 
@@ -112,15 +113,15 @@ def require_float(
     if (
         isinstance(value, bool)
         or not isinstance(value, int | float)
-        or not math.isfinite(value)
+        or not -math.inf < value < math.inf  # math.isfinite fails on huge integers
         or not minimum <= value <= maximum
         or (above and value == minimum)
     ):
         bound = f"above {minimum}" if above else f"of at least {minimum}"
         bound += "" if math.isinf(maximum) else f" and at most {maximum}"
         raise ValueError(
-            f"{owner}.{name}: found {value!r} ({type(value).__name__}); required a finite number "
-            f"{bound}. Pass such a number as {name} (YAML reads 1e-3 as text: write 1.0e-3)."
+            f"{owner}.{name}: found {shown(value)} ({type(value).__name__}); required a finite "
+            f"number {bound}. Pass such a number as {name} (YAML reads 1e-3 as text: write 1.0e-3)."
         )
 
 
@@ -132,8 +133,8 @@ def require_choice(owner: str, name: str, value: object, *, choices: tuple[str, 
     """
     if value not in choices:
         raise ValueError(
-            f"{owner}.{name}: found {value!r}; required one of {', '.join(choices)}. Correct the "
-            "name."
+            f"{owner}.{name}: found {shown(value)}; required one of {', '.join(choices)}. Correct "
+            "the name."
         )
 
 

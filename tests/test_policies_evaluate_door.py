@@ -427,7 +427,7 @@ def test_without_a_judge_the_proxy_alone_is_reported(desk: Path) -> None:
         (["--pool", "1", "--budgets", "1"], "pool: found 1; required: at least 2"),
         (["--budgets", "8"], "pool: found 4; required: at least 8, the largest budget"),
         (["--methods", "astar"], "methods: found 'astar'"),
-        (["--methods", "beam", "--budgets", "0"], "budget: found 0"),
+        (["--methods", "beam", "--budgets", "0"], "budgets: found [0]; required: each at least 1"),
         (["--token_budget", "9"], "token_budget: found 9; required: at least 10"),
         (["--leaf", "value_head"], "value_head: found None; required: the folder"),
         (["--leaf", "rollout", "--value_head", "x"], "value_head: found 'x'; required: null"),

@@ -113,6 +113,17 @@ def test_bad_value_is_refused(name, value, required):
         PlannerConfig(**{name: value})
 
 
+@pytest.mark.parametrize("name", ["planner", "mode", "num_simulations", "pb_c_init", "keep"])
+def test_an_integer_too_long_to_be_shown_is_refused_by_name(name):
+    """Python does not write out integers of more than some thousand digits."""
+    with pytest.raises(ValueError, match=rf"PlannerConfig.{name}: found an integer of 16,610 bits"):
+        PlannerConfig(**{name: -(10**5000)})
+    with pytest.raises(ValueError, match=rf"{name}: found an integer of 16,610 bits"):
+        PlannerConfig(**{name: 10**5000})
+    with pytest.raises(ValueError, match=r"leaves_per_step: found an integer of 16,610 bits"):
+        PlannerConfig(leaves_per_step=10**5000)
+
+
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_planners_refuse_the_same_values(kind):
     """What the configuration refuses, a planner built by hand refuses too."""

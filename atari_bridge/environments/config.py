@@ -1,7 +1,9 @@
 """What an environment is made from, as values. This file makes none (`opening.py` does)."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
+from search.evaluation.bounds import Count, FractionBelowOne, Within
 from search.evaluation.settings import check_types, require
 
 
@@ -29,15 +31,15 @@ class EnvironmentConfig:
     """
 
     game: str = "Pong"
-    num_environments: int = 8
-    frame_skip: int = 4
-    image_size: int = 96
+    num_environments: Annotated[int, Within(least=1, most=2**16)] = 8
+    frame_skip: Annotated[int, Within(least=1, most=1024)] = 4
+    image_size: Annotated[int, Within(least=8, most=4096, unit="pixels")] = 96
     grayscale: bool = False
-    frame_stack: int = 4
-    noop_max: int = 30
-    sticky_actions: float = 0.0
+    frame_stack: Annotated[int, Within(least=1, most=1024)] = 4
+    noop_max: Annotated[int, Within(least=0, most=1_000_000)] = 30
+    sticky_actions: FractionBelowOne = 0.0
     full_action_space: bool = False
-    max_episode_frames: int = 108_000
+    max_episode_frames: Count = 108_000
     life_loss_ends: bool = True
     clip_rewards: bool = True
 
@@ -46,11 +48,4 @@ class EnvironmentConfig:
         check_types(self)
         require(
             bool(self.game), "game", self.game, "a game's name ('Pong') or an id ('CartPole-v1')"
-        )
-        for name in ("num_environments", "frame_skip", "frame_stack", "max_episode_frames"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        require(self.image_size >= 8, "image_size", self.image_size, "at least 8 pixels")
-        require(self.noop_max >= 0, "noop_max", self.noop_max, "at least 0")
-        require(
-            0 <= self.sticky_actions < 1, "sticky_actions", self.sticky_actions, "0 to less than 1"
         )

@@ -4,9 +4,21 @@ This file holds values and their bounds. It knows no network, no replay and no g
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from search.evaluation.settings import check_types, require
+from search.evaluation.bounds import (
+    Count,
+    CountOrZero,
+    Fraction,
+    FractionBelowOne,
+    LearningRate,
+    NonNegative,
+    Positive,
+    PositiveFraction,
+    Size,
+    Within,
+)
+from search.evaluation.settings import check_types
 
 Bootstrap = Literal["network", "search", "played"]
 UnrollScaling = Literal["all", "imagined"]
@@ -57,32 +69,32 @@ class LearningConfig:
         augmentation: Of images: random shift, random intensity, both (EZ), or none (MuZero).
     """
 
-    unroll_steps: int = 5
-    td_steps: int = 5
-    discount: float = 0.988053892081
+    unroll_steps: Annotated[int, Within(least=1, most=4096)] = 5
+    td_steps: Annotated[int, Within(least=1, most=4096)] = 5
+    discount: PositiveFraction = 0.988053892081
     off_policy_correction: bool = True
-    correction_interval: int = 30_000
+    correction_interval: Count = 30_000
     bootstrap: Bootstrap = "network"
-    search_value_after: int | None = None
-    search_value_age: int = 5_000
-    reanalyse_policy: float = 0.99
-    batch_size: int = 256
+    search_value_after: CountOrZero | None = None
+    search_value_age: CountOrZero = 5_000
+    reanalyse_policy: Fraction = 0.99
+    batch_size: Size = 256
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    learning_rate: float = 0.2
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    warmup_updates: int = 1_000
-    decay_updates: int = 100_000
-    decay_factor: float = 0.1
-    clip_gradient: float = 5.0
+    learning_rate: LearningRate = 0.2
+    momentum: FractionBelowOne = 0.9
+    weight_decay: Annotated[float, Within(least=0, most=100)] = 1e-4
+    warmup_updates: CountOrZero = 1_000
+    decay_updates: Count = 100_000
+    decay_factor: PositiveFraction = 0.1
+    clip_gradient: Positive = 5.0
     unroll_scaling: UnrollScaling = "all"
-    reward_weight: float = 1.0
-    value_weight: float = 0.25
-    policy_weight: float = 1.0
-    self_supervised_weight: float = 2.0
-    entropy_weight: float = 0.0
-    priority_beta: float = 0.4
-    target_interval: int = 200
+    reward_weight: NonNegative = 1.0
+    value_weight: NonNegative = 0.25
+    policy_weight: NonNegative = 1.0
+    self_supervised_weight: NonNegative = 2.0
+    entropy_weight: NonNegative = 0.0
+    priority_beta: Fraction = 0.4
+    target_interval: Count = 200
     augmentation: AugmentationName = "shift_intensity"
 
     def __post_init__(self) -> None:
@@ -92,25 +104,6 @@ class LearningConfig:
             ValueError: Naming the key, the value found and what is required.
         """
         check_types(self)
-        counts = ("unroll_steps", "td_steps", "correction_interval", "batch_size", "decay_updates")
-        for name in (*counts, "target_interval"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        weights = ("reward_weight", "value_weight", "policy_weight", "self_supervised_weight")
-        rest = ("entropy_weight", "weight_decay", "warmup_updates", "search_value_age")
-        for name in (*weights, *rest):
-            # `x >= 0` alone lets an infinity through, which YAML writes as `.inf`.
-            finite = 0 <= getattr(self, name) < float("inf")
-            require(finite, name, getattr(self, name), "0 or more, and finite")
-        for name in ("learning_rate", "clip_gradient"):
-            finite = 0 < getattr(self, name) < float("inf")
-            require(finite, name, getattr(self, name), "more than 0, and finite")
-        for name in ("discount", "decay_factor"):
-            require(0 < getattr(self, name) <= 1, name, getattr(self, name), "in (0, 1]")
-        for name in ("reanalyse_policy", "priority_beta"):
-            require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "in [0, 1]")
-        require(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
-        after = self.search_value_after
-        require(after is None or after >= 0, "search_value_after", after, "0 or more, or null")
 
     @property
     def lookahead(self) -> int:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from atari_bridge.learning.config import UnrollScaling
+from search.evaluation.bounds import NonNegative
+from search.evaluation.settings import check_types
 
 
 def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
@@ -77,11 +79,15 @@ class UnrollLosses:
 class LossWeights:
     """Of the parts in the total; the entropy is rewarded, the others are costs."""
 
-    reward: float = 1.0
-    value: float = 0.25
-    policy: float = 1.0
-    entropy: float = 0.0
-    self_supervised: float = 2.0
+    reward: NonNegative = 1.0
+    value: NonNegative = 0.25
+    policy: NonNegative = 1.0
+    entropy: NonNegative = 0.0
+    self_supervised: NonNegative = 2.0
+
+    def __post_init__(self) -> None:
+        """Checks types and bounds."""
+        check_types(self)
 
 
 @dataclass(frozen=True)

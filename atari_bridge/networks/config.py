@@ -1,8 +1,9 @@
 """What a network is made of, as plain values. This file builds nothing."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+from search.evaluation.bounds import Size, Within
 from search.evaluation.settings import check_types, require
 
 NetworkName = Literal["residual", "compact", "dense"]
@@ -38,19 +39,19 @@ class NetworkConfig:
     """
 
     network: NetworkName = "residual"
-    channels: int = 64
-    blocks: int = 1
-    hidden_size: int = 256
-    support: int = 300
-    support_bins: int = 601
+    channels: Annotated[int, Within(least=1, most=2**16)] = 64
+    blocks: Annotated[int, Within(least=1, most=1024)] = 1
+    hidden_size: Annotated[int, Within(least=1, most=2**16)] = 256
+    support: Size = 300
+    support_bins: Annotated[int, Within(least=3, most=2**20)] = 601
     value_prefix: bool = True
-    prefix_horizon: int = 5
-    lstm_size: int = 512
+    prefix_horizon: Size = 5
+    lstm_size: Annotated[int, Within(least=1, most=2**16)] = 512
     normalisation: Normalisation = "batch"
     scale_hidden: bool = True
     self_supervised: SelfSupervision = "consistency"
-    projection_size: int = 1024
-    prediction_size: int = 512
+    projection_size: Annotated[int, Within(least=1, most=2**16)] = 1024
+    prediction_size: Annotated[int, Within(least=1, most=2**16)] = 512
 
     def __post_init__(self) -> None:
         """Checks types and bounds.
@@ -59,11 +60,8 @@ class NetworkConfig:
             ValueError: Naming the key, the value found and what is required.
         """
         check_types(self)
-        sizes = ("channels", "blocks", "hidden_size", "support", "prefix_horizon", "lstm_size")
-        for name in (*sizes, "projection_size", "prediction_size"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         bins = self.support_bins
-        require(bins >= 3 and bins % 2 == 1, "support_bins", bins, "an odd number of at least 3")
+        require(bins % 2 == 1, "support_bins", bins, "an odd number of at least 3")
         even = self.channels % 2 == 0 or self.network != "residual"
         require(
             even, "channels", self.channels, "an even number: its first half starts the network"

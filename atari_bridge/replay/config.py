@@ -1,9 +1,10 @@
 """How much play is remembered, and how it is drawn, as plain values."""
 
-import math
 from dataclasses import dataclass
+from typing import Annotated
 
-from search.evaluation.settings import check_types, require
+from search.evaluation.bounds import Count, Positive, Within
+from search.evaluation.settings import check_types
 
 
 @dataclass(frozen=True)
@@ -21,9 +22,9 @@ class ReplayConfig:
         EfficientZero V2 (Wang et al. 2024).
     """
 
-    replay_capacity: int = 100_000
-    priority_exponent: float = 0.6
-    priority_offset: float = 1e-6
+    replay_capacity: Count = 100_000
+    priority_exponent: Annotated[float, Within(least=0, most=100)] = 0.6
+    priority_offset: Positive = 1e-6
     compress_frames: bool = True
 
     def __post_init__(self) -> None:
@@ -33,9 +34,3 @@ class ReplayConfig:
             ValueError: Naming the key, the value found and what is required.
         """
         check_types(self)
-        require(self.replay_capacity >= 1, "replay_capacity", self.replay_capacity, "at least 1")
-        for name in ("priority_exponent", "priority_offset"):
-            require(math.isfinite(getattr(self, name)), name, getattr(self, name), "finite")
-        exponent, offset = self.priority_exponent, self.priority_offset
-        require(exponent >= 0, "priority_exponent", exponent, "at least 0")
-        require(offset > 0, "priority_offset", offset, "more than 0")

@@ -1,9 +1,10 @@
 """What a reward model is trained to do: the settings of its loss and of its batches."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from search.evaluation.settings import check_types, require
+from search.evaluation.bounds import NonNegative, Within
+from search.evaluation.settings import check_types
 
 Ties = Literal["half", "rao_kupper", "drop"]
 Rankings = Literal["plackett_luce", "all_pairs"]
@@ -36,14 +37,14 @@ class Objective:
     """
 
     ties: Ties = "half"
-    tie_threshold: float = 0.5
-    label_smoothing: float = 0.0
-    center_rewards_coefficient: float | None = None
+    tie_threshold: Annotated[float, Within(above=0, most=1_000)] = 0.5
+    label_smoothing: Annotated[float, Within(least=0, below=0.5)] = 0.0
+    center_rewards_coefficient: NonNegative | None = None
     rankings: Rankings = "plackett_luce"
-    heads: int = 1
+    heads: Annotated[int, Within(least=1, most=4096)] = 1
     head_bootstrap: bool = True
     layout: Layout = "auto"
-    pack_tokens: int = 256
+    pack_tokens: Annotated[int, Within(least=8, most=2**24, unit="tokens")] = 256
     group_by_length: bool = True
 
     def __post_init__(self) -> None:
@@ -53,10 +54,3 @@ class Objective:
             ValueError: Naming the key, the value found and what is required.
         """
         check_types(self)
-        require(self.tie_threshold > 0, "tie_threshold", self.tie_threshold, "more than 0")
-        smoothing = self.label_smoothing
-        require(0 <= smoothing < 0.5, "label_smoothing", smoothing, "in [0, 0.5)")
-        centring = self.center_rewards_coefficient
-        require(centring is None or centring >= 0, "center_rewards_coefficient", centring, ">= 0")
-        require(self.heads >= 1, "heads", self.heads, "at least 1")
-        require(self.pack_tokens >= 8, "pack_tokens", self.pack_tokens, "at least 8")

@@ -2,11 +2,20 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
-from search.evaluation.settings import check_types, require
+from search.evaluation.bounds import (
+    CountOrZero,
+    FractionBelowOne,
+    LearningRate,
+    NonNegative,
+    Seed,
+    Size,
+    Within,
+)
+from search.evaluation.settings import check_types
 
 
 @dataclass
@@ -31,21 +40,21 @@ class Optimisation:
         seed: Of everything random.
     """
 
-    epochs: float = 1.0
-    learning_rate: float = 1e-5
-    batch_size: int = 16
-    gradient_accumulation_steps: int = 1
-    warmup_ratio: float = 0.05
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    max_length: int | None = None
-    save_steps: int = 500
+    epochs: Annotated[float, Within(above=0, most=100_000)] = 1.0
+    learning_rate: LearningRate = 1e-5
+    batch_size: Size = 16
+    gradient_accumulation_steps: Size = 1
+    warmup_ratio: FractionBelowOne = 0.05
+    weight_decay: Annotated[float, Within(least=0, most=100)] = 0.0
+    max_grad_norm: NonNegative = 1.0
+    max_length: Annotated[int, Within(least=8, most=2**24, unit="tokens")] | None = None
+    save_steps: CountOrZero = 500
     gradient_checkpointing: bool = False
     bf16: bool = False
-    lora_rank: int = 0
-    lora_alpha: int = 32
+    lora_rank: Annotated[int, Within(least=0, most=2**16)] = 0
+    lora_alpha: Annotated[int, Within(least=1, most=2**20)] = 32
     lora_target_modules: str = "all-linear"
-    seed: int = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         """Checks types and bounds.
@@ -54,16 +63,6 @@ class Optimisation:
             ValueError: Naming the key, the value found and what is required.
         """
         check_types(self)
-        require(self.epochs > 0, "epochs", self.epochs, "more than 0")
-        require(self.learning_rate > 0, "learning_rate", self.learning_rate, "more than 0")
-        require(self.batch_size > 0, "batch_size", self.batch_size, "at least 1")
-        steps = self.gradient_accumulation_steps
-        require(steps > 0, "gradient_accumulation_steps", steps, "at least 1")
-        require(0 <= self.warmup_ratio < 1, "warmup_ratio", self.warmup_ratio, "in [0, 1)")
-        require(self.lora_rank >= 0, "lora_rank", self.lora_rank, "0 or more")
-        require(self.save_steps >= 0, "save_steps", self.save_steps, "0 or more")
-        if self.max_length is not None:
-            require(self.max_length >= 8, "max_length", self.max_length, "at least 8 tokens")
 
     def trainer_arguments(self, output: Path) -> dict[str, Any]:
         """The arguments that TRL's trainers share.

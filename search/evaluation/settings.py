@@ -1,49 +1,151 @@
-"""Checks that a configuration's values have the types its dataclass declares.
+"""Checks that a configuration's values have the types and bounds its dataclass declares.
 
 YAML and `TrlParser` bypass type hints and `Literal`: a quoted number in a file would travel as a
 string to the first line that multiplies it. Each configuration calls `check_types` in its
-`__post_init__`, so that the error names the key instead.
+`__post_init__`, so that the error names the key instead. Bounds of numbers stand in the hints, as
+`Annotated[int, Within(least=1)]`; NaN and infinities are refused without any.
 """
 
 import dataclasses
+import difflib
+import functools
+import math
 import types
 import typing
-from typing import Any, Literal, Union
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, Union
+
+from search.evaluation.bounds import Within
+
+_SHOWN = 80
+"""The most characters of a value that a message shows."""
 
 
-def _describe(hint: Any) -> str:
-    if typing.get_origin(hint) is Literal:
-        return "one of " + ", ".join(repr(choice) for choice in typing.get_args(hint))
-    if typing.get_origin(hint) in (Union, types.UnionType):
-        return " or ".join(_describe(part) for part in typing.get_args(hint))
-    if hint is type(None):
+@functools.cache
+def _hints(config: type) -> dict[str, Any]:
+    return typing.get_type_hints(config, include_extras=True)
+
+
+def setting_hint(config: type, name: str) -> Any:
+    """The type hint of a dataclass's field, with its bounds."""
+    return _hints(config)[name]
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    """The parts of a union, or the hint alone."""
+    union = typing.get_origin(hint) in (Union, types.UnionType)
+    return typing.get_args(hint) if union else (hint,)
+
+
+def _split(hint: Any) -> tuple[Any, tuple[Within, ...]]:
+    """A hint without its bounds, and these."""
+    if typing.get_origin(hint) is not Annotated:
+        return hint, ()
+    base, *extras = typing.get_args(hint)
+    return base, tuple(extra for extra in extras if isinstance(extra, Within))
+
+
+def bounds_of(hint: Any) -> tuple[Within, ...]:
+    """The bounds that a hint declares, of its number or of the numbers of its list."""
+    found: tuple[Within, ...] = ()
+    for part in _alternatives(hint):
+        base, bounds = _split(part)
+        found += bounds
+        if typing.get_origin(base) in (list, tuple):
+            found += tuple(bound for item in typing.get_args(base)[:1] for bound in bounds_of(item))
+    return found
+
+
+def holds_numbers(hint: Any) -> bool:
+    """Whether a hint allows numbers, or lists of them."""
+    for part in _alternatives(hint):
+        base, _ = _split(part)
+        items = typing.get_args(base)[:1] if typing.get_origin(base) in (list, tuple) else ()
+        if base in (int, float) or any(map(holds_numbers, items)):
+            return True
+    return False
+
+
+def describe_type(hint: Any) -> str:
+    """The type that a hint requires."""
+    if len(_alternatives(hint)) > 1:
+        return " or ".join(map(describe_type, _alternatives(hint)))
+    base, _ = _split(hint)
+    if typing.get_origin(base) is Literal:
+        return "one of " + ", ".join(repr(choice) for choice in typing.get_args(base))
+    if typing.get_origin(base) in (list, tuple):
+        return f"a list of {describe_type((*typing.get_args(base), Any)[0])}"
+    if base is type(None):
         return "null"
-    return hint.__name__ if isinstance(hint, type) else str(hint)
+    return base.__name__ if isinstance(base, type) else str(base)
 
 
-def _fits(value: object, hint: Any) -> bool:
-    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+def describe_bounds(hint: Any) -> str:
+    """The bounds that a hint requires, in words; an empty text where there are none."""
+    otherwise = "null" if type(None) in _alternatives(hint) else ""
+    return " and ".join(bound.describe(otherwise) for bound in bounds_of(hint))
+
+
+def _fits(value: object, hint: Any, *, bounded: bool = True) -> bool:
+    """Whether a value has a hint's type, and lies within its bounds if these are asked for."""
+    if len(_alternatives(hint)) > 1:
+        return any(_fits(value, part, bounded=bounded) for part in _alternatives(hint))
+    base, bounds = _split(hint)
+    origin, parts = typing.get_origin(base), typing.get_args(base)
     if origin is Literal:
         return any(value == choice and type(value) is type(choice) for choice in parts)
-    if origin in (Union, types.UnionType):
-        return any(_fits(value, part) for part in parts)
     if origin in (list, tuple):
         item_hint = parts[0] if parts else Any
-        return isinstance(value, (list, tuple)) and all(_fits(v, item_hint) for v in value)
-    if hint is Any:
+        return isinstance(value, (list, tuple)) and all(
+            _fits(item, item_hint, bounded=bounded) for item in value
+        )
+    if base is Any:
         return True
-    if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, hint)
+    if base in (int, float):
+        kinds = (int, float) if base is float else int
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            return False
+        finite = -math.inf < value < math.inf  # which math.isfinite cannot tell of a huge int
+        return not bounded or (finite and all(bound.holds(value) for bound in bounds))
+    if base is str:
+        return isinstance(value, str) and (not bounded or is_writable(value))
+    return isinstance(value, base)
+
+
+def is_writable(text: str) -> bool:
+    """Whether a text can be a file's name and be written in UTF-8: no NUL, no lone surrogate."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def shown(value: object) -> str:
+    """A value as messages show it, however long it is."""
+    if isinstance(value, int) and value.bit_length() > 256:
+        return f"an integer of {value.bit_length():,} bits"
+    if isinstance(value, str):
+        text = repr(value[: _SHOWN + 1])
+    else:
+        try:
+            text = repr(value)
+        except (ValueError, RecursionError):  # a list of huge integers, or one nested too deeply
+            text = f"a {type(value).__name__}"
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 4]}..."
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint at the known word that is most like a wrong one, or an empty text."""
+    spelled = {name.lower().replace("-", "_"): name for name in known}
+    plain = word.lower().replace("-", "_")
+    near = difflib.get_close_matches(plain, spelled, n=1, cutoff=0.6) or [
+        name for name in spelled if name.startswith(plain) and plain
+    ]
+    return f"did you mean {spelled[near[0]]}? " if near else ""
 
 
 def check_types(config: Any) -> None:
     """Checks every field of a dataclass instance against its type hint.
 
     Understands `int`, `float` (which takes an int), `bool`, `str`, `None`, `Literal`,
-    unions, and lists and tuples of these.
+    unions, lists and tuples of these, and `Annotated` with bounds (`Within`).
 
     Raises:
         ValueError: Naming the key, the value found and what is required.
@@ -58,15 +160,21 @@ def check_value(config: type, name: str, value: object) -> None:
     Raises:
         ValueError: As `check_types`.
     """
-    hint = typing.get_type_hints(config)[name]
-    if not _fits(value, hint):
+    hint = setting_hint(config, name)
+    if not _fits(value, hint, bounded=False):
         raise ValueError(
-            f"{name}: found {value!r} ({type(value).__name__}); "
-            f"required: {_describe(hint)}. Correct it in the YAML file or on the command line"
+            f"{name}: found {shown(value)} ({type(value).__name__}); "
+            f"required: {describe_type(hint)}. Correct it in the YAML file or on the command line"
         )
+    if not _fits(value, hint):
+        wanted = describe_bounds(hint) or (
+            "finite numbers" if holds_numbers(hint) else "text without NUL and lone surrogates"
+        )
+        each = "each " if isinstance(value, (list, tuple)) and bounds_of(hint) else ""
+        require(False, name, value, each + wanted)
 
 
 def require(condition: bool, name: str, value: object, required: str) -> None:
     """Raises a `ValueError` that names a setting, its value and the bound it breaks."""
     if not condition:
-        raise ValueError(f"{name}: found {value!r}; required: {required}")
+        raise ValueError(f"{name}: found {shown(value)}; required: {required}")

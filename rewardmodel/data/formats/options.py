@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rewardmodel.data.reply_text import Turns
+from search.evaluation.bounds import Tokens
+from search.evaluation.settings import check_types
 
 
 @dataclass(frozen=True)
@@ -22,9 +24,13 @@ class ConvertOptions:
 
     tokenizer: Any = None
     margins: bool = False
-    query_tokens: int | None = None
+    query_tokens: Tokens | None = None
     keep_messages: bool = False
     prompt_column: str = "prompt"
+
+    def __post_init__(self) -> None:
+        """Checks types and bounds."""
+        check_types(self)
 
     def asked(self, question: str) -> Turns:
         """A bare question as the prompt: a user's turn where there is a chat template.

@@ -1,0 +1,84 @@
+"""All dataclasses that hold settings, with values that each needs, and odd values to try."""
+
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+from functools import cache
+from typing import Any
+
+from hypothesis import strategies as st
+
+import prefsearch
+from policies.demo import DemoConfig
+
+PACKAGES = ("search", "rewardmodel", "policies", "atari_bridge", "doors")
+NOT_IMPORTED = {"search.cuda_kernels", "search.cuda_search"}  # they need triton
+NEEDED: dict[str, Any] = {
+    "model": "m",
+    "dataset": "d",
+    "policy": "p",
+    "reward_model": "r",
+    "responses": "r",
+    "checkpoint": "c",
+    "out": "o.jsonl",
+    "models": ["a", "b"],
+    "runs": ["a", "b"],
+}
+
+
+def _checks(kind: type) -> bool:
+    """Whether a class or one of its bases calls `check_types`."""
+    made = (base.__dict__.get("__post_init__") for base in kind.__mro__)
+    return any("check_types" in inspect.getsource(one) for one in made if inspect.isfunction(one))
+
+
+@cache
+def settings_classes() -> tuple[type, ...]:
+    """Every dataclass of ours that checks its types."""
+    found: dict[str, type] = {}
+    for package in PACKAGES:
+        path = importlib.import_module(package).__path__
+        for name in (module.name for module in pkgutil.walk_packages(path, f"{package}.")):
+            if name in NOT_IMPORTED or name.endswith("__main__"):
+                continue
+            for kind in vars(importlib.import_module(name)).values():
+                own = isinstance(kind, type) and kind.__module__ == name
+                if own and dataclasses.is_dataclass(kind) and _checks(kind):
+                    found[f"{name}.{kind.__name__}"] = kind
+    return tuple(found.values())
+
+
+@cache
+def commands() -> dict[str, type]:
+    """`reward train` and all others, each with its dataclass."""
+    found: dict[str, type] = {"demo": DemoConfig}
+    for name in ("reward", "policy", "atari"):
+        verbs = importlib.import_module(prefsearch.DOORS[name][0]).VERBS
+        found |= {f"{name} {verb}": config for verb, (config, _) in verbs.items()}
+    return found
+
+
+def needed(kind: type) -> dict[str, Any]:
+    """Values that a settings class cannot do without."""
+    defaults = {field.name: field.default for field in dataclasses.fields(kind)}
+    kind_of_text = (str, type(None), type(dataclasses.MISSING))
+    return {n: v for n, v in NEEDED.items() if isinstance(defaults.get(n, 0), kind_of_text)}
+
+
+HUGE = (1e300, -1e300, 10**30, -(10**30), 10**5000, 10**18, 2**63, 2**32, 5e-324)
+SCALARS = st.one_of(
+    st.integers(-3, 70),
+    st.sampled_from(HUGE),
+    st.floats(),
+    st.text(max_size=6),
+    st.sampled_from(["\ud800", "a\0b", "nan", "1e-3", "null", "--out", "", "-5"]),
+    st.booleans(),
+    st.none(),
+    st.binary(max_size=3),
+)
+VALUES = st.one_of(
+    SCALARS,
+    st.lists(SCALARS, max_size=3),
+    st.dictionaries(st.text(max_size=2), SCALARS, max_size=2),
+)
