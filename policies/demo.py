@@ -148,7 +148,7 @@ class Demo:
         """Takes all steps and returns the rows of the closing table."""
         config = self.config
         what = "1/7  A small policy learns to write from uneven demonstrations"
-        self.step("sft", what, self.sft, "checkpoints/sft")
+        self.step("sft", what, self.sft, "checkpoints/init", "checkpoints/sft")
         what = "2/7  It writes, and a simulated human compares"
         self.step("compare", what, self.compare, "data/preferences.jsonl")
         what = "3/7  A reward model learns the human"

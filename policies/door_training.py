@@ -133,7 +133,8 @@ def sft(job: SftJob) -> None:
             checkpoints=run.path / "trainer",
             keep_checkpoints=True,
         )
-        result = run.finish("sft", outcome, files=[folder])
+        made = [folder] if job.model else [run.checkpoints / "init", folder]
+        result = run.finish("sft", outcome, files=made)
     remove_folder(run.path / "trainer")
     _show_unfinished(console, result)
     console.print(f"Loss {result['loss_first']:.3f} -> {result['loss_last']:.3f}. Model: {folder}")

@@ -346,7 +346,9 @@ def spoil(job: dict[str, Any]) -> None:
                     problems.append(f"did not name the file: {said[-600:]}")
                 after = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
                 changed = {
-                    p.name for p in before.keys() | after.keys() if before.get(p) != after.get(p)
+                    p.name
+                    for p in before.keys() | after.keys()
+                    if before.get(p) != after.get(p) and ".partial-" not in str(p)
                 }
                 changed -= {*_UNCOMPARED, file.name, "summary.json"}
                 # Figures and pages are drawn anew at each start.

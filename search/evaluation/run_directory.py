@@ -370,6 +370,11 @@ class RunDirectory:
         steps = self._in_order()
         if steps:
             self._next = _read_step(self._steps / f"{steps[-1]}.json").order + 1
+        if self._next > len(steps):
+            logger.warning(
+                "%s: found %d of %d steps; what is missing is taken again, or is not in %s",
+                *(self._steps, len(steps), self._next, self.metrics.name),
+            )
         metrics = [json_text({"step": s, **(self.result(s) or {})}) for s in steps]
         kept = [self._steps / f"{step}.jsonl" for step in steps]
         records = "".join(path.read_text(encoding="utf-8") for path in kept if path.is_file())
