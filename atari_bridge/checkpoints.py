@@ -5,7 +5,6 @@ updates; the one before stays until then. This file knows how tensors, optimiser
 become files, not what a run does with them.
 """
 
-import json
 import logging
 import re
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from search.evaluation.digests import describe_files, find_damage
 from search.evaluation.folder_writing import remove_folder
+from search.evaluation.json_reading import read_json
 from search.evaluation.records import naming_path, write_json_atomic
 from search.evaluation.whole_weights import load_tensor_file, load_weights
 
@@ -105,7 +105,7 @@ def read_manifest(folder: Path, *, check_files: bool = True) -> dict[str, Any]:
             "train`"
         )
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_json(path)
     except ValueError as error:
         raise ValueError(f"{path}: cannot be read as JSON ({error}). {_REMEDY}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != "prefsearch-atari":

@@ -1,7 +1,6 @@
 """`prefsearch atari evaluate`: whole games, with the search at several budgets and without it."""
 
 import hashlib
-import json
 import sys
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -24,6 +23,7 @@ from atari_bridge.reference.scores import games, human_normalised
 from atari_bridge.search_settings import judging_planner
 from search import Planner
 from search.evaluation.bounds import Count, Seed, Size, Threads, Within
+from search.evaluation.json_reading import read_json
 from search.evaluation.records import write_json_atomic
 from search.evaluation.settings import check_types, require
 from search.evaluation.visible_text import visible
@@ -188,7 +188,7 @@ def _kept(path: Path, about: dict[str, Any]) -> dict[str, Evaluation]:
         "that file away"
     )
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
+        kept = read_json(path)
         cells = kept["evaluations"]
         odd = [name for name, value in about.items() if kept.get(name) != value]
         names = [f.name for f in fields(Evaluation)]

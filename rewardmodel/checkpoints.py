@@ -135,9 +135,10 @@ def _load_adapter(
     settings = check_adapter_files(folder)
     found = settings.get("task_type")
     if found == task:
-        _require_head(folder, settings["base_model_name_or_path"])
+        own_head = _require_head(folder, settings["base_model_name_or_path"])
+        head = "replaced" if own_head else "trained"
         model = load_adapter(
-            auto, source, what=_NAMES[task], head="new", is_trainable=init_head, **options
+            auto, source, what=_NAMES[task], head=head, is_trainable=init_head, **options
         )
         beside = folder / "config.json"  # peft itself keeps none
         if beside.is_file():
@@ -159,12 +160,12 @@ def _load_adapter(
         return load_classifier(merged, task=task, init_head=init_head, **options)
 
 
-def _require_head(source: Path, base: str) -> None:
-    """Refuses an adapter without a head of its own on a base that has none, either."""
+def _require_head(source: Path, base: str) -> bool:
+    """Whether an adapter has a head of its own; refuses it if its base has none, either."""
     with safe_open(source / ADAPTER_WEIGHTS, framework="pt") as weights:
         names = [part for name in weights.keys() for part in name.split(".")]  # noqa: SIM118
     if HEAD_PARTS & set(names):
-        return
+        return True
     kinds = read_config(base).get("architectures") or []
     if not any(kind.endswith("Classification") for kind in kinds):
         raise WeightsError(
@@ -173,6 +174,7 @@ def _require_head(source: Path, base: str) -> None:
             'random. Train with task_type="SEQ_CLS" and modules_to_save=["score"], as `prefsearch '
             "reward train --lora_rank` does"
         )
+    return False
 
 
 def check_vocabulary(

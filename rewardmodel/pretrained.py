@@ -52,7 +52,8 @@ def load_pretrained(
         source: Folder or hub id.
         what: The kind of model, for messages, such as "causal language model".
         head: "language" asks for all weights; "trained" is that of a classifier, "new" one that
-            may be missing.
+            may be missing, "replaced" one that an adapter brings, so that the checkpoint's may be
+            of another shape, too.
         options: Of `from_pretrained`.
 
     Returns:
@@ -78,7 +79,7 @@ def load_pretrained(
         )
     except Exception as error:
         raise cannot_load(source, what, error) from error
-    _refuse_other_shapes(source, model, loading["mismatched_keys"])
+    _refuse_other_shapes(source, model, loading["mismatched_keys"], head=head)
     missing = _refuse_missing(source, model, loading["missing_keys"], head=head)
     if getattr(model, "hf_quantizer", None) is None:  # which keeps scales beside the weights
         _refuse_left_over(source, model, loading["unexpected_keys"], head=head)
@@ -108,8 +109,10 @@ def _weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
     yield from ((name, b) for name, b in model.named_buffers() if name in saved)
 
 
-def _refuse_other_shapes(source: str, model: Any, mismatched: Iterable[Any]) -> None:
+def _refuse_other_shapes(source: str, model: Any, mismatched: Iterable[Any], *, head: str) -> None:
     wrong = sorted(tuple(found) for found in mismatched)
+    if head == "replaced":
+        wrong = [found for found in wrong if not HEAD_PARTS & set(found[0].split("."))]
     if wrong:
         name, held, described = wrong[0]
         error = ShapesError(
@@ -155,7 +158,7 @@ def _refuse_left_over(source: str, model: Any, keys: Iterable[str], *, head: str
         parts = set(key.split("."))
         # A layer too many, or a whole part that this use of the body leaves out.
         inside = any(key.startswith(f"{body}.{name}.") for name in own)
-        if parts & _COMPUTED or (not inside and (head == "new" or parts & allowed)):
+        if parts & _COMPUTED or (not inside and (head in ("new", "replaced") or parts & allowed)):
             continue
         left.append(key)
     if not left:

@@ -85,7 +85,8 @@ def test_no_format_recognises_another_ones_rows_or_plain_rows():
 def test_hub_id_decides_the_format_and_what_is_asked_of_the_hub(monkeypatch):
     asked: list[tuple] = []
 
-    def load_dataset(name: str, split: str, **options: str) -> Dataset:
+    def load_dataset(name: str, split: str, *, trust_remote_code: bool, **options: str) -> Dataset:
+        assert trust_remote_code is False
         asked.append((name, split, options))
         return Dataset.from_list([TLDR])
 

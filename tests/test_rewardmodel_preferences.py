@@ -603,7 +603,8 @@ def test_hub_id_that_cannot_be_reached_says_so():
 def test_hub_dataset_is_read_with_its_split(monkeypatch):
     asked = []
 
-    def load_dataset(name: str, split: str) -> Dataset:
+    def load_dataset(name: str, split: str, *, trust_remote_code: bool) -> Dataset:
+        assert trust_remote_code is False
         asked.append((name, split))
         return Dataset.from_list([*ROWS, {**GOOD, "chosen": None}])
 

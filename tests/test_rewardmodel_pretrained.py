@@ -19,11 +19,12 @@ from rewardmodel.checkpoints import load_classifier
 from rewardmodel.ensemble import write_ensemble
 from rewardmodel.implicit import ImplicitRewardModel
 from rewardmodel.loading import load_reward_model
-from rewardmodel.training import Optimisation
+from rewardmodel.training import Objective, Optimisation, train_reward_model
 from rewardmodel.value_head import TokenValueModel
 from rewardmodel.weight_average import average_weights
 from search.evaluation.whole_weights import WeightsError, require_finite_weights
 from tests.reward_folders import save_adapter, save_classifier, set_json
+from tests.test_rewardmodel_training import pairs
 
 WEIGHTS = "model.safetensors"
 LAYER = "model.layers.1.mlp.up_proj.weight"
@@ -296,3 +297,18 @@ def test_weights_of_any_dtype_are_looked_at(dtype: str) -> None:
         broken = torch.full((2,), torch.nan).to(weight.dtype)
         with pytest.raises(WeightsError, match=r"m: the weight bad .*2 of its.*1 of 2 weights"):
             require_finite_weights("m", [("whole", weight), ("bad", broken)], remedy="")
+
+
+def test_an_adapter_brings_its_own_head_in_place_of_another_shape_on_its_base(
+    policy_folder: Path, tmp_path: Path
+) -> None:
+    base = save_classifier(policy_folder, tmp_path / "base", seed=1)
+    train_reward_model(
+        str(base),
+        pairs(8),
+        tmp_path / "adapter",
+        optimisation=Optimisation(batch_size=4, lora_rank=2),
+        objective=Objective(heads=2),
+    )
+    model = load_reward_model(str(tmp_path / "adapter"))
+    assert model.member_scores(["a", "b"], ["c", "d"]).shape == (2, 2)

@@ -69,7 +69,7 @@ def test_file_that_is_no_json_file_is_named(tmp_path: Path) -> None:
         read_json(path)
     path.write_text("[1]", encoding="utf-8")
     assert read_json(path) == [1]
-    with pytest.raises(ValueError, match=r"config\.json: found a JSON list; required is an object"):
+    with pytest.raises(ValueError, match=r"config\.json: found a JSON list; required: an object"):
         read_json(path, mapping=True)
     path.unlink()
     with pytest.raises(OSError, match="could not read it"):

@@ -5,7 +5,6 @@ as what was written, to the last bit: the tree of priorities is a function of it
 appear under their final name by the caller's doing. This file does not know what rows mean.
 """
 
-import json
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from atari_bridge.replay.replay import Replay
+from search.evaluation.json_reading import read_json
 from search.evaluation.records import naming_path, write_bytes_atomic, write_json_atomic
 
 MANIFEST = "replay.json"
@@ -192,7 +192,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         what = f"a folder that holds {held or 'nothing'}" if folder.is_dir() else "no such folder"
         raise ValueError(f"{folder}: found {what}; required: a saved replay with {MANIFEST}")
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_json(path)
     except ValueError as error:
         raise ValueError(f"{path}: cannot be read as JSON ({error}). {_REMEDY}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:

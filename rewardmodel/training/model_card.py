@@ -1,12 +1,12 @@
 """The README of a trained reward model: what it is, what it was made of, how to ask it."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from search.evaluation.json_reading import read_object
 from search.evaluation.records import write_json_atomic, write_text_atomic
 
 _FACTS = "reward_model.json"
@@ -60,7 +60,7 @@ def write_model_card(folder: Path, facts: Mapping[str, Any]) -> None:
     """
     write_json_atomic(folder / _FACTS, facts)
     name = facts["data"].get("hub_model_id") or folder.name.partition(".partial")[0]
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_object(folder / "config.json")
     card = _card(facts, name=name, shift=config.get("reward_shift"))
     write_text_atomic(folder / "README.md", card)
 
@@ -72,7 +72,7 @@ def model_files(folder: Path) -> list[Path]:
 
 def add_evaluation(folder: Path, evaluation: Mapping[str, Any]) -> None:
     """Adds what was measured to a model's card."""
-    facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+    facts = read_object(folder / _FACTS)
     write_model_card(folder, {**facts, "evaluation": dict(evaluation)})
 
 

@@ -5,7 +5,6 @@ checkpoint without its optimizer is resumed in silence and ends elsewhere. So a 
 here once a list of its files with their digests lies in it, which is written last.
 """
 
-import json
 import logging
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ from transformers.trainer_callback import TrainerCallback
 
 from search.evaluation.digests import describe_files, find_damage
 from search.evaluation.folder_writing import flush_tree, remove_folder
+from search.evaluation.json_reading import read_object
 from search.evaluation.records import naming_path, write_json_atomic
 from search.evaluation.run_directory import DamagedRunError
 
@@ -116,7 +116,7 @@ def seconds_before(checkpoint: Path | None) -> float:
     """How long training had taken when a checkpoint was written."""
     if checkpoint is None:
         return 0.0
-    return float(json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["seconds"])
+    return float(read_object(checkpoint / MANIFEST)["seconds"])
 
 
 def require_same_weights(checkpoint: Path, model: Any) -> None:
@@ -150,11 +150,11 @@ def _damage_of(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint that was whole once, or None."""
     path = checkpoint / MANIFEST
     try:
-        files = json.loads(path.read_text(encoding="utf-8"))["files"]
+        files = read_object(path)["files"]
         seconds_before(checkpoint)
         known = {_STATE, *files}
     except (ValueError, KeyError, TypeError, OSError) as error:
-        return f"{path}: cannot be read ({type(error).__name__}: {error})"
+        return f"{path}: found no list of files ({type(error).__name__}: {error})"
     if known != set(files):
         return f"{path}: found no {_STATE} in it; required: the files of a checkpoint"
     return find_damage(files, base=checkpoint)

@@ -178,7 +178,7 @@ def read_json(path: str | os.PathLike[str], *, mapping: bool = False) -> Any:
         ) from error
     if mapping and not isinstance(value, dict):
         raise ValueError(
-            f"{path}: found a JSON {type(value).__name__}; required is an object of named values. "
+            f"{path}: found a JSON {type(value).__name__}; required: an object of named values. "
             "Write or download the file again"
         )
     return value
