@@ -115,20 +115,14 @@ def read_manifest(folder: Path, *, check_files: bool = True) -> dict[str, Any]:
             f"{path}: found version {manifest.get('version')!r}; required: {VERSION}. Read it with "
             "the release of prefsearch that wrote it"
         )
-    lacking = [name for name in _FACTS if name not in manifest]
-    if lacking or not isinstance(manifest["files"], dict):
-        what = f"no {', '.join(lacking)}" if lacking else "files that are no mapping"
-        raise ValueError(f"{path}: found {what}; required: {', '.join(_FACTS)}. {_REMEDY}")
+    if not isinstance(manifest.get("files"), dict):
+        raise ValueError(
+            f"{path}: found no files; required: a mapping of the checkpoint's. {_REMEDY}"
+        )
     found = find_damage(manifest["files"], base=folder) if check_files else None
     if found is not None:
         raise ValueError(f"{found}. {_REMEDY}")
     return manifest
-
-
-_FACTS = (
-    "game", "decisions", "updates", "processes", "num_actions", "observation_shape", "environment",
-    "network", "search", "discount", "seed", "files",
-)  # fmt: skip
 
 
 _REMEDY = (

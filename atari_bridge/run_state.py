@@ -136,6 +136,7 @@ def load_training(run: RunDirectory, training: Training) -> bool:
     Raises:
         ValueError: If it is damaged or of other settings, naming the file and the remedy.
     """
+    run.require_all_steps()
     # The main process looks which one is whole, for all.
     main = training.accelerator.is_main_process
     folder = newest_whole_checkpoint(run.checkpoints) if main else None
@@ -144,9 +145,9 @@ def load_training(run: RunDirectory, training: Training) -> bool:
         return False
     manifest = read_manifest(folder, check_files=False)  # which the main process did
     processes = training.accelerator.num_processes
-    if manifest["processes"] != processes:
+    if manifest.get("processes") != processes:
         raise ValueError(
-            f"{folder}: found a checkpoint of {manifest['processes']} processes; required: "
+            f"{folder}: found a checkpoint of {manifest.get('processes')} processes; required: "
             f"{processes}, as now started, since each has a replay of its own. Start as many"
         )
     own = folder / f"process-{training.accelerator.process_index}"

@@ -28,6 +28,7 @@ from search.evaluation.bounds import (
     Count,
     CountOrZero,
     KLWeight,
+    ModelText,
     NonNegative,
     Positive,
     PositiveFraction,
@@ -96,8 +97,8 @@ class ProposalSettings:
     segment_tokens: Tokens = 64
     max_new_tokens: Tokens = 128
     min_new_tokens: Annotated[int, Within(least=0, most=2**24)] = 0
-    delimiter: str = "\n\n"
-    stop: list[str] | None = None
+    delimiter: ModelText = "\n\n"
+    stop: list[ModelText] | None = None
     temperature: Temperature = 1.0
     top_k: CountOrZero = 0
     top_p: PositiveFraction = 1.0

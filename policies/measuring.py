@@ -124,7 +124,11 @@ class Measurement:
             POOL,
             {"responses": len(self.prompts) * size},
             records=records,
-            files=[cell_path(self.run, POOL), prompts_path(self.run)],
+            files=[
+                path
+                for path in (cell_path(self.run, POOL), prompts_path(self.run))
+                if path.is_file()
+            ],
         )
 
     def measure_search(self, searcher: SearchPolicy, method: MethodName, budget: int) -> None:

@@ -13,7 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from search.evaluation.bounds import CountOrZero, PositiveFraction, Temperature, Tokens, Within
+from search.evaluation.bounds import (
+    CountOrZero,
+    ModelText,
+    PositiveFraction,
+    Temperature,
+    Tokens,
+    Within,
+)
 from search.evaluation.settings import check_types, require
 
 Unit = Literal["token", "sentence", "line", "step", "block", "response"]
@@ -46,8 +53,8 @@ class Proposal:
     temperature: Temperature = 1.0
     top_k: CountOrZero = 0
     top_p: PositiveFraction = 1.0
-    delimiter: str = "\n\n"
-    stop: tuple[str, ...] = ()
+    delimiter: ModelText = "\n\n"
+    stop: tuple[ModelText, ...] = ()
 
     def __post_init__(self) -> None:
         """Checks types and bounds."""

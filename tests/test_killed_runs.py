@@ -3,7 +3,7 @@
 import json
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -12,8 +12,9 @@ from search.evaluation.folder_writing import new_folder
 from search.evaluation.records import append_record, write_json_atomic
 from search.evaluation.run_directory import RunDirectory
 from tests.fakes import MICRO_DEMO
-from tests.killed_runs import chosen, differences, in_child, left_by, sweep_command
+from tests.killed_runs import differences, in_child, left_by
 from tests.reward_folders import save_classifier
+from tests.run_sweeps import chosen, sweep_command
 from tests.test_atari_parallel import CARTPOLE
 
 TEXT = ("policies.demo", "policies.door_training", "policies.door_evaluate", "rewardmodel.__main__",
@@ -197,4 +198,6 @@ def test_every_command_that_is_killed_before_any_event_ends_as_if_it_had_not_bee
     desk: Path, policy_folder: Path, name: str
 ) -> None:
     command = command_of(name, policy_folder)
-    check(sweep_command(command, desk, kills=None, imports=imports_of(name)))
+    # A demo takes half a minute, each of its steps a second or two.
+    mode: Literal["steps", "kill"] = "steps" if name == "demo" else "kill"
+    check(sweep_command(command, desk, kills=None, imports=imports_of(name), mode=mode))

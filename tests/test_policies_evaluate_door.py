@@ -272,7 +272,7 @@ def test_a_run_killed_in_the_middle_of_a_cell_ends_with_the_same_records(desk: P
     assert killed.returncode == -signal.SIGKILL
     cell = desk / "killed" / "data" / "search-gumbel-2.jsonl"
     assert [line["prompt"] for line in lines(cell)] == [0, 1, 2, 3]
-    before = lines(cell)
+    before = [{k: v for k, v in line.items() if k != "checksum"} for line in lines(cell)]
     with cell.open("a") as file:
         file.write('{"prompt": 4, "respon')  # a kill in the middle of a line
     assert not (desk / "killed" / "report.html").exists()

@@ -79,6 +79,9 @@ def _number(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
 
+ANY_TEXT = "any text"
+ModelText = Annotated[str, ANY_TEXT]
+"""Text that a model may write, NUL included; other texts may be names of files."""
 Seed = Annotated[int, Within(least=0, most=2**32 - 1)]
 """What torch, numpy and Python all take."""
 Rows = Annotated[int, Within(least=1, most=10**12)]

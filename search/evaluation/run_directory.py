@@ -118,7 +118,7 @@ class RunDirectory:
         self.report = path / "report.html"
         self._steps = path / "steps"
         self._lock: Any = None
-        self._next = 0  # number of the next step
+        self._orders: set[int] = set()  # of the steps that are done
 
     @classmethod
     def open(
@@ -232,8 +232,8 @@ class RunDirectory:
             write_text_atomic(kept, "\n".join(lines) + "\n")
         path = self._steps / f"{step}.json"
         before = path.is_file()
-        order = _read_step(path).order if before else self._next
-        self._next = max(self._next, order + 1)
+        order = _read_step(path).order if before else self._free_order()
+        self._orders.add(order)
         done = {
             "order": order,
             "result": json.loads(json_text(dict(result))),
@@ -258,8 +258,12 @@ class RunDirectory:
         return read_records(path) if self.result(step) is not None and path.is_file() else []
 
     def all_records(self) -> list[dict[str, Any]]:
-        """The records of all finished steps, in their order; of a copied run, `records.jsonl`."""
-        if not self._steps.is_dir():
+        """The records of all finished steps, in their order.
+
+        A run that was opened has them in `records.jsonl`; one that is read alone may have been
+        killed before they were written there.
+        """
+        if self._lock is not None or not self._steps.is_dir():
             return read_records(self.records)
         return [record for step in self._in_order() for record in self.step_records(step)]
 
@@ -361,6 +365,25 @@ class RunDirectory:
                     f"remove {self._steps / step}.json, and the step is taken again"
                 )
 
+    def require_all_steps(self) -> None:
+        """Refuses a run of which a step is gone, where steps are not taken again.
+
+        Raises:
+            DamagedRunError: Naming the number of the first.
+        """
+        if self._free_order() < len(self._orders):
+            raise DamagedRunError(
+                f"{self._steps}: found no file of step {self._free_order()}, and of "
+                f"{len(self._orders)} others; required: all. {_REMEDY}"
+            )
+
+    def _free_order(self) -> int:
+        """The number of the next step: of one that is taken again, its own."""
+        last = len(self._orders)
+        if not self._orders or max(self._orders) == last - 1:
+            return last
+        return next(number for number in range(last) if number not in self._orders)
+
     def _in_order(self) -> list[str]:
         steps = {path.stem: _read_step(path) for path in self._steps.glob("*.json")}
         return sorted(steps, key=lambda name: (steps[name].order, name))
@@ -368,13 +391,7 @@ class RunDirectory:
     def _rebuild(self) -> None:
         """Makes `metrics.jsonl` and `records.jsonl` from the finished steps."""
         steps = self._in_order()
-        if steps:
-            self._next = _read_step(self._steps / f"{steps[-1]}.json").order + 1
-        if self._next > len(steps):
-            logger.warning(
-                "%s: found %d of %d steps; what is missing is taken again, or is not in %s",
-                *(self._steps, len(steps), self._next, self.metrics.name),
-            )
+        self._orders = {_read_step(self._steps / f"{step}.json").order for step in steps}
         metrics = [json_text({"step": s, **(self.result(s) or {})}) for s in steps]
         kept = [self._steps / f"{step}.jsonl" for step in steps]
         records = "".join(path.read_text(encoding="utf-8") for path in kept if path.is_file())

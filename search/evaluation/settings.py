@@ -15,7 +15,7 @@ import typing
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Union
 
-from search.evaluation.bounds import Within
+from search.evaluation.bounds import ANY_TEXT, Within
 
 _SHOWN = 80
 """The most characters of a value that a message shows."""
@@ -108,13 +108,21 @@ def _fits(value: object, hint: Any, *, bounded: bool = True) -> bool:
         finite = -math.inf < value < math.inf  # which math.isfinite cannot tell of a huge int
         return not bounded or (finite and all(bound.holds(value) for bound in bounds))
     if base is str:
-        return isinstance(value, str) and (not bounded or is_writable(value))
+        nul = ANY_TEXT in typing.get_args(hint)[1:]
+        return isinstance(value, str) and (not bounded or is_writable(value, nul=nul))
     return isinstance(value, base)
 
 
-def is_writable(text: str) -> bool:
-    """Whether a text can be a file's name and be written in UTF-8: no NUL, no lone surrogate."""
-    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+def is_writable(text: str, *, nul: bool = False) -> bool:
+    """Whether a text can be a file's name and be written in UTF-8: no NUL, no lone surrogate.
+
+    Args:
+        text: A setting.
+        nul: Whether it names no file and may hold NUL, as text of models may.
+    """
+    return (nul or "\0" not in text) and not any(
+        "\ud800" <= character <= "\udfff" for character in text
+    )
 
 
 def shown(value: object) -> str:
