@@ -9,20 +9,14 @@ interrupted or not.
 """
 
 import contextlib
-import hashlib
-import importlib.metadata
 import json
 import logging
-import platform
 import shutil
-import subprocess
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import torch
 import yaml
 
 from search.evaluation.digests import describe_files, find_damage
@@ -35,18 +29,14 @@ from search.evaluation.records import (
     write_json_atomic,
     write_text_atomic,
 )
+from search.evaluation.run_environment import environment, step_seed
+from search.evaluation.run_files import REMEDY, DamagedRunError, read_mapping, read_step
 from search.evaluation.run_lock import LOCK, OWNER, RunBusyError, lock_run
 from search.evaluation.scratch_files import is_scratch, remove_leftovers
 
-_RECORDED_PACKAGES = (
-    "prefsearch", "torch", "numpy", "transformers", "trl", "accelerate", "peft", "datasets",
-)  # fmt: skip
 _CONFIG, _INPUTS, _ENVIRONMENT = "config.yaml", "inputs.json", "environment.json"
 # What a run that has recorded something holds.
 _RECORDED = ("steps/*.json", "data/*.jsonl", "trainer/checkpoint-*", "checkpoints/*/*")
-_REMEDY = "Restore it from a copy, or begin a new run in another folder with --out"
-
-
 _SHOWN = 8  # settings that an error names
 
 logger = logging.getLogger(__name__)
@@ -54,53 +44,6 @@ logger = logging.getLogger(__name__)
 
 class RunExistsError(ValueError):
     """The folder of a new run is in use, or the run in it was made with other settings or data."""
-
-
-class DamagedRunError(ValueError):
-    """A file of a run is missing or is not what the run wrote; the message names it."""
-
-
-@dataclass(frozen=True)
-class _Step:
-    """A finished step as its file holds it.
-
-    Attributes:
-        order: Its number among the steps.
-        result: What it found.
-        files: What it left, as `search.evaluation.digests` describes files.
-    """
-
-    order: int
-    result: dict[str, Any]
-    files: dict[str, Any]
-
-
-def step_seed(seed: int, name: str) -> int:
-    """The seed of one step: a function of the run's seed and the step's name alone."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:4], "big") >> 1
-
-
-def environment() -> dict[str, Any]:
-    """What a result depends on beside its configuration: versions, commit, threads."""
-    versions: dict[str, str] = {"python": platform.python_version()}
-    for package in _RECORDED_PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    commit = None
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        here = Path(__file__).resolve().parent
-        asked = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5,
-            check=True,
-        )  # fmt: skip
-        commit = asked.stdout.strip()
-    return {
-        "versions": versions,
-        "commit": commit,
-        "machine": platform.machine(),
-        "threads": torch.get_num_threads(),
-        "device": "cuda" if torch.cuda.is_available() else "cpu",
-    }
 
 
 _begun: "weakref.WeakSet[RunDirectory]" = weakref.WeakSet()
@@ -192,7 +135,7 @@ class RunDirectory:
         Raises:
             DamagedRunError: If its file cannot be read.
         """
-        return _read_mapping(self.path / _CONFIG, yaml.safe_load)
+        return read_mapping(self.path / _CONFIG, yaml.safe_load)
 
     def result(self, step: str) -> dict[str, Any] | None:
         """The result of a finished step, or None.
@@ -201,7 +144,7 @@ class RunDirectory:
             DamagedRunError: If its file cannot be read.
         """
         path = self._steps / f"{step}.json"
-        return _read_step(path).result if path.is_file() else None
+        return read_step(path).result if path.is_file() else None
 
     def finish(
         self,
@@ -232,7 +175,7 @@ class RunDirectory:
             write_text_atomic(kept, "\n".join(lines) + "\n")
         path = self._steps / f"{step}.json"
         before = path.is_file()
-        order = _read_step(path).order if before else self._free_order()
+        order = read_step(path).order if before else self._free_order()
         self._orders.add(order)
         done = {
             "order": order,
@@ -336,12 +279,10 @@ class RunDirectory:
                 )
                 write_json_atomic(path, inputs)
             return
-        before = _read_mapping(path, json.loads)
+        before = read_mapping(path, json.loads)
         for name in sorted(inputs):
             if not isinstance(before.get(name), str):
-                raise DamagedRunError(
-                    f"{path}: found no digest of {name}; required: one. {_REMEDY}"
-                )
+                raise DamagedRunError(f"{path}: found no digest of {name}; required: one. {REMEDY}")
             if before[name] != inputs[name]:
                 raise RunExistsError(
                     f"{self.path}: what {name} names ({settings.get(name)!r}) has changed since "
@@ -352,10 +293,10 @@ class RunDirectory:
     def _require_whole(self) -> None:
         """Checks every finished step and what it left."""
         if (self.path / _ENVIRONMENT).is_file():
-            _read_mapping(self.path / _ENVIRONMENT, json.loads)
+            read_mapping(self.path / _ENVIRONMENT, json.loads)
         described: dict[str, tuple[str, Any]] = {}
         for step in self._in_order():
-            for name, facts in _read_step(self._steps / f"{step}.json").files.items():
+            for name, facts in read_step(self._steps / f"{step}.json").files.items():
                 described[name] = (step, facts)
         for name, (step, facts) in described.items():
             found = find_damage({name: facts}, base=self.path)
@@ -374,7 +315,7 @@ class RunDirectory:
         if self._free_order() < len(self._orders):
             raise DamagedRunError(
                 f"{self._steps}: found no file of step {self._free_order()}, and of "
-                f"{len(self._orders)} others; required: all. {_REMEDY}"
+                f"{len(self._orders)} others; required: all. {REMEDY}"
             )
 
     def _free_order(self) -> int:
@@ -385,13 +326,13 @@ class RunDirectory:
         return next(number for number in range(last) if number not in self._orders)
 
     def _in_order(self) -> list[str]:
-        steps = {path.stem: _read_step(path) for path in self._steps.glob("*.json")}
+        steps = {path.stem: read_step(path) for path in self._steps.glob("*.json")}
         return sorted(steps, key=lambda name: (steps[name].order, name))
 
     def _rebuild(self) -> None:
         """Makes `metrics.jsonl` and `records.jsonl` from the finished steps."""
         steps = self._in_order()
-        self._orders = {_read_step(self._steps / f"{step}.json").order for step in steps}
+        self._orders = {read_step(self._steps / f"{step}.json").order for step in steps}
         metrics = [json_text({"step": s, **(self.result(s) or {})}) for s in steps]
         kept = [self._steps / f"{step}.jsonl" for step in steps]
         records = "".join(path.read_text(encoding="utf-8") for path in kept if path.is_file())
@@ -413,46 +354,6 @@ def withdraw_unused_runs() -> None:
         if not run._has_recorded():
             shutil.rmtree(run.path, ignore_errors=True)
             _begun.discard(run)
-
-
-def _read_mapping(path: Path, parse: Any) -> dict[str, Any]:
-    """Reads a mapping that the run has written.
-
-    Raises:
-        DamagedRunError: If it is none.
-    """
-    with naming_path(path, "read"):
-        data = path.read_bytes()
-    try:
-        found = parse(data.decode("utf-8")) if data.strip() else None
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        what = " ".join(str(error).split())
-        raise DamagedRunError(f"{path}: cannot be read ({what}). {_REMEDY}") from error
-    if not isinstance(found, dict):
-        kind = "an empty file" if not data.strip() else f"a {type(found).__name__}"
-        raise DamagedRunError(f"{path}: found {kind}; required: a mapping. {_REMEDY}")
-    return found
-
-
-def _read_step(path: Path) -> _Step:
-    """Reads the file of a finished step.
-
-    Raises:
-        DamagedRunError: If it is not one.
-    """
-    remedy = f"Restore it from a copy; or remove {path}, and the step is taken again"
-    try:
-        found = _read_mapping(path, json.loads)
-    except DamagedRunError as error:
-        raise DamagedRunError(str(error).replace(_REMEDY, remedy)) from error
-    order, result, files = found.get("order"), found.get("result"), found.get("files", {})
-    if not (isinstance(order, int) and isinstance(result, dict) and isinstance(files, dict)):
-        held = ", ".join(f"{k}: {type(v).__name__}" for k, v in found.items()) or "nothing"
-        raise DamagedRunError(
-            f"{path}: found {held}; required: order (a number), result and files (mappings). "
-            f"{remedy}"
-        )
-    return _Step(order, result, files)
 
 
 __all__ = [
