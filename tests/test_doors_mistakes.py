@@ -134,5 +134,8 @@ def test_only_runs_of_this_process_that_recorded_nothing_are_withdrawn(tmp_path:
     used.finish("first", {})
     unused = RunDirectory.open(tmp_path / "unused", {}, resume=False)
     again = RunDirectory.open(tmp_path / "old", {}, resume=True)
+    (tmp_path / "mine").mkdir()
+    mine = RunDirectory.open(tmp_path / "mine", {}, resume=False)
     withdraw_unused_runs()
     assert [run.path.is_dir() for run in (used, unused, again)] == [True, False, True]
+    assert list(mine.path.iterdir()) == []

@@ -46,7 +46,8 @@ class RunExistsError(ValueError):
     """The folder of a new run is in use, or the run in it was made with other settings or data."""
 
 
-_begun: "weakref.WeakSet[RunDirectory]" = weakref.WeakSet()
+_begun: "weakref.WeakKeyDictionary[RunDirectory, bool]" = weakref.WeakKeyDictionary()
+"""The runs that this process has begun, and whether their folders were there before."""
 
 
 class RunDirectory:
@@ -95,12 +96,13 @@ class RunDirectory:
         known = {name: digest for name, digest in (inputs or {}).items() if digest is not None}
         if not run._is_unused():
             run._require_run(resume)
+        existed = run.path.exists()
         with naming_path(run.path, "write to"):
             run.path.mkdir(parents=True, exist_ok=True)
         run._lock = lock_run(run.path)
         if run._is_unused():  # looked at again, since another process may have had the lock
             run._begin(settings, known)
-            _begun.add(run)
+            _begun[run] = existed
         else:
             run._require_run(resume)
             run._require_same(settings, known)
@@ -346,14 +348,21 @@ class RunDirectory:
 
 
 def withdraw_unused_runs() -> None:
-    """Removes the folders of runs that this process has begun and that have recorded nothing.
+    """Removes what runs that this process has begun and that have recorded nothing have left.
 
     For a command that ends by a mistake of its user: corrected, it begins in the same folder.
     """
-    for run in list(_begun):
-        if not run._has_recorded():
+    for run, existed in list(_begun.items()):
+        if run._has_recorded():
+            continue
+        for path in list(run.path.iterdir()):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+        if not existed:
             shutil.rmtree(run.path, ignore_errors=True)
-            _begun.discard(run)
+        del _begun[run]
 
 
 __all__ = [
