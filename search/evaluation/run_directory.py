@@ -355,7 +355,7 @@ def withdraw_unused_runs() -> None:
     for run, existed in list(_begun.items()):
         if run._has_recorded():
             continue
-        for path in list(run.path.iterdir()):
+        for path in list(run.path.iterdir()) if run.path.is_dir() else []:
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
