@@ -117,17 +117,20 @@ class KVTree:
         """The text from the prompt's end to this node.
 
         Without special tokens, stop strings or, in reply to a conversation, a template's markup.
+        A NUL character becomes U+FFFD, as bytes that are no text do: no file of data may hold it.
         """
         ids = self.response_ids(node)
         if ids and ids[-1] in self.policy.end_ids:  # which need not be a special token
             ids = ids[:-1]
         text = self.policy.encoder.tokenizer.decode(ids, skip_special_tokens=True)
-        return self.policy.reply(self._ends.before_stop(text), self._asked.get(self.root(node)))
+        text = self._ends.before_stop(text).replace("\0", "\ufffd")
+        return self.policy.reply(text, self._asked.get(self.root(node)))
 
     def segment_text(self, node: int) -> str:
         """The text of one node alone."""
         ids = self._segments[node].ids
-        return self.policy.encoder.tokenizer.decode(ids, skip_special_tokens=True)
+        text = self.policy.encoder.tokenizer.decode(ids, skip_special_tokens=True)
+        return text.replace("\0", "\ufffd")
 
     def log_probability(self, node: int) -> float:
         """Of the response up to this node under the policy, in nats."""

@@ -13,19 +13,21 @@ import copy
 import importlib
 import importlib.util
 import inspect
+import itertools
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from rewardmodel.data.conversation import Prompt, Reply, plain, reply_messages
 from rewardmodel.interface import require_finite
 from rewardmodel.text_rows import require_rows
-from search.evaluation.user_code import UserCodeError, running_user_code
+from search.evaluation.user_code import UserCodeError, running_user_code, shown_value
 
 _REMEDY = "Correct the function: it has to give every response a number"
 _IMPORTED = "a module that can be imported. Correct that line"
@@ -111,9 +113,12 @@ class FunctionRewardModel:
     def _takes_completions(self) -> bool:
         """Whether the function has TRL's signature."""
         try:
-            parameters = inspect.signature(self._function).parameters
-        except (TypeError, ValueError):  # a builtin that does not say
-            return False
+            with running_user_code(self.name, required="a function of prompts and responses"):
+                parameters = inspect.signature(self._function).parameters
+        except UserCodeError as error:
+            if isinstance(error.__cause__, TypeError | ValueError):  # a builtin that does not say
+                return False
+            raise
         kinds = [parameter.kind for parameter in parameters.values()]
         positional = {
             inspect.Parameter.POSITIONAL_ONLY,
@@ -185,7 +190,7 @@ def run_function(
         columns: What it takes beside.
 
     Returns:
-        What it returned; a generator has been run.
+        What it returned, as plain Python where it can be: reading it may run code of the user's.
 
     Raises:
         UserCodeError: If it raises anything, or changes what it was given.
@@ -210,8 +215,7 @@ def run_function(
             found = function(prompts=asked, completions=replies, **(columns or {}))
         else:
             found = function(asked, replies)
-        if isinstance(found, Iterator):
-            found = list(found)
+        found = _read(found, len(responses))
     if (asked, replies) != given():
         raise UserCodeError(
             f"{name} changed the prompts or responses that it was given, {first}; required: a "
@@ -221,14 +225,38 @@ def run_function(
     return found
 
 
+def _read(found: Any, count: int) -> Any:
+    """What a function returned for so many responses, as plain Python where it can be."""
+    if inspect.iscoroutine(found):
+        found.close()
+        raise TypeError("it is an async function, whose scores would have to be awaited")
+    if isinstance(found, Tensor):
+        return found.detach().cpu().tolist()
+    if isinstance(found, np.ndarray | np.generic):
+        return found.tolist()
+    if isinstance(found, str | bytes | Mapping | Set) or not hasattr(type(found), "__iter__"):
+        return found
+    # An iterator may have no end.
+    items = list(itertools.islice(found, count + 1) if isinstance(found, Iterator) else found)
+    return [_number(item) for item in items]
+
+
+def _number(item: Any) -> Any:
+    """An item as a float; as it is where it is none, which `numbers_of` tells."""
+    if isinstance(item, str | bytes):
+        return item
+    try:
+        return float(item)
+    except Exception:  # noqa: BLE001  whatever its own code raises
+        return item
+
+
 def numbers_of(found: Any, responses: Sequence[Reply], *, said_by: str) -> list[float]:
     """What a function gave for B responses as B numbers, which may not be finite.
 
     Raises:
         UserCodeError: If it is not one number a response, in their order.
     """
-    if isinstance(found, Tensor):
-        found = found.detach().cpu().tolist()
     unordered = isinstance(found, str | bytes | Mapping | Set)
     try:
         if unordered:
@@ -237,7 +265,7 @@ def numbers_of(found: Any, responses: Sequence[Reply], *, said_by: str) -> list[
     except Exception as error:
         raise UserCodeError(
             f"{said_by} gave {type(found).__name__}; required: {len(responses)} numbers, one a "
-            f"response in their order. Found: {str(found)[:60]!r}"
+            f"response in their order. Found: {shown_value(found)}"
         ) from error
     if len(values) != len(responses):
         raise UserCodeError(
@@ -252,8 +280,8 @@ def numbers_of(found: Any, responses: Sequence[Reply], *, said_by: str) -> list[
             numbers.append(float(value))
         except Exception as error:
             raise UserCodeError(
-                f"{said_by} scored row {row} as {value!r}; required: a number. Response: "
-                f"{str(responses[row])[:80]!r}. {_REMEDY}"
+                f"{said_by} scored row {row} as {shown_value(value)}; required: a number. "
+                f"Response: {str(responses[row])[:80]!r}. {_REMEDY}"
             ) from error
     return numbers
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -219,3 +220,43 @@ def test_a_command_ends_with_one_line_and_shows_the_cause_on_request(tmp_path: P
     assert shown.returncode == 1
     assert "return {}['lost']" in shown.stderr
     assert "KeyError: 'lost'" in shown.stderr
+
+
+class _Exits:
+    """A number that leaves the process wherever it is read or shown."""
+
+    def __float__(self) -> float:
+        raise SystemExit(0)
+
+    __repr__ = __str__ = __float__  # type: ignore[assignment]
+
+
+class _ExitingList(list[float]):
+    def __iter__(self) -> Any:
+        raise SystemExit(0)
+
+
+def _endless() -> Any:
+    while True:
+        yield 1.0
+
+
+async def _awaited(prompts: Any, responses: Any) -> list[float]:
+    return [0.0]
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda p, r: [_Exits() for _ in r], "SystemExit"),
+        (lambda p, r: _ExitingList([1.0]), "SystemExit"),
+        (lambda p, r: torch.ones(len(r), device="meta"), "meta"),
+        (lambda p, r: _endless(), "gave 2 scores for 1 responses|gave 2"),
+        (_awaited, "async function"),
+    ],
+)
+def test_what_a_function_returns_is_read_as_code_of_the_user(function: Any, message: str) -> None:
+    with pytest.raises(UserCodeError, match=message):
+        FunctionRewardModel(function, name="mine").score(["a"], ["b"])
+    with pytest.raises(UserCodeError, match=r"SystemExit|meta|2 scores|async"):
+        judged(function, ["a"], ["b"], rows=[0])

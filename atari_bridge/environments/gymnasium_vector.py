@@ -12,6 +12,7 @@ from atari_bridge.environments.checking import check_reset, check_step
 from atari_bridge.environments.interface import VectorStep
 from atari_bridge.environments.making import make_environment, running_environment
 
+_MOST_ACTIONS = 2**16
 _LARGEST_VECTOR = 4096  # numbers; more are a picture in a type that is not a picture's
 
 
@@ -46,7 +47,8 @@ class GymnasiumEnvironments:
         )
         self.num_environments = num_environments
         self.frame_skip = 1
-        self.action_meanings = _meanings(one, self._first_action, self.num_actions)
+        with running_environment(gymnasium_id, "asked for its actions' names"):
+            self.action_meanings = _meanings(one, self._first_action, self.num_actions)
         self._under_way = np.zeros(num_environments, bool)
         self._begun = np.zeros(num_environments, bool)
         self._observation = np.zeros(
@@ -61,7 +63,8 @@ class GymnasiumEnvironments:
             if self._begun[row]:
                 # Seeding does not clear everything: MinAtar's sticky actions remember the last
                 # action of the episode before. So each episode has an environment of its own.
-                self._environments[row].close()
+                with running_environment(self._id, "closed"):
+                    self._environments[row].close()
                 self._environments[row] = make_environment(self._id)
             with running_environment(self._id, "reset"):
                 observation, _ = self._environments[row].reset(seed=seed)
@@ -79,9 +82,10 @@ class GymnasiumEnvironments:
         truncated = np.zeros(self.num_environments, bool)
         for row, action in enumerate(actions.tolist()):
             with running_environment(self._id, "stepped"):
-                observation, reward[row], terminated[row], truncated[row], _ = self._environments[
-                    row
-                ].step(self._first_action + action)
+                observation, reward[row], *ended, _ = self._environments[row].step(
+                    self._first_action + action
+                )
+                terminated[row], truncated[row] = map(_flag, ended)
             self._show(row, observation)
         if not np.isfinite(reward).all():
             raise ValueError(
@@ -100,7 +104,8 @@ class GymnasiumEnvironments:
 
     def _show(self, row: int, observation: Any) -> None:
         """Keeps what an environment shows, if it is what its space says."""
-        shown = self._convert(observation)
+        with running_environment(self._id, "read"):
+            shown = self._convert(observation)
         finite = shown.dtype == np.uint8 or bool(np.isfinite(shown).all())
         if shown.shape != self.observation_shape or not finite:
             promised = self._environments[row].observation_space
@@ -116,7 +121,15 @@ class GymnasiumEnvironments:
         self._begun[:] = False
         self._under_way[:] = False
         for environment in self._environments:
-            environment.close()
+            with running_environment(self._id, "closed"):
+                environment.close()
+
+
+def _flag(ended: Any) -> bool:
+    """Whether an episode has ended, as `step` says; anything but a truth value may run for ever."""
+    if isinstance(ended, bool | np.bool | int):
+        return bool(ended)
+    raise TypeError(f"terminated and truncated are bool, found {type(ended).__name__}")
 
 
 def _actions(gymnasium_id: str, space: Any) -> tuple[int, int]:
@@ -128,6 +141,12 @@ def _actions(gymnasium_id: str, space: Any) -> tuple[int, int]:
             f"game {gymnasium_id!r}: found actions {space}; required: Discrete, for the search "
             "numbers its actions. Choose another environment, or register one that wraps this "
             "one's actions"
+        )
+    if space.n > _MOST_ACTIONS:
+        raise ValueError(
+            f"game {gymnasium_id!r}: found {space.n} actions; required: at most {_MOST_ACTIONS}, "
+            "for each has a row in every tree. Register an environment that wraps this one's "
+            "actions"
         )
     return int(space.n), int(space.start)
 

@@ -51,10 +51,22 @@ def _told(error: BaseException) -> str:
     return f"{where}{kind}{': ' if said else ''}{said}"
 
 
+def shown_value(value: object) -> str:
+    """A value of the user's for a message, whatever its own code does when it is shown."""
+    try:
+        return repr(value)[:60]
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001
+        return f"a {type(value).__name__}"
+
+
 def _text(error: BaseException) -> str:
     try:
         return " ".join(str(error).split())[:300]
-    except Exception as broken:  # noqa: BLE001  an exception of the user's may itself be broken
+    except KeyboardInterrupt:
+        raise
+    except BaseException as broken:  # noqa: BLE001  an exception may itself be broken
         return f"({type(broken).__name__} in its own text)"
 
 
