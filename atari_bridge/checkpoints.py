@@ -19,10 +19,10 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file
 from torch import Tensor
 
-from search.evaluation.digests import describe_files, find_damage
+from search.evaluation.digests import describe_files, digest_of_values, find_damage
 from search.evaluation.folder_writing import remove_folder
 from search.evaluation.json_reading import read_json
-from search.evaluation.records import naming_path, write_json_atomic
+from search.evaluation.records import naming_path, to_plain, write_json_atomic
 from search.evaluation.whole_weights import load_tensor_file, load_weights
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,8 @@ def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:
     """Writes what the checkpoint is, with size and digest of every file that lies in it already."""
     files = describe_files([folder], base=folder)
     manifest = {"format": "prefsearch-atari", "version": VERSION, **facts, "files": files}
-    write_json_atomic(folder / MANIFEST, manifest)
+    manifest = to_plain(manifest)
+    write_json_atomic(folder / MANIFEST, {**manifest, "sha256": digest_of_values(manifest)})
 
 
 def read_manifest(folder: Path, *, check_files: bool = True) -> dict[str, Any]:
@@ -115,6 +116,9 @@ def read_manifest(folder: Path, *, check_files: bool = True) -> dict[str, Any]:
             f"{path}: found version {manifest.get('version')!r}; required: {VERSION}. Read it with "
             "the release of prefsearch that wrote it"
         )
+    digest = manifest.pop("sha256", None)  # earlier releases wrote none
+    if digest is not None and digest != digest_of_values(manifest):
+        raise ValueError(f"{path}: found other values than were written. {_REMEDY}")
     if not isinstance(manifest.get("files"), dict):
         raise ValueError(
             f"{path}: found no files; required: a mapping of the checkpoint's. {_REMEDY}"

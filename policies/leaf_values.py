@@ -135,7 +135,7 @@ class ValueHead(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Writes `value_head.safetensors` and its sizes, in one rename."""
-        with new_folder(folder) as scratch:
+        with new_folder(folder, over="value_head") as scratch:
             save_file(self.state_dict(), scratch / "value_head.safetensors")
             write_json_atomic(scratch / "value_head.json", self.sizes)
 

@@ -5,15 +5,14 @@ runs keep these digests and compare them (`search.evaluation.run_directory`).
 """
 
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rewardmodel.model_source import resolve_model
+from rewardmodel.model_source import ANSWERS, FUNCTION, MEMBERS, resolve_model
 from search.evaluation.digests import describe_file, digest_of
 from search.evaluation.json_text import json_text
-
-_FUNCTION, _ANSWERS = "python:", "answers:"
 
 
 def digest_model(source: str | None) -> str | None:
@@ -37,10 +36,13 @@ def digest_rows(rows: Iterable[Any]) -> str:
 
 
 def _digest(source: str, above: frozenset[str]) -> str | None:
+    if source.startswith(MEMBERS):
+        members = [_digest(name, above) for name in source.removeprefix(MEMBERS).split(",")]
+        return None if None in members else digest_of(str(part) for part in members)
     file = _named_file(source)
     if file is not None:
         return describe_file(file)["sha256"] if file.is_file() else None
-    if source.startswith((_FUNCTION, _ANSWERS)):
+    if source.startswith((FUNCTION, ANSWERS)):
         return None
     folder = Path(resolve_model(source))
     if not folder.is_dir():
@@ -56,12 +58,16 @@ def _digest(source: str, above: frozenset[str]) -> str | None:
 
 def _named_file(source: str) -> Path | None:
     """The file that a function's or reference answers' name holds, or None."""
-    if source.startswith(_ANSWERS):
-        return Path(source.removeprefix(_ANSWERS)).expanduser()
-    name, _, attribute = source.removeprefix(_FUNCTION).rpartition(":")
-    if name.endswith(".py") and attribute.isidentifier():
+    if source.startswith(ANSWERS):
+        return Path(source.removeprefix(ANSWERS)).expanduser()
+    name, _, attribute = source.removeprefix(FUNCTION).rpartition(":")
+    if not attribute.isidentifier():
+        return None
+    if name.endswith(".py"):
         return Path(name).expanduser()
-    return None
+    module = sys.modules.get(name)  # loading the function has imported it
+    place = getattr(module, "__file__", None)
+    return None if place is None else Path(place)
 
 
 def _named_beneath(folder: Path) -> list[str]:

@@ -4,6 +4,7 @@ import ctypes
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,10 @@ from search.evaluation import folder_writing, scratch_files
 from search.evaluation.folder_writing import new_folder, remove_folder
 from search.evaluation.records import StorageError, naming_path, write_text_atomic
 from search.evaluation.scratch_files import partial_folder, remove_leftovers, replaced_folder
+
+
+class _Killed(BaseException):
+    """In place of a kill."""
 
 
 def write_model(target: Path, text: str) -> None:
@@ -31,7 +36,7 @@ def test_the_former_folder_is_there_until_its_successor_is(
 
         def stop(one: str, other: str, original: object = original) -> None:
             if ".partial-" in str(one):
-                raise KeyboardInterrupt
+                raise _Killed
             original(one, other)  # type: ignore[operator]
 
         monkeypatch.setattr(os, name, stop)
@@ -39,7 +44,7 @@ def test_the_former_folder_is_there_until_its_successor_is(
         write_model(target, "new")
         assert (target / "config.json").read_text() == "new"
         return
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(_Killed):
         write_model(target, "new")
     monkeypatch.undo()
     remove_leftovers(tmp_path, living=True)
@@ -109,10 +114,10 @@ def test_a_folder_is_removed_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     write_model(tmp_path / "model", "old")
 
     def stop(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+        raise _Killed
 
     monkeypatch.setattr(folder_writing.shutil, "rmtree", stop)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(_Killed):
         remove_folder(tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
@@ -154,3 +159,24 @@ def test_what_libraries_make_of_a_full_disk_is_a_storage_error(
 def test_other_errors_pass(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="shape"), naming_path(tmp_path, "write"):
         raise RuntimeError("shape mismatch")
+
+
+@pytest.mark.parametrize(
+    ("held", "over", "message"),
+    [
+        ([".git/HEAD", "config.json"], "model", "holds .git beside a model"),
+        (["config.json", "thesis.txt"], "model", "holds thesis.txt beside a model"),
+        (["config.json", "model.safetensors"], "value_head", "and no value head"),
+        (["value_head.json", "value_head.safetensors"], "model", "and no model"),
+        (["letter.txt"], "model", "holds letter.txt and no model"),
+    ],
+)
+def test_a_folder_that_is_not_of_the_kind_alone_is_never_replaced(
+    tmp_path: Path, held: list[str], over: Any, message: str
+) -> None:
+    for name in held:
+        (tmp_path / "mine" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "mine" / name).write_text("mine")
+    with pytest.raises(ValueError, match=message), new_folder(tmp_path / "mine", over=over):
+        pytest.fail("nothing may be made for a folder that cannot be replaced")
+    assert all((tmp_path / "mine" / name).read_text() == "mine" for name in held)

@@ -89,6 +89,7 @@ def last_whole_checkpoint(output: Path, model: Any) -> Path | None:
         if not (path / MANIFEST).is_file():
             if (path / _STATE).is_file():
                 require_same_weights(path, model)
+                _logger.warning("%s has no %s and is passed over: it is not whole", path, MANIFEST)
             continue  # a kill came before it was whole
         found = _damage_of(path)
         if found is None:
@@ -157,6 +158,9 @@ def _damage_of(checkpoint: Path) -> str | None:
         return f"{path}: found no list of files ({type(error).__name__}: {error})"
     if known != set(files):
         return f"{path}: found no {_STATE} in it; required: the files of a checkpoint"
+    more = {p.relative_to(checkpoint).as_posix() for p in checkpoint.rglob("*") if p.is_file()}
+    if more := sorted(more - {MANIFEST, *files}):
+        return f"{checkpoint}: found {more[0]}, which is none of its files; required: those alone"
     return find_damage(files, base=checkpoint)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from search.evaluation.json_text import json_text
 from search.evaluation.records import naming_path
 
 FileFacts = dict[str, Any]
@@ -65,6 +66,11 @@ def find_damage(described: Mapping[str, Any], *, base: Path) -> str | None:
                 f"{wanted_digest})"
             )
     return None
+
+
+def digest_of_values(values: Mapping[str, Any]) -> str:
+    """A digest of JSON-like values."""
+    return digest_of([json_text(values, sort_keys=True)])
 
 
 def digest_of(parts: Iterable[str]) -> str:

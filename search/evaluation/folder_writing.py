@@ -4,10 +4,12 @@ import contextlib
 import ctypes
 import errno
 import os
+import re
 import shutil
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from search.evaluation.records import flush_folder, naming_path
 from search.evaluation.scratch_files import (
@@ -16,12 +18,21 @@ from search.evaluation.scratch_files import (
     replaced_folder,
 )
 
-_MODEL_FILES = frozenset({"config.json", "adapter_config.json", "value_head.json"})
+Kind = Literal["model", "value_head"]
+# What tells a folder's kind, and what else it may hold if it is to be replaced.
+_MARKS: dict[Kind, tuple[set[str], str]] = {
+    "model": (
+        {"config.json", "adapter_config.json"},
+        r"(?!value_head).+\.(safetensors|json|jinja|model)|(vocab|merges|added_tokens)\.txt|README\.md"
+        r"|\.gitattributes|additional_chat_templates",
+    ),
+    "value_head": ({"value_head.json"}, r"value_head\.(json|safetensors)"),
+}
 _CURRENT_FOLDER, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
 
 
 @contextlib.contextmanager
-def new_folder(target: Path, *, over: Collection[str] | None = _MODEL_FILES) -> Iterator[Path]:
+def new_folder(target: Path, *, over: Kind | None = "model") -> Iterator[Path]:
     """Gives a scratch folder beside `target` that takes its name if the block ends well.
 
     A folder that has the name already stays until its successor is whole on the disk; the two then
@@ -29,8 +40,8 @@ def new_folder(target: Path, *, over: Collection[str] | None = _MODEL_FILES) -> 
 
     Args:
         target: The folder to make.
-        over: Files of which a folder that has the name must hold one, or it is not replaced; by
-            default those of a model. None replaces whatever is there.
+        over: The kind that a folder of that name must be, and hold nothing else, or it is not
+            replaced. None replaces whatever is there.
 
     Raises:
         ValueError: If the name belongs to a file, or to a folder that may not be replaced.
@@ -41,11 +52,8 @@ def new_folder(target: Path, *, over: Collection[str] | None = _MODEL_FILES) -> 
     if target.exists() and not target.is_dir():
         raise ValueError(f"{target} is a file; required: a folder's name. Choose another one")
     held = {path.name for path in target.iterdir()} if target.is_dir() else set[str]()
-    if held and over is not None and not held & set(over):
-        raise ValueError(
-            f"{target} holds {', '.join(sorted(held)[:5])} and no model; required: a new folder, "
-            "or a model's to replace. Choose another one"
-        )
+    if held and over is not None:
+        _require_kind(target, held, over)
     scratch = partial_folder(target)
     try:
         with naming_path(target, "write"):
@@ -55,6 +63,23 @@ def new_folder(target: Path, *, over: Collection[str] | None = _MODEL_FILES) -> 
             place_folder(scratch, target)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _require_kind(target: Path, held: set[str], over: Kind) -> None:
+    """Refuses to replace a folder that is of another kind, or holds more."""
+    marks, allowed = _MARKS[over]
+    what = over.replace("_", " ")
+    more = sorted(name for name in held if not re.fullmatch(allowed, name))
+    if not held & marks:
+        found = f"{', '.join(sorted(held)[:5])} and no {what}"
+    elif more:
+        found = f"{', '.join(more[:5])} beside a {what}"
+    else:
+        return
+    raise ValueError(
+        f"{target} holds {found}; required: a new folder, or a {what}'s to replace. Choose another "
+        "one"
+    )
 
 
 def place_folder(scratch: Path, target: Path) -> None:

@@ -11,6 +11,7 @@ interrupted or not.
 import contextlib
 import json
 import logging
+import os
 import shutil
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from typing import Any, Self
 
 import yaml
 
-from search.evaluation.digests import describe_files, find_damage
+from search.evaluation.digests import describe_files, digest_of_values, find_damage
 from search.evaluation.folder_writing import new_folder
 from search.evaluation.json_text import json_text
 from search.evaluation.records import (
@@ -33,6 +34,7 @@ from search.evaluation.run_environment import environment, step_seed
 from search.evaluation.run_files import REMEDY, DamagedRunError, read_mapping, read_step
 from search.evaluation.run_lock import LOCK, OWNER, RunBusyError, lock_run
 from search.evaluation.scratch_files import is_scratch, remove_leftovers
+from search.evaluation.settings import shown
 
 _CONFIG, _INPUTS, _ENVIRONMENT = "config.yaml", "inputs.json", "environment.json"
 # What a run that has recorded something holds.
@@ -107,11 +109,11 @@ class RunDirectory:
             run._require_run(resume)
             run._require_same(settings, known)
             run._require_whole()
-        with naming_path(run.path, "write to"):
-            for folder in (run.figures, run.checkpoints, run._steps):
+        for folder in (run.figures, run.checkpoints, run._steps):
+            with naming_path(folder, "write to"):
                 folder.mkdir(parents=True, exist_ok=True)
-            for folder in [run.path, *(p for p in run.path.rglob("*") if p.is_dir())]:
-                remove_leftovers(folder, living=True)
+        for place, _, _ in os.walk(run.path):  # not through links, behind which another may write
+            remove_leftovers(Path(place), living=True)
         if not (run.path / _ENVIRONMENT).is_file():
             write_json_atomic(run.path / _ENVIRONMENT, environment())
         run._rebuild()
@@ -184,7 +186,7 @@ class RunDirectory:
             "result": json.loads(json_text(dict(result))),
             "files": describe_files([*files, *([kept] if lines else [])], base=self.path),
         }
-        write_json_atomic(path, done)
+        write_json_atomic(path, {**done, "sha256": digest_of_values(done)})
         if before:
             self._rebuild()
         else:
@@ -265,11 +267,11 @@ class RunDirectory:
             if saved.get(key) != settings.get(key)
         )
         if changed:
-            shown = [f"{k}: {saved.get(k)!r} -> {settings.get(k)!r}" for k in changed[:_SHOWN]]
+            named = [f"{k}: {shown(saved.get(k))} -> {shown(settings.get(k))}" for k in changed]
             more = f"; and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
             raise RunExistsError(
-                f"{self.path} was made with other settings ({'; '.join(shown)}{more}), by its "
-                f"{_CONFIG}; required: the same settings to continue it. Choose another folder "
+                f"{self.path} was made with other settings ({'; '.join(named[:_SHOWN])}{more}), "
+                f"by its {_CONFIG}; required: the same settings to continue it. Choose another folder "
                 "with --out"
             )
         path = self.path / _INPUTS

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from search.evaluation.digests import digest_of_values
 from search.evaluation.records import naming_path
 
 REMEDY = "Restore it from a copy, or begin a new run in another folder with --out"
@@ -62,6 +63,10 @@ def read_step(path: Path) -> Step:
         found = read_mapping(path, json.loads)
     except DamagedRunError as error:
         raise DamagedRunError(str(error).replace(REMEDY, remedy)) from error
+    # Earlier releases wrote no digest.
+    digest = found.pop("sha256", None)
+    if digest is not None and digest != digest_of_values(found):
+        raise DamagedRunError(f"{path}: found other values than were written. {remedy}")
     order, result, files = found.get("order"), found.get("result"), found.get("files", {})
     if not (isinstance(order, int) and isinstance(result, dict) and isinstance(files, dict)):
         held = ", ".join(f"{k}: {type(v).__name__}" for k, v in found.items()) or "nothing"
