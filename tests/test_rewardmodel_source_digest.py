@@ -1,5 +1,6 @@
 """Digests of models and data change with what they name, and with nothing else."""
 
+import importlib
 import json
 import shutil
 from pathlib import Path
@@ -48,8 +49,26 @@ def test_functions_of_a_file_and_answers_have_its_digest(tmp_path: Path) -> None
     assert all(digest_model(n) != b for n, b in zip(names, before, strict=True))
 
 
+def test_named_members_and_imported_modules_change_with_their_files(
+    policy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = save_classifier(policy_folder, tmp_path / "base", seed=1)
+    file = tmp_path / "module_of_mine.py"
+    file.write_text("def f(prompts, responses): return [0.0] * len(responses)\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    importlib.import_module("module_of_mine")
+    names = [f"ensemble:{base},python:module_of_mine:f", "python:module_of_mine:f"]
+    before = [digest_model(name) for name in names]
+    file.write_text("def f(prompts, responses): return [1.0] * len(responses)\n")
+    after = [digest_model(name) for name in names]
+    assert None not in before
+    assert all(one != other for one, other in zip(before, after, strict=True))
+    save_classifier(policy_folder, base, seed=2)
+    assert digest_model(names[0]) != after[0]
+
+
 @pytest.mark.parametrize(
-    "source", [None, "simulated", "python:math:sqrt", "nobody/nothing", "./no"]
+    "source", [None, "simulated", "python:builtins:abs", "nobody/nothing", "./no"]
 )
 def test_what_has_no_files_has_no_digest(source: str | None) -> None:
     assert digest_model(source) is None

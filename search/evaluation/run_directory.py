@@ -271,8 +271,8 @@ class RunDirectory:
             more = f"; and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
             raise RunExistsError(
                 f"{self.path} was made with other settings ({'; '.join(named[:_SHOWN])}{more}), "
-                f"by its {_CONFIG}; required: the same settings to continue it. Choose another folder "
-                "with --out"
+                f"by its {_CONFIG}; required: the same settings to continue it. Choose another "
+                "folder with --out"
             )
         path = self.path / _INPUTS
         if not path.exists():
