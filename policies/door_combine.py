@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import json
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,8 @@ from policies.evaluation import BEST_OF_N, Record
 from policies.gain_report import method_name, records_of, write_gain_pages
 from policies.measuring import load_pool
 from policies.pooled import Pool
-from search.evaluation.run_directory import RunDirectory
+from search.evaluation.json_reading import read_json
+from search.evaluation.run_directory import DamagedRunError, RunDirectory
 from search.evaluation.settings import check_types, require
 
 Cells = dict[tuple[str, str], list[Record]]
@@ -27,6 +27,7 @@ _FREE = (
     "seed", "search_batch_size", "max_rows", "limit", "on_bad_row", "on_long_prompt",
     "method", "budget", "methods", "budgets", "pool",
 )  # fmt: skip
+_FIELDS = ("method", "budget", "prompt", "proxy", "gold", "tokens")
 # Trained anew with each seed: only whether there is one is compared.
 _MODELS = ("policy", "reward_model", "value_head", "reference")
 # Where prompts come from: these may differ where the prompts do not.
@@ -77,7 +78,7 @@ def combine(job: CombineJob) -> None:
     for name, run in runs.items():
         pools[name] = load_pool(run)
         # Named anew, since older runs may have named clusters otherwise.
-        records = with_clusters(records_of(run), clusters_of(_prompts(name)))
+        records = with_clusters(_records(run, len(_prompts(name))), clusters_of(_prompts(name)))
         found[name] = _cells([{**record, "run": name} for record in records])
     _require_one_scale(settings, found)
     _require_different(settings, found)
@@ -110,9 +111,31 @@ def _finished(name: str) -> RunDirectory:
     return RunDirectory.at(name)
 
 
+def _records(run: RunDirectory, prompts: int) -> list[dict[str, Any]]:
+    """The records of an evaluation, each with what a comparison needs."""
+    records = records_of(run)
+    for number, record in enumerate(records, start=1):
+        lacking = [name for name in _FIELDS if name not in record]
+        prompt = record.get("prompt")
+        if lacking or not isinstance(prompt, int) or not 0 <= prompt < prompts:
+            what = f"no {', '.join(lacking)}" if lacking else f"prompt {prompt!r} of {prompts}"
+            raise DamagedRunError(
+                f"{run.records}, record {number}: found {what}; required: {', '.join(_FIELDS)}. "
+                "Restore the run from a copy, or leave it out"
+            )
+    return records
+
+
 def _prompts(folder: str) -> list[Any]:
     """The prompts of an evaluation."""
-    return json.loads((Path(folder) / "data" / "prompts.json").read_text(encoding="utf-8"))
+    path = Path(folder) / "data" / "prompts.json"
+    found = read_json(path)
+    if not isinstance(found, list) or not all(isinstance(p, str | list) for p in found):
+        raise DamagedRunError(
+            f"{path}: found a JSON {type(found).__name__} of something else; required: a list of "
+            "prompts. Restore it from a copy, or leave the run out"
+        )
+    return found
 
 
 def _require_comparable(

@@ -25,6 +25,7 @@ from rewardmodel.data.conversation import Prompt, plain
 from rewardmodel.interface import RewardModel
 from search.evaluation.records import write_json_atomic
 from search.evaluation.run_directory import RunDirectory, step_seed
+from search.evaluation.run_files import REMEDY, DamagedRunError
 
 POOL = "pool"
 
@@ -198,4 +199,8 @@ def load_pool(run: RunDirectory) -> Pool:
     Raises:
         DamagedRunError: If a line is not as it was written.
     """
-    return Pool.of(read_lines(cell_path(run, POOL), POOL_FIELDS))
+    path = cell_path(run, POOL)
+    lines = read_lines(path, POOL_FIELDS)
+    if not lines:
+        raise DamagedRunError(f"{path}: found no lines; required: one a prompt. {REMEDY}")
+    return Pool.of(lines)
