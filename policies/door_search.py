@@ -4,7 +4,8 @@ Both may be started by `accelerate launch` or `torchrun`: batches of prompts are
 processes, and the answers are those of one process.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,17 @@ class PlanJob(SearchSettings):
         require_kept({name: getattr(self, name) for name in names}, files=[self.out])
 
 
+@contextlib.contextmanager
+def _kept_whole(folder: Path | None) -> Iterator[None]:
+    """Empties a folder of trees, which was empty before, if the search that fills it fails."""
+    try:
+        yield
+    except BaseException:
+        for path in [] if folder is None or not folder.is_dir() else list(folder.iterdir()):
+            path.unlink(missing_ok=True)
+        raise
+
+
 def plan(job: PlanJob) -> None:
     """Plans; see `PlanJob`."""
     processes = join_processes()
@@ -138,7 +150,9 @@ def plan(job: PlanJob) -> None:
         return [{k: v for k, v in row.items() if k not in left_out} for row in rows]
 
     left_out = () if job.keep_candidates else ("candidates",)
-    rows = _all_rows(processes, -(-len(prompts) // searcher.batch_size), batch, label=job.method)
+    with _kept_whole(trees):
+        batches = -(-len(prompts) // searcher.batch_size)
+        rows = _all_rows(processes, batches, batch, label=job.method)
     if processes.main:
         write_text_atomic(job.out, json_lines(rows))
         tokens = sum(row["tokens"] for row in rows) / len(rows)

@@ -139,3 +139,18 @@ def test_only_runs_of_this_process_that_recorded_nothing_are_withdrawn(tmp_path:
     withdraw_unused_runs()
     assert [run.path.is_dir() for run in (used, unused, again)] == [True, False, True]
     assert list(mine.path.iterdir()) == []
+
+
+def test_a_search_that_fails_leaves_no_trees_behind(desk: Path, policy_folder: Path) -> None:
+    command = [
+        "policy", "plan", "--policy", policy_folder, "--dataset", "prompts.jsonl",
+        "--reward_model", "python:judges.py:late", "--method", "gumbel", "--budget", 2,
+        "--max_new_tokens", 6, "--segment_tokens", 3, "--search_batch_size", 2,
+        "--save_trees", "trees", "--out", "planned.jsonl",
+    ]  # fmt: skip
+    (desk / "tired").touch()
+    assert run(*command) == 2
+    (desk / "tired").unlink()
+    assert not (desk / "planned.jsonl").exists()
+    assert run(*command) == 0
+    assert any((desk / "trees").iterdir())
