@@ -81,7 +81,8 @@ class GymnasiumEnvironments:
         terminated = np.zeros(self.num_environments, bool)
         truncated = np.zeros(self.num_environments, bool)
         for row, action in enumerate(actions.tolist()):
-            with running_environment(self._id, "stepped"):
+            # A reward beyond float32 becomes an infinity, which is refused below.
+            with running_environment(self._id, "stepped"), np.errstate(over="ignore"):
                 observation, reward[row], *ended, _ = self._environments[row].step(
                     self._first_action + action
                 )
@@ -104,7 +105,7 @@ class GymnasiumEnvironments:
 
     def _show(self, row: int, observation: Any) -> None:
         """Keeps what an environment shows, if it is what its space says."""
-        with running_environment(self._id, "read"):
+        with running_environment(self._id, "read"), np.errstate(over="ignore"):
             shown = self._convert(observation)
         finite = shown.dtype == np.uint8 or bool(np.isfinite(shown).all())
         if shown.shape != self.observation_shape or not finite:

@@ -7,6 +7,7 @@ those games are named, not made by gymnasium, which skips frames of its own.
 import difflib
 import importlib
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -52,13 +53,17 @@ def make_environment(gymnasium_id: str) -> Any:
         _register_minatar(gymnasium_id)
     if not _is_known(name, list(gymnasium.registry)):
         raise ValueError(_unknown(gymnasium_id, name, list(gymnasium.registry)))
-    try:
-        with running_environment(gymnasium_id, "made"):
-            return gymnasium.make(name, disable_env_checker=True)
-    except UserCodeError as error:
-        if isinstance(error.__cause__, ImportError | gymnasium.error.DependencyNotInstalled):
-            raise _missing_extra(gymnasium_id, name, error.__cause__) from error.__cause__
-        raise
+    with warnings.catch_warnings(record=True) as told:
+        try:
+            with running_environment(gymnasium_id, "made"):
+                made = gymnasium.make(name, disable_env_checker=True)
+        except UserCodeError as error:
+            if isinstance(error.__cause__, ImportError | gymnasium.error.DependencyNotInstalled):
+                raise _missing_extra(gymnasium_id, name, error.__cause__) from error.__cause__
+            raise
+    for warning in told:  # of an environment that cannot be made, the error says enough
+        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    return made
 
 
 @contextmanager
