@@ -21,7 +21,7 @@ import yaml
 _ARGUMENTS = {"os.rename": (0, 1), "os.remove": (0,), "os.mkdir": (0,), "os.rmdir": (0,),
               "os.truncate": (0,), "os.link": (0, 1), "os.symlink": (0, 1)}  # fmt: skip
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-_TIMES = ("seconds", "since", "environment", "configuration", "files")
+_TIMES = ("seconds", "since", "environment", "configuration", "files", "sha256")
 DRAWN = (".html", ".svg", ".png", ".pdf")
 UNCOMPARED = {".run.lock", ".run.owner.json", "environment.json"}
 
@@ -175,6 +175,8 @@ def left_by(folder: Path) -> dict[str, Any]:
 def _content(path: Path, folder: str) -> Any:
     if path.suffix in (".json", ".jsonl"):
         text = path.read_text(encoding="utf-8").replace(folder, "RUN")
+        # The folder that a run was copied from when it was killed.
+        text = text.replace(str(Path(folder).with_name("whole")), "RUN")
         if path.suffix == ".json":
             return _untimed(json.loads(text))
         return [_untimed(json.loads(line)) for line in text.split("\n") if line]
