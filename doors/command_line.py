@@ -24,6 +24,8 @@ from doors.configuration_file import read_configuration
 from doors.console import VisibleFormatter
 from doors.signals import OrderlyExit
 from search.evaluation.flags import Given, asks_for_help, read_flags
+from search.evaluation.outputs import home_expanded
+from search.evaluation.overwriting import require_kept
 from search.evaluation.run_directory import withdraw_unused_runs
 from search.evaluation.settings import describe_bounds, describe_type, nearest, setting_hint, shown
 from search.evaluation.visible_text import visible
@@ -67,8 +69,18 @@ def parse(config: type, argv: Sequence[str], *, prog: str) -> Any:
         raise SystemExit(0)
     given = read_flags(parser, argv)
     file = given.pop("config", None)
-    values = {} if file is None else read_configuration(file.values[0], config)
-    return config(**{**values, **_read(given)})
+    if file is None:
+        return config(**_read(given))
+    path = home_expanded(file.values[0], "config")
+    settings = config(**{**read_configuration(path, config), **_read(given)})
+    for output in settings.outputs() if hasattr(settings, "outputs") else ():
+        require_kept(
+            {"config": path},
+            files=output.files,
+            folders=output.replaced_folders,
+            setting=output.setting,
+        )
+    return settings
 
 
 def _read(given: Mapping[str, Given]) -> dict[str, Any]:
