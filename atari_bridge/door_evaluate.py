@@ -206,7 +206,8 @@ def _kept(path: Path, about: dict[str, Any]) -> dict[str, Evaluation]:
             for cell, value in cells.items()
         }
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path}: found no evaluations ({error!r}); {remedy}") from error
+        what = error if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path}: found no evaluations ({what}); {remedy}") from error
     if odd:
         raise ValueError(f"{path}: found evaluations with other or no {', '.join(odd)}; {remedy}")
     return found

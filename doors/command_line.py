@@ -24,6 +24,7 @@ from doors.configuration_file import read_configuration
 from doors.console import VisibleFormatter
 from doors.signals import OrderlyExit
 from search.evaluation.flags import Given, asks_for_help, read_flags
+from search.evaluation.numerals import read_float, read_int
 from search.evaluation.outputs import home_expanded
 from search.evaluation.overwriting import require_kept
 from search.evaluation.run_directory import withdraw_unused_runs
@@ -134,7 +135,7 @@ def _reader(action: argparse.Action, hint: Any) -> Callable[[str], Any]:
         action: The parser's, whose type and choices are read.
         hint: Of the setting.
     """
-    kind: Any = action.type
+    kind: Any = {int: read_int, float: read_float}.get(cast(Any, action.type), action.type)
     choices, optional = action.choices, NoneType in get_args(hint)
 
     def read(text: str) -> Any:

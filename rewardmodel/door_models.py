@@ -227,7 +227,9 @@ def score(job: ScoreJob) -> None:
         try:
             scored += _scored(reward_model, rows[start : start + 64])
         except UserCodeError as error:
-            raise UserCodeError(f"rows {start} and those behind it: {error}") from error
+            last = min(start + 64, len(rows)) - 1
+            named = f"row {start}" if last == start else f"one of the rows {start} to {last}"
+            raise UserCodeError(f"{named}: {error}") from error
     write_text_atomic(job.out, json_lines(scored))
     count = sum(len(row["responses"]) for row in rows)
     PlainConsole().print(f"{count} responses scored: {job.out}")
