@@ -89,7 +89,7 @@ def named_beneath(folder: Path) -> list[str]:
 
 def _place(source: str) -> Path | None:
     """Where one name lies on the disk, if it does."""
-    if not source or source == SIMULATED:
+    if source in ("", SIMULATED, ANSWERS):
         return None
     try:
         file = named_file(source)

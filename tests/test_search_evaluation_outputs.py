@@ -101,6 +101,14 @@ def test_a_name_in_a_folder_that_is_no_file_is_named(tmp_path: Path) -> None:
         SplitJob(dataset="d", out="split")
 
 
+def test_an_open_pipe_is_named_for_what_it_is() -> None:
+    reading, writing = os.pipe()
+    with pytest.raises(ValueError, match=r"found '/dev/fd/.*', a pipe or device; required: a file"):
+        check_outputs([Output("out", f"/dev/fd/{writing}")])
+    os.close(reading)
+    os.close(writing)
+
+
 @pytest.mark.parametrize("trees", ["o.jsonl", "./o.jsonl", "o.jsonl/trees", "new/../o.jsonl"])
 def test_two_outputs_are_not_in_the_way_of_each_other(trees: str) -> None:
     with pytest.raises(ValueError, match=r"save_trees: found .* in the way of"):

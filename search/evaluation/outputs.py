@@ -116,7 +116,8 @@ def _check_output(output: Output) -> None:
     if output.names is None and output.place.endswith(("/", os.sep)):
         _refuse(output, "a folder by its end", "a file, without / at its end")
     place = Path(os.path.realpath(output.place))
-    mode = _mode(output, place)
+    mode = _mode(output, Path(output.place))  # of /dev/stdout, which no path leads to
+    mode = _mode(output, place) if mode is None else mode
     if output.names is None or mode is not None:
         _check_kind(output, place, mode, folder=output.names is not None)
     for file in output.files if output.names else ():
