@@ -46,9 +46,12 @@ def resolve_configuration(argv: Sequence[str]) -> list[str]:
         FileNotFoundError: If there is neither a file nor a shipped configuration of that name.
     """
     resolved = [part for word in argv for part in _split_flag(word)]
+    if resolved.count("--config") > 1:  # the door's to refuse
+        return resolved
     for at, word in enumerate(resolved[1:], start=1):
         # What is there but no file of settings is the door's to refuse.
-        if resolved[at - 1] != "--config" or word.startswith("--") or os.path.exists(word):
+        there = os.path.exists(os.path.expanduser(word))
+        if resolved[at - 1] != "--config" or word.startswith("--") or there:
             continue
         shipped = shipped_configurations()
         found = shipped.get(word.removesuffix(".yaml"))

@@ -24,6 +24,8 @@ from atari_bridge.search_settings import judging_planner
 from search import Planner
 from search.evaluation.bounds import Count, Seed, Size, Threads, Within
 from search.evaluation.json_reading import read_json
+from search.evaluation.outputs import Output, expand_home, settle_outputs
+from search.evaluation.overwriting import require_kept
 from search.evaluation.records import write_json_atomic
 from search.evaluation.settings import check_types, require
 from search.evaluation.visible_text import visible
@@ -64,6 +66,13 @@ class EvaluateJob:
         require(bool(self.checkpoint), "checkpoint", self.checkpoint, "a run, by --checkpoint")
         any_asked = self.policy or self.random or bool(self.budgets)
         require(any_asked, "budgets", self.budgets, "some, if policy and random are false")
+        expand_home(self, "checkpoint")
+        for output in settle_outputs(self):
+            require_kept({"checkpoint": self.checkpoint}, files=output.files)
+
+    def outputs(self) -> list[Output]:
+        """What it writes."""
+        return [Output("out", self.out)] if self.out else []
 
 
 def evaluate(job: EvaluateJob) -> None:
@@ -197,7 +206,8 @@ def _kept(path: Path, about: dict[str, Any]) -> dict[str, Evaluation]:
             for cell, value in cells.items()
         }
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path}: found no evaluations ({error!r}); {remedy}") from error
+        what = error if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path}: found no evaluations ({what}); {remedy}") from error
     if odd:
         raise ValueError(f"{path}: found evaluations with other or no {', '.join(odd)}; {remedy}")
     return found

@@ -18,6 +18,8 @@ from atari_bridge.recording import data_address, write_gif
 from atari_bridge.search_settings import judging_planner
 from search import Planner, PlanningModel, SearchOutput
 from search.evaluation.bounds import Count, CountOrZero, Seed, SizeOrZero
+from search.evaluation.outputs import Output, expand_home, settle_outputs
+from search.evaluation.overwriting import require_kept, require_outside
 from search.evaluation.records import write_json_atomic, write_text_atomic
 from search.evaluation.settings import check_types, require
 from search.evaluation.visible_text import visible
@@ -63,6 +65,17 @@ class PlayJob:
         check_types(self)
         require(bool(self.checkpoint), "checkpoint", self.checkpoint, "a run, by --checkpoint")
         require(bool(self.out), "out", self.out, "a folder, by --out")
+        expand_home(self, "checkpoint")
+        for output in settle_outputs(self):
+            require_kept({"checkpoint": self.checkpoint}, files=output.files)
+        # A folder of its own inside a run is a good place; one among its checkpoints is none.
+        kept = Path(self.checkpoint, "checkpoints")
+        kept = kept if kept.is_dir() else Path(self.checkpoint)
+        require_outside({"checkpoint": str(kept)}, self.out)
+
+    def outputs(self) -> list[Output]:
+        """What it writes."""
+        return [Output("out", self.out, (".", "games.json"))]
 
 
 class Recorder:

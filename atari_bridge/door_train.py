@@ -32,6 +32,7 @@ from atari_bridge.training import Training
 from doors.job_settings import fields_of, settings_of
 from search import Planner
 from search.evaluation.bounds import Count, CountOrZero, Seed, Threads, Within
+from search.evaluation.outputs import Output, settle_outputs
 from search.evaluation.run_directory import RunDirectory, step_seed
 from search.evaluation.settings import check_types, require
 
@@ -76,6 +77,11 @@ class RunSettings:
         """Checks types and bounds."""
         check_types(self)
         require(bool(self.out), "out", self.out, "a folder for the run, by --out")
+        settle_outputs(self)
+
+    def outputs(self) -> list[Output]:
+        """What it writes."""
+        return [Output("out", self.out, ())]
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,11 @@ from rich.logging import RichHandler
 
 from doors.configuration_file import read_configuration
 from doors.console import VisibleFormatter
-from doors.signals import OrderlyExit
+from doors.signals import OrderlyExit, close_bars
 from search.evaluation.flags import Given, asks_for_help, read_flags
+from search.evaluation.numerals import read_float, read_int
+from search.evaluation.outputs import home_expanded
+from search.evaluation.overwriting import require_kept
 from search.evaluation.run_directory import withdraw_unused_runs
 from search.evaluation.settings import describe_bounds, describe_type, nearest, setting_hint, shown
 from search.evaluation.visible_text import visible
@@ -67,8 +70,18 @@ def parse(config: type, argv: Sequence[str], *, prog: str) -> Any:
         raise SystemExit(0)
     given = read_flags(parser, argv)
     file = given.pop("config", None)
-    values = {} if file is None else read_configuration(file.values[0], config)
-    return config(**{**values, **_read(given)})
+    if file is None:
+        return config(**_read(given))
+    path = home_expanded(file.values[0], "config")
+    settings = config(**{**read_configuration(path, config), **_read(given)})
+    for output in settings.outputs() if hasattr(settings, "outputs") else ():
+        require_kept(
+            {"config": path},
+            files=output.files,
+            folders=output.replaced_folders,
+            setting=output.setting,
+        )
+    return settings
 
 
 def _read(given: Mapping[str, Given]) -> dict[str, Any]:
@@ -122,7 +135,7 @@ def _reader(action: argparse.Action, hint: Any) -> Callable[[str], Any]:
         action: The parser's, whose type and choices are read.
         hint: Of the setting.
     """
-    kind: Any = action.type
+    kind: Any = {int: read_int, float: read_float}.get(cast(Any, action.type), action.type)
     choices, optional = action.choices, NoneType in get_args(hint)
 
     def read(text: str) -> Any:
@@ -237,6 +250,7 @@ def run_door(prog: str, verbs: Mapping[str, _Job], argv: Sequence[str]) -> int:
             if exit_code.takes(error) or os.environ.get("PREFSEARCH_TRACEBACK"):
                 raise
             withdraw_unused_runs()
+            close_bars()  # or the line would stand behind one
             sys.stderr.write(f"error: {visible(as_flags(str(error), config))}\n")
             return 2
     return exit_code.value

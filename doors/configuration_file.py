@@ -6,6 +6,7 @@ A file holds values alone. It has no aliases, which a few lines of can fill the 
 
 import dataclasses
 import os
+import re
 import stat
 import typing
 from typing import Any
@@ -15,14 +16,33 @@ from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError
 from yaml.reader import ReaderError
 
+from search.evaluation.numerals import read_float, read_int
 from search.evaluation.settings import check_value, nearest, setting_hint, shown
 
 _LARGEST = 256 * 1024
 """Bytes of a file; the shipped ones have less than a hundredth of that."""
 
 
+# YAML's, without octal, hexadecimal, binary and sexagesimal numbers and without underscores.
+_PLAIN_NUMBERS = {
+    "tag:yaml.org,2002:int": r"[-+]?(?:0|[1-9][0-9]*)",
+    "tag:yaml.org,2002:float": (
+        r"[-+]?(?:(?:0|[1-9][0-9]*)\.[0-9]*|\.[0-9]+)(?:[eE][-+][0-9]+)?"
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+    ),
+}
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML's plain values without aliases; what cannot be built is named with its line."""
+    """YAML's plain values without aliases; what cannot be built is named with its line.
+
+    What is no number in decimal digits is text.
+    """
+
+    yaml_implicit_resolvers: typing.ClassVar = {
+        first: [(tag, pattern) for tag, pattern in kinds if tag not in _PLAIN_NUMBERS]
+        for first, kinds in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -42,6 +62,12 @@ class _Loader(yaml.SafeLoader):
             raise ConstructorError(
                 None, None, f"found {shown(node.value)}, which cannot be read", node.start_mark
             ) from error
+
+
+for _tag, _pattern in _PLAIN_NUMBERS.items():
+    _Loader.add_implicit_resolver(_tag, re.compile(rf"(?:{_pattern})\Z"), list("-+.0123456789"))
+    _read: Any = read_int if _tag.endswith("int") else read_float
+    _Loader.add_constructor(_tag, lambda loader, node, read=_read: read(_scalar(loader, node)))
 
 
 def read_configuration(path: str, config: type) -> dict[str, Any]:
@@ -151,6 +177,10 @@ def _not_yaml(path: str, text: str, error: Exception) -> str:
     return f"--config {path}{where}: cannot be read as YAML ({problem})"
 
 
+def _scalar(loader: Any, node: Any) -> str:
+    return str(loader.construct_scalar(node))
+
+
 def _as_numbers(value: Any, hint: Any) -> Any:
     """Texts that are numbers, as 1e-3, which YAML does not take for one, where numbers belong."""
     parts = typing.get_args(hint) if type(None) in typing.get_args(hint) else (hint,)
@@ -160,7 +190,7 @@ def _as_numbers(value: Any, hint: Any) -> Any:
             return [_as_numbers(item, typing.get_args(base)[0]) for item in value]
         if base in (int, float) and isinstance(value, str):
             try:
-                return base(value)
+                return read_int(value) if base is int else read_float(value)
             except ValueError:
                 return value
     return value

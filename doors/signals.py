@@ -153,7 +153,7 @@ class OrderlyExit:
         """Writes the line, in the main process of several."""
         if os.environ.get("RANK", "0") != "0" or self._signal is None:
             return
-        _close_bars()
+        close_bars()
         name = SIGNALS[self._signal]
         cause = "Ctrl-C" if name == "SIGINT" else name
         with contextlib.suppress(OSError, ValueError):  # there may be no terminal any more
@@ -180,7 +180,7 @@ def _leave(number: int) -> NoReturn:
     os._exit(128 + number)
 
 
-def _close_bars() -> None:
+def close_bars() -> None:
     """Takes progress bars off the line, which their loops would do once they are collected."""
     module = sys.modules.get("tqdm")
     for bar in list(getattr(getattr(module, "tqdm", None), "_instances", ())):

@@ -44,6 +44,7 @@ from rewardmodel.simulated_requests import count_held_out, sample_requests
 from rewardmodel.training import Optimisation, train_reward_model
 from search.evaluation.bounds import Count, Seed, Threads, Within
 from search.evaluation.intervals import interval_over_seeds
+from search.evaluation.outputs import Output, settle_outputs
 from search.evaluation.records import write_json_atomic, write_text_atomic
 from search.evaluation.run_directory import RunDirectory, step_seed
 from search.evaluation.settings import check_types, require
@@ -88,6 +89,11 @@ class DemoConfig:
         most = count_held_out()
         bounds = f"2 to {most}, the held-out assignments of the embedded world"
         require(2 <= self.eval_prompts <= most, "eval_prompts", self.eval_prompts, bounds)
+        settle_outputs(self)
+
+    def outputs(self) -> list[Output]:
+        """What it writes."""
+        return [Output("out", self.out, ())]
 
     @property
     def ladder(self) -> list[tuple[MethodName, int]]:

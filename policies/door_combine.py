@@ -17,6 +17,8 @@ from policies.gain_report import method_name, records_of, write_gain_pages
 from policies.measuring import load_pool
 from policies.pooled import Pool
 from search.evaluation.json_reading import read_json
+from search.evaluation.outputs import Output, home_expanded, settle_outputs
+from search.evaluation.overwriting import require_outside
 from search.evaluation.run_directory import DamagedRunError, RunDirectory
 from search.evaluation.settings import check_types, require
 
@@ -59,8 +61,15 @@ class CombineJob:
         """Checks types and bounds."""
         check_types(self)
         require(len(self.runs) >= 2, "runs", self.runs, "at least 2 folders of evaluations")
+        self.runs = [home_expanded(run, "runs") for run in self.runs]
         once = len(set(self.runs)) == len(self.runs)
         require(once, "runs", self.runs, "different folders; name each folder once")
+        settle_outputs(self)
+        require_outside({"runs": self.runs}, self.out)
+
+    def outputs(self) -> list[Output]:
+        """What it writes."""
+        return [Output("out", self.out, ())]
 
 
 def combine(job: CombineJob) -> None:

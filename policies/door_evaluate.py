@@ -20,6 +20,7 @@ from policies.sharding import join_processes
 from rewardmodel.verifiers import AnswerMatch
 from search.evaluation.bounds import Size, Within
 from search.evaluation.json_text import json_text
+from search.evaluation.outputs import Output, settle_outputs
 from search.evaluation.settings import require
 
 
@@ -66,6 +67,11 @@ class EvaluateJob(SearchSettings):
             f"at least {self.budgets[-1]}, the largest budget, which is compared with best-of-N"
         )
         require(self.pool >= self.budgets[-1], "pool", self.pool, wanted)
+        settle_outputs(self)
+
+    def outputs(self) -> list[Output]:
+        """What it writes."""
+        return [Output("out", self.out, ())]
 
     def pooled(self) -> list[MethodName]:
         """The methods that choose among the pool's responses, best-of-N first."""

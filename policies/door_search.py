@@ -18,8 +18,9 @@ from policies.language_model import Policy
 from policies.sharding import Processes, join_processes
 from rewardmodel.data.conversation import prompt_record
 from rewardmodel.json_lines import json_lines
+from rewardmodel.source_places import keep_inputs
 from search.evaluation.bounds import CountOrZero, Size
-from search.evaluation.overwriting import require_kept
+from search.evaluation.outputs import Output
 from search.evaluation.records import write_text_atomic
 from search.evaluation.settings import require
 
@@ -59,7 +60,11 @@ class SampleJob(ProposalSettings):
     def __post_init__(self) -> None:
         """Checks types and bounds."""
         super().__post_init__()
-        require_kept({"dataset": self.dataset, "policy": self.policy}, files=[self.out])
+        keep_inputs(self, "dataset", "policy")
+
+    def outputs(self) -> list[Output]:
+        """What it writes."""
+        return [Output("out", self.out)]
 
 
 def sample(job: SampleJob) -> None:
@@ -114,13 +119,17 @@ class PlanJob(SearchSettings):
     def __post_init__(self) -> None:
         """Checks types and bounds."""
         super().__post_init__()
+        keep_inputs(self, "dataset", "policy", "reward_model", "value_head", "reference")
         if self.save_trees is not None:
             folder = Path(self.save_trees)
             free = folder.is_dir() and not any(folder.iterdir())
             wanted = "a new or empty folder, so that no older trees lie between the new ones"
             require(free or not folder.exists(), "save_trees", self.save_trees, wanted)
-        names = ("dataset", "policy", "reward_model", "value_head", "reference")
-        require_kept({name: getattr(self, name) for name in names}, files=[self.out])
+
+    def outputs(self) -> list[Output]:
+        """What it writes."""
+        trees = [] if self.save_trees is None else [Output("save_trees", self.save_trees, ())]
+        return [Output("out", self.out), *trees]
 
 
 @contextlib.contextmanager

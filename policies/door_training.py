@@ -30,11 +30,12 @@ from rewardmodel.json_lines import json_lines
 from rewardmodel.loading import load_reward_model
 from rewardmodel.preferences import load_demonstrations
 from rewardmodel.source_digest import digest_model, digest_rows
+from rewardmodel.source_places import keep_inputs
 from rewardmodel.tokenization import load_tokenizer
 from rewardmodel.training import Optimisation
 from search.evaluation.bounds import Rows, Size, Tokens, Within
 from search.evaluation.folder_writing import remove_folder
-from search.evaluation.overwriting import require_kept
+from search.evaluation.outputs import Output, settle_outputs
 from search.evaluation.records import write_text_atomic
 from search.evaluation.run_directory import RunDirectory
 from search.evaluation.settings import require
@@ -93,6 +94,11 @@ class SftJob(Optimisation):
         super().__post_init__()
         require(bool(self.dataset), "dataset", self.dataset, "a hub id or file, by --dataset")
         self.size()
+        settle_outputs(self)
+
+    def outputs(self) -> list[Output]:
+        """What it writes."""
+        return [Output("out", self.out, ())]
 
     def size(self) -> TinyModel:
         """The sizes of a model from scratch."""
@@ -163,8 +169,11 @@ class ValueJob(ProposalSettings):
         """Checks types and bounds."""
         super().__post_init__()
         require(bool(self.reward_model), "reward_model", self.reward_model, "a reward model")
-        names = ("dataset", "policy", "reward_model")
-        require_kept({name: getattr(self, name) for name in names}, folders=[self.out])
+        keep_inputs(self, "dataset", "policy", "reward_model")
+
+    def outputs(self) -> list[Output]:
+        """What it writes."""
+        return [Output("out", self.out, (), replaced=True)]
 
 
 def value(job: ValueJob) -> None:
@@ -215,6 +224,11 @@ class FinetuneJob(SearchSettings, Optimisation):
     def __post_init__(self) -> None:
         """Checks types and bounds."""
         SearchSettings.__post_init__(self)
+        settle_outputs(self)
+
+    def outputs(self) -> list[Output]:
+        """What it writes."""
+        return [Output("out", self.out, ())]
 
 
 def finetune(job: FinetuneJob) -> None:

@@ -19,9 +19,10 @@ from rewardmodel.data.rows import ColumnUse, OnBadRow
 from rewardmodel.input_format import separates_segments
 from rewardmodel.json_lines import json_lines
 from rewardmodel.preferences import load_preferences, split_by_prompt
+from rewardmodel.source_places import keep_inputs
 from rewardmodel.tokenization import INPUT_FORMATS, InputFormat, TextEncoder, load_tokenizer
 from search.evaluation.bounds import ProperFraction, Rows, Seed, Tokens
-from search.evaluation.overwriting import require_kept
+from search.evaluation.outputs import Output
 from search.evaluation.records import write_json_atomic, write_text_atomic
 from search.evaluation.report import format_cell
 from search.evaluation.settings import check_types, require
@@ -58,8 +59,11 @@ class SplitJob(ColumnSettings):
         """Checks types and bounds."""
         check_types(self)
         require(bool(self.dataset), "dataset", self.dataset, "a hub id or file, by --dataset")
-        files = [Path(self.out, name) for name in ("train.jsonl", "test.jsonl", "data_report.json")]
-        require_kept({"dataset": self.dataset, "model": self.model}, files=files)
+        keep_inputs(self, "dataset", "model")
+
+    def outputs(self) -> list[Output]:
+        """What it writes."""
+        return [Output("out", self.out, ("train.jsonl", "test.jsonl", "data_report.json"))]
 
 
 def split(job: SplitJob) -> None:
@@ -114,8 +118,11 @@ class InspectJob(ColumnSettings):
         require(bool(self.dataset), "dataset", self.dataset, "a hub id or file, by --dataset")
         if self.max_length is not None:
             require(bool(self.model), "model", self.model, "a tokenizer for max_length, by --model")
-        files = [Path(self.out, name) for name in ("data_report.json", "data_report.html")]
-        require_kept({"dataset": self.dataset, "model": self.model}, files=files)
+        keep_inputs(self, "dataset", "model")
+
+    def outputs(self) -> list[Output]:
+        """What it writes."""
+        return [Output("out", self.out, ("data_report.json", "data_report.html"))]
 
 
 def inspect_data(job: InspectJob) -> None:
@@ -206,7 +213,11 @@ class ConvertJob(ColumnSettings):
         require(self.out.endswith(".jsonl"), "out", self.out, "a file that ends in .jsonl")
         if self.query_tokens is not None:
             require(bool(self.model), "model", self.model, "a tokenizer to count with, by --model")
-        require_kept({"dataset": self.dataset, "model": self.model}, files=[self.out])
+        keep_inputs(self, "dataset", "model")
+
+    def outputs(self) -> list[Output]:
+        """What it writes."""
+        return [Output("out", self.out)]
 
 
 def convert(job: ConvertJob) -> None:

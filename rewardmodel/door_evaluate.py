@@ -35,9 +35,10 @@ from rewardmodel.input_format import ChosenFormat
 from rewardmodel.interface import RewardModel, UncertainRewardModel
 from rewardmodel.loading import load_reward_model
 from rewardmodel.preferences import load_preferences, split_by_prompt
+from rewardmodel.source_places import keep_inputs
 from search.evaluation.bounds import FractionBelowOne, Rows, Seed, Tokens
 from search.evaluation.metrics import Interval
-from search.evaluation.overwriting import require_kept
+from search.evaluation.outputs import Output
 from search.evaluation.records import write_json_atomic
 from search.evaluation.run_directory import environment
 from search.evaluation.settings import check_types, require
@@ -113,11 +114,14 @@ class EvaluateJob(ColumnSettings):
             for name, usual in {"format": "auto", **ColumnSettings().columns()}.items():
                 value = getattr(self, name)
                 require(value == usual, name, value, f"unset, for benchmark is {self.benchmark}")
-        if self.out:
-            names = ("training_dataset", "edits", "model", "dataset")
-            pages = [Path(self.out, name) for name in ("evaluation.json", "report.html")]
-            written = [Path(self.out)] if Path(self.out).suffix == ".json" else pages
-            require_kept({name: getattr(self, name) for name in names}, files=written)
+        keep_inputs(self, "training_dataset", "edits", "model", "dataset")
+
+    def outputs(self) -> list[Output]:
+        """What it writes."""
+        if self.out is None:
+            return []
+        alone = Path(self.out).suffix == ".json"
+        return [Output("out", self.out, None if alone else ("evaluation.json", "report.html"))]
 
 
 def evaluate(job: EvaluateJob) -> None:

@@ -42,13 +42,14 @@ from rewardmodel.preferences import split_by_prompt
 from rewardmodel.process import ProcessRewardModel
 from rewardmodel.process_evaluation import evaluate_process_model
 from rewardmodel.source_digest import digest_model, digest_rows
+from rewardmodel.source_places import keep_inputs
 from rewardmodel.steps import SEPARATOR, load_steps, split_steps
 from rewardmodel.training import Optimisation
 from rewardmodel.training.process import train_process_model
 from rewardmodel.weight_average import average_weights
 from search.evaluation.bounds import NonNegative, ProperFraction, Rows, Size, Tokens, Weight
 from search.evaluation.folder_writing import remove_folder
-from search.evaluation.overwriting import require_kept
+from search.evaluation.outputs import Output, settle_outputs
 from search.evaluation.records import write_text_atomic
 from search.evaluation.settings import check_types, require
 
@@ -71,7 +72,11 @@ class AverageJob:
         """Checks types and bounds."""
         check_types(self)
         require(bool(self.models), "models", self.models, "folders, by --models A B ...")
-        require_kept({"models": self.models}, folders=[self.out])
+        keep_inputs(self, "models")
+
+    def outputs(self) -> list[Output]:
+        """What it writes."""
+        return [Output("out", self.out, (), replaced=True)]
 
 
 def average(job: AverageJob) -> None:
@@ -111,8 +116,11 @@ class EnsembleJob:
         """Checks types and bounds."""
         check_types(self)
         require(bool(self.models), "models", self.models, "folders or hub ids, by --models A B ...")
-        kept = {"models": self.models, "standardise_on": self.standardise_on}
-        require_kept(kept, files=[self.out, Path(self.out, "ensemble.json")])
+        keep_inputs(self, "models", "standardise_on")
+
+    def outputs(self) -> list[Output]:
+        """What it writes."""
+        return [Output("out", self.out, (".", "ensemble.json"))]
 
 
 def ensemble(job: EnsembleJob) -> None:
@@ -187,7 +195,11 @@ class ScoreJob:
         require(bool(self.model), "model", self.model, "a hub id, folder or package, by --model")
         require(bool(self.dataset), "dataset", self.dataset, "a hub id or file, by --dataset")
         require(self.out.endswith(".jsonl"), "out", self.out, "a file that ends in .jsonl")
-        require_kept({"dataset": self.dataset, "model": self.model}, files=[self.out])
+        keep_inputs(self, "dataset", "model")
+
+    def outputs(self) -> list[Output]:
+        """What it writes."""
+        return [Output("out", self.out)]
 
 
 def score(job: ScoreJob) -> None:
@@ -215,7 +227,9 @@ def score(job: ScoreJob) -> None:
         try:
             scored += _scored(reward_model, rows[start : start + 64])
         except UserCodeError as error:
-            raise UserCodeError(f"rows {start} and those behind it: {error}") from error
+            last = min(start + 64, len(rows)) - 1
+            named = f"row {start}" if last == start else f"one of the rows {start} to {last}"
+            raise UserCodeError(f"{named}: {error}") from error
     write_text_atomic(job.out, json_lines(scored))
     count = sum(len(row["responses"]) for row in rows)
     PlainConsole().print(f"{count} responses scored: {job.out}")
@@ -390,6 +404,11 @@ class TrainStepsJob(Optimisation):
         require(bool(self.model), "model", self.model, "a hub id, folder or package, by --model")
         require(bool(self.dataset), "dataset", self.dataset, "a hub id or file, by --dataset")
         require(bool(self.separator), "separator", self.separator, "a text, such as a line break")
+        settle_outputs(self)
+
+    def outputs(self) -> list[Output]:
+        """What it writes."""
+        return [Output("out", self.out, ())]
 
 
 def train_steps(job: TrainStepsJob) -> None:

@@ -32,6 +32,7 @@ from rewardmodel.training.quantisation import Quantisation
 from rewardmodel.training.scratch import build_scratch_scorer
 from search.evaluation.bounds import ProperFraction, Rows
 from search.evaluation.folder_writing import remove_folder
+from search.evaluation.outputs import Output, settle_outputs
 from search.evaluation.run_directory import RunDirectory
 from search.evaluation.settings import check_types, require
 
@@ -97,6 +98,11 @@ class TrainJob(ColumnSettings, Optimisation, Objective):
                 require(as_usual, name, getattr(self, name), wanted)
         if self.quantise != "none":
             require(self.lora_rank > 0, "lora_rank", self.lora_rank, "more than 0 with quantise")
+        settle_outputs(self)
+
+    def outputs(self) -> list[Output]:
+        """What it writes."""
+        return [Output("out", self.out, ())]
 
 
 def train(job: TrainJob) -> None:

@@ -14,11 +14,14 @@ from rewardmodel.data.rows import OnBadRow, Row, parse_rows
 from rewardmodel.json_lines import json_lines
 from rewardmodel.simulated import SimulatedHuman, demonstrations
 from rewardmodel.simulated_requests import count_held_out, sample_requests
+from rewardmodel.source_places import keep_inputs
 from search.evaluation.bounds import Count, Seed, Within
-from search.evaluation.overwriting import require_kept
+from search.evaluation.outputs import Output
 from search.evaluation.records import write_text_atomic
 from search.evaluation.run_directory import step_seed
 from search.evaluation.settings import check_types, require
+
+_WORLD = ("demonstrations", "prompts", "held_out_prompts")
 
 
 @dataclass
@@ -45,6 +48,11 @@ class WorldJob:
         most = count_held_out()
         bounds = f"1 to {most}, the held-out assignments of the embedded world"
         require(1 <= self.prompts <= most, "prompts", self.prompts, bounds)
+        keep_inputs(self)
+
+    def outputs(self) -> list[Output]:
+        """What it writes."""
+        return [Output("out", self.out, tuple(f"{name}.jsonl" for name in _WORLD))]
 
 
 def world(job: WorldJob) -> None:
@@ -85,7 +93,11 @@ class LabelJob:
         """Checks types."""
         check_types(self)
         require(bool(self.responses), "responses", self.responses, "a file, by --responses")
-        require_kept({"responses": self.responses}, files=[self.out])
+        keep_inputs(self, "responses")
+
+    def outputs(self) -> list[Output]:
+        """What it writes."""
+        return [Output("out", self.out)]
 
 
 def _responses(row: Row) -> tuple[Prompt, list[str], list[bool]]:

@@ -42,9 +42,19 @@ def resolve_model(source: str | os.PathLike[str]) -> str:
             missing or cannot be converted.
     """
     name = os.path.expanduser(os.fspath(source))
-    place = _inside_package(name) if name.startswith(PACKAGE) else name
+    place = place_of(name)
     file = _gguf_file(Path(place), name)
     return place if file is None else str(converted_folder(file))
+
+
+def place_of(source: str) -> str:
+    """The folder or file that a model's name stands for, before any conversion; or the hub id.
+
+    Raises:
+        ValueError: If the package is not installed or holds no such model.
+    """
+    name = os.path.expanduser(source)
+    return _inside_package(name) if name.startswith(PACKAGE) else name
 
 
 def names_function(source: str) -> bool:

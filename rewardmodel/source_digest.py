@@ -4,13 +4,12 @@ A run that goes on after its model or data changed under the same name would mix
 runs keep these digests and compare them (`search.evaluation.run_directory`).
 """
 
-import json
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rewardmodel.model_source import ANSWERS, FUNCTION, MEMBERS, resolve_model
+from rewardmodel.model_source import MEMBERS, names_function, resolve_model
+from rewardmodel.source_places import function_file, named_beneath
 from search.evaluation.digests import describe_file, digest_of
 from search.evaluation.json_text import json_text
 
@@ -39,10 +38,10 @@ def _digest(source: str, above: frozenset[str]) -> str | None:
     if source.startswith(MEMBERS):
         members = [_digest(name, above) for name in source.removeprefix(MEMBERS).split(",")]
         return None if None in members else digest_of(str(part) for part in members)
-    file = _named_file(source)
+    file = function_file(source)
     if file is not None:
         return describe_file(file)["sha256"] if file.is_file() else None
-    if source.startswith((FUNCTION, ANSWERS)):
+    if names_function(source):
         return None
     folder = Path(resolve_model(source))
     if not folder.is_dir():
@@ -52,39 +51,8 @@ def _digest(source: str, above: frozenset[str]) -> str | None:
         return None  # a circle of ensembles, which loading refuses
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix != ".md")
     parts = [f"{path.name} {describe_file(path)['sha256']}" for path in files]
-    beneath = [_digest(name, above | {place}) for name in _named_beneath(folder)]
+    beneath = [_digest(name, above | {place}) for name in named_beneath(folder)]
     return digest_of([*parts, *(str(part) for part in beneath)])
-
-
-def _named_file(source: str) -> Path | None:
-    """The file that a function's or reference answers' name holds, or None."""
-    if source.startswith(ANSWERS):
-        return Path(source.removeprefix(ANSWERS)).expanduser()
-    name, _, attribute = source.removeprefix(FUNCTION).rpartition(":")
-    if not attribute.isidentifier():
-        return None
-    if name.endswith(".py"):
-        return Path(name).expanduser()
-    module = sys.modules.get(name)  # loading the function has imported it
-    place = getattr(module, "__file__", None)
-    return None if place is None else Path(place)
-
-
-def _named_beneath(folder: Path) -> list[str]:
-    """The base of an adapter, or the members of an ensemble."""
-    names: list[str] = []
-    for file, key in (
-        ("adapter_config.json", "base_model_name_or_path"), ("ensemble.json", "members"),
-    ):  # fmt: skip
-        path = folder / file
-        try:
-            found = json.loads(path.read_text(encoding="utf-8")).get(key) if path.is_file() else []
-        except (ValueError, AttributeError):
-            continue  # loading says what is wrong with it
-        for name in [found] if isinstance(found, str) else found or []:
-            beside = folder / str(name)
-            names.append(str(beside) if beside.exists() else str(name))
-    return names
 
 
 def _cached_commit(source: str) -> str | None:

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from search.evaluation.flags import NEGATIVE_NUMBER, asks_for_help, read_flags
+from search.evaluation.numerals import read_int
+from search.evaluation.outputs import Output, check_outputs, home_expanded
+from search.evaluation.overwriting import require_kept
 from search.evaluation.records import write_text_atomic
 from search.evaluation.settings import shown
 from search.evaluation.visible_text import visible
@@ -93,7 +96,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("file", metavar="FILE", type=Path, help="a file of search trees")
     parser.add_argument(
         "--row",
-        type=int,
+        type=_integer,
         metavar="N",
         help="which tree, from 0 (default: a page of all, or the first as text, dot or json)",
     )
@@ -107,10 +110,10 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         help="where to write (default: FILE.html beside FILE; text, dot and json to the terminal)",
     )
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
-    parser.add_argument("--max-depth", type=int, metavar="N", help="levels below the root")
+    parser.add_argument("--max-depth", type=_integer, metavar="N", help="levels below the root")
     parser.add_argument(
         "--max-nodes",
-        type=int,
+        type=_integer,
         metavar="N",
         help="nodes in all, the most visited; what is left out is counted "
         f"(default: {_TEXT_NODES} for text, {_DOT_NODES} for dot, else all)",
@@ -126,8 +129,22 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     return options
 
 
+def _integer(text: str) -> int:
+    try:
+        return read_int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"found {shown(text)}; required: an integer in decimal digits"
+        ) from error
+
+
 def _show(options: argparse.Namespace) -> None:
+    if options.output is not None:
+        options.output = Path(home_expanded(str(options.output), "output"))
+    options.file = Path(home_expanded(str(options.file), "FILE"))
     source = open_trees(options.file)
+    if options.output is not None or options.format == "html":
+        _target(options)
     row: int | None = options.row
     if row is not None and not 0 <= row < source.count:
         raise ValueError(
@@ -181,8 +198,8 @@ def _write_page(source: TreeSource, options: argparse.Namespace) -> None:
 def _target(options: argparse.Namespace) -> Path:
     """Where the result goes, which is never the file that is shown."""
     path: Path = options.output or options.file.with_name(options.file.name + ".html")
-    if path.exists() and path.samefile(options.file):
-        raise ValueError(f"--output: found {path}, the file to show; required another one")
+    check_outputs([Output("output", str(path))])
+    require_kept({"the file to show": str(options.file)}, files=[path], setting="output")
     return path
 
 

@@ -10,6 +10,7 @@ from atari_bridge.door_evaluate import EvaluateJob
 from doors.command_line import parse
 from doors.configuration_file import read_configuration
 from rewardmodel.door_train import TrainJob
+from search.evaluation.numerals import read_float
 
 BOMB = "a: &a [x, x]\nb: &b [*a, *a]\n" + "".join(
     f"c{i}: &c{i} [{', '.join(['*b'] * 9)}]\n" for i in range(9)
@@ -117,3 +118,32 @@ def test_numbers_that_yaml_takes_for_text_are_numbers(tmp_path: Path) -> None:
 def test_a_mark_of_byte_order_is_no_part_of_the_first_key(tmp_path: Path) -> None:
     path = write(tmp_path, b"\xef\xbb\xbfmodel: m\n")
     assert read_configuration(path, TrainJob) == {"model": "m"}
+
+
+ODD = ["010", "00", "1_0", "0x10", "0b11", "0o7", "1:30", "-1:30", "٣", "+0_1", "1:30.5", "0_1.5"]
+
+
+@pytest.mark.parametrize("written", [*ODD, "!!int '010'", "!!int 0x1F", "!!float '1_0.5'", "'1_0'"])
+@pytest.mark.parametrize("setting", ["seed", "epochs"])
+def test_a_number_is_read_as_written_or_not_at_all(
+    setting: str, written: str, tmp_path: Path
+) -> None:
+    path = write(tmp_path, f"model: m\n{setting}: {written}\n")
+    with pytest.raises(ValueError, match=r"line 2.*found '") as caught:
+        read_configuration(path, TrainJob)
+    assert written.split()[-1].strip("'") in str(caught.value)
+
+
+@pytest.mark.parametrize("written", ODD)
+def test_what_is_no_plain_number_is_text(written: str, tmp_path: Path) -> None:
+    assert read_configuration(write(tmp_path, f"model: {written}\n"), TrainJob)["model"] == written
+
+
+@pytest.mark.parametrize(
+    ("written", "number"),
+    [("1.5", 1.5), ("+3", 3), (".5", 0.5), ("2.", 2.0), ("1.5e+1", 15.0), ("2e0", 2.0), ("0", 0)],
+)
+def test_plain_numbers_are_numbers(written: str, number: float, tmp_path: Path) -> None:
+    found = read_configuration(write(tmp_path, f"weight_decay: {written}\n"), TrainJob)
+    assert found == {"weight_decay": number}
+    assert read_float(written) == number

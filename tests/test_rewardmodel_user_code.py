@@ -214,7 +214,7 @@ def test_a_command_ends_with_one_line_and_shows_the_cause_on_request(tmp_path: P
 
     left = run("f")
     assert left.returncode == 2
-    assert left.stderr.startswith("error: rows 0 and those behind it: mine.py:f, called for")
+    assert left.stderr.startswith("error: row 0: mine.py:f, called for")
     assert "mine.py:3: SystemExit: 0" in " ".join(left.stderr.split())
     shown = run("g", PREFSEARCH_TRACEBACK="1")
     assert shown.returncode == 1

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 import prefsearch
+from atari_bridge.door_evaluate import EvaluateJob as AtariEvaluateJob
+from atari_bridge.door_play import PlayJob
+from policies.door_combine import CombineJob
 from policies.door_search import PlanJob, SampleJob
 from policies.door_training import ValueJob
 from rewardmodel.door_data import ConvertJob, InspectJob, SplitJob
@@ -138,3 +141,131 @@ def test_links_in_circles_and_to_nowhere_end(data: Path) -> None:
     (data.parent / "nowhere").symlink_to(data.parent / "none")
     with pytest.raises(ValueError, match="is read as dataset"):
         require_kept({"dataset": str(data.parent)}, files=[data])
+
+
+def write_json(path: Path, value: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+    return path
+
+
+def test_the_models_behind_a_name_are_kept(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("m1", "m2", "base"):
+        write_json(tmp_path / name / "config.json", {})
+    write_json(tmp_path / "ens" / "ensemble.json", {"members": ["../m1", "answers:../a.jsonl"]})
+    write_json(tmp_path / "outer" / "ensemble.json", {"members": ["../ens", "../outer"]})
+    write_json(
+        tmp_path / "ad" / "adapter_config.json", {"base_model_name_or_path": str(tmp_path / "base")}
+    )
+    (tmp_path / "a.jsonl").write_text("{}")
+    (tmp_path / "package").mkdir()
+    for file in ("ok.py", "package/__init__.py", "package/inner.py"):
+        (tmp_path / file).write_text("raise RuntimeError('imported')")
+    for source, out in (
+        ("ensemble:m1,m2", "m2/config.json"),
+        ("ensemble:m2,ok.py:f", "ok.py"),
+        ("ensemble:~/m1,m2", "m1/config.json"),
+        ("ens", "m1/config.json"),
+        ("ens", "a.jsonl"),
+        ("outer", "m1/config.json"),
+        ("ensemble:outer,m2", "m1/config.json"),
+        ("ad", "base/config.json"),
+        ("ensemble:ad,m2", "base/config.json"),
+        ("python:ok:f", "ok.py"),
+        ("ok:f", "ok.py"),
+        ("ok.py:f", "ok.py"),
+        ("python:~/ok.py:f", "ok.py"),
+        ("package.inner:f.g", "package/inner.py"),
+        ("python:package:f", "package/__init__.py"),
+        ("answers:~/a.jsonl", "a.jsonl"),
+        ("~/m1", "new/../m1/config.json"),
+    ):
+        with pytest.raises(ValueError, match=r"out: found .* is read as reward_model"):
+            PlanJob(policy="p", dataset="d", reward_model=source, out=out)
+        PlanJob(policy="p", dataset="d", reward_model=source, out="free.jsonl")
+
+
+def test_members_without_bounds_end(tmp_path: Path) -> None:
+    for i in range(8):
+        members = [f"../e{(i + 1) % 8}"] * 12
+        write_json(tmp_path / f"e{i}" / "ensemble.json", {"members": members})
+    kept = tmp_path / "e7" / "ensemble.json"
+    with pytest.raises(ValueError, match="is read as model"):
+        ScoreJob(model=str(tmp_path / "e0"), dataset="d", out=str(link_to(kept)))
+
+
+def link_to(file: Path) -> Path:
+    link = file.with_name("link.jsonl")
+    link.symlink_to(file)
+    return link
+
+
+def test_places_are_those_of_the_disk(data: Path, monkeypatch) -> None:
+    folder = data.parent
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HOME", str(folder))
+    (folder / "sl.jsonl").symlink_to(data.name)
+    for dataset, out in (
+        ("~/train.jsonl", "train.jsonl"),
+        ("train.jsonl", "~/train.jsonl"),
+        ("train.jsonl", "new/../train.jsonl"),
+        ("train.jsonl", "./x/../sl.jsonl"),
+        ("sl.jsonl", "x/y/../../train.jsonl"),
+    ):
+        with pytest.raises(ValueError, match="is read as dataset"):
+            ConvertJob(dataset=dataset, out=out)
+    with pytest.raises(ValueError, match="is read as dataset"):
+        SplitJob(dataset="train.jsonl", out="new/..")
+    model = write_json(folder / "rm" / "config.json", {}).parent
+    with pytest.raises(ValueError, match="is read as models"):
+        EnsembleJob(models=[str(model)], out="nope/../rm")
+    with pytest.raises(ValueError, match="is read as models"):
+        AverageJob(models=["rm", "other"], out="nope/../rm")
+    assert not (folder / "new").exists()
+
+
+@pytest.mark.parametrize("place", ["c.yaml", "./new/../c.yaml", "link.yaml", "~/c.yaml"])
+def test_the_file_of_settings_is_kept(place: str, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    settings = tmp_path / "c.yaml"
+    settings.write_text(f"policy: p\ndataset: d\nout: {place}\n")
+    (tmp_path / "link.yaml").symlink_to("c.yaml")
+    for file in ("c.yaml", "~/c.yaml", "link.yaml"):
+        assert prefsearch.main(["policy", "sample", f"--config={file}"]) == 2
+        told = capsys.readouterr().err
+        assert told.startswith("error: out: found ")
+        assert "is read as config" in told
+    assert settings.read_text().startswith("policy: p")
+    settings.rename(tmp_path / "train.jsonl")
+    (tmp_path / "train.jsonl").write_text("dataset: d\nout: .\n")
+    assert prefsearch.main(["reward", "split", "--config", "train.jsonl"]) == 2
+    assert "is read as config" in capsys.readouterr().err
+
+
+def test_runs_that_are_read_are_not_written_into(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name / "checkpoints" / "decisions-000000001-updates-000000001").mkdir(
+            parents=True
+        )
+    runs = [str(tmp_path / name) for name in ("a", "b")]
+    for out in (runs[1], f"{runs[0]}/new/comb", f"{tmp_path}/none/../b/comb"):
+        with pytest.raises(ValueError, match=r"out: found .* lies in .* read as runs"):
+            CombineJob(runs=runs, out=out)
+    CombineJob(runs=runs, out=str(tmp_path / "comb"))
+    checkpoint = str(next((tmp_path / "a" / "checkpoints").iterdir()))
+    for source, out in (
+        (runs[0], runs[0]),
+        (runs[0], checkpoint),
+        (runs[0], f"{checkpoint}/new"),
+        (checkpoint, checkpoint),
+        (checkpoint, f"{checkpoint}/new"),
+    ):
+        with pytest.raises(ValueError, match=r"out: found .* read as checkpoint"):
+            PlayJob(checkpoint=source, out=out)
+    PlayJob(checkpoint=runs[0], out=f"{runs[0]}/played")
+    manifest = write_json(Path(checkpoint, "checkpoint.json"), {})
+    with pytest.raises(ValueError, match="is read as checkpoint"):
+        AtariEvaluateJob(checkpoint=runs[0], out=str(manifest))

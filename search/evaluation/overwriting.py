@@ -1,52 +1,82 @@
 """Refuses to write over what a command reads, before anything is written.
 
-Two paths are the same file where they are so to the disk: by links of either kind, too.
+Two paths are the same file where they are so to the disk: by links of either kind, too, and by `..`
+behind a folder that is yet to be made.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from search.evaluation.settings import shown
 
 _MOST_FILES = 100_000
 """Of an input folder; no more are looked at."""
-_FILE_PREFIX, _FUNCTION_PREFIX = "answers:", "python:"
+Inputs = Mapping[str, str | Sequence[str] | None]
+"""What is read, by the name of its setting; what is not on the disk is passed over."""
+
+
+def own_place(source: str) -> list[Path]:
+    """The path that a source is, with the home folder for a leading `~`."""
+    return [Path(os.path.expanduser(source))] if source else []
 
 
 def require_kept(
-    inputs: Mapping[str, str | Sequence[str] | None],
+    inputs: Inputs,
     *,
     files: Iterable[str | os.PathLike[str]] = (),
     folders: Iterable[str | os.PathLike[str]] = (),
     setting: str = "out",
+    places: Callable[[str], Iterable[Path]] = own_place,
 ) -> None:
     """Checks that no output takes the place of an input.
 
     Args:
-        inputs: What is read, by the name of its setting: files, folders, `answers:FILE` or
-            `python:FILE.py:name`; what is not on the disk, such as a hub id, is passed over.
+        inputs: What is read.
         files: Files that will be written.
         folders: Folders that will be replaced as a whole.
+        setting: Which names the output.
+        places: The files and folders that a source stands for.
+
+    Raises:
+        ValueError: Naming the output and the input.
+    """
+    outputs = [(file, Path(os.path.realpath(file))) for file in files]
+    existing = [(file, real) for file, real in outputs if real.exists()]
+    replaced = [(folder, Path(os.path.realpath(folder))) for folder in folders]
+    for name, sources in inputs.items():
+        for source in [sources] if isinstance(sources, str) else sources or ():
+            for path in filter(_lies_there, places(source)):
+                for file, real in existing:
+                    if any(_is_same(real, one) for one in _files_of(path)):
+                        _refuse(setting, str(file), name, source)
+                for folder, real in replaced:
+                    if Path(os.path.realpath(path)).is_relative_to(real):
+                        _refuse(setting, str(folder), name, source)
+
+
+def require_outside(
+    inputs: Inputs, folder: str | os.PathLike[str], *, setting: str = "out"
+) -> None:
+    """Checks that a folder that will be written in lies in no input.
+
+    Args:
+        inputs: Folders that are read.
+        folder: The output.
         setting: Which names the output.
 
     Raises:
         ValueError: Naming the output and the input.
     """
-    outputs = [Path(file) for file in files]
-    existing = [file for file in outputs if file.exists()]
-    replaced = [Path(folder).resolve() for folder in folders]
+    real = Path(os.path.realpath(folder))
     for name, sources in inputs.items():
         for source in [sources] if isinstance(sources, str) else sources or ():
-            path = _path_of(source)
-            if path is None:
-                continue
-            for file in existing:
-                if any(_is_same(file, one) for one in _files_of(path)):
-                    _refuse(setting, str(file), name, source)
-            for folder in replaced:
-                if path.resolve().is_relative_to(folder):
-                    _refuse(setting, str(folder), name, source)
+            for path in own_place(source):
+                if real.is_relative_to(os.path.realpath(path)):
+                    raise ValueError(
+                        f"{setting}: found {shown(str(folder))}, which lies in {shown(source)}, "
+                        f"read as {name}; required: another place. Choose one with --{setting}"
+                    )
 
 
 def _refuse(setting: str, output: str, name: str, source: str) -> None:
@@ -56,15 +86,11 @@ def _refuse(setting: str, output: str, name: str, source: str) -> None:
     )
 
 
-def _path_of(source: str) -> Path | None:
-    """Where an input lies on the disk, if it does."""
-    if source.startswith(_FUNCTION_PREFIX):
-        source = source.removeprefix(_FUNCTION_PREFIX).rpartition(":")[0]
-    path = Path(source.removeprefix(_FILE_PREFIX))
+def _lies_there(path: Path) -> bool:
     try:
-        return path if source and path.exists() else None
+        return path.exists()
     except (OSError, ValueError):  # a text that is no path
-        return None
+        return False
 
 
 def _files_of(path: Path) -> Iterator[Path]:

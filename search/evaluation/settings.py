@@ -141,12 +141,19 @@ def shown(value: object) -> str:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint at the known word that is most like a wrong one, or an empty text."""
-    spelled = {name.lower().replace("-", "_"): name for name in known}
-    plain = word.lower().replace("-", "_")
-    near = difflib.get_close_matches(plain, spelled, n=1, cutoff=0.6) or [
-        name for name in spelled if name.startswith(plain) and plain
-    ]
-    return f"did you mean {spelled[near[0]]}? " if near else ""
+    spelled = {_plain_name(name): name for name in known}
+    plain = _plain_name(word)
+    if not plain:
+        return ""
+    begun = sorted((name for name in spelled if name.startswith(plain)), key=len)
+    near = difflib.get_close_matches(plain, spelled, n=1, cutoff=0.6)
+    # Three letters are an abbreviation; fewer begin too many names.
+    chosen = [*begun, *near] if len(plain) > 2 else [*near, *begun]
+    return f"did you mean {spelled[chosen[0]]}? " if chosen else ""
+
+
+def _plain_name(name: str) -> str:
+    return name.lower().replace("-", "_").strip("_")
 
 
 def check_types(config: Any) -> None:
