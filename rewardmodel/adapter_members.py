@@ -17,9 +17,9 @@ from rewardmodel.input_format import ChosenFormat
 from rewardmodel.interface import Finished, ScoringSession
 from rewardmodel.model_files import check_adapter_files
 from rewardmodel.multi_head import reward_heads
+from rewardmodel.own_settings import read_own_settings, shift_of
 from rewardmodel.sequence import SequenceRewardModel, load_scorer, open_encoder
 from rewardmodel.tokenization import load_tokenizer
-from search.evaluation.json_reading import read_object
 
 
 def shared_base(sources: Sequence[str]) -> str | None:
@@ -152,12 +152,10 @@ def _add_adapter(model: Any, source: str, name: str) -> None:
 
 def _take_shift(config: Any) -> float:
     """The shift of the first adapter, which is its own and not the shared model's."""
-    shift = float(getattr(config, "reward_shift", None) or 0.0)
+    shift = shift_of(config)
     config.reward_shift = 0.0
     return shift
 
 
 def _shift_beside(source: str) -> float:
-    beside = Path(source) / "config.json"
-    kept = read_object(beside) if beside.is_file() else {}
-    return float(kept.get("reward_shift") or 0.0)
+    return float(read_own_settings(Path(source) / "config.json").get("reward_shift") or 0.0)

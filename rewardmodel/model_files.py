@@ -12,6 +12,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from search.evaluation.json_reading import read_object
+from search.evaluation.settings import shown
 from search.evaluation.whole_weights import WeightsError
 
 WEIGHTS = "model.safetensors"
@@ -127,6 +128,7 @@ def _check_config(path: Path) -> None:
             "architecture of transformers, such as 'llama'. Put the config.json there that the "
             "model was saved with"
         )
+    require_architectures(path, config)
     for name, part in _implementations(config):
         if "/" in part or ":" in part:
             raise ValueError(
@@ -134,6 +136,22 @@ def _check_config(path: Path) -> None:
                 "of transformers' own, since no code that a file names is run. Take it out of the "
                 "file"
             )
+
+
+def require_architectures(path: Path, config: Mapping[str, Any]) -> None:
+    """Refuses architectures that are no list of names; null is none.
+
+    Raises:
+        ValueError: Naming the file.
+    """
+    kinds = config.get("architectures")
+    if kinds is not None and not (
+        isinstance(kinds, list) and all(isinstance(kind, str) for kind in kinds)
+    ):
+        raise ValueError(
+            f"{path}: found architectures {shown(kinds)}; required: a list of names, such as "
+            "['LlamaForCausalLM']. Put the config.json there that the model was saved with"
+        )
 
 
 def _implementations(config: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:

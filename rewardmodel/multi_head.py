@@ -26,8 +26,7 @@ def reward_heads(source: str) -> int | None:
     source = resolve_model(source)
     if is_adapter(source) and not (Path(source) / "config.json").is_file():
         return None
-    heads = read_config(source).get("reward_heads")
-    return int(heads) if heads else None
+    return read_config(source).get("reward_heads")
 
 
 class MultiHeadRewardModel:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from rewardmodel.model_files import check_model_files
+from rewardmodel.own_settings import require_own_settings
 from search.evaluation.whole_weights import WeightsError, require_finite_weights
 
 HEAD_PARTS = {
@@ -79,6 +80,8 @@ def load_pretrained(
         )
     except Exception as error:
         raise cannot_load(source, what, error) from error
+    if head != "language":
+        require_own_settings(f"{source}, config.json", vars(model.config))
     _refuse_other_shapes(source, model, loading["mismatched_keys"], head=head)
     missing = _refuse_missing(source, model, loading["missing_keys"], head=head)
     if getattr(model, "hf_quantizer", None) is None:  # which keeps scales beside the weights
@@ -95,6 +98,12 @@ def cannot_load(source: str, what: str, error: Exception) -> ValueError:
             f"{source} needs code of its own (auto_map in its config.json), which is not run; "
             f"required: a {what} whose architecture transformers has itself. Take such a model, or "
             "convert this one to such an architecture"
+        )
+    if "Padding_idx" in said:
+        return ValueError(
+            f"{source}: config.json holds a pad_token_id that lies beyond its vocab_size; "
+            "required: the id of a token. Put the config.json there that the weights were saved "
+            "with"
         )
     return ValueError(
         f"no {what} could be loaded from {source!r} ({type(error).__name__}: {said}). Name a "

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from transformers import AutoTokenizer
 from rewardmodel.data.chat_template import ChatTemplate, common_prefix_length
 from rewardmodel.data.conversation import Conversation, Prompt, Reply, text_of
 from rewardmodel.model_source import resolve_model
+from rewardmodel.own_settings import INPUT_FORMATS, InputFormat
 from rewardmodel.text_rows import require_text
 
 _logger = logging.getLogger(__name__)
@@ -147,11 +148,8 @@ def _learned_positions(model: Any) -> int | None:
     return None
 
 
-InputFormat = Literal["text", "pair"]
 _KEPT_PROMPTS = 1024
 _PAIR_READER = "a model of question and answer as two segments"
-INPUT_FORMATS: tuple[str, ...] = get_args(InputFormat)
-
 
 TrainedOn = Literal["messages", "text", "template"]
 """What a model was trained on: conversations, plain text, or, of a model of others' with a chat
