@@ -10,6 +10,7 @@ from rewardmodel.aggregation import AGGREGATES
 from rewardmodel.checkpoints import is_adapter, read_config
 from rewardmodel.data.rows import OnBadRow
 from rewardmodel.ensemble import ENSEMBLE_FILE, EnsembleRewardModel
+from rewardmodel.ensemble_file import MOST_MEMBERS
 from rewardmodel.functions import FunctionRewardModel
 from rewardmodel.input_format import ChosenFormat
 from rewardmodel.interface import RewardModel
@@ -225,6 +226,11 @@ def _named_members(source: str) -> list[str]:
     if not all(names):
         raise ValueError(
             f"found {source!r}; required: the members' names behind {MEMBERS}, separated by commas"
+        )
+    if len(names) > MOST_MEMBERS:
+        raise ValueError(
+            f"found {len(names)} names behind {MEMBERS}; required: at most {MOST_MEMBERS}, since "
+            "each is loaded"
         )
     return names
 
