@@ -18,6 +18,7 @@ from rewardmodel.interface import Finished, ScoringSession
 from rewardmodel.model_files import check_adapter_files
 from rewardmodel.multi_head import reward_heads
 from rewardmodel.own_settings import read_own_settings, shift_of
+from rewardmodel.pretrained import without_doubled_warnings
 from rewardmodel.sequence import SequenceRewardModel, load_scorer, open_encoder
 from rewardmodel.tokenization import load_tokenizer
 
@@ -139,7 +140,8 @@ def _add_adapter(model: Any, source: str, name: str) -> None:
     """Puts one more adapter, its head included, on a model."""
     check_adapter_files(Path(source))
     try:
-        model.load_adapter(source, adapter_name=name, use_safetensors=True)
+        with without_doubled_warnings():
+            model.load_adapter(source, adapter_name=name, use_safetensors=True)
     except Exception as error:
         raise ValueError(
             f"{source}: the adapter does not fit the base of the others "

@@ -12,7 +12,12 @@ from safetensors import safe_open
 
 from rewardmodel.model_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_adapter_files
 from rewardmodel.model_source import resolve_model
-from rewardmodel.pretrained import RETAKE, cannot_load, load_pretrained
+from rewardmodel.pretrained import (
+    RETAKE,
+    cannot_load,
+    load_pretrained,
+    without_doubled_warnings,
+)
 from search.evaluation.whole_weights import WeightsError, require_finite_weights
 
 _CAUSAL = "causal language model"
@@ -112,14 +117,15 @@ def load_adapter(
             tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
             if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
                 model.resize_token_embeddings(len(tokenizer))
-        adapted = kind.from_pretrained(
-            model,
-            str(folder),
-            config=config,
-            is_trainable=is_trainable,
-            use_safetensors=True,
-            trust_remote_code=False,
-        )
+        with without_doubled_warnings():
+            adapted = kind.from_pretrained(
+                model,
+                str(folder),
+                config=config,
+                is_trainable=is_trainable,
+                use_safetensors=True,
+                trust_remote_code=False,
+            )
     except Exception as error:
         raise cannot_load(source, f"adapter of a {what}", error) from error
     require_adapter_weights(folder, adapted, name="default")

@@ -29,7 +29,7 @@ from tqdm.auto import tqdm
 from rewardmodel.adapters import load_causal
 from rewardmodel.checkpoints import Task, is_adapter, load_classifier, read_config
 from rewardmodel.head_shape import head_labels
-from rewardmodel.model_files import INDEX, check_adapter_files, weight_files
+from rewardmodel.model_files import INDEX, check_adapter_files, check_model_files, weight_files
 from rewardmodel.model_source import resolve_model
 from rewardmodel.pretrained import RETAKE
 from rewardmodel.tokenization import load_tokenizer
@@ -73,6 +73,8 @@ def average_weights(
     with contextlib.ExitStack() as stack:
         folders = [stack.enter_context(_as_whole_model(source)) for source in sources]
         files = [weight_files(folder) for folder in folders]
+        for folder in folders:
+            check_model_files(folder)
         _require_alike(folders, sources, files)
         _require_whole(folders[0])  # and so are the others, which are alike
         layout: dict[Path, list[str]] = {}
