@@ -10,8 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rewardmodel.adapters import require_adapter_weights
-from rewardmodel.checkpoints import is_adapter
+from rewardmodel.adapters import adapter_folder, require_adapter_weights
 from rewardmodel.data.conversation import Prompt, Reply
 from rewardmodel.input_format import ChosenFormat
 from rewardmodel.interface import Finished, ScoringSession
@@ -25,12 +24,16 @@ from rewardmodel.tokenization import load_tokenizer
 
 def shared_base(sources: Sequence[str]) -> str | None:
     """The base of several folders that are all one-label adapters of the same one, or None."""
-    if len(sources) < 2 or not all(map(is_adapter, sources)) or any(map(reward_heads, sources)):
+    if len(sources) < 2 or not all(map(_is_local, sources)) or any(map(reward_heads, sources)):
         return None
     kinds = [check_adapter_files(Path(source)) for source in sources]
     found = {(kind.get("base_model_name_or_path"), kind.get("task_type")) for kind in kinds}
     base, task = found.pop()
     return base if not found and task == "SEQ_CLS" else None
+
+
+def _is_local(source: str) -> bool:
+    return Path(source).is_dir() and adapter_folder(source) is not None
 
 
 class AdapterMember:

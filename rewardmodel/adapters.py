@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 
 from rewardmodel.model_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_adapter_files
-from rewardmodel.model_source import resolve_model
+from rewardmodel.model_source import MEMBERS, names_function, resolve_model
 from rewardmodel.pretrained import (
     RETAKE,
     cannot_load,
@@ -41,21 +41,20 @@ def load_causal(source: str, *, merge: bool, dtype: Any = None) -> Any:
     usual: Any = "auto" if torch.cuda.is_available() else torch.float32
     options: dict[str, Any] = {"dtype": usual if dtype is None else dtype}
     if adapter_folder(source) is not None:
-        adapted = load_adapter(
-            AutoModelForCausalLM, source, what="causal language model", **options
-        )
+        adapted = load_adapter(AutoModelForCausalLM, source, what=_CAUSAL, **options)
         return adapted.merge_and_unload() if merge else adapted
-    model, _ = load_pretrained(
-        AutoModelForCausalLM, source, what="causal language model", **options
-    )
+    model, _ = load_pretrained(AutoModelForCausalLM, source, what=_CAUSAL, **options)
     return model
 
 
 def adapter_folder(source: str) -> Path | None:
-    """The folder of an adapter, on the hub, too; None where a whole model lies there."""
+    """The folder of an adapter, by any name of one, on the hub, too; None for all else."""
     from transformers.utils.hub import cached_file
     from transformers.utils.peft_utils import find_adapter_config_file
 
+    if names_function(source) or source.startswith(MEMBERS):
+        return None
+    source = resolve_model(source)
     if Path(source).is_dir():
         return Path(source) if (Path(source) / ADAPTER_CONFIG).is_file() else None
     try:
@@ -152,7 +151,7 @@ def require_adapter_weights(folder: Path, adapted: Any, *, name: str) -> None:
     if lacking:
         raise WeightsError(
             f"{folder} holds no weights for {len(lacking)} parts of the adapter that its "
-            f"adapter_config.json describes, such as {lacking[0]}; required: all of them, since "
+            f"{ADAPTER_CONFIG} describes, such as {lacking[0]}; required: all of them, since "
             "they would be drawn at random. Train or save it again"
         )
     left = held - own.keys()
@@ -161,8 +160,8 @@ def require_adapter_weights(folder: Path, adapted: Any, *, name: str) -> None:
         left -= known.keys()
     if left:
         raise WeightsError(
-            f"{folder} holds {len(left)} weights that its adapter_config.json does not describe, "
+            f"{folder} holds {len(left)} weights that its {ADAPTER_CONFIG} does not describe, "
             f"such as {min(left)}; required: those of one adapter on this base. Put the "
-            "adapter_config.json there that the adapter was saved with"
+            f"{ADAPTER_CONFIG} there that the adapter was saved with"
         )
     require_finite_weights(folder, own.items(), remedy=RETAKE)

@@ -29,11 +29,6 @@ Task = Literal["SEQ_CLS", "TOKEN_CLS"]
 _NAMES: dict[Task, str] = {"SEQ_CLS": "sequence classifier", "TOKEN_CLS": "token classifier"}
 
 
-def is_adapter(source: str) -> bool:
-    """Whether a model's folder holds a peft adapter."""
-    return (Path(resolve_model(source)) / "adapter_config.json").is_file()
-
-
 def read_config(source: str) -> dict[str, Any]:
     """A folder's `config.json`, or that of a model of the hub.
 

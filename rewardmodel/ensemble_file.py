@@ -278,8 +278,8 @@ def _is_name(member: object) -> bool:
 
 
 def _require_number(name: str, value: object, least: float, most: float) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not least <= value <= most:
+    known = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (known and least <= value <= most):  # type: ignore[operator]
         positive = "positive numbers, each " if least > 0 else "a finite number "
         raise ValueError(
             f"{name}: found {shown(value)}; required: {positive}from {least:g} to {most:g}"

@@ -14,7 +14,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from rewardmodel.checkpoints import check_vocabulary, is_adapter, load_classifier
+from rewardmodel.checkpoints import check_vocabulary, load_classifier
 from rewardmodel.data.conversation import Prompt, Reply
 from rewardmodel.input_format import ChosenFormat, input_format_of, trained_on
 from rewardmodel.interface import Finished, ScoringSession, require_finite
@@ -310,7 +310,6 @@ class PlainSession:
 __all__ = [
     "PlainSession",
     "SequenceRewardModel",
-    "is_adapter",
     "load_scorer",
     "open_encoder",
 ]
