@@ -22,12 +22,11 @@ from transformers import (
 from trl import SFTConfig, SFTTrainer
 
 from policies.proposals import Proposal
-from rewardmodel.adapters import load_causal
+from rewardmodel.adapters import adapter_folder, load_causal
 from rewardmodel.data.conversation import Conversation, Prompt, Reply, prompts_of, replies_of
 from rewardmodel.prefixes.prefix_rerun import RerunTree
 from rewardmodel.prefixes.prefix_tree import PrefixTree
 from rewardmodel.prefixes.trunk import Trunk
-from rewardmodel.sequence import is_adapter
 from rewardmodel.tokenization import TextEncoder, context_length, fit_embeddings, load_tokenizer
 from rewardmodel.training import Optimisation, run_trainer, save_model
 from search.evaluation.bounds import Tokens, Within
@@ -295,7 +294,7 @@ def fine_tune(
         trainer,
         tokenizer,
         folder,
-        merge=bool(optimisation.lora_rank) and is_adapter(base),
+        merge=bool(optimisation.lora_rank) and adapter_folder(base) is not None,
         keep_checkpoints=keep_checkpoints,
     )
     left_out = len(demonstrations) - learned

@@ -10,26 +10,30 @@ from typing import Any
 
 from torch import Tensor
 
-from rewardmodel.adapters import require_adapter_weights
-from rewardmodel.checkpoints import is_adapter
+from rewardmodel.adapters import adapter_folder, require_adapter_weights
 from rewardmodel.data.conversation import Prompt, Reply
 from rewardmodel.input_format import ChosenFormat
 from rewardmodel.interface import Finished, ScoringSession
 from rewardmodel.model_files import check_adapter_files
 from rewardmodel.multi_head import reward_heads
+from rewardmodel.own_settings import read_own_settings, shift_of
+from rewardmodel.pretrained import without_doubled_warnings
 from rewardmodel.sequence import SequenceRewardModel, load_scorer, open_encoder
 from rewardmodel.tokenization import load_tokenizer
-from search.evaluation.json_reading import read_object
 
 
 def shared_base(sources: Sequence[str]) -> str | None:
     """The base of several folders that are all one-label adapters of the same one, or None."""
-    if len(sources) < 2 or not all(map(is_adapter, sources)) or any(map(reward_heads, sources)):
+    if len(sources) < 2 or not all(map(_is_local, sources)) or any(map(reward_heads, sources)):
         return None
     kinds = [check_adapter_files(Path(source)) for source in sources]
     found = {(kind.get("base_model_name_or_path"), kind.get("task_type")) for kind in kinds}
     base, task = found.pop()
     return base if not found and task == "SEQ_CLS" else None
+
+
+def _is_local(source: str) -> bool:
+    return Path(source).is_dir() and adapter_folder(source) is not None
 
 
 class AdapterMember:
@@ -139,7 +143,8 @@ def _add_adapter(model: Any, source: str, name: str) -> None:
     """Puts one more adapter, its head included, on a model."""
     check_adapter_files(Path(source))
     try:
-        model.load_adapter(source, adapter_name=name, use_safetensors=True)
+        with without_doubled_warnings():
+            model.load_adapter(source, adapter_name=name, use_safetensors=True)
     except Exception as error:
         raise ValueError(
             f"{source}: the adapter does not fit the base of the others "
@@ -152,12 +157,10 @@ def _add_adapter(model: Any, source: str, name: str) -> None:
 
 def _take_shift(config: Any) -> float:
     """The shift of the first adapter, which is its own and not the shared model's."""
-    shift = float(getattr(config, "reward_shift", None) or 0.0)
+    shift = shift_of(config)
     config.reward_shift = 0.0
     return shift
 
 
 def _shift_beside(source: str) -> float:
-    beside = Path(source) / "config.json"
-    kept = read_object(beside) if beside.is_file() else {}
-    return float(kept.get("reward_shift") or 0.0)
+    return float(read_own_settings(Path(source) / "config.json").get("reward_shift") or 0.0)

@@ -11,8 +11,13 @@ import torch
 from safetensors import safe_open
 
 from rewardmodel.model_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_adapter_files
-from rewardmodel.model_source import resolve_model
-from rewardmodel.pretrained import RETAKE, cannot_load, load_pretrained
+from rewardmodel.model_source import MEMBERS, names_function, resolve_model
+from rewardmodel.pretrained import (
+    RETAKE,
+    cannot_load,
+    load_pretrained,
+    without_doubled_warnings,
+)
 from search.evaluation.whole_weights import WeightsError, require_finite_weights
 
 _CAUSAL = "causal language model"
@@ -36,21 +41,20 @@ def load_causal(source: str, *, merge: bool, dtype: Any = None) -> Any:
     usual: Any = "auto" if torch.cuda.is_available() else torch.float32
     options: dict[str, Any] = {"dtype": usual if dtype is None else dtype}
     if adapter_folder(source) is not None:
-        adapted = load_adapter(
-            AutoModelForCausalLM, source, what="causal language model", **options
-        )
+        adapted = load_adapter(AutoModelForCausalLM, source, what=_CAUSAL, **options)
         return adapted.merge_and_unload() if merge else adapted
-    model, _ = load_pretrained(
-        AutoModelForCausalLM, source, what="causal language model", **options
-    )
+    model, _ = load_pretrained(AutoModelForCausalLM, source, what=_CAUSAL, **options)
     return model
 
 
 def adapter_folder(source: str) -> Path | None:
-    """The folder of an adapter, on the hub, too; None where a whole model lies there."""
+    """The folder of an adapter, by any name of one, on the hub, too; None for all else."""
     from transformers.utils.hub import cached_file
     from transformers.utils.peft_utils import find_adapter_config_file
 
+    if names_function(source) or source.startswith(MEMBERS):
+        return None
+    source = resolve_model(source)
     if Path(source).is_dir():
         return Path(source) if (Path(source) / ADAPTER_CONFIG).is_file() else None
     try:
@@ -112,14 +116,15 @@ def load_adapter(
             tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
             if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
                 model.resize_token_embeddings(len(tokenizer))
-        adapted = kind.from_pretrained(
-            model,
-            str(folder),
-            config=config,
-            is_trainable=is_trainable,
-            use_safetensors=True,
-            trust_remote_code=False,
-        )
+        with without_doubled_warnings():
+            adapted = kind.from_pretrained(
+                model,
+                str(folder),
+                config=config,
+                is_trainable=is_trainable,
+                use_safetensors=True,
+                trust_remote_code=False,
+            )
     except Exception as error:
         raise cannot_load(source, f"adapter of a {what}", error) from error
     require_adapter_weights(folder, adapted, name="default")
@@ -146,7 +151,7 @@ def require_adapter_weights(folder: Path, adapted: Any, *, name: str) -> None:
     if lacking:
         raise WeightsError(
             f"{folder} holds no weights for {len(lacking)} parts of the adapter that its "
-            f"adapter_config.json describes, such as {lacking[0]}; required: all of them, since "
+            f"{ADAPTER_CONFIG} describes, such as {lacking[0]}; required: all of them, since "
             "they would be drawn at random. Train or save it again"
         )
     left = held - own.keys()
@@ -155,8 +160,8 @@ def require_adapter_weights(folder: Path, adapted: Any, *, name: str) -> None:
         left -= known.keys()
     if left:
         raise WeightsError(
-            f"{folder} holds {len(left)} weights that its adapter_config.json does not describe, "
+            f"{folder} holds {len(left)} weights that its {ADAPTER_CONFIG} does not describe, "
             f"such as {min(left)}; required: those of one adapter on this base. Put the "
-            "adapter_config.json there that the adapter was saved with"
+            f"{ADAPTER_CONFIG} there that the adapter was saved with"
         )
     require_finite_weights(folder, own.items(), remedy=RETAKE)

@@ -11,11 +11,13 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
+from search.evaluation.settings import shown
+
 Aggregate = Literal["mean", "min", "mean_minus_deviation", "mean_minus_variance"]
 AGGREGATES: tuple[str, ...] = get_args(Aggregate)
 
 
-def require_aggregate(aggregate: str) -> None:
+def require_aggregate(aggregate: object) -> None:
     """Refuses an unknown name.
 
     Raises:
@@ -23,7 +25,7 @@ def require_aggregate(aggregate: str) -> None:
     """
     if aggregate not in AGGREGATES:
         raise ValueError(
-            f"aggregate: found {aggregate!r}; required: one of {', '.join(AGGREGATES)}"
+            f"aggregate: found {shown(aggregate)}; required: one of {', '.join(AGGREGATES)}"
         )
 
 

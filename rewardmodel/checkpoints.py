@@ -15,8 +15,9 @@ from safetensors import SafetensorError, safe_open
 
 from rewardmodel.adapters import adapter_folder, load_adapter, load_causal
 from rewardmodel.head_shape import head_labels
-from rewardmodel.model_files import ADAPTER_WEIGHTS, check_adapter_files
+from rewardmodel.model_files import ADAPTER_WEIGHTS, check_adapter_files, require_architectures
 from rewardmodel.model_source import resolve_model
+from rewardmodel.own_settings import read_own_settings, require_own_settings
 from rewardmodel.pretrained import HEAD_PARTS, ShapesError, cannot_load, load_pretrained
 from search.evaluation.json_reading import read_object
 from search.evaluation.whole_weights import WeightsError
@@ -28,32 +29,32 @@ Task = Literal["SEQ_CLS", "TOKEN_CLS"]
 _NAMES: dict[Task, str] = {"SEQ_CLS": "sequence classifier", "TOKEN_CLS": "token classifier"}
 
 
-def is_adapter(source: str) -> bool:
-    """Whether a model's folder holds a peft adapter."""
-    return (Path(resolve_model(source)) / "adapter_config.json").is_file()
-
-
 def read_config(source: str) -> dict[str, Any]:
     """A folder's `config.json`, or that of a model of the hub.
 
     Raises:
-        ValueError: If there is none, or it is no JSON.
+        ValueError: If there is none, it is no JSON, or what it says of reward models is wrong.
     """
     source = resolve_model(source)
     path = Path(source) / "config.json"
     if path.is_file():
-        return read_object(path)
+        config = read_object(path)
+        require_own_settings(path, config)
+        require_architectures(path, config)
+        return config
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(source, trust_remote_code=False).to_dict()
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False).to_dict()
     except Exception as error:
         if "trust_remote_code" in str(error):
             raise cannot_load(source, "model", error) from error
         raise ValueError(
             f"no config.json at {source!r} ({type(error).__name__}: "
-            f"{str(error).splitlines()[0]}). Name a model's folder or a hub id"
+            f"{(str(error).splitlines() or [''])[0]}). Name a model's folder or a hub id"
         ) from error
+    require_own_settings(f"{source}, config.json", config)
+    return config
 
 
 def load_classifier(
@@ -140,12 +141,8 @@ def _load_adapter(
         model = load_adapter(
             auto, source, what=_NAMES[task], head=head, is_trainable=init_head, **options
         )
-        beside = folder / "config.json"  # peft itself keeps none
-        if beside.is_file():
-            kept = read_object(beside)
-            for name in ("reward_shift", "reward_heads", "step_separator", "input_format"):
-                if name in kept:
-                    setattr(model.config, name, kept[name])
+        for name, value in read_own_settings(folder / "config.json").items():  # peft keeps none
+            setattr(model.config, name, value)
         return model
     if found in ("SEQ_CLS", "TOKEN_CLS"):
         raise WeightsError(

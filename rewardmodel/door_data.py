@@ -18,9 +18,11 @@ from rewardmodel.data.formats import FormatName
 from rewardmodel.data.rows import ColumnUse, OnBadRow
 from rewardmodel.input_format import separates_segments
 from rewardmodel.json_lines import json_lines
+from rewardmodel.model_source import resolve_model
+from rewardmodel.own_settings import InputFormat
 from rewardmodel.preferences import load_preferences, split_by_prompt
 from rewardmodel.source_places import keep_inputs
-from rewardmodel.tokenization import INPUT_FORMATS, InputFormat, TextEncoder, load_tokenizer
+from rewardmodel.tokenization import TextEncoder, load_tokenizer
 from search.evaluation.bounds import ProperFraction, Rows, Seed, Tokens
 from search.evaluation.outputs import Output
 from search.evaluation.records import write_json_atomic, write_text_atomic
@@ -155,11 +157,12 @@ def _open_encoder(source: str, tokenizer: Any, max_length: int | None) -> TextEn
     form: InputFormat = "text"
     try:
         config = read_config(source)
-    except ValueError:  # a folder of a tokenizer alone
-        config = {}
-    written = config.get("input_format")
-    if isinstance(written, dict) and written.get("name") in INPUT_FORMATS:
-        form = written["name"]
+    except ValueError:
+        if (Path(resolve_model(source)) / "config.json").is_file():
+            raise
+        config = {}  # a folder of a tokenizer alone
+    if config.get("input_format") is not None:
+        form = config["input_format"]["name"]
     elif config.get("model_type") in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
         pair = not tokenizer.chat_template and separates_segments(tokenizer)
         form = "pair" if pair else "text"

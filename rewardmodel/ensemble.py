@@ -17,9 +17,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rewardmodel.aggregation import Aggregate, combine, require_aggregate
+from rewardmodel.aggregation import Aggregate, combine
 from rewardmodel.data.conversation import Prompt, Reply
-from rewardmodel.ensemble_file import ENSEMBLE_FILE, members_of, read_ensemble, write_ensemble
+from rewardmodel.ensemble_file import (
+    ENSEMBLE_FILE,
+    members_of,
+    read_ensemble,
+    require_combination,
+    write_ensemble,
+)
 from rewardmodel.input_format import ChosenFormat
 from rewardmodel.interface import (
     Finished,
@@ -57,18 +63,9 @@ class EnsembleRewardModel:
             scales: By which the scores are then divided, M positive numbers.
 
         Raises:
-            ValueError: If there are no members, or not one shift and scale for each.
+            ValueError: As `rewardmodel.ensemble_file.require_combination`.
         """
-        require_aggregate(aggregate)
-        if not members:
-            raise ValueError("members: found none; required: at least 1 reward model")
-        for name, values in (("shifts", shifts), ("scales", scales)):
-            if values is not None and len(values) != len(members):
-                raise ValueError(
-                    f"{name}: found {len(values)} for {len(members)} members; required: one each"
-                )
-        if scales is not None and min(scales) <= 0:
-            raise ValueError(f"scales: found {min(scales)}; required: positive numbers")
+        require_combination(len(members), aggregate, weight=weight, shifts=shifts, scales=scales)
         self.members = list(members)
         self.aggregate: Aggregate = aggregate
         self.weight = weight

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from rewardmodel.model_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, WEIGHTS
+from rewardmodel.model_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, WEIGHTS, check_model_files
+from rewardmodel.pretrained import without_doubled_warnings
 from search.evaluation.json_reading import read_object
 
 _logger = logging.getLogger(__name__)
@@ -56,13 +57,15 @@ def _head_names(source: str, task: str) -> set[str]:
     }[task]
     found: list[dict[str, torch.Size]] = []
     try:
+        if Path(source).is_dir():
+            check_model_files(Path(source))  # of sizes that can be built
         for labels in (2, 3):
             config = AutoConfig.from_pretrained(source, trust_remote_code=False)
             config.num_labels = labels
-            with torch.device("meta"):
+            with torch.device("meta"), without_doubled_warnings():
                 model = auto.from_config(config, trust_remote_code=False)
             found.append({name: weight.shape for name, weight in model.named_parameters()})
-    except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError, TypeError) as error:
+    except Exception as error:  # noqa: BLE001 whatever an architecture raises for its settings
         _logger.debug("%s: the head's shape is unknown (%s)", source, error)
         return set()  # whoever loads the model says what is wrong
     two, three = found

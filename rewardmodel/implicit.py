@@ -16,8 +16,8 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor
 
-from rewardmodel.adapters import load_causal
-from rewardmodel.checkpoints import check_vocabulary, is_adapter
+from rewardmodel.adapters import adapter_folder, load_causal
+from rewardmodel.checkpoints import check_vocabulary
 from rewardmodel.data.conversation import Prompt, Reply
 from rewardmodel.interface import Finished, ScoringSession, require_finite
 from rewardmodel.prefixes.row_passes import row_batches
@@ -88,7 +88,7 @@ class ImplicitRewardModel:
         Raises:
             ValueError: If one cannot be loaded, or their vocabularies differ.
         """
-        if reference == WITHOUT_ADAPTER and not is_adapter(policy):
+        if reference == WITHOUT_ADAPTER and adapter_folder(policy) is None:
             raise ValueError(
                 f"reference: {policy} is no adapter whose base could be the reference; required: "
                 "the model that the policy was trained from. Pass its folder, or None to score "

@@ -13,14 +13,14 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from rewardmodel.own_settings import FORMAT_VERSION, InputFormat, require_own_settings
 from rewardmodel.prefixes.trunk import plain_model
-from rewardmodel.tokenization import INPUT_FORMATS, InputFormat, TrainedOn
+from rewardmodel.tokenization import TrainedOn
 
 _logger = logging.getLogger(__name__)
 
 ChosenFormat = Literal["auto", "text", "pair"]
 CHOSEN_FORMATS: tuple[str, ...] = get_args(ChosenFormat)
-VERSION = 1
 
 
 def input_format_of(
@@ -62,7 +62,7 @@ def input_format_of(
 
 def keep_input_format(config: Any, input_format: InputFormat, *, messages: bool) -> None:
     """Writes into a model's configuration how it was trained: the form, and on messages or text."""
-    config.input_format = {"version": VERSION, "name": input_format, "messages": messages}
+    config.input_format = {"version": FORMAT_VERSION, "name": input_format, "messages": messages}
 
 
 def trained_on(model: Any, tokenizer: Any) -> TrainedOn | None:
@@ -80,17 +80,8 @@ def trained_on(model: Any, tokenizer: Any) -> TrainedOn | None:
 def _written(source: str, config: Any) -> InputFormat | None:
     """What a configuration says, or None where it says nothing."""
     held = getattr(config, "input_format", None)
-    if held is None:
-        return None
-    version = held.get("version") if isinstance(held, dict) else None
-    name = held.get("name") if isinstance(held, dict) else None
-    if version != VERSION or name not in INPUT_FORMATS:
-        raise ValueError(
-            f"{source}: config.json holds input_format {held!r}; required: version {VERSION} and "
-            f"a name among {', '.join(INPUT_FORMATS)}. Update prefsearch, or say which by "
-            "input_format"
-        )
-    return name
+    require_own_settings(f"{source}, config.json", {"input_format": held})
+    return None if held is None else held["name"]
 
 
 def _reads_pairs(model: Any, tokenizer: Any) -> bool:

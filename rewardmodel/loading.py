@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from rewardmodel.adapter_members import load_adapter_members, shared_base
+from rewardmodel.adapters import adapter_folder
 from rewardmodel.aggregation import AGGREGATES
-from rewardmodel.checkpoints import is_adapter, read_config
+from rewardmodel.checkpoints import read_config
 from rewardmodel.data.rows import OnBadRow
 from rewardmodel.ensemble import ENSEMBLE_FILE, EnsembleRewardModel
+from rewardmodel.ensemble_file import MOST_MEMBERS
 from rewardmodel.functions import FunctionRewardModel
 from rewardmodel.input_format import ChosenFormat
 from rewardmodel.interface import RewardModel
@@ -198,8 +200,9 @@ def kind_of(source: str) -> Kind:
     name, source = source, resolve_model(source)
     if (Path(source) / ENSEMBLE_FILE).is_file():
         return "ensemble"
-    if is_adapter(source):
-        task = read_adapter_task(source)
+    adapter = adapter_folder(source)
+    if adapter is not None:
+        task = read_object(adapter / ADAPTER_CONFIG).get("task_type")
         if task == "TOKEN_CLS":
             return "process"
         if task == "SEQ_CLS":
@@ -226,6 +229,11 @@ def _named_members(source: str) -> list[str]:
         raise ValueError(
             f"found {source!r}; required: the members' names behind {MEMBERS}, separated by commas"
         )
+    if len(names) > MOST_MEMBERS:
+        raise ValueError(
+            f"found {len(names)} names behind {MEMBERS}; required: at most {MOST_MEMBERS}, since "
+            "each is loaded"
+        )
     return names
 
 
@@ -237,11 +245,6 @@ def _load_function(source: str, answer_form: str, on_bad_row: OnBadRow) -> Any:
         file = os.path.expanduser(source.removeprefix(ANSWERS))
         return AnswerMatch.load(file, form=answer_form, on_bad_row=on_bad_row)
     return FunctionRewardModel.load(source.removeprefix(FUNCTION))
-
-
-def read_adapter_task(source: str) -> str | None:
-    """The task that an adapter's folder says it was made for."""
-    return read_object(Path(resolve_model(source)) / ADAPTER_CONFIG).get("task_type")
 
 
 def _refuse_aggregate(aggregate: str | None, kind: str, known: Sequence[str]) -> None:

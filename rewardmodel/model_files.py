@@ -11,13 +11,17 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from rewardmodel.weight_headers import require_float_weights, require_sizes
 from search.evaluation.json_reading import read_object
+from search.evaluation.settings import shown
 from search.evaluation.whole_weights import WeightsError
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+GENERATION_CONFIG = "generation_config.json"
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 _NOT_MODELS = {"training_args.bin", "optimizer.pt", "scheduler.pt", "scaler.pt"}
 _MADE_BY = "Save the model again with save_pretrained, or copy the file again"
@@ -32,8 +36,40 @@ def check_model_files(folder: Path) -> None:
     Raises:
         ValueError: Naming the file.
     """
-    _check_config(folder / "config.json")
-    weight_files(folder)
+    path = folder / "config.json"
+    config = _check_config(path)
+    if (folder / GENERATION_CONFIG).is_file():
+        read_object(folder / GENERATION_CONFIG)
+    files = weight_files(folder)
+    quantized = config.get("quantization_config") is not None
+    require_float_weights(files, whole_numbers=quantized)
+    size = sum(file.stat().st_size for file in set(files.values()))
+    require_sizes(path, config, tensors=len(files), size=size)
+
+
+def check_tokenizer_files(folder: Path) -> None:
+    """Refuses damaged files of settings beside a tokenizer, and those of its model.
+
+    Args:
+        folder: Of a model, an adapter or a tokenizer alone.
+
+    Raises:
+        ValueError: Naming the file.
+    """
+    whole = not (folder / ADAPTER_CONFIG).is_file()
+    if whole and any((folder / name).is_file() for name in (WEIGHTS, INDEX)):
+        check_model_files(folder)
+    for name in ("config.json", TOKENIZER_CONFIG, "special_tokens_map.json"):
+        if (folder / name).is_file():
+            settings = read_object(folder / name)
+            length = settings.get("model_max_length")
+            if name != TOKENIZER_CONFIG or length is None:
+                continue
+            if isinstance(length, bool) or not isinstance(length, int | float) or length < 1:
+                raise ValueError(
+                    f"{folder / name}: found model_max_length {shown(length)}; required: a number "
+                    "of tokens, at least 1. Put the file there that the tokenizer was saved with"
+                )
 
 
 def weight_files(folder: Path) -> dict[str, Path]:
@@ -107,11 +143,12 @@ def check_adapter_files(folder: Path) -> dict[str, Any]:
         )
     if not (folder / ADAPTER_WEIGHTS).is_file():
         _refuse_other_formats(folder, ADAPTER_WEIGHTS)
-    _tensor_names(folder / ADAPTER_WEIGHTS)
+    names = _tensor_names(folder / ADAPTER_WEIGHTS)
+    require_float_weights(dict.fromkeys(sorted(names), folder / ADAPTER_WEIGHTS))
     return settings
 
 
-def _check_config(path: Path) -> None:
+def _check_config(path: Path) -> dict[str, Any]:
     """Refuses a `config.json` that describes no model, or names code."""
     if not path.is_file():
         held = ", ".join(sorted(entry.name for entry in path.parent.iterdir())[:8]) or "nothing"
@@ -127,6 +164,7 @@ def _check_config(path: Path) -> None:
             "architecture of transformers, such as 'llama'. Put the config.json there that the "
             "model was saved with"
         )
+    require_architectures(path, config)
     for name, part in _implementations(config):
         if "/" in part or ":" in part:
             raise ValueError(
@@ -134,6 +172,23 @@ def _check_config(path: Path) -> None:
                 "of transformers' own, since no code that a file names is run. Take it out of the "
                 "file"
             )
+    return config
+
+
+def require_architectures(path: Path, config: Mapping[str, Any]) -> None:
+    """Refuses architectures that are no list of names; null is none.
+
+    Raises:
+        ValueError: Naming the file.
+    """
+    kinds = config.get("architectures")
+    if kinds is not None and not (
+        isinstance(kinds, list) and all(isinstance(kind, str) for kind in kinds)
+    ):
+        raise ValueError(
+            f"{path}: found architectures {shown(kinds)}; required: a list of names, such as "
+            "['LlamaForCausalLM']. Put the config.json there that the model was saved with"
+        )
 
 
 def _implementations(config: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:

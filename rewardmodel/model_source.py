@@ -12,6 +12,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 from rewardmodel.gguf_conversion import converted_folder
+from rewardmodel.model_files import ADAPTER_CONFIG
 
 PACKAGE = "package:"
 """What the name of a packaged model begins with: `package:NAME/FOLDER`."""
@@ -24,7 +25,7 @@ MEMBERS = "ensemble:"
 SIMULATED = "simulated"
 """The name of the embedded world's simulated human."""
 
-_MODEL_FILES = ("config.json", "adapter_config.json", "ensemble.json", "value_head.json")
+_MODEL_FILES = ("config.json", ADAPTER_CONFIG, "ensemble.json", "value_head.json")
 
 
 def resolve_model(source: str | os.PathLike[str]) -> str:

@@ -11,8 +11,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from rewardmodel.adapters import adapter_folder
 from rewardmodel.aggregation import Aggregate, combine, require_aggregate
-from rewardmodel.checkpoints import is_adapter, read_config
+from rewardmodel.checkpoints import read_config
 from rewardmodel.data.conversation import Prompt, Reply
 from rewardmodel.input_format import ChosenFormat
 from rewardmodel.interface import Finished, ScoringSession, require_finite
@@ -24,10 +25,9 @@ from rewardmodel.tokenization import TextEncoder
 def reward_heads(source: str) -> int | None:
     """How many reward heads a model's folder says it has, or None where it says nothing."""
     source = resolve_model(source)
-    if is_adapter(source) and not (Path(source) / "config.json").is_file():
+    if adapter_folder(source) is not None and not (Path(source) / "config.json").is_file():
         return None
-    heads = read_config(source).get("reward_heads")
-    return int(heads) if heads else None
+    return read_config(source).get("reward_heads")
 
 
 class MultiHeadRewardModel:

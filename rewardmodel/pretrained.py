@@ -5,6 +5,9 @@ checkpoint if it is allowed to. All models are loaded here, where neither happen
 left over, of another shape or not finite is refused by its name.
 """
 
+import contextlib
+import inspect
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from typing import Any
 import torch
 
 from rewardmodel.model_files import check_model_files
+from rewardmodel.own_settings import require_own_settings
 from search.evaluation.whole_weights import WeightsError, require_finite_weights
 
 HEAD_PARTS = {
@@ -26,8 +30,11 @@ _LANGUAGE_HEADS = {
 }  # fmt: skip
 """Parts of language models that a classifier made from one leaves out."""
 _VALUE_HEADS = {"v_head", "value_head"}  # beside the policy that reinforcement learning made
-# Not weights, though old checkpoints hold them, or weights that are not read.
-_COMPUTED = {"inv_freq", "position_ids", "masked_bias", "pooler"}
+_COMPUTED = {"inv_freq", "position_ids", "masked_bias"}  # old checkpoints hold them
+_DOUBLED = (
+    "Initializing zero-element tensors", "Found missing adapter keys", "`is_gradient_checkpointing`"
+)  # fmt: skip
+"""What warnings say that errors say, too, or that users can do nothing about."""
 RETAKE = "Take a checkpoint from before training diverged, or copy the files again"
 """What helps against weights that are not finite."""
 
@@ -69,16 +76,19 @@ def load_pretrained(
         except ValueError as error:
             raise WeightsError(f"no {what} could be loaded from {source!r}: {error}") from error
     try:
-        model, loading = auto.from_pretrained(
-            source,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are refused here
-            use_safetensors=True,
-            trust_remote_code=False,
-            **options,
-        )
+        with without_doubled_warnings():
+            model, loading = auto.from_pretrained(
+                source,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are refused here
+                use_safetensors=True,
+                trust_remote_code=False,
+                **options,
+            )
     except Exception as error:
         raise cannot_load(source, what, error) from error
+    if head != "language":
+        require_own_settings(f"{source}, config.json", vars(model.config))
     _refuse_other_shapes(source, model, loading["mismatched_keys"], head=head)
     missing = _refuse_missing(source, model, loading["missing_keys"], head=head)
     if getattr(model, "hf_quantizer", None) is None:  # which keeps scales beside the weights
@@ -87,14 +97,30 @@ def load_pretrained(
     return model, missing
 
 
+@contextlib.contextmanager
+def without_doubled_warnings() -> Iterator[None]:
+    """Leaves out warnings of the libraries about what is refused here."""
+    with warnings.catch_warnings():
+        for message in _DOUBLED:
+            warnings.filterwarnings("ignore", message=message)
+        yield
+
+
 def cannot_load(source: str, what: str, error: Exception) -> ValueError:
     """What to say of a model that the libraries could not load."""
-    said = (str(error).strip().splitlines() or [""])[0]
+    lines = str(error).strip().splitlines() or [""]
+    said = " ".join(line.strip() for line in lines[: 2 if lines[0].endswith(":") else 1])
     if "trust_remote_code" in str(error):
         return ValueError(
             f"{source} needs code of its own (auto_map in its config.json), which is not run; "
             f"required: a {what} whose architecture transformers has itself. Take such a model, or "
             "convert this one to such an architecture"
+        )
+    if "Padding_idx" in said:
+        return ValueError(
+            f"{source}: config.json holds a pad_token_id that lies beyond its vocab_size; "
+            "required: the id of a token. Put the config.json there that the weights were saved "
+            "with"
         )
     return ValueError(
         f"no {what} could be loaded from {source!r} ({type(error).__name__}: {said}). Name a "
@@ -147,18 +173,30 @@ def _refuse_missing(source: str, model: Any, keys: Iterable[str], *, head: str) 
     return set(missing)
 
 
+def _unread_pooler(body: str, held: Any) -> tuple[str, ...]:
+    """How weights of a pooler begin that a body may leave out; none where it never has one."""
+    if "add_pooling_layer" not in inspect.signature(type(held).__init__).parameters:
+        return ()
+    return ("pooler.", f"{body}.pooler.")
+
+
 def _refuse_left_over(source: str, model: Any, keys: Iterable[str], *, head: str) -> None:
     """Refuses weights that the model has no place for, but for heads that belong to another use."""
     body = model.base_model_prefix
     held = dict(model.named_modules()).get(body) if body else None
     own = [name for name, _ in held.named_children()] if held is not None else []
+    unread = _unread_pooler(body, held)
     allowed = _VALUE_HEADS | (_LANGUAGE_HEADS if head != "language" else set())
     left = []
     for key in sorted(keys):
         parts = set(key.split("."))
         # A layer too many, or a whole part that this use of the body leaves out.
         inside = any(key.startswith(f"{body}.{name}.") for name in own)
-        if parts & _COMPUTED or (not inside and (head in ("new", "replaced") or parts & allowed)):
+        if (
+            key.rpartition(".")[2] in _COMPUTED
+            or key.startswith(unread)
+            or (not inside and (head in ("new", "replaced") or parts & allowed))
+        ):
             continue
         left.append(key)
     if not left:

@@ -14,10 +14,11 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from rewardmodel.checkpoints import check_vocabulary, is_adapter, load_classifier
+from rewardmodel.checkpoints import check_vocabulary, load_classifier
 from rewardmodel.data.conversation import Prompt, Reply
 from rewardmodel.input_format import ChosenFormat, input_format_of, trained_on
 from rewardmodel.interface import Finished, ScoringSession, require_finite
+from rewardmodel.own_settings import shift_of
 from rewardmodel.prefixes.row_passes import row_batches
 from rewardmodel.prefixes.trunk import plain_model
 from rewardmodel.shared_prefix import (
@@ -64,6 +65,11 @@ def load_scorer(source: str, *, init_head: bool, heads: int = 1, **options: Any)
         raise ValueError(
             f"{source} is {found} reward models on one trunk; required: one. Load it with "
             "rewardmodel.loading.load_reward_model"
+        )
+    if found != heads and heads == several:
+        raise ValueError(
+            f"{source}: config.json says reward_heads {heads} and the head has {found} labels; "
+            "required: as many heads as labels. Put the config.json there that training saved"
         )
     if found != heads:
         raise ValueError(
@@ -213,7 +219,7 @@ class SequenceRewardModel:
 
     def _shifted(self, outputs: Tensor) -> Tensor:
         """Scores [M] of the first label's outputs [M, H]."""
-        return outputs[:, 0] - float(getattr(self.model.config, "reward_shift", None) or 0.0)
+        return outputs[:, 0] - shift_of(self.model.config)
 
     def _pairs(
         self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished
@@ -304,7 +310,6 @@ class PlainSession:
 __all__ = [
     "PlainSession",
     "SequenceRewardModel",
-    "is_adapter",
     "load_scorer",
     "open_encoder",
 ]

@@ -12,18 +12,23 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from rewardmodel.data.chat_template import ChatTemplate, common_prefix_length
 from rewardmodel.data.conversation import Conversation, Prompt, Reply, text_of
+from rewardmodel.model_files import ADAPTER_CONFIG, TOKENIZER_CONFIG, check_tokenizer_files
 from rewardmodel.model_source import resolve_model
+from rewardmodel.own_settings import INPUT_FORMATS, InputFormat
+from rewardmodel.pretrained import cannot_load
 from rewardmodel.text_rows import require_text
+from search.evaluation.json_reading import read_json
 
 _logger = logging.getLogger(__name__)
+_TOKENIZER = "tokenizer.json"
 
 
 def load_tokenizer(source: str) -> Any:
@@ -36,6 +41,8 @@ def load_tokenizer(source: str) -> Any:
         ValueError: If there is no tokenizer, or it has no end-of-sequence token.
     """
     source = resolve_model(source)
+    if Path(source).is_dir():
+        check_tokenizer_files(Path(source))
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # the library of tokenizers raises no class of its own
@@ -47,6 +54,7 @@ def load_tokenizer(source: str) -> Any:
                 "auto_map out, if tokenizer.json is there"
             ) from error
         if Path(source).is_dir():
+            _refuse_damaged(Path(source), error)
             held = ", ".join(sorted(p.name for p in Path(source).iterdir())[:12]) or "nothing"
             raise ValueError(
                 f"{source} has no tokenizer that transformers can load (it holds {held}); "
@@ -65,6 +73,23 @@ def load_tokenizer(source: str) -> Any:
         )
     give_pad_token(tokenizer)
     return tokenizer
+
+
+def _refuse_damaged(folder: Path, error: Exception) -> None:
+    """Names the file for which a tokenizer could not be loaded, where one is to blame."""
+    for path in sorted(folder.glob("*.json")):
+        read_json(path)
+    if (folder / "config.json").is_file() and not (folder / ADAPTER_CONFIG).is_file():
+        try:
+            AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        except Exception as wrong:
+            raise cannot_load(str(folder), "model", wrong) from wrong
+    if (folder / _TOKENIZER).is_file():
+        raise ValueError(
+            f"{folder / _TOKENIZER}: cannot be read as a tokenizer ({type(error).__name__}: "
+            f"{(str(error).splitlines() or [''])[0]}); required: the file that the tokenizer was "
+            f"saved as, which goes with its {TOKENIZER_CONFIG}. Save or copy both again"
+        ) from error
 
 
 def give_pad_token(tokenizer: Any) -> None:
@@ -147,11 +172,8 @@ def _learned_positions(model: Any) -> int | None:
     return None
 
 
-InputFormat = Literal["text", "pair"]
 _KEPT_PROMPTS = 1024
 _PAIR_READER = "a model of question and answer as two segments"
-INPUT_FORMATS: tuple[str, ...] = get_args(InputFormat)
-
 
 TrainedOn = Literal["messages", "text", "template"]
 """What a model was trained on: conversations, plain text, or, of a model of others' with a chat

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rewardmodel.data.conversation import Prompt, Reply
 from rewardmodel.interface import Finished, require_finite
+from rewardmodel.own_settings import shift_of
 from rewardmodel.prefixes.row_passes import row_batches
 from rewardmodel.prefixes.trunk import plain_model
 from rewardmodel.sequence import load_scorer, open_encoder
@@ -47,7 +48,7 @@ class TokenValueModel:
         self.encoder = encoder
         self.batch_size = batch_size
         self._head = head
-        self._shift = float(getattr(model.config, "reward_shift", None) or 0.0)
+        self._shift = shift_of(model.config)
 
     @classmethod
     def load(cls, source: str, *, max_length: int | None = None, batch_size: int = 64) -> Self:

@@ -26,10 +26,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from rewardmodel.adapters import load_causal
-from rewardmodel.checkpoints import Task, is_adapter, load_classifier, read_config
+from rewardmodel.adapters import adapter_folder, load_causal
+from rewardmodel.checkpoints import Task, load_classifier, read_config
 from rewardmodel.head_shape import head_labels
-from rewardmodel.model_files import INDEX, check_adapter_files, weight_files
+from rewardmodel.model_files import INDEX, check_adapter_files, check_model_files, weight_files
 from rewardmodel.model_source import resolve_model
 from rewardmodel.pretrained import RETAKE
 from rewardmodel.tokenization import load_tokenizer
@@ -73,6 +73,8 @@ def average_weights(
     with contextlib.ExitStack() as stack:
         folders = [stack.enter_context(_as_whole_model(source)) for source in sources]
         files = [weight_files(folder) for folder in folders]
+        for folder in folders:
+            check_model_files(folder)
         _require_alike(folders, sources, files)
         _require_whole(folders[0])  # and so are the others, which are alike
         layout: dict[Path, list[str]] = {}
@@ -124,10 +126,11 @@ def _shares(count: int, weights: Sequence[float] | None) -> list[float]:
 @contextlib.contextmanager
 def _as_whole_model(source: str) -> Iterator[Path]:
     """The folder of a model with all its weights, made for a while where it is an adapter."""
-    if not is_adapter(source):
+    adapter = adapter_folder(source)
+    if adapter is None:
         yield Path(source)
         return
-    task = check_adapter_files(Path(source)).get("task_type")
+    task = check_adapter_files(adapter).get("task_type")
     if task not in ("SEQ_CLS", "TOKEN_CLS"):
         raise ValueError(
             f"{source} is an adapter for {task}; required: one of a reward model (SEQ_CLS or "

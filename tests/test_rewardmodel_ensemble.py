@@ -7,6 +7,7 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
+from rewardmodel import ensemble_file
 from rewardmodel.adapter_members import AdapterMember, load_adapter_members
 from rewardmodel.aggregation import combine
 from rewardmodel.ensemble import EnsembleRewardModel, read_ensemble, write_ensemble
@@ -145,7 +146,9 @@ def test_a_gguf_member_is_kept_relative_to_the_ensemble(
     path = write_ensemble("one", ["reward.gguf"])
     assert read_ensemble(path)["members"] == ["../reward.gguf"]
     loaded: list[str] = []
-    monkeypatch.setattr("rewardmodel.loading.load_members", lambda names, **_: loaded.extend(names))
+    monkeypatch.setattr(
+        "rewardmodel.loading.load_members", lambda names, **_: loaded.extend(names) or []
+    )
     monkeypatch.chdir("/")
     with pytest.raises(ValueError, match="members: found none"):
         EnsembleRewardModel.load(tmp_path / path.parent)
@@ -389,13 +392,77 @@ def test_ensembles_are_not_nested_without_end(tmp_path: Path) -> None:
     [
         ("members", "runs/a", "members 'runs/a'; required: a list"),
         ("members", [3], r"members \[3\]; required: a list"),
-        ("weight", "much", "weight 'much'; required: a finite number"),
-        ("shifts", [None], "shifts None; required: a finite number"),
-        ("scales", 2.0, "scales 2.0; required: a list of numbers"),
+        ("weight", "much", r"weight: found 'much'; required: a finite number"),
+        ("weight", 1e308, r"weight: found 1e\+308; required: a finite number from"),
+        ("weight", True, "weight: found True; required: a finite number"),
+        ("shifts", [None], "shifts: found None; required: a finite number"),
+        ("shifts", [1e30], r"shifts: found 1e\+30; required: a finite number from"),
+        ("shifts", [1, 2], "shifts: found 2 for 1 members"),
+        ("shifts", [], "shifts: found 0 for 1 members"),
+        ("scales", 2.0, "scales: found 2.0; required: a list of numbers"),
+        ("scales", [0], "scales: found 0; required: positive numbers"),
+        ("scales", [-1], "scales: found -1; required: positive numbers"),
+        ("scales", [1e-320], "scales: found 1e-320; required: positive numbers"),
+        ("scales", [1e300], r"scales: found 1e\+300; required: positive numbers"),
+        ("aggregate", 5, "aggregate: found 5; required: one of mean"),
+        ("aggregate", ["min"], r"aggregate: found \['min'\]; required: one of mean"),
+        ("aggregat", "min", "found the setting 'aggregat'; .*did you mean aggregate"),
+        ("members", ["simulated"] * 257, "members: found 257; required: at most 256"),
     ],
 )
 def test_settings_of_another_type_are_named(tmp_path, setting, value, message) -> None:
     path = write_ensemble(tmp_path, ["simulated"])
     path.write_text(json.dumps({**json.loads(path.read_text()), setting: value}))
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=rf"ensemble\.json: .*{message}"):
         load_reward_model(str(tmp_path))
+
+
+def test_members_are_counted_through_nested_ensembles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    below, read = "simulated", []
+    for level in range(7):
+        write_ensemble(tmp_path / str(level), [below] * 12)
+        below = str(tmp_path / str(level))
+    plain = ensemble_file.read_ensemble
+    monkeypatch.setattr(
+        ensemble_file, "read_ensemble", lambda path: read.append(path) or plain(path)
+    )
+    with pytest.raises(ValueError, match=r"2/ensemble\.json: found 1728 members in all"):
+        load_reward_model(below)
+    assert len(read) <= 8, "each file is read once"
+    assert len(load_reward_model(str(tmp_path / "0")).members) == 12
+
+
+def test_levels_are_counted_on_the_longest_path(tmp_path: Path) -> None:
+    below = "simulated"
+    for level in range(8):
+        write_ensemble(tmp_path / str(level), [below])
+        below = str(tmp_path / str(level))
+    write_ensemble(tmp_path / "top", [str(tmp_path / "5"), below])
+    with pytest.raises(ValueError, match="at most 8 levels"):
+        load_reward_model(str(tmp_path / "top"))
+    write_ensemble(tmp_path / "top", [below])
+    with pytest.raises(ValueError, match="at most 8 levels"):
+        load_reward_model(str(tmp_path / "top"))
+
+
+def test_too_many_members_are_not_written_or_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="members: found 257; required: at most 256"):
+        write_ensemble(tmp_path, ["simulated"] * 257)
+    with pytest.raises(ValueError, match="found 257 names behind ensemble:; required: at most 256"):
+        load_reward_model("ensemble:" + ",".join(["simulated"] * 257))
+    with pytest.raises(ValueError, match="scales: found 0; required: positive"):
+        write_ensemble(tmp_path, ["simulated"], scales=[0])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_holds_a_model_does_not_become_an_ensemble(
+    policy_folder: Path, tmp_path: Path
+) -> None:
+    model = save_classifier(policy_folder, tmp_path / "model", seed=1)
+    with pytest.raises(ValueError, match=r"holds config\.json.*required: a new folder"):
+        write_ensemble(model, [str(model), str(model)])
+    assert not (model / "ensemble.json").exists()
+    for _ in range(2):
+        write_ensemble(tmp_path / "ensemble", [str(model), str(model)])

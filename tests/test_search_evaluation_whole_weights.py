@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from atari_bridge.checkpoints import load_module, save_tensors
-from search.evaluation.whole_weights import WeightsError
+from search.evaluation.whole_weights import WeightsError, require_finite_weights
 
 
 def network() -> torch.nn.Module:
@@ -27,6 +27,8 @@ def test_a_module_takes_its_own_weights_alone(tmp_path: Path) -> None:
         ({"more": torch.ones(1)}, r"\(more; 0 missing, 1 too many\)"),
         ({"0.bias": torch.ones(2)}, r"0\.bias: found shape \[2\]; required: \[3\]"),
         ({"1.running_var": torch.full((3,), torch.inf)}, r"1\.running_var is not finite \(3 of"),
+        ({"0.weight": torch.ones(3, 2).to(torch.complex64)}, r"0\.weight: found dtype .*complex64"),
+        ({"0.weight": torch.ones(3, 2).to(torch.int8)}, r"0\.weight: found dtype torch\.int8"),
         ({"0.weight": torch.full((3, 2), torch.nan)}, r"0\.weight is not finite \(6 of .*1 of 7"),
     ],
 )
@@ -47,3 +49,12 @@ def test_half_a_file_is_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(WeightsError, match=r"network\.safetensors: cannot be read as safetensors"):
         load_module(path, network())
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_weights_of_one_byte_are_looked_at(dtype: torch.dtype) -> None:
+    whole = torch.ones(3).to(dtype)
+    require_finite_weights("m", [("whole", whole)], remedy="")
+    broken = torch.tensor([1.0, torch.nan, 1.0]).to(dtype)
+    with pytest.raises(WeightsError, match=r"the weight bad is not finite \(1 of its numbers"):
+        require_finite_weights("m", [("whole", whole), ("bad", broken)], remedy="")

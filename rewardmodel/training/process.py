@@ -15,7 +15,8 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import Trainer, TrainingArguments
 
-from rewardmodel.checkpoints import check_vocabulary, is_adapter
+from rewardmodel.adapters import adapter_folder
+from rewardmodel.checkpoints import check_vocabulary
 from rewardmodel.data.conversation import prompts_of
 from rewardmodel.prefixes.trunk import plain_model
 from rewardmodel.process import load_step_scorer
@@ -110,7 +111,7 @@ def train_process_model(
         trainer,
         tokenizer,
         folder,
-        merge=bool(optimisation.lora_rank) and is_adapter(base),
+        merge=bool(optimisation.lora_rank) and adapter_folder(base) is not None,
         keep_checkpoints=keep_checkpoints,
         # Beside an adapter, too, to which peft gives none: it keeps the separator.
         finish=plain_model(model).config.save_pretrained,

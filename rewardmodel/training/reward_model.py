@@ -10,10 +10,11 @@ import torch
 from datasets import Dataset
 from trl import RewardConfig
 
+from rewardmodel.adapters import adapter_folder
 from rewardmodel.checkpoints import check_vocabulary
 from rewardmodel.input_format import ChosenFormat, input_format_of, keep_input_format
 from rewardmodel.prefixes.trunk import plain_model
-from rewardmodel.sequence import is_adapter, load_scorer
+from rewardmodel.sequence import load_scorer
 from rewardmodel.tokenization import (
     TextEncoder,
     context_length,
@@ -144,7 +145,7 @@ def train_reward_model(
         trainer,
         tokenizer,
         folder,
-        merge=bool(optimisation.lora_rank) and is_adapter(base),
+        merge=bool(optimisation.lora_rank) and adapter_folder(base) is not None,
         keep_checkpoints=keep_checkpoints,
         finish=finish,
     )

@@ -70,7 +70,8 @@ def load_weights(
         remedy: What the user can do.
 
     Raises:
-        WeightsError: If names or shapes are not the module's, or a weight is not finite.
+        WeightsError: If names, shapes or kinds of numbers are not the module's, or a weight is
+            not finite.
     """
     own = module.state_dict()
     if odd := sorted(tensors.keys() ^ own.keys()):
@@ -85,6 +86,11 @@ def load_weights(
             raise WeightsError(
                 f"{source}, {name}: found shape {list(tensor.shape)}; required: "
                 f"{list(own[name].shape)}, that of the configured network. {remedy}"
+            )
+        if tensor.is_complex() or tensor.is_floating_point() != own[name].is_floating_point():
+            raise WeightsError(
+                f"{source}, {name}: found dtype {tensor.dtype}; required: {own[name].dtype}, that "
+                f"of the configured network, or another of that kind. {remedy}"
             )
     require_finite_weights(source, tensors.items(), remedy=remedy)
     module.load_state_dict(dict(tensors))
