@@ -292,6 +292,30 @@ def test_a_damaged_checkpoint_is_named(
         load_training(run, begin(TINY))
 
 
+@pytest.mark.parametrize("name", ["network.safetensors", "counters.json", "checkpoint.json"])
+def test_the_newest_whole_checkpoint_is_taken_and_a_flipped_byte_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    run = RunDirectory.open(tmp_path / "run", {}, resume=False)
+    job = replace(TINY, keep_checkpoints=2)
+    training = begin(job)
+    training.run_part()
+    first = training.counters.decisions
+    save_training(run, training, max_part_bytes=None)
+    training.run_part()
+    newest = save_training(run, training, max_part_bytes=None)
+    assert len(list(run.checkpoints.iterdir())) == 2
+    path = newest / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+    again = begin(job)
+    assert load_training(run, again)
+    assert again.counters.decisions == first
+    assert name in caplog.text
+    assert "Going on from" in " ".join(caplog.text.split())
+
+
 def test_a_checkpoint_of_another_network_is_named(tmp_path: Path) -> None:
     run = RunDirectory.open(tmp_path / "run", {}, resume=False)
     training = begin(TINY)

@@ -68,6 +68,32 @@ def test_a_run_that_is_killed_before_any_event_of_the_file_system_loses_nothing(
         assert differences(left_by(out), expected) == [], f"killed before event {number}"
 
 
+def test_a_kill_while_a_model_is_replaced_leaves_the_old_or_the_new_one_whole(
+    tmp_path: Path,
+) -> None:
+    def replace(folder: Path, text: str) -> int:
+        with new_folder(folder / "model") as scratch:
+            (scratch / "config.json").write_text(text)
+            (scratch / "model.safetensors").write_text(text)
+        return 0
+
+    log, seen, number = tmp_path / "log.txt", set[str](), 0
+    status = -9
+    while status == -9:
+        number += 1
+        folder = tmp_path / f"kill-{number}"
+        replace(folder, "old")
+        status, _ = in_child(lambda folder=folder: replace(folder, "new"), folder, log, at=number)
+        held = {path.read_text() for path in (folder / "model").iterdir()}
+        assert held in ({"old"}, {"new"}), f"killed before event {number}"
+        seen |= held
+        replace(folder, "next")
+        assert [path.name for path in folder.iterdir()] == ["model"]
+    assert status == 0
+    assert number > 8
+    assert seen == {"old", "new"}
+
+
 def test_kills_are_spread_over_all_events() -> None:
     assert len(chosen(10, None)) == 20
     few = chosen(100, 8)
