@@ -8,7 +8,13 @@ from typing import Literal
 import pytest
 
 from search.evaluation.records import StorageError, read_records
-from search.evaluation.run_directory import RunDirectory, RunExistsError, new_folder, step_seed
+from search.evaluation.run_directory import (
+    DamagedRunError,
+    RunDirectory,
+    RunExistsError,
+    new_folder,
+    step_seed,
+)
 from search.evaluation.settings import check_types
 
 SETTINGS = {"seed": 0, "size": 3}
@@ -52,6 +58,20 @@ def test_a_finished_step_keeps_result_and_records_in_order(tmp_path: Path) -> No
     steps = [record["step"] for record in read_records(run.records)]
     assert steps == ["z-first", "z-first", "a-second"]
     assert [record["step"] for record in read_records(run.metrics)] == ["z-first", "a-second"]
+
+
+def test_a_step_that_is_taken_again_stands_where_it_stood(tmp_path: Path) -> None:
+    run = RunDirectory.open(tmp_path, SETTINGS, resume=False)
+    for step in ("z", "y", "x"):
+        run.finish(step, {"loss": 1.0}, records=[{"of": step}])
+    before = run.metrics.read_text(), run.records.read_text()
+    (tmp_path / "steps" / "y.json").unlink()
+    again = RunDirectory.open(tmp_path, SETTINGS, resume=True)
+    with pytest.raises(DamagedRunError, match="found no file of step 1"):
+        again.require_all_steps()
+    again.finish("y", {"loss": 1.0}, records=[{"of": "y"}])
+    assert (run.metrics.read_text(), run.records.read_text()) == before
+    again.require_all_steps()
 
 
 def _write_half(folder: Path) -> None:

@@ -180,14 +180,15 @@ class RunDirectory:
         path = self._steps / f"{step}.json"
         before = path.is_file()
         order = read_step(path).order if before else self._free_order()
-        self._orders.add(order)
         done = {
             "order": order,
             "result": json.loads(json_text(dict(result))),
             "files": describe_files([*files, *([kept] if lines else [])], base=self.path),
         }
         write_json_atomic(path, {**done, "sha256": digest_of_values(done)})
-        if before:
+        last = order == max({order, *self._orders})
+        self._orders.add(order)
+        if before or not last:  # a step that is taken again stands where it stood
             self._rebuild()
         else:
             with naming_path(self.path, "write to"):
