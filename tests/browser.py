@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 
 CHROMIUM = shutil.which("chromium")
-FLAGS = (
+QUIET = (
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
@@ -18,9 +18,9 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
     "--host-resolver-rules=MAP * ~NOTFOUND",
-    "--window-size=1400,900",
-    "--remote-debugging-pipe",
 )
+"""Flags with which the browser shows nothing and asks no host."""
+FLAGS = (*QUIET, "--window-size=1400,900", "--remote-debugging-pipe")
 
 
 class Browser:

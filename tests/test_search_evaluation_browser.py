@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,17 +12,10 @@ from search.evaluation.figures import Curve, gain_curves, search_tree
 from search.evaluation.metrics import Interval
 from search.evaluation.report import Report
 from search.evaluation.tree_layout import SearchNode
+from tests.browser import CHROMIUM, QUIET
 
-CHROMIUM = shutil.which("chromium")
 FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--host-resolver-rules=MAP * ~NOTFOUND",
+    *QUIET,
     "--window-size=1000,2400",
     "--force-device-scale-factor=2",  # thin lines keep their colour
 )

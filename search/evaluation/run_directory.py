@@ -31,7 +31,7 @@ from search.evaluation.records import (
     write_text_atomic,
 )
 from search.evaluation.run_environment import environment, step_seed
-from search.evaluation.run_files import REMEDY, DamagedRunError, read_mapping, read_step
+from search.evaluation.run_files import REMEDY, DamagedRunError, Step, read_mapping, read_step
 from search.evaluation.run_lock import LOCK, OWNER, RunBusyError, lock_run
 from search.evaluation.scratch_files import is_scratch, remove_leftovers
 from search.evaluation.settings import shown
@@ -213,7 +213,8 @@ class RunDirectory:
         """
         if self._lock is not None or not self._steps.is_dir():
             return read_records(self.records)
-        return [record for step in self._in_order() for record in self.step_records(step)]
+        kept = [self._steps / f"{step}.jsonl" for step in self._done()]
+        return [record for path in kept if path.is_file() for record in read_records(path)]
 
     @contextlib.contextmanager
     def folder(self, name: str) -> Iterator[Path]:
@@ -300,8 +301,8 @@ class RunDirectory:
         if (self.path / _ENVIRONMENT).is_file():
             read_mapping(self.path / _ENVIRONMENT, json.loads)
         described: dict[str, tuple[str, Any]] = {}
-        for step in self._in_order():
-            for name, facts in read_step(self._steps / f"{step}.json").files.items():
+        for step, done in self._done().items():
+            for name, facts in done.files.items():
                 described[name] = (step, facts)
         for name, (step, facts) in described.items():
             found = find_damage({name: facts}, base=self.path)
@@ -330,15 +331,16 @@ class RunDirectory:
             return last
         return next(number for number in range(last) if number not in self._orders)
 
-    def _in_order(self) -> list[str]:
+    def _done(self) -> dict[str, Step]:
+        """The finished steps by name, in their order."""
         steps = {path.stem: read_step(path) for path in self._steps.glob("*.json")}
-        return sorted(steps, key=lambda name: (steps[name].order, name))
+        return dict(sorted(steps.items(), key=lambda item: (item[1].order, item[0])))
 
     def _rebuild(self) -> None:
         """Makes `metrics.jsonl` and `records.jsonl` from the finished steps."""
-        steps = self._in_order()
-        self._orders = {read_step(self._steps / f"{step}.json").order for step in steps}
-        metrics = [json_text({"step": s, **(self.result(s) or {})}) for s in steps]
+        steps = self._done()
+        self._orders = {done.order for done in steps.values()}
+        metrics = [json_text({"step": step, **done.result}) for step, done in steps.items()]
         kept = [self._steps / f"{step}.jsonl" for step in steps]
         records = "".join(path.read_text(encoding="utf-8") for path in kept if path.is_file())
         for path, text in (
