@@ -1,6 +1,6 @@
-"""Games: the planning core with learned dynamics, where published agents can be compared.
+"""Games: agents that plan with learned dynamics, on Atari and any Gymnasium environment."""
 
-This tenant is not built yet; DESIGN in `docs/architecture.md` says what it will hold. The core that
-it will plan with is `search`, and any game that implements `search.PlanningModel` can be planned
-with today.
-"""
+import lazy_loader
+
+# Names and where they are defined: `__init__.pyi`.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -3,8 +3,10 @@
 import sys
 from collections.abc import Sequence
 
-from atari_bridge import door_evaluate, door_play, door_train
-from doors.command_line import run_door
+from atari_bridge.cli import evaluate as door_evaluate
+from atari_bridge.cli import play as door_play
+from atari_bridge.cli import train as door_train
+from prefsearch.cli.command_line import run_door
 
 VERBS = {
     "train": (door_train.TrainJob, door_train.train),

@@ -41,7 +41,7 @@ from benchmarks.atari_report import OURS, lost, network_differences, show, side_
 from benchmarks.atari_worker import SIDES, SideFailedError, Worker, cell_arguments
 from benchmarks.documents import update
 from benchmarks.provenance import provenance, require_sources, same_sources
-from search.evaluation.records import write_json_atomic
+from prefsearch.storage.files import write_json_atomic
 
 OUT = Path(__file__).resolve().parent.parent / "docs" / "results" / "atari_speed.json"
 NAME = "atari_speed"

@@ -28,14 +28,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
-from atari_bridge.door_train import TrainJob, agent_settings, compile_networks, open_accelerator
-from atari_bridge.environments import VectorEnvironment, open_environment
-from atari_bridge.training import Training
+from atari_bridge.cli.train import TrainJob, agent_settings, compile_networks, open_accelerator
+from atari_bridge.environments.interface import VectorEnvironment
+from atari_bridge.environments.opening import open_environment
+from atari_bridge.training.loop import Training
 from benchmarks.documents import update
 from benchmarks.provenance import ROOT, provenance
-from doors.command_line import parse
-from prefsearch import shipped_configurations
-from search.evaluation.records import write_json_atomic
+from prefsearch.cli.command_line import parse
+from prefsearch.cli.entry import shipped_configurations
+from prefsearch.storage.files import write_json_atomic
 
 OUT = ROOT / "docs" / "results" / "atari_compile.json"
 

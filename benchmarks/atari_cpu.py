@@ -27,18 +27,18 @@ from typing import Any
 
 import numpy as np
 
-from atari_bridge.agent import load_agent
-from atari_bridge.door_evaluate import EvaluateJob, judge
-from atari_bridge.door_train import TrainJob, train
-from atari_bridge.figures import budget_curves
+from atari_bridge.cli.evaluate import EvaluateJob, judge
+from atari_bridge.cli.train import TrainJob, train
+from atari_bridge.evaluation.figures import budget_curves
 from atari_bridge.reference.scores import human_normalised
+from atari_bridge.training.agent import load_agent
 from benchmarks.documents import update
 from benchmarks.provenance import ROOT, held_sources, provenance
-from doors.command_line import parse
-from prefsearch import shipped_configurations
-from search.evaluation.intervals import SeedInterval, interval_over_seeds
-from search.evaluation.records import read_records, write_json_atomic
-from search.evaluation.verdicts import count_verdicts, describe_need
+from prefsearch.cli.command_line import parse
+from prefsearch.cli.entry import shipped_configurations
+from prefsearch.statistics.intervals import SeedInterval, interval_over_seeds
+from prefsearch.statistics.verdicts import count_verdicts, describe_need
+from prefsearch.storage.files import read_records, write_json_atomic
 
 _BUDGETS = [2, 8, 16, 50]
 _FIVE_MINUTES = 4_500  # decisions of four frames

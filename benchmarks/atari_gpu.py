@@ -34,14 +34,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from atari_bridge.door_train import TrainJob, agent_settings, open_accelerator, train
-from atari_bridge.environments import open_environment
+from atari_bridge.cli.train import TrainJob, agent_settings, open_accelerator, train
+from atari_bridge.environments.opening import open_environment
 from atari_bridge.networks.compiling import compile_functions
-from atari_bridge.training import Training
-from doors.command_line import parse
-from prefsearch import shipped_configurations
-from search.evaluation.records import write_json_atomic
-from search.evaluation.run_directory import environment as describe_environment
+from atari_bridge.training.loop import Training
+from prefsearch.cli.command_line import parse
+from prefsearch.cli.entry import shipped_configurations
+from prefsearch.run.directory import environment as describe_environment
+from prefsearch.storage.files import write_json_atomic
 
 _CONFIG = "atari_bridge/efficientzero"
 _CHANGED = {

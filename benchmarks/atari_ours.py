@@ -19,18 +19,22 @@ import yaml
 from accelerate import Accelerator
 from torch import Tensor
 
-from atari_bridge.agent_settings import AgentSettings, RunLength
-from atari_bridge.environments import EnvironmentConfig, VectorEnvironment, open_environment
+from atari_bridge.acting.players import LocalPlayers
+from atari_bridge.acting.search_settings import SearchSettings, playing_planner, reanalysing_planner
+from atari_bridge.acting.self_play import SelfPlay
+from atari_bridge.environments.config import EnvironmentConfig
+from atari_bridge.environments.interface import VectorEnvironment
+from atari_bridge.environments.opening import open_environment
 from atari_bridge.learning.batches import Batch
 from atari_bridge.learning.config import LearningConfig
 from atari_bridge.learning.learner import Learner
-from atari_bridge.networks import MuZeroNetwork, NetworkConfig, build_network
-from atari_bridge.planning import NetworkModel
-from atari_bridge.players import LocalPlayers
-from atari_bridge.replay import ReplayConfig
-from atari_bridge.search_settings import SearchSettings, playing_planner, reanalysing_planner
-from atari_bridge.self_play import SelfPlay
-from atari_bridge.training import Training
+from atari_bridge.networks.building import build_network
+from atari_bridge.networks.config import NetworkConfig
+from atari_bridge.networks.interface import MuZeroNetwork
+from atari_bridge.networks.planning_model import NetworkModel
+from atari_bridge.replay.config import ReplayConfig
+from atari_bridge.training.agent_settings import AgentSettings, RunLength
+from atari_bridge.training.loop import Training
 from benchmarks.atari_cells import (
     BATCH,
     BLOCKS,
@@ -337,7 +341,7 @@ def training_settings(cell: Cell) -> tuple[AgentSettings, dict[str, Any]]:
         total_decisions=10**6, start_decisions=START_DECISIONS, part_decisions=PART_DECISIONS
     )
     if CONFIG.exists():
-        from atari_bridge.door_train import TrainJob, agent_settings
+        from atari_bridge.cli.train import TrainJob, agent_settings
 
         values = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
         settings = agent_settings(TrainJob(**{**values, "out": "unused"}))

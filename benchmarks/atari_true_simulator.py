@@ -27,18 +27,18 @@ from rich.console import Console
 from rich.table import Table
 
 from atari_bridge.environments.simulator import AtariSimulator
-from atari_bridge.reference.scores import human_normalised, human_score, random_score
-from atari_bridge.true_planning import (
+from atari_bridge.evaluation.true_planning import (
     HeldRollouts,
     TrueEpisode,
     play_at_random,
     play_by_planning,
     play_greedily,
 )
+from atari_bridge.reference.scores import human_normalised, human_score, random_score
 from benchmarks.documents import update
 from benchmarks.provenance import ROOT, provenance, require_sources, same_sources
+from prefsearch.storage.files import write_json_atomic
 from search import GumbelMuZeroPlanner
-from search.evaluation.records import write_json_atomic
 
 NAME = "atari_true_simulator"
 OUT = ROOT / "docs" / "results" / "atari_true_simulator.json"

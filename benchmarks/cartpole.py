@@ -16,14 +16,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from atari_bridge.door_train import TrainJob, train
+from atari_bridge.cli.train import TrainJob, train
 from benchmarks.documents import update
 from benchmarks.provenance import ROOT, held_sources, provenance, require_sources
 from benchmarks.seed_runs import each_seed
-from doors.command_line import parse
-from prefsearch import shipped_configurations
-from search.evaluation.intervals import interval_over_seeds
-from search.evaluation.records import read_records, write_json_atomic
+from prefsearch.cli.command_line import parse
+from prefsearch.cli.entry import shipped_configurations
+from prefsearch.statistics.intervals import interval_over_seeds
+from prefsearch.storage.files import read_records, write_json_atomic
 
 NAME = "cartpole"
 RETURNS = ("search_return", "sampled_return", "policy_return")

@@ -24,7 +24,7 @@ import yaml
 from benchmarks.documents import update
 from benchmarks.provenance import ROOT, held_sources, provenance, require_sources
 from benchmarks.seed_runs import each_seed
-from policies.evaluation import (
+from policies.evaluation.cells import (
     BEST_OF_N,
     Array,
     best_of_n_clusters,
@@ -32,9 +32,9 @@ from policies.evaluation import (
     curves,
     summarise,
 )
+from prefsearch.statistics.intervals import interval_over_seeds
+from prefsearch.storage.files import read_records, write_json_atomic
 from search.evaluation.figures import gain_curves
-from search.evaluation.intervals import interval_over_seeds
-from search.evaluation.records import read_records, write_json_atomic
 
 NAME = "demo"
 FEW_LABELS = "reward-few"  # the demo's name of its second reward model

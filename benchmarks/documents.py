@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks import documents_atari, documents_planning, documents_reward, documents_text
 from benchmarks.loose_figures import loose_in
 from benchmarks.provenance import FIELDS, NOT_RECORDED, ROOT, SOURCES, source_digest
-from search.evaluation.records import write_text_atomic
+from prefsearch.storage.files import write_text_atomic
 
 OLDER = "older than the code"
 Results = Mapping[str, Any]

@@ -5,10 +5,10 @@ from typing import Any
 
 from benchmarks.documents_numbers import cores_of, interval, listed, span, table
 from benchmarks.provenance import NOT_RECORDED
-from policies.evaluation import BEST_OF_N
-from policies.gain_report import gains_of, method_name, scope_of, verdict
-from policies.methods import TITLES
-from search.evaluation.verdicts import count_verdicts, describe_need
+from policies.evaluation.cells import BEST_OF_N
+from policies.evaluation.gain_report import gains_of, method_name, scope_of, verdict
+from policies.planning.methods import TITLES
+from prefsearch.statistics.verdicts import count_verdicts, describe_need
 
 Results = Mapping[str, Any]
 DIFFERENCES = ("best_of_16_above_base", "fine_tuned_above_base_without_search")

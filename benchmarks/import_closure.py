@@ -14,7 +14,6 @@ from pathlib import Path
 FIRST_PARTY = (
     "atari_bridge",
     "benchmarks",
-    "doors",
     "policies",
     "prefsearch",
     "rewardmodel",
@@ -74,7 +73,9 @@ def _files(
             yield package
             return
     else:
-        content = package.read_bytes() if package.is_file() else b""
+        stub = package.with_suffix(".pyi")  # what a lazy package exports
+        listed = stub if stub.is_file() else package
+        content = listed.read_bytes() if listed.is_file() else b""
         for where, what, known_as in _exports(content, module):
             if known_as == name:
                 if (where, what) not in followed:
@@ -127,24 +128,22 @@ def _imports(content: bytes, place: str) -> tuple[tuple[str, str], ...]:
 def _exports(content: bytes, package: str) -> tuple[tuple[str, str, str], ...]:
     """What a package imports at its top: module, name there, name here."""
     return tuple(
-        (node.module, alias.name, alias.asname or alias.name)
+        (where, alias.name, alias.asname or alias.name)
         for node in _parsed(content).body
-        if isinstance(node, ast.ImportFrom) and node.module and node.module != package
+        if isinstance(node, ast.ImportFrom) and node.module
+        for where in [f"{package}.{node.module}" if node.level else node.module]
         for alias in node.names
-        if node.module.partition(".")[0] in FIRST_PARTY
+        if where != package and where.partition(".")[0] in FIRST_PARTY
     )
 
 
 @lru_cache(maxsize=256)
 def _only_exports(content: bytes) -> bool:
-    """Whether a package's file holds nothing but imports, `__all__` and its docstring."""
+    """Whether a package's file holds imports, its docstring and the list of its names alone."""
     return all(
         isinstance(node, ast.Import | ast.ImportFrom)
         or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
-        or (
-            isinstance(node, ast.Assign)
-            and [ast.unparse(target) for target in node.targets] == ["__all__"]
-        )
+        or (isinstance(node, ast.Assign) and "__all__" in ast.unparse(node.targets[0]))
         for node in _parsed(content).body
     )
 

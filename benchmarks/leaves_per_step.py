@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from benchmarks.documents import update
 from benchmarks.provenance import ROOT, provenance
+from prefsearch.statistics.metrics import bootstrap_interval
+from prefsearch.storage.files import write_json_atomic
 from search import GumbelMuZeroPlanner, MuZeroPlanner, RootOutput, StepOutput
-from search.evaluation.metrics import bootstrap_interval
-from search.evaluation.records import write_json_atomic
 
 WIDTHS = (1, 2, 4, 8, 16)
 PLANNERS = {

@@ -32,7 +32,7 @@ from benchmarks.planning_core_run import MOST_REPEATS, SAMPLE_SECONDS, Benchmark
 from benchmarks.planning_core_show import cell_line, draw, print_report
 from benchmarks.planning_core_worker import ROOT, WIDTH, WorkerStoppedError
 from benchmarks.provenance import provenance, require_sources, source_digest
-from search.evaluation.records import write_json_atomic
+from prefsearch.storage.files import write_json_atomic
 
 BENCH = ROOT / ".bench"
 NAME = "planning_core"

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from benchmarks.planning_core_grid import ALGORITHMS, Cell
 from benchmarks.planning_core_report import NAMES, OURS, PEERS, Row, ratios
-from search.evaluation.canvas import FAINT, PALETTE, open_canvas
+from prefsearch.report.plotting import FAINT, PALETTE, open_canvas
 
 
 def cell_line(row: Row) -> str:

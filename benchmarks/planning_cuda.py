@@ -32,6 +32,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from benchmarks.provenance import ROOT, provenance
+from prefsearch.storage.files import write_json_atomic
 from search import (
     GumbelMuZeroPlanner,
     MuZeroPlanner,
@@ -41,9 +42,8 @@ from search import (
     qtransform_by_parent_and_siblings,
     qtransform_completed_by_mix_value,
 )
-from search.evaluation.records import write_json_atomic
+from search.backends.rules import Rules, encode_rules
 from search.halving import considered_visits_table
-from search.rules import Rules, encode_rules
 from search.selection import HalvingSelection, ImprovedPolicySelection, PuctSelection
 
 OUT = ROOT / "docs" / "results" / "planning_cuda.json"
@@ -216,7 +216,7 @@ def make_rules(name: str, simulations: int, like: Tensor) -> Rules:
 
 def search(model: Any, root: RootOutput, rules: Rules, simulations: int) -> Tree:
     """The CUDA form itself, as `run_mcts` calls it after its checks of the root."""
-    from search.cuda_search import search_on_cuda
+    from search.backends.triton_search import search_on_cuda
 
     return search_on_cuda(
         model,

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.import_closure import import_closure
-from search.evaluation.records import write_json_atomic
+from prefsearch.storage.files import write_json_atomic
 
 ROOT = Path(__file__).resolve().parent.parent
 NOT_RECORDED = "not recorded"  # of runs made before the programs recorded it
@@ -63,13 +63,13 @@ LEFT_OUT = (
     "benchmarks/import_closure.py",
     "benchmarks/loose_figures.py",
     "benchmarks/provenance.py",
-    "search/evaluation/canvas.py",
+    "prefsearch/report/plotting.py",
     "search/evaluation/figures.py",
-    "search/evaluation/report.py",
-    "search/evaluation/report_style.py",
-    "search/evaluation/tree_layout.py",
+    "prefsearch/report/page.py",
+    "prefsearch/report/style.py",
+    "search/viewer/layout.py",
 )
-_COMMAND = ("prefsearch", "doors.command_line")  # of any `prefsearch VERB`
+_COMMAND = ("prefsearch.cli.entry", "prefsearch.cli.command_line")  # of any `prefsearch VERB`
 _GAME = "configs/atari_bridge/ale_cpu.yaml"
 _PEERS = "benchmarks/peers.sh"
 SOURCES: Mapping[str, Sources] = {
@@ -94,12 +94,12 @@ SOURCES: Mapping[str, Sources] = {
     ),
     "demo": Sources(
         "python benchmarks/demo_seeds.py",
-        ("benchmarks.demo_seeds", *_COMMAND, "policies.demo_door"),
+        ("benchmarks.demo_seeds", *_COMMAND, "policies.cli.demo"),
     ),
     "hh_minilm": Sources(
         "python benchmarks/reward_baselines.py --run runs/hh_minilm "
         "--out docs/results/hh_minilm.json",
-        ("benchmarks.reward_baselines", *_COMMAND, "rewardmodel.door_train"),
+        ("benchmarks.reward_baselines", *_COMMAND, "rewardmodel.cli.train"),
         ("configs/rewardmodel/hh_minilm.yaml",),
     ),
     "leaves_per_step": Sources(
@@ -120,11 +120,11 @@ SOURCES: Mapping[str, Sources] = {
         (
             "benchmarks.real_data",
             *_COMMAND,
-            "rewardmodel.door_data",
-            "rewardmodel.door_train",
-            "rewardmodel.door_evaluate",
-            "policies.door_training",
-            "policies.door_evaluate",
+            "rewardmodel.cli.data",
+            "rewardmodel.cli.train",
+            "rewardmodel.cli.evaluate",
+            "policies.cli.train",
+            "policies.cli.evaluate",
         ),
         ("docs/real_data.sh",),
     ),
@@ -138,7 +138,7 @@ SOURCES: Mapping[str, Sources] = {
     ),
     "text_gains": Sources(
         "python benchmarks/text_gains.py",
-        ("benchmarks.text_gains", *_COMMAND, "policies.door_evaluate"),
+        ("benchmarks.text_gains", *_COMMAND, "policies.cli.evaluate"),
     ),
     "text_planner_defaults": Sources(
         "python benchmarks/text_planner_defaults.py --policy runs/demo/checkpoints/sft",

@@ -18,7 +18,7 @@ import yaml
 
 from benchmarks.documents import update
 from benchmarks.provenance import held_sources, provenance
-from search.evaluation.records import write_json_atomic
+from prefsearch.storage.files import write_json_atomic
 
 NAME = "real_data"
 COMMAND = ("docs/real_data.sh",)

@@ -25,17 +25,18 @@ from rich.table import Table
 
 from benchmarks.documents import update
 from benchmarks.provenance import NOT_RECORDED, provenance
-from rewardmodel.evaluation import bag_of_words_accuracy, preference_margins
+from prefsearch.storage.files import write_json_atomic
+from rewardmodel.data.preferences import load_preferences, split_by_prompt
+from rewardmodel.evaluation.baselines import bag_of_words_accuracy
 from rewardmodel.evaluation.clustered import (
     clustered_accuracy,
     clustered_mean,
     length_margins,
     number_prompts,
 )
-from rewardmodel.loading import load_reward_model
-from rewardmodel.preferences import load_preferences, split_by_prompt
-from rewardmodel.tokenization import load_tokenizer
-from search.evaluation.records import write_json_atomic
+from rewardmodel.evaluation.margins import preference_margins
+from rewardmodel.models.loading import load_reward_model
+from rewardmodel.pretrained.tokenization import load_tokenizer
 
 MODEL = "reward model"
 

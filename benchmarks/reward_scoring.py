@@ -50,7 +50,7 @@ from benchmarks.reward_scoring_sides import (
     same_ids,
     unequal_lengths,
 )
-from search.evaluation.records import write_json_atomic
+from prefsearch.storage.files import write_json_atomic
 
 GRID = ((64, 64), (256, 48), (512, 48), (128, 256), (32, 256))
 COUNTS = (4, 16, 64)

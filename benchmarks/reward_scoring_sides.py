@@ -14,8 +14,8 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from benchmarks.reward_models import SIZES, SPECIAL, classifier, encoder_classifier, word_tokenizer
-from rewardmodel.sequence import SequenceRewardModel
-from rewardmodel.tokenization import TextEncoder
+from rewardmodel.models.sequence import SequenceRewardModel
+from rewardmodel.pretrained.tokenization import TextEncoder
 
 CONTEXT = 2048
 PLAIN_ROWS, SORTED_ROWS = 64, 16

@@ -57,11 +57,11 @@ from benchmarks.reward_models import (
     ratios,
     spread,
 )
-from rewardmodel.training import Objective
-from rewardmodel.training.layout_choice import choose_layout
-from rewardmodel.training.length_sampler import LengthGroupedOrder
+from prefsearch.storage.files import write_json_atomic
+from rewardmodel.training.batching.layout_choice import choose_layout
+from rewardmodel.training.batching.length_sampler import LengthGroupedOrder
+from rewardmodel.training.loss_config import Objective
 from rewardmodel.training.trainer import ComparisonTrainer
-from search.evaluation.records import write_json_atomic
 
 SIDES = ("trl", "trl, no checkpointing", "trl, sorted", "plain", "prefix", "packed")
 GRID = ((64, 64), (192, 48), (256, 64), (512, 48), (128, 256), (32, 256))

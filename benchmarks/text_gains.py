@@ -24,27 +24,27 @@ import torch
 import yaml
 from rich.console import Console
 
-import prefsearch
 from benchmarks.documents import update
 from benchmarks.provenance import ROOT, held_sources, provenance, require_sources
 from benchmarks.seed_runs import each_seed
 from benchmarks.text_search_models import counted_tokens
-from policies.collection import sample_responses
 from policies.demo import PROPOSAL, Demo, DemoConfig
-from policies.evaluation import cell_row, curves, summarise
-from policies.gain_fits import fit_rows
-from policies.gain_report import closing_table
-from policies.language_model import Policy
-from policies.leaf_values import fit_value_head
-from policies.measuring import load_pool
-from policies.methods import TITLES
-from policies.pooled import Pool
-from policies.proposals import Unit
-from rewardmodel.sequence import SequenceRewardModel
-from rewardmodel.simulated_requests import sample_requests
+from policies.evaluation.cells import cell_row, curves, summarise
+from policies.evaluation.gain_fits import fit_rows
+from policies.evaluation.gain_report import closing_table
+from policies.evaluation.measuring import load_pool
+from policies.evaluation.pooled import Pool
+from policies.finetuning.collection import sample_responses
+from policies.generation.language_model import Policy
+from policies.generation.proposals import Unit
+from policies.planning.leaf_values import fit_value_head
+from policies.planning.methods import TITLES
+from prefsearch.cli import entry
+from prefsearch.run.directory import RunDirectory
+from prefsearch.storage.files import read_records, write_json_atomic, write_text_atomic
+from rewardmodel.models.sequence import SequenceRewardModel
+from rewardmodel.synthetic.requests import sample_requests
 from search.evaluation.figures import gain_curves
-from search.evaluation.records import read_records, write_json_atomic, write_text_atomic
-from search.evaluation.run_directory import RunDirectory
 
 RUNS = {
     "sentences": {
@@ -149,7 +149,7 @@ def evaluate(demo: Demo, folder: Path, name: str, *, count: int, batch: int) -> 
     write_text_atomic(config, yaml.safe_dump(settings, sort_keys=False))
     run = RunDirectory(folder / name)
     if not run.report.is_file():
-        code = prefsearch.main(["policy", "evaluate", "--config", str(config)])
+        code = entry.main(["policy", "evaluate", "--config", str(config)])
         if code:
             raise SystemExit(code)
     return run

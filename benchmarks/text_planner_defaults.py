@@ -1,4 +1,4 @@
-"""Which numbers tree search over samples is given: the study behind `policies.methods`' defaults.
+"""The study behind the defaults of tree search over samples in `policies.planning.methods`.
 
     python benchmarks/text_planner_defaults.py    # about ten minutes on one core
 
@@ -27,13 +27,13 @@ from torch import Tensor
 from benchmarks.documents import update
 from benchmarks.provenance import ROOT, provenance
 from benchmarks.text_planner_toys import Toy, ToyTexts, search_toys
-from policies.language_model import Policy
-from policies.methods import MethodName, SearchOptions, build_searcher, planner_config
-from policies.proposals import Proposal
-from rewardmodel.simulated import SimulatedHuman, sample_requests
+from policies.generation.language_model import Policy
+from policies.generation.proposals import Proposal
+from policies.planning.methods import MethodName, SearchOptions, build_searcher, planner_config
+from prefsearch.statistics.metrics import bootstrap_interval
+from prefsearch.storage.files import write_json_atomic
+from rewardmodel.synthetic.world import SimulatedHuman, sample_requests
 from search import build_planner
-from search.evaluation.metrics import bootstrap_interval
-from search.evaluation.records import write_json_atomic
 
 NAME = "text_planner_defaults"
 SENTENCES = Proposal(unit="sentence", max_new_tokens=128)

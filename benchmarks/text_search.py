@@ -51,7 +51,7 @@ from benchmarks.text_search_reasoners import ReasonersSide
 from benchmarks.text_search_run import goals, run_cell, with_ratios
 from benchmarks.text_search_sampling import BestOf, Unequal
 from benchmarks.text_search_segments import SegmentSearches, segment_cell
-from search.evaluation.records import write_json_atomic
+from prefsearch.storage.files import write_json_atomic
 
 CELLS = ("search-8", "search-1", "decision", "best-of", "segments", "unequal")
 NAME = "text_search"  # of the results; those of one thread have the same sources

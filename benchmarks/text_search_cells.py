@@ -21,11 +21,11 @@ from benchmarks.text_search_peers import (
     RerunStore,
     Store,
 )
-from policies.kv_tree import KVTree
-from policies.leaf_values import LeafValue, PartialReward
-from policies.proposals import Proposal
-from policies.text_context import TextContext
-from policies.text_planning import TextPlanningModel
+from policies.generation.proposals import Proposal
+from policies.generation.segment_tree import KVTree
+from policies.planning.context import TextContext
+from policies.planning.leaf_values import LeafValue, PartialReward
+from policies.planning.planning_model import TextPlanningModel
 from search import (
     GumbelMuZeroPlanner,
     MuZeroPlanner,

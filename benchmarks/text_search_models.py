@@ -20,10 +20,10 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from policies.language_model import Policy
-from policies.leaf_values import ValueHead
-from rewardmodel.sequence import SequenceRewardModel
-from rewardmodel.tokenization import TextEncoder
+from policies.generation.language_model import Policy
+from policies.planning.leaf_values import ValueHead
+from rewardmodel.models.sequence import SequenceRewardModel
+from rewardmodel.pretrained.tokenization import TextEncoder
 
 SIZES: dict[str, dict[str, int]] = {
     "tiny": {  # 6.6 million parameters

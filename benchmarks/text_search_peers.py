@@ -168,8 +168,9 @@ class PathStore:
 class PeerPlanningModel:
     """A `search.PlanningModel` over ranked tokens with a store of prefixes.
 
-    The same decisions as `policies.text_planning.TextPlanningModel` makes with unit `"token"`: the
-    K likeliest tokens of a node are its actions, and nothing but a leaf's value is earned.
+    The same decisions as `policies.planning.planning_model.TextPlanningModel` makes with unit
+    `"token"`: the K likeliest tokens of a node are its actions, and nothing but a leaf's value is
+    earned.
     """
 
     append_only: ClassVar[bool] = True

@@ -15,11 +15,11 @@ from transformers import DynamicCache
 
 from benchmarks.text_search_cells import Cell, Outcome, Side
 from benchmarks.text_search_models import CONTEXT, Subject
-from policies.collection import sample_responses
-from policies.kv_tree import KVTree
-from policies.language_model import Policy
-from policies.methods import build_searcher
-from policies.proposals import Proposal
+from policies.finetuning.collection import sample_responses
+from policies.generation.language_model import Policy
+from policies.generation.proposals import Proposal
+from policies.generation.segment_tree import KVTree
+from policies.planning.methods import build_searcher
 
 TITLES = {
     "ours": "prefsearch, sample and score",

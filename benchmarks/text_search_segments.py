@@ -26,11 +26,11 @@ from benchmarks.text_search_cells import (
 )
 from benchmarks.text_search_models import Subject
 from benchmarks.text_search_peers import laid_out, prefill, stacked_cache, step_rows
-from policies.keyed_draws import child_key, root_key, uniforms
-from policies.kv_tree import KVTree
-from policies.proposals import Proposal
-from policies.text_context import TextContext
-from policies.text_planning import TextPlanningModel
+from policies.generation.proposals import Proposal
+from policies.generation.random import child_key, root_key, uniforms
+from policies.generation.segment_tree import KVTree
+from policies.planning.context import TextContext
+from policies.planning.planning_model import TextPlanningModel
 from search import Embedding, RootOutput, StepOutput
 
 BLOCK = 12

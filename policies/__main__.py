@@ -3,8 +3,11 @@
 import sys
 from collections.abc import Sequence
 
-from doors.command_line import run_door
-from policies import door_combine, door_evaluate, door_search, door_training
+from policies.cli import combine as door_combine
+from policies.cli import evaluate as door_evaluate
+from policies.cli import search as door_search
+from policies.cli import train as door_training
+from prefsearch.cli.command_line import run_door
 
 VERBS = {
     "sft": (door_training.SftJob, door_training.sft),

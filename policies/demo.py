@@ -1,6 +1,6 @@
 """The whole story, read from top to bottom: preferences, a model of the human, search, fine-tuning.
 
-In the embedded world (`rewardmodel.simulated`) a small Llama learns to write from uneven
+In the embedded world (`rewardmodel.synthetic.world`) a small Llama learns to write from uneven
 demonstrations; a simulated human compares what it writes; a reward model learns the human from
 these comparisons; best-of-N, beam search and tree search plan against the reward model; the policy
 is fine-tuned on what the search found; and the human's own utility, which nothing above ever saw,
@@ -19,35 +19,36 @@ import torch
 from datasets import Dataset
 from rich.console import Console
 
-from doors.console import PlainConsole
-from policies.clusters import clusters_of, with_clusters
-from policies.collection import (
+from policies.demo_report import closing_rows, write_report
+from policies.evaluation.cells import best_of_n_records, search_records
+from policies.evaluation.clusters import clusters_of, with_clusters
+from policies.evaluation.gain_report import closing_table, scope_of, show_interval
+from policies.finetuning.collection import (
     Samples,
     finished_pairs_of,
     pairs_of,
     sample_responses,
     searched_demonstrations,
 )
-from policies.demo_report import closing_rows, write_report
-from policies.evaluation import best_of_n_records, search_records
-from policies.gain_report import closing_table, scope_of, show_interval
-from policies.language_model import Policy, TinyModel, build_tiny_model, fine_tune
-from policies.methods import TITLES, MethodName, build_searcher
-from policies.policy_kl import kl_to
-from policies.proposals import Proposal
-from rewardmodel.evaluation import evaluate_reward_model
-from rewardmodel.json_lines import json_lines
-from rewardmodel.preferences import load_demonstrations, load_preferences
-from rewardmodel.sequence import SequenceRewardModel
-from rewardmodel.simulated import SimulatedHuman, demonstrations
-from rewardmodel.simulated_requests import count_held_out, sample_requests
-from rewardmodel.training import Optimisation, train_reward_model
-from search.evaluation.bounds import Count, Seed, Threads, Within
-from search.evaluation.intervals import interval_over_seeds
-from search.evaluation.outputs import Output, settle_outputs
-from search.evaluation.records import write_json_atomic, write_text_atomic
-from search.evaluation.run_directory import RunDirectory, step_seed
-from search.evaluation.settings import check_types, require
+from policies.finetuning.policy_kl import kl_to
+from policies.generation.language_model import Policy, TinyModel, build_tiny_model, fine_tune
+from policies.generation.proposals import Proposal
+from policies.planning.methods import TITLES, MethodName, build_searcher
+from prefsearch.cli.console import PlainConsole
+from prefsearch.cli.outputs import Output, settle_outputs
+from prefsearch.config.bounds import Count, Seed, Threads, Within
+from prefsearch.config.checks import check_types, require
+from prefsearch.run.directory import RunDirectory, step_seed
+from prefsearch.statistics.intervals import interval_over_seeds
+from prefsearch.storage.files import write_json_atomic, write_text_atomic
+from rewardmodel.data.json_lines import json_lines
+from rewardmodel.data.preferences import load_demonstrations, load_preferences
+from rewardmodel.evaluation.accuracy import evaluate_reward_model
+from rewardmodel.models.sequence import SequenceRewardModel
+from rewardmodel.synthetic.requests import count_held_out, sample_requests
+from rewardmodel.synthetic.world import SimulatedHuman, demonstrations
+from rewardmodel.training.optim_config import Optimisation
+from rewardmodel.training.reward_model import train_reward_model
 
 
 @dataclass

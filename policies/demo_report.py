@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from policies.evaluation import BEST_OF_N, Cell, cell_row, summarise
-from policies.gain_fits import best_of_n_gains
-from policies.gain_report import (
+from policies.evaluation.cells import BEST_OF_N, Cell, cell_row, summarise
+from policies.evaluation.gain_fits import best_of_n_gains
+from policies.evaluation.gain_report import (
     BOOTSTRAP_SEED,
     add_gains,
     add_making,
@@ -17,13 +17,13 @@ from policies.gain_report import (
     records_of,
     scope_of,
 )
-from rewardmodel.simulated import SimulatedHuman
+from prefsearch.report.page import Report
+from prefsearch.run.directory import RunDirectory
+from prefsearch.statistics.metrics import best_of_n_kl
+from prefsearch.storage.files import write_json_atomic
+from prefsearch.storage.json_text import json_text
+from rewardmodel.synthetic.world import SimulatedHuman
 from search.evaluation.figures import Curve, overoptimisation
-from search.evaluation.json_text import json_text
-from search.evaluation.metrics import best_of_n_kl
-from search.evaluation.records import write_json_atomic
-from search.evaluation.report import Report
-from search.evaluation.run_directory import RunDirectory
 
 _STEPS = ("sft", "compare", "reward", "reward-few", "improve", "distil", "tuned")
 

@@ -3,8 +3,12 @@
 import sys
 from collections.abc import Sequence
 
-from doors.command_line import run_door
-from rewardmodel import door_data, door_evaluate, door_models, door_train, door_world
+from prefsearch.cli.command_line import run_door
+from rewardmodel.cli import data as door_data
+from rewardmodel.cli import evaluate as door_evaluate
+from rewardmodel.cli import models as door_models
+from rewardmodel.cli import train as door_train
+from rewardmodel.cli import world as door_world
 
 VERBS = {
     "inspect": (door_data.InspectJob, door_data.inspect_data),

@@ -8,8 +8,8 @@ it would have reached, and averages what it found there into every node it came 
 
 The loop stands here in plain torch: it is the definition, runs on any device and takes any rule.
 The rules of `search.selection` have compiled forms as well, which `run_mcts` prefers: on the CPU
-`search.cpu_search`, on CUDA `search.cuda_search`, which is compared with this one beforehand
-(`search.form_check`).
+`search.backends.numba_search`, on CUDA `search.backends.triton_search`, which is compared with this
+one beforehand (`search.backends.verification`).
 """
 
 import importlib.util
@@ -19,8 +19,9 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from search.evaluation.settings import shown
-from search.form_check import MAX_DEPTH, NUM_SIMULATIONS, FormCheck, name_variant
+from prefsearch.config.checks import shown
+from search.backends.rules import Rules, encode_rules
+from search.backends.verification import MAX_DEPTH, NUM_SIMULATIONS, FormCheck, name_variant
 from search.model import (
     PlanningModel,
     RootOutput,
@@ -28,9 +29,8 @@ from search.model import (
     evaluate_step,
     validate_root,
 )
-from search.planner import require_choice, require_int
-from search.reroot import replace_roots
-from search.rules import Rules, encode_rules
+from search.planners.base import require_choice, require_int
+from search.reuse import replace_roots
 from search.selection import ActionSelection, raise_no_score, require_scores
 from search.tree import Tree, add_children, allocate_tree, tree_dtype
 
@@ -76,11 +76,11 @@ def run_mcts(
         max_depth: Most edges between root and leaf, at least 1; None for no limit.
         leaves_per_step: W, leaves of each tree a call of the model expands; at most
             `num_simulations`. 1 is the sequential search.
-        kept: Trees of K nodes of `search.reroot.keep_subtree` to go on from, whose roots become
-            what `root` says (`search.reroot.replace_roots`). None to start anew.
+        kept: Trees of K nodes of `search.reuse.keep_subtree` to go on from, whose roots become
+            what `root` says (`search.reuse.replace_roots`). None to start anew.
         backend: "auto" takes the compiled form where there is one; on CUDA only if it grows the
             trees of plain torch on a small fixed problem, which the first search of a process
-            finds out (`search.form_check`).
+            finds out (`search.backends.verification`).
         generator: Handed to the model.
 
     Returns:
@@ -175,9 +175,9 @@ def _run_form(
         assert rules is not None
         # Compiled forms are imported where they are wanted: numba alone takes half a second.
         if form == "numba":
-            from search.cpu_search import search_on_cpu as search
+            from search.backends.numba_search import search_on_cpu as search
         else:
-            from search.cuda_search import search_on_cuda as search
+            from search.backends.triton_search import search_on_cuda as search
         return search(
             model,
             root,

@@ -3,8 +3,8 @@
 Each rule is a frozen record of its numbers and, called, the readable torch form of itself:
 `(tree, node_index [B] int64) -> action [B] int64`, always a valid action of that node, ties to the
 lowest index; -1 where a score is NaN, which ends the search with an error. The compiled forms of
-the same rules (`search.kernels`, `search.cuda_kernels`) are tested against these. This file does
-not know how trees are grown.
+the same rules (`search.backends.numba_kernels`, `search.backends.triton_kernels`) are tested
+against these. This file does not know how trees are grown.
 """
 
 from collections.abc import Callable

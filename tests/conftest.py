@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:  # the planning core is also tested where there is no transformers
-    from policies.language_model import Policy
+    from policies.generation.language_model import Policy
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +32,7 @@ def policy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def policy(policy_folder: Path) -> "Policy":
     """The untrained tiny policy, loaded."""
-    from policies.language_model import Policy
+    from policies.generation.language_model import Policy
 
     return Policy.load(str(policy_folder))
 

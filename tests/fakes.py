@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
-from policies.language_model import Policy, TinyModel, build_tiny_model
-from rewardmodel.simulated import demonstrations
-from rewardmodel.tokenization import TextEncoder
+from policies.generation.language_model import Policy, TinyModel, build_tiny_model
+from rewardmodel.pretrained.tokenization import TextEncoder
+from rewardmodel.synthetic.world import demonstrations
 
 TINY = TinyModel(vocabulary=400, hidden_size=32, layers=2, heads=2, context=256)
 

@@ -10,17 +10,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-import prefsearch
-from atari_bridge.report import write_report as write_atari_report
+from atari_bridge.evaluation.report import write_report as write_atari_report
 from policies.demo_report import write_report as write_demo_report
-from rewardmodel.simulated import SimulatedHuman
+from prefsearch.cli import entry
+from prefsearch.report.page import Report
+from prefsearch.run.directory import RunDirectory
+from prefsearch.statistics.intervals import interval_over_seeds
+from rewardmodel.synthetic.world import SimulatedHuman
 from search.evaluation.figures import Curve, gain_curves, overoptimisation, search_tree
-from search.evaluation.intervals import interval_over_seeds
-from search.evaluation.report import Report
-from search.evaluation.run_directory import RunDirectory
-from search.evaluation.tree_layout import SearchNode
-from search.tree_html import NamedView, render_html
-from search.tree_view import NodeView, arrange
+from search.viewer.layout import SearchNode
+from search.viewer.page import NamedView, render_html
+from search.viewer.view import NodeView, arrange
 
 ATTACKS = (
     "</script><script>window.ran=1;alert(1)</script>",
@@ -179,5 +179,5 @@ def _replaced(value: Any, text: str) -> Any:
 
 
 def _run(*words: str) -> None:
-    code = prefsearch.main(list(words))
+    code = entry.main(list(words))
     assert code == 0, words

@@ -15,7 +15,9 @@ from safetensors.torch import save_file
 from atari_bridge.learning.batches import Batch
 from atari_bridge.learning.config import LearningConfig
 from atari_bridge.learning.learner import Learner
-from atari_bridge.networks import MuZeroNetwork, NetworkConfig, build_network
+from atari_bridge.networks.building import build_network
+from atari_bridge.networks.config import NetworkConfig
+from atari_bridge.networks.interface import MuZeroNetwork
 
 _ROWS, _STEPS, _ACTIONS = 8, 2, 3
 

@@ -26,10 +26,10 @@ from transformers import (
     Qwen3NextConfig,
 )
 
-from rewardmodel.prefixes.kept_states import States, pick
-from rewardmodel.prefixes.prefix_rerun import RerunTree
-from rewardmodel.prefixes.prefix_tree import PrefixTree
-from rewardmodel.prefixes.trunk import Trunk
+from rewardmodel.prefix_cache.backbone import Trunk
+from rewardmodel.prefix_cache.kept_states import States, pick
+from rewardmodel.prefix_cache.rerun import RerunTree
+from rewardmodel.prefix_cache.tree import PrefixTree
 
 VOCABULARY = 420
 SIZES: dict[str, Any] = {

@@ -123,11 +123,11 @@ def _runner(job: dict[str, Any]) -> Callable[..., Callable[[], int]]:
     sys.path.insert(0, job["folder"])
     for name in job["imports"]:
         importlib.import_module(name)
-    import prefsearch
+    from prefsearch.cli import entry
 
     def run(out: str, *more: str) -> Callable[[], int]:
         folder = Path(job["folder"]) / out
-        return lambda: prefsearch.main([*job["command"], "--out", str(folder), *more])
+        return lambda: entry.main([*job["command"], "--out", str(folder), *more])
 
     return run
 

@@ -9,11 +9,14 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-import prefsearch
 from policies.demo import DemoConfig
+from prefsearch.cli import entry
 
-PACKAGES = ("search", "rewardmodel", "policies", "atari_bridge", "doors")
-NOT_IMPORTED = {"search.cuda_kernels", "search.cuda_search"}  # they need triton
+PACKAGES = ("search", "rewardmodel", "policies", "atari_bridge", "prefsearch")
+NOT_IMPORTED = {
+    "search.backends.triton_kernels",
+    "search.backends.triton_search",
+}  # they need triton
 NEEDED: dict[str, Any] = {
     "model": "m",
     "dataset": "d",
@@ -54,7 +57,7 @@ def commands() -> dict[str, type]:
     """`reward train` and all others, each with its dataclass."""
     found: dict[str, type] = {"demo": DemoConfig}
     for name in ("reward", "policy", "atari"):
-        verbs = importlib.import_module(prefsearch.DOORS[name][0]).VERBS
+        verbs = importlib.import_module(entry.DOORS[name][0]).VERBS
         found |= {f"{name} {verb}": config for verb, (config, _) in verbs.items()}
     return found
 

@@ -13,18 +13,18 @@ from typing import Any
 
 import pytest
 
-import prefsearch
-from doors.command_line import as_flags, for_python
+from policies.cli.args import ProposalSettings
 from policies.demo import DemoConfig
-from policies.door_settings import ProposalSettings
+from prefsearch.cli import entry
+from prefsearch.cli.command_line import as_flags, for_python
 from rewardmodel import __main__ as reward
-from rewardmodel.process import load_step_scorer
-from rewardmodel.rankings import load_rankings
-from rewardmodel.sequence import load_scorer
+from rewardmodel.data.rankings import load_rankings
+from rewardmodel.models.process import load_step_scorer
+from rewardmodel.models.sequence import load_scorer
 from tests.reward_folders import save_classifier
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("rewardmodel", "policies", "doors", "search", "atari_bridge")
+PACKAGES = ("rewardmodel", "policies", "prefsearch", "search", "atari_bridge")
 # Flags of programs that are not ours, and stand-ins of usage lines.
 FOREIGN = {"no-deps", "upgrade", "nproc_per_node", "cpu", "multi_gpu", "flag", "config", "help"}
 # Files that write pages and graphs, whose attributes and colors look like advice.
@@ -38,7 +38,7 @@ def commands() -> dict[str, type]:
     """`reward train` and all others, each with its dataclass."""
     found: dict[str, type] = {"demo": DemoConfig}
     for name in ("reward", "policy", "atari"):
-        verbs = importlib.import_module(prefsearch.DOORS[name][0]).VERBS
+        verbs = importlib.import_module(entry.DOORS[name][0]).VERBS
         found |= {f"{name} {verb}": config for verb, (config, _) in verbs.items()}
     return found
 
@@ -116,14 +116,17 @@ def test_every_keyword_that_an_error_names_is_an_argument_of_something(package: 
 
 
 # The commands that read rows, each with the files whose errors it may show.
-_DATA = ["rewardmodel/data", "rewardmodel/preferences.py"]
+_DATA = ["rewardmodel/data", "rewardmodel/data/preferences.py"]
 READERS = {
     **dict.fromkeys(("reward inspect", "reward convert", "reward split", "reward train"), _DATA),
     **dict.fromkeys(("reward evaluate",), _DATA),
     **dict.fromkeys(("policy sample", "policy plan", "policy value", "policy finetune"), _DATA),
     "policy sft": _DATA,
-    "reward score": ["rewardmodel/door_models.py", "rewardmodel/data/prompt_columns.py"],
-    "reward train_steps": ["rewardmodel/steps.py", "rewardmodel/data/prompt_columns.py"],
+    "reward score": ["rewardmodel/cli/models.py", "rewardmodel/data/parsing/prompt_columns.py"],
+    "reward train_steps": [
+        "rewardmodel/data/steps.py",
+        "rewardmodel/data/parsing/prompt_columns.py",
+    ],
 }
 # Not for a command's user: what it does by itself, and whether a pair's columns are named where
 # the rows are prompts or demonstrations, which have none.
@@ -292,7 +295,7 @@ def test_following_a_message_about_prompts_demonstrations_and_steps_succeeds(
     )
     assert prompts(**given(flag, value)) == ["Who?"]
 
-    from rewardmodel.steps import load_steps
+    from rewardmodel.data.steps import load_steps
 
     with pytest.raises(ValueError, match="'prompt' is missing") as caught:
         load_steps(path)
@@ -302,9 +305,9 @@ def test_following_a_message_about_prompts_demonstrations_and_steps_succeeds(
 
 
 def test_following_a_message_of_sft_and_score_succeeds(tmp_path, capsys) -> None:
-    from policies.door_training import SftJob
-    from rewardmodel.door_models import load_responses
-    from rewardmodel.preferences import load_demonstrations
+    from policies.cli.train import SftJob
+    from rewardmodel.cli.models import load_responses
+    from rewardmodel.data.preferences import load_demonstrations
 
     path = write(tmp_path / "p.jsonl", [{"prompt": "Who?", "answer": "I."}])
     with pytest.raises(ValueError, match="'completion' is missing") as caught:

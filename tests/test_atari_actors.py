@@ -13,18 +13,18 @@ import torch
 
 pytest.importorskip("gymnasium", reason="pip install 'prefsearch[atari]'")
 
-from atari_bridge.actor_crew import Host, WorkerDiedError
-from atari_bridge.actors import WorkerSettings, build_workers
-from atari_bridge.checkpoints import newest_checkpoint, read_manifest
-from atari_bridge.planning import NetworkModel
-from atari_bridge.remote_planner import RemotePlanner
-from atari_bridge.remote_players import RemotePlayers
-from atari_bridge.run_state import load_training, save_training
-from atari_bridge.search_settings import judging_planner, reanalysing_planner
-from atari_bridge.training import Training
+from atari_bridge.acting.actors import WorkerSettings, build_workers
+from atari_bridge.acting.remote_planner import RemotePlanner
+from atari_bridge.acting.remote_players import RemotePlayers
+from atari_bridge.acting.search_settings import judging_planner, reanalysing_planner
+from atari_bridge.acting.worker_pool import Host, WorkerDiedError
+from atari_bridge.networks.planning_model import NetworkModel
+from atari_bridge.training.checkpoints import newest_checkpoint, read_manifest
+from atari_bridge.training.loop import Training
+from atari_bridge.training.run_state import load_training, save_training
+from prefsearch.run.directory import RunDirectory
+from prefsearch.storage.files import read_records
 from search import SearchOutput
-from search.evaluation.records import read_records
-from search.evaluation.run_directory import RunDirectory
 from tests.test_atari_parallel import CARTPOLE, finish, train
 from tests.test_atari_training import TINY, begin
 

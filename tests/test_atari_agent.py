@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from atari_bridge.agent import load_agent, network_for
-from atari_bridge.checkpoints import save_tensors, write_manifest
-from atari_bridge.door_evaluate import EvaluateJob, evaluate
-from atari_bridge.door_play import PlayJob, play
-from atari_bridge.environments import EnvironmentConfig
-from atari_bridge.networks import NetworkConfig
-from atari_bridge.search_settings import SearchSettings
-from search.evaluation.whole_weights import WeightsError
+from atari_bridge.acting.search_settings import SearchSettings
+from atari_bridge.cli.evaluate import EvaluateJob, evaluate
+from atari_bridge.cli.play import PlayJob, play
+from atari_bridge.environments.config import EnvironmentConfig
+from atari_bridge.networks.config import NetworkConfig
+from atari_bridge.training.agent import load_agent, network_for
+from atari_bridge.training.checkpoints import save_tensors, write_manifest
+from prefsearch.storage.weights import WeightsError
 
 pytest.importorskip("gymnasium")
 GAME = "evil_games:CartPole-v1"

@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from atari_bridge.acting.self_play import SelfPlay
 from atari_bridge.learning.batches import Batch, BatchMaker
 from atari_bridge.learning.config import LearningConfig
-from atari_bridge.replay import Replay, ReplayConfig
+from atari_bridge.replay.config import ReplayConfig
+from atari_bridge.replay.replay import Replay
 from atari_bridge.replay.rows import Sample
-from atari_bridge.self_play import SelfPlay
 from search import SearchOutput
 from tests.fake_games import Countdown, SeenModel
 

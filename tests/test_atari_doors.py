@@ -10,9 +10,9 @@ from PIL import Image
 pytest.importorskip("gymnasium", reason="pip install 'prefsearch[atari]'")
 pytest.importorskip("ale_py", reason="pip install 'prefsearch[atari]'")
 
-from atari_bridge.evaluation import Evaluation, evaluate_agent
+from atari_bridge.evaluation.episodes import Evaluation, evaluate_agent
 from atari_bridge.reference.scores import human_normalised
-from prefsearch import main
+from prefsearch.cli.entry import main
 
 SMALL = {
     "num_environments": 2,
@@ -121,11 +121,11 @@ def test_an_evaluation_is_kept_as_soon_as_it_is_made_and_not_made_again(
         made.append(1)
         return real(*arguments, **named)
 
-    monkeypatch.setattr("atari_bridge.door_evaluate.evaluate_agent", stopped)
+    monkeypatch.setattr("atari_bridge.cli.evaluate.evaluate_agent", stopped)
     assert main(["atari", "evaluate", *words]) == 130
     first = json.loads(out.read_text())["evaluations"]
     assert list(first) == ["random", "search, 2 simulations"]
-    monkeypatch.setattr("atari_bridge.door_evaluate.evaluate_agent", real)
+    monkeypatch.setattr("atari_bridge.cli.evaluate.evaluate_agent", real)
     assert main(["atari", "evaluate", *words]) == 0
     second = json.loads(out.read_text())["evaluations"]
     assert {name: second[name] for name in first} == first  # the clock's seconds, too

@@ -17,7 +17,7 @@ from atari_bridge.environments.gymnasium_vector import GymnasiumEnvironments
 from atari_bridge.environments.making import make_environment
 from atari_bridge.environments.opening import open_environment
 from atari_bridge.environments.restoring import replay_episodes
-from search.evaluation.user_code import UserCodeError
+from prefsearch.config.user_code import UserCodeError
 
 gymnasium = pytest.importorskip("gymnasium")
 spaces = gymnasium.spaces

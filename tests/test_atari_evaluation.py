@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from atari_bridge.evaluation import RandomPolicy, RawPolicy, SampledActions, evaluate_agent
+from atari_bridge.evaluation.episodes import RandomPolicy, RawPolicy, SampledActions, evaluate_agent
 from search import GumbelMuZeroPlanner, PlanningModel, SearchOutput
 from tests.fake_games import Countdown, SeenModel
 

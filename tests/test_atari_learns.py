@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prefsearch import main
+from prefsearch.cli.entry import main
 
 gymnasium = pytest.importorskip("gymnasium", reason="pip install 'prefsearch[atari]'")
 

@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from atari_bridge.networks import MuZeroNetwork, NetworkConfig, build_network
+from atari_bridge.networks.building import build_network
 from atari_bridge.networks.compiling import compile_functions
+from atari_bridge.networks.config import NetworkConfig
+from atari_bridge.networks.interface import MuZeroNetwork
 from atari_bridge.networks.residual import halvings
 
 ACTIONS = 5

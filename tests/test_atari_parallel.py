@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from atari_bridge.checkpoints import newest_checkpoint
+from atari_bridge.training.checkpoints import newest_checkpoint
 from tests.parallel_learner import network
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from atari_bridge.networks import MuZeroNetwork, NetworkConfig, build_network
-from atari_bridge.planning import NetworkModel
+from atari_bridge.networks.building import build_network
+from atari_bridge.networks.config import NetworkConfig
+from atari_bridge.networks.interface import MuZeroNetwork
+from atari_bridge.networks.planning_model import NetworkModel
 from search import GumbelMuZeroPlanner, MuZeroPlanner, Planner
 from search.model import evaluate_root, evaluate_step
 

@@ -5,9 +5,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from atari_bridge.replay import Replay, ReplayConfig, Rows
+from atari_bridge.replay.config import ReplayConfig
 from atari_bridge.replay.frame_codec import FrameCodec
 from atari_bridge.replay.frame_store import PackedFrames, PlainFrames
+from atari_bridge.replay.replay import Replay
+from atari_bridge.replay.rows import Rows
 
 ACTIONS, STACK, LOOKAHEAD, WIDTH = 3, 3, 4, 5
 IMAGE = (1, 4, 5)  # 20 bytes: no whole number of words

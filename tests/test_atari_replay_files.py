@@ -7,7 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from atari_bridge.replay import Replay, ReplayConfig, Rows, load_replay, save_replay
+from atari_bridge.replay.config import ReplayConfig
+from atari_bridge.replay.files import load_replay, save_replay
+from atari_bridge.replay.replay import Replay
+from atari_bridge.replay.rows import Rows
 
 ACTIONS, IMAGE = 4, (1, 16, 16)
 

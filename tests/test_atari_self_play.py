@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from atari_bridge.replay import Rows
-from atari_bridge.self_play import Episode, SelfPlay, episode_seed
+from atari_bridge.acting.self_play import Episode, SelfPlay, episode_seed
+from atari_bridge.replay.rows import Rows
 from search import GumbelMuZeroPlanner
 from tests.fake_games import Countdown, SeenModel
 

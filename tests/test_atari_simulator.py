@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from atari_bridge.environments.simulator import AtariSimulator, AtariState
-from atari_bridge.true_planning import (
+from atari_bridge.evaluation.true_planning import (
     HeldRollouts,
     TrueDecision,
     play_at_random,
@@ -14,7 +14,7 @@ from atari_bridge.true_planning import (
     play_greedily,
 )
 from search import ExactModel, GumbelMuZeroPlanner, MuZeroPlanner, SearchOutput, Tree, ZeroValues
-from search.simulator import Transition
+from search.simulators.interface import Transition
 
 ale_py = pytest.importorskip("ale_py", reason="ale-py is an extra: pip install 'prefsearch[atari]'")
 

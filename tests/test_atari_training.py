@@ -13,19 +13,19 @@ pytest.importorskip("gymnasium", reason="pip install 'prefsearch[atari]'")
 
 from accelerate import Accelerator
 
-from atari_bridge.agent import load_agent
-from atari_bridge.checkpoints import (
+from atari_bridge.cli.train import TrainJob, agent_settings, train
+from atari_bridge.environments.opening import open_environment
+from atari_bridge.training.agent import load_agent
+from atari_bridge.training.checkpoints import (
     load_optimizer,
     load_tensors,
     newest_checkpoint,
     save_optimizer,
     save_tensors,
 )
-from atari_bridge.door_train import TrainJob, agent_settings, train
-from atari_bridge.environments import open_environment
-from atari_bridge.run_state import load_training, save_training
-from atari_bridge.training import Training
-from search.evaluation.run_directory import RunDirectory, RunExistsError
+from atari_bridge.training.loop import Training
+from atari_bridge.training.run_state import load_training, save_training
+from prefsearch.run.directory import RunDirectory, RunExistsError
 
 TINY = TrainJob(
     out="unused",
@@ -238,7 +238,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("atari_bridge.run_state.save_optimizer", full)
+    monkeypatch.setattr("atari_bridge.training.run_state.save_optimizer", full)
     with pytest.raises(OSError, match="No space left"):
         save_training(run, training, max_part_bytes=None)
     assert newest_checkpoint(run.checkpoints) == good

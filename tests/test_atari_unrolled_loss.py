@@ -11,7 +11,9 @@ from atari_bridge.learning.batches import Batch
 from atari_bridge.learning.config import LearningConfig
 from atari_bridge.learning.losses import Losses
 from atari_bridge.learning.unrolled_loss import UnrolledLoss, halve_gradient
-from atari_bridge.networks import MuZeroNetwork, NetworkConfig, build_network
+from atari_bridge.networks.building import build_network
+from atari_bridge.networks.config import NetworkConfig
+from atari_bridge.networks.interface import MuZeroNetwork
 
 B, K, A = 5, 3, 4
 KINDS: list[tuple[str, tuple[int, ...]]] = [

@@ -8,8 +8,8 @@ from scipy import stats
 
 pytest.importorskip("gymnasium", reason="pip install 'prefsearch[atari]'")
 
-from atari_bridge.door_train import TrainJob
-from atari_bridge.figures import budget_curves
+from atari_bridge.cli.train import TrainJob
+from atari_bridge.evaluation.figures import budget_curves
 from benchmarks.atari_cpu import _summary
 
 JOB = TrainJob(out="x", game="UpNDown", num_simulations=16)

@@ -17,7 +17,7 @@ from benchmarks import demo_seeds, documents_text, text_gains
 from benchmarks.provenance import held_sources, source_digest
 from benchmarks.seed_runs import each_seed
 from policies.demo import Demo
-from policies.gain_report import show_interval
+from policies.evaluation.gain_report import show_interval
 from tests.reward_folders import save_classifier
 
 ROOT = Path(__file__).resolve().parent.parent

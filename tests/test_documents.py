@@ -123,16 +123,18 @@ def test_names_of_modules_in_benchmarks_are_among_the_sources(name: str) -> None
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda p: p.stem)
 def test_what_benchmarks_run_by_prefsearch_is_among_their_sources(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    started = re.search(r'"-m", "prefsearch", "(\w+)"|prefsearch\.main\(\["(\w+)", "(\w+)"', text)
+    started = re.search(r'"-m", "prefsearch", "(\w+)"|entry\.main\(\["(\w+)", "(\w+)"', text)
     if started is None:
         return
     demo, package, verb = started.groups()
-    door = "policies/demo_door.py" if demo else f"{package.replace('policy', 'policies')}"
-    door = door if demo else f"{door}/door_{verb}.py"
+    folder = {"policy": "policies", "atari": "atari_bridge", "reward": "rewardmodel"}
+    door = "policies/cli/demo.py" if demo else f"{folder[package]}/cli/{verb}.py"
     name = next(n for n, s in SOURCES.items() if s.roots[0] == f"benchmarks.{path.stem}")
-    assert {ROOT / "prefsearch.py", ROOT / "doors" / "command_line.py", ROOT / door} <= set(
-        source_files(name)
-    )
+    assert {
+        ROOT / "prefsearch/cli/entry.py",
+        ROOT / "prefsearch/cli/command_line.py",
+        ROOT / door,
+    } <= set(source_files(name))
 
 
 @pytest.mark.parametrize("name", ["real_data", "hh_minilm"])
@@ -152,21 +154,21 @@ def test_what_the_steps_before_a_benchmark_run_is_among_its_sources(name: str) -
             for key, value in zip(table.keys, table.values, strict=True)
             if key is not None
         }
-        assert ROOT / folder / f"{doors[verb]}.py" in found, verb
+        assert ROOT / folder / "cli" / f"{doors[verb]}.py" in found, verb
 
 
 @pytest.mark.parametrize(
     ("name", "file"),
     [
-        ("hh_minilm", "search/evaluation/metrics.py"),
-        ("demo", "search/evaluation/intervals.py"),
-        ("cartpole", "doors/command_line.py"),
-        ("cartpole", "atari_bridge/door_train.py"),
-        ("atari_cpu", "search/evaluation/intervals.py"),
+        ("hh_minilm", "prefsearch/statistics/metrics.py"),
+        ("demo", "prefsearch/statistics/intervals.py"),
+        ("cartpole", "prefsearch/cli/command_line.py"),
+        ("cartpole", "atari_bridge/cli/train.py"),
+        ("atari_cpu", "prefsearch/statistics/intervals.py"),
         ("atari_speed", "benchmarks/atari_ours.py"),
-        ("planning_core", "search/kernels.py"),
+        ("planning_core", "search/backends/numba_kernels.py"),
         ("planning_core", "benchmarks/planning_core_mctx.py"),
-        ("planning_core", "search/evaluation/records.py"),
+        ("planning_core", "prefsearch/storage/files.py"),
         ("text_search_one_thread", "benchmarks/text_search_reasoners.py"),
         ("real_data", "rewardmodel/evaluation/baselines.py"),
     ],
@@ -179,11 +181,11 @@ def test_a_file_that_makes_figures_is_among_their_sources(name: str, file: str) 
     ("name", "file"),
     [
         ("planning_core", "policies/demo.py"),
-        ("planning_core", "search/tree_html.py"),
-        ("reward_training", "search/kernels.py"),
-        ("demo", "rewardmodel/door_train.py"),
+        ("planning_core", "search/viewer/page.py"),
+        ("reward_training", "search/backends/numba_kernels.py"),
+        ("demo", "rewardmodel/cli/train.py"),
         ("cartpole", "policies/__main__.py"),
-        ("text_gains", "policies/demo_door.py"),
+        ("text_gains", "policies/cli/demo.py"),
     ],
 )
 def test_a_file_that_a_benchmark_does_not_run_is_not(name: str, file: str) -> None:
@@ -198,17 +200,18 @@ def test_a_closure_follows_lazy_imports_and_looks_through_packages(tmp_path: Pat
 
     write(
         "benchmarks/one.py",
-        "from search import Planner\nimport torch\ndef f():\n    import doors.x",
+        "from search import Planner\nimport torch\ndef f():\n    import prefsearch.x",
     )
     write(
-        "search/__init__.py", "from search.planner import P as Planner\nfrom search.other import O"
+        "search/__init__.py",
+        "from search.planners.base import P as Planner\nfrom search.other import O",
     )
-    write("search/planner.py", "from search import tree\nfrom benchmarks import documents")
+    write("search/planners/base.py", "from search import tree\nfrom benchmarks import documents")
     write("search/tree.py", "import broken (")
     write("search/other.py", "")
     write("benchmarks/documents.py", "from policies import nothing")
-    write("doors/__init__.py", "import os\nos.environ['A'] = '1'")
-    write("doors/x.py", "import rewardmodel as rm")
+    write("prefsearch/__init__.py", "import os\nos.environ['A'] = '1'")
+    write("prefsearch/x.py", "import rewardmodel as rm")
     write("rewardmodel/__init__.py", "from rewardmodel.all import a")
     write("rewardmodel/all.py", "a = 1")
 
@@ -216,14 +219,19 @@ def test_a_closure_follows_lazy_imports_and_looks_through_packages(tmp_path: Pat
         found = import_closure(roots, tmp_path, left_out=["benchmarks/documents.py"])
         return {path.relative_to(tmp_path).as_posix() for path in found}
 
-    expected = {"benchmarks/one.py", "search/planner.py", "search/tree.py", "doors/__init__.py",
-                "doors/x.py", "rewardmodel/__init__.py", "rewardmodel/all.py"}  # fmt: skip
+    expected = {
+        "benchmarks/one.py", "prefsearch/__init__.py", "prefsearch/x.py",
+        "rewardmodel/__init__.py", "rewardmodel/all.py", "search/planners/base.py",
+        "search/tree.py",
+    }  # fmt: skip
     assert closure("benchmarks.one") == expected
-    write("search/planner.py", "from search.lost import x")
-    with pytest.raises(ValueError, match=r"search/planner\.py imports 'search\.lost'.*no file"):
+    write("search/planners/base.py", "from search.lost import x")
+    with pytest.raises(
+        ValueError, match=r"search/planners/base\.py imports 'search\.lost'.*no file"
+    ):
         closure("benchmarks.one")
-    write("search/planner.py", "from .tree import x")
-    with pytest.raises(ValueError, match=r"search/planner\.py:1: found a relative import"):
+    write("search/planners/base.py", "from .tree import x")
+    with pytest.raises(ValueError, match=r"search/planners/base\.py:1: found a relative import"):
         closure("benchmarks.one")
 
 
@@ -232,7 +240,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the documents, their results and one result's sources, all digests current."""
     for folder in ("docs", "configs", "benchmarks"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
-    for package in ("search", "rewardmodel", "policies", "atari_bridge", "doors"):
+    for package in ("search", "rewardmodel", "policies", "atari_bridge", "prefsearch"):
         shutil.copytree(
             ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__")
         )
@@ -302,7 +310,7 @@ def test_a_renamed_source_file_changes_the_digest(checkout: Path) -> None:
     (checkout / "search" / "kernels.py").rename(checkout / "search" / "renamed.py")
     for path in (checkout / "search").rglob("*.py"):
         text = path.read_text(encoding="utf-8")
-        text = text.replace("search.kernels", "search.renamed")
+        text = text.replace("search.backends.numba_kernels", "search.renamed")
         text = text.replace("from search import kernels", "from search import renamed as kernels")
         path.write_text(text, encoding="utf-8")
     assert checkout / "search" / "renamed.py" in source_files("planning_core", checkout)

@@ -7,17 +7,17 @@ from typing import Any, Literal
 
 import pytest
 
-from search.evaluation import run_directory
-from search.evaluation.folder_writing import new_folder
-from search.evaluation.records import append_record, write_json_atomic
-from search.evaluation.run_directory import RunDirectory
+from prefsearch.run import directory as run_directory
+from prefsearch.run.directory import RunDirectory
+from prefsearch.storage.files import append_record, write_json_atomic
+from prefsearch.storage.folders import new_folder
 from tests.fakes import MICRO_DEMO
 from tests.killed_runs import differences, in_child, left_by
 from tests.reward_folders import save_classifier
 from tests.run_sweeps import chosen, sweep_command
 from tests.test_atari_parallel import CARTPOLE
 
-TEXT = ("policies.demo", "policies.door_training", "policies.door_evaluate", "rewardmodel.__main__",
+TEXT = ("policies.demo", "policies.cli.train", "policies.cli.evaluate", "rewardmodel.__main__",
         "policies.__main__", "trl", "peft", "datasets")  # fmt: skip
 PROMPTS = [f"Write of the bell, the lake and number {i}.\n" for i in range(4)]
 
@@ -130,7 +130,7 @@ def imports_of(name: str) -> tuple[str, ...]:
     if name != "atari":
         return TEXT
     pytest.importorskip("gymnasium", reason="pip install 'prefsearch[atari]'")
-    return ("atari_bridge.__main__", "atari_bridge.door_train")
+    return ("atari_bridge.__main__", "atari_bridge.cli.train")
 
 
 def command_of(name: str, policy: Path) -> list[str]:

@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 
-from policies.language_model import Policy
-from rewardmodel.implicit import ImplicitRewardModel
-from rewardmodel.loading import load_reward_model
+from policies.generation.language_model import Policy
+from rewardmodel.models.implicit import ImplicitRewardModel
+from rewardmodel.models.loading import load_reward_model
 from tests.chat_models import PROMPTS, write_chat_policy, write_chat_scorer
 from tests.reward_folders import save_adapter, set_json
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("atari_bridge", "doors", "policies", "rewardmodel", "search")
+PACKAGES = ("atari_bridge", "prefsearch", "policies", "rewardmodel", "search")
 LOADERS = {"from_pretrained", "from_config", "load_dataset", "pipeline", "get_config"}
 IMPORTERS = {  # of names that are written in the code, or that the command line gives
-    "atari_bridge/environments/making.py", "atari_bridge/ray_host.py",
-    "rewardmodel/functions.py",
+    "atari_bridge/environments/making.py", "atari_bridge/acting/ray_host.py",
+    "rewardmodel/models/functions.py",
 }  # fmt: skip
 
 
@@ -56,7 +56,7 @@ def test_nothing_reads_pickles_or_runs_texts() -> None:
         assert owner not in {"pickle", "marshal", "shelve", "joblib", "dill"}, where
         assert owner or name not in {"eval", "exec", "compile", "__import__"}, where
         assert name not in {"load_module", "exec_module"} or path in (
-            *IMPORTERS, "atari_bridge/agent.py", "atari_bridge/run_state.py",
+            *IMPORTERS, "atari_bridge/training/agent.py", "atari_bridge/training/run_state.py",
         ), where  # fmt: skip
         if name == "import_module" or name == "spec_from_file_location":
             assert path in IMPORTERS, where

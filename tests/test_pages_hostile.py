@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from search.evaluation.tree_layout import printable
+from search.viewer.layout import printable
 from tests import hostile_pages
 from tests.hostile_pages import ATTACKS, CONTROLS, HOSTILE
 

@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 
-from policies.kv_tree import KVTree
-from policies.language_model import Policy
-from policies.leaf_values import NoValue, Rollout
-from policies.methods import MethodName, SearchOptions, build_searcher
-from policies.proposals import Proposal
-from policies.text_context import TextContext
-from policies.text_planning import TextPlanningModel
+from policies.generation.language_model import Policy
+from policies.generation.proposals import Proposal
+from policies.generation.segment_tree import KVTree
+from policies.planning.context import TextContext
+from policies.planning.leaf_values import NoValue, Rollout
+from policies.planning.methods import MethodName, SearchOptions, build_searcher
+from policies.planning.planning_model import TextPlanningModel
 from tests.fakes import CountingReward
 
 PROMPTS = ["Write of rain.", "Write of the sea.", "Write of a crow."]

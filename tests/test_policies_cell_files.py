@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from policies.cell_files import CellFile
-from policies.sharding import Processes, join_processes
+from policies.evaluation.cell_files import CellFile
+from prefsearch.distributed import Processes, join_processes
 
 
 def cell_of(path: Path, rank: int = 0, count: int = 1) -> CellFile:

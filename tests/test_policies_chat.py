@@ -9,17 +9,17 @@ from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from policies.__main__ import main
-from policies.collection import sample_responses
-from policies.judges import judged
-from policies.language_model import Policy, fine_tune
-from policies.leaf_values import PartialReward
-from policies.methods import build_searcher
-from policies.proposals import Proposal
+from policies.evaluation.gold_scorer import judged
+from policies.finetuning.collection import sample_responses
+from policies.generation.language_model import Policy, fine_tune
+from policies.generation.proposals import Proposal
+from policies.planning.leaf_values import PartialReward
+from policies.planning.methods import build_searcher
 from rewardmodel.__main__ import main as reward_main
 from rewardmodel.data.conversation import Conversation, prompt_of, row_of
-from rewardmodel.functions import FunctionRewardModel
-from rewardmodel.loading import load_reward_model
-from rewardmodel.training import Optimisation
+from rewardmodel.models.functions import FunctionRewardModel
+from rewardmodel.models.loading import load_reward_model
+from rewardmodel.training.optim_config import Optimisation
 from tests.chat_models import PROMPTS, template_ids, write_chat_policy, write_chat_scorer
 
 REPLY = "It is 3."

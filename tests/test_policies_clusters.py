@@ -6,22 +6,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from policies.clusters import clusters_of, with_clusters
-from policies.collection import sample_responses
-from policies.evaluation import best_of_n_clusters, summarise
-from policies.gain_fits import best_of_n_gains, fit_rows
-from policies.gain_report import records_with_clusters
-from policies.language_model import Policy
-from policies.measuring import Measurement
-from policies.methods import build_searcher
-from policies.policy_kl import kl_to
-from policies.proposals import Proposal
-from policies.sharding import Processes
+from policies.evaluation.cells import best_of_n_clusters, summarise
+from policies.evaluation.clusters import clusters_of, with_clusters
+from policies.evaluation.gain_fits import best_of_n_gains, fit_rows
+from policies.evaluation.gain_report import records_with_clusters
+from policies.evaluation.measuring import Measurement
+from policies.finetuning.collection import sample_responses
+from policies.finetuning.policy_kl import kl_to
+from policies.generation.language_model import Policy
+from policies.generation.proposals import Proposal
+from policies.planning.methods import build_searcher
+from prefsearch.distributed import Processes
+from prefsearch.run.directory import RunDirectory
+from prefsearch.storage.files import read_records, write_json_atomic
 from rewardmodel.data.conversation import Conversation
-from rewardmodel.simulated import SimulatedHuman
-from rewardmodel.simulated_phrases import RECIPE
-from search.evaluation.records import read_records, write_json_atomic
-from search.evaluation.run_directory import RunDirectory
+from rewardmodel.synthetic.phrases import RECIPE
+from rewardmodel.synthetic.world import SimulatedHuman
 from tests.fakes import CountingReward, policy_of
 
 FILLS = {"dish": "soup", "first": "leeks", "second": "barley"}

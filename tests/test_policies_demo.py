@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from policies.demo import Demo, DemoConfig
-from rewardmodel.simulated_requests import assignment_of, count_held_out
+from rewardmodel.synthetic.requests import assignment_of, count_held_out
 from tests.fakes import demo_command, start_demo
 
 UNTIMED = ("seconds", "step_seconds")
@@ -134,7 +134,7 @@ def test_a_run_that_is_there_is_not_overwritten(demo_run: Path) -> None:
 def test_the_demo_configurations_work_after_the_demo(
     door: str, demo_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import prefsearch
+    from prefsearch.cli import entry
 
     shutil.copytree(demo_run, tmp_path / "runs" / "demo")
     monkeypatch.chdir(tmp_path)
@@ -142,4 +142,4 @@ def test_the_demo_configurations_work_after_the_demo(
     small = {"plan": ["--limit", "2"], "evaluate": ["--limit", "2"], "train": []}[verb]
     small += [] if verb == "train" else ["--max_new_tokens", "24"]
     command = {"policies": "policy", "rewardmodel": "reward"}[package]
-    assert prefsearch.main([command, verb, "--config", f"{door}_demo", *small]) == 0
+    assert entry.main([command, verb, "--config", f"{door}_demo", *small]) == 0

@@ -14,15 +14,15 @@ import torch
 import yaml
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-import prefsearch
-from doors.command_line import parse
-from policies.collection import sample_responses
-from policies.door_evaluate import EvaluateJob
-from policies.door_settings import SearchModels
-from policies.language_model import Policy
-from policies.leaf_values import PartialReward, Rollout, ValueHead
-from policies.segment_rewards import KLPenalty
-from search.evaluation.run_directory import step_seed
+from policies.cli.args import SearchModels
+from policies.cli.evaluate import EvaluateJob
+from policies.finetuning.collection import sample_responses
+from policies.generation.language_model import Policy
+from policies.planning.leaf_values import PartialReward, Rollout, ValueHead
+from policies.planning.segment_rewards import KLPenalty
+from prefsearch.cli import entry
+from prefsearch.cli.command_line import parse
+from prefsearch.run.directory import step_seed
 from tests.fakes import CountingReward
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -84,7 +84,7 @@ def desk(
 
 def evaluate(out: str, *flags: str) -> int:
     command = ["policy", "evaluate", "--config", "settings.yaml", "--out", out, *flags]
-    return prefsearch.main(command)
+    return entry.main(command)
 
 
 def start(launcher: list[str], out: str, *flags: str, **environment: str) -> Any:
@@ -120,7 +120,7 @@ def left(out: str) -> dict[str, Any]:
 
 
 def combine(out: str, *runs: str) -> int:
-    return prefsearch.main(["policy", "combine", "--out", out, "--runs", *runs])
+    return entry.main(["policy", "combine", "--out", out, "--runs", *runs])
 
 
 def test_evaluations_of_several_seeds_are_combined_with_intervals_over_seeds(

@@ -10,26 +10,31 @@ import torch
 from rich.console import Console
 from scipy import stats
 
-from policies.collection import Samples, pairs_of, sample_responses, searched_demonstrations
-from policies.evaluation import (
+from policies.evaluation.cells import (
     best_of_n_records,
     curves,
     search_lines,
     search_records,
     summarise,
 )
-from policies.gain_report import closing_table
-from policies.judges import judged
-from policies.kv_tree import KVTree
-from policies.language_model import Policy
-from policies.leaf_values import ValueHead, boundary_states, fit_value_head
-from policies.methods import build_searcher
-from policies.policy_kl import kl_to
-from policies.pooled import Pool, pool_lines, pool_records
-from policies.proposals import Proposal
-from policies.text_context import TextContext
+from policies.evaluation.gain_report import closing_table
+from policies.evaluation.gold_scorer import judged
+from policies.evaluation.pooled import Pool, pool_lines, pool_records
+from policies.finetuning.collection import (
+    Samples,
+    pairs_of,
+    sample_responses,
+    searched_demonstrations,
+)
+from policies.finetuning.policy_kl import kl_to
+from policies.generation.language_model import Policy
+from policies.generation.proposals import Proposal
+from policies.generation.segment_tree import KVTree
+from policies.planning.context import TextContext
+from policies.planning.leaf_values import ValueHead, boundary_states, fit_value_head
+from policies.planning.methods import build_searcher
+from prefsearch.statistics.metrics import best_of_n_kl
 from search.evaluation.divergence import best_of_n_kl_estimate, kl_lower_bound_from_ranks
-from search.evaluation.metrics import best_of_n_kl
 from tests.fakes import CountingReward, policy_of
 
 PROMPTS = ["Tell me of the bell.\n", "How do I make a pie?\n", "What of the lake?\n"]

@@ -11,35 +11,36 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-import policies.language_model as language_model
+import policies.generation.language_model as language_model
 from policies.__main__ import main
-from policies.collection import (
+from policies.evaluation.cells import records_of_lines, search_lines, summarise
+from policies.evaluation.gold_scorer import ModelJudge, judged
+from policies.evaluation.pooled import Pool, pool_lines, pool_records
+from policies.finetuning.collection import (
     Samples,
     finished_pairs_of,
     pairs_of,
     sample_responses,
     searched_demonstrations,
 )
-from policies.evaluation import records_of_lines, search_lines, summarise
-from policies.judges import ModelJudge, judged
-from policies.language_model import Policy, fine_tune
-from policies.leaf_values import Rollout, boundary_states
-from policies.methods import MethodName, SearchOptions, build_searcher
-from policies.pooled import Pool, pool_lines, pool_records
-from policies.proposals import Proposal
-from policies.voting import choose
+from policies.generation.language_model import Policy, fine_tune
+from policies.generation.proposals import Proposal
+from policies.planning.leaf_values import Rollout, boundary_states
+from policies.planning.methods import MethodName, SearchOptions, build_searcher
+from policies.planning.voting import choose
 from rewardmodel.__main__ import main as reward_main
 from rewardmodel.data.conversation import row_of
-from rewardmodel.data.finished import replies_finished
+from rewardmodel.data.json_lines import json_lines
+from rewardmodel.data.parsing.finished import replies_finished
+from rewardmodel.data.preferences import load_demonstrations, load_preferences
+from rewardmodel.data.rankings import load_rankings, pairs_from_rankings
 from rewardmodel.data.rows import PreferenceDataError
-from rewardmodel.ensemble import EnsembleRewardModel
-from rewardmodel.json_lines import json_lines
-from rewardmodel.loading import load_reward_model
-from rewardmodel.preferences import load_demonstrations, load_preferences
-from rewardmodel.rankings import load_rankings, pairs_from_rankings
-from rewardmodel.simulated import SimulatedHuman, sample_requests
-from rewardmodel.training import Objective, Optimisation
-from rewardmodel.training.comparisons import _ranked_groups, tokenise_comparisons
+from rewardmodel.models.ensemble import EnsembleRewardModel
+from rewardmodel.models.loading import load_reward_model
+from rewardmodel.synthetic.world import SimulatedHuman, sample_requests
+from rewardmodel.training.batching.comparisons import _ranked_groups, tokenise_comparisons
+from rewardmodel.training.loss_config import Objective
+from rewardmodel.training.optim_config import Optimisation
 from tests.chat_models import PROMPTS as CHAT_PROMPTS
 from tests.chat_models import chat_tokenizer, write_chat_policy
 from tests.fakes import CountingReward

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from policies.evaluation import cell_row, summarise
-from policies.gain_fits import best_of_n_gains, fit_rows
-from policies.gain_report import (
+from policies.evaluation.cells import cell_row, summarise
+from policies.evaluation.gain_fits import best_of_n_gains, fit_rows
+from policies.evaluation.gain_report import (
     add_costs,
     add_gains,
     method_name,
@@ -18,11 +18,11 @@ from policies.gain_report import (
     show_interval,
     verdict,
 )
-from policies.pooled import Pool
-from search.evaluation.intervals import SeedInterval, interval_over_seeds
-from search.evaluation.metrics import best_of_n_kl, wilson_interval
-from search.evaluation.report import Report
-from search.evaluation.run_directory import RunDirectory
+from policies.evaluation.pooled import Pool
+from prefsearch.report.page import Report
+from prefsearch.run.directory import RunDirectory
+from prefsearch.statistics.intervals import SeedInterval, interval_over_seeds
+from prefsearch.statistics.metrics import best_of_n_kl, wilson_interval
 
 
 def record(method: str, budget: int, prompt: int, score: float, tokens: float) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from policies.judges import judged, load_judge
-from rewardmodel.simulated import SimulatedHuman
+from policies.evaluation.gold_scorer import judged, load_judge
+from rewardmodel.synthetic.world import SimulatedHuman
 
 PROMPT = "Write a short story about the baker, the bell and the lake.\n"
 TEXTS = ["At last the baker went home with the bell and slept in peace.", "That was all.", ""]

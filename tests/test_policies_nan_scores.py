@@ -6,18 +6,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from policies.collection import Samples, sample_responses
-from policies.kv_tree import ROLLOUT, KVTree
-from policies.language_model import Policy
-from policies.leaf_values import PartialReward, Rollout, ValueHead
-from policies.policy_kl import kl_to
-from policies.pooled import pool_lines
-from policies.proposals import Proposal
-from policies.search_policy import SearchPolicy
-from rewardmodel.ensemble import EnsembleRewardModel
-from rewardmodel.functions import FunctionRewardModel
-from rewardmodel.prefixes.prefix_rerun import RerunTree
-from rewardmodel.prefixes.prefix_tree import PrefixTree
+from policies.evaluation.pooled import pool_lines
+from policies.finetuning.collection import Samples, sample_responses
+from policies.finetuning.policy_kl import kl_to
+from policies.generation.language_model import Policy
+from policies.generation.proposals import Proposal
+from policies.generation.segment_tree import ROLLOUT, KVTree
+from policies.planning.leaf_values import PartialReward, Rollout, ValueHead
+from policies.planning.searcher import SearchPolicy
+from rewardmodel.models.ensemble import EnsembleRewardModel
+from rewardmodel.models.functions import FunctionRewardModel
+from rewardmodel.prefix_cache.rerun import RerunTree
+from rewardmodel.prefix_cache.tree import PrefixTree
 from search import GumbelMuZeroPlanner
 from tests.fakes import CountingReward
 

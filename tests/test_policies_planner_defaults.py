@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from benchmarks.text_planner_toys import Outcome, Toy, ToyTexts, search_toys
-from policies.language_model import Policy
-from policies.methods import (
+from policies.generation.language_model import Policy
+from policies.generation.proposals import Proposal
+from policies.planning.methods import (
     MethodName,
     SearchOptions,
     build_searcher,
     sample_exploration,
     sample_scale,
 )
-from policies.proposals import Proposal
 from search import Embedding, GumbelMuZeroPlanner, Planner, RootOutput, StepOutput, Tree
 from search.qtransforms import qtransform_completed_by_mix_value
 from tests.fakes import CountingReward

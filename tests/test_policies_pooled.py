@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from policies.collection import Samples
-from policies.pooled import Pool, pool_lines, pool_records
+from policies.evaluation.pooled import Pool, pool_lines, pool_records
+from policies.finetuning.collection import Samples
 
 POOL = Pool(
     texts=[["answer: 1", "answer: 2", "answer: 2"], ["answer: 1", "answer: 1", "none"]],

@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-import policies.proposals as proposals
-from policies.proposals import Proposal, nucleus
+import policies.generation.proposals as proposals
+from policies.generation.proposals import Proposal, nucleus
 
 
 def by_sorting(probabilities: Tensor, top_p: float) -> Tensor:

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-import prefsearch
-from policies.door_search import PlanJob
-from policies.door_settings import SearchModels
-from policies.language_model import Policy
-from policies.leaf_values import PartialReward
-from policies.proposals import Proposal
-from policies.search_policy import SearchPolicy
+from policies.cli.args import SearchModels
+from policies.cli.search import PlanJob
+from policies.generation.language_model import Policy
+from policies.generation.proposals import Proposal
+from policies.planning.leaf_values import PartialReward
+from policies.planning.searcher import SearchPolicy
+from prefsearch.cli import entry
 from search import BeamPlanner, BestOfNPlanner, GumbelMuZeroPlanner, MuZeroPlanner, Planner
-from search.tree_file import load_tree
+from search.viewer.file import load_tree
 from tests.fakes import CountingReward
 
 PROMPTS = ["Write a short story about the baker.\n", "How do I make a pie?\n", "Tell a tale.\n"]
@@ -78,7 +78,7 @@ def test_every_decision_leaves_its_trees_and_the_answer_is_the_same(
     assert len(labels[0]) > len(PROMPTS[2]) or len(names) <= 2 or not replan
 
     path = folder / "prompt-0-decision-0.safetensors"
-    assert prefsearch.main(["tree", "show", str(path), "--format", "text", "--row", "1"]) == 0
+    assert entry.main(["tree", "show", str(path), "--format", "text", "--row", "1"]) == 0
     assert "* How do I make a pie?" in capsys.readouterr().out
 
 
@@ -97,7 +97,7 @@ def test_plan_saves_trees_to_a_new_folder_alone(
     argv = ["policy", "plan", "--policy", "x", "--reward_model", "x", "--dataset", str(prompts)]
     argv += ["--budget", "3", "--max_new_tokens", "8", "--unit", "response"]
     argv += ["--out", str(tmp_path / "planned.jsonl")]
-    assert prefsearch.main([*argv, "--save_trees", str(trees)]) == 0
+    assert entry.main([*argv, "--save_trees", str(trees)]) == 0
     assert [path.name for path in trees.iterdir()] == ["prompt-0-decision-0.safetensors"]
     rows = [json.loads(line) for line in (tmp_path / "planned.jsonl").read_text().splitlines()]
     saved = load_tree(trees / "prompt-0-decision-0.safetensors")
@@ -107,6 +107,6 @@ def test_plan_saves_trees_to_a_new_folder_alone(
         assert row["response"] in labels.values()
         assert row["tree"] is None
     capsys.readouterr()
-    assert prefsearch.main([*argv, "--save_trees", str(trees)]) == 2
+    assert entry.main([*argv, "--save_trees", str(trees)]) == 2
     assert "save_trees: found" in capsys.readouterr().err
-    assert prefsearch.main(argv) == 0, "without the option nothing is asked of the folder"
+    assert entry.main(argv) == 0, "without the option nothing is asked of the folder"

@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from policies.kv_tree import KVTree
-from policies.language_model import Policy, TinyModel, build_tiny_model
-from policies.leaf_values import LeafValue, PartialReward, Rollout
-from policies.methods import METHOD_NAMES, MethodName, SearchOptions, build_searcher
-from policies.proposals import Proposal
-from policies.search_policy import SearchPolicy
-from policies.segment_rewards import KLPenalty, ProcessReward
-from policies.text_context import TextContext
-from policies.text_planning import TextPlanningModel
-from rewardmodel.sequence import SequenceRewardModel, load_scorer
-from rewardmodel.tokenization import TextEncoder, load_tokenizer
+from policies.generation.language_model import Policy, TinyModel, build_tiny_model
+from policies.generation.proposals import Proposal
+from policies.generation.segment_tree import KVTree
+from policies.planning.context import TextContext
+from policies.planning.leaf_values import LeafValue, PartialReward, Rollout
+from policies.planning.methods import METHOD_NAMES, MethodName, SearchOptions, build_searcher
+from policies.planning.planning_model import TextPlanningModel
+from policies.planning.searcher import SearchPolicy
+from policies.planning.segment_rewards import KLPenalty, ProcessReward
+from rewardmodel.models.sequence import SequenceRewardModel, load_scorer
+from rewardmodel.pretrained.tokenization import TextEncoder, load_tokenizer
 from search import BeamPlanner, BestOfNPlanner, GumbelMuZeroPlanner, MuZeroPlanner, Planner
 from tests.fakes import CountingReward, policy_of
 
@@ -411,7 +411,7 @@ def test_a_budget_too_small_for_one_response_is_refused(policy: Policy) -> None:
 def test_a_search_that_could_need_more_memory_than_there_is_does_not_begin(
     policy: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("policies.batch_search.available_memory", lambda device: 100_000)
+    monkeypatch.setattr("policies.planning.batch_search.available_memory", lambda device: 100_000)
     search = searcher(policy, GumbelMuZeroPlanner(64), 8)
     with pytest.raises(ValueError, match=r"could need .* GiB .* free\. Lower the batch size"):
         search.generate(PROMPTS, seed=0)
@@ -492,7 +492,7 @@ def test_a_reward_model_with_another_vocabulary_scores_the_text_and_that_is_said
     )
     with caplog.at_level(logging.WARNING, "policies"):
         search = searcher(policy, BestOfNPlanner(3), 3, reward_model=reward)
-    (record,) = [r for r in caplog.records if r.name == "policies.search_policy"]
+    (record,) = [r for r in caplog.records if r.name == "policies.planning.searcher"]
     assert "another vocabulary" in record.getMessage()
     for result in search.generate(PROMPTS, seed=0):
         finished = result.response_finished
@@ -501,7 +501,7 @@ def test_a_reward_model_with_another_vocabulary_scores_the_text_and_that_is_said
     caplog.clear()
     same = SequenceRewardModel(reward.model, policy.encoder)
     searcher(policy, BestOfNPlanner(3), 3, reward_model=same)
-    assert "policies.search_policy" not in {r.name for r in caplog.records}
+    assert "policies.planning.searcher" not in {r.name for r in caplog.records}
 
 
 class _BrokenReward:

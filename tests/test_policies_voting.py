@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.voting import (
+from policies.planning.voting import (
     VoteRule,
     VoteWeight,
     best_of_n,
@@ -18,8 +18,8 @@ from policies.voting import (
     vote_expectation,
     weighted_vote,
 )
-from rewardmodel.verifiers import extract_answer, normalise_answer
-from search.evaluation import best_of_n_expectation, pass_at_k
+from prefsearch.statistics.metrics import best_of_n_expectation, pass_at_k
+from rewardmodel.models.verifiers import extract_answer, normalise_answer
 
 
 def choose_slowly(
@@ -181,7 +181,7 @@ def test_random_subsets_are_keyed_by_seed_and_place_alone(monkeypatch: pytest.Mo
     np.testing.assert_array_equal(fewer, first[:2])
     other = vote_expectation(answers, scores, right, 9, **{**options, "seed": 8})
     assert (other != first).any()
-    monkeypatch.setattr("policies.voting._BLOCK_VALUES", 100)
+    monkeypatch.setattr("policies.planning.voting._BLOCK_VALUES", 100)
     np.testing.assert_allclose(vote_expectation(answers, scores, right, 9, **options), first)
 
 

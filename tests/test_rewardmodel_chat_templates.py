@@ -17,15 +17,15 @@ from transformers import (
 from rewardmodel.__main__ import main
 from rewardmodel.data.chat_template import ChatTemplate
 from rewardmodel.data.conversation import Conversation, prompts_of, row_of
-from rewardmodel.ensemble import EnsembleRewardModel
-from rewardmodel.evaluation import evaluate_reward_model
-from rewardmodel.implicit import ImplicitRewardModel
-from rewardmodel.loading import load_reward_model
-from rewardmodel.preferences import load_preferences
-from rewardmodel.tokenization import TextEncoder
-from rewardmodel.training.comparisons import tokenise_comparisons
-from rewardmodel.training.objective import Objective
-from rewardmodel.value_head import TokenValueModel
+from rewardmodel.data.preferences import load_preferences
+from rewardmodel.evaluation.accuracy import evaluate_reward_model
+from rewardmodel.models.ensemble import EnsembleRewardModel
+from rewardmodel.models.implicit import ImplicitRewardModel
+from rewardmodel.models.loading import load_reward_model
+from rewardmodel.models.value_head import TokenValueModel
+from rewardmodel.pretrained.tokenization import TextEncoder
+from rewardmodel.training.batching.comparisons import tokenise_comparisons
+from rewardmodel.training.loss_config import Objective
 from tests.chat_models import (
     PARTS,
     PROMPTS,

@@ -11,19 +11,19 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
+from rewardmodel.cli.models import load_responses
 from rewardmodel.data.conversation import Conversation
-from rewardmodel.data.transcripts import prompt_end
-from rewardmodel.door_models import load_responses
-from rewardmodel.evaluation import load_edits
-from rewardmodel.preferences import (
+from rewardmodel.data.parsing.transcripts import prompt_end
+from rewardmodel.data.preferences import (
     PreferenceDataError,
     load_demonstrations,
     load_preferences,
     load_prompts,
 )
-from rewardmodel.rankings import load_rankings
-from rewardmodel.steps import load_steps
-from rewardmodel.verifiers import load_references
+from rewardmodel.data.rankings import load_rankings
+from rewardmodel.data.steps import load_steps
+from rewardmodel.evaluation.length.edits import load_edits
+from rewardmodel.models.verifiers import load_references
 
 TEMPLATE = (
     "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}</s>{% endfor %}"

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
-from rewardmodel.tokenization import TextEncoder, load_tokenizer
-from rewardmodel.training.comparisons import shared_length, tokenise_comparisons
-from rewardmodel.training.length_sampler import LengthGroupedOrder
-from rewardmodel.training.objective import Objective
+from rewardmodel.pretrained.tokenization import TextEncoder, load_tokenizer
+from rewardmodel.training.batching.comparisons import shared_length, tokenise_comparisons
+from rewardmodel.training.batching.length_sampler import LengthGroupedOrder
+from rewardmodel.training.loss_config import Objective
 
 PROMPT = "Write a short story about the baker, the bell and the lake.\n"
 GOOD, BAD = "The baker found the bell at the lake.", "That was all."

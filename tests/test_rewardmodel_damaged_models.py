@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
 
-from policies.language_model import Policy, load_language_model
-from rewardmodel.loading import load_reward_model
-from search.evaluation.whole_weights import WeightsError
+from policies.generation.language_model import Policy, load_language_model
+from prefsearch.storage.weights import WeightsError
+from rewardmodel.models.loading import load_reward_model
 from tests.reward_folders import save_adapter, save_classifier, set_json
 
 WEIGHTS = "model.safetensors"

@@ -10,15 +10,15 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewardmodel.data.data_report import (
+from prefsearch.statistics.metrics import wilson_interval
+from rewardmodel.data.preferences import load_preferences
+from rewardmodel.data.report import (
     examine_preferences,
     length_correlation,
     preference_report,
 )
-from rewardmodel.data.data_report_page import report_rows, write_data_report
-from rewardmodel.preferences import load_preferences
-from rewardmodel.tokenization import TextEncoder, load_tokenizer
-from search.evaluation.metrics import wilson_interval
+from rewardmodel.data.report_page import report_rows, write_data_report
+from rewardmodel.pretrained.tokenization import TextEncoder, load_tokenizer
 from tests.fakes import Words
 
 DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from doors.command_line import field_help, run_door
-from rewardmodel.data.formats import FORMATS
-from rewardmodel.door_data import (
+from prefsearch.cli.command_line import field_help, run_door
+from rewardmodel.cli.data import (
     ConvertJob,
     InspectJob,
     SplitJob,
@@ -16,7 +15,8 @@ from rewardmodel.door_data import (
     inspect_data,
     split,
 )
-from rewardmodel.preferences import load_preferences
+from rewardmodel.data.formats.table import FORMATS
+from rewardmodel.data.preferences import load_preferences
 
 VERBS = {
     "split": (SplitJob, split),

@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 import torch
 
-from doors.command_line import run_door
-from rewardmodel import door_models
+from prefsearch.cli.command_line import run_door
+from rewardmodel.cli import models as door_models
 from rewardmodel.data.conversation import Conversation
 from rewardmodel.data.rows import PreferenceDataError
-from rewardmodel.ensemble import EnsembleRewardModel
-from rewardmodel.loading import load_reward_model
+from rewardmodel.models.ensemble import EnsembleRewardModel
+from rewardmodel.models.loading import load_reward_model
 from tests.reward_folders import CLOSE, PROMPT, TEXTS, save_classifier
 
 VERBS = {

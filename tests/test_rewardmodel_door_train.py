@@ -19,15 +19,18 @@ from transformers import (
     BertForSequenceClassification,
 )
 
-from rewardmodel import door_models, door_train
-from rewardmodel.door_train import TrainJob
-from rewardmodel.loading import load_reward_model
-from rewardmodel.model_source import resolve_model
-from rewardmodel.multi_head import MultiHeadRewardModel
-from rewardmodel.tokenization import TextEncoder, load_tokenizer
-from rewardmodel.training import Objective, Optimisation, train_reward_model
-from rewardmodel.training.quantisation import quantised
+from rewardmodel.cli import models as door_models
+from rewardmodel.cli import train as door_train
+from rewardmodel.cli.train import TrainJob
+from rewardmodel.models.loading import load_reward_model
+from rewardmodel.models.multi_head import MultiHeadRewardModel
+from rewardmodel.pretrained.source import resolve_model
+from rewardmodel.pretrained.tokenization import TextEncoder, load_tokenizer
+from rewardmodel.training.loss_config import Objective
+from rewardmodel.training.optim_config import Optimisation
+from rewardmodel.training.quantization import quantised
 from rewardmodel.training.reference_shift import centre_on
+from rewardmodel.training.reward_model import train_reward_model
 from tests.reward_folders import launch, save_classifier, set_json
 
 THINGS = ("baker", "bell", "lake", "fox", "boat", "star", "tree", "cat")
@@ -293,8 +296,8 @@ DOORS = """
 import json, sys
 import torch
 torch.set_num_threads(1)
-from rewardmodel.door_models import TrainStepsJob, train_steps
-from rewardmodel.door_train import TrainJob, train
+from rewardmodel.cli.models import TrainStepsJob, train_steps
+from rewardmodel.cli.train import TrainJob, train
 
 jobs = json.loads(sys.argv[1])
 train(TrainJob(**jobs["pairs"]))

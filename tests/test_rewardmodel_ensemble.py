@@ -7,17 +7,19 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
-from rewardmodel import ensemble_file
-from rewardmodel.adapter_members import AdapterMember, load_adapter_members
-from rewardmodel.aggregation import combine
-from rewardmodel.ensemble import EnsembleRewardModel, read_ensemble, write_ensemble
 from rewardmodel.interface import ScoringSession, SessionRewardModel, UncertainRewardModel
-from rewardmodel.loading import load_members, load_reward_model
-from rewardmodel.multi_head import MultiHeadRewardModel
-from rewardmodel.sequence import SequenceRewardModel, load_scorer
-from rewardmodel.shared_prefix import PrefixSession
-from rewardmodel.training import Objective, Optimisation, train_reward_model
-from rewardmodel.weight_average import average_weights
+from rewardmodel.models import ensemble_file
+from rewardmodel.models.adapter_members import AdapterMember, load_adapter_members
+from rewardmodel.models.aggregation import combine
+from rewardmodel.models.averaging import average_weights
+from rewardmodel.models.ensemble import EnsembleRewardModel, read_ensemble, write_ensemble
+from rewardmodel.models.loading import load_members, load_reward_model
+from rewardmodel.models.multi_head import MultiHeadRewardModel
+from rewardmodel.models.sequence import SequenceRewardModel, load_scorer
+from rewardmodel.prefix_cache.sessions import PrefixSession
+from rewardmodel.training.loss_config import Objective
+from rewardmodel.training.optim_config import Optimisation
+from rewardmodel.training.reward_model import train_reward_model
 from tests.fakes import CountingReward
 from tests.reward_folders import CLOSE, PROMPT, TEXTS, save_adapter, save_classifier
 
@@ -147,7 +149,7 @@ def test_a_gguf_member_is_kept_relative_to_the_ensemble(
     assert read_ensemble(path)["members"] == ["../reward.gguf"]
     loaded: list[str] = []
     monkeypatch.setattr(
-        "rewardmodel.loading.load_members", lambda names, **_: loaded.extend(names) or []
+        "rewardmodel.models.loading.load_members", lambda names, **_: loaded.extend(names) or []
     )
     monkeypatch.chdir("/")
     with pytest.raises(ValueError, match="members: found none"):

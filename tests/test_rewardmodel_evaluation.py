@@ -10,15 +10,12 @@ import torch
 from datasets import Dataset, concatenate_datasets
 from torch import Tensor
 
-from rewardmodel.evaluation import (
-    bag_of_words_accuracy,
-    evaluate_reward_model,
-    longer_reply_accuracy,
-    preference_margins,
-)
+from prefsearch.statistics.metrics import wilson_interval
+from rewardmodel.data.preferences import load_preferences, split_by_prompt
+from rewardmodel.evaluation.accuracy import evaluate_reward_model
+from rewardmodel.evaluation.baselines import bag_of_words_accuracy, longer_reply_accuracy
 from rewardmodel.evaluation.clustered import clustered_share
-from rewardmodel.preferences import load_preferences, split_by_prompt
-from search.evaluation.metrics import wilson_interval
+from rewardmodel.evaluation.margins import preference_margins
 
 HH_SAMPLE = (
     Path(__file__).parents[2] / "shared" / "data" / "hh-rlhf" / "harmless-base-1800.jsonl.gz"

@@ -8,18 +8,17 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForSequenceClassification
 
-from rewardmodel.evaluation import (
-    evaluate_agreement,
-    evaluate_reward_model,
+from prefsearch.statistics.metrics import wilson_interval
+from rewardmodel.evaluation.accuracy import evaluate_reward_model
+from rewardmodel.evaluation.agreement import evaluate_agreement, member_margins
+from rewardmodel.evaluation.batch_invariance import (
     measure_batch_invariance,
-    preference_margins,
     require_batch_invariance,
 )
-from rewardmodel.evaluation.agreement import member_margins
+from rewardmodel.evaluation.margins import preference_margins
 from rewardmodel.evaluation.scoring import score_texts
-from rewardmodel.sequence import SequenceRewardModel
-from rewardmodel.tokenization import TextEncoder, load_tokenizer
-from search.evaluation.metrics import wilson_interval
+from rewardmodel.models.sequence import SequenceRewardModel
+from rewardmodel.pretrained.tokenization import TextEncoder, load_tokenizer
 
 
 class Columns:

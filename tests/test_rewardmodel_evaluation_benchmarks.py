@@ -7,10 +7,15 @@ import pytest
 import torch
 from datasets import Dataset
 
-from rewardmodel.evaluation import evaluate_reward_bench, evaluate_reward_bench2
-from rewardmodel.evaluation.reward_bench import PRIOR_SETS, SECTIONS, reward_bench_score
-from rewardmodel.evaluation.reward_bench2 import (
+from rewardmodel.evaluation.benchmarks.reward_bench import (
+    PRIOR_SETS,
+    SECTIONS,
+    evaluate_reward_bench,
+    reward_bench_score,
+)
+from rewardmodel.evaluation.benchmarks.reward_bench2 import (
     best_of_share,
+    evaluate_reward_bench2,
     reward_bench2_score,
     ties_score,
 )

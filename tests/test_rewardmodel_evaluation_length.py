@@ -9,17 +9,13 @@ import torch
 from datasets import Dataset
 from scipy.special import expit
 
-from rewardmodel.evaluation import (
-    edit_accuracy,
-    evaluate_reward_model,
-    load_edits,
-    truncation_probe,
-)
+from prefsearch.statistics.metrics import wilson_interval
+from rewardmodel.data.preferences import load_preferences
+from rewardmodel.evaluation.accuracy import evaluate_reward_model
 from rewardmodel.evaluation.clustered import clustered_correlation
-from rewardmodel.evaluation.length_control import control_for_length
-from rewardmodel.evaluation.length_probes import cut_sentences
-from rewardmodel.preferences import load_preferences
-from search.evaluation.metrics import wilson_interval
+from rewardmodel.evaluation.length.control import control_for_length
+from rewardmodel.evaluation.length.edits import edit_accuracy, load_edits
+from rewardmodel.evaluation.length.probes import cut_sentences, truncation_probe
 
 QA_FEEDBACK = Path(__file__).parents[2] / "shared" / "data" / "qa-feedback" / "dev_feedback.json.gz"
 

@@ -9,16 +9,13 @@ import pytest
 import torch
 from rich.console import Console
 
-from rewardmodel import door_evaluate
+from rewardmodel.cli import evaluate as door_evaluate
+from rewardmodel.cli.evaluate import EvaluateJob, evaluate, measure, show_measures
 from rewardmodel.data.conversation import Conversation
-from rewardmodel.door_evaluate import EvaluateJob, evaluate, measure, show_measures
-from rewardmodel.evaluation import (
-    EvaluationRecord,
-    evaluate_reward_bench,
-    report,
-    write_evaluation,
-)
-from rewardmodel.preferences import load_preferences
+from rewardmodel.data.preferences import load_preferences
+from rewardmodel.evaluation import report
+from rewardmodel.evaluation.benchmarks.reward_bench import evaluate_reward_bench
+from rewardmodel.evaluation.report import EvaluationRecord, write_evaluation
 
 
 class Ensemble:

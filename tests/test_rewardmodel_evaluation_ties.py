@@ -7,11 +7,11 @@ import pytest
 import torch
 from datasets import Dataset
 
-from rewardmodel.evaluation import evaluate_reward_model
+from prefsearch.statistics.metrics import wilson_interval
+from rewardmodel.evaluation.accuracy import evaluate_reward_model
 from rewardmodel.evaluation.labels import chosen_probabilities, label_entropy, log_losses
 from rewardmodel.evaluation.strata import by_quantile, by_value, risk_coverage
 from rewardmodel.evaluation.ties import best_tie_threshold, evaluate_ties
-from search.evaluation.metrics import wilson_interval
 
 
 class NumberReader:

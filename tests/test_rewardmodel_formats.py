@@ -13,9 +13,10 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
-from rewardmodel.data.formats import FORMATS, describe_formats, query_of, truncate_query
-from rewardmodel.data.reward_bench_rows import load_reward_bench, load_reward_bench_2
-from rewardmodel.preferences import PreferenceDataError, load_preferences, load_prompts
+from rewardmodel.data.formats.table import FORMATS, describe_formats
+from rewardmodel.data.formats.tldr import query_of, truncate_query
+from rewardmodel.data.preferences import PreferenceDataError, load_preferences, load_prompts
+from rewardmodel.data.reward_bench import load_reward_bench, load_reward_bench_2
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 HH = DATA / "hh-rlhf" / "harmless-base-1800.jsonl.gz"

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 
-from doors.command_line import as_flags
-from rewardmodel.door_models import ScoreJob
-from rewardmodel.functions import FunctionRewardModel
+from prefsearch.cli.command_line import as_flags
+from rewardmodel.cli.models import ScoreJob
 from rewardmodel.interface import RewardModel
-from rewardmodel.loading import load_reward_model
-from rewardmodel.verifiers import ExactMatch
+from rewardmodel.models.functions import FunctionRewardModel
+from rewardmodel.models.loading import load_reward_model
+from rewardmodel.models.verifiers import ExactMatch
 
 
 def by_length(prompts: list[str], responses: list[str]) -> list[int]:

@@ -8,8 +8,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForSequenceClassification, LlamaForTokenClassification
 
-from rewardmodel.head_shape import head_labels
-from rewardmodel.loading import load_reward_model
+from rewardmodel.models.loading import load_reward_model
+from rewardmodel.pretrained.head_shape import head_labels
 from tests.chat_models import (
     PROMPTS,
     REPLIES,

@@ -6,8 +6,8 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rewardmodel.implicit import ImplicitRewardModel
 from rewardmodel.interface import SessionRewardModel
+from rewardmodel.models.implicit import ImplicitRewardModel
 from tests.reward_folders import CLOSE, PROMPT, TEXTS, save_classifier
 
 PROMPTS = [PROMPT, "How?\n", PROMPT, "How?\n"]

@@ -21,8 +21,10 @@ from transformers import (
 )
 
 from rewardmodel.data.conversation import Conversation
-from rewardmodel.loading import load_reward_model
-from rewardmodel.training import Objective, Optimisation, train_reward_model
+from rewardmodel.models.loading import load_reward_model
+from rewardmodel.training.loss_config import Objective
+from rewardmodel.training.optim_config import Optimisation
+from rewardmodel.training.reward_model import train_reward_model
 from tests.chat_models import CORPUS, write_chat_scorer
 
 QUESTIONS = ["What is 1 + 2?", "What is the best way to learn a language?", "Why?"]

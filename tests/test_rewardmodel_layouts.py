@@ -17,9 +17,9 @@ from transformers import (
     Qwen3Config,
 )
 
-from rewardmodel.training.layout_choice import choose_layout
-from rewardmodel.training.layouts import PackedLayout, PlainLayout, PrefixLayout, first_fit
-from rewardmodel.training.objective import Objective
+from rewardmodel.training.batching.layout_choice import choose_layout
+from rewardmodel.training.batching.layouts import PackedLayout, PlainLayout, PrefixLayout, first_fit
+from rewardmodel.training.loss_config import Objective
 
 SIZES: dict[str, Any] = {
     "vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,

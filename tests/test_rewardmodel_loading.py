@@ -4,13 +4,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from rewardmodel.ensemble import EnsembleRewardModel, write_ensemble
-from rewardmodel.functions import FunctionRewardModel
 from rewardmodel.interface import RewardModel
-from rewardmodel.loading import KINDS, Kind, kind_of, load_reward_model
-from rewardmodel.multi_head import MultiHeadRewardModel
-from rewardmodel.process import ProcessRewardModel
-from rewardmodel.sequence import SequenceRewardModel
+from rewardmodel.models.ensemble import EnsembleRewardModel, write_ensemble
+from rewardmodel.models.functions import FunctionRewardModel
+from rewardmodel.models.loading import KINDS, Kind, kind_of, load_reward_model
+from rewardmodel.models.multi_head import MultiHeadRewardModel
+from rewardmodel.models.process import ProcessRewardModel
+from rewardmodel.models.sequence import SequenceRewardModel
 from tests.reward_folders import PROMPT, TEXTS, save_adapter, save_classifier
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from rewardmodel.loading import load_reward_model
-from rewardmodel.preferences import load_preferences
+from rewardmodel.data.preferences import load_preferences
+from rewardmodel.models.loading import load_reward_model
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared" / "data" / "hh-rlhf" / "harmless-base-1800.jsonl.gz"

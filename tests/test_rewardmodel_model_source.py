@@ -11,20 +11,21 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import rewardmodel.gguf_conversion as conversion
-from policies.door_settings import SearchSettings
-from policies.judges import load_judge
-from policies.language_model import Policy, fine_tune, load_language_model
-from policies.leaf_values import ValueHead
-from rewardmodel.ensemble import write_ensemble
-from rewardmodel.implicit import ImplicitRewardModel
-from rewardmodel.loading import load_members, load_reward_model
-from rewardmodel.model_source import resolve_model
-from rewardmodel.sequence import SequenceRewardModel
-from rewardmodel.simulated import sample_requests
-from rewardmodel.tokenization import load_tokenizer
-from rewardmodel.training import Optimisation, train_reward_model
-from rewardmodel.weight_average import average_weights
+import rewardmodel.pretrained.gguf as conversion
+from policies.cli.args import SearchSettings
+from policies.evaluation.gold_scorer import load_judge
+from policies.generation.language_model import Policy, fine_tune, load_language_model
+from policies.planning.leaf_values import ValueHead
+from rewardmodel.models.averaging import average_weights
+from rewardmodel.models.ensemble import write_ensemble
+from rewardmodel.models.implicit import ImplicitRewardModel
+from rewardmodel.models.loading import load_members, load_reward_model
+from rewardmodel.models.sequence import SequenceRewardModel
+from rewardmodel.pretrained.source import resolve_model
+from rewardmodel.pretrained.tokenization import load_tokenizer
+from rewardmodel.synthetic.world import sample_requests
+from rewardmodel.training.optim_config import Optimisation
+from rewardmodel.training.reward_model import train_reward_model
 from tests.gguf_files import TEMPLATE, write_gguf
 from tests.reward_folders import save_classifier
 
@@ -306,7 +307,7 @@ def test_two_processes_convert_a_file_once(tmp_path: Path, cache: Path) -> None:
     script = """
 import sys, time
 from pathlib import Path
-import rewardmodel.gguf_conversion as conversion
+import rewardmodel.pretrained.gguf as conversion
 
 def convert(file, folder):
     with (file.parent / "converted").open("a") as log:

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from rewardmodel.checkpoints import load_classifier
-from rewardmodel.ensemble import write_ensemble
-from rewardmodel.loading import load_reward_model
-from rewardmodel.own_settings import OWN_SETTINGS, require_own_settings
-from rewardmodel.value_head import TokenValueModel
-from rewardmodel.weight_average import average_weights
+from rewardmodel.models.averaging import average_weights
+from rewardmodel.models.ensemble import write_ensemble
+from rewardmodel.models.loading import load_reward_model
+from rewardmodel.models.value_head import TokenValueModel
+from rewardmodel.pretrained.checkpoints import load_classifier
+from rewardmodel.pretrained.own_settings import OWN_SETTINGS, require_own_settings
 from tests.reward_folders import save_adapter, save_classifier, set_json
 
 WRONG = [

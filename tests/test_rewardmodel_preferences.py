@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from rewardmodel.preferences import (
+from rewardmodel.data.preferences import (
     PreferenceDataError,
     load_demonstrations,
     load_preferences,

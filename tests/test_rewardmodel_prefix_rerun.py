@@ -3,8 +3,8 @@ import logging
 import pytest
 import torch
 
-from rewardmodel.prefixes.prefix_rerun import RerunTree
-from rewardmodel.prefixes.prefix_tree import PrefixTree
+from rewardmodel.prefix_cache.rerun import RerunTree
+from rewardmodel.prefix_cache.tree import PrefixTree
 from tests.prefix_growth import RERUNNING, SHARING, Growth, language_model
 
 ATOL = 2e-4  # chunks of linear attention add in another order than its steps

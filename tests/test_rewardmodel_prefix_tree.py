@@ -5,8 +5,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import GPT2Config, LlamaConfig
 
-from rewardmodel.prefixes.prefix_tree import PrefixTree, available_memory
-from rewardmodel.prefixes.trunk import Trunk
+from rewardmodel.prefix_cache.backbone import Trunk
+from rewardmodel.prefix_cache.tree import PrefixTree, available_memory
 from tests.prefix_growth import GROUPED, SHARING, VOCABULARY, Growth, language_model
 
 # Rounding alone: the same numbers are added in another order. Hidden states are of order one, and

@@ -12,17 +12,19 @@ from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from policies.language_model import Policy, fine_tune, load_language_model
-from policies.leaf_values import ValueHead
-from rewardmodel.adapter_members import load_adapter_members
-from rewardmodel.checkpoints import load_classifier
-from rewardmodel.ensemble import write_ensemble
-from rewardmodel.implicit import ImplicitRewardModel
-from rewardmodel.loading import load_reward_model
-from rewardmodel.training import Objective, Optimisation, train_reward_model
-from rewardmodel.value_head import TokenValueModel
-from rewardmodel.weight_average import average_weights
-from search.evaluation.whole_weights import WeightsError, require_finite_weights
+from policies.generation.language_model import Policy, fine_tune, load_language_model
+from policies.planning.leaf_values import ValueHead
+from prefsearch.storage.weights import WeightsError, require_finite_weights
+from rewardmodel.models.adapter_members import load_adapter_members
+from rewardmodel.models.averaging import average_weights
+from rewardmodel.models.ensemble import write_ensemble
+from rewardmodel.models.implicit import ImplicitRewardModel
+from rewardmodel.models.loading import load_reward_model
+from rewardmodel.models.value_head import TokenValueModel
+from rewardmodel.pretrained.checkpoints import load_classifier
+from rewardmodel.training.loss_config import Objective
+from rewardmodel.training.optim_config import Optimisation
+from rewardmodel.training.reward_model import train_reward_model
 from tests.reward_folders import save_adapter, save_classifier, set_json
 from tests.test_rewardmodel_training import pairs
 

@@ -10,10 +10,10 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewardmodel.data.formats import ranks_of_scores
+from rewardmodel.data.formats.ranked import ranks_of_scores
+from rewardmodel.data.preferences import load_preferences
+from rewardmodel.data.rankings import load_rankings, pairs_from_rankings, ranked_pairs
 from rewardmodel.data.rows import PreferenceDataError
-from rewardmodel.preferences import load_preferences
-from rewardmodel.rankings import load_rankings, pairs_from_rankings, ranked_pairs
 
 RANKED = {"prompt": "p", "responses": ["a", "b", "c"], "ranks": [2, 1, 2]}
 SCORED = {"prompt": "p", "responses": ["a", "b", "c"], "scores": [0.5, 2, 0.5], "subset": "s"}

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from rewardmodel.prefixes.path_cache import PathCache
-from rewardmodel.prefixes.row_cache import RowCache, padded, token_places
+from rewardmodel.prefix_cache.path_cache import PathCache
+from rewardmodel.prefix_cache.row_cache import RowCache, padded, token_places
 
 CPU = torch.device("cpu")
 HEADS, WIDE = 2, 3

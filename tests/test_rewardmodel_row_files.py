@@ -16,21 +16,21 @@ from datasets import Dataset, Features, Json, List, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import prefsearch
-from rewardmodel.data import csv_rows, json_rows
-from rewardmodel.data.row_files import read_file
-from rewardmodel.door_models import load_responses
-from rewardmodel.json_lines import json_lines
-from rewardmodel.preferences import (
+from prefsearch.cli import entry
+from prefsearch.storage import text_files
+from rewardmodel.cli.models import load_responses
+from rewardmodel.data.json_lines import json_lines
+from rewardmodel.data.preferences import (
     PreferenceDataError,
     load_demonstrations,
     load_preferences,
     load_prompts,
 )
-from rewardmodel.rankings import load_rankings
-from rewardmodel.steps import load_steps
-from rewardmodel.verifiers import load_references
-from search.evaluation import text_files
+from rewardmodel.data.rankings import load_rankings
+from rewardmodel.data.sources import csv_rows, json_rows
+from rewardmodel.data.sources.files import read_file
+from rewardmodel.data.steps import load_steps
+from rewardmodel.models.verifiers import load_references
 
 GOOD = '{"prompt": "good"}\n'
 MIB = 2**20
@@ -415,7 +415,7 @@ def test_process_substitution_and_pipes_end_with_one_line(capfd: pytest.CaptureF
     read, write = os.pipe()
     os.write(write, GOOD.encode())
     path = f"/dev/fd/{read}"
-    code = prefsearch.main(["reward", "convert", "--dataset", path, "--out", "/tmp/x.jsonl"])
+    code = entry.main(["reward", "convert", "--dataset", path, "--out", "/tmp/x.jsonl"])
     os.close(read)
     os.close(write)
     assert code == 2
@@ -487,10 +487,10 @@ def test_converted_and_split_pairs_come_back(
     pairs = [{"prompt": p, "chosen": "+" + c, "rejected": "-" + r} for p, c, r in rows]
     source = save(folder / "p.jsonl", json_lines(pairs))
     out = ["--out", str(folder / "out.jsonl")]
-    assert prefsearch.main(["reward", "convert", "--dataset", str(source), *out]) == 0
+    assert entry.main(["reward", "convert", "--dataset", str(source), *out]) == 0
     assert load_preferences(folder / "out.jsonl").to_list() == pairs
     out = ["--out", str(folder / "parts"), "--holdout", "0.5"]
-    assert prefsearch.main(["reward", "split", "--dataset", str(source), *out]) == 0
+    assert entry.main(["reward", "split", "--dataset", str(source), *out]) == 0
     parts = [load_preferences(folder / "parts" / f"{n}.jsonl") for n in ("train", "test")]
     assert sorted(map(str, [*parts[0], *parts[1]])) == sorted(map(str, pairs))
 
@@ -531,11 +531,11 @@ def test_label_reads_samples_as_every_other_command_reads_rows(
     lines = ['{"prompt": "a", "responses": ["\\ud800", "b"]}', '{"prompt": "a", "prompt": "b"}']
     for line in (*lines, "[" * 100_000, '{"prompt": "a", "responses": "b"}', '{"prompt": "a"}'):
         path = save(tmp_path / "s.jsonl", line)
-        code = prefsearch.main(["reward", "label", "--responses", str(path)])
+        code = entry.main(["reward", "label", "--responses", str(path)])
         assert code == 2
         assert "s.jsonl:1: " in capsys.readouterr().err.replace("\n", "")
     good = '{"prompt": "a\u2028b", "responses": ["only one"], "finished": [true]}'
     path = save(tmp_path / "s.jsonl", f"{lines[0]}\n{good}\n")
     flags = ["--responses", str(path), "--on_bad_row", "skip"]
-    assert prefsearch.main(["reward", "label", *flags]) == 2
+    assert entry.main(["reward", "label", *flags]) == 2
     assert "holds no pair" in capsys.readouterr().err

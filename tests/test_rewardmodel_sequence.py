@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig
 
-from rewardmodel.checkpoints import check_vocabulary
-from rewardmodel.sequence import SequenceRewardModel, load_scorer
-from rewardmodel.shared_prefix import PrefixSession
+from rewardmodel.models.sequence import SequenceRewardModel, load_scorer
+from rewardmodel.prefix_cache.sessions import PrefixSession
+from rewardmodel.pretrained.checkpoints import check_vocabulary
 from tests.reward_folders import save_adapter, set_json
 
 PROMPTS = [

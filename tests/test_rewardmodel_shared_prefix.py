@@ -14,9 +14,9 @@ from transformers import (
 )
 
 from rewardmodel.interface import ScoringSession, SessionRewardModel
-from rewardmodel.sequence import PlainSession, SequenceRewardModel
-from rewardmodel.shared_prefix import PrefixSession, head_of, worth_sharing
-from rewardmodel.tokenization import TextEncoder
+from rewardmodel.models.sequence import PlainSession, SequenceRewardModel
+from rewardmodel.prefix_cache.sessions import PrefixSession, head_of, worth_sharing
+from rewardmodel.pretrained.tokenization import TextEncoder
 from tests.fakes import Words
 from tests.prefix_growth import GROUPED, SHARING, SIZES, VOCABULARY
 
@@ -230,7 +230,7 @@ def test_other_models_take_the_plain_path_with_one_warning(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from rewardmodel.prefixes.trunk import Trunk
+    from rewardmodel.prefix_cache.backbone import Trunk
 
     def refuse(self: Any, *args: Any, **options: Any) -> torch.Tensor:
         raise ValueError("no mask of its own")

@@ -4,14 +4,14 @@ from dataclasses import asdict
 
 import pytest
 
-from rewardmodel.simulated import (
+from rewardmodel.synthetic.requests import sample_requests
+from rewardmodel.synthetic.world import (
     SimulatedHuman,
     _read_sentence,
     demonstrations,
     read_response,
     write_response,
 )
-from rewardmodel.simulated_requests import sample_requests
 
 PROMPT = "Write a short story about the baker, the bell and the lake.\n"
 GOOD = (

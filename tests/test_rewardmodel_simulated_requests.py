@@ -9,17 +9,22 @@ from pathlib import Path
 
 import pytest
 
-import prefsearch
-from rewardmodel import simulated_requests
-from rewardmodel.simulated import SimulatedHuman, demonstrations, read_response, write_response
-from rewardmodel.simulated_phrases import ASIDES, FLAT_ENDINGS, GENRES
-from rewardmodel.simulated_requests import (
+from prefsearch.cli import entry
+from rewardmodel.synthetic import requests as simulated_requests
+from rewardmodel.synthetic.phrases import ASIDES, FLAT_ENDINGS, GENRES
+from rewardmodel.synthetic.requests import (
     assignment_of,
     count_disjoint_seeds,
     count_held_out,
     holds_request,
     sample_requests,
     things_in,
+)
+from rewardmodel.synthetic.world import (
+    SimulatedHuman,
+    demonstrations,
+    read_response,
+    write_response,
 )
 
 SEEDS = range(8)
@@ -190,7 +195,7 @@ def test_the_written_world_is_split_the_same_way(tmp_path: Path) -> None:
     for seed in (0, 1):
         out = tmp_path / str(seed)
         sizes = ["--demonstrations", "300", "--prompts", "200", "--seed", str(seed)]
-        assert prefsearch.main(["reward", "world", "--out", str(out), *sizes]) == 0
+        assert entry.main(["reward", "world", "--out", str(out), *sizes]) == 0
         named = {
             name: {
                 assignment_of(json.loads(line)["prompt"])
@@ -210,7 +215,7 @@ def test_more_held_out_prompts_than_there_are_is_refused_before_anything_is_writ
 ) -> None:
     most = count_held_out()
     out = tmp_path / "world"
-    assert prefsearch.main(["reward", "world", "--out", str(out), "--prompts", str(most + 1)]) == 2
+    assert entry.main(["reward", "world", "--out", str(out), "--prompts", str(most + 1)]) == 2
     message = " ".join(capsys.readouterr().err.split())
     assert f"prompts: found {most + 1}; required: 1 to {most}, the held-out" in message
     assert not out.exists()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rewardmodel.source_digest import digest_model, digest_rows
+from rewardmodel.pretrained.digest import digest_model, digest_rows
 from tests.reward_folders import save_adapter, save_classifier
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from rewardmodel.data.rows import PreferenceDataError
-from rewardmodel.steps import load_steps, split_steps, step_ids
-from rewardmodel.tokenization import TextEncoder
+from rewardmodel.data.steps import load_steps, split_steps, step_ids
+from rewardmodel.pretrained.tokenization import TextEncoder
 from tests.fakes import Words
 
 GOOD = {"prompt": "1 + 1?", "completions": ["One.", "Two."], "labels": [True, 0.25]}

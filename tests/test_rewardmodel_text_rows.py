@@ -7,21 +7,21 @@ from typing import Any
 import pytest
 from transformers import AutoModelForCausalLM
 
-from policies.collection import sample_responses
-from policies.kv_tree import KVTree
-from policies.language_model import Policy
-from policies.leaf_values import PartialReward
-from policies.proposals import Proposal
-from policies.search_policy import SearchPolicy
+from policies.finetuning.collection import sample_responses
+from policies.generation.language_model import Policy
+from policies.generation.proposals import Proposal
+from policies.generation.segment_tree import KVTree
+from policies.planning.leaf_values import PartialReward
+from policies.planning.searcher import SearchPolicy
 from rewardmodel.data.conversation import Conversation
-from rewardmodel.ensemble import EnsembleRewardModel
-from rewardmodel.functions import FunctionRewardModel
-from rewardmodel.implicit import ImplicitRewardModel
-from rewardmodel.process import ProcessRewardModel
-from rewardmodel.sequence import SequenceRewardModel
-from rewardmodel.text_rows import require_rows
-from rewardmodel.value_head import TokenValueModel
-from rewardmodel.verifiers import AnswerMatch, ExactMatch
+from rewardmodel.data.text_rows import require_rows
+from rewardmodel.models.ensemble import EnsembleRewardModel
+from rewardmodel.models.functions import FunctionRewardModel
+from rewardmodel.models.implicit import ImplicitRewardModel
+from rewardmodel.models.process import ProcessRewardModel
+from rewardmodel.models.sequence import SequenceRewardModel
+from rewardmodel.models.value_head import TokenValueModel
+from rewardmodel.models.verifiers import AnswerMatch, ExactMatch
 from search import GumbelMuZeroPlanner
 from tests.fakes import CountingReward
 from tests.reward_folders import save_classifier

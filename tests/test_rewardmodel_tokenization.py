@@ -5,8 +5,8 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from policies.language_model import Policy, load_language_model
-from rewardmodel.tokenization import (
+from policies.generation.language_model import Policy, load_language_model
+from rewardmodel.pretrained.tokenization import (
     TextEncoder,
     fit_embeddings,
     give_pad_token,

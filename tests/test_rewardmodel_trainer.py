@@ -14,11 +14,13 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 from trl import RewardConfig, RewardTrainer
 
-from rewardmodel.sequence import load_scorer
-from rewardmodel.tokenization import TextEncoder, fit_embeddings, load_tokenizer
-from rewardmodel.training import Objective, Optimisation, train_reward_model
-from rewardmodel.training.comparisons import tokenise_comparisons
-from rewardmodel.training.layout_choice import choose_layout
+from rewardmodel.models.sequence import load_scorer
+from rewardmodel.pretrained.tokenization import TextEncoder, fit_embeddings, load_tokenizer
+from rewardmodel.training.batching.comparisons import tokenise_comparisons
+from rewardmodel.training.batching.layout_choice import choose_layout
+from rewardmodel.training.loss_config import Objective
+from rewardmodel.training.optim_config import Optimisation
+from rewardmodel.training.reward_model import train_reward_model
 from rewardmodel.training.trainer import ComparisonTrainer, decided_groups
 from tests.reward_folders import launch, save_adapter
 

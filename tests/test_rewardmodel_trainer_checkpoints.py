@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from trl import RewardTrainer
 
-from rewardmodel.training import Optimisation, train_reward_model
-from rewardmodel.training.trainer_checkpoints import MANIFEST
-from search.evaluation.run_directory import DamagedRunError
+from prefsearch.run.directory import DamagedRunError
+from rewardmodel.training.checkpoints import MANIFEST
+from rewardmodel.training.optim_config import Optimisation
+from rewardmodel.training.reward_model import train_reward_model
 from tests.killed_runs import left_by
 from tests.test_rewardmodel_training import pairs
 

@@ -18,12 +18,14 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from policies.language_model import fine_tune, load_language_model
-from rewardmodel.loading import load_reward_model
-from rewardmodel.sequence import SequenceRewardModel, load_scorer
-from rewardmodel.tokenization import load_tokenizer
-from rewardmodel.training import Optimisation, train_process_model, train_reward_model
-from search.evaluation.records import StorageError
+from policies.generation.language_model import fine_tune, load_language_model
+from prefsearch.storage.files import StorageError
+from rewardmodel.models.loading import load_reward_model
+from rewardmodel.models.sequence import SequenceRewardModel, load_scorer
+from rewardmodel.pretrained.tokenization import load_tokenizer
+from rewardmodel.training.optim_config import Optimisation
+from rewardmodel.training.process import train_process_model
+from rewardmodel.training.reward_model import train_reward_model
 from tests.reward_folders import save_classifier
 
 PROMPT = "Write a short story about the baker, the bell and the lake.\n"

@@ -15,7 +15,7 @@ from transformers import (
     PretrainedConfig,
 )
 
-from rewardmodel.prefixes.trunk import PathSight, RowSight, TreeSight, Trunk
+from rewardmodel.prefix_cache.backbone import PathSight, RowSight, TreeSight, Trunk
 from tests.prefix_growth import GROUPED, SHARING, SIZES, language_model
 
 USUAL: dict[str, Any] = {**GROUPED, "initializer_range": 0.02}  # attention is all but uniform
@@ -133,6 +133,6 @@ def test_an_adapter_that_feeds_more_than_ids_is_run_as_a_whole() -> None:
 def test_an_encoder_cannot_share(caplog: pytest.LogCaptureFixture) -> None:
     config = BertConfig(**SIZES, intermediate_size=64)
     model = AutoModelForSequenceClassification.from_config(config).eval()
-    with caplog.at_level(logging.WARNING, logger="rewardmodel.prefixes.trunk"):
+    with caplog.at_level(logging.WARNING, logger="rewardmodel.prefix_cache.backbone"):
         assert not Trunk(model, max_tokens=100, language_head=False).shares
     assert len(caplog.records) == 1

@@ -12,16 +12,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.collection import Samples
-from policies.judges import judged, load_judge
-from policies.language_model import Policy
-from policies.leaf_values import PartialReward
-from policies.pooled import pool_lines
-from policies.proposals import Proposal
-from policies.search_policy import SearchPolicy
+from policies.evaluation.gold_scorer import judged, load_judge
+from policies.evaluation.pooled import pool_lines
+from policies.finetuning.collection import Samples
+from policies.generation.language_model import Policy
+from policies.generation.proposals import Proposal
+from policies.planning.leaf_values import PartialReward
+from policies.planning.searcher import SearchPolicy
 from rewardmodel.data.conversation import Conversation
-from rewardmodel.functions import FunctionRewardModel, UserCodeError
-from rewardmodel.loading import load_reward_model
+from rewardmodel.models.functions import FunctionRewardModel, UserCodeError
+from rewardmodel.models.loading import load_reward_model
 from search import GumbelMuZeroPlanner
 from tests.fakes import CountingReward
 

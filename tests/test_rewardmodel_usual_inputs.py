@@ -17,10 +17,11 @@ from transformers import (
     XLNetForSequenceClassification,
 )
 
-from rewardmodel.door_data import InspectJob, inspect_data
-from rewardmodel.door_train import TrainJob, train
-from rewardmodel.loading import load_reward_model
-from rewardmodel.training import Optimisation, train_reward_model
+from rewardmodel.cli.data import InspectJob, inspect_data
+from rewardmodel.cli.train import TrainJob, train
+from rewardmodel.models.loading import load_reward_model
+from rewardmodel.training.optim_config import Optimisation
+from rewardmodel.training.reward_model import train_reward_model
 from tests.chat_models import write_chat_scorer
 from tests.reward_folders import set_json
 from tests.test_rewardmodel_input_format import (

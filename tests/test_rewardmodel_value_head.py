@@ -4,9 +4,9 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, BertConfig
 
-from rewardmodel.sequence import SequenceRewardModel
-from rewardmodel.tokenization import TextEncoder
-from rewardmodel.value_head import TokenValueModel
+from rewardmodel.models.sequence import SequenceRewardModel
+from rewardmodel.models.value_head import TokenValueModel
+from rewardmodel.pretrained.tokenization import TextEncoder
 from tests.fakes import Words
 from tests.reward_folders import CLOSE, PROMPT, TEXTS, save_classifier
 

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewardmodel import PreferenceDataError, RewardModel
-from rewardmodel.answers import (
+from rewardmodel.models.answers import (
     extract_answer,
     normalise_answer,
     same_answer,
 )
-from rewardmodel.verifiers import AnswerMatch, load_references
+from rewardmodel.models.verifiers import AnswerMatch, load_references
 
 GSM8K = Path(__file__).resolve().parents[2] / "shared" / "data" / "gsm8k"
 

@@ -5,8 +5,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig
 
-from rewardmodel.sequence import SequenceRewardModel
-from rewardmodel.weight_average import average_weights
+from rewardmodel.models.averaging import average_weights
+from rewardmodel.models.sequence import SequenceRewardModel
 from tests.reward_folders import CLOSE, PROMPT, TEXTS, save_adapter, save_classifier, set_json
 
 PROMPTS = [PROMPT] * 4

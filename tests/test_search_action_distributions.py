@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from search import CategoricalActions, GaussianActions
-from search.sampled import correct_prior
+from search.planners.sampled import correct_prior
 
 LOGITS = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64).log()
 

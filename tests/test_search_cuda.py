@@ -26,8 +26,8 @@ from search import (
     qtransform_completed_by_mix_value,
     run_mcts,
 )
-from search.form_check import FormCheck
-from search.rules import encode_rules
+from search.backends.rules import encode_rules
+from search.backends.verification import FormCheck
 from search.selection import (
     EfficientZeroSelection,
     HalvingSelection,
@@ -288,7 +288,7 @@ def test_form_agrees_with_torch_on_the_fixed_problem(kind, device, monkeypatch, 
     monkeypatch.setattr(mcts, "_check_triton", CHECK_TRITON)
     monkeypatch.setattr(mcts, "_triton_check", FormCheck())
     model = place(random_tables(1, num_tables=1), device)
-    with caplog.at_level("INFO", logger="search.form_check"):
+    with caplog.at_level("INFO", logger="search.backends.verification"):
         planner(kind, "triton").plan(model, torch.arange(1))
     (record,) = caplog.records
     assert "grew the same trees" in record.message
@@ -358,7 +358,7 @@ def test_number_that_is_not_finite_is_named_after_the_search(field, bad, leaves,
 @pytest.mark.parametrize("field", ["value", "prior_logits", "valid_actions"])
 def test_fault_of_a_root_is_named(field, device):
     """Where nobody has validated the root: `run_mcts` does, a capture cannot."""
-    from search.cuda_search import search_on_cuda
+    from search.backends.triton_search import search_on_cuda
 
     rules = encode_rules(PUCT, PUCT)
     assert rules is not None
@@ -442,7 +442,7 @@ def test_search_is_captured_in_a_cuda_graph(kind):
     """A replay searches anew from what the root's tensors hold then."""
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device; set CUDA_VISIBLE_DEVICES on a machine with one")
-    from search.cuda_search import search_on_cuda
+    from search.backends.triton_search import search_on_cuda
 
     rule = PUCT if kind == "puct" else EfficientZeroSelection()
     tables = random_tables(16, num_tables=8, invalid=0.3, terminal=0.1)
@@ -487,7 +487,8 @@ def test_kernels_compile_without_a_gpu(num_actions, dtype, capability, monkeypat
     from triton.backends.compiler import GPUTarget  # pyright: ignore[reportMissingImports]
     from triton.runtime.driver import driver  # pyright: ignore[reportMissingImports]
 
-    from search import cuda_kernels, cuda_search
+    from search.backends import triton_kernels as cuda_kernels
+    from search.backends import triton_search as cuda_search
 
     class Absent:
         """What the compiler asks of a driver."""

@@ -19,7 +19,7 @@ from search import (
     qtransform_completed_by_mix_value,
     run_mcts,
 )
-from search import cpu_search as cpu
+from search.backends import numba_search as cpu
 from search.qtransforms import mixed_value
 from tests.search_reference import (
     ReferenceSearch,

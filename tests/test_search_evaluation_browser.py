@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from prefsearch.report.page import Report
+from prefsearch.statistics.metrics import Interval
 from search.evaluation.figures import Curve, gain_curves, search_tree
-from search.evaluation.metrics import Interval
-from search.evaluation.report import Report
-from search.evaluation.tree_layout import SearchNode
+from search.viewer.layout import SearchNode
 from tests.browser import CHROMIUM, QUIET
 
 FLAGS = (

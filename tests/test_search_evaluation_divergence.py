@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.evaluation import bootstrap_interval
+from prefsearch.statistics.metrics import best_of_n_kl, bootstrap_interval
 from search.evaluation.divergence import (
     _cell_edges,
     best_of_n_kl_bound,
@@ -17,7 +17,6 @@ from search.evaluation.divergence import (
     kl_lower_bound_values,
     segment_kl_bound,
 )
-from search.evaluation.metrics import best_of_n_kl
 
 
 def kl(q: np.ndarray, p: np.ndarray) -> float:

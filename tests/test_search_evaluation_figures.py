@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from prefsearch.statistics.metrics import best_of_n_kl
+from prefsearch.storage.files import StorageError
 from search.evaluation.figures import Curve, gain_curves, overoptimisation, search_tree
-from search.evaluation.metrics import best_of_n_kl
-from search.evaluation.records import StorageError
 from search.evaluation.scaling import fit_best_of_n
-from search.evaluation.tree_layout import SearchNode, place_tree
+from search.viewer.layout import SearchNode, place_tree
 
 KL = np.array([best_of_n_kl(n) for n in (1, 2, 4, 16, 64)])
 
@@ -234,7 +234,7 @@ def capture_figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def test_text_that_xml_cannot_hold_is_drawn_and_reported(tmp_path: Path) -> None:
     from xml.etree import ElementTree
 
-    from search.evaluation.report import Report
+    from prefsearch.report.page import Report
 
     wild = "bell\x03\x1b and \ud800 & <b> $x"
     child: SearchNode = {"text": wild, "visits": 1, "value": 0.0}

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from search.evaluation.metrics import best_of_n_kl
+from prefsearch.statistics.metrics import best_of_n_kl
 from search.evaluation.scaling import (
     FitRefusedError,
     best_of_n_from_kl,

@@ -8,13 +8,14 @@ from functools import partial
 import pytest
 import torch
 
-from search import MuZeroPlanner, form_check, mcts
-from search.form_check import FormCheck, compare_forms, name_variant
+from search import MuZeroPlanner, mcts
+from search.backends import verification as form_check
+from search.backends.rules import Rules, encode_rules
+from search.backends.verification import FormCheck, compare_forms, name_variant
 from search.qtransforms import (
     qtransform_by_parent_and_siblings,
     qtransform_completed_by_mix_value,
 )
-from search.rules import Rules, encode_rules
 from search.selection import (
     EfficientZeroSelection,
     HalvingSelection,
@@ -142,7 +143,7 @@ def not_a_number(tree):
 def test_form_that_differs_is_named_and_logged(change, problem, caplog):
     """The first field that differs, as a warning."""
     check = FormCheck()
-    with caplog.at_level(logging.INFO, logger="search.form_check"):
+    with caplog.at_level(logging.INFO, logger="search.backends.verification"):
         found = check.find_problem(variant(), form("numba", change=change), form("torch"))
     assert found is not None
     (record,) = caplog.records
@@ -166,7 +167,7 @@ def test_form_that_raises_is_a_problem(caplog):
 def test_forms_are_compared_once_a_process_and_variant(caplog):
     """The verdict is remembered, good or bad; another variant is another question."""
     check, calls = FormCheck(), []
-    with caplog.at_level(logging.INFO, logger="search.form_check"):
+    with caplog.at_level(logging.INFO, logger="search.backends.verification"):
         for _ in range(3):
             assert check.find_problem(variant(), form("numba", log=calls), form("torch")) is None
         assert len(calls) == 2

@@ -14,7 +14,7 @@ import torch
 
 import search
 from search import GumbelMuZeroPlanner, MuZeroPlanner, SearchOutput, StochasticMuZeroPlanner
-from search import cpu_search as cpu
+from search.backends import numba_search as cpu
 from search.selection import slice_actions
 from tests.golden_trees import FILE, GoldenCase, complete_trees, load_cases
 from tests.search_reference import TableModel

@@ -13,13 +13,13 @@ import torch
 from search import (
     GumbelMuZeroPlanner,
     MuZeroPlanner,
-    kernels,
     qtransform_by_min_max,
     qtransform_by_parent_and_siblings,
     qtransform_completed_by_mix_value,
-    rules,
 )
-from search import cpu_search as cpu
+from search.backends import numba_kernels as kernels
+from search.backends import numba_search as cpu
+from search.backends import rules
 from search.tree import Tree
 from tests.search_reference import TableModel, hopeless_prior_table, random_tables
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-import prefsearch
+from prefsearch.cli import entry
 from search import BeamPlanner, BestOfNPlanner, GumbelMuZeroPlanner, MuZeroPlanner
-from search.tree_file import load_tree, save_tree
+from search.viewer.file import load_tree, save_tree
 from tests.search_reference import random_tables
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,7 +29,7 @@ def saved(tmp_path):
 
 
 def show(*words):
-    return prefsearch.main(["tree", "show", *map(str, words)])
+    return entry.main(["tree", "show", *map(str, words)])
 
 
 def test_a_page_of_all_trees_is_written_beside_the_file(saved, capsys):
@@ -176,12 +176,12 @@ def test_a_mistake_is_one_line_and_code_2(words, message, saved, monkeypatch, ca
 
 @pytest.mark.parametrize("words", [["tree"], ["tree", "--help"]])
 def test_the_door_lists_its_verb(words, capsys):
-    assert prefsearch.main(words) == 0
+    assert entry.main(words) == 0
     assert "  show " in capsys.readouterr().out
 
 
 def test_an_unknown_verb_is_named(capsys):
-    assert prefsearch.main(["tree", "sing"]) == 2
+    assert entry.main(["tree", "sing"]) == 2
     assert capsys.readouterr().err.startswith("error: unknown verb 'sing'; choose show")
 
 
@@ -221,7 +221,7 @@ def test_a_reader_that_stops_early_and_a_terminal_without_unicode_are_no_errors(
 
 def test_the_door_opens_without_the_text_tenant():
     code = (
-        "import sys, search.__main__ as door; door.main(['show', 'none']);"
+        "import sys, search.viewer.cli as door; door.main(['show', 'none']);"
         "sys.exit(any(name in sys.modules for name in ('transformers', 'trl', 'policies')))"
     )
     assert (

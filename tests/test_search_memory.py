@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from search import GumbelMuZeroPlanner, MuZeroPlanner, Tree, release_memory
-from search import memory as memory_module
-from search.memory import Memory, borrow_memory, return_memory
+from search.backends import memory as memory_module
+from search.backends.memory import Memory, borrow_memory, return_memory
 from tests.search_reference import random_tables
 
 SHAPES = {"a": ((3,), np.float32), "b": ((2, 2), np.int64)}

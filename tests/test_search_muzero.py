@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from search import GumbelMuZeroPlanner, MuZeroPlanner
-from search.gumbel import sample_gumbel
-from search.muzero import sample_by_visits, sample_dirichlet
+from search.planners.gumbel import sample_gumbel
+from search.planners.muzero import sample_by_visits, sample_dirichlet
 from tests.search_reference import random_tables
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from search import GumbelMuZeroPlanner, MuZeroPlanner, Tree, keep_subtree, run_mcts
 from search.model import RootOutput
 from search.qtransforms import qtransform_by_parent_and_siblings
-from search.reroot import replace_roots
+from search.reuse import replace_roots
 from search.selection import PuctSelection
 from tests.search_reference import (
     ReferenceSearch,

@@ -20,7 +20,7 @@ from search import (
     SampledStepOutput,
     sampled_policy_loss,
 )
-from search.sampled import SAMPLED_ACTIONS, correct_prior
+from search.planners.sampled import SAMPLED_ACTIONS, correct_prior
 from tests.search_reference import TableModel, assert_same_tree, random_tables
 
 TOLERANCE = 1e-12  # float64: logits are normalised before they reach the search

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from search import MuZeroPlanner
-from search.tree_html import NamedView, render_html
-from search.tree_view import NodeView, arrange, view_tree
+from search.viewer.page import NamedView, render_html
+from search.viewer.view import NodeView, arrange, view_tree
 from tests.browser import CHROMIUM, Browser
 from tests.search_reference import random_tables
 

@@ -12,10 +12,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search import BeamPlanner, BestOfNPlanner, GumbelMuZeroPlanner, MuZeroPlanner, Tree, tree_file
-from search.evaluation.records import StorageError
-from search.tree_file import load_tree, save_tree
-from search.tree_source import open_trees
+from prefsearch.storage.files import StorageError
+from search import BeamPlanner, BestOfNPlanner, GumbelMuZeroPlanner, MuZeroPlanner, Tree
+from search.viewer import file as tree_file
+from search.viewer.file import load_tree, save_tree
+from search.viewer.source import open_trees
 from tests.search_reference import random_tables
 
 KINDS = {

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search import BeamPlanner, BestOfNPlanner, GumbelMuZeroPlanner, MuZeroPlanner
-from search.tree_dot import render_dot
-from search.tree_html import NamedView, render_html
-from search.tree_json import nested_json, view_nested
-from search.tree_text import format_column, one_line, render_text, summary_line
-from search.tree_view import NodeView, arrange, children_of, limit_view, view_tree
+from search.viewer.dot import render_dot
+from search.viewer.json_export import nested_json, view_nested
+from search.viewer.page import NamedView, render_html
+from search.viewer.text import format_column, one_line, render_text, summary_line
+from search.viewer.view import NodeView, arrange, children_of, limit_view, view_tree
 from tests.search_reference import random_tables
 
 HOSTILE = (

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from search.evaluation.bounds import Count, FractionBelowOne, Within
-from search.evaluation.settings import check_types, require
+from prefsearch.config.bounds import Count, FractionBelowOne, Within
+from prefsearch.config.checks import check_types, require
 
 
 @dataclass(frozen=True)

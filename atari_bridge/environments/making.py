@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from atari_bridge.environments.games import atari_game_of_id, rom_name
-from search.evaluation.user_code import UserCodeError, running_user_code
+from prefsearch.config.user_code import UserCodeError, running_user_code
 
 _FORM = re.compile(r"(?:(?P<space>[\w-]+)/)?(?P<name>[\w.-]+?)(?:-v(?P<version>\d+))?$")
 _EXTRAS = {

@@ -5,7 +5,7 @@ from atari_bridge.environments.config import EnvironmentConfig
 from atari_bridge.environments.games import names_gymnasium_id
 from atari_bridge.environments.gymnasium_vector import GymnasiumEnvironments
 from atari_bridge.environments.interface import VectorEnvironment
-from search.evaluation.settings import require
+from prefsearch.config.checks import require
 
 
 def open_environment(

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from search.planner import require_float, require_int
-from search.simulator import Transition
+from search.planners.base import require_float, require_int
+from search.simulators.interface import Transition
 
 NOOP = 0
 """ale-py's number of the action that presses nothing."""

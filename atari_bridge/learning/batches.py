@@ -20,8 +20,9 @@ from atari_bridge.learning.targets import (
     value_horizon,
     with_search_values,
 )
-from atari_bridge.planning import NetworkModel
-from atari_bridge.replay import FrameWindow, Replay, Sample, Window
+from atari_bridge.networks.planning_model import NetworkModel
+from atari_bridge.replay.replay import Replay
+from atari_bridge.replay.rows import FrameWindow, Sample, Window
 from search import Planner
 
 

@@ -6,7 +6,7 @@ This file holds values and their bounds. It knows no network, no replay and no g
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from search.evaluation.bounds import (
+from prefsearch.config.bounds import (
     Count,
     CountOrZero,
     Fraction,
@@ -18,7 +18,7 @@ from search.evaluation.bounds import (
     Size,
     Within,
 )
-from search.evaluation.settings import check_types
+from prefsearch.config.checks import check_types
 
 Bootstrap = Literal["network", "search", "played"]
 UnrollScaling = Literal["all", "imagined"]

@@ -15,7 +15,7 @@ from atari_bridge.learning.batches import Batch
 from atari_bridge.learning.config import LearningConfig
 from atari_bridge.learning.losses import Losses
 from atari_bridge.learning.unrolled_loss import UnrolledLoss
-from atari_bridge.networks import MuZeroNetwork
+from atari_bridge.networks.interface import MuZeroNetwork
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from atari_bridge.learning.config import UnrollScaling
-from search.evaluation.bounds import NonNegative
-from search.evaluation.settings import check_types
+from prefsearch.config.bounds import NonNegative
+from prefsearch.config.checks import check_types
 
 
 def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:

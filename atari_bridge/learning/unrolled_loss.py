@@ -19,7 +19,7 @@ from atari_bridge.learning.losses import (
     scale_gradient,
     soft_cross_entropy,
 )
-from atari_bridge.networks import Latent, MuZeroNetwork
+from atari_bridge.networks.interface import Latent, MuZeroNetwork
 
 
 class UnrolledLoss(nn.Module):

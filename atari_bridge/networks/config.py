@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from search.evaluation.bounds import Size, Within
-from search.evaluation.settings import check_types, require
+from prefsearch.config.bounds import Size, Within
+from prefsearch.config.checks import check_types, require
 
 NetworkName = Literal["residual", "compact", "dense"]
 Normalisation = Literal["batch", "layer"]

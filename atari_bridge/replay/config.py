@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from search.evaluation.bounds import Count, Positive, Within
-from search.evaluation.settings import check_types
+from prefsearch.config.bounds import Count, Positive, Within
+from prefsearch.config.checks import check_types
 
 
 @dataclass(frozen=True)

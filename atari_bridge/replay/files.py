@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from atari_bridge.replay.replay import Replay
-from search.evaluation.json_reading import read_json
-from search.evaluation.records import naming_path, write_bytes_atomic, write_json_atomic
+from prefsearch.storage.files import naming_path, write_bytes_atomic, write_json_atomic
+from prefsearch.storage.json_reading import read_json
 
 MANIFEST = "replay.json"
 VERSION = 2

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from search.evaluation.json_reading import parse_json
-from search.evaluation.json_text import json_text
+from prefsearch.storage.json_reading import parse_json
+from prefsearch.storage.json_text import json_text
 
 Message = dict[str, Any]
 

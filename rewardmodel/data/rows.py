@@ -15,8 +15,8 @@ from typing import Any, Literal, TypeVar, cast
 
 from tqdm.auto import tqdm
 
-from search.evaluation.json_reading import unusable_text
-from search.evaluation.visible_text import visible
+from prefsearch.storage.json_reading import unusable_text
+from prefsearch.storage.visible_text import visible
 
 logger = logging.getLogger(__name__)
 

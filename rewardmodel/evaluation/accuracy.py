@@ -16,6 +16,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from prefsearch.statistics.metrics import Interval
 from rewardmodel.evaluation.calibration import (
     Calibration,
     ReliabilityBin,
@@ -40,8 +41,8 @@ from rewardmodel.evaluation.labels import (
     log_losses,
     require_decided,
 )
-from rewardmodel.evaluation.length_bias import LengthBias, measure_length_bias
-from rewardmodel.evaluation.length_control import LengthControl, control_for_length
+from rewardmodel.evaluation.length.bias import LengthBias, measure_length_bias
+from rewardmodel.evaluation.length.control import LengthControl, control_for_length
 from rewardmodel.evaluation.margins import pair_scores
 from rewardmodel.evaluation.strata import (
     RiskCoverage,
@@ -53,7 +54,6 @@ from rewardmodel.evaluation.strata import (
 )
 from rewardmodel.evaluation.ties import TieEvaluation, evaluate_ties
 from rewardmodel.interface import RewardModel
-from search.evaluation.metrics import Interval
 
 Floats = NDArray[np.float64]
 

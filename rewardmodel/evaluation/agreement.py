@@ -10,13 +10,13 @@ import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
 
+from prefsearch.statistics.metrics import Interval
 from rewardmodel.evaluation.clustered import clustered_accuracy, clustered_share, number_prompts
 from rewardmodel.evaluation.labels import better_signs, chosen_probabilities, require_decided
 from rewardmodel.evaluation.margins import pair_texts, preference_margins
 from rewardmodel.evaluation.scoring import score_texts_by_member
 from rewardmodel.evaluation.strata import RiskCoverage, Stratum, by_quantile, risk_coverage
 from rewardmodel.interface import UncertainRewardModel
-from search.evaluation.metrics import Interval
 
 Floats = NDArray[np.float64]
 

@@ -16,10 +16,10 @@ from scipy.sparse import csr_array
 from scipy.special import expit
 from tqdm.auto import tqdm
 
+from prefsearch.statistics.metrics import Interval
 from rewardmodel.data.conversation import replies_of
 from rewardmodel.evaluation.clustered import clustered_accuracy, length_margins, number_prompts
 from rewardmodel.evaluation.labels import better_signs, chosen_probabilities
-from search.evaluation.metrics import Interval
 
 Floats = NDArray[np.float64]
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from prefsearch.statistics.metrics import Interval, expected_calibration_error, finite
 from rewardmodel.evaluation.clustered import (
     clustered_mean,
     clustered_share,
@@ -19,7 +20,6 @@ from rewardmodel.evaluation.clustered import (
     resample_prompts,
 )
 from rewardmodel.evaluation.labels import log_losses
-from search.evaluation.metrics import Interval, expected_calibration_error, finite
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

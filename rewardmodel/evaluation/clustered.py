@@ -10,13 +10,13 @@ import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
 
-from rewardmodel.data.conversation import prompts_of, replies_of
-from search.evaluation.metrics import (
+from prefsearch.statistics.metrics import (
     Interval,
     accuracy_from_margins,
     bootstrap_interval,
     wilson_interval,
 )
+from rewardmodel.data.conversation import prompts_of, replies_of
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from prefsearch.report.plotting import FAINT, INK, PALETTE, label_text, open_canvas
+from prefsearch.statistics.metrics import Interval
 from rewardmodel.evaluation.calibration import ReliabilityBin
 from rewardmodel.evaluation.strata import RiskCoverage, Stratum
-from search.evaluation.canvas import FAINT, INK, PALETTE, label_text, open_canvas
-from search.evaluation.metrics import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

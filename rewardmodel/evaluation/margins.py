@@ -7,7 +7,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from rewardmodel.data.conversation import Prompt, Reply, prompts_of, replies_of
-from rewardmodel.data.finished import PAIR_COLUMNS
+from rewardmodel.data.parsing.finished import PAIR_COLUMNS
 from rewardmodel.evaluation.scoring import Name, score_texts
 from rewardmodel.interface import RewardModel
 

@@ -7,23 +7,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from prefsearch.report.page import Report
+from prefsearch.statistics.metrics import Interval
+from prefsearch.storage.files import write_json_atomic
 from rewardmodel.evaluation.accuracy import RewardEvaluation
 from rewardmodel.evaluation.agreement import EnsembleAgreement
 from rewardmodel.evaluation.batch_invariance import BatchInvariance
-from rewardmodel.evaluation.edits import EditAccuracy
+from rewardmodel.evaluation.benchmarks.reward_bench import RewardBenchScore, SubsetScore
+from rewardmodel.evaluation.benchmarks.reward_bench2 import RewardBench2Score
 from rewardmodel.evaluation.figures import (
     draw_length_curve,
     draw_reliability,
     draw_risk_coverage,
     draw_strata,
 )
-from rewardmodel.evaluation.length_probes import LengthProbe
-from rewardmodel.evaluation.reward_bench import RewardBenchScore, SubsetScore
-from rewardmodel.evaluation.reward_bench2 import RewardBench2Score
+from rewardmodel.evaluation.length.edits import EditAccuracy
+from rewardmodel.evaluation.length.probes import LengthProbe
 from rewardmodel.evaluation.strata import Stratum
-from search.evaluation.metrics import Interval
-from search.evaluation.records import write_json_atomic
-from search.evaluation.report import Report
 
 BenchmarkScore = RewardBenchScore | RewardBench2Score
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from prefsearch.statistics.metrics import Interval
 from rewardmodel.evaluation.clustered import clustered_accuracy
-from search.evaluation.metrics import Interval
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from prefsearch.statistics.metrics import Interval
 from rewardmodel.evaluation.clustered import clustered_share, prompt_folds
-from search.evaluation.metrics import Interval
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from rewardmodel.training.objective import Ties
+from rewardmodel.training.loss_config import Ties
 
 
 def pair_loss(

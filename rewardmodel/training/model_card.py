@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
-from search.evaluation.json_reading import read_object
-from search.evaluation.records import write_json_atomic, write_text_atomic
+from prefsearch.storage.files import write_json_atomic, write_text_atomic
+from prefsearch.storage.json_reading import read_object
 
 _FACTS = "reward_model.json"
 

@@ -15,21 +15,21 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import Trainer, TrainingArguments
 
-from rewardmodel.adapters import adapter_folder
-from rewardmodel.checkpoints import check_vocabulary
 from rewardmodel.data.conversation import prompts_of
-from rewardmodel.prefixes.trunk import plain_model
-from rewardmodel.process import load_step_scorer
-from rewardmodel.steps import SEPARATOR, step_ids
-from rewardmodel.tokenization import (
+from rewardmodel.data.steps import SEPARATOR, step_ids
+from rewardmodel.models.process import load_step_scorer
+from rewardmodel.prefix_cache.backbone import plain_model
+from rewardmodel.pretrained.adapters import adapter_folder
+from rewardmodel.pretrained.checkpoints import check_vocabulary
+from rewardmodel.pretrained.tokenization import (
     TextEncoder,
     context_length,
     fit_embeddings,
     load_tokenizer,
     require_positions,
 )
-from rewardmodel.training.optimisation import Optimisation
-from rewardmodel.training.trainer_run import run_trainer, save_model
+from rewardmodel.training.optim_config import Optimisation
+from rewardmodel.training.run import run_trainer, save_model
 
 _logger = logging.getLogger(__name__)
 _IGNORED = -100.0  # the trainer counts labels other than this, and sums over accumulated batches
@@ -51,7 +51,7 @@ def train_process_model(
         base: Hub id, folder, package or GGUF file to begin from: a language model or a token
             classifier.
         steps: Columns `prompt`, `completions` (the steps) and `labels` in [0, 1], as
-            `rewardmodel.steps.load_steps` gives them.
+            `rewardmodel.data.steps.load_steps` gives them.
         folder: Where the model goes, an ordinary transformers (or peft) folder.
         optimisation: How to train.
         separator: What stands between steps; the saved model remembers it.

@@ -10,9 +10,9 @@ import torch
 from datasets import Dataset
 
 from rewardmodel.data.conversation import prompts_of, replies_of
-from rewardmodel.prefixes.trunk import plain_model
-from rewardmodel.sequence import SequenceRewardModel
-from rewardmodel.tokenization import TextEncoder
+from rewardmodel.models.sequence import SequenceRewardModel
+from rewardmodel.prefix_cache.backbone import plain_model
+from rewardmodel.pretrained.tokenization import TextEncoder
 
 
 def centre_on(reference: Dataset, model: Any, encoder: TextEncoder) -> list[float]:

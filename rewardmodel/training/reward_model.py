@@ -10,28 +10,28 @@ import torch
 from datasets import Dataset
 from trl import RewardConfig
 
-from rewardmodel.adapters import adapter_folder
-from rewardmodel.checkpoints import check_vocabulary
-from rewardmodel.input_format import ChosenFormat, input_format_of, keep_input_format
-from rewardmodel.prefixes.trunk import plain_model
-from rewardmodel.sequence import load_scorer
-from rewardmodel.tokenization import (
+from rewardmodel.models.sequence import load_scorer
+from rewardmodel.prefix_cache.backbone import plain_model
+from rewardmodel.pretrained.adapters import adapter_folder
+from rewardmodel.pretrained.checkpoints import check_vocabulary
+from rewardmodel.pretrained.input_format import ChosenFormat, input_format_of, keep_input_format
+from rewardmodel.pretrained.tokenization import (
     TextEncoder,
     context_length,
     fit_embeddings,
     load_tokenizer,
     require_positions,
 )
-from rewardmodel.training.comparisons import tokenise_comparisons
-from rewardmodel.training.layout_choice import choose_layout
+from rewardmodel.pretrained.usual_inputs import require_usual_inputs
+from rewardmodel.training.batching.comparisons import tokenise_comparisons
+from rewardmodel.training.batching.layout_choice import choose_layout
+from rewardmodel.training.loss_config import Objective
 from rewardmodel.training.model_card import write_model_card
-from rewardmodel.training.objective import Objective
-from rewardmodel.training.optimisation import Optimisation
-from rewardmodel.training.quantisation import Quantisation, quantised
+from rewardmodel.training.optim_config import Optimisation
+from rewardmodel.training.quantization import Quantisation, quantised
 from rewardmodel.training.reference_shift import centre_on
+from rewardmodel.training.run import run_trainer, save_model
 from rewardmodel.training.trainer import ComparisonTrainer
-from rewardmodel.training.trainer_run import run_trainer, save_model
-from rewardmodel.usual_inputs import require_usual_inputs
 
 _logger = logging.getLogger(__name__)
 _ENDLESS = 2**20
@@ -65,7 +65,8 @@ def train_reward_model(
             leave the zero where training put it.
         quantise: Holds the base in small integers, for adapters alone.
         input_format: Whether it learns to read prompt and response as one "text" or as a "pair" of
-            segments; "auto" looks (`rewardmodel.input_format`). The saved model remembers it.
+            segments; "auto" looks (`rewardmodel.pretrained.input_format`). The saved model
+            remembers it.
         checkpoints: Where checkpoints go on the way, default `folder` with `-trainer` added.
         keep_checkpoints: Leave them there; the caller removes them once it has noted that the model
             is made.

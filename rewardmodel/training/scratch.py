@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
-from rewardmodel.tokenization import load_tokenizer
-from search.evaluation.folder_writing import new_folder
+from prefsearch.storage.folders import new_folder
+from rewardmodel.pretrained.tokenization import load_tokenizer
 
 
 def build_scratch_scorer(

@@ -14,16 +14,16 @@ from torch import Tensor
 from transformers import TrainerCallback
 from trl import RewardConfig, RewardTrainer
 
-from rewardmodel.tokenization import token_types
-from rewardmodel.training.layouts import Layout, Tensors
-from rewardmodel.training.length_sampler import LengthGroupedOrder
+from rewardmodel.pretrained.tokenization import token_types
+from rewardmodel.training.batching.layouts import Layout, Tensors
+from rewardmodel.training.batching.length_sampler import LengthGroupedOrder
+from rewardmodel.training.loss_config import Objective
 from rewardmodel.training.losses import (
     all_pairs_loss,
     centring_loss,
     pair_loss,
     plackett_luce_loss,
 )
-from rewardmodel.training.objective import Objective
 
 _COLUMNS = ("sequences", "shared", "seconds", "probability", "margin", "ranks", "head_weights")
 

@@ -14,8 +14,8 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from search.evaluation.intervals import jackknife_values
-from search.evaluation.metrics import Interval, best_of_n_kl, finite
+from prefsearch.statistics.intervals import jackknife_values
+from prefsearch.statistics.metrics import Interval, best_of_n_kl, finite
 
 Array = NDArray[np.float64]
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from search.evaluation.intervals import jackknife_values
-from search.evaluation.metrics import Array, Interval, finite, paired_difference
+from prefsearch.statistics.intervals import jackknife_values
+from prefsearch.statistics.metrics import Array, Interval, finite, paired_difference
 
 
 def interpolate_at(cost: ArrayLike, score: ArrayLike, at: ArrayLike) -> Array:

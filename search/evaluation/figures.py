@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from search.evaluation.canvas import FAINT, INK, PALETTE, label_text, open_canvas
-from search.evaluation.metrics import best_of_n_kl
+from prefsearch.report.plotting import FAINT, INK, PALETTE, label_text, open_canvas
+from prefsearch.statistics.metrics import best_of_n_kl
 from search.evaluation.scaling import BestOfNFit
-from search.evaluation.tree_layout import PlacedNode, SearchNode, place_tree
+from search.viewer.layout import PlacedNode, SearchNode, place_tree
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

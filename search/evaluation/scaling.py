@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from search.evaluation.metrics import Interval, bootstrap_interval
+from prefsearch.statistics.metrics import Interval, bootstrap_interval
 
 Array = NDArray[np.float64]
 

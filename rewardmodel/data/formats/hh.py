@@ -13,7 +13,7 @@ from typing import Any
 from rewardmodel.data.chat_template import common_prefix_length
 from rewardmodel.data.formats.fields import take_text
 from rewardmodel.data.formats.options import ConvertOptions
-from rewardmodel.data.reply_text import ASSISTANT_TURN
+from rewardmodel.data.parsing.reply_text import ASSISTANT_TURN
 from rewardmodel.data.rows import PreferenceDataError, Row
 
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from rewardmodel.data.reply_text import Turns
-from search.evaluation.bounds import Tokens
-from search.evaluation.settings import check_types
+from prefsearch.config.bounds import Tokens
+from prefsearch.config.checks import check_types
+from rewardmodel.data.parsing.reply_text import Turns
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ left out and counted; of their scores the mean is kept.
 from collections.abc import Sequence
 from typing import Any
 
-from rewardmodel.data.finished import replies_finished
 from rewardmodel.data.formats.fields import bad_value, missing, read_number, take_list
 from rewardmodel.data.formats.options import ConvertOptions
-from rewardmodel.data.prompt_columns import take_prompt
-from rewardmodel.data.reply_text import Turns
+from rewardmodel.data.parsing.finished import replies_finished
+from rewardmodel.data.parsing.prompt_columns import take_prompt
+from rewardmodel.data.parsing.reply_text import Turns
 from rewardmodel.data.rows import LeftOut, PreferenceDataError, Row
 
 _TEXTS = "a list of at least two different texts"

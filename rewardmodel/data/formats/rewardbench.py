@@ -3,7 +3,7 @@
 Version 1 is pairs: `prompt`, `chosen`, `chosen_model`, `rejected`, `rejected_model`, `subset`,
 `id`. Version 2 is not: one (in its Ties subset several) correct reply against three or more wrong
 ones. As pairs its scores would not be those of the benchmark, so it has a loader of its own,
-`rewardmodel.data.reward_bench_rows.load_reward_bench_2`, and is refused here.
+`rewardmodel.data.reward_bench.load_reward_bench_2`, and is refused here.
 
 Source: Lambert et al. 2024, "RewardBench"; Malik et al. 2025, "RewardBench 2".
 """
@@ -40,5 +40,5 @@ def refuse_reward_bench_2(_row: Row, _options: ConvertOptions) -> list[dict[str,
     raise PreferenceDataError(
         "found rows of RewardBench 2, which judges the best of several replies; required are "
         "pairs. Measure on it with `prefsearch reward evaluate --benchmark rewardbench2`, or read "
-        "it with load_reward_bench_2 of rewardmodel.data.reward_bench_rows."
+        "it with load_reward_bench_2 of rewardmodel.data.reward_bench."
     )

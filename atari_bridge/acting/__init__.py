@@ -1,0 +1,1 @@
+"""Self-play: in this process, or by Ray actors."""

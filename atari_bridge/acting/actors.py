@@ -1,0 +1,93 @@
+"""Whether a run has workers, as Ray actors, that play and search old rows anew while it learns.
+
+By default it has none: this process does everything itself, and its numbers can be reproduced bit
+for bit. With play workers they cannot: which weights a game is played with depends on who is fast.
+
+A worker that dies is replaced, with a warning that names the cause; see `remote_players` and
+`remote_planner` for what that costs. Ten deaths of either kind are put up with.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from atari_bridge.acting.ray_host import RayHost
+from atari_bridge.acting.remote_planner import RemotePlanner
+from atari_bridge.acting.remote_players import RemotePlayers
+from atari_bridge.acting.search_settings import reanalysing_planner
+from atari_bridge.networks.interface import MuZeroNetwork
+from atari_bridge.training.agent_settings import AgentSettings
+from prefsearch.config.bounds import Within
+from prefsearch.config.checks import check_types
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """Who plays and searches anew.
+
+    Attributes:
+        play_workers: Actors among which the environments are shared out; 0: this process plays,
+            between updates. Needs prefsearch[ray].
+        reanalyse_workers: Actors among which the searches of old rows are shared out; 0: this
+            process searches. Needs prefsearch[ray].
+        worker_gpus: Share of a GPU that each actor takes, such as 0.2; 0: they compute on the CPU.
+            Ray does not know of the memory that learning takes on the same GPU.
+    """
+
+    play_workers: Annotated[int, Within(least=0, most=2**16)] = 0
+    reanalyse_workers: Annotated[int, Within(least=0, most=2**16)] = 0
+    worker_gpus: Annotated[float, Within(least=0, most=1024)] = 0.0
+
+    def __post_init__(self) -> None:
+        """Checks types and bounds."""
+        check_types(self)
+
+
+def build_workers(
+    settings: WorkerSettings,
+    agent: AgentSettings,
+    network: MuZeroNetwork,
+    target_network: MuZeroNetwork,
+    *,
+    seed: int,
+    num_environments: int | None = None,
+) -> tuple[RemotePlayers | None, RemotePlanner | None]:
+    """The workers that settings ask for; None where this process does the work itself.
+
+    Args:
+        settings: How many.
+        agent: Whom they play as.
+        network: The one that learns; read when weights are sent.
+        target_network: The one that reanalysis searches with; read at its first search.
+        seed: Of everything random in them; differs between processes.
+        num_environments: This process's; None: all that the agent has.
+
+    Raises:
+        ImportError: If workers are asked for without Ray.
+        ValueError: If environments cannot be shared out evenly, or GPUs are missing.
+    """
+    if not settings.play_workers and not settings.reanalyse_workers:
+        return None, None
+    actors = settings.play_workers + settings.reanalyse_workers
+    host = RayHost(actors=actors, gpus=settings.worker_gpus)
+    device = "cuda" if settings.worker_gpus else "cpu"
+    players = planner = None
+    if settings.play_workers:
+        players = RemotePlayers(
+            network,
+            agent,
+            host=host,
+            workers=settings.play_workers,
+            num_environments=num_environments or agent.environment.num_environments,
+            seed=seed,
+            device=device,
+        )
+    if settings.reanalyse_workers:
+        planner = RemotePlanner(
+            target_network,
+            reanalysing_planner(agent.search),
+            host=host,
+            workers=settings.reanalyse_workers,
+            discount=agent.learning.discount,
+            device=device,
+        )
+    return players, planner

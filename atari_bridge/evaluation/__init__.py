@@ -1,0 +1,1 @@
+"""Episodes played by a trained agent, and how they are shown."""

@@ -1,0 +1,126 @@
+"""Curves of a run: how good the agent was after how many frames, and what it cost."""
+
+# pyright: reportUnknownMemberType=false
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prefsearch.report.plotting import FAINT, PALETTE, label_text, open_canvas
+
+_LABELS = {
+    "search": "search, best action",
+    "sampled": "search, sampled action",
+    "policy": "the policy alone, sampled",
+}
+
+
+def learning_curve(
+    evaluations: Sequence[Mapping[str, Any]],
+    parts: Sequence[Mapping[str, Any]],
+    path: str | os.PathLike[str],
+    *,
+    title: str,
+) -> tuple[Path, Path]:
+    """Draws returns against emulator frames: evaluations with their intervals, play as dots.
+
+    Args:
+        evaluations: Results with `frames` and `NAME_return` of `estimate`, `low` and `high`.
+        parts: Summaries with `frames` and `mean_return`, which may be None.
+        path: Where to write; PNG and SVG.
+        title: Over the figure.
+
+    Returns:
+        Paths of the PNG and the SVG.
+    """
+    with open_canvas(7.2, 4.4) as (figure, save):
+        axis = figure.subplots()
+        played = [part for part in parts if part.get("mean_return") is not None]
+        axis.plot(
+            [part["frames"] for part in played],
+            [part["mean_return"] for part in played],
+            ".",
+            color=FAINT,
+            markersize=4,
+            label="self-play, with noise",
+        )
+        for rank, (name, label) in enumerate(_LABELS.items()):
+            rows = [row for row in evaluations if f"{name}_return" in row]
+            frames = [row["frames"] for row in rows]
+            low = [row[f"{name}_return"]["low"] for row in rows]
+            high = [row[f"{name}_return"]["high"] for row in rows]
+            colour = PALETTE[rank]
+            axis.fill_between(frames, low, high, color=colour, alpha=0.18, linewidth=0)
+            means = [row[f"{name}_return"]["estimate"] for row in rows]
+            axis.plot(frames, means, color=colour, marker="os^"[rank], markersize=5, label=label)
+        axis.set_xlabel("emulator frames")
+        axis.set_ylabel("return of a game, 95 % over games")
+        axis.set_title(label_text(title))
+        axis.legend()
+        return save(path)
+
+
+def budget_curves(
+    runs: Sequence[Mapping[str, Any]], path: str | os.PathLike[str], *, title: str
+) -> tuple[Path, Path]:
+    """Draws, beside each other, returns while training and the trained agent's by search budget.
+
+    Actions are sampled everywhere, from what the search found or from the policy.
+
+    Args:
+        runs: One a training seed, each with a `curve` of evaluations and final `evaluations` by
+            name, "search, N simulations, sampled" among them.
+        path: Where to write; PNG and SVG.
+        title: Over the figure.
+
+    Returns:
+        Paths of the PNG and the SVG.
+    """
+    with open_canvas(9.6, 4.4) as (figure, save):
+        left, right = figure.subplots(1, 2)
+        budgets: list[int] = []
+        for rank, run in enumerate(runs):
+            colour = PALETTE[rank % len(PALETTE)]
+            label = f"training seed {run['training_seed']}"
+            rows = [row for row in run["curve"] if "sampled_return" in row]
+            frames = [row["frames"] for row in rows]
+            low = [row["sampled_return"]["low"] for row in rows]
+            high = [row["sampled_return"]["high"] for row in rows]
+            left.fill_between(frames, low, high, color=colour, alpha=0.15, linewidth=0)
+            means = [row["sampled_return"]["estimate"] for row in rows]
+            left.plot(frames, means, color=colour, marker="o", markersize=4, label=label)
+            points = sorted(
+                (value["simulations"], value["interval"])
+                for name, value in run["evaluations"].items()
+                if name.startswith("search") and name.endswith("sampled")
+            )
+            budgets = [budget for budget, _ in points]
+            errors = [
+                [at["estimate"] - at["low"] for _, at in points],
+                [at["high"] - at["estimate"] for _, at in points],
+            ]
+            right.errorbar(
+                budgets,
+                [at["estimate"] for _, at in points],
+                yerr=errors,
+                color=colour,
+                marker="o",
+                markersize=4,
+                capsize=2,
+            )
+            policy = run["evaluations"]["policy, sampled"]["interval"]["estimate"]
+            right.axhline(policy, color=colour, linestyle="--", linewidth=1)
+        chance = runs[0]["evaluations"]["random"]["interval"]["estimate"]
+        for axis in (left, right):
+            axis.axhline(chance, color=FAINT, linestyle=":", linewidth=1.2)
+        left.set_xlabel("thousand emulator frames of training")
+        left.xaxis.set_major_formatter(lambda frames, _: f"{frames / 1000:g}")
+        left.set_ylabel("return of a game, 95 % over each seed's games")
+        left.set_title("on the way", fontsize="medium")
+        left.legend()
+        right.set_xscale("log", base=2)
+        right.set_xticks(budgets, [str(budget) for budget in budgets])
+        right.set_xlabel("simulations a decision")
+        right.set_title("trained; dashed: the policy alone, dotted: random", fontsize="medium")
+        figure.suptitle(label_text(title))
+        return save(path)

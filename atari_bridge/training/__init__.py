@@ -1,0 +1,1 @@
+"""A training run of an agent, and what is kept of it."""

@@ -1,1 +1,0 @@
-"""What every door shares: from a command line to checked settings, and from these to a run."""

@@ -1,0 +1,38 @@
+from .finetuning.collection import sample_responses, searched_demonstrations
+from .finetuning.policy_kl import kl_to
+from .generation.language_model import Policy, TinyModel, build_tiny_model, fine_tune
+from .generation.proposals import Proposal
+from .generation.segment_tree import KVTree
+from .planning.leaf_values import LeafValue, PartialReward, Rollout, ValueHead, fit_value_head
+from .planning.methods import METHOD_NAMES, SearchOptions, build_searcher
+from .planning.planning_model import TextPlanningModel
+from .planning.result import Candidate, SearchResult
+from .planning.searcher import SearchPolicy
+from .planning.segment_rewards import KLPenalty, ProcessReward, SegmentReward
+
+__all__ = [
+    "METHOD_NAMES",
+    "Candidate",
+    "KLPenalty",
+    "KVTree",
+    "LeafValue",
+    "PartialReward",
+    "Policy",
+    "ProcessReward",
+    "Proposal",
+    "Rollout",
+    "SearchOptions",
+    "SearchPolicy",
+    "SearchResult",
+    "SegmentReward",
+    "TextPlanningModel",
+    "TinyModel",
+    "ValueHead",
+    "build_searcher",
+    "build_tiny_model",
+    "fine_tune",
+    "fit_value_head",
+    "kl_to",
+    "sample_responses",
+    "searched_demonstrations",
+]

@@ -1,0 +1,1 @@
+"""`prefsearch policy` and `prefsearch demo`."""

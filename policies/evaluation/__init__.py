@@ -1,0 +1,1 @@
+"""What test-time search gains: gold against proxy, per token spent."""

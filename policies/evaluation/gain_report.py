@@ -1,0 +1,415 @@
+"""What search gained, shown: the table, the curves, a search tree, one HTML page."""
+
+import json
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from policies.evaluation.cells import BEST_OF_N, Cell, Cost, cell_row, curves, summarise
+from policies.evaluation.clusters import clusters_of
+from policies.evaluation.gain_fits import add_divergence, add_fits
+from policies.evaluation.measuring import load_pool
+from policies.evaluation.pooled import Pool
+from prefsearch.report.page import Report
+from prefsearch.run.directory import RunDirectory
+from prefsearch.statistics.intervals import SeedInterval, seed_interval_from
+from prefsearch.statistics.metrics import Interval
+from prefsearch.statistics.verdicts import Verdict, count_verdicts
+from prefsearch.statistics.verdicts import verdict as verdict_of
+from prefsearch.storage.files import read_records, write_json_atomic
+from rewardmodel.data.conversation import prompt_of
+from search.evaluation.figures import gain_curves, search_tree
+
+BOOTSTRAP_SEED = 0
+_COLUMNS = {
+    "policy": "policy",
+    "method": "method, budget",
+    "tokens": "tokens a prompt",
+    "gold": "gold",
+    "pass_at_k": "any of N right (pass@N)",
+    "proxy": "proxy",
+    "kl": "KL bound, nats",
+    "gain": "above best-of-N at equal tokens",
+    "verdict": "so it",
+    "finished": "finished",
+    "seconds": "seconds a prompt",
+}
+_COSTS = {
+    "policy": "policy",
+    "method": "method, budget",
+    "tokens": "generated",
+    "forward_tokens": "read by the policy",
+    "scored_tokens": "read by reward and value models",
+    "model_tokens": "read by models in all",
+    "gain": "above best-of-N at equal reading",
+    "verdict": "so it",
+    "seconds": "seconds a prompt",
+}
+_GUIDE = """
+Proxy is the reward model's score: every method looks for what it scores high, so a high proxy alone
+is no gain. Gold is a judge that no model and no search ever saw. Where the two part, the search
+exploits the reward model's mistakes.
+
+A larger budget costs more, so a method is held against best-of-N at the same cost, read off
+best-of-N's own curve between the budgets that were measured, on the same prompts. Above zero the
+search gains over simply drawing more samples; below zero it loses, and is shown all the same. Where
+the interval holds zero the comparison is undecided. Beyond best-of-N's last budget nothing is
+compared: a larger pool reaches farther.
+
+Cost is counted twice, since no single count is fair to all. Generated tokens are what was sampled,
+dropped branches included. Tokens read by models are what the policy and the reward and value models
+were given: a prompt or prefix that is kept is read once, however many branches go on from it.
+Best-of-N at N reads the prompt once and N responses of mean length. Seconds are this machine's, and
+batches share them.
+
+Finished is the share of answers that ended by themselves; the others were cut off at
+max_new_tokens. Reward models read those without an end token, and in votes they count only with an
+answer that they had stated before. Where few answers are finished, raise max_new_tokens.
+
+Intervals are 95 %, by Student's t. With several seeds they are over the seeds' means, which hold
+the chance of training and of the prompts alike. Of one seed they are over its prompts: they say
+what other prompts would have done, and nothing of what another seed or reward model would. Shares
+of right answers of one seed have Wilson's interval, differences of such one that is built of two.
+Seeds or scores that do not differ at all decide nothing; where nothing is known of the spread, the
+estimate stands alone.
+Best-of-N and votes at every N are averages over ways to
+choose N of one pool of samples, so their curves are smooth and their points not independent.
+"""
+
+
+def records_of(run: RunDirectory, **wanted: str) -> list[dict[str, Any]]:
+    """The records of a run whose fields have the wanted values."""
+    return [
+        record
+        for record in run.all_records()
+        if all(record.get(key) == value for key, value in wanted.items())
+    ]
+
+
+def method_name(row: Mapping[str, Any]) -> str:
+    """Method and budget in words."""
+    if row["method"] == BEST_OF_N:
+        return "no search" if row["budget"] == "1" else f"best-of-{row['budget']}"
+    return f"{row['method']}, {row['budget']}"
+
+
+def interval_of(value: Mapping[str, Any] | None) -> Interval | None:
+    """An interval that went through JSON."""
+    if value is None:
+        return None
+    if "by_seed" in value:
+        return seed_interval_from(value)
+    return Interval(value["estimate"], value["low"], value["high"])
+
+
+def scope_of(values: Iterable[Mapping[str, Any] | Interval | None]) -> str:
+    """What intervals are over, in words: "over 3 seeds of 48 prompts"; each kind once.
+
+    That values or seeds are equal is told where it holds of all.
+    """
+    given = [value if isinstance(value, Interval) else interval_of(value) for value in values]
+    found = [value for value in given if isinstance(value, SeedInterval)]
+    varying = [value for value in found if not (value.unknown or value.equal_seeds)]
+    scopes = [value.scope for value in varying or found]
+    return " or ".join(dict.fromkeys(scopes)) or "over prompts"
+
+
+def show_interval(value: Mapping[str, Any] | None, *, sign: bool = False) -> str:
+    """An interval in two decimals, or a dash; an estimate alone where its interval is unknown."""
+    if value is None:
+        return "–"
+    form = "+.2f" if sign else ".2f"
+    unknown = value["low"] is None or value["low"] == value["high"]
+    names = ("estimate",) if unknown else ("estimate", "low", "high")
+    # Adding zero turns a rounded -0.0 into 0.0.
+    shown, *ends = (format(round(value[name], 2) + 0.0, form) for name in names)
+    return f"{shown} [{', '.join(ends)}]" if ends else shown
+
+
+def show_share(value: float | None) -> str | None:
+    """A share in percent, or None."""
+    return None if value is None else f"{100 * value:.0f} %"
+
+
+def marked(what: str, finished: bool) -> str:
+    """The heading of an example, which says where the text was cut off."""
+    return what if finished else f"{what} (cut off)"
+
+
+def closing_table(rows: Sequence[Mapping[str, Any]], *, title: str) -> Table:
+    """The rows of all cells as a table for a terminal of 80 columns."""
+    judged = any(row["gold"] for row in rows)
+    target = "gold" if judged else "proxy"
+    table = Table(title=title, box=box.SIMPLE, pad_edge=False, show_edge=False)
+    several = len({row["policy"] for row in rows}) > 1
+    table.add_column("policy: method, budget" if several else "method, budget", no_wrap=True)
+    for heading in ("tokens", target, "at equal tokens"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            f"{row['policy']}: {method_name(row)}" if several else method_name(row),
+            f"{row['tokens']:.0f}",
+            show_interval(row[target]),
+            show_interval(row["gain_at_equal_tokens"], sign=True),
+        )
+    table.caption = (
+        f"at equal tokens: {target} above best-of-N of that cost, paired by prompt; 95 % intervals "
+        + scope_of(row[target] for row in rows)
+    )
+    return table
+
+
+def verdict(gain: Mapping[str, Any] | None) -> Verdict | None:
+    """What an interval of a gain decides; None where nothing was compared."""
+    return verdict_of(interval_of(gain))
+
+
+def gains_of(
+    rows: Sequence[Mapping[str, Any]], key: str = "gain_at_equal_tokens"
+) -> dict[str, SeedInterval]:
+    """The gains of a table by their methods' names, where something was compared."""
+    found: dict[str, SeedInterval] = {}
+    for row in rows:
+        gain = interval_of(row.get(key))
+        if isinstance(gain, SeedInterval):
+            found[f"{row['policy']}: {method_name(row)}"] = gain
+    if len({row["policy"] for row in rows}) == 1:
+        return {name.partition(": ")[2]: gain for name, gain in found.items()}
+    return found
+
+
+def add_gains(
+    report: Report, run: RunDirectory, rows: Sequence[Mapping[str, Any]], cells: Sequence[Cell]
+) -> None:
+    """Adds the section on gains: prose, table and curves.
+
+    Args:
+        report: The page.
+        run: Where figures go.
+        rows: Of the table, policies beyond the searched one included.
+        cells: Of the curves.
+    """
+    judged = all(cell.gold is not None for cell in cells)
+    report.section(
+        "What was gained",
+        ("Gold is a judge that no model or planner ever saw; " if judged else "")
+        + "proxy is the reward model that every method planned against. Intervals are 95 %, "
+        + scope_of(row["proxy"] for row in rows)
+        + ". The comparison with best-of-N is at the same number of generated tokens, paired by "
+        "prompt; below zero the method loses, and it is left out where best-of-N was not run that "
+        "far. " + count_verdicts(gains_of(rows)),
+    )
+    shown = [
+        {
+            "policy": row["policy"],
+            "method": method_name(row),
+            "tokens": round(row["tokens"]),
+            "gold": interval_of(row["gold"]),
+            "pass_at_k": interval_of(row.get("pass_at_k")),
+            "proxy": interval_of(row["proxy"]),
+            "kl": row["kl"],
+            "gain": interval_of(row["gain_at_equal_tokens"]),
+            "verdict": verdict(row["gain_at_equal_tokens"]),
+            "finished": show_share(row.get("finished")),
+            "seconds": round(row["seconds"], 3),
+        }
+        for row in rows
+    ]
+    binary = any(row["pass_at_k"] is not None for row in shown)
+    headings = {k: v for k, v in _COLUMNS.items() if binary or k != "pass_at_k"}
+    if binary:
+        headings["gold"] = "accuracy (gold)"
+    report.table(
+        shown,
+        headings,
+        caption="every method and budget; 95 % intervals " + scope_of(row["proxy"] for row in rows),
+    )
+    _add_curves(report, run, cells, "tokens", file="gains", axis="generated tokens a prompt")
+
+
+def add_costs(
+    report: Report, run: RunDirectory, rows: Sequence[Mapping[str, Any]], cells: Sequence[Cell]
+) -> None:
+    """Adds the section on costs: what every cell took, and gains over tokens read by models."""
+    report.section(
+        "What it cost",
+        "Means a prompt. The comparison is at the same number of tokens that models were given, "
+        "the policy's and the reward and value models' together. "
+        + count_verdicts(gains_of(rows, "gain_at_equal_model_tokens")),
+    )
+    shown = [
+        {
+            "policy": row["policy"],
+            "method": method_name(row),
+            **{
+                key: None if row.get(key) is None else round(row[key])
+                for key in ("tokens", "forward_tokens", "scored_tokens", "model_tokens")
+            },
+            "gain": interval_of(row.get("gain_at_equal_model_tokens")),
+            "verdict": verdict(row.get("gain_at_equal_model_tokens")),
+            "seconds": round(row["seconds"], 3),
+        }
+        for row in rows
+    ]
+    scope = scope_of(row["proxy"] for row in rows)
+    caption = f"tokens and seconds of every method and budget; 95 % intervals {scope}"
+    report.table(shown, _COSTS, caption=caption)
+    if any(cell.model_tokens is not None for cell in cells):
+        axis = "tokens read by models, a prompt"
+        _add_curves(report, run, cells, "model_tokens", file="gains_model_tokens", axis=axis)
+
+
+def _add_curves(
+    report: Report, run: RunDirectory, cells: Sequence[Cell], cost: Cost, *, file: str, axis: str
+) -> None:
+    """Draws all curves over one cost, as PNG and SVG, and shows them."""
+    path = run.figures / f"{file}.svg"
+    gain_curves(
+        curves(cells, cost=cost),
+        path,
+        x_label=axis,
+        y_label="mean score, 95 % intervals",
+        title="What planning against the reward model gains",
+    )
+    scope = scope_of(cell.proxy for cell in cells)
+    target = "gold" if all(cell.gold is not None for cell in cells) else "proxy"
+    best = max(cells, key=lambda cell: getattr(cell, target).estimate)
+    report.figure(
+        path,
+        alt=f"{target} score against {axis}; highest is {best.method} at budget {best.budget}",
+        caption=f"Mean score against {axis}; bands are 95 % intervals {scope}.",
+    )
+
+
+def add_tree(report: Report, run: RunDirectory, saved: Path) -> None:
+    """Adds the section with one search tree, drawn and to be opened."""
+    tree = json.loads(saved.read_text(encoding="utf-8"))["tree"]
+    if tree is None:
+        return
+    report.section(
+        "A search tree",
+        "The first decision on the first prompt: which segment to begin with. Values are expected "
+        "reward-model scores.",
+    )
+    search_tree(tree, run.figures / "tree.svg")
+    report.figure(
+        run.figures / "tree.svg",
+        alt="A search tree over segments, node size by visits, colour by value",
+        caption="The most visited nodes.",
+    )
+    report.tree(tree, summary="Open the whole tree")
+
+
+def add_making(report: Report, run: RunDirectory, **blocks: Mapping[str, Any]) -> None:
+    """Adds the section on how the run was made."""
+    report.section("How it was made")
+    for heading, values in blocks.items():
+        report.settings(heading, values)
+    environment = json.loads((run.path / "environment.json").read_text(encoding="utf-8"))
+    report.settings("environment", environment)
+
+
+def records_with_clusters(run: RunDirectory) -> list[dict[str, Any]]:
+    """The records of an evaluation, each with the cluster of its prompt.
+
+    A prompt that stands twice in the data is one sample, and so is one that several runs share.
+    Records of older runs name no cluster; theirs is found from the prompt.
+    """
+    prompts = json.loads((run.path / "data" / "prompts.json").read_text(encoding="utf-8"))
+    clusters = clusters_of(prompts)
+    return [{"cluster": clusters[record["prompt"]], **record} for record in records_of(run)]
+
+
+def write_gain_report(run: RunDirectory, settings: Mapping[str, Any]) -> Table:
+    """Writes `summary.json`, figures and `report.html` of an evaluation.
+
+    Returns:
+        The closing table.
+    """
+    return write_gain_pages(
+        run,
+        records_with_clusters(run),
+        load_pool(run),
+        subtitle=str(settings["policy"]),
+        configuration=settings,
+        add=lambda report: _add_answers(report, run),
+    )
+
+
+def write_gain_pages(
+    run: RunDirectory,
+    records: Sequence[Mapping[str, Any]],
+    pool: Pool | Mapping[Hashable, Pool],
+    *,
+    subtitle: str,
+    configuration: Mapping[str, Any],
+    note: str = "",
+    add: Callable[[Report], None] | None = None,
+) -> Table:
+    """Writes `summary.json`, figures and `report.html` of the records of one or several runs.
+
+    Args:
+        run: Where to.
+        records: As `policies.evaluation.cells.summarise` takes them.
+        pool: Samples, likewise.
+        subtitle: Of the page.
+        configuration: Shown on it.
+        note: A sentence on what the intervals do not say.
+        add: Adds sections of one run.
+
+    Returns:
+        The closing table.
+    """
+    cells = summarise(records, seed=BOOTSTRAP_SEED, pool=pool)
+    rows = [{"policy": "policy", **cell_row(cell)} for cell in cells]
+    write_json_atomic(run.path / "summary.json", rows)
+    report = Report("What test-time search gains", subtitle=subtitle)
+    add_gains(report, run, rows, cells)
+    add_costs(report, run, rows, cells)
+    report.section("How to read this", f"{_GUIDE}\n{note}")
+    add_divergence(report, cells, [method_name(row) for row in rows])
+    add_fits(report, run, cells, records)
+    if add is not None:
+        add(report)
+    add_making(report, run, configuration=configuration)
+    report.write(run.report)
+    return closing_table(rows, title="What test-time search gains")
+
+
+def _add_answers(report: Report, run: RunDirectory) -> None:
+    """Adds examples of an evaluation and its last search tree."""
+    _add_examples(report, run)
+    trees = sorted((run.path / "data").glob("search-*.tree.json"))
+    if trees:
+        add_tree(report, run, trees[-1])
+
+
+def _add_examples(report: Report, run: RunDirectory) -> None:
+    """Adds the section with the first prompts: a sample, and what the last search answered."""
+    data = run.path / "data"
+    kept = json.loads((data / "prompts.json").read_text(encoding="utf-8"))[:3]
+    prompts = [str(prompt_of({"prompt": prompt})) for prompt in kept]
+    pool = read_records(data / "pool.jsonl")
+    shown = [
+        [(marked("sampled", line.get("finished", [True])[0]), line["texts"][0], _scores(line, 0))]
+        for line in pool[:3]
+    ]
+    searched = sorted(data.glob("search-*.jsonl"))
+    if searched:
+        name = searched[-1].stem.removeprefix("search-").replace("-", ", ")
+        for cards, line in zip(shown, read_records(searched[-1]), strict=False):
+            what = marked(f"searched: {name}", line.get("response_finished", True))
+            cards.append((what, line["response"], _scores(line)))
+    report.section("Examples", "The first three prompts, not chosen.")
+    for prompt, cards in zip(prompts, shown, strict=True):
+        report.examples(prompt, cards)
+
+
+def _scores(line: Mapping[str, Any], at: int | None = None) -> dict[str, float]:
+    """The scores of a line's response, or of one of its responses."""
+    found = {key: line[key] if at is None or line[key] is None else line[key][at]
+             for key in ("gold", "proxy")}  # fmt: skip
+    return {key: round(score, 2) for key, score in found.items() if score is not None}

@@ -1,0 +1,1 @@
+"""Distillation: samples and searched answers as training data."""

@@ -1,0 +1,1 @@
+"""Text as a planning problem, and the planners by name."""

@@ -1,0 +1,1 @@
+"""The base of the packages: command line, settings, storage, runs, reports, statistics."""

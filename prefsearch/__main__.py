@@ -1,0 +1,7 @@
+"""`python -m prefsearch`: the command without its installed script."""
+
+import sys
+
+from prefsearch.cli.entry import main
+
+sys.exit(main())

@@ -1,0 +1,1 @@
+"""The command line: arguments, configuration files, signals, the console."""

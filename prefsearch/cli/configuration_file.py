@@ -1,0 +1,196 @@
+"""The YAML file behind `--config`: a flat mapping of settings, checked with its lines.
+
+A file holds values alone. It has no aliases, which a few lines of can fill the memory, and no
+`env`, which would let a file of settings change the process (`LD_PRELOAD`, `PYTHONPATH`).
+"""
+
+import dataclasses
+import os
+import re
+import stat
+import typing
+from typing import Any
+
+import yaml
+from yaml.composer import ComposerError
+from yaml.constructor import ConstructorError
+from yaml.reader import ReaderError
+
+from prefsearch.config.checks import check_value, nearest, setting_hint, shown
+from prefsearch.config.numerals import read_float, read_int
+
+_LARGEST = 256 * 1024
+"""Bytes of a file; the shipped ones have less than a hundredth of that."""
+
+
+# YAML's, without octal, hexadecimal, binary and sexagesimal numbers and without underscores.
+_PLAIN_NUMBERS = {
+    "tag:yaml.org,2002:int": r"[-+]?(?:0|[1-9][0-9]*)",
+    "tag:yaml.org,2002:float": (
+        r"[-+]?(?:(?:0|[1-9][0-9]*)\.[0-9]*|\.[0-9]+)(?:[eE][-+][0-9]+)?"
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+    ),
+}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's plain values without aliases; what cannot be built is named with its line.
+
+    What is no number in decimal digits is text.
+    """
+
+    yaml_implicit_resolvers: typing.ClassVar = {
+        first: [(tag, pattern) for tag, pattern in kinds if tag not in _PLAIN_NUMBERS]
+        for first, kinds in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise ComposerError(
+                None,
+                None,
+                f"found the alias *{event.anchor}; write the value out",
+                event.start_mark,
+            )
+        return super().compose_node(parent, index)
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep=deep)
+        except (ValueError, OverflowError, RecursionError) as error:  # an odd date, a huge integer
+            raise ConstructorError(
+                None, None, f"found {shown(node.value)}, which cannot be read", node.start_mark
+            ) from error
+
+
+for _tag, _pattern in _PLAIN_NUMBERS.items():
+    _Loader.add_implicit_resolver(_tag, re.compile(rf"(?:{_pattern})\Z"), list("-+.0123456789"))
+    _read: Any = read_int if _tag.endswith("int") else read_float
+    _Loader.add_constructor(_tag, lambda loader, node, read=_read: read(_scalar(loader, node)))
+
+
+def read_configuration(path: str, config: type) -> dict[str, Any]:
+    """Reads the settings of a file.
+
+    Args:
+        path: The file.
+        config: The dataclass whose fields the settings are.
+
+    Returns:
+        The values by name, each of the type and within the bounds that its field declares.
+
+    Raises:
+        ValueError: If it is no such file, no mapping, has unknown or repeated keys, or a value is
+            wrong; the message names the file, and the line where there is one.
+    """
+    node, loader = _compose(path, _read_text(path))
+    if not isinstance(node, yaml.MappingNode):
+        kind = {yaml.SequenceNode: "a list", yaml.ScalarNode: "a single value"}.get(type(node))
+        raise ValueError(f"{path}: found {kind or 'nothing'}; required: a mapping of settings")
+    known = [field.name for field in dataclasses.fields(config)]
+    lines: dict[str, int] = {}
+    values: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        line = key_node.start_mark.line + 1
+        key, value = (_construct(path, loader, part) for part in (key_node, value_node))
+        if not isinstance(key, str) or key not in known:
+            raise ValueError(_unknown(path, line, key, known))
+        if key in lines:
+            raise ValueError(
+                f"{path}, line {line}: {key} stands in line {lines[key]}, too; required: once. "
+                "Remove one of them"
+            )
+        lines[key] = line
+        values[key] = _as_numbers(value, setting_hint(config, key))
+        try:
+            check_value(config, key, values[key])
+        except ValueError as error:
+            raise ValueError(f"{path}, line {line}: {error}") from error
+    return values
+
+
+def _unknown(path: str, line: int, key: object, known: list[str]) -> str:
+    where = f"{path}, line {line}"
+    if key == "env":
+        return (
+            f"{where}: found env; required: settings alone, since a file must not change the "
+            "process. Set environment variables in the shell"
+        )
+    name = key if isinstance(key, str) else shown(key)
+    hint = f"{nearest(name, known)}Required: some of {', '.join(known)}"
+    return f"{where}: unknown setting {shown(name)[1:-1]}; {hint}"
+
+
+def _read_text(path: str) -> str:
+    """The text of a regular file that is not large."""
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for, a device never ends
+            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or device"
+            raise ValueError(f"--config {path}: found {kind}; required: a YAML file")
+        if status.st_size > _LARGEST:
+            raise ValueError(
+                f"--config {path}: found {status.st_size:,} bytes; required: a YAML file of at "
+                f"most {_LARGEST:,}"
+            )
+        with open(path, "rb") as file:
+            content = file.read(_LARGEST + 1)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ValueError(f"--config {path}: cannot be read ({reason})") from error
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise ValueError(f"{path}, line {line}: found no UTF-8; required: YAML in UTF-8") from error
+
+
+def _compose(path: str, text: str) -> tuple[Any, _Loader]:
+    try:
+        loader = _Loader(text)
+        return loader.get_single_node(), loader
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(_not_yaml(path, text, error)) from error
+
+
+def _construct(path: str, loader: _Loader, node: Any) -> Any:
+    try:
+        return loader.construct_object(node, deep=True)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(_not_yaml(path, "", error)) from error
+
+
+def _not_yaml(path: str, text: str, error: Exception) -> str:
+    """What is wrong with a file, in one line."""
+    if isinstance(error, RecursionError):
+        return f"--config {path}: found values nested too deeply; required: a mapping of settings"
+    where, problem = "", " ".join(str(error).split())
+    if isinstance(error, yaml.MarkedYAMLError):
+        mark = error.problem_mark or error.context_mark
+        where = "" if mark is None else f", line {mark.line + 1}"
+        problem = " ".join(filter(None, (error.context, error.problem)))
+    elif isinstance(error, ReaderError):
+        where = f", line {text[: error.position].count(chr(10)) + 1}"
+        found: Any = error.character  # a number, though typeshed has it as text
+        problem = f"found the character {chr(found)!r}"
+    return f"--config {path}{where}: cannot be read as YAML ({problem})"
+
+
+def _scalar(loader: Any, node: Any) -> str:
+    return str(loader.construct_scalar(node))
+
+
+def _as_numbers(value: Any, hint: Any) -> Any:
+    """Texts that are numbers, as 1e-3, which YAML does not take for one, where numbers belong."""
+    parts = typing.get_args(hint) if type(None) in typing.get_args(hint) else (hint,)
+    for part in parts:
+        base = typing.get_args(part)[0] if typing.get_origin(part) is typing.Annotated else part
+        if typing.get_origin(base) is list and isinstance(value, list):
+            return [_as_numbers(item, typing.get_args(base)[0]) for item in value]
+        if base in (int, float) and isinstance(value, str):
+            try:
+                return read_int(value) if base is int else read_float(value)
+            except ValueError:
+                return value
+    return value

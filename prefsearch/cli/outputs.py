@@ -1,0 +1,172 @@
+"""Where commands write: every place is checked before the work begins whose result it will hold.
+
+A place can be used if it is no folder where a file belongs (and the reverse), no device, and lies
+where folders and files can be made. Nothing is made by the check.
+"""
+
+import os
+import stat
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefsearch.config.checks import shown
+
+
+@dataclass(frozen=True)
+class Output:
+    """A file or folder that a command will write.
+
+    Attributes:
+        setting: Which names it.
+        place: Its path.
+        names: Of a folder, the files that will be written in it; "." also keeps the folder from
+            being an input. None: the place is a file.
+        replaced: Whether the folder is replaced as a whole.
+    """
+
+    setting: str
+    place: str
+    names: tuple[str, ...] | None = None
+    replaced: bool = False
+
+    @property
+    def replaced_folders(self) -> list[str]:
+        """The folder, if it is replaced as a whole."""
+        return [self.place] if self.replaced else []
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that will be written."""
+        names = (".",) if self.names is None else self.names
+        return [Path(self.place, name) for name in names]
+
+
+def settle_outputs(job: Any) -> list[Output]:
+    """Expands and checks what a job will write.
+
+    Args:
+        job: A dataclass instance with `outputs()`, a list of `Output`.
+
+    Raises:
+        ValueError: Naming the setting, what was found and what is required.
+    """
+    expand_home(job, *(output.setting for output in job.outputs()))
+    outputs: list[Output] = job.outputs()
+    check_outputs(outputs)
+    return outputs
+
+
+def expand_home(config: Any, *settings: str) -> None:
+    """Replaces `~` at the beginning of paths in a configuration by the home folder.
+
+    Args:
+        config: A dataclass instance, frozen or not.
+        settings: Of paths; those that are unset stay so.
+
+    Raises:
+        ValueError: If there is no such user.
+    """
+    for setting in settings:
+        found = getattr(config, setting)
+        if found:
+            object.__setattr__(config, setting, home_expanded(found, setting))
+
+
+def home_expanded(path: str, setting: str) -> str:
+    """A path with the home folder for a leading `~`.
+
+    Raises:
+        ValueError: If there is no such user.
+    """
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~") and not os.path.lexists(expanded):
+        user = expanded.partition("/")[0]
+        raise ValueError(
+            f"{setting}: found {shown(path)}, and no home folder of {shown(user)}; required: a "
+            f"path. For a name that begins with ~ write --{setting} ./{path}"
+        )
+    return expanded
+
+
+def check_outputs(outputs: Sequence[Output]) -> None:
+    """Checks that outputs can be written, and that none is in the way of another.
+
+    Raises:
+        ValueError: Naming the setting, what was found and what is required.
+    """
+    for output in outputs:
+        _check_output(output)
+    for one in (output for output in outputs if output.names is None):
+        file = Path(os.path.realpath(one.place))
+        for other in outputs:
+            if other is not one and Path(os.path.realpath(other.place)).is_relative_to(file):
+                raise ValueError(
+                    f"{other.setting}: found {shown(other.place)}, which the file {one.setting} "
+                    f"({shown(one.place)}) is in the way of; required: another place"
+                )
+
+
+def _check_output(output: Output) -> None:
+    wanted = "a file" if output.names is None else "a folder"
+    if not output.place.strip():
+        _refuse(output, "an empty text", wanted)
+    if output.names is None and output.place.endswith(("/", os.sep)):
+        _refuse(output, "a folder by its end", "a file, without / at its end")
+    place = Path(os.path.realpath(output.place))
+    mode = _mode(output, Path(output.place))  # of /dev/stdout, which no path leads to
+    mode = _mode(output, place) if mode is None else mode
+    if output.names is None or mode is not None:
+        _check_kind(output, place, mode, folder=output.names is not None)
+    for file in output.files if output.names else ():
+        if file != Path(output.place):
+            real = Path(os.path.realpath(file))
+            _check_kind(output, real, _mode(output, real), folder=False)
+    _check_above(output, place if mode is not None and stat.S_ISDIR(mode) else place.parent)
+
+
+def _check_kind(output: Output, place: Path, mode: int | None, *, folder: bool) -> None:
+    """Refuses what lies at a place, if it is neither free nor of the right kind."""
+    if mode is None or (stat.S_ISDIR(mode) if folder else stat.S_ISREG(mode)):
+        return
+    kind = "a file" if stat.S_ISREG(mode) else "a pipe or device"
+    found = "a folder" if stat.S_ISDIR(mode) else kind
+    here = "" if str(place) == os.path.realpath(output.place) else f"{place}, "
+    _refuse(output, f"{here}{found}", "a new or empty folder" if folder else "a file")
+
+
+def _check_above(output: Output, folder: Path) -> None:
+    """Checks that a folder can be made and written in, by a file without a name where one can."""
+    while (mode := _mode(output, folder)) is None:
+        folder = folder.parent
+    if not stat.S_ISDIR(mode):
+        _refuse(output, f"{folder}, which is no folder, above it", "folders above it")
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return
+    except OSError as error:
+        reason = error.strerror or str(error)
+        _refuse(output, f"{folder}, which cannot be written to ({reason})", "one that "
+                "this user can write to")  # fmt: skip
+
+
+def _mode(output: Output, place: Path) -> int | None:
+    """The kind and permissions of what lies at a place; None where nothing does."""
+    try:
+        return os.stat(place).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:  # a name that is too long, a circle of links
+        reason = getattr(error, "strerror", None) or str(error)
+        _refuse(output, f"a path that cannot be used ({reason})", "a path that can")
+        raise AssertionError from error
+
+
+def _refuse(output: Output, found: str, required: str) -> None:
+    place = f"{shown(output.place)}, " if output.place.strip() else ""
+    raise ValueError(
+        f"{output.setting}: found {place}{found}; required: {required}. Choose another with "
+        f"--{output.setting}"
+    )

@@ -1,0 +1,1 @@
+"""Checked settings: types, bounds, flags."""

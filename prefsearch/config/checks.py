@@ -1,0 +1,195 @@
+"""Checks that a configuration's values have the types and bounds its dataclass declares.
+
+YAML and `TrlParser` bypass type hints and `Literal`: a quoted number in a file would travel as a
+string to the first line that multiplies it. Each configuration calls `check_types` in its
+`__post_init__`, so that the error names the key instead. Bounds of numbers stand in the hints, as
+`Annotated[int, Within(least=1)]`; NaN and infinities are refused without any.
+"""
+
+import dataclasses
+import difflib
+import functools
+import math
+import types
+import typing
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, Union
+
+from prefsearch.config.bounds import ANY_TEXT, Within
+
+_SHOWN = 80
+"""The most characters of a value that a message shows."""
+
+
+@functools.cache
+def _hints(config: type) -> dict[str, Any]:
+    return typing.get_type_hints(config, include_extras=True)
+
+
+def setting_hint(config: type, name: str) -> Any:
+    """The type hint of a dataclass's field, with its bounds."""
+    return _hints(config)[name]
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    """The parts of a union, or the hint alone."""
+    union = typing.get_origin(hint) in (Union, types.UnionType)
+    return typing.get_args(hint) if union else (hint,)
+
+
+def _split(hint: Any) -> tuple[Any, tuple[Within, ...]]:
+    """A hint without its bounds, and these."""
+    if typing.get_origin(hint) is not Annotated:
+        return hint, ()
+    base, *extras = typing.get_args(hint)
+    return base, tuple(extra for extra in extras if isinstance(extra, Within))
+
+
+def bounds_of(hint: Any) -> tuple[Within, ...]:
+    """The bounds that a hint declares, of its number or of the numbers of its list."""
+    found: tuple[Within, ...] = ()
+    for part in _alternatives(hint):
+        base, bounds = _split(part)
+        found += bounds
+        if typing.get_origin(base) in (list, tuple):
+            found += tuple(bound for item in typing.get_args(base)[:1] for bound in bounds_of(item))
+    return found
+
+
+def holds_numbers(hint: Any) -> bool:
+    """Whether a hint allows numbers, or lists of them."""
+    for part in _alternatives(hint):
+        base, _ = _split(part)
+        items = typing.get_args(base)[:1] if typing.get_origin(base) in (list, tuple) else ()
+        if base in (int, float) or any(map(holds_numbers, items)):
+            return True
+    return False
+
+
+def describe_type(hint: Any) -> str:
+    """The type that a hint requires."""
+    if len(_alternatives(hint)) > 1:
+        return " or ".join(map(describe_type, _alternatives(hint)))
+    base, _ = _split(hint)
+    if typing.get_origin(base) is Literal:
+        return "one of " + ", ".join(repr(choice) for choice in typing.get_args(base))
+    if typing.get_origin(base) in (list, tuple):
+        return f"a list of {describe_type((*typing.get_args(base), Any)[0])}"
+    if base is type(None):
+        return "null"
+    return base.__name__ if isinstance(base, type) else str(base)
+
+
+def describe_bounds(hint: Any) -> str:
+    """The bounds that a hint requires, in words; an empty text where there are none."""
+    otherwise = "null" if type(None) in _alternatives(hint) else ""
+    return " and ".join(bound.describe(otherwise) for bound in bounds_of(hint))
+
+
+def _fits(value: object, hint: Any, *, bounded: bool = True) -> bool:
+    """Whether a value has a hint's type, and lies within its bounds if these are asked for."""
+    if len(_alternatives(hint)) > 1:
+        return any(_fits(value, part, bounded=bounded) for part in _alternatives(hint))
+    base, bounds = _split(hint)
+    origin, parts = typing.get_origin(base), typing.get_args(base)
+    if origin is Literal:
+        return any(value == choice and type(value) is type(choice) for choice in parts)
+    if origin in (list, tuple):
+        item_hint = parts[0] if parts else Any
+        return isinstance(value, (list, tuple)) and all(
+            _fits(item, item_hint, bounded=bounded) for item in value
+        )
+    if base is Any:
+        return True
+    if base in (int, float):
+        kinds = (int, float) if base is float else int
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            return False
+        finite = -math.inf < value < math.inf  # which math.isfinite cannot tell of a huge int
+        return not bounded or (finite and all(bound.holds(value) for bound in bounds))
+    if base is str:
+        nul = ANY_TEXT in typing.get_args(hint)[1:]
+        return isinstance(value, str) and (not bounded or is_writable(value, nul=nul))
+    return isinstance(value, base)
+
+
+def is_writable(text: str, *, nul: bool = False) -> bool:
+    """Whether a text can be a file's name and be written in UTF-8: no NUL, no lone surrogate.
+
+    Args:
+        text: A setting.
+        nul: Whether it names no file and may hold NUL, as text of models may.
+    """
+    return (nul or "\0" not in text) and not any(
+        "\ud800" <= character <= "\udfff" for character in text
+    )
+
+
+def shown(value: object) -> str:
+    """A value as messages show it, however long it is."""
+    if isinstance(value, int) and value.bit_length() > 256:
+        return f"an integer of {value.bit_length():,} bits"
+    if isinstance(value, str):
+        text = repr(value[: _SHOWN + 1])
+    else:
+        try:
+            text = repr(value)
+        except (ValueError, RecursionError):  # a list of huge integers, or one nested too deeply
+            text = f"a {type(value).__name__}"
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 4]}..."
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint at the known word that is most like a wrong one, or an empty text."""
+    spelled = {_plain_name(name): name for name in known}
+    plain = _plain_name(word)
+    if not plain:
+        return ""
+    begun = sorted((name for name in spelled if name.startswith(plain)), key=len)
+    near = difflib.get_close_matches(plain, spelled, n=1, cutoff=0.6)
+    # Three letters are an abbreviation; fewer begin too many names.
+    chosen = [*begun, *near] if len(plain) > 2 else [*near, *begun]
+    return f"did you mean {spelled[chosen[0]]}? " if chosen else ""
+
+
+def _plain_name(name: str) -> str:
+    return name.lower().replace("-", "_").strip("_")
+
+
+def check_types(config: Any) -> None:
+    """Checks every field of a dataclass instance against its type hint.
+
+    Understands `int`, `float` (which takes an int), `bool`, `str`, `None`, `Literal`,
+    unions, lists and tuples of these, and `Annotated` with bounds (`Within`).
+
+    Raises:
+        ValueError: Naming the key, the value found and what is required.
+    """
+    for field in dataclasses.fields(config):
+        check_value(type(config), field.name, getattr(config, field.name))
+
+
+def check_value(config: type, name: str, value: object) -> None:
+    """Checks one value against the type hint of a dataclass's field.
+
+    Raises:
+        ValueError: As `check_types`.
+    """
+    hint = setting_hint(config, name)
+    if not _fits(value, hint, bounded=False):
+        raise ValueError(
+            f"{name}: found {shown(value)} ({type(value).__name__}); "
+            f"required: {describe_type(hint)}. Correct it in the YAML file or on the command line"
+        )
+    if not _fits(value, hint):
+        wanted = describe_bounds(hint) or (
+            "finite numbers" if holds_numbers(hint) else "text without NUL and lone surrogates"
+        )
+        each = "each " if isinstance(value, (list, tuple)) and bounds_of(hint) else ""
+        require(False, name, value, each + wanted)
+
+
+def require(condition: bool, name: str, value: object, required: str) -> None:
+    """Raises a `ValueError` that names a setting, its value and the bound it breaks."""
+    if not condition:
+        raise ValueError(f"{name}: found {shown(value)}; required: {required}")

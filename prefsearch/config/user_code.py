@@ -1,0 +1,84 @@
+"""Code that users bring: what is said of it when it fails.
+
+Whatever it raises, and its leaving the process, becomes one error that names the code, the file and
+the line. The cause is kept: `PREFSEARCH_TRACEBACK=1` shows it. An interrupt stays one.
+"""
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+_ROOT = Path(__file__).resolve().parents[2]
+_OURS = tuple(f"{_ROOT / package}/" for package in (
+    "rewardmodel", "policies", "search", "atari_bridge", "prefsearch",
+))  # fmt: skip
+_MACHINERY = ("/importlib/", "/contextlib.py")
+_LIBRARIES = ("site-packages", "dist-packages")
+
+
+class UserCodeError(ValueError):
+    """Code of the user's failed, or gave what it must not; its own error is the cause."""
+
+
+@contextmanager
+def running_user_code(what: str, *, required: str) -> Iterator[None]:
+    """Names the code of a block in whatever it raises.
+
+    Args:
+        what: The code, and what it was asked.
+        required: Of it, and the remedy.
+
+    Raises:
+        UserCodeError: Instead of any exception but `KeyboardInterrupt`, `SystemExit` included.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, UserCodeError):
+        raise
+    except BaseException as error:
+        raise UserCodeError(f"{what}: {_told(error)}; required: {required}") from error
+
+
+def _told(error: BaseException) -> str:
+    """Where an exception arose in the user's code, its class and what it says."""
+    kind, said = type(error).__name__, _text(error)
+    if isinstance(error, SyntaxError) and error.filename is not None:
+        where, said = f"{error.filename}:{error.lineno}: ", error.msg
+    else:
+        where = _place(error.__traceback__)
+    return f"{where}{kind}{': ' if said else ''}{said}"
+
+
+def shown_value(value: object) -> str:
+    """A value of the user's for a message, whatever its own code does when it is shown."""
+    try:
+        return repr(value)[:60]
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001
+        return f"a {type(value).__name__}"
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return " ".join(str(error).split())[:300]
+    except KeyboardInterrupt:
+        raise
+    except BaseException as broken:  # noqa: BLE001  an exception may itself be broken
+        return f"({type(broken).__name__} in its own text)"
+
+
+def _place(trace: TracebackType | None) -> str:
+    """The last line of the user's own file that an exception came through, as `file:line: `."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(trace)
+        if not frame.filename.startswith(("<", *_OURS))
+        and not any(part in frame.filename for part in _MACHINERY)
+    ]
+    own = [f for f in frames if not any(part in f.filename for part in _LIBRARIES)] or frames
+    # Not the line of a library which it called.
+    own = [frame for frame in own if frame.filename == own[0].filename]
+    return f"{own[-1].filename}:{own[-1].lineno}: " if own else ""

@@ -1,0 +1,1 @@
+"""Run directories: steps, locks, digests of inputs."""

@@ -1,0 +1,77 @@
+"""The files of a run that say what is done: its settings, and a result for each finished step."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from prefsearch.storage.digests import digest_of_values
+from prefsearch.storage.files import naming_path
+
+REMEDY = "Restore it from a copy, or begin a new run in another folder with --out"
+
+
+class DamagedRunError(ValueError):
+    """A file of a run is missing or is not what the run wrote; the message names it."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A finished step as its file holds it.
+
+    Attributes:
+        order: Its number among the steps.
+        result: What it found.
+        files: What it left, as `prefsearch.storage.digests` describes files.
+    """
+
+    order: int
+    result: dict[str, Any]
+    files: dict[str, Any]
+
+
+def read_mapping(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
+    """Reads a mapping that the run has written.
+
+    Raises:
+        DamagedRunError: If it is none.
+    """
+    with naming_path(path, "read"):
+        data = path.read_bytes()
+    try:
+        found = parse(data.decode("utf-8")) if data.strip() else None
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        what = " ".join(str(error).split())
+        raise DamagedRunError(f"{path}: cannot be read ({what}). {REMEDY}") from error
+    if not isinstance(found, dict):
+        kind = "an empty file" if not data.strip() else f"a {type(found).__name__}"
+        raise DamagedRunError(f"{path}: found {kind}; required: a mapping. {REMEDY}")
+    return found
+
+
+def read_step(path: Path) -> Step:
+    """Reads the file of a finished step.
+
+    Raises:
+        DamagedRunError: If it is not one.
+    """
+    remedy = f"Restore it from a copy; or remove {path}, and the step is taken again"
+    try:
+        found = read_mapping(path, json.loads)
+    except DamagedRunError as error:
+        raise DamagedRunError(str(error).replace(REMEDY, remedy)) from error
+    # Earlier releases wrote no digest.
+    digest = found.pop("sha256", None)
+    if digest is not None and digest != digest_of_values(found):
+        raise DamagedRunError(f"{path}: found other values than were written. {remedy}")
+    order, result, files = found.get("order"), found.get("result"), found.get("files", {})
+    if not (isinstance(order, int) and isinstance(result, dict) and isinstance(files, dict)):
+        held = ", ".join(f"{k}: {type(v).__name__}" for k, v in found.items()) or "nothing"
+        raise DamagedRunError(
+            f"{path}: found {held}; required: order (a number), result and files (mappings). "
+            f"{remedy}"
+        )
+    return Step(order, result, files)

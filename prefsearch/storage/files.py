@@ -1,0 +1,330 @@
+"""What a run writes down: atomic files and one JSON record a line.
+
+A file written here is either the old one or the new one, never half of one. `records.jsonl` grows
+a line at a time, so a killed run loses at most the line it was writing. This file does not know
+what a record means.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import logging
+import math
+import os
+import re
+import shutil
+import stat
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn, cast
+
+import numpy as np
+import torch
+
+from prefsearch.storage.json_text import json_text
+from prefsearch.storage.scratch_files import remove_leftovers_once, temporary_file
+
+logger = logging.getLogger(__name__)
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space there, or choose a folder on another disk",
+    errno.EDQUOT: "your quota is used up: remove files, or choose a folder on another disk",
+    errno.EACCES: "make it accessible to this user, or choose another folder",
+    errno.EPERM: "make it accessible to this user, or choose another folder",
+    errno.EROFS: "the file system is read-only: choose a folder that can be written",
+    errno.ENOTDIR: "a part of the path is a file: choose a path whose parents are folders",
+    errno.EEXIST: "a part of the path is a file: choose a path whose parents are folders",
+    errno.EISDIR: "the path is a folder: name a file inside it",
+    errno.ENOENT: "check the path: the file or one of its folders is missing",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+
+
+# What libraries make of an error of the disk: safetensors keeps its text, torch's writer says where
+# it was.
+_DISK_FULL = re.compile(r"No space left on device|os error 28|Disk quota exceeded|os error 122")
+_WRITE_FAILED = re.compile(
+    r"inline_container|PytorchStreamWriter failed|file write failed|I/O error|os error \d+"
+)
+_NEARLY_FULL = 2**20  # bytes free, below which a write that failed had no space
+
+
+class StorageError(OSError):
+    """A file could not be read or written; the message names path, cause and remedy.
+
+    `errno` and `filename` are those of the operating system's error.
+    """
+
+
+@contextmanager
+def naming_path(path: Path, verb: str) -> Generator[None]:
+    """Re-raise an error of the disk in the block as a `StorageError`.
+
+    That is an operating-system error, or what safetensors, torch or pyarrow make of one.
+
+    Args:
+        path: named in the message.
+        verb: what the block does to it, as in "could not VERB it".
+
+    Raises:
+        StorageError: with path, cause and remedy.
+    """
+    try:
+        yield
+    except StorageError:
+        raise
+    except Exception as error:
+        code = _disk_error(error, path)
+        if code is None:
+            raise
+        cause = (error.strerror if isinstance(error, OSError) else None) or os.strerror(code)
+        remedy = _REMEDIES.get(code, "check the disk and the path, then try again")
+        raise StorageError(code, f"could not {verb} it: {cause}; {remedy}", str(path)) from error
+
+
+def _disk_error(error: Exception, path: Path) -> int | None:
+    """The number of the operating system's error that an exception stands for, or None."""
+    if isinstance(error, OSError):
+        known = _DISK_FULL.search(str(error)) and errno.ENOSPC
+        return error.errno or known or errno.EIO
+    text = str(error)
+    if isinstance(error, ValueError | TypeError) or not _WRITE_FAILED.search(text):
+        return errno.ENOSPC if _DISK_FULL.search(text) else None
+    return errno.ENOSPC if _DISK_FULL.search(text) or _is_full(path) else errno.EIO
+
+
+def _is_full(path: Path) -> bool:
+    """Whether next to nothing is free where a path lies."""
+    place = next((above for above in (path, *path.parents) if above.exists()), None)
+    return place is not None and shutil.disk_usage(place).free < _NEARLY_FULL
+
+
+def write_bytes_atomic(path: str | os.PathLike[str], data: bytes) -> Path:
+    """Replace a file by `data` in one step, creating missing parent folders.
+
+    The data goes to a temporary file beside the target, reaches the disk, and takes the target's
+    name. A symbolic link is followed, so the link survives.
+
+    Returns:
+        The path as given.
+
+    Raises:
+        StorageError: the file could not be written; the old file, if any, is untouched and no
+            temporary file is left.
+    """
+    path = Path(path)
+    with naming_path(path, "write"):
+        target = Path(os.path.realpath(path))
+        # Renaming over a device or a pipe (/dev/full, say) would destroy it.
+        if target.exists() and not target.is_file():
+            code = errno.EISDIR if target.is_dir() else errno.EINVAL
+            raise OSError(code, "the target exists and is not a regular file")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers_once(target.parent)
+        temporary = temporary_file(target)
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                _flush_to_disk(file)
+            if target.exists():
+                temporary.chmod(stat.S_IMODE(target.stat().st_mode))
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+        flush_folder(target.parent)
+    return path
+
+
+def write_text_atomic(path: str | os.PathLike[str], text: str) -> Path:
+    """Replace a file by `text` in UTF-8; see `write_bytes_atomic`."""
+    return write_bytes_atomic(path, text.encode("utf-8"))
+
+
+def write_json_atomic(path: str | os.PathLike[str], value: object) -> Path:
+    """Replace a file by `value` as indented JSON; see `write_bytes_atomic`.
+
+    Numpy and torch numbers and arrays, dataclasses and paths are written as plain JSON.
+
+    Raises:
+        ValueError: the value holds NaN or an infinity, a key that is not a string, or an object
+            that JSON cannot hold.
+        StorageError: the file could not be written.
+    """
+    text = json_text(to_plain(value), indent=2)
+    return write_bytes_atomic(path, _json_bytes(text + "\n"))
+
+
+def append_record(path: str | os.PathLike[str], record: Mapping[str, object]) -> None:
+    """Append one record as one line of JSON and wait until it is on the disk.
+
+    A torn last line that a killed run left behind is cut off first, with a warning: a record
+    written after it would be lost with it. A file has one writer at a time.
+
+    Raises:
+        ValueError: the record holds NaN or an infinity, a key that is not a string, or an object
+            that JSON cannot hold.
+        StorageError: the line could not be written; what had been written of it is cut off again.
+    """
+    path = Path(path)
+    plain = to_plain(record, "record")
+    if not isinstance(plain, dict):
+        raise ValueError(f"a record is a mapping, found {type(record).__name__}: wrap it in one")
+    line = _json_bytes(json_text(plain) + "\n")
+    with naming_path(path, "append to"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        with os.fdopen(descriptor, "r+b", buffering=0) as file:
+            regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+            end = _end_of_last_record(path, file) if regular else 0
+            try:
+                view = memoryview(line)
+                while view:  # an unbuffered write may take only part of the line
+                    view = view[file.write(view) :]
+                _flush_to_disk(file)
+            except BaseException:
+                if regular:
+                    file.truncate(end)
+                raise
+
+
+def read_records(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Read every record of a file that `append_record` wrote.
+
+    A last line without its newline that does not parse was torn by a kill: it is dropped with a
+    warning. (A record is an object, so no proper prefix of one is valid JSON.) Blank lines are
+    skipped.
+
+    Raises:
+        ValueError: any other line is not a JSON object; names the file and the line.
+        StorageError: the file could not be read (`errno` is ENOENT where it does not exist).
+    """
+    path = Path(path)
+    with naming_path(path, "read"):
+        lines = path.read_bytes().split(b"\n")
+    records: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            records.append(_parse_record(line))
+        except ValueError as error:
+            if number < len(lines):
+                raise ValueError(
+                    f"{path}, line {number}: not a record ({error}). Each line is one JSON object; "
+                    "repair or remove the line"
+                ) from error
+            logger.warning("%s, line %d: dropped a torn last record", path, number)
+    return records
+
+
+def _json_bytes(text: str) -> bytes:
+    """JSON in UTF-8; lone surrogates, as names of files may hold them, are written as escapes."""
+    return text.encode("utf-8", errors="backslashreplace")
+
+
+def _parse_record(line: bytes) -> dict[str, Any]:
+    """Parse one line; NaN, broken UTF-8 and anything but an object are ValueErrors."""
+    record = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
+    if not isinstance(record, dict):
+        raise ValueError(f"found a JSON {type(record).__name__}, required an object")
+    return cast("dict[str, Any]", record)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"found {name}, which is not JSON")
+
+
+def _end_of_last_record(path: Path, file: BinaryIO | Any) -> int:
+    """Leave `file` at the end of its last whole line and return that position in bytes."""
+    size = file.seek(0, os.SEEK_END)
+    if size == 0:
+        return 0
+    file.seek(size - 1)
+    if file.read(1) == b"\n":
+        return size
+    file.seek(0)
+    content = file.read(size)
+    start = content.rfind(b"\n") + 1
+    try:
+        _parse_record(content[start:])
+    except ValueError:
+        logger.warning("%s: cut off a torn last record of %d bytes", path, size - start)
+        file.truncate(start)
+        return file.seek(start)
+    file.seek(size)  # whole but for its newline
+    file.write(b"\n")
+    return size + 1
+
+
+def plain_number(value: object) -> object:
+    """Turn a torch tensor or a numpy array or number into Python's; leave the rest as it is."""
+    if isinstance(value, torch.Tensor):
+        return cast("object", value.detach().cpu().tolist())  # pyright: ignore[reportUnknownMemberType]
+    if isinstance(value, np.ndarray | np.generic):
+        return cast("object", value.tolist())
+    return value
+
+
+def to_plain(value: object, where: str = "value") -> Any:
+    """Turn a value into what JSON holds, or refuse it under its own name `where`.
+
+    Raises:
+        ValueError: the value holds NaN or an infinity, a key that is not a string, or an object
+            that JSON cannot hold.
+    """
+    value = plain_number(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(
+                f"{where} is {value}, which JSON cannot hold: leave the field out, or write null "
+                "and say why in a field of its own"
+            )
+        return value
+    if isinstance(value, os.PathLike):
+        return os.fspath(cast("os.PathLike[str]", value))
+    if isinstance(value, Mapping):
+        plain: dict[str, Any] = {}
+        for key, item in cast("Mapping[object, object]", value).items():
+            if not isinstance(key, str):
+                raise ValueError(
+                    f"{where} has the key {key!r} of type {type(key).__name__}; JSON keys are "
+                    "strings and would not come back as they were: write str(key)"
+                )
+            plain[key] = to_plain(item, f"{where}[{key!r}]")
+        return plain
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
+        items = cast("Sequence[object]", value)
+        return [to_plain(item, f"{where}[{i}]") for i, item in enumerate(items)]
+    raise ValueError(
+        f"{where} is a {type(value).__name__}, which JSON cannot hold: pass numbers, strings, "
+        "lists, mappings, arrays, dataclasses or paths"
+    )
+
+
+def _flush_to_disk(file: BinaryIO | Any) -> None:
+    """Flush and fsync; a device such as /dev/null cannot be synchronised and needs no fsync."""
+    file.flush()
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        os.fsync(file.fileno())
+
+
+def flush_folder(folder: Path) -> None:
+    """Make a rename durable, where the file system can (some network ones cannot)."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        logger.debug("cannot open %s to synchronise it", folder)
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        logger.debug("cannot synchronise %s", folder)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""From a row to a pair: prompts, replies, transcripts, templates."""

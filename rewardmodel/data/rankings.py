@@ -1,0 +1,257 @@
+"""Rankings of K replies to one prompt, and the pairs that they stand for.
+
+A ranking is `prompt`, `responses` (K >= 2 different texts) and `ranks` (whole numbers, 1 the best,
+equal numbers ties). Knows nothing of how a model learns from them.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+from datasets import Dataset, List, Value
+from transformers import PreTrainedTokenizerBase
+
+from rewardmodel.data.conversation import TEMPLATE_COLUMNS, prompt_record
+from rewardmodel.data.formats.options import ConvertOptions
+from rewardmodel.data.formats.ranked import convert_rankings, convert_scores
+from rewardmodel.data.formats.table import (
+    FormatName,
+    describe_formats,
+    format_named,
+    format_of_source,
+    hub_options,
+    recognise,
+)
+from rewardmodel.data.parsing.finished import PAIR_COLUMNS
+from rewardmodel.data.parsing.reply_text import OneKind, split_prompt
+from rewardmodel.data.rows import (
+    ColumnUse,
+    LeftOut,
+    OnBadRow,
+    PreferenceDataError,
+    Row,
+    leave_aside,
+    parse_rows,
+)
+from rewardmodel.data.sources.sources import read_rows
+from rewardmodel.data.sources.tables import gather
+
+How = Literal["all", "adjacent", "best_rest"]
+Ties = Literal["keep", "drop"]
+
+
+def load_rankings(
+    source: str | os.PathLike[str],
+    *,
+    split: str = "train",
+    format: FormatName = "auto",
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    prompt_column: str = "prompt",
+    keep_messages: bool = False,
+    on_bad_row: OnBadRow = "error",
+    limit: int | None = None,
+    columns: ColumnUse | None = None,
+) -> Dataset:
+    """Load rankings of several replies to a prompt.
+
+    A reply that occurs twice under a prompt is kept once; the copies are counted in a warning.
+
+    Args:
+        source: As in `rewardmodel.data.preferences.load_preferences`.
+        split: As there.
+        format: "auto" tells by hub id or columns; "rankings" reads `responses` and `ranks`,
+            "scores" reads `responses` and `scores`, "ultrafeedback" its completions. "plain" is
+            ranks where a row has them, and scores where not.
+        tokenizer: Renders messages by its chat template.
+        prompt_column: The prompt's column, or several joined by "+"; of formats "rankings" and
+            "scores".
+        keep_messages: See there.
+        on_bad_row: "error" ends at the first bad row; "skip" drops bad rows and logs one warning
+            with their counts.
+        limit: Stop after so many good rows.
+        columns: Filled in with the source's columns, to see which were not used.
+
+    Returns:
+        Text `prompt` (messages where they are kept), list of text `responses`, list of int64
+        `ranks`, list of bool `finished` where any row says which responses were cut off (null
+        elsewhere), and text `subset` where the first good row has one.
+
+    Raises:
+        PreferenceDataError: No such source, a bad row, a source of pairs, or no good row at all.
+        ValueError: An argument is not allowed.
+    """
+    found = format_named(format)
+    if format == "auto":
+        found = format_of_source(source)
+    options = ConvertOptions(
+        tokenizer=tokenizer, prompt_column=prompt_column, keep_messages=keep_messages
+    )
+    named = prompt_column != "prompt"
+    if found is not None and named and not found.any_prompt:
+        raise ValueError(
+            f"prompt_column is {prompt_column!r}, and format {found.name!r} fixes the columns. "
+            "Leave prompt_column out."
+        )
+    has_subset: bool | None = None
+    one_kind = OneKind()
+
+    def parse(row: Row) -> list[dict[str, Any] | LeftOut]:
+        nonlocal found, has_subset
+        if found is None and format == "auto":
+            found = recognise(row)
+            if found is not None and named and not found.any_prompt:
+                found = None
+        if found is not None:
+            leave_aside(row, found.aside)
+            parts = found.convert(row, options)
+        else:
+            parts = (convert_rankings if "ranks" in row else convert_scores)(row, options)
+        records: list[dict[str, Any] | LeftOut] = []
+        for part in parts:
+            if isinstance(part, LeftOut):
+                records.append(part)
+                continue
+            if "ranks" not in part:
+                raise PreferenceDataError(
+                    f"found rows of pairs ({', '.join(part)}); required are rankings: prompt, "
+                    "responses, and ranks or scores. Load pairs with load_preferences (train on "
+                    "them without whole_rankings); as format "
+                    f"pass one of several responses:\n{describe_formats()}"
+                )
+            marks = part.get("finished")
+            prompt, responses = split_prompt(
+                part["prompt"],
+                part["responses"],
+                tokenizer,
+                row=row,
+                keep_messages=keep_messages,
+                finished=[told is not False for told in marks] if marks else None,
+            )
+            one_kind(prompt)
+            record = {**prompt_record(prompt), "responses": responses, "ranks": part["ranks"]}
+            if marks:
+                record["finished"] = marks
+            if has_subset is None:
+                has_subset = "subset" in part
+            if has_subset:
+                subset = part.get("subset")
+                record["subset"] = None if subset is None else str(subset)
+            records.append(record)
+        return records
+
+    rows = read_rows(source, split=split, hub_options=hub_options(source))
+    records = parse_rows(
+        rows, parse, source=source, on_bad_row=on_bad_row, limit=limit, columns=columns
+    )
+    return gather(records, {"finished": List(Value("bool"))})
+
+
+def pairs_from_rankings(dataset: Dataset, *, how: How = "all", ties: Ties = "keep") -> Dataset:
+    """Turn rankings into preference pairs.
+
+    Args:
+        dataset: With `prompt`, `responses` and `ranks`; `finished`, `subset`, `tools` and
+            `chat_template_kwargs` are carried over.
+        how: "all" pairs, K(K-1)/2 a ranking; "adjacent", neighbours in the order alone, K-1;
+            "best_rest", the best (the first of several) against every other, K-1.
+        ties: "keep" gives pairs of equal ranks with a chosen_probability of one half; "drop"
+            leaves them out.
+
+    Returns:
+        Text columns `prompt`, `chosen`, `rejected`, float `chosen_probability`, and `subset`,
+        `chosen_finished` and `rejected_finished` where there is as much.
+
+    Raises:
+        ValueError: An argument is not allowed; a column is missing; a row's lengths differ, it has
+            fewer than two different responses, or its ranks are no whole numbers from 1; or no
+            pair is left.
+    """
+    if how not in ("all", "adjacent", "best_rest"):
+        raise ValueError(f'how is {how!r}; use "all", "adjacent" or "best_rest".')
+    if ties not in ("keep", "drop"):
+        raise ValueError(f'ties is {ties!r}; use "keep" or "drop".')
+    lacking = {"prompt", "responses", "ranks"} - set(dataset.column_names)
+    if lacking:
+        raise ValueError(
+            f"the dataset has no {', '.join(sorted(lacking))}; found {dataset.column_names}; "
+            "required are rankings. Load them with load_rankings."
+        )
+    marked = "finished" in dataset.column_names
+    carried = [n for n in ("subset", *TEMPLATE_COLUMNS) if n in dataset.column_names]
+
+    def pairs() -> Iterator[dict[str, Any]]:
+        for number, row in enumerate(dataset.with_format(None)):
+            ranking: Mapping[str, Any] = dict(row)
+            _check(ranking["responses"], ranking["ranks"], number)
+            extra = {name: ranking[name] for name in carried}
+            marks = ranking["finished"] or [None] * len(ranking["ranks"]) if marked else []
+            found = ranked_pairs(ranking["responses"], ranking["ranks"], how=how, ties=ties)
+            for better, worse, probability in found:
+                yield {
+                    "prompt": ranking["prompt"],
+                    "chosen": ranking["responses"][better],
+                    "rejected": ranking["responses"][worse],
+                    "chosen_probability": probability,
+                    **(
+                        dict(zip(PAIR_COLUMNS, (marks[better], marks[worse]), strict=True))
+                        if marked
+                        else {}
+                    ),
+                    **extra,
+                }
+
+    records = pairs()
+    first = next(records, None)
+    if first is None:
+        raise ValueError(
+            f"{len(dataset)} rankings gave no pair"
+            + (": all their responses are tied" if len(dataset) else "")
+            + '; required is at least one. Load other rankings, or pass ties="keep".'
+        )
+    return gather(_with_first(first, records))
+
+
+def ranked_pairs(
+    responses: Sequence[Any], ranks: Sequence[int], *, how: How = "all", ties: Ties = "keep"
+) -> Iterator[tuple[int, int, float]]:
+    """Yield (better, worse, probability) by index into one ranking's responses.
+
+    Equal ranks keep the order of the responses, and give a probability of one half.
+    """
+    order = sorted(range(len(responses)), key=lambda index: ranks[index])  # stable
+    places = [
+        (first, second)
+        for first in range(len(order))
+        for second in range(first + 1, len(order))
+        if how == "all"
+        or (how == "adjacent" and second == first + 1)
+        or (how == "best_rest" and first == 0)
+    ]
+    for first, second in places:
+        better, worse = order[first], order[second]
+        tie = ranks[better] == ranks[worse]
+        if not tie or ties == "keep":
+            yield better, worse, 0.5 if tie else 1.0
+
+
+def _check(responses: Any, ranks: Any, number: int) -> None:
+    problem = None
+    if not isinstance(responses, list) or not isinstance(ranks, list):
+        problem = f"{type(responses).__name__} as responses and {type(ranks).__name__} as ranks"
+    elif len(responses) != len(ranks):
+        problem = f"{len(responses)} responses and {len(ranks)} ranks"
+    elif len(set(responses)) < 2 or len(set(responses)) < len(responses):
+        problem = f"{len(responses)} responses of which {len(set(responses))} differ"
+    elif any(isinstance(rank, bool) or not isinstance(rank, int) or rank < 1 for rank in ranks):
+        problem = f"the ranks {ranks}"
+    if problem:
+        raise ValueError(
+            f"row {number}: found {problem}; required are at least two different responses and as "
+            "many ranks, whole numbers from 1 for the best. Mend the row; load_rankings checks "
+            "and mends what it can."
+        )
+
+
+def _with_first(first: dict[str, Any], rest: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    yield first
+    yield from rest

@@ -1,0 +1,212 @@
+"""Where user data lives: a file, a folder of files, a saved dataset, the hub.
+
+Finds it, picks the split, and explains what is missing; `row_files` reads the files.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+
+from prefsearch.storage.text_files import UnreadableFile, refuse_special
+from rewardmodel.data.rows import Place, PreferenceDataError
+from rewardmodel.data.sources.files import FILE_KINDS, file_kind, read_file
+
+_SPLIT_WORDS = (
+    {"train", "training"},
+    {"validation", "valid", "val", "dev"},
+    {"test", "testing", "eval", "evaluation"},
+)
+_BATCH_ROWS = 1000
+
+
+def read_rows(
+    source: str | os.PathLike[str],
+    *,
+    split: str,
+    hub_options: Mapping[str, str] | None = None,
+) -> Iterator[Place]:
+    """Open `source` and return its rows, each with its location.
+
+    A location is `file:line` in text files and `file[row]` elsewhere, rows counted from 0.
+
+    Args:
+        source: A file (`.json`, `.jsonl`, `.csv`, `.txt`, each also with `.gz`, or `.parquet`), a
+            folder from `save_to_disk`, a folder of data files, or a dataset id on the hub.
+        split: Which split of a hub dataset, saved dataset or folder; a single file has none and
+            is read whole.
+        hub_options: For `datasets.load_dataset`, where a hub id alone does not say which of its
+            tables is meant.
+
+    Returns:
+        An iterator of (location, row), the row replaced by a `PreferenceDataError` where the
+        place could not be read.
+
+    Raises:
+        PreferenceDataError: No such path, dataset or split.
+    """
+    path = _checked_path(source)
+    if path.is_file():
+        return read_file(path)
+    if path.is_dir():
+        if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
+            for part in path.rglob("*"):
+                _refuse_special(part)
+            return _read_dataset(_open_saved(path, split), f"{path}")
+        return _read_files(_split_files(path, split))
+    if _looks_local(source):
+        raise _missing_path(path)
+    return _read_dataset(_open_hub(str(source), split, hub_options or {}), f"{source}/{split}")
+
+
+def _checked_path(source: str | os.PathLike[str]) -> Path:
+    """The path that a source may be.
+
+    Raises:
+        PreferenceDataError: No file can have it, it is no regular file and no folder, or it cannot
+            be looked at.
+    """
+    if os.fspath(source) in ("", "-"):
+        raise PreferenceDataError(
+            f"found {os.fspath(source)!r} as data; required is a file, a folder or a dataset id, "
+            "since data may be read twice. Write standard input to a file and name that."
+        )
+    path = Path(source)
+    try:
+        path = path.expanduser()
+        path.exists()
+    except (OSError, RuntimeError) as error:  # RuntimeError: no such user behind ~
+        raise PreferenceDataError(
+            f"{path} cannot be looked at ({error}); required is a file or folder that this user "
+            "can read. Check the path and its permissions."
+        ) from error
+    _refuse_special(path)
+    return path
+
+
+def _refuse_special(path: Path) -> None:
+    try:
+        refuse_special(path, folders=True)
+    except UnreadableFile as error:
+        raise PreferenceDataError(str(error)) from error
+
+
+def _looks_local(source: str | os.PathLike[str]) -> bool:
+    """Tell a mistyped path from a hub id (`name` or `owner/name`)."""
+    text = os.fspath(source)
+    return (
+        not isinstance(source, str)
+        or text.startswith(("/", ".", "~"))
+        or text.count("/") > 1
+        or "\\" in text
+        or file_kind(Path(text)) in FILE_KINDS
+        or ("/" in text and Path(text).parent.is_dir())
+    )
+
+
+def _missing_path(path: Path) -> PreferenceDataError:
+    parent = path.parent
+    while not parent.is_dir():
+        if parent == parent.parent:
+            break
+        parent = parent.parent
+    wanted = path.relative_to(parent).parts[0]
+    names = sorted(entry.name for entry in parent.iterdir()) if parent.is_dir() else []
+    stems = {Path(name).stem: name for name in names}
+    close = difflib.get_close_matches(wanted, names, n=3) or [
+        stems[stem] for stem in difflib.get_close_matches(Path(wanted).stem, list(stems), n=3)
+    ]
+    hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"found {names[:10]}."
+    return PreferenceDataError(f"{path} does not exist: {parent} holds no {wanted!r}; {hint}")
+
+
+def _open_hub(name: str, split: str, options: Mapping[str, Any]) -> datasets.Dataset:
+    try:
+        return datasets.load_dataset(name, split=split, trust_remote_code=False, **options)
+    # ValueError: unknown split or missing configuration. RuntimeError: script-based dataset.
+    except (OSError, ValueError, RuntimeError) as error:
+        raise PreferenceDataError(
+            f"{name!r} is no file or folder here, and as a dataset of the Hugging Face hub its "
+            f"split {split!r} could not be loaded ({type(error).__name__}: {error}). Check the "
+            "name, the split and the network, or download the dataset and pass a local path."
+        ) from error
+
+
+def _open_saved(path: Path, split: str) -> datasets.Dataset:
+    try:
+        saved = datasets.load_from_disk(str(path))
+    except IndexError:  # datasets 5.2 saves a dataset without rows but cannot load it
+        return datasets.Dataset.from_dict({})
+    # What datasets raises where a file of the folder holds other JSON than it wrote.
+    except (
+        *(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError),
+        pa.ArrowException,
+    ) as error:
+        raise PreferenceDataError(
+            f"{path} looks like a dataset from save_to_disk but could not be loaded "
+            f"({type(error).__name__}: {error}); save it again."
+        ) from error
+    if isinstance(saved, datasets.Dataset):
+        return saved
+    if split not in saved:
+        raise PreferenceDataError(f"{path} has no split {split!r}; choose one of {list(saved)}.")
+    return saved[split]
+
+
+def _split_files(folder: Path, split: str) -> list[Path]:
+    """Return the data files of a split, told by a word of the relative path as on the hub."""
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if file_kind(path) in FILE_KINDS
+        and not path.is_dir()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    for path in files:
+        _refuse_special(path)
+    # A folder's notes and manifests are no data; .txt counts only where nothing else is there.
+    files = [path for path in files if file_kind(path) != ".txt"] or files
+    if not files:
+        raise PreferenceDataError(
+            f"{folder} holds no data file; required is a folder from save_to_disk, or files "
+            f"ending in {', '.join(FILE_KINDS)} (.gz too). Pass the folder that holds them."
+        )
+    words = {
+        path: set(re.split(r"[^a-z0-9]+", f"{path.relative_to(folder)}".lower())) for path in files
+    }
+    wanted = {split.lower()}.union(*(group for group in _SPLIT_WORDS if split.lower() in group))
+    chosen = [path for path in files if words[path] & wanted]
+    if (
+        not chosen
+        and split == "train"
+        and not set().union(*_SPLIT_WORDS) & set().union(*words.values())
+    ):
+        return files
+    if not chosen:
+        names = ", ".join(f"{path.relative_to(folder)}" for path in files[:10])
+        raise PreferenceDataError(
+            f"{folder} has no file for the split {split!r}; found {names}. Pass another split, "
+            "or one of the files itself."
+        )
+    return chosen
+
+
+def _read_files(files: list[Path]) -> Iterator[Place]:
+    for path in files:
+        yield from read_file(path)
+
+
+def _read_dataset(dataset: datasets.Dataset, name: str) -> Iterator[Place]:
+    if len(dataset) == 0:
+        yield name, PreferenceDataError("the dataset holds no row.", reason="empty dataset")
+    index = 0
+    for batch in dataset.with_format(None).iter(batch_size=_BATCH_ROWS):
+        columns: dict[str, list[Any]] = dict(batch)
+        for values in zip(*columns.values(), strict=True):
+            yield f"{name}[{index}]", dict(zip(columns, values, strict=True))
+            index += 1

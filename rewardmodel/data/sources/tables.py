@@ -1,0 +1,58 @@
+"""Records gathered into a dataset by chunks, so that text is not held twice.
+
+Knows which of the project's columns hold numbers, lists or what a chat template is given; lists of
+messages stay such lists, everything else is text.
+"""
+
+import itertools
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from datasets import Dataset, Features, Json, List, Value, concatenate_datasets
+
+from rewardmodel.data.conversation import TEMPLATE_COLUMNS
+from rewardmodel.data.parsing.finished import PAIR_COLUMNS
+
+CHUNK_ROWS = 10_000
+_NUMBER = Value("float64")
+_FEATURES: Mapping[str, Any] = {
+    "margin": _NUMBER,
+    "chosen_probability": _NUMBER,
+    "confidence": _NUMBER,
+    "finished": Value("bool"),
+    **dict.fromkeys(PAIR_COLUMNS, Value("bool")),
+    "responses": List(Value("string")),
+    "ranks": List(Value("int64")),
+    "tools": List(Json()),
+    "chat_template_kwargs": Json(),
+}
+_OPTIONAL = (*TEMPLATE_COLUMNS, "finished")
+
+
+def gather(records: Iterable[Mapping[str, Any]], features: Mapping[str, Any] = {}) -> Dataset:
+    """Make a dataset of records that all have the columns of the first.
+
+    Args:
+        records: At least one; a null is allowed in any column.
+        features: Arrow types of columns that are no text, beside the project's own.
+    """
+    known = {**_FEATURES, **features}
+    parts: list[Dataset] = []
+    rows = iter(records)
+    extra: set[str] = set()
+    while chunk := list(itertools.islice(rows, CHUNK_ROWS)):
+        columns = {name: [record[name] for record in chunk] for name in chunk[0]}
+        for name in _OPTIONAL:  # rows may lack what others have
+            columns[name] = [record.get(name) for record in chunk]
+            if any(value is not None for value in columns[name]):
+                extra.add(name)
+        types = Features(
+            {name: known.get(name) or _text_or_messages(columns[name]) for name in columns}
+        )
+        parts.append(Dataset.from_dict(columns, features=types))
+    whole = concatenate_datasets(parts)
+    return whole.remove_columns([name for name in _OPTIONAL if name not in extra])
+
+
+def _text_or_messages(values: list[Any]) -> Any:
+    return List(Json()) if any(isinstance(value, list) for value in values) else Value("string")

@@ -1,0 +1,163 @@
+"""Steps of responses: the data they are learned from, and their token ids.
+
+A step is a piece of a response between separators. Its ids are those of its own text and, behind
+it, of the separator, at whose last token it is scored, as in TRL's stepwise supervision. Steps are
+tokenised apart, so that a step has the same ids whatever comes after it: a search scores the
+beginning of a response exactly as training saw it.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import Dataset, List, Value
+
+from rewardmodel.data.conversation import Prompt, prompt_of, prompt_record
+from rewardmodel.data.parsing.prompt_columns import take_prompt
+from rewardmodel.data.parsing.reply_text import OneKind, split_prompt
+from rewardmodel.data.rows import OnBadRow, PreferenceDataError, Row, parse_rows
+from rewardmodel.data.sources.sources import read_rows
+from rewardmodel.data.sources.tables import gather
+from rewardmodel.pretrained.tokenization import TextEncoder
+
+SEPARATOR = "\n\n"
+"""What stands between steps where nothing else is said."""
+
+
+def load_steps(
+    source: str | os.PathLike[str],
+    *,
+    split: str = "train",
+    prompt_column: str = "prompt",
+    on_bad_row: OnBadRow = "error",
+    limit: int | None = None,
+) -> Dataset:
+    """Loads responses whose steps were judged, in TRL's stepwise format.
+
+    Args:
+        source: A file, folder or dataset id, as in `rewardmodel.data.preferences.load_preferences`.
+        split: Of a hub dataset or folder; a single file is read whole.
+        prompt_column: The prompt's column, or several joined by "+".
+        on_bad_row: "error" ends at the first bad row; "skip" drops bad rows and logs their counts.
+        limit: Stop after so many good rows.
+
+    Returns:
+        Columns `prompt` (text or messages), `completions` (the steps, texts) and `labels` (one a
+        step: 1 right, 0 wrong, between them a share of annotators or rollouts), in the order of the
+        source.
+
+    Raises:
+        PreferenceDataError: No such source, a bad row or no good one; the message names file and
+            line.
+        ValueError: `on_bad_row` or `limit` is not allowed.
+    """
+    one_kind = OneKind()
+
+    def parse(row: Row) -> dict[str, object]:
+        found = _parse(row, prompt_column)
+        one_kind(prompt_of(found))
+        return found
+
+    rows = read_rows(source, split=split)
+    records = parse_rows(rows, parse, source=source, on_bad_row=on_bad_row, limit=limit)
+    lists = {"completions": List(Value("string")), "labels": List(Value("float64"))}
+    return gather(records, lists)
+
+
+def _parse(row: Row, prompt_column: str) -> dict[str, object]:
+    turns = take_prompt(row, prompt_column, option="prompt_column")
+    prompt, _ = split_prompt(turns, [], None, row=row, keep_messages=True)
+    steps, labels = (_take_list(row, column) for column in ("completions", "labels"))
+    if len(steps) != len(labels):
+        raise PreferenceDataError(
+            f"found {len(steps)} completions and {len(labels)} labels; required is a label for "
+            "each step. Add or drop some.",
+            reason="labels and steps differ in number",
+        )
+    for place, step in enumerate(steps):
+        if not isinstance(step, str) or not step.strip():
+            raise PreferenceDataError(
+                f"step {place} is {repr(step)[:60]}; required is text. Drop the step and its "
+                "label.",
+                reason="empty step",
+            )
+    for place, label in enumerate(labels):
+        if not isinstance(label, bool | int | float) or not 0 <= label <= 1:
+            raise PreferenceDataError(
+                f"label {place} is {repr(label)[:60]}; required is true, false or a number in "
+                "[0, 1]. Map other ratings to it first.",
+                reason="label out of range",
+            )
+    labels = [float(label) for label in labels]
+    return {**prompt_record(prompt), "completions": steps, "labels": labels}
+
+
+def _take_list(row: Row, column: str) -> list[Any]:
+    value = row.get(column)
+    if not isinstance(value, list) or not value:
+        found = f"{value!r}"[:80] if column in row else f"no such column among {list(row)}"
+        raise PreferenceDataError(
+            f"column {column!r}: found {found}; required is a list with one entry a step.",
+            reason=f"no {column}",
+        )
+    return value
+
+
+def split_steps(response: str, separator: str = SEPARATOR) -> list[str]:
+    """The steps of a response; an empty response is one empty step.
+
+    Args:
+        response: A whole or unfinished response.
+        separator: What stands between steps; pieces of spaces alone are no steps.
+    """
+    return [step for step in response.split(separator) if step.strip()] or [""]
+
+
+@dataclass(frozen=True)
+class StepIds:
+    """Token ids of a prompt and the steps of a response.
+
+    Attributes:
+        prompt: Cut from the left where all together is too long.
+        steps: Ids of all steps, one behind another.
+        ends: Place of each step's last token among `steps`, T numbers. Steps beyond the limit end
+            at the last token that is left.
+        lost: Steps whose end lies beyond the limit.
+        cut: Whether anything was cut.
+    """
+
+    prompt: list[int]
+    steps: list[int]
+    ends: list[int]
+    lost: int
+    cut: bool
+
+
+def step_ids(
+    encoder: TextEncoder, prompt: Prompt, steps: Sequence[str], *, separator: str = SEPARATOR
+) -> StepIds:
+    """Ids of a prompt and steps, cut to the encoder's `max_length`, the prompt from its left.
+
+    Raises:
+        ValueError: If there are no steps.
+    """
+    if not steps:
+        raise ValueError("found no steps; required: at least one")
+    closing = encoder.text_ids(separator)
+    ids: list[int] = []
+    ends = []
+    for step in steps:
+        ids += encoder.text_ids(step) + closing
+        ends.append(len(ids) - 1)
+    if not ids:
+        raise ValueError("the steps have no tokens; required: at least one. Set a separator")
+    whole = encoder.prompt_ids(prompt)
+    kept, left = encoder.fit(whole, ids, finished=False)
+    return StepIds(
+        kept,
+        left,
+        [max(0, min(end, len(left) - 1)) for end in ends],
+        sum(end >= len(left) for end in ends),
+        len(kept) + len(left) < len(whole) + len(ids),
+    )

@@ -1,0 +1,1 @@
+"""RewardBench and RewardBench 2, scored by their own rules."""

@@ -1,0 +1,127 @@
+"""Probes of what length alone does to a score: the last sentence removed, the last one repeated.
+
+A cut reply says less, so its score should fall; a reply that repeats its last sentence says no
+more, so its score should not rise. The probes are synthetic: a fall on cutting may still come of
+length, which is why the two are read together.
+"""
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+from datasets import Dataset
+from numpy.typing import NDArray
+
+from prefsearch.statistics.metrics import Interval
+from rewardmodel.data.conversation import Prompt, prompts_of, replies_of
+from rewardmodel.evaluation.clustered import clustered_accuracy, clustered_mean, number_texts
+from rewardmodel.evaluation.scoring import score_texts
+from rewardmodel.interface import RewardModel
+
+Floats = NDArray[np.float64]
+_SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+|\n+")
+
+
+@dataclass(frozen=True)
+class LengthProbe:
+    """How scores change when replies are cut and padded.
+
+    Attributes:
+        replies: Distinct replies of two sentences or more, which were probed.
+        left_out: Distinct replies that were too short to cut.
+        cut_falls: Share whose score falls when the last sentence is removed, no change counting
+            half.
+        cut_change: Mean change of the score, in the reward model's unit.
+        filler_rises: Share whose score rises when the last sentence is repeated at the end.
+        filler_change: Mean change of the score.
+        sentences: Removed and repeated.
+        seed: Of the bootstrap over prompts.
+    """
+
+    replies: int
+    left_out: int
+    cut_falls: Interval
+    cut_change: Interval
+    filler_rises: Interval
+    filler_change: Interval
+    sentences: int
+    seed: int
+
+
+def truncation_probe(
+    reward_model: RewardModel,
+    dataset: Dataset,
+    *,
+    seed: int,
+    column: str = "chosen",
+    sentences: int = 1,
+    progress: bool = True,
+    batch_size: int = 32,
+) -> LengthProbe:
+    """Score replies as they are, without their last sentences, and with these repeated.
+
+    Args:
+        reward_model: Scores responses.
+        dataset: Text columns `prompt` and `column`.
+        seed: Of the bootstrap.
+        column: The replies to probe; each distinct one once.
+        sentences: How many to remove and to repeat; at least one is left.
+        progress: Show a progress bar.
+        batch_size: Texts a call of `score`.
+
+    Raises:
+        ValueError: `sentences` is below 1, a column is missing, a score is not finite, or there are
+            fewer than two prompts with a reply long enough.
+    """
+    if sentences < 1 or column not in dataset.column_names:
+        raise ValueError(
+            f"found sentences={sentences} and column={column!r}; required are at least 1 and one "
+            f"of {dataset.column_names}. Correct them."
+        )
+    texts = list(dict.fromkeys(zip(prompts_of(dataset), replies_of(dataset, column), strict=True)))
+    prompts: list[Prompt] = []
+    variants: list[tuple[str, str, str]] = []
+    for prompt, text in texts:
+        reply = str(text)
+        cut = cut_sentences(reply, sentences)
+        if cut is not None:
+            tail = reply[len(cut) :].strip()
+            prompts.append(prompt)
+            variants.append((reply, cut, f"{reply.rstrip()} {tail}"))
+    groups = number_texts(prompts)
+    if int(groups.max(initial=-1)) < 1:
+        raise ValueError(
+            f"found {len(variants)} replies of more than {sentences} sentences under "
+            f"{len(set(prompts))} prompts, among {len(texts)}; required are at least 2 prompts. "
+            "Probe other replies, or remove fewer sentences."
+        )
+    scores = score_texts(
+        reward_model,
+        [prompt for prompt in prompts for _ in range(3)],
+        [text for variant in variants for text in variant],
+        progress=progress,
+        batch_size=batch_size,
+    ).reshape(-1, 3)
+    cut_change, filler_change = scores[:, 1] - scores[:, 0], scores[:, 2] - scores[:, 0]
+    return LengthProbe(
+        replies=len(variants),
+        left_out=len(texts) - len(variants),
+        cut_falls=clustered_accuracy(-cut_change, groups),
+        cut_change=clustered_mean(cut_change, groups, seed),
+        filler_rises=clustered_accuracy(filler_change, groups),
+        filler_change=clustered_mean(filler_change, groups, seed),
+        sentences=sentences,
+        seed=seed,
+    )
+
+
+def cut_sentences(reply: str, sentences: int) -> str | None:
+    """Return a reply without its last sentences, or None where none would be left."""
+    body = reply.rstrip()
+    ends = [match.start() for match in _SENTENCE_END.finditer(body)]
+    # The quotes and brackets that close a sentence belong to it.
+    ends = [end + len(body[end:]) - len(body[end:].lstrip("\"')]")) for end in ends]
+    if len(ends) < sentences:
+        return None
+    cut = body[: ends[-sentences]]
+    return cut if cut.strip() else None

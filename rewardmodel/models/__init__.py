@@ -1,0 +1,1 @@
+"""Reward models, one kind a file, and how they are loaded."""

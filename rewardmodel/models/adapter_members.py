@@ -1,0 +1,166 @@
+"""Several adapters on one base, which is loaded once: cheap members of an ensemble.
+
+An adapter is put in place before its member scores. Members therefore take turns; they are not for
+several threads.
+"""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from rewardmodel.data.conversation import Prompt, Reply
+from rewardmodel.interface import Finished, ScoringSession
+from rewardmodel.models.multi_head import reward_heads
+from rewardmodel.models.sequence import SequenceRewardModel, load_scorer, open_encoder
+from rewardmodel.pretrained.adapters import adapter_folder, require_adapter_weights
+from rewardmodel.pretrained.files import check_adapter_files
+from rewardmodel.pretrained.input_format import ChosenFormat
+from rewardmodel.pretrained.own_settings import read_own_settings, shift_of
+from rewardmodel.pretrained.tokenization import load_tokenizer
+from rewardmodel.pretrained.weights import without_doubled_warnings
+
+
+def shared_base(sources: Sequence[str]) -> str | None:
+    """The base of several folders that are all one-label adapters of the same one, or None."""
+    if len(sources) < 2 or not all(map(_is_local, sources)) or any(map(reward_heads, sources)):
+        return None
+    kinds = [check_adapter_files(Path(source)) for source in sources]
+    found = {(kind.get("base_model_name_or_path"), kind.get("task_type")) for kind in kinds}
+    base, task = found.pop()
+    return base if not found and task == "SEQ_CLS" else None
+
+
+def _is_local(source: str) -> bool:
+    return Path(source).is_dir() and adapter_folder(source) is not None
+
+
+class AdapterMember:
+    """One adapter of a model as a `SessionRewardModel`."""
+
+    def __init__(self, scorer: SequenceRewardModel, name: str, shift: float = 0.0) -> None:
+        """Takes a model that has several adapters.
+
+        Args:
+            scorer: Scores with whichever is in place.
+            name: Of this one.
+            shift: Taken off its scores.
+        """
+        self.encoder = scorer.encoder
+        self.name = name
+        self._scorer = scorer
+        self._shift = shift
+
+    def score(
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
+    ) -> Tensor:
+        """Scores responses with this adapter, float32 [B]; see `RewardModel`."""
+        self.put_in_place()
+        return self._scorer.score(prompts, responses, finished=finished) - self._shift
+
+    def session(self) -> ScoringSession:
+        """Starts a session of this adapter's own."""
+        self.put_in_place()
+        return _AdapterSession(self, self._scorer.session(), self._shift)
+
+    def put_in_place(self) -> None:
+        """Makes this the adapter that the model computes with."""
+        if self._scorer.model.active_adapter != self.name:
+            self._scorer.model.set_adapter(self.name)
+
+
+class _AdapterSession:
+    """A session whose adapter is put in place before it reads."""
+
+    def __init__(self, member: AdapterMember, session: ScoringSession, shift: float) -> None:
+        self._member = member
+        self._session = session
+        self._shift = shift
+
+    @property
+    def forward_tokens(self) -> int:
+        """See `ScoringSession`."""
+        return self._session.forward_tokens
+
+    def score(
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
+    ) -> Tensor:
+        """See `ScoringSession`."""
+        self._member.put_in_place()
+        return self._session.score(prompts, responses, finished=finished) - self._shift
+
+    def keep(self, prompts: Collection[Prompt]) -> None:
+        """See `ScoringSession`."""
+        self._session.keep(prompts)
+
+
+def load_adapter_members(
+    sources: Sequence[str],
+    *,
+    max_length: int | None = None,
+    batch_size: int = 128,
+    input_format: ChosenFormat = "auto",
+) -> list[AdapterMember]:
+    """Loads adapters of one base, which is loaded once.
+
+    Args:
+        sources: Local folders.
+        max_length: Tokens of prompt and response; None takes what the first was trained with.
+        batch_size: Rows a forward pass.
+        input_format: See `rewardmodel.models.loading.load_reward_model`; "auto" takes the first's.
+
+    Raises:
+        ValueError: If they are not all reward adapters of the same base with one vocabulary, or one
+            cannot be loaded.
+    """
+    if len(sources) > 1 and shared_base(sources) is None:
+        raise ValueError(
+            f"{', '.join(sources)} are not all reward adapters of one base; required: folders "
+            "whose adapter_config.json name the same base_model_name_or_path and the task SEQ_CLS, "
+            "each with one head. Load them as separate members"
+        )
+    first = sources[0]
+    model = load_scorer(first, init_head=False)
+    shifts = [_take_shift(model.config)]
+    names = [str(model.active_adapter)]
+    encoder = open_encoder(first, model, max_length, input_format=input_format, warns=True)
+    vocabulary = encoder.tokenizer.get_vocab()
+    for number, source in enumerate(sources[1:], start=1):
+        if load_tokenizer(source).get_vocab() != vocabulary:
+            raise ValueError(
+                f"{source} has another vocabulary than {first}; required: the same, since they "
+                "share a base. Load them as separate members"
+            )
+        names.append(f"member{number}")
+        _add_adapter(model, source, names[-1])
+        shifts.append(_shift_beside(source))
+    scorer = SequenceRewardModel(model, encoder, batch_size=batch_size)
+    return [AdapterMember(scorer, *member) for member in zip(names, shifts, strict=True)]
+
+
+def _add_adapter(model: Any, source: str, name: str) -> None:
+    """Puts one more adapter, its head included, on a model."""
+    check_adapter_files(Path(source))
+    try:
+        with without_doubled_warnings():
+            model.load_adapter(source, adapter_name=name, use_safetensors=True)
+    except Exception as error:
+        raise ValueError(
+            f"{source}: the adapter does not fit the base of the others "
+            f"({type(error).__name__}: {(str(error).splitlines() or [''])[0]})"
+        ) from error
+    require_adapter_weights(Path(source), model, name=name)
+    # Adapters are loaded on the device of the base; dropout of a new one is on.
+    model.eval()
+
+
+def _take_shift(config: Any) -> float:
+    """The shift of the first adapter, which is its own and not the shared model's."""
+    shift = shift_of(config)
+    config.reward_shift = 0.0
+    return shift
+
+
+def _shift_beside(source: str) -> float:
+    return float(read_own_settings(Path(source) / "config.json").get("reward_shift") or 0.0)

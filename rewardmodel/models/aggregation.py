@@ -1,0 +1,57 @@
+"""Several scores of one response made into one: the mean, or less where members disagree.
+
+A response that one reward model overrates is less often overrated by all, so best-of-N and policy
+optimisation against a conservative combination exploit a reward model's errors less.
+
+Source: Coste et al. 2023 (https://arxiv.org/abs/2310.02743): worst-case optimisation (minimum) and
+uncertainty-weighted optimisation (mean less lambda times the variance over members).
+"""
+
+from typing import Literal, get_args
+
+from torch import Tensor
+
+from prefsearch.config.checks import shown
+
+Aggregate = Literal["mean", "min", "mean_minus_deviation", "mean_minus_variance"]
+AGGREGATES: tuple[str, ...] = get_args(Aggregate)
+
+
+def require_aggregate(aggregate: object) -> None:
+    """Refuses an unknown name.
+
+    Raises:
+        ValueError: Naming it.
+    """
+    if aggregate not in AGGREGATES:
+        raise ValueError(
+            f"aggregate: found {shown(aggregate)}; required: one of {', '.join(AGGREGATES)}"
+        )
+
+
+def combine(scores: Tensor, aggregate: Aggregate, *, weight: float = 1.0) -> Tensor:
+    """Combines the scores of members.
+
+    Args:
+        scores: float [M, B], a row a member.
+        aggregate: "mean"; "min", the score of whoever likes the response least;
+            "mean_minus_deviation" or "mean_minus_variance", the mean less `weight` times the
+            standard deviation or the variance over members, both of the M themselves (divided by
+            M, as in the paper, whose own choice is the variance; the deviation, ours, keeps the
+            scores' unit).
+        weight: Of the deviation or variance; 0 is the mean.
+
+    Returns:
+        float [B].
+
+    Raises:
+        ValueError: If there is no such aggregate.
+    """
+    require_aggregate(aggregate)
+    mean = scores.mean(0)
+    if aggregate == "mean":
+        return mean
+    if aggregate == "min":
+        return scores.amin(0)
+    variance = (scores - mean).square().mean(0)
+    return mean - weight * (variance if aggregate == "mean_minus_variance" else variance.sqrt())

@@ -1,0 +1,221 @@
+"""Several reward models asked about every response; how far they agree is how sure they are.
+
+The members may be of any kind. A folder with an `ensemble.json` names those that are models
+(`rewardmodel.models.ensemble_file`); functions are named where an ensemble is used.
+
+Scores of Bradley-Terry models mean something only in differences, so members trained apart may lie
+on different scales: the mean then follows whoever has the widest, and the minimum whoever has the
+lowest level. Members that began at one base and learned from the same pairs agree in scale well
+enough to be taken as they are, the default and what Coste et al. 2023 do; for others `standardise`
+measures each member's level and spread on given texts and puts all on one scale.
+"""
+
+import os
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rewardmodel.data.conversation import Prompt, Reply
+from rewardmodel.interface import (
+    Finished,
+    RewardModel,
+    ScoringSession,
+    SessionRewardModel,
+    require_finite,
+    score_replies,
+)
+from rewardmodel.models.aggregation import Aggregate, combine
+from rewardmodel.models.ensemble_file import (
+    ENSEMBLE_FILE,
+    members_of,
+    read_ensemble,
+    require_combination,
+    write_ensemble,
+)
+from rewardmodel.models.sequence import PlainSession
+from rewardmodel.pretrained.input_format import ChosenFormat
+from rewardmodel.pretrained.source import resolve_model
+
+__all__ = ["ENSEMBLE_FILE", "EnsembleRewardModel", "read_ensemble", "write_ensemble"]
+
+
+class EnsembleRewardModel:
+    """Scores responses with several reward models; a `SessionRewardModel`."""
+
+    def __init__(
+        self,
+        members: Sequence[RewardModel],
+        aggregate: Aggregate = "mean",
+        *,
+        weight: float = 1.0,
+        shifts: Sequence[float] | None = None,
+        scales: Sequence[float] | None = None,
+    ) -> None:
+        """Takes loaded members.
+
+        Args:
+            members: M reward models.
+            aggregate: How their scores become one; see `rewardmodel.models.aggregation`.
+            weight: Of their disagreement.
+            shifts: Taken off each member's scores, M numbers.
+            scales: By which the scores are then divided, M positive numbers.
+
+        Raises:
+            ValueError: As `rewardmodel.models.ensemble_file.require_combination`.
+        """
+        require_combination(len(members), aggregate, weight=weight, shifts=shifts, scales=scales)
+        self.members = list(members)
+        self.aggregate: Aggregate = aggregate
+        self.weight = weight
+        self.shifts = list(shifts or [0.0] * len(members))
+        self.scales = list(scales or [1.0] * len(members))
+
+    def member_scores(
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
+    ) -> Tensor:
+        """Scores of each member, float32 [M, B]; see `UncertainRewardModel`.
+
+        Raises:
+            ValueError: If a member's score is not finite; the message names member and row.
+        """
+        found = [score_replies(m, prompts, responses, finished=finished) for m in self.members]
+        return self._collect(found, responses)
+
+    def score(
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
+    ) -> Tensor:
+        """Combined scores, float32 [B]; see `RewardModel`."""
+        found = self.member_scores(prompts, responses, finished=finished)
+        return combine(found, self.aggregate, weight=self.weight)
+
+    def session(self) -> ScoringSession:
+        """Starts a session of each member."""
+        return _EnsembleSession(self)
+
+    def standardise(
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
+    ) -> "EnsembleRewardModel":
+        """An ensemble of the same members, each with mean 0 and deviation 1 on given texts.
+
+        Args:
+            prompts: B prompts, at least 2.
+            responses: B responses, such as samples of the policy.
+            finished: Whether responses are whole.
+
+        Raises:
+            ValueError: If there are too few, or a member scores all alike.
+        """
+        if len(responses) < 2:
+            raise ValueError(
+                f"found {len(responses)} responses to standardise on; required: 2 or more"
+            )
+        found = [score_replies(m, prompts, responses, finished=finished) for m in self.members]
+        raw = torch.stack(found).double()  # [M, B]
+        scales = raw.std(1).tolist()
+        rounding = 1e-6 * float(raw.abs().max())
+        if min(scales) <= rounding:
+            raise ValueError(
+                f"member {scales.index(min(scales))} gives all {len(responses)} responses the same "
+                "score; required: scores that differ. Take other texts, or leave the member out"
+            )
+        return EnsembleRewardModel(
+            self.members,
+            self.aggregate,
+            weight=self.weight,
+            shifts=raw.mean(1).tolist(),
+            scales=scales,
+        )
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        aggregate: Aggregate | None = None,
+        max_length: int | None = None,
+        batch_size: int | None = None,
+        input_format: ChosenFormat = "auto",
+    ) -> "EnsembleRewardModel":
+        """Loads the members that a folder's `ensemble.json` names.
+
+        Args:
+            folder: Where it lies; relative paths of members count from it.
+            aggregate: Instead of the one written there.
+            max_length: See `rewardmodel.models.loading.load_reward_model`.
+            batch_size: See there.
+            input_format: See there.
+
+        Raises:
+            ValueError: If the file is missing or wrong, or a member cannot be loaded.
+        """
+        # Members may be of any kind, ensembles included, so loading knows this class, too.
+        from rewardmodel.models.loading import load_members
+
+        place = Path(resolve_model(folder))
+        written = read_ensemble(place / ENSEMBLE_FILE)
+        sources = members_of(place)
+        return cls(
+            load_members(
+                sources, max_length=max_length, batch_size=batch_size, input_format=input_format
+            ),
+            aggregate or written.get("aggregate", "mean"),
+            weight=float(written.get("weight", 1.0)),
+            shifts=written.get("shifts"),
+            scales=written.get("scales"),
+        )
+
+    def _collect(self, scores: Sequence[Tensor], responses: Sequence[Reply]) -> Tensor:
+        """Members' scores [M, B] on one scale."""
+        for number, mine in enumerate(scores):
+            require_finite(mine, responses, found_by=f"member {number} of the ensemble")
+        found = torch.stack([mine.float().cpu() for mine in scores])
+        return (found - torch.tensor(self.shifts)[:, None]) / torch.tensor(self.scales)[:, None]
+
+
+class _EnsembleSession:
+    """A session of each member; members without sessions read every text from its beginning."""
+
+    def __init__(self, ensemble: EnsembleRewardModel) -> None:
+        self._ensemble = ensemble
+        self._sessions: list[ScoringSession] = [
+            member.session() if isinstance(member, SessionRewardModel) else _uncounted(member)
+            for member in ensemble.members
+        ]
+
+    @property
+    def forward_tokens(self) -> int:
+        """Tokens given to all members."""
+        return sum(session.forward_tokens for session in self._sessions)
+
+    def score(
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
+    ) -> Tensor:
+        """Combined scores, float32 [B]; see `ScoringSession`."""
+        ensemble = self._ensemble
+        found = [s.score(prompts, responses, finished=finished) for s in self._sessions]
+        scores = ensemble._collect(found, responses)
+        return combine(scores, ensemble.aggregate, weight=ensemble.weight)
+
+    def keep(self, prompts: Collection[Prompt]) -> None:
+        """See `ScoringSession`."""
+        for session in self._sessions:
+            session.keep(prompts)
+
+
+def _uncounted(member: RewardModel) -> PlainSession:
+    """A session of a member that has none, whose tokens nobody counts."""
+
+    def score(
+        prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished
+    ) -> tuple[Tensor, int]:
+        if finished is False:  # of all: values of text so far are asked for
+            raise ValueError(
+                f"{type(member).__name__} was asked about unfinished text; required: a reward "
+                "model with session(), such as SequenceRewardModel. Ask as if the text were "
+                "finished"
+            )
+        return score_replies(member, prompts, responses, finished=finished), 0
+
+    return PlainSession(score)

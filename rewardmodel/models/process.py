@@ -1,0 +1,287 @@
+"""Process reward models: how likely is each step of a response to be right?
+
+A token classifier of two labels, the second for "right" (or of one, whose sigmoid is taken), read
+at the last token of each step. Every step of a response comes from one forward pass; responses to
+one prompt share it where the model allows.
+
+Source: Lightman et al. 2023 (https://arxiv.org/abs/2305.20050), whose score of a response is the
+product of its steps'; the minimum is common, too, and depends less on their number.
+"""
+
+import functools
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Self, get_args
+
+import torch
+from torch import Tensor
+
+from rewardmodel.data.conversation import Prompt, Reply, text_of
+from rewardmodel.data.steps import SEPARATOR, StepIds, split_steps, step_ids
+from rewardmodel.interface import Finished, ScoringSession, require_finite
+from rewardmodel.models.sequence import PlainSession, open_encoder
+from rewardmodel.prefix_cache.backbone import Trunk, plain_model
+from rewardmodel.prefix_cache.row_passes import row_batches
+from rewardmodel.prefix_cache.sessions import worth_sharing
+from rewardmodel.prefix_cache.tree import PrefixTree
+from rewardmodel.pretrained.checkpoints import load_classifier
+from rewardmodel.pretrained.tokenization import TextEncoder, context_length
+
+_logger = logging.getLogger(__name__)
+_ENDLESS = 2**30
+
+StepAggregate = Literal["min", "product", "mean", "last"]
+STEP_AGGREGATES: tuple[str, ...] = get_args(StepAggregate)
+
+
+def combine_steps(scores: Tensor, aggregate: StepAggregate) -> float:
+    """One score of a response from its steps' [T]."""
+    if aggregate == "last":
+        return float(scores[-1])
+    functions: dict[str, Callable[[Tensor], Tensor]] = {
+        "min": torch.amin,
+        "product": torch.prod,
+        "mean": torch.mean,
+    }
+    return float(functions[aggregate](scores))
+
+
+class ProcessRewardModel:
+    """Scores steps; a `StepRewardModel` and a `SessionRewardModel`."""
+
+    def __init__(
+        self,
+        model: Any,
+        encoder: TextEncoder,
+        *,
+        separator: str = SEPARATOR,
+        aggregate: StepAggregate = "min",
+        batch_size: int = 64,
+    ) -> None:
+        """Takes a loaded token classifier.
+
+        Args:
+            model: Of one or two labels. In a bidirectional one, later steps colour earlier ones.
+            encoder: Its tokenisation, with the `max_length` it was trained with.
+            separator: What stands between steps, as in training.
+            aggregate: How the scores of a response's steps become its own: "min" (default),
+                "product", "mean" or "last". A search that adds up what single steps earn
+                (`policies.planning.segment_rewards.ProcessReward`) wants "last".
+            batch_size: Rows a forward pass.
+
+        Raises:
+            ValueError: If there is no such aggregate.
+        """
+        if aggregate not in STEP_AGGREGATES:
+            raise ValueError(
+                f"aggregate: found {aggregate!r}; required: one of {', '.join(STEP_AGGREGATES)}"
+            )
+        if not separator:
+            raise ValueError("separator: found an empty text; required: what stands between steps")
+        self.model = model.eval()
+        self.encoder = encoder
+        self.separator = separator
+        self.aggregate: StepAggregate = aggregate
+        self.batch_size = batch_size
+
+    @classmethod
+    def load(
+        cls,
+        source: str,
+        *,
+        separator: str | None = None,
+        aggregate: StepAggregate = "min",
+        max_length: int | None = None,
+        batch_size: int = 64,
+    ) -> Self:
+        r"""Loads a trained process reward model by hub id or local folder.
+
+        Args:
+            source: Hub id or local folder, adapters included.
+            separator: None takes what it was trained with, where it says so, else a blank line.
+                Models of TRL were often trained with "\n".
+            aggregate: See the constructor.
+            max_length: Tokens of prompt and steps; None takes what it was trained with.
+            batch_size: Rows a forward pass.
+
+        Raises:
+            ValueError: If weights, tokenizer or head are missing, or it has other labels.
+        """
+        model = load_step_scorer(source, init_head=False)
+        encoder = open_encoder(source, model, max_length, input_format="text")
+        kept = getattr(model.config, "step_separator", None)
+        return cls(
+            model,
+            encoder,
+            separator=separator or kept or SEPARATOR,
+            aggregate=aggregate,
+            batch_size=batch_size,
+        )
+
+    def step_scores(
+        self, prompts: Sequence[Prompt], steps: Sequence[Sequence[str]]
+    ) -> list[Tensor]:
+        """Probability that each step is right, float32 [T_i] a response; see `StepRewardModel`.
+
+        Steps that lie beyond `max_length` take the score of the last token that fits; how many is
+        logged.
+        """
+        return self._step_scores(prompts, steps)[0]
+
+    def score(
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
+    ) -> Tensor:
+        """Aggregated scores of the responses' steps, float32 [B]; see `RewardModel`.
+
+        Args:
+            prompts: B prompts.
+            responses: B responses; what stands between separators is a step.
+            finished: Makes no difference: a step is scored at the separator that closes it, and
+                the last one as if it were closed.
+        """
+        return self._score(prompts, responses, finished=finished)[0]
+
+    def session(self) -> ScoringSession:
+        """Starts a session, which reads every text from its beginning."""
+        return PlainSession(self._score)
+
+    def _score(
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished
+    ) -> tuple[Tensor, int]:
+        texts = [text_of(response, "a process model") for response in responses]
+        steps = [split_steps(text, self.separator) for text in texts]
+        found, tokens = self._step_scores(prompts, steps)
+        return torch.tensor([combine_steps(row, self.aggregate) for row in found]), tokens
+
+    def _step_scores(
+        self, prompts: Sequence[Prompt], steps: Sequence[Sequence[str]]
+    ) -> tuple[list[Tensor], int]:
+        """Scores of steps, and the tokens given to the model."""
+        rows = []
+        for row, (prompt, mine) in enumerate(zip(prompts, steps, strict=True)):
+            try:
+                rows.append(step_ids(self.encoder, prompt, mine, separator=self.separator))
+            except ValueError as error:
+                raise ValueError(f"row {row}: {error}") from error
+        lost = sum(row.lost for row in rows)
+        if lost:
+            _logger.warning(
+                "%d of %d steps lie beyond %s tokens and take the score of the last that fits",
+                *(lost, sum(len(row.ends) for row in rows), self.encoder.max_length),
+            )
+        shared = worth_sharing([(row.prompt, row.steps) for row in rows])
+        if self._trunk is None:
+            shared = []
+        found: list[Tensor] = [torch.empty(0)] * len(rows)
+        tokens = self._run_shared(rows, shared, found) if shared else 0
+        together = set(shared)
+        tokens += self._run_alone(rows, [i for i in range(len(rows)) if i not in together], found)
+        firsts = torch.tensor([float(row.sum()) for row in found])
+        require_finite(firsts, [" ".join(mine) for mine in steps])
+        return found, tokens
+
+    @functools.cached_property
+    def _head(self) -> Callable[[Tensor], Tensor] | None:
+        """The layer that makes labels of hidden states, if that is all there is."""
+        return token_head(self.model)
+
+    @functools.cached_property
+    def _trunk(self) -> Trunk | None:
+        """How prompts are shared, or None; found out at first use."""
+        if self._head is None:
+            return None
+        limit = self.encoder.max_length or context_length(self.model) or _ENDLESS
+        trunk = Trunk(self.model, max_tokens=limit, language_head=False)
+        return trunk if trunk.shares else None
+
+    @torch.inference_mode()
+    def _run_shared(
+        self, rows: Sequence[StepIds], shared: Sequence[int], found: list[Tensor]
+    ) -> int:
+        """Scores responses whose prompts are run once; returns the tokens given to the model."""
+        assert self._trunk is not None
+        assert self._head is not None
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for i in shared:
+            groups.setdefault(tuple(rows[i].prompt), []).append(i)
+        tokens = 0
+        for prompt, lines in groups.items():
+            for start in range(0, len(lines), self.batch_size):
+                mine = lines[start : start + self.batch_size]
+                tree = PrefixTree(self._trunk)
+                (top,) = tree.add_prompts([prompt])
+                _, states = tree.feed([top] * len(mine), [rows[i].steps for i in mine])
+                offset = 0
+                for i in mine:
+                    at = torch.tensor(rows[i].ends, device=states.hidden.device) + offset
+                    found[i] = probabilities(self._head(states.hidden[at]))
+                    offset += len(rows[i].steps)
+                tokens += sum(tree.forward_tokens.values()) + tree.idle_tokens
+        return tokens
+
+    @torch.inference_mode()
+    def _run_alone(self, rows: Sequence[StepIds], alone: Sequence[int], found: list[Tensor]) -> int:
+        """Scores whole texts the ordinary way; returns the tokens given to the model."""
+        tokens = 0
+        for batch in row_batches(
+            [rows[i].prompt + rows[i].steps for i in alone],
+            batch_size=self.batch_size,
+            pad_id=self.encoder.tokenizer.pad_token_id,
+            device=self.model.device,
+        ):
+            logits = self.model(input_ids=batch.ids, attention_mask=batch.mask).logits  # [B, T, L]
+            for line, number in enumerate(batch.rows):
+                row = rows[alone[number]]
+                at = torch.tensor(row.ends, device=logits.device) + len(row.prompt)
+                found[alone[number]] = probabilities(logits[line, at])
+            tokens += batch.ids.numel()
+        return tokens
+
+
+def load_step_scorer(source: str, *, init_head: bool) -> Any:
+    """Loads a token classifier that can score steps.
+
+    Args:
+        source: Hub id or local folder; a causal language model's folder gets a fresh head of two
+            labels.
+        init_head: Whether the model may lack a head, as before training.
+
+    Raises:
+        ValueError: If nothing can be loaded there, or it has more than two labels.
+    """
+    labels = 2 if init_head else None
+    model = load_classifier(source, task="TOKEN_CLS", labels=labels, init_head=init_head)
+    if model.config.num_labels not in (1, 2):
+        raise ValueError(
+            f"{source} has {model.config.num_labels} labels; required: 2 (wrong, right) or 1. "
+            "Train a process reward model from the base that it was trained from, with "
+            "`prefsearch reward train_steps --model BASE`"
+        )
+    return model
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """Probabilities [T] on the CPU that steps are right, of logits [T, 2] or [T, 1]."""
+    logits = logits.float().cpu()
+    return logits[:, 0].sigmoid() if logits.shape[1] == 1 else logits.softmax(-1)[:, 1]
+
+
+def token_head(model: Any) -> Callable[[Tensor], Tensor] | None:
+    """The layer that makes a token's labels of its hidden state, or None if there is more to it."""
+    plain = plain_model(model)
+    head = getattr(plain, "score", None) or getattr(plain, "classifier", None)
+    if head is None:
+        return None
+    rows = plain.get_input_embeddings().weight.shape[0]
+    ids = ((torch.arange(12, device=model.device) * 37 + 11) % rows).view(2, 6)
+    try:
+        with torch.inference_mode():
+            expected = model(input_ids=ids).logits
+            found = head(plain.base_model(input_ids=ids).last_hidden_state)
+    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError):
+        return None
+    if found.shape != expected.shape:
+        return None
+    tolerance = 1e-3 if model.dtype == torch.float32 else 0.05
+    close = (found - expected).abs().max() <= tolerance * expected.abs().max()
+    return head if close or not expected.isfinite().all() else None

@@ -1,0 +1,315 @@
+"""Bradley-Terry sequence scores: one number for a prompt and its response.
+
+Any `AutoModelForSequenceClassification` with one label, from a hub id, a local folder or an adapter
+folder of peft. The saved folder is an ordinary transformers folder. A text is scored at its last
+token, found by its length: heads of transformers look for the last id that is not the pad id, and
+so would miss an end token that pads, too.
+"""
+
+import functools
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from rewardmodel.data.conversation import Prompt, Reply
+from rewardmodel.data.text_rows import pair_rows
+from rewardmodel.interface import Finished, ScoringSession, require_finite
+from rewardmodel.prefix_cache.backbone import plain_model
+from rewardmodel.prefix_cache.row_passes import row_batches
+from rewardmodel.prefix_cache.sessions import (
+    Pair,
+    PrefixSession,
+    SharedPrefixScorer,
+    head_of,
+    open_scorer,
+    worth_sharing,
+)
+from rewardmodel.pretrained.checkpoints import check_vocabulary, load_classifier
+from rewardmodel.pretrained.input_format import ChosenFormat, input_format_of, trained_on
+from rewardmodel.pretrained.own_settings import shift_of
+from rewardmodel.pretrained.tokenization import (
+    TextEncoder,
+    context_length,
+    fit_embeddings,
+    load_tokenizer,
+    require_positions,
+    token_types,
+)
+from rewardmodel.pretrained.usual_inputs import require_usual_inputs
+
+_SET_LENGTH = 2**20  # tokenizers without a `model_max_length` say an astronomical one
+
+
+def load_scorer(source: str, *, init_head: bool, heads: int = 1, **options: Any) -> Any:
+    """Loads a sequence classifier whose labels are rewards.
+
+    Args:
+        source: Hub id or local folder; a causal language model's folder gets a fresh head.
+        init_head: Whether the model may lack a head, as before training; see `load_classifier`.
+        heads: Outputs of the head; more than one are several reward models on one trunk, which
+            `config.reward_heads` says.
+        options: Of `from_pretrained`, such as `quantization_config`.
+
+    Raises:
+        ValueError: If nothing can be loaded there, weights are missing, or it was trained with
+            another number of labels.
+    """
+    labels = heads if init_head else None
+    model = load_classifier(source, task="SEQ_CLS", labels=labels, init_head=init_head, **options)
+    found = model.config.num_labels
+    several = getattr(model.config, "reward_heads", None)
+    if heads == 1 and found != 1 and several == found:
+        raise ValueError(
+            f"{source} is {found} reward models on one trunk; required: one. Load it with "
+            "rewardmodel.models.loading.load_reward_model"
+        )
+    if found != heads and heads == several:
+        raise ValueError(
+            f"{source}: config.json says reward_heads {heads} and the head has {found} labels; "
+            "required: as many heads as labels. Put the config.json there that training saved"
+        )
+    if found != heads:
+        raise ValueError(
+            f"{source} has {found} labels; required: {heads}, a reward. "
+            "Train a reward model from the base that it was trained from, with "
+            "`prefsearch reward train --model BASE`"
+        )
+    return model
+
+
+def open_encoder(
+    source: str,
+    model: Any,
+    max_length: int | None,
+    *,
+    input_format: ChosenFormat = "auto",
+    warns: bool = False,
+) -> TextEncoder:
+    """Loads a model's tokenisation, fits the model to it, and moves the model to the GPU if any.
+
+    Args:
+        source: Hub id or local folder.
+        model: As it was loaded from there.
+        max_length: Tokens of prompt and response; None takes what it was trained with, or else its
+            context.
+        input_format: Whether it is given one text or two segments; "auto" looks
+            (`rewardmodel.pretrained.input_format`).
+        warns: Whether texts that are cut, and prompts of another kind than it was trained on, draw
+            a warning.
+
+    Raises:
+        ValueError: If there is no tokenizer, it is another model's, the model has no places for
+            so many tokens, or it reads its inputs in a way that is not supported.
+    """
+    tokenizer = load_tokenizer(source)
+    fit_embeddings(model, tokenizer)
+    check_vocabulary(model, tokenizer, source=source)
+    require_positions(model, max_length)
+    if torch.cuda.is_available() and not getattr(model, "is_quantized", False):
+        model.to("cuda")
+    encoder = TextEncoder(
+        tokenizer,
+        max_length or _default_length(model, tokenizer),
+        input_format_of(source, model, tokenizer, input_format),
+        continues=False,
+    )
+    require_usual_inputs(source, model, encoder)
+    if not warns:
+        return encoder
+    return replace(encoder, model=source, trained_on=trained_on(model, tokenizer))
+
+
+def _default_length(model: Any, tokenizer: Any) -> int | None:
+    """The length that a model was trained with, as its tokenizer says, or else its context."""
+    trained_with = tokenizer.model_max_length
+    if trained_with >= _SET_LENGTH:
+        return context_length(model)
+    try:
+        require_positions(model, trained_with)
+    except ValueError:  # more than it has places for: another model's length
+        return context_length(model)
+    return trained_with
+
+
+class SequenceRewardModel:
+    """Scores responses with a sequence classifier; a `SessionRewardModel`."""
+
+    def __init__(
+        self,
+        model: Any,
+        encoder: TextEncoder,
+        *,
+        batch_size: int = 128,
+        reduce: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        """Takes a loaded classifier.
+
+        Args:
+            model: One-label sequence classifier. Scores are its outputs less
+                `config.reward_shift`, where the configuration has that.
+            encoder: Its tokenisation, with the `max_length` it was trained with.
+            batch_size: Rows a forward pass.
+            reduce: From outputs float32 [M, H] of H labels to scores [M]; needed where there are
+                several labels.
+        """
+        self.model = model.eval()
+        self.encoder = encoder
+        self.batch_size = batch_size
+        self._reduce = reduce or self._shifted
+
+    @classmethod
+    def load(
+        cls,
+        source: str,
+        *,
+        max_length: int | None = None,
+        batch_size: int = 128,
+        input_format: ChosenFormat = "auto",
+    ) -> Self:
+        """Loads a trained reward model by hub id or local folder; arguments as `open_encoder`.
+
+        Raises:
+            ValueError: If the weights, the tokenizer or the single-label head are missing.
+        """
+        model = load_scorer(source, init_head=False)
+        encoder = open_encoder(source, model, max_length, input_format=input_format, warns=True)
+        return cls(model, encoder, batch_size=batch_size)
+
+    def score(
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
+    ) -> Tensor:
+        """Scores responses, float32 [B]; see `RewardModel`.
+
+        Args:
+            prompts: B prompts; what several responses share of them is computed once.
+            responses: B responses.
+            finished: Whether the responses end here. If not, they are scored at their last token,
+                without the end token.
+        """
+        scores, _ = self._score(prompts, responses, finished=finished)
+        return scores
+
+    def outputs(
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
+    ) -> Tensor:
+        """What the H labels say, float32 [B, H] on the CPU; see `score`."""
+        return self._output_pairs(self._pairs(prompts, responses, finished=finished))[0]
+
+    def session(self) -> ScoringSession:
+        """Starts a session that runs every prefix once, where the model allows it."""
+        if self._scorer is None:
+            return PlainSession(self._score)
+        return PrefixSession(self._scorer, self.encoder, score_pairs=self._score_pairs)
+
+    @functools.cached_property
+    def _head(self) -> Callable[[Tensor], Tensor] | None:
+        """The layer that makes outputs of last hidden states, if that is all there is."""
+        return head_of(self.model)
+
+    @functools.cached_property
+    def _scorer(self) -> SharedPrefixScorer | None:
+        """How prompts are shared, or None; found out at first use."""
+        if self.encoder.input_format == "pair":
+            return None  # an encoder: what it makes of a prompt depends on the response
+        limit = self.encoder.max_length or context_length(self.model)
+        return open_scorer(self.model, self._head, max_tokens=limit, reduce=self._reduce)
+
+    def _shifted(self, outputs: Tensor) -> Tensor:
+        """Scores [M] of the first label's outputs [M, H]."""
+        return outputs[:, 0] - shift_of(self.model.config)
+
+    def _pairs(
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished
+    ) -> list[Pair]:
+        return pair_rows(self.encoder, prompts, responses, finished=finished)
+
+    def _score(
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished
+    ) -> tuple[Tensor, int]:
+        """Scores, and the tokens given to the model."""
+        scores, tokens = self._score_pairs(self._pairs(prompts, responses, finished=finished))
+        require_finite(scores, responses)
+        return scores, tokens
+
+    def _score_pairs(self, pairs: Sequence[Pair]) -> tuple[Tensor, int]:
+        """Scores of token ids, and the tokens given to the model."""
+        outputs, tokens = self._output_pairs(pairs)
+        return self._reduce(outputs), tokens
+
+    def _output_pairs(self, pairs: Sequence[Pair]) -> tuple[Tensor, int]:
+        """Outputs [P, H] of token ids, and the tokens given to the model."""
+        shared = worth_sharing(pairs)
+        if not shared or self._scorer is None:
+            return self._score_alone(pairs)
+        alone = sorted(set(range(len(pairs))) - set(shared))
+        together, tokens = self._scorer.one_shot([pairs[i] for i in shared], rows=self.batch_size)
+        rest, more = self._score_alone([pairs[i] for i in alone])
+        outputs = torch.cat([together, rest])[torch.tensor(shared + alone).argsort()]
+        return outputs, tokens + more
+
+    def _score_alone(self, pairs: Sequence[Pair]) -> tuple[Tensor, int]:
+        """Outputs [P, H] of pairs each by itself, and the tokens given to the model."""
+        rows = [prompt + response for prompt, response in pairs]
+        return self._score_rows(rows, [len(prompt) for prompt, _ in pairs])
+
+    @torch.inference_mode()
+    def _score_rows(
+        self, rows: Sequence[Sequence[int]], seconds: Sequence[int] = ()
+    ) -> tuple[Tensor, int]:
+        """Outputs [R, H] of whole texts the ordinary way, and the tokens given to the model.
+
+        Args:
+            rows: Token ids.
+            seconds: Where the second segment of each begins, for encoders of pairs.
+        """
+        outputs, tokens = torch.empty(len(rows), self.model.config.num_labels), 0
+        body, head = plain_model(self.model).base_model, self._head
+        for batch in row_batches(
+            rows,
+            batch_size=self.batch_size,
+            pad_id=self.encoder.tokenizer.pad_token_id,
+            device=self.model.device,
+        ):
+            inputs = {"input_ids": batch.ids, "attention_mask": batch.mask}
+            if self.encoder.has_token_types:
+                begins = torch.tensor([seconds[i] for i in batch.rows])
+                inputs["token_type_ids"] = token_types(batch.mask, begins)
+            if head is None:  # as the model itself reads texts, from its mask
+                found = self.model(**inputs).logits
+            else:
+                states = body(**inputs).last_hidden_state
+                found = head(batch.of_last(states))
+            outputs[torch.tensor(batch.rows)] = found.float().cpu()
+            tokens += batch.ids.numel()
+        return outputs, tokens
+
+
+class PlainSession:
+    """Scores every text from its beginning; a `ScoringSession` of models that cannot share."""
+
+    def __init__(self, score: Callable[..., tuple[Tensor, int]]) -> None:
+        """Takes what scores `(prompts, responses, finished=...)` and counts tokens."""
+        self._score = score
+        self.forward_tokens = 0
+
+    def score(
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
+    ) -> Tensor:
+        """Scores responses, float32 [B]; see `ScoringSession`."""
+        scores, tokens = self._score(prompts, responses, finished=finished)
+        self.forward_tokens += tokens
+        return scores
+
+    def keep(self, prompts: Collection[Prompt]) -> None:
+        """Does nothing: nothing is remembered."""
+
+
+__all__ = [
+    "PlainSession",
+    "SequenceRewardModel",
+    "load_scorer",
+    "open_encoder",
+]

@@ -1,0 +1,220 @@
+"""Rules as reward models: does a response end in the answer that is known to be right?
+
+`load_references` reads the right answers. `AnswerMatch` compares the answer that a response states
+with them and scores 1 or 0; what an answer is and when two are equal is said in
+`rewardmodel.models.answers`. `ExactMatch` compares whole responses, letter for letter.
+"""
+
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from rewardmodel.data.conversation import Conversation, Prompt, Reply, last_text
+from rewardmodel.data.parsing.reply_text import OneKind, split_prompt, take_turns
+from rewardmodel.data.rows import OnBadRow, PreferenceDataError, Row, parse_rows
+from rewardmodel.data.sources.sources import read_rows
+from rewardmodel.data.text_rows import require_rows
+from rewardmodel.models.answers import extract_answer, normalise_answer, same_answer, stated_answer
+
+_PROMPT_COLUMNS = ("prompt", "question", "problem")
+_ANSWER_COLUMNS = ("answer", "solution")
+
+
+def load_references(
+    source: str | os.PathLike[str],
+    *,
+    split: str = "train",
+    prompt_column: str | None = None,
+    answer_column: str | None = None,
+    on_bad_row: OnBadRow = "error",
+    limit: int | None = None,
+) -> dict[Prompt, str]:
+    r"""Loads the right answer to each prompt.
+
+    Of worked solutions the answer is taken: what stands after the last `####`, as in GSM8K, or in
+    the last `\boxed{...}`, as in MATH; an answer with neither is taken whole.
+
+    Args:
+        source: A file (`.jsonl`, `.json`, `.csv`, each also with `.gz`, or `.parquet`), a folder or
+            a dataset id, as in `rewardmodel.data.preferences.load_preferences`.
+        split: Of a hub dataset or folder; a single file is read whole.
+        prompt_column: None takes the first of `prompt`, `question`, `problem` that a row has.
+        answer_column: Text or a number; None takes the first of `answer`, `solution`.
+        on_bad_row: "error" ends at the first bad row; "skip" drops bad rows and logs their counts.
+        limit: Stop after so many good rows.
+
+    Returns:
+        Prompts to answers, in the order of the source; a repeated prompt once.
+
+    Raises:
+        PreferenceDataError: No such source, a bad row or no good one, or two different answers to
+            one prompt; the message names file and line.
+        ValueError: `on_bad_row` or `limit` is not allowed.
+    """
+    seen: dict[Prompt, str] = {}
+    one_kind = OneKind()
+
+    def parse(row: Row) -> tuple[Prompt, str]:
+        turns = take_turns(
+            row, prompt_column or _first_of(_PROMPT_COLUMNS, row), option="prompt_column"
+        )
+        prompt, _ = split_prompt(turns, [], None, row=row, keep_messages=True)
+        one_kind(prompt)
+        answer = _read_reference(row, answer_column or _first_of(_ANSWER_COLUMNS, row))
+        known = seen.setdefault(prompt, answer)
+        if not same_answer(known, answer):
+            raise PreferenceDataError(
+                f"the answer is {answer[:60]!r} and an earlier row has {known[:60]!r} for the same "
+                f"prompt {str(prompt)[:80]!r}; required is one answer a prompt. Drop one of the "
+                "rows.",
+                reason="contradictory answers",
+            )
+        return prompt, known
+
+    rows = read_rows(source, split=split)
+    return dict(parse_rows(rows, parse, source=source, on_bad_row=on_bad_row, limit=limit))
+
+
+class AnswerMatch:
+    """Scores 1 for responses that state the right answer, else 0; a `RewardModel`, and a judge."""
+
+    def __init__(self, references: Mapping[Any, str], *, form: str = "auto") -> None:
+        """Takes the right answers.
+
+        Args:
+            references: The right answer to each prompt, as `load_references` reads them.
+            form: Where responses state theirs; see `extract_answer`.
+
+        Raises:
+            ValueError: If a reference is empty, or there is no such form.
+        """
+        extract_answer("", form)
+        self.form = form
+        self._references = {prompt: normalise_answer(a) for prompt, a in references.items()}
+        for prompt, reference in self._references.items():
+            if not reference:
+                raise ValueError(
+                    f"references: the answer to {str(prompt)[:80]!r} is {references[prompt]!r}; "
+                    "required: an answer. Fill it or leave the prompt out"
+                )
+
+    @classmethod
+    def load(
+        cls,
+        source: str | os.PathLike[str],
+        *,
+        form: str = "auto",
+        split: str = "train",
+        prompt_column: str | None = None,
+        answer_column: str | None = None,
+        on_bad_row: OnBadRow = "error",
+    ) -> Self:
+        """Loads the right answers from data; arguments and errors as `load_references`."""
+        references = load_references(
+            source,
+            split=split,
+            prompt_column=prompt_column,
+            answer_column=answer_column,
+            on_bad_row=on_bad_row,
+        )
+        return cls(references, form=form)
+
+    def score(self, prompts: Sequence[Prompt], responses: Sequence[Reply]) -> Tensor:
+        """Scores responses, float32 [B]: 1.0 for the right answer, else 0.0.
+
+        Args:
+            prompts: B prompts, each one of the references'.
+            responses: B responses.
+
+        Raises:
+            ValueError: If a prompt has no reference answer.
+        """
+        return torch.tensor(self(prompts, responses), dtype=torch.float32)
+
+    def __call__(self, prompts: Sequence[Prompt], responses: Sequence[Reply]) -> list[float]:
+        """Judges responses: `score` as plain numbers."""
+        require_rows(prompts, responses)
+        pairs = zip(prompts, responses, strict=True)
+        return [float(self._is_right(prompt, response)) for prompt, response in pairs]
+
+    def _is_right(self, prompt: Prompt, response: Reply) -> bool:
+        reference = reference_to(self._references, prompt)
+        answer = extract_answer(str(response), self.form)
+        return answer is not None and normalise_answer(answer) == reference
+
+
+class ExactMatch:
+    """Scores 1 for responses that are the reference, else 0; a `RewardModel`, and a judge."""
+
+    def __init__(self, references: Mapping[Any, str], *, ignore_case: bool = False) -> None:
+        """Takes the right responses.
+
+        Args:
+            references: The right response to each prompt. Spaces around it do not count.
+            ignore_case: Whether case does not count, either.
+        """
+        self.ignore_case = ignore_case
+        self._references = {prompt: self._tidy(text) for prompt, text in references.items()}
+
+    def score(self, prompts: Sequence[Prompt], responses: Sequence[Reply]) -> Tensor:
+        """Scores responses, float32 [B]: 1.0 for the reference, else 0.0.
+
+        Raises:
+            ValueError: If a prompt has no reference.
+        """
+        return torch.tensor(self(prompts, responses), dtype=torch.float32)
+
+    def __call__(self, prompts: Sequence[Prompt], responses: Sequence[Reply]) -> list[float]:
+        """Judges responses: `score` as plain numbers."""
+        require_rows(prompts, responses)
+        pairs = zip(prompts, responses, strict=True)
+        return [float(self._tidy(str(r)) == reference_to(self._references, p)) for p, r in pairs]
+
+    def _tidy(self, text: str) -> str:
+        return text.strip().casefold() if self.ignore_case else text.strip()
+
+
+def reference_to(references: Mapping[Any, str], prompt: Prompt) -> str:
+    """The reference to a prompt; of a conversation also that to its last message's text.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    reference = references.get(prompt)
+    if reference is None and isinstance(prompt, Conversation):
+        # The answers may stand beside the bare questions that the conversations end with.
+        reference = references.get(last_text(prompt))
+    if reference is None:
+        raise ValueError(
+            f"no reference answer to the prompt {str(prompt)[:80]!r}; required: one of the "
+            f"{len(references)} prompts with references, letter for letter. Load the "
+            "references of these prompts, or with the text that is put around them"
+        )
+    return reference
+
+
+def _first_of(columns: Iterable[str], row: Row) -> str:
+    names = list(columns)
+    return next((name for name in names if name in row), names[0])
+
+
+def _read_reference(row: Row, column: str) -> str:
+    """The answer in a column, or at the end of the worked solution there."""
+    value = row.get(column)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        # Tables write a missing number as NaN.
+        answer = str(value) if math.isfinite(value) else ""
+    else:
+        text = take_turns(row, column, option="answer_column")
+        answer = stated_answer(text) if isinstance(text, str) else ""
+    if not normalise_answer(answer):
+        raise PreferenceDataError(
+            f"column {column!r} holds no answer; required is text or a finite number. Fill it or "
+            'drop the row (on_bad_row="skip").',
+            reason="no answer",
+        )
+    return answer.strip()

@@ -1,0 +1,239 @@
+"""Prefixes of models whose branches cannot share a cache: each branch runs its own.
+
+Linear attention, state spaces and hybrids keep a running state, which cannot be masked. What
+`prefix_tree` offers is offered here too, exactly and for more tokens: a branch runs its
+whole prefix once, in a batch of prefixes of the same length so that nothing is padded, and goes on
+from the model's own cache. Where the model hands out no such cache, every token runs all before it.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rewardmodel.prefix_cache.backbone import Trunk
+from rewardmodel.prefix_cache.kept_states import KeptStates, States, joined, pick
+
+_ROWS = 128  # of one forward pass over whole prefixes
+
+
+@dataclass
+class _Node:
+    """A prefix: its prompt's handle, all its tokens, and where its state is kept, if it is."""
+
+    prompt: int
+    ids: list[int]
+    place: int | None
+
+
+class RerunTree:
+    """Prefixes of any causal model; see `rewardmodel.prefix_cache.tree.PrefixTree`."""
+
+    def __init__(self, trunk: Trunk) -> None:
+        """Makes an empty tree."""
+        self.trunk = trunk
+        self.forward_tokens: dict[int, int] = {}
+        self.idle_tokens = 0
+        self._nodes: dict[int, _Node] = {}
+        self._next = 0
+        self._kept = KeptStates()
+
+    def hidden(self, nodes: Sequence[int]) -> Tensor:
+        """Last hidden states [R, d] after the last token of nodes."""
+        return self._kept.hidden(self._places(nodes))
+
+    def logits(self, nodes: Sequence[int]) -> Tensor:
+        """Next-token logits [R, V] after nodes, float32."""
+        return self.logits_of(self._kept.read(self._places(nodes)))
+
+    def logits_of(self, states: States) -> Tensor:
+        """Next-token logits [M, V] of states, float32."""
+        return self.trunk.logits(states.hidden) if states.logits is None else states.logits.float()
+
+    def bytes_per_token(self) -> int:
+        """Nothing but tokens is stored."""
+        return 0
+
+    @torch.inference_mode()
+    def add_prompts(self, prompts: Sequence[Sequence[int]]) -> list[int]:
+        """Runs the model over prompts; see `PrefixTree.add_prompts`."""
+        handles = []
+        for ids, states in zip(prompts, self._run(prompts), strict=True):
+            self.forward_tokens[self._next] = len(ids)
+            last = pick(states, slice(-1, None))
+            handles.append(self._add(self._next, list(ids), self._kept.add(last)[0]))
+        return handles
+
+    @torch.inference_mode()
+    def feed(
+        self, parents: Sequence[int], runs: Sequence[Sequence[int]]
+    ) -> tuple[list[int], States]:
+        """Adds runs of tokens behind known nodes; see `PrefixTree.feed`."""
+        handles: list[int] = []
+        tails = []
+        origins, paths = self._paths(parents, runs)
+        for prompt, run, ids, states in zip(origins, runs, paths, self._run(paths), strict=True):
+            self.forward_tokens[prompt] += len(ids)
+            place = self._kept.add(pick(states, slice(-1, None)))[0]
+            handles.append(self._add(prompt, ids, place))
+            tails.append(pick(states, slice(-len(run), None)))
+        return handles, joined(tails)
+
+    @torch.inference_mode()
+    def read(self, parents: Sequence[int], runs: Sequence[Sequence[int]], *, rows: int) -> States:
+        """What the model says after runs of tokens; see `PrefixTree.read`."""
+        origins, paths = self._paths(parents, runs)
+        for prompt, ids in zip(origins, paths, strict=True):
+            self.forward_tokens[prompt] += len(ids)
+        return joined([pick(states, slice(-1, None)) for states in self._run(paths, rows=rows)])
+
+    def ancestor(self, node: int, tokens: int) -> int:
+        """Makes a node of the beginning of a node's prefix; see `PrefixTree.ancestor`."""
+        known = self._nodes[node]
+        return self._add(known.prompt, known.ids[:tokens], None)
+
+    def branches(self, parents: Sequence[int], *, room: int) -> "RerunBranches":
+        """Rows that go on from prefixes; `room` is not needed here."""
+        return RerunBranches(self, parents)
+
+    def keep(self, nodes: Iterable[int]) -> None:
+        """Forgets all other nodes."""
+        self._nodes = {node: self._nodes[node] for node in nodes}
+        known = [node for node in self._nodes.values() if node.place is not None]
+        places = self._kept.keep([node.place for node in known if node.place is not None])
+        for node, place in zip(known, places, strict=True):
+            node.place = place
+
+    def _places(self, nodes: Sequence[int]) -> list[int]:
+        """Where the states of nodes are kept."""
+        places = [self._nodes[node].place for node in nodes]
+        assert all(place is not None for place in places), "a node of `ancestor` has no state"
+        return places  # type: ignore[return-value]
+
+    def _paths(
+        self, parents: Sequence[int], runs: Sequence[Sequence[int]]
+    ) -> tuple[list[int], list[list[int]]]:
+        """The prompt of each run, and all tokens up to its end."""
+        prompts: list[int] = []
+        paths: list[list[int]] = []
+        for parent, run in zip(parents, runs, strict=True):
+            known = self._nodes[parent].ids if parent >= 0 else paths[~parent]
+            prompts.append(self._nodes[parent].prompt if parent >= 0 else prompts[~parent])
+            paths.append([*known, *run])
+        return prompts, paths
+
+    def _add(self, prompt: int, ids: list[int], place: int | None) -> int:
+        self._nodes[self._next] = _Node(prompt, ids, place)
+        self._next += 1
+        return self._next - 1
+
+    def _run(self, paths: Sequence[Sequence[int]], *, rows: int = _ROWS) -> list[States]:
+        """The states [tokens, ...] of whole prefixes, equally long ones in one batch."""
+        found: list[States | None] = [None] * len(paths)
+        groups = _by_length(paths)
+        for lines in [g[at : at + rows] for g in groups for at in range(0, len(g), rows)]:
+            ids = torch.tensor([list(paths[line]) for line in lines], device=self.trunk.device)
+            hidden, logits, _ = self.trunk.run_alone(ids)
+            for at, line in enumerate(lines):
+                found[line] = States(hidden[at], None if logits is None else logits[at])
+        return found  # type: ignore[return-value]
+
+
+@dataclass
+class _Group:
+    """Equally long rows and the model's cache of them; a line of None is carried along."""
+
+    lines: list[int | None]
+    ids: Tensor
+    cache: Any
+
+
+class RerunBranches:
+    """R rows that go on from a prefix each; see `rewardmodel.prefix_cache.tree.Branches`."""
+
+    def __init__(self, tree: RerunTree, parents: Sequence[int]) -> None:
+        self._tree = tree
+        self._parents = list(parents)
+        self._fed: list[list[int]] = [[] for _ in parents]
+        self._groups: list[_Group] = []
+        self._start(range(len(parents)))
+
+    @torch.inference_mode()
+    def feed(self, tokens: Tensor, *, live: Sequence[int]) -> States:
+        """Gives each row one token; see `Branches.feed`."""
+        tree, alive = self._tree, set(live)
+        for line, token in enumerate(tokens.tolist()):
+            self._fed[line].append(token)
+        states: dict[int, States] = {}
+        for group in self._groups:
+            own = [0 if line is None else line for line in group.lines]
+            new = tokens[torch.tensor(own, device=tokens.device)][:, None]  # [G, 1]
+            group.ids = torch.cat([group.ids, new], 1)
+            fed = new if group.cache is not None else group.ids
+            hidden, logits, cache = tree.trunk.run_alone(fed, past_key_values=group.cache)
+            group.cache = cache
+            for at, line in enumerate(group.lines):
+                if line is None:
+                    tree.idle_tokens += fed.shape[1]
+                    continue
+                last = None if logits is None else logits[at, -1:]
+                states[line] = States(hidden[at, -1:], last)
+                if line in alive:
+                    prompt = tree._nodes[self._parents[line]].prompt
+                    tree.forward_tokens[prompt] += fed.shape[1]
+                else:
+                    tree.idle_tokens += fed.shape[1]
+        return joined([states[line] for line in range(len(self._parents))])
+
+    def keep(self, lines: Sequence[int]) -> None:
+        """Drops all rows but these."""
+        place = {line: at for at, line in enumerate(lines)}
+        for group in self._groups:
+            group.lines = [None if line is None else place.get(line) for line in group.lines]
+        self._groups = [g for g in self._groups if any(line is not None for line in g.lines)]
+        self._parents = [self._parents[line] for line in lines]
+        self._fed = [self._fed[line] for line in lines]
+
+    @torch.inference_mode()
+    def restart(self, lines: Sequence[int], parents: Sequence[int]) -> None:
+        """Gives rows another prefix to go on from."""
+        for group in self._groups:
+            group.lines = [None if line in set(lines) else line for line in group.lines]
+        self._groups = [g for g in self._groups if any(line is not None for line in g.lines)]
+        for line, parent in zip(lines, parents, strict=True):
+            self._parents[line], self._fed[line] = parent, []
+        self._start(lines)
+
+    def commit(self, lines: Sequence[int], states: States) -> list[int]:
+        """Puts what rows were fed into the tree; see `Branches.commit`."""
+        tree = self._tree
+        handles = []
+        for line, place in zip(lines, tree._kept.add(states), strict=True):
+            parent = tree._nodes[self._parents[line]]
+            handles.append(tree._add(parent.prompt, parent.ids + self._fed[line], place))
+        return handles
+
+    @torch.inference_mode()
+    def _start(self, lines: Sequence[int]) -> None:
+        """Runs the prefixes of rows, equally long ones in one batch."""
+        tree = self._tree
+        paths = [tree._nodes[self._parents[line]].ids for line in lines]
+        for batch in _by_length(paths):
+            ids = torch.tensor([paths[at] for at in batch], device=tree.trunk.device)
+            cache = None
+            if tree.trunk.has_cache:
+                _, _, cache = tree.trunk.run_alone(ids)
+                for at in batch:
+                    prompt = tree._nodes[self._parents[lines[at]]].prompt
+                    tree.forward_tokens[prompt] += ids.shape[1]
+            self._groups.append(_Group([lines[at] for at in batch], ids, cache))
+
+
+def _by_length(paths: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Indices of equally long paths together."""
+    groups: dict[int, list[int]] = {}
+    for line, path in enumerate(paths):
+        groups.setdefault(len(path), []).append(line)
+    return list(groups.values())

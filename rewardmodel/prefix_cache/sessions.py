@@ -1,0 +1,333 @@
+"""One prompt, many responses: what they have in common is computed once.
+
+Where a score is a linear head on the hidden state of the last token, and the model's branches can
+share a cache (`prefixes.trunk`), a prompt is run once for all its responses of a call, and in a
+session every prefix is run once for all texts that begin with it. Texts that `TextEncoder.pair`
+had to cut begin somewhere in their prompt, so they share only with texts cut at the same place.
+
+This file does not know how other models are scored: whoever makes a session says so.
+"""
+
+import logging
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rewardmodel.data.conversation import Prompt, Reply
+from rewardmodel.data.text_rows import pair_rows
+from rewardmodel.interface import Finished, require_finite
+from rewardmodel.prefix_cache.backbone import Trunk, plain_model
+from rewardmodel.prefix_cache.tree import PrefixTree
+from rewardmodel.pretrained.tokenization import TextEncoder
+
+_logger = logging.getLogger(__name__)
+_TOLERANCES = {torch.float32: 1e-3, torch.float64: 1e-6}
+_ROUGH_TOLERANCE = 0.05  # half precision
+_ENDLESS = 2**30
+_SAVING = 0.1  # of a group's tokens, for which a pass of its own pays
+
+Pair = tuple[list[int], list[int]]
+"""Token ids of a prompt and of its response."""
+
+
+def head_of(model: Any) -> Callable[[Tensor], Tensor] | None:
+    """The layer that makes scores of last hidden states, or None where a score is more than that.
+
+    Args:
+        model: Sequence classifier of one or several heads, adapters included.
+    """
+    plain = plain_model(model)
+    head = getattr(plain, "score", None) or getattr(plain, "classifier", None)
+    if head is None:
+        return None
+    rows = plain.get_input_embeddings().weight.shape[0]
+    ids = (torch.arange(40, device=model.device) * 37 + 11).view(8, 5) % rows
+    # Classifiers read the last token that is no padding.
+    ids = torch.where(ids == (plain.config.pad_token_id or 0), (ids + 1) % rows, ids)
+    try:
+        with torch.inference_mode():
+            expected = model(input_ids=ids).logits
+            found = head(plain.base_model(input_ids=ids).last_hidden_state[:, -1])
+    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError):
+        return None
+    if found.shape != expected.shape:
+        return None
+    tolerance = _TOLERANCES.get(model.dtype, _ROUGH_TOLERANCE)
+    close = (found - expected).abs().max() <= tolerance * expected.abs().max()
+    return head if close or not expected.isfinite().all() else None
+
+
+def first_output(outputs: Tensor) -> Tensor:
+    """Scores [M] of a head's outputs [M, H]: the first of each."""
+    return outputs[:, 0]
+
+
+class SharedPrefixScorer:
+    """Scores token ids with a classifier whose branches share a cache."""
+
+    def __init__(
+        self,
+        trunk: Trunk,
+        head: Callable[[Tensor], Tensor],
+        reduce: Callable[[Tensor], Tensor] = first_output,
+    ) -> None:
+        """Takes a trunk that shares.
+
+        Args:
+            trunk: The classifier's.
+            head: From its hidden states [M, d] to H outputs each (`head_of`).
+            reduce: From float32 outputs [M, H] on the CPU to scores [M].
+        """
+        self.trunk = trunk
+        self._head = head
+        self._reduce = reduce
+
+    @torch.inference_mode()
+    def outputs(self, hidden: Tensor) -> Tensor:
+        """What the head says of hidden states [M, d], float32 [M, H] on the CPU."""
+        return self._head(hidden).float().cpu()
+
+    def scores(self, hidden: Tensor) -> Tensor:
+        """Scores of hidden states [M, d], float32 [M] on the CPU."""
+        return self._reduce(self.outputs(hidden))
+
+    def one_shot(self, pairs: Sequence[Pair], *, rows: int) -> tuple[Tensor, int]:
+        """What the head says of pairs, each prompt run once; keeps nothing.
+
+        Args:
+            pairs: At least one, none with an empty prompt or response.
+            rows: The most responses of a forward pass.
+
+        Returns:
+            float32 [len(pairs), H] on the CPU, and the tokens given to the model.
+        """
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for i, (prompt, _) in enumerate(pairs):
+            groups.setdefault(tuple(prompt), []).append(i)
+        found: list[Tensor] = []
+        order: list[int] = []
+        tokens = 0
+        waiting = list(groups)
+        while waiting:  # as many prompts at a time as fill a forward pass
+            batch = [waiting.pop()]
+            while waiting and sum(len(groups[p]) for p in [*batch, waiting[-1]]) <= rows:
+                batch.append(waiting.pop())
+            tree = PrefixTree(self.trunk)
+            handles = tree.add_prompts(batch)
+            lines = [i for prompt in batch for i in groups[prompt]]
+            parents = [h for prompt, h in zip(batch, handles, strict=True) for _ in groups[prompt]]
+            states = tree.read(parents, [pairs[i][1] for i in lines], rows=rows)
+            found.append(self.outputs(states.hidden))
+            order += lines
+            tokens += sum(tree.forward_tokens.values()) + tree.idle_tokens
+        return torch.cat(found)[torch.tensor(order).argsort()], tokens
+
+
+def open_scorer(
+    model: Any,
+    head: Callable[[Tensor], Tensor] | None,
+    *,
+    max_tokens: int | None,
+    reduce: Callable[[Tensor], Tensor] = first_output,
+) -> SharedPrefixScorer | None:
+    """Looks whether a classifier's texts can share what they have in common.
+
+    Args:
+        model: Sequence classifier, adapters included.
+        head: Its `head_of`.
+        max_tokens: The most tokens of any text, or None where there is no limit.
+        reduce: From the head's outputs [M, H] to scores [M].
+
+    Returns:
+        How to share it, or None.
+    """
+    if head is None:
+        _logger.warning(
+            "%s does not score by one layer on its last token: every text is run from its "
+            "beginning, however much of it was run before",
+            type(model).__name__,
+        )
+        return None
+    trunk = Trunk(model, max_tokens=max_tokens or _ENDLESS, language_head=False)
+    return SharedPrefixScorer(trunk, head, reduce) if trunk.shares else None
+
+
+def worth_sharing(pairs: Sequence[Pair]) -> list[int]:
+    """The pairs whose prompt others have, too, and is long enough to be run on its own."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for i, (prompt, response) in enumerate(pairs):
+        if prompt and response:
+            groups.setdefault(tuple(prompt), []).append(i)
+    found = []
+    for prompt, lines in groups.items():
+        saved = (len(lines) - 1) * len(prompt)
+        whole = len(lines) * len(prompt) + sum(len(pairs[i][1]) for i in lines)
+        if saved >= _SAVING * whole:
+            found += lines
+    return sorted(found)
+
+
+@dataclass
+class _Run:
+    """Tokens behind the same prefix, with the scores of the texts that end at each.
+
+    Attributes:
+        ids: Not empty.
+        scores: One a token, for a prompt its last alone; empty until they are computed.
+        node: Handle of the last token in the tree; None until then.
+        children: What follows, by its first token.
+    """
+
+    ids: list[int]
+    scores: list[float] = field(default_factory=list)
+    node: int | None = None
+    children: dict[int, "_Run"] = field(default_factory=dict)
+
+
+class PrefixSession:
+    """Scores texts, each token of every prefix run once; a `ScoringSession`."""
+
+    def __init__(
+        self,
+        scorer: SharedPrefixScorer,
+        encoder: TextEncoder,
+        *,
+        score_pairs: Callable[[Sequence[Pair]], tuple[Tensor, int]],
+    ) -> None:
+        """Starts with nothing read.
+
+        Args:
+            scorer: The reward model's.
+            encoder: Its tokenisation.
+            score_pairs: Scores pairs that do not begin with their whole prompt, and says how many
+                tokens that took.
+        """
+        self._scorer = scorer
+        self._encoder = encoder
+        self._score_pairs = score_pairs
+        self._tree = PrefixTree(scorer.trunk)
+        self._prompts: dict[Prompt, _Run] = {}
+        self._cut_tokens = 0
+
+    @property
+    def forward_tokens(self) -> int:
+        """Tokens given to the model so far, those that only fill a batch up included."""
+        tree = self._tree
+        return sum(tree.forward_tokens.values()) + tree.idle_tokens + self._cut_tokens
+
+    def score(
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
+    ) -> Tensor:
+        """Scores responses, float32 [B]; see `ScoringSession`."""
+        pairs = pair_rows(self._encoder, prompts, responses, finished=finished)
+        known = {prompt: self._prompt_ids(prompt) for prompt in dict.fromkeys(prompts)}
+        scores = torch.empty(len(pairs))
+        whole: list[int] = []
+        cut: list[int] = []
+        for i, (prompt_ids, _) in enumerate(pairs):
+            shares = prompt_ids and prompt_ids == known[prompts[i]]
+            (whole if shares else cut).append(i)
+        if cut:
+            scores[torch.tensor(cut)], tokens = self._score_pairs([pairs[i] for i in cut])
+            self._cut_tokens += tokens
+        if whole:
+            texts = [pairs[i][1] for i in whole]
+            found = self._score_whole([prompts[i] for i in whole], known, texts)
+            scores[torch.tensor(whole)] = torch.tensor(found)
+        require_finite(scores, responses)
+        return scores
+
+    def keep(self, prompts: Collection[Prompt]) -> None:
+        """Forgets all other prompts."""
+        self._prompts = {text: run for text, run in self._prompts.items() if text in prompts}
+        nodes, waiting = [], list(self._prompts.values())
+        while waiting:
+            run = waiting.pop()
+            if run.node is not None:
+                nodes.append(run.node)
+            waiting += run.children.values()
+        self._tree.keep(nodes)
+
+    def _prompt_ids(self, prompt: Prompt) -> list[int]:
+        known = self._prompts.get(prompt)
+        return self._encoder.prompt_ids(prompt) if known is None else known.ids
+
+    def _score_whole(
+        self, prompts: Sequence[Prompt], known: dict[Prompt, list[int]], texts: Sequence[list[int]]
+    ) -> list[float]:
+        """Scores of texts behind whole prompts."""
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._prompts]
+        if new:
+            handles = self._tree.add_prompts([known[prompt] for prompt in new])
+            scores = self._scorer.scores(self._tree.hidden(handles)).tolist()
+            for prompt, handle, score in zip(new, handles, scores, strict=True):
+                self._prompts[prompt] = _Run(known[prompt], [score], handle)
+        # All texts are put in before any is run: one may divide the tokens of another.
+        tops = [self._prompts[prompt] for prompt in prompts]
+        ends = [self._insert(top, text) for top, text in zip(tops, texts, strict=True)]
+        self._run(tops, texts)
+        return [run.scores[-1] for run in ends]
+
+    def _insert(self, top: _Run, ids: Sequence[int]) -> _Run:
+        """Puts a text behind its prompt and returns the run that ends with it."""
+        run, at = top, 0
+        while at < len(ids):
+            child = run.children.get(ids[at])
+            if child is None:
+                child = run.children[ids[at]] = _Run(list(ids[at:]))
+            shared = _common(child.ids, ids[at:])
+            if shared < len(child.ids):
+                child = self._divide(run, child, shared, len(top.ids) + at + shared)
+            run, at = child, at + shared
+        return run
+
+    def _divide(self, parent: _Run, run: _Run, count: int, tokens: int) -> _Run:
+        """Makes a run of the first tokens of another, which stays the run of its last ones.
+
+        Args:
+            parent: What is before the run.
+            run: The run to divide.
+            count: Tokens of the new run.
+            tokens: From the beginning of the prompt to its end.
+        """
+        node = None if run.node is None else self._tree.ancestor(run.node, tokens)
+        first = _Run(run.ids[:count], run.scores[:count], node, {run.ids[count]: run})
+        run.ids, run.scores = run.ids[count:], run.scores[count:]
+        parent.children[first.ids[0]] = first
+        return first
+
+    def _run(self, tops: Sequence[_Run], texts: Sequence[Sequence[int]]) -> None:
+        """Gives the model what it has not yet read of texts."""
+        new: dict[int, int] = {}  # the place of a run among the new ones, by the run's id
+        runs: list[_Run] = []
+        parents: list[int] = []
+        for top, ids in zip(tops, texts, strict=True):
+            run, at, above = top, 0, top.node
+            while at < len(ids):
+                run = run.children[ids[at]]
+                at += len(run.ids)
+                if run.node is None and id(run) not in new:
+                    assert above is not None
+                    new[id(run)] = len(runs)
+                    runs.append(run)
+                    parents.append(above)
+                above = ~new[id(run)] if run.node is None else run.node
+        if not runs:
+            return
+        nodes, states = self._tree.feed(parents, [run.ids for run in runs])
+        scores = iter(self._scorer.scores(states.hidden).tolist())
+        for run, node in zip(runs, nodes, strict=True):
+            run.node, run.scores = node, [next(scores) for _ in run.ids]
+
+
+def _common(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many tokens two texts have in common at their beginning."""
+    count = 0
+    for one, other in zip(first, second, strict=False):
+        if one != other:
+            break
+        count += 1
+    return count

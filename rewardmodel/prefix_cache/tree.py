@@ -1,0 +1,371 @@
+"""Trees of token prefixes under prompts: every token is given to the model once.
+
+A node is a run of tokens behind its parent's; its path from the prompt is a prefix. The keys and
+values of each prompt's whole tree lie in one cache row, where a mask lets every token see its own
+prefix alone. Three ways lead on from known nodes:
+
+- `feed` takes new runs of all prompts and branches and keeps them: in one forward pass over the
+  trees where the runs are short, as a search over tokens makes them, and as rows behind copies of
+  their prefixes where a row is so much shorter than the whole tree that this costs less;
+- `read` takes runs whose end alone matters, and keeps nothing;
+- `branches` goes on token by token from many prefixes at once, where each token depends on what the
+  model said before it; `commit` puts back what is to be kept.
+
+This file knows neither text, nor values, nor search.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor
+
+from rewardmodel.prefix_cache.backbone import Trunk
+from rewardmodel.prefix_cache.branches import Branches
+from rewardmodel.prefix_cache.kept_states import KeptStates, States, joined, pick
+from rewardmodel.prefix_cache.passes import (
+    batches,
+    last_places,
+    rows_cost_less,
+    run_rows,
+    run_trees,
+    states_at,
+)
+from rewardmodel.prefix_cache.row_cache import RowCache, padded
+
+_PASS = 16_384  # tokens of one forward pass, prefixes included; bounds its activations
+_SPARE = 64  # columns beside the first prompts
+
+
+@dataclass
+class _Node:
+    """A prefix.
+
+    Attributes:
+        prompt: Handle of its prompt.
+        path: Columns of the whole prefix in the prompt's row, int32 [tokens].
+        place: Where its state is kept, if it has one.
+    """
+
+    prompt: int
+    path: np.ndarray
+    place: int | None
+
+
+class PrefixTree:
+    """Prefixes of a model that can share a cache (`Trunk.shares`).
+
+    Attributes:
+        trunk: The model.
+        forward_tokens: Tokens given to the model, by the prompt's handle; idle ones left out.
+        idle_tokens: Tokens given to the model that only fill a batch up.
+    """
+
+    def __init__(self, trunk: Trunk) -> None:
+        """Makes an empty tree."""
+        assert trunk.shares, "other models take rewardmodel.prefix_cache.rerun"
+        self.trunk = trunk
+        self.forward_tokens: dict[int, int] = {}
+        self.idle_tokens = 0
+        self._cache = RowCache(0, 0)
+        self._nodes: dict[int, _Node] = {}
+        self._rows: dict[int, int] = {}  # of each prompt
+        self._next = 0
+        self._kept = KeptStates()
+
+    def hidden(self, nodes: Sequence[int]) -> Tensor:
+        """Last hidden states [R, d] after the last token of nodes."""
+        return self._kept.hidden(self._places(nodes))
+
+    def logits(self, nodes: Sequence[int]) -> Tensor:
+        """Next-token logits [R, V] after nodes, float32."""
+        return self.logits_of(self._kept.read(self._places(nodes)))
+
+    def logits_of(self, states: States) -> Tensor:
+        """Next-token logits [M, V] of states, float32."""
+        return self.trunk.logits(states.hidden) if states.logits is None else states.logits.float()
+
+    def bytes_per_token(self) -> int:
+        """Bytes of keys and values a token takes; 0 before the first prompt."""
+        return self._cache.bytes_per_token()
+
+    # ------------------------------------------------------------------------------------ growing
+
+    @torch.inference_mode()
+    def add_prompts(self, prompts: Sequence[Sequence[int]]) -> list[int]:
+        """Runs the model over the beginnings of prefixes.
+
+        Args:
+            prompts: Token ids, none empty.
+
+        Returns:
+            A handle for each.
+        """
+        handles = [self._next + i for i in range(len(prompts))]
+        self._next += len(prompts)
+        order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+        while order:
+            width = len(prompts[order[0]])
+            count = max(1, _PASS // width)
+            batch, order = order[:count], order[count:]
+            cache = RowCache(len(batch), width + _SPARE)
+            lengths = [len(prompts[i]) for i in batch]
+            cache.expect(lengths, width, self.trunk.device)
+            ids = padded([prompts[i] for i in batch], width).to(self.trunk.device)
+            states = states_at(
+                self.trunk.run_first(ids, cache),
+                torch.arange(len(batch)) * width + torch.tensor(lengths) - 1,
+            )
+            self.idle_tokens += ids.numel() - sum(lengths)
+            places = self._kept.add(states)
+            for line, i in enumerate(batch):
+                self._rows[handles[i]] = self._cache.num_rows + line
+                path = np.arange(lengths[line], dtype=np.int32)
+                self._nodes[handles[i]] = _Node(handles[i], path, places[line])
+                self.forward_tokens[handles[i]] = lengths[line]
+            self._cache = self._cache.joined(cache)
+        return handles
+
+    @torch.inference_mode()
+    def feed(
+        self, parents: Sequence[int], runs: Sequence[Sequence[int]]
+    ) -> tuple[list[int], States]:
+        """Adds runs of tokens behind known nodes.
+
+        Args:
+            parents: Handles; one may stand there several times. `~i` stands for the i-th run of
+                this very call, which comes before those behind it.
+            runs: Tokens behind each, none empty.
+
+        Returns:
+            A handle for each run, and the states after each of all their tokens, in order.
+        """
+        if self._rows_pay(parents, runs):
+            return self._feed_rows(parents, runs)
+        return self._feed_trees(parents, runs)
+
+    @torch.inference_mode()
+    def read(self, parents: Sequence[int], runs: Sequence[Sequence[int]], *, rows: int) -> States:
+        """What the model says after runs of tokens behind known nodes; keeps none of them.
+
+        Args:
+            parents: Handles; one may stand there several times.
+            runs: Tokens behind each, none empty.
+            rows: The most runs of a forward pass, which bounds the memory.
+
+        Returns:
+            The states after the last token of each run.
+        """
+        nodes = [self._nodes[parent] for parent in parents]
+        found, order = [], []
+        for batch in batches(runs, rows=rows):
+            mine, fed = [nodes[i] for i in batch], [runs[i] for i in batch]
+            states, idle = run_rows(
+                self.trunk, self._cache, self._rows_of(mine), [node.path for node in mine], fed
+            )
+            found.append(pick(states, last_places(fed)))
+            order += batch
+            self.idle_tokens += idle
+            for node, run in zip(mine, fed, strict=True):
+                self.forward_tokens[node.prompt] += len(run)
+        return pick(joined(found), torch.tensor(order).argsort())
+
+    def ancestor(self, node: int, tokens: int) -> int:
+        """Makes a node of the beginning of a node's prefix, to go on from; it has no state.
+
+        Args:
+            node: Handle.
+            tokens: Of its prefix, at least the prompt's.
+
+        Returns:
+            A handle.
+        """
+        known = self._nodes[node]
+        self._nodes[self._next] = _Node(known.prompt, known.path[:tokens], None)
+        self._next += 1
+        return self._next - 1
+
+    def branches(self, parents: Sequence[int], *, room: int) -> Branches:
+        """Copies prefixes into rows of their own, to go on token by token.
+
+        Args:
+            parents: Handles; one may stand there several times.
+            room: The most tokens that any row will take.
+        """
+        return Branches(self, parents, room=room)
+
+    @torch.inference_mode()
+    def keep(self, nodes: Iterable[int]) -> None:
+        """Forgets all other nodes, compacts the rows, and drops prompts without a node.
+
+        Args:
+            nodes: Handles to keep; the tokens of their prefixes stay with them. Prompts that are
+                not named themselves have no state any more.
+        """
+        kept = {node: self._nodes[node] for node in nodes}
+        by_prompt: dict[int, list[_Node]] = {}
+        for node in kept.values():
+            by_prompt.setdefault(node.prompt, []).append(node)
+        # Columns keep their order; what order a prefix has is said by its path alone.
+        columns = []
+        for mine in by_prompt.values():
+            seen = np.zeros(self._cache.capacity, bool)
+            for node in mine:
+                seen[node.path] = True
+            old = np.flatnonzero(seen)
+            new = np.zeros(self._cache.capacity, np.int32)
+            new[old] = np.arange(len(old), dtype=np.int32)
+            for node in mine:
+                node.path = new[node.path]
+            columns.append(old)
+        if by_prompt:
+            lengths = [len(old) for old in columns]
+            device = self.trunk.device
+            self._cache = self._cache.select(
+                torch.tensor([self._rows[prompt] for prompt in by_prompt], device=device),
+                padded(columns, max(lengths)).to(device),
+                capacity=max(lengths) + _SPARE,
+                lengths=lengths,
+            )
+        else:
+            self._cache = RowCache(0, 0)
+        self._rows = {prompt: row for row, prompt in enumerate(by_prompt)}
+        self._nodes = kept
+        known = [node for node in kept.values() if node.place is not None]
+        places = self._kept.keep(self._places([n for n in kept if kept[n].place is not None]))
+        for node, place in zip(known, places, strict=True):
+            node.place = place
+
+    # ----------------------------------------------------------------------------------- internals
+
+    def _places(self, nodes: Sequence[int]) -> list[int]:
+        """Where the states of nodes are kept."""
+        places = [self._nodes[node].place for node in nodes]
+        assert all(place is not None for place in places), "a node of `ancestor` has no state"
+        return places  # type: ignore[return-value]
+
+    def _rows_of(self, nodes: Sequence[_Node]) -> list[int]:
+        """The cache row of each node."""
+        return [self._rows[node.prompt] for node in nodes]
+
+    def _origins(
+        self, parents: Sequence[int], runs: Sequence[Sequence[int]]
+    ) -> list[tuple[int, int]]:
+        """The prompt of each run and the tokens before it."""
+        found: list[tuple[int, int]] = []
+        for parent in parents:
+            if parent >= 0:
+                node = self._nodes[parent]
+                found.append((node.prompt, len(node.path)))
+            else:
+                prompt, known = found[~parent]
+                found.append((prompt, known + len(runs[~parent])))
+        return found
+
+    def _rows_pay(self, parents: Sequence[int], runs: Sequence[Sequence[int]]) -> bool:
+        """Whether runs cost less as rows of their own than in one pass over the trees."""
+        origins = self._origins(parents, runs)
+        return rows_cost_less(
+            self._cache,
+            [self._rows[prompt] for prompt, _ in origins],
+            [known for _, known in origins],
+            [len(run) for run in runs],
+            hidden_size=self._kept.width,
+        )
+
+    def _feed_trees(
+        self, parents: Sequence[int], runs: Sequence[Sequence[int]]
+    ) -> tuple[list[int], States]:
+        """Feeds runs in one forward pass, a row of it for each prompt."""
+        prompts = [prompt for prompt, _ in self._origins(parents, runs)]
+        rows = [self._rows[prompt] for prompt in prompts]
+        columns, _ = self._free(rows, [len(run) for run in runs])
+        paths: list[np.ndarray] = []
+        for parent, own in zip(parents, columns, strict=True):
+            known = self._nodes[parent].path if parent >= 0 else paths[~parent]
+            paths.append(np.append(known, own))
+        states, idle = run_trees(self.trunk, self._cache, rows, paths, runs)
+        self.idle_tokens += idle
+        return self._add(prompts, paths, pick(states, last_places(runs)), runs), states
+
+    def _feed_rows(
+        self, parents: Sequence[int], runs: Sequence[Sequence[int]]
+    ) -> tuple[list[int], States]:
+        """Feeds runs as rows of their own, those behind runs of this call after those."""
+        handles = [-1] * len(runs)
+        found: list[States] = []
+        order: list[int] = []
+        while waiting := [i for i in range(len(runs)) if handles[i] < 0]:
+            above = {i: p if (p := parents[i]) >= 0 else handles[~p] for i in waiting}
+            ready = [i for i in waiting if above[i] >= 0]
+            longest = max(len(self._nodes[above[i]].path) + len(runs[i]) for i in ready)
+            for batch in batches([runs[i] for i in ready], rows=max(1, _PASS // longest)):
+                mine = [ready[at] for at in batch]
+                nodes, fed = [self._nodes[above[i]] for i in mine], [runs[i] for i in mine]
+                states, made = self._feed_batch(nodes, fed)
+                found.append(states)
+                order += mine
+                for i, handle in zip(mine, made, strict=True):
+                    handles[i] = handle
+        # Back from the order in which runs were fed to their own, token by token.
+        owners = np.repeat(order, [len(runs[i]) for i in order])
+        return handles, pick(joined(found), torch.from_numpy(np.argsort(owners, kind="stable")))
+
+    def _feed_batch(
+        self, nodes: Sequence[_Node], runs: Sequence[Sequence[int]]
+    ) -> tuple[States, list[int]]:
+        """Feeds runs as the rows of one forward pass."""
+        columns = self._allot(nodes, [len(run) for run in runs])
+        prefixes = [node.path for node in nodes]
+        states, idle = run_rows(
+            self.trunk, self._cache, self._rows_of(nodes), prefixes, runs, columns=columns
+        )
+        self.idle_tokens += idle
+        paths = [np.append(path, own) for path, own in zip(prefixes, columns, strict=True)]
+        last = pick(states, last_places(runs))
+        return states, self._add([node.prompt for node in nodes], paths, last, runs)
+
+    def _free(
+        self, rows: Sequence[int], counts: Sequence[int]
+    ) -> tuple[list[np.ndarray], list[int]]:
+        """Free columns for runs in rows, int32, and the rows' lengths with them."""
+        lengths = list(self._cache.lengths)
+        columns = []
+        for row, count in zip(rows, counts, strict=True):
+            columns.append(np.arange(lengths[row], lengths[row] + count, dtype=np.int32))
+            lengths[row] += count
+        return columns, lengths
+
+    def _allot(self, nodes: Sequence[_Node], counts: Sequence[int]) -> list[np.ndarray]:
+        """Columns for runs behind nodes, in use from now on."""
+        columns, lengths = self._free(self._rows_of(nodes), counts)
+        self._cache.reserve(max(lengths))
+        self._cache.lengths = lengths
+        return columns
+
+    def _add(
+        self,
+        prompts: Sequence[int],
+        paths: Sequence[np.ndarray],
+        states: States,
+        runs: Sequence[Sequence[int]],
+    ) -> list[int]:
+        """Remembers new nodes; counts their tokens."""
+        handles = []
+        for prompt, path, place, run in zip(
+            prompts, paths, self._kept.add(states), runs, strict=True
+        ):
+            self._nodes[self._next] = _Node(prompt, path, place)
+            self.forward_tokens[prompt] += len(run)
+            handles.append(self._next)
+            self._next += 1
+        return handles
+
+
+def available_memory(device: torch.device) -> int:
+    """Bytes that are free on a device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available

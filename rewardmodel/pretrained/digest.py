@@ -1,0 +1,80 @@
+"""Digests of what a run begins with: models by their files, data by what was read.
+
+A run that goes on after its model or data changed under the same name would mix two experiments, so
+runs keep these digests and compare them (`prefsearch.run.directory`).
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from prefsearch.storage.digests import describe_file, digest_of
+from prefsearch.storage.json_text import json_text
+from rewardmodel.pretrained.places import function_file, named_beneath
+from rewardmodel.pretrained.source import MEMBERS, names_function, resolve_model
+
+
+def digest_model(source: str | None) -> str | None:
+    """A digest of a model's or judge's files, or None where it has none.
+
+    Args:
+        source: Whatever `rewardmodel.models.loading.load_reward_model` or a policy is named by: a
+            folder
+            or file has the digest of its files, an adapter or ensemble that of its base or members,
+            too; of a hub id it is the commit that lies in the cache.
+
+    Raises:
+        ValueError: If the source names a package or GGUF file that is not there.
+        StorageError: If a file cannot be read.
+    """
+    return None if source is None else _digest(source, frozenset())
+
+
+def digest_rows(rows: Iterable[Any]) -> str:
+    """A digest of rows as they were read: prompts, mappings of columns, or anything JSON-like."""
+    return digest_of(_row_text(row) for row in rows)
+
+
+def _digest(source: str, above: frozenset[str]) -> str | None:
+    if source.startswith(MEMBERS):
+        members = [_digest(name, above) for name in source.removeprefix(MEMBERS).split(",")]
+        return None if None in members else digest_of(str(part) for part in members)
+    file = function_file(source)
+    if file is not None:
+        return describe_file(file)["sha256"] if file.is_file() else None
+    if names_function(source):
+        return None
+    folder = Path(resolve_model(source))
+    if not folder.is_dir():
+        return _cached_commit(source)
+    place = str(folder.resolve())
+    if place in above:
+        return None  # a circle of ensembles, which loading refuses
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix != ".md")
+    parts = [f"{path.name} {describe_file(path)['sha256']}" for path in files]
+    beneath = [_digest(name, above | {place}) for name in named_beneath(folder)]
+    return digest_of([*parts, *(str(part) for part in beneath)])
+
+
+def _cached_commit(source: str) -> str | None:
+    """The commit of a hub id that lies in the cache."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    for name in ("config.json", "adapter_config.json", "ensemble.json"):
+        try:
+            found = try_to_load_from_cache(source, name)
+        except HFValidationError:
+            return None
+        if isinstance(found, str):
+            return Path(found).parent.name  # snapshots/COMMIT/config.json
+    return None
+
+
+def _row_text(row: Any) -> str:
+    """A row as JSON; as Python where it holds what JSON does not have."""
+    plain = dict(row) if isinstance(row, Mapping) else row
+    try:
+        return json_text(plain, sort_keys=True)
+    except ValueError:
+        return repr(plain)

@@ -1,0 +1,231 @@
+"""The files of a model's folder, looked at before anything is loaded.
+
+Weights are read from safetensors alone: other formats are pickles, which may run code. A file that
+is missing, cut short or of the wrong form is named here, where the libraries' own errors name a
+byte or an attribute.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from prefsearch.config.checks import shown
+from prefsearch.storage.json_reading import read_object
+from prefsearch.storage.weights import WeightsError
+from rewardmodel.pretrained.weight_headers import require_float_weights, require_sizes
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+GENERATION_CONFIG = "generation_config.json"
+_PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
+_NOT_MODELS = {"training_args.bin", "optimizer.pt", "scheduler.pt", "scaler.pt"}
+_MADE_BY = "Save the model again with save_pretrained, or copy the file again"
+
+
+def check_model_files(folder: Path) -> None:
+    """Refuses a folder whose configuration or weights cannot be what transformers saved.
+
+    Args:
+        folder: Of a whole model.
+
+    Raises:
+        ValueError: Naming the file.
+    """
+    path = folder / "config.json"
+    config = _check_config(path)
+    if (folder / GENERATION_CONFIG).is_file():
+        read_object(folder / GENERATION_CONFIG)
+    files = weight_files(folder)
+    quantized = config.get("quantization_config") is not None
+    require_float_weights(files, whole_numbers=quantized)
+    size = sum(file.stat().st_size for file in set(files.values()))
+    require_sizes(path, config, tensors=len(files), size=size)
+
+
+def check_tokenizer_files(folder: Path) -> None:
+    """Refuses damaged files of settings beside a tokenizer, and those of its model.
+
+    Args:
+        folder: Of a model, an adapter or a tokenizer alone.
+
+    Raises:
+        ValueError: Naming the file.
+    """
+    whole = not (folder / ADAPTER_CONFIG).is_file()
+    if whole and any((folder / name).is_file() for name in (WEIGHTS, INDEX)):
+        check_model_files(folder)
+    for name in ("config.json", TOKENIZER_CONFIG, "special_tokens_map.json"):
+        if (folder / name).is_file():
+            settings = read_object(folder / name)
+            length = settings.get("model_max_length")
+            if name != TOKENIZER_CONFIG or length is None:
+                continue
+            if isinstance(length, bool) or not isinstance(length, int | float) or length < 1:
+                raise ValueError(
+                    f"{folder / name}: found model_max_length {shown(length)}; required: a number "
+                    "of tokens, at least 1. Put the file there that the tokenizer was saved with"
+                )
+
+
+def weight_files(folder: Path) -> dict[str, Path]:
+    """The file of each tensor of a model's folder, in the order of their names.
+
+    Raises:
+        WeightsError: If there is no file of safetensors, one is missing or cut short, or the
+            tensors that the index names are not there.
+    """
+    if (folder / WEIGHTS).is_file():
+        return dict.fromkeys(sorted(_tensor_names(folder / WEIGHTS)), folder / WEIGHTS)
+    index = folder / INDEX
+    if not index.is_file():
+        _refuse_other_formats(folder, WEIGHTS)
+    parts = read_object(index).get("weight_map")
+    if not isinstance(parts, dict) or not parts:
+        raise WeightsError(
+            f"{index}: found weight_map {str(parts)[:60]!r}; required: the file of every weight. "
+            f"{_MADE_BY}"
+        )
+    for part in sorted({str(part) for part in parts.values()}):
+        if Path(part).name != part or not part.endswith(".safetensors"):
+            raise WeightsError(
+                f"{index}: found the file {part!r}; required: a .safetensors file in the same "
+                f"folder. {_MADE_BY}"
+            )
+        named = {name for name, file in parts.items() if file == part}
+        if not (folder / part).is_file():
+            raise WeightsError(
+                f"{folder / part} is missing, and {index} names it for {len(named)} weights; "
+                f"required: every file that the index names. {_MADE_BY}"
+            )
+        lacking = sorted(named - _tensor_names(folder / part))
+        if lacking:
+            raise WeightsError(
+                f"{folder / part} holds no weight {lacking[0]}, which {index} puts there "
+                f"({len(lacking)} are lacking); required: all of them. {_MADE_BY}"
+            )
+    return {name: folder / parts[name] for name in sorted(parts)}
+
+
+def check_adapter_files(folder: Path) -> dict[str, Any]:
+    """Reads the configuration of an adapter's folder, and refuses files that cannot be loaded.
+
+    Returns:
+        The settings in `adapter_config.json`.
+
+    Raises:
+        ValueError: Naming the file.
+    """
+    path = folder / ADAPTER_CONFIG
+    settings = read_object(path)
+    for name in ("peft_type", "base_model_name_or_path"):
+        if not isinstance(settings.get(name), str) or not settings[name]:
+            raise ValueError(
+                f"{path}: found {name} {settings.get(name)!r}; required: a name. Save the adapter "
+                "again with save_pretrained of peft"
+            )
+    base = settings["base_model_name_or_path"]
+    if base.startswith("python:") or base.endswith(".py"):
+        raise ValueError(
+            f"{path}: found the base {base!r}; required: a model's folder or hub id, since no code "
+            "that a file names is run"
+        )
+    module = settings.get("megatron_core") or "megatron.core"
+    if settings.get("megatron_config") is not None or module != "megatron.core":
+        raise ValueError(
+            f"{path}: found megatron_core {module!r}, a module that would be imported; required: "
+            "none, since no code that a file names is run. Take megatron_config and megatron_core "
+            "out of the file"
+        )
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        _refuse_other_formats(folder, ADAPTER_WEIGHTS)
+    names = _tensor_names(folder / ADAPTER_WEIGHTS)
+    require_float_weights(dict.fromkeys(sorted(names), folder / ADAPTER_WEIGHTS))
+    return settings
+
+
+def _check_config(path: Path) -> dict[str, Any]:
+    """Refuses a `config.json` that describes no model, or names code."""
+    if not path.is_file():
+        held = ", ".join(sorted(entry.name for entry in path.parent.iterdir())[:8]) or "nothing"
+        raise ValueError(
+            f"{path} does not exist (the folder holds {held}); required: the configuration of a "
+            f"model, with its weights beside it. {_MADE_BY}"
+        )
+    config = read_object(path)
+    kind = config.get("model_type")
+    if not isinstance(kind, str) or not kind:
+        raise ValueError(
+            f"{path}: found model_type {kind!r} among {len(config)} settings; required: an "
+            "architecture of transformers, such as 'llama'. Put the config.json there that the "
+            "model was saved with"
+        )
+    require_architectures(path, config)
+    for name, part in _implementations(config):
+        if "/" in part or ":" in part:
+            raise ValueError(
+                f"{path}: found {name} {part!r}, code of the hub that would be run; required: one "
+                "of transformers' own, since no code that a file names is run. Take it out of the "
+                "file"
+            )
+    return config
+
+
+def require_architectures(path: Path, config: Mapping[str, Any]) -> None:
+    """Refuses architectures that are no list of names; null is none.
+
+    Raises:
+        ValueError: Naming the file.
+    """
+    kinds = config.get("architectures")
+    if kinds is not None and not (
+        isinstance(kinds, list) and all(isinstance(kind, str) for kind in kinds)
+    ):
+        raise ValueError(
+            f"{path}: found architectures {shown(kinds)}; required: a list of names, such as "
+            "['LlamaForCausalLM']. Put the config.json there that the model was saved with"
+        )
+
+
+def _implementations(config: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    """The implementations of layers that a configuration, or one inside it, asks for."""
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            inside = name if "implementation" in name else above
+            yield from _implementations(value, inside)
+        elif isinstance(value, str) and ("implementation" in name or above):
+            yield name if "implementation" in name else above, value
+
+
+def _tensor_names(path: Path) -> set[str]:
+    """Names of the tensors in a file, whose header and length are looked at."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return set(file.keys())
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(
+            f"{path}, {path.stat().st_size} bytes, cannot be read as safetensors "
+            f"({type(error).__name__}: {error}); "
+            "required: a whole file. Copy or download it again: it may be cut short, or a Git LFS "
+            "pointer"
+        ) from error
+
+
+def _refuse_other_formats(folder: Path, wanted: str) -> None:
+    """Says what lies in a folder instead of safetensors."""
+    held = sorted(entry.name for entry in folder.iterdir())
+    pickles = [n for n in held if Path(n).suffix in _PICKLES and n not in _NOT_MODELS]
+    if pickles:
+        raise WeightsError(
+            f"{folder / pickles[0]} holds weights as a pickle, which may run code when it is "
+            f"loaded; required: {wanted}. Where the file can be trusted, load the model once with "
+            f"transformers or peft in Python and call its save_pretrained({str(folder)!r})"
+        )
+    raise WeightsError(
+        f"{folder} holds no {wanted} (it holds {', '.join(held[:8]) or 'nothing'}); required: the "
+        f"weights beside the configuration. {_MADE_BY}"
+    )

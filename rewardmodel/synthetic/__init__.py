@@ -1,0 +1,1 @@
+"""The simulated human: requests, a writer, and a utility that labels pairs."""

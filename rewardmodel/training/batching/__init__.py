@@ -1,0 +1,1 @@
+"""From rows of compared responses to batches of token ids."""

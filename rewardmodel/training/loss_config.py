@@ -1,0 +1,56 @@
+"""What a reward model is trained to do: the settings of its loss and of its batches."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from prefsearch.config.bounds import NonNegative, Within
+from prefsearch.config.checks import check_types
+
+Ties = Literal["half", "rao_kupper", "drop"]
+Rankings = Literal["plackett_luce", "all_pairs"]
+Layout = Literal["auto", "prefix", "packed", "plain"]
+
+
+@dataclass
+class Objective:
+    """The loss of a reward model, and how its batches are laid out.
+
+    Attributes:
+        ties: What ties teach. "half": a pull towards equal scores, the cross entropy against one
+            half; "rao_kupper": the tie of Rao and Kupper's model, whose cost is flat around equal
+            scores; "drop": nothing, they are left out and counted.
+        tie_threshold: Score lead within which rao_kupper expects ties; more than 0.
+        label_smoothing: Share of the labels taken to be wrong, in [0, 0.5).
+        center_rewards_coefficient: Weight of the squared sum of a pair's scores, which keeps them
+            around zero; null for none.
+        rankings: How a ranking of K responses is learned: as one Plackett-Luce draw, or as all its
+            pairs, each worth the same and all together as much as one pair.
+        heads: Heads on one trunk, an ensemble whose scores tell where it is sure; 1 for a plain
+            model.
+        head_bootstrap: Each of several heads learns its own resample of the data.
+        layout: How a prompt and its responses are computed. "prefix": the prompt once, in a pass of
+            its own; "packed": the prompt once, several pairs in one row behind a mask, no padding;
+            "plain": every response with its prompt. "auto" takes the first that the model can do.
+        pack_tokens: Tokens that a row of the packed layout has room for, or as many as the longest
+            pair of the batch, if that is more. Attention is paid for whole rows.
+        group_by_length: Put pairs of like length into one batch, which spares padding.
+    """
+
+    ties: Ties = "half"
+    tie_threshold: Annotated[float, Within(above=0, most=1_000)] = 0.5
+    label_smoothing: Annotated[float, Within(least=0, below=0.5)] = 0.0
+    center_rewards_coefficient: NonNegative | None = None
+    rankings: Rankings = "plackett_luce"
+    heads: Annotated[int, Within(least=1, most=4096)] = 1
+    head_bootstrap: bool = True
+    layout: Layout = "auto"
+    pack_tokens: Annotated[int, Within(least=8, most=2**24, unit="tokens")] = 256
+    group_by_length: bool = True
+
+    def __post_init__(self) -> None:
+        """Checks types and bounds.
+
+        Raises:
+            ValueError: Naming the key, the value found and what is required.
+        """
+        check_types(self)

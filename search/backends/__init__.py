@@ -1,0 +1,1 @@
+"""The search loop compiled: by numba for the CPU, by Triton for CUDA."""

@@ -1,0 +1,1 @@
+"""Planners, one a file, and their registry."""

@@ -1,0 +1,115 @@
+"""Speculative rejection as a planner: begin many lines at once, drop the poor ones on the way.
+
+This file does not know what an action is; with blocks of tokens as actions it is best-of-N that
+stops writing what has begun badly.
+"""
+
+import math
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from search.model import PlanningModel, evaluate_root
+from search.planners.base import SearchOutput, release_output, require_float, require_int
+from search.planners.level_search import (
+    EMPTY,
+    Level,
+    afford_edges,
+    evaluate_edges,
+    plant_tree,
+    read_decision,
+    root_level,
+)
+
+
+@dataclass(frozen=True)
+class RejectionPlanner:
+    """Follows `num_lines` lines from the root and keeps the best share of them at each step.
+
+    The first `num_lines` valid root actions begin a line each. At every step each line that is not
+    finished takes its node's first valid action, all lines of all rows in one call; then of each
+    row's n unfinished lines the ceil(`keep` * n) of the highest score go on, ties to the earlier
+    line. A line's score is the discounted sum of its rewards plus the product of its discounts
+    times its value. Finished lines (discount 0, or no valid action) stay and take nobody's place.
+    With `keep` = 1 nothing is rejected: best-of-N, written step by step.
+
+    A row ends when all its lines are finished or rejected, or when `num_simulations` step rows are
+    spent. The decision and the tree are those of `search.planners.beam.BeamPlanner`: a node is
+    worth its best evaluated child, so `value` is the best score of all lines, rejected ones
+    included.
+
+    Attributes:
+        num_simulations: The budget of step rows per root, at least 1.
+        num_lines: Lines begun, at least 1.
+        keep: Share of the unfinished lines that goes on after each step, in (0, 1].
+
+    Raises:
+        ValueError: If a number is out of its range.
+
+    Source: Sun et al. 2024 (Fast Best-of-N Decoding via Speculative Rejection), Algorithm 1, which
+    rejects when memory runs out; here after every step.
+    """
+
+    num_simulations: int
+    _: KW_ONLY
+    num_lines: int = 16
+    keep: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Validates the numbers."""
+        owner = type(self).__name__
+        require_int(owner, "num_simulations", self.num_simulations, minimum=1)
+        require_int(owner, "num_lines", self.num_lines, minimum=1)
+        require_float(owner, "keep", self.keep, maximum=1.0, above=True)
+
+    def plan(
+        self, model: PlanningModel, observation: Any, *, generator: torch.Generator | None = None
+    ) -> SearchOutput:
+        """Follows lines from each observation; see `search.planners.base.Planner.plan`.
+
+        Args:
+            model: The planning model; stepped once for each step of the longest line.
+            observation: Handed to `model.root`.
+            generator: Handed to the model; the planner itself draws nothing.
+
+        Returns:
+            The decision, with its tree.
+
+        Raises:
+            ValueError: If the model's outputs break the contract.
+        """
+        with torch.inference_mode():
+            root = evaluate_root(model, observation, generator=generator)
+            levels = [root_level(root)]
+            frontier = levels[0].rows.unsqueeze(-1)  # [B, P] int64, nodes of the last level
+            while True:
+                last = levels[-1]
+                valid = last.output.valid_actions[frontier.clamp_min(0)]  # [B, P, A]
+                branching = self.num_lines if len(levels) == 1 else 1
+                wanted = valid & (valid.cumsum(-1) <= branching) & (frontier != EMPTY)[..., None]
+                edges = afford_edges(last, frontier, wanted, num_simulations=self.num_simulations)
+                if edges.rows.numel() == 0:
+                    break
+                levels.append(evaluate_edges(model, last, edges, generator=generator))
+                frontier = _best_unfinished(levels[-1], len(frontier), keep=self.keep)
+            tree = plant_tree(root, levels)
+            action, weights, value = read_decision(tree)
+        return release_output(action, weights, value, tree)
+
+
+def _best_unfinished(level: Level, batch_size: int, *, keep: float) -> Tensor:
+    """The best share of each row's unfinished nodes of a level, `[B, P]` int64, best first."""
+    rows: list[list[int]] = [[] for _ in range(batch_size)]
+    # Host synchronisation once a level: how many go on decides the next step's batch.
+    scores, alive = level.score.tolist(), (~level.terminal).tolist()
+    for node, row in enumerate(level.rows.tolist()):
+        if alive[node]:
+            rows[row].append(node)
+    for row, nodes in enumerate(rows):
+        nodes.sort(key=lambda node: -scores[node])
+        rows[row] = nodes[: math.ceil(keep * len(nodes))]
+    width = max(1, *map(len, rows)) if rows else 1
+    padded = [nodes + [EMPTY] * (width - len(nodes)) for nodes in rows]
+    return torch.tensor(padded, device=level.rows.device)

@@ -1,0 +1,1 @@
+"""Exact models: simulators and cloned environments as planning models."""

@@ -1,0 +1,1 @@
+"""Search trees as files, pages and text."""

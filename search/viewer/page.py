@@ -1,0 +1,185 @@
+"""Search trees as one HTML page that opens node by node and asks nothing of any host.
+
+The page carries its data as JSON and draws rows only where a branch is open. Texts in a tree are a
+model's and not trusted: they enter the document as text nodes, and a content security policy lets
+nothing run but the one script whose hash it names.
+"""
+
+import base64
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prefsearch.report.page import escape
+from prefsearch.report.style import STYLE
+from prefsearch.storage.json_text import json_text
+from search.viewer.layout import printable
+from search.viewer.page_script import SCRIPT
+from search.viewer.page_style import TREE_STYLE
+from search.viewer.text import one_line, render_text
+from search.viewer.view import NodeView, TreeView
+
+# Key in the data, heading, what it says.
+COLUMNS = (
+    ("visits", "Visits", "Simulations that ended in the node or below it; the bar is the share of "
+     "all. More visits mean that the search trusted it more."),
+    ("value", "Value", "Expected discounted return from the node after the search, for the player "
+     "who moves there. Where the discount is 0 it does not count."),
+    ("q", "Q", "What the action is worth to its parent: reward + discount × value."),
+    ("prior", "Prior", "Probability of the action before the search, from the policy (with noise "
+     "where the planner adds it)."),
+    ("reward", "Reward", "Of the transition into the node."),
+    ("discount", "Discount", "Multiplies the value: 0 ends the episode, −1 changes the player."),
+    ("raw", "Raw value", "The model's own estimate of the node's value, before the search."),
+)  # fmt: skip
+_MOST_NAME = 72
+_UNSCRIPTED_NODES = 200
+
+
+@dataclass(frozen=True)
+class NamedView:
+    """A tree and what the page's selector calls it.
+
+    Attributes:
+        name: In the selector.
+        view: The tree.
+        picture: What the search began from, as a `data:` address of an image; None: no picture.
+    """
+
+    name: str
+    view: TreeView
+    picture: str | None = None
+
+
+def render_html(trees: Sequence[NamedView], *, title: str, subtitle: str = "") -> str:
+    """Makes the page.
+
+    Args:
+        trees: At least one; the first is shown, a selector opens the others.
+        title: Of the page.
+        subtitle: One sentence under it: where the trees are from.
+    """
+    options = "".join(
+        f'<option value="{i}">{escape(one_line(tree.name, _MOST_NAME))}</option>'
+        for i, tree in enumerate(trees)
+    )
+    data = "\n".join(
+        f'<script type="application/json" id="tree-{i}">{_data(tree.view)}</script>'
+        for i, tree in enumerate(trees)
+    )
+    pictures = "".join(
+        f'<img class="picture" data-tree="{i}" src="{escape(tree.picture)}"'
+        f' alt="What {escape(one_line(tree.name, _MOST_NAME))} began from"{" hidden" if i else ""}>'
+        for i, tree in enumerate(trees)
+        if tree.picture is not None
+    )
+    heads = "".join(
+        f'<span role="columnheader" class="number" data-key="{key}" title="{escape(meaning)}">'
+        f"{heading}</span>"
+        for key, heading, meaning in COLUMNS
+    )
+    meanings = "".join(
+        f"<div><dt>{heading}</dt><dd>{escape(meaning)}</dd></div>"
+        for _, heading, meaning in COLUMNS
+    )
+    style = STYLE + TREE_STYLE
+    policy = (
+        f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(SCRIPT)}; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
+    plain = escape(render_text(trees[0].view, max_nodes=_UNSCRIPTED_NODES))
+    hidden = "" if len(trees) > 1 else " hidden"
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<link rel="icon" href="data:,">
+<title>{escape(title)}</title>
+<style>{style}</style>
+</head>
+<body>
+<header><h1><bdi>{escape(title)}</bdi></h1><p class="subtitle"><bdi>{escape(subtitle)}</bdi></p>
+</header>
+<main>
+<form class="controls" role="search" aria-label="This tree">
+<label{hidden}>Tree <select id="row">{options}</select></label>
+<label>Find <input id="find" type="search" autocomplete="off" spellcheck="false"
+ placeholder="text or action"></label><output id="found" for="find"></output>
+<span class="buttons"><button type="button" id="line">Principal line</button>
+<button type="button" id="all">Expand all</button>
+<button type="button" id="none">Collapse all</button></span>
+</form>
+{pictures}
+<p id="summary" class="summary" role="status"></p>
+<noscript><p>The tree opens node by node where scripts may run. As text:</p>
+<pre>{plain}</pre></noscript>
+<div class="room">
+<div class="frame"><div id="grid" role="treegrid" aria-label="Search tree">
+<div role="row" class="row head"><span role="columnheader">Node</span>{heads}</div>
+<div id="rows" role="rowgroup"></div>
+</div></div>
+<aside id="detail" aria-label="Selected node"></aside>
+</div>
+<details class="settings legend"><summary>What the numbers mean, and keys</summary>
+<dl class="meanings">{meanings}
+<div><dt>◆ Principal line</dt><dd>From the root always the most visited child; among equals the
+greater Q.</dd></div>
+<div><dt>■ End</dt><dd>Nothing can follow: the episode, or the text, is over.</dd></div></dl>
+<p class="key"><kbd>↑</kbd> <kbd>↓</kbd> move · <kbd>→</kbd> open, then enter · <kbd>←</kbd> close,
+then leave · <kbd>Enter</kbd> open or close · <kbd>Home</kbd> <kbd>End</kbd> <kbd>Page Up</kbd>
+<kbd>Page Down</kbd> jump · <kbd>*</kbd> open all siblings · <kbd>/</kbd> find, then
+<kbd>Enter</kbd> for the next match, <kbd>Shift</kbd>+<kbd>Enter</kbd> for the one before,
+<kbd>Esc</kbd> back to the tree</p></details>
+</main>
+{data}
+<script>{SCRIPT}</script>
+</body>
+</html>
+"""
+
+
+def _data(view: TreeView) -> str:
+    """A tree's columns as JSON that no HTML parser can leave early."""
+    nodes = view.nodes
+    numbers: dict[str, list[Any]] = {
+        "value": [_short(node.value) for node in nodes],
+        "q": [_short(node.qvalue) for node in nodes],
+        "prior": [_short(node.prior) for node in nodes],
+        "reward": [_short(node.reward) for node in nodes],
+        "discount": [_short(node.discount) for node in nodes],
+        "raw": [_short(node.raw_value) for node in nodes],
+    }
+    columns = {
+        "parent": [node.parent for node in nodes],
+        "action": [node.action for node in nodes],
+        "text": [_text(node) for node in nodes],
+        "visits": [node.visits for node in nodes],
+        # A column of which nothing is known is not shown.
+        **{k: column for k, column in numbers.items() if any(x is not None for x in column)},
+        "terminal": [i for i, node in enumerate(nodes) if node.terminal],
+        "principal": [i for i, node in enumerate(nodes) if node.principal],
+        "hidden": {i: node.hidden for i, node in enumerate(nodes) if node.hidden},
+    }
+    text = json_text(columns, ascii_only=True, separators=(",", ":"))
+    return text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e")
+
+
+def _text(node: NodeView) -> str | None:
+    return None if node.text is None else printable(node.text)
+
+
+def _short(number: float | None) -> float | str | None:
+    """Six digits are more than are shown; what JSON cannot hold goes as a word."""
+    if number is None or not math.isfinite(number):
+        return None if number is None else str(number)
+    return float(f"{number:.6g}")
+
+
+def _hash(content: str) -> str:
+    digest = hashlib.sha256(content.encode("utf-8")).digest()
+    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
