@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from atari_bridge.cli import evaluate as door_evaluate
 from atari_bridge.cli import play as door_play
 from atari_bridge.cli import train as door_train
-from prefsearch.cli.command_line import run_door
+from prefsearch.cli.command_line import run_command
 
-VERBS = {
+COMMANDS = {
     "train": (door_train.TrainJob, door_train.train),
     "evaluate": (door_evaluate.EvaluateJob, door_evaluate.evaluate),
     "play": (door_play.PlayJob, door_play.play),
@@ -17,7 +17,7 @@ VERBS = {
 
 def main(argv: Sequence[str]) -> int:
     """Runs one verb and returns the exit code."""
-    return run_door("prefsearch atari", VERBS, argv)
+    return run_command("prefsearch atari", COMMANDS, argv)
 
 
 if __name__ == "__main__":

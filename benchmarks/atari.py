@@ -11,7 +11,7 @@ Cells: decisions a second of random play in the environments alone; of play with
 decision; roots a second of large batches of searches, as reanalysis makes them; updates a second on
 a batch that stands still; and where the time of our own training goes. Both sides search PUCT as
 EfficientZero's tree does it, with noise at the root, and have networks of the same plan: 64x64
-grey, 4 frames, 16 channels, 1 block, 101 bins, the LSTM of 512 where there is a value prefix. What
+gray, 4 frames, 16 channels, 1 block, 101 bins, the LSTM of 512 where there is a value prefix. What
 differs in size is told: parameters and multiply-adds a row of each side, `networks` in the JSON.
 
 `lightzero` is LightZero 0.2.0 with its own code and configurations, environments in processes of

@@ -38,7 +38,7 @@ class Cell:
     Attributes:
         kind: `environment`: random play, no network. `play`: environments, frame stacks and the
             search of every decision. `search`: roots from observations that stand still. `update`:
-            losses, gradient and optimiser on a batch that stands still. `step`: where the time of
+            losses, gradient and optimizer on a batch that stands still. `step`: where the time of
             our own training goes.
         threads: Processors that the side's process and its children may use; threads of torch.
         size: Environments, roots or rows.
@@ -69,8 +69,8 @@ class Cell:
         parts = [self.kind, f"{self.threads} thread{'s' * (self.threads > 1)}"]
         match self.kind:
             case "environment":
-                colour = "grey" if self.grayscale else "RGB"
-                parts += [f"N={self.size}", f"{self.image_size}x{self.image_size} {colour}"]
+                color = "gray" if self.grayscale else "RGB"
+                parts += [f"N={self.size}", f"{self.image_size}x{self.image_size} {color}"]
             case "play":
                 parts += [f"N={self.size}", f"S={self.simulations}", self._reward]
             case "search":

@@ -4,7 +4,7 @@
     python benchmarks/atari_compile.py --rounds 2 --only small
 
 Cells: `small` is configs/atari_bridge/ale_cpu.yaml; `residual` is EfficientZero's plan at the sizes
-of benchmarks/atari.py (16 channels, 64x64 grey, batch of 64). On both sides self-play, batches with
+of benchmarks/atari.py (16 channels, 64x64 gray, batch of 64). On both sides self-play, batches with
 their reanalysis and updates are those of `prefsearch atari train`, batches made in turn with
 updates, so that both networks may be compiled. A round times play, then updates, of one side and
 then of the other, which side begins changing from round to round; what is compared is the time of
@@ -53,7 +53,7 @@ CELLS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
             "support": 50,
             "support_bins": 101,
             "batch_size": 64,
-            "reanalyse_policy": 0.25,
+            "reanalyze_policy": 0.25,
             "precision": "no",
         },
     ),

@@ -30,7 +30,7 @@ import numpy as np
 from atari_bridge.cli.evaluate import EvaluateJob, judge
 from atari_bridge.cli.train import TrainJob, train
 from atari_bridge.evaluation.figures import budget_curves
-from atari_bridge.reference.scores import human_normalised
+from atari_bridge.reference.scores import human_normalized
 from atari_bridge.training.agent import load_agent
 from benchmarks.documents import update
 from benchmarks.provenance import ROOT, held_sources, provenance
@@ -136,7 +136,7 @@ def _summary(found: Sequence[Mapping[str, Any]], job: TrainJob) -> dict[str, Any
         "over_seeds": {
             name: {
                 **_plain(interval),
-                "human_normalised": human_normalised(job.game, interval.estimate),
+                "human_normalized": human_normalized(job.game, interval.estimate),
             }
             for name, interval in means.items()
         },

@@ -228,7 +228,7 @@ def network_config(cell: Cell) -> NetworkConfig:
 
 
 def learning_config(cell: Cell) -> LearningConfig:
-    """Losses and optimiser as the cell wants them."""
+    """Losses and optimizer as the cell wants them."""
     return LearningConfig(
         unroll_steps=UNROLL_STEPS,
         batch_size=BATCH,

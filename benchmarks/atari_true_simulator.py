@@ -6,7 +6,7 @@
 Each cell is one episode, in one of `--workers` processes of one thread each. Finished cells are
 written at once to `--out` (docs/results/atari_true_simulator.json); a run that was stopped goes on
 where it was, and cells whose settings or source files have changed are played anew. Settings were
-chosen on seeds 100 and above. Scores are raw; human-normalised ones put a random policy at 0 and a
+chosen on seeds 100 and above. Scores are raw; human-normalized ones put a random policy at 0 and a
 human at 1, by published scores of play at 4 frames a decision, where ours may differ (see each
 cell's `frame_skip`). No model is learned: this is what planning can reach, not what an agent did.
 """
@@ -34,7 +34,7 @@ from atari_bridge.evaluation.true_planning import (
     play_by_planning,
     play_greedily,
 )
-from atari_bridge.reference.scores import human_normalised, human_score, random_score
+from atari_bridge.reference.scores import human_normalized, human_score, random_score
 from benchmarks.documents import update
 from benchmarks.provenance import ROOT, provenance, require_sources, same_sources
 from prefsearch.storage.files import write_json_atomic
@@ -115,7 +115,7 @@ def cell_of(game: str, player: str, settings: Settings, episode: TrueEpisode) ->
         "seed": episode.seed,
         "settings": asdict(settings),
         "score": episode.score,
-        "human_normalised": round(human_normalised(game, episode.score), 3),
+        "human_normalized": round(human_normalized(game, episode.score), 3),
         "decisions": episode.decisions,
         "frames": episode.frames,
         "planning_frames": episode.planning_frames,
@@ -127,7 +127,7 @@ def cell_of(game: str, player: str, settings: Settings, episode: TrueEpisode) ->
     }
 
 
-def summarise(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def summarize(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One row for each game and player: mean and range of the score over seeds, and the cost."""
     rows: list[dict[str, Any]] = []
     for game in dict.fromkeys(cell["game"] for cell in cells):
@@ -143,7 +143,7 @@ def summarise(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                     "seeds": len(found),
                     "score": round(statistics.fmean(scores), 1),
                     "score_range": [min(scores), max(scores)],
-                    "human_normalised": round(human_normalised(game, statistics.fmean(scores)), 3),
+                    "human_normalized": round(human_normalized(game, statistics.fmean(scores)), 3),
                     "published_random": random_score(game),
                     "published_human": human_score(game),
                     "goal": GAMES[game].goal,
@@ -169,7 +169,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Table:
             str(row["seeds"]),
             f"{row['score']:g}",
             f"{low:g} to {high:g}",
-            f"{row['human_normalised']:.2f}",
+            f"{row['human_normalized']:.2f}",
             f"{row['mean_planning_frames']:,.0f}",
             f"{row['mean_seconds']:.0f}",
         )
@@ -224,13 +224,13 @@ def main() -> int:
             require_sources(NAME, about["provenance"]["source_digest"])
             cells.append(cell)
             cells.sort(key=lambda c: (c["game"], PLAYERS.index(c["player"]), c["seed"]))
-            write_json_atomic(options.out, about | {"summary": summarise(cells), "cells": cells})
+            write_json_atomic(options.out, about | {"summary": summarize(cells), "cells": cells})
             console.print(
                 f"{number}/{len(wanted)} {cell['game']} {cell['player']} seed {cell['seed']}: "
                 f"{cell['score']:g} in {cell['seconds']:.0f} s"
             )
     update(options.out)
-    console.print(table(summarise(cells)))
+    console.print(table(summarize(cells)))
     return 0
 
 

@@ -5,7 +5,7 @@
 Each seed has its own world, models and held-out prompts, so intervals are over seeds; the figures
 of each seed stand beside them. A finished seed is not run again, a killed one goes on, and the same
 command started twice shares the seeds between two processes. What best-of-N gains against a reward
-model of few labels is taken over all seeds; the picture of over-optimisation is that of the first.
+model of few labels is taken over all seeds; the picture of over-optimization is that of the first.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from policies.evaluation.cells import (
     best_of_n_clusters,
     cell_row,
     curves,
-    summarise,
+    summarize,
 )
 from prefsearch.statistics.intervals import interval_over_seeds
 from prefsearch.storage.files import read_records, write_json_atomic
@@ -144,7 +144,7 @@ def few_labels(records: list[dict[str, Any]], pairs: list[int]) -> dict[str, Any
 
 def cells_of(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """All cells but their seconds, which a shared machine makes of little use."""
-    rows = [cell_row(cell) for cell in summarise(records, seed=0)]
+    rows = [cell_row(cell) for cell in summarize(records, seed=0)]
     return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
 
 
@@ -197,7 +197,7 @@ def main() -> None:
         "few_labels": few_labels(records, sorted(few_pairs)),
         "per_seed": per_seed,
     }
-    cells = summarise(base, seed=0)
+    cells = summarize(base, seed=0)
     gain_curves(
         curves(cells),
         options.out.parent / "demo_gains.png",
@@ -205,8 +205,8 @@ def main() -> None:
         y_label=f"mean score, 95 % {cells[0].proxy.scope}",
         title=f"Planning against the reward model, seeds {flags}",
     )
-    source = first / "figures" / "overoptimisation.png"
-    shutil.copyfile(source, options.out.parent / "demo_overoptimisation.png")
+    source = first / "figures" / "overoptimization.png"
+    shutil.copyfile(source, options.out.parent / "demo_overoptimization.png")
     require_sources(NAME, about["source_digest"])
     write_json_atomic(options.out, results)
     update(options.out)

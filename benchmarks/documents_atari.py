@@ -46,7 +46,7 @@ def cpu(results: Results) -> str:
             interval(found, ",.0f"),
             ", ".join(f"{value:,.0f}" for value in found["by_seed"]),
             interval(above[name], ",.0f", sign=True) if name in above and name != RANDOM else "",
-            f"{100 * found['human_normalised']:.0f} %",
+            f"{100 * found['human_normalized']:.0f} %",
         ]
         for name, found in own.items()
     ]
@@ -120,7 +120,7 @@ def true_simulator(results: Results) -> str:
                 game,
                 f"{row['goal']:,.0f}",
                 f"{row['score']:,.0f} [{low:,.0f}, {high:,.0f}]",
-                f"{row['human_normalised']:.1f}",
+                f"{row['human_normalized']:.1f}",
                 f"{rows[game, 'greedy']['score']:,.0f}",
                 f"{rows[game, 'random']['score']:,.0f}",
                 f"{row['mean_planning_frames'] / 1e6:.2f} M",

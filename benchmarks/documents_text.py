@@ -65,7 +65,7 @@ def _few_labels(results: Results) -> list[str]:
     """What best-of-N gains against a reward model of few labels; one seed's picture of it."""
     picture = (
         "![Gain in gold and proxy of best-of-N against its divergence, for reward models of many "
-        "and of few labels](docs/results/demo_overoptimisation.png)\n\nThe picture is that of the "
+        "and of few labels](docs/results/demo_overoptimization.png)\n\nThe picture is that of the "
         "first seed, its bands are over prompts."
     )
     found = results.get("few_labels")

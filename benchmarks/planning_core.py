@@ -27,7 +27,7 @@ from rich.console import Console
 from benchmarks import planning_core_grid as grid
 from benchmarks.documents import update
 from benchmarks.planning_core_grid import Cell
-from benchmarks.planning_core_report import NAMES, OURS, summarise
+from benchmarks.planning_core_report import NAMES, OURS, summarize
 from benchmarks.planning_core_run import MOST_REPEATS, SAMPLE_SECONDS, Benchmark
 from benchmarks.planning_core_show import cell_line, draw, print_report
 from benchmarks.planning_core_worker import ROOT, WIDTH, WorkerStoppedError
@@ -164,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     wide = max(200, Console().width)  # the table of cells needs it; no markup: ranges are [a, b]
     console = Console(width=wide, markup=False)
     if options.report:
-        results = summarise(json.loads(options.out.read_text(encoding="utf-8")))
+        results = summarize(json.loads(options.out.read_text(encoding="utf-8")))
     else:
         results = _run(options, sys.argv[1:] if arguments is None else arguments)
     picture = options.out.with_suffix(".png")
@@ -207,7 +207,7 @@ def _run(options: argparse.Namespace, words: Sequence[str]) -> dict[str, Any]:
                 "method": METHOD,
                 "cells": rows,
             }
-            results = summarise(results)
+            results = summarize(results)
             for number, cell in enumerate(cells, start=1):
                 if cell in done:
                     continue
@@ -216,7 +216,7 @@ def _run(options: argparse.Namespace, words: Sequence[str]) -> dict[str, Any]:
                 run.learn(cell, row)
                 minutes = (time.monotonic() - began) / 60
                 print(f"[{number}/{len(cells)} {minutes:.1f} min] {cell_line(row)}", flush=True)
-                results = summarise({**results, "cells": [*results["cells"], row]})
+                results = summarize({**results, "cells": [*results["cells"], row]})
                 write_json_atomic(options.out, results)
         finally:
             run.close()

@@ -56,7 +56,7 @@ def search(
 def evaluate(weights: Mapping[str, Any], key: Any, hidden: Any, *, simulations: int) -> Any:
     """The model's calls of one search, outside it, in one compiled loop.
 
-    All outputs are carried along, so that none is optimised away.
+    All outputs are carried along, so that none is optimized away.
     """
     batch, actions = hidden.shape[0], weights["actions"].shape[0]
     action = jnp.arange(batch) % actions

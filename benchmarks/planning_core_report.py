@@ -228,7 +228,7 @@ def skips(rows: Sequence[Row]) -> list[dict[str, str]]:
     ]
 
 
-def summarise(results: Mapping[str, Any]) -> dict[str, Any]:
+def summarize(results: Mapping[str, Any]) -> dict[str, Any]:
     """The results with everything that follows from their cells."""
     rows = sorted(results["cells"], key=lambda row: (row["algorithm"], Cell.of(row)))
     return {

@@ -1,6 +1,6 @@
 """What the benchmarks of reward models are given: classifiers of random weights, and token ids.
 
-For training, token ids are drawn, not tokenised from text: no side tokenises, and all read the same
+For training, token ids are drawn, not tokenized from text: no side tokenizes, and all read the same
 ids. Lengths are fixed for a grid, or drawn like those of three well-known data sets. For scoring,
 which begins with text, there is a tokenizer of one token a word.
 """

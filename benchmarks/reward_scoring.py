@@ -5,7 +5,7 @@
     python benchmarks/reward_scoring.py --quick          # tiny model, one round: a smoke test
     python benchmarks/reward_scoring.py --out docs/results/reward_scoring.json
 
-All sides get the same weights and the same texts, in which a word is a token, tokenise them
+All sides get the same weights and the same texts, in which a word is a token, tokenize them
 themselves and end with float32 scores; nothing of the texts is kept from one run to the next. First
 the gate, which warms up, too: token ids are the same, and scores of all sides differ by less than
 1e-4. Then all sides run in turn, round after round; a ratio is of two times of one round, median

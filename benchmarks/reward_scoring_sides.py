@@ -1,6 +1,6 @@
 """What the scoring benchmark compares: one prompt with many responses, and ways to score them.
 
-Every side begins with the same texts, tokenises them itself and ends with float32 scores [N] in the
+Every side begins with the same texts, tokenizes them itself and ends with float32 scores [N] in the
 order of the responses. This file measures nothing.
 """
 
@@ -187,7 +187,7 @@ def unequal_lengths(count: int, median: int, *, seed: int) -> list[int]:
 
 
 def same_ids(subject: Subject, cell: Cell) -> bool:
-    """Whether our tokenisation and the other sides' give the same token ids."""
+    """Whether our tokenization and the other sides' give the same token ids."""
     encoder = subject.reward_model.encoder
     ours = [encoder.joined(cell.prompt, response) for response in cell.responses]
     return ours == subject.tokenizer(whole_texts(cell))["input_ids"]

@@ -5,7 +5,7 @@
     python benchmarks/reward_training.py --quick          # tiny model, one round: a smoke test
     python benchmarks/reward_training.py --out docs/results/reward_training.json
 
-In every cell all sides get the same token ids, weights, seed and optimiser (AdamW), a batch of 8
+In every cell all sides get the same token ids, weights, seed and optimizer (AdamW), a batch of 8
 pairs, no dropout. First the gate: losses of all sides, step by step in one order of rows and two
 pairs a step, may differ by less than 1e-5, over 50 steps in the first cell of fixed and of drawn
 lengths and over 4 steps in the others. Then all sides train in turn, round after round, each on
@@ -60,7 +60,7 @@ from benchmarks.reward_models import (
 from prefsearch.storage.files import write_json_atomic
 from rewardmodel.training.batching.layout_choice import choose_layout
 from rewardmodel.training.batching.length_sampler import LengthGroupedOrder
-from rewardmodel.training.loss_config import Objective
+from rewardmodel.training.loss_config import LossConfig
 from rewardmodel.training.trainer import ComparisonTrainer
 
 SIDES = ("trl", "trl, no checkpointing", "trl, sorted", "plain", "prefix", "packed")
@@ -96,7 +96,7 @@ class Cell:
 
 
 class Tokenizer:
-    """All that TRL asks of a tokenizer when rows come tokenised."""
+    """All that TRL asks of a tokenizer when rows come tokenized."""
 
     pad_token, eos_token, pad_token_id, eos_token_id = "<pad>", "<end>", PAD, 2
     model_input_names = ("input_ids",)
@@ -164,7 +164,7 @@ def make_trainer(cell: Cell, side: str, model: Any, *, steps: int, folder: str, 
             "length": lengths,
             "probability": [1.0] * len(cell.pairs),
         }
-        objective = Objective(layout=side, group_by_length=not gate)  # type: ignore[arg-type]
+        objective = LossConfig(layout=side, group_by_length=not gate)  # type: ignore[arg-type]
         layout = choose_layout(model, objective, pad_id=PAD, max_tokens=2048, checkpointing=False)
         trainer = ComparisonTrainer(
             model=model, train_dataset=Dataset.from_dict(rows), layout=layout,

@@ -29,7 +29,7 @@ from benchmarks.provenance import ROOT, held_sources, provenance, require_source
 from benchmarks.seed_runs import each_seed
 from benchmarks.text_search_models import counted_tokens
 from policies.demo import PROPOSAL, Demo, DemoConfig
-from policies.evaluation.cells import cell_row, curves, summarise
+from policies.evaluation.cells import cell_row, curves, summarize
 from policies.evaluation.gain_fits import fit_rows
 from policies.evaluation.gain_report import closing_table
 from policies.evaluation.measuring import load_pool
@@ -198,10 +198,10 @@ def main() -> None:
         per_seed[str(seed)] = [
             {key: cell_row(cell)[key] for key in ("method", "budget", "tokens", "model_tokens",
                                                  "gold", *GAINS)}
-            for cell in summarise(mine, seed=0)
+            for cell in summarize(mine, seed=0)
         ]  # fmt: skip
         records += mine
-    cells = summarise(records, seed=0, pool=pools)
+    cells = summarize(records, seed=0, pool=pools)
     flags = " ".join(map(str, options.seeds))
     # Seconds on a shared machine say little; costs are in tokens.
     rows = [{k: v for k, v in cell_row(cell).items() if k != "seconds"} for cell in cells]

@@ -22,7 +22,7 @@ from benchmarks.text_search_peers import (
     Store,
 )
 from policies.generation.proposals import Proposal
-from policies.generation.segment_tree import KVTree
+from policies.generation.segment_tree import SegmentTree
 from policies.planning.context import TextContext
 from policies.planning.leaf_values import LeafValue, PartialReward
 from policies.planning.planning_model import TextPlanningModel
@@ -116,7 +116,7 @@ class Searches:
     second_model: bool = False
 
     def ours(self, leaves: int) -> Side:
-        """The product: `TextPlanningModel` over `KVTree`."""
+        """The product: `TextPlanningModel` over `SegmentTree`."""
         subject = self.subject
         length = len(self._ids()[0])
         # Nothing ends within the tree, so that every simulation makes a node.
@@ -130,7 +130,7 @@ class Searches:
 
         def run() -> Outcome:
             began = time.process_time()
-            tree = KVTree(subject.policy, proposal)
+            tree = SegmentTree(subject.policy, proposal)
             roots = tree.add_prompts(self._ids())
             prompts = time.process_time() - began
             context = TextContext(

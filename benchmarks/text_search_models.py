@@ -1,7 +1,7 @@
 """What every side of the text-search benchmark is given: models with random weights, and prompts.
 
 The tokenizer has one token a word, so that a text and its tokens are the same thing and every side
-reads the same ids, whether it keeps ids or tokenises texts again. Nobody's speed depends on it.
+reads the same ids, whether it keeps ids or tokenizes texts again. Nobody's speed depends on it.
 """
 
 import contextlib

@@ -18,7 +18,7 @@ from benchmarks.text_search_models import CONTEXT, Subject
 from policies.finetuning.collection import sample_responses
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
-from policies.generation.segment_tree import KVTree
+from policies.generation.segment_tree import SegmentTree
 from policies.planning.methods import build_searcher
 
 TITLES = {
@@ -184,7 +184,7 @@ class Unequal:
         step = self.count if refill else self.rows
 
         def run() -> Outcome:
-            tree = KVTree(policy, proposal, max_rows=self.rows)
+            tree = SegmentTree(policy, proposal, max_rows=self.rows)
             (root,) = tree.add_prompts([policy.encoder.prompt_ids(self.prompt)])
             made: list[int] = []
             for at in range(0, self.count, step):

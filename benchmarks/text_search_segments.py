@@ -28,7 +28,7 @@ from benchmarks.text_search_models import Subject
 from benchmarks.text_search_peers import laid_out, prefill, stacked_cache, step_rows
 from policies.generation.proposals import Proposal
 from policies.generation.random import child_key, root_key, uniforms
-from policies.generation.segment_tree import KVTree
+from policies.generation.segment_tree import SegmentTree
 from policies.planning.context import TextContext
 from policies.planning.planning_model import TextPlanningModel
 from search import Embedding, RootOutput, StepOutput
@@ -225,7 +225,7 @@ class SegmentSearches:
 
         def run() -> Outcome:
             began = time.process_time()
-            tree = KVTree(subject.policy, proposal)
+            tree = SegmentTree(subject.policy, proposal)
             roots = tree.add_prompts(self._ids())
             prompts = time.process_time() - began
             texts = dict(zip(roots, self.prompts, strict=True))

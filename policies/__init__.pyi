@@ -2,7 +2,7 @@ from .finetuning.collection import sample_responses, searched_demonstrations
 from .finetuning.policy_kl import kl_to
 from .generation.language_model import Policy, TinyModel, build_tiny_model, fine_tune
 from .generation.proposals import Proposal
-from .generation.segment_tree import KVTree
+from .generation.segment_tree import SegmentTree
 from .planning.leaf_values import LeafValue, PartialReward, Rollout, ValueHead, fit_value_head
 from .planning.methods import METHOD_NAMES, SearchOptions, build_searcher
 from .planning.planning_model import TextPlanningModel
@@ -14,7 +14,6 @@ __all__ = [
     "METHOD_NAMES",
     "Candidate",
     "KLPenalty",
-    "KVTree",
     "LeafValue",
     "PartialReward",
     "Policy",
@@ -25,6 +24,7 @@ __all__ = [
     "SearchPolicy",
     "SearchResult",
     "SegmentReward",
+    "SegmentTree",
     "TextPlanningModel",
     "TinyModel",
     "ValueHead",

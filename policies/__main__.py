@@ -7,9 +7,9 @@ from policies.cli import combine as door_combine
 from policies.cli import evaluate as door_evaluate
 from policies.cli import search as door_search
 from policies.cli import train as door_training
-from prefsearch.cli.command_line import run_door
+from prefsearch.cli.command_line import run_command
 
-VERBS = {
+COMMANDS = {
     "sft": (door_training.SftJob, door_training.sft),
     "sample": (door_search.SampleJob, door_search.sample),
     "value": (door_training.ValueJob, door_training.value),
@@ -22,7 +22,7 @@ VERBS = {
 
 def main(argv: Sequence[str]) -> int:
     """Runs one verb and returns the exit code."""
-    return run_door("prefsearch policy", VERBS, argv)
+    return run_command("prefsearch policy", COMMANDS, argv)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ from rewardmodel.evaluation.accuracy import evaluate_reward_model
 from rewardmodel.models.sequence import SequenceRewardModel
 from rewardmodel.synthetic.requests import count_held_out, sample_requests
 from rewardmodel.synthetic.world import SimulatedHuman, demonstrations
-from rewardmodel.training.optim_config import Optimisation
+from rewardmodel.training.optim_config import OptimConfig
 from rewardmodel.training.reward_model import train_reward_model
 
 
@@ -62,7 +62,7 @@ class DemoConfig:
         seed: Of everything.
         demonstrations: Texts the policy learns to write from.
         comparisons: Prompts with four responses each, compared two by two by the human.
-        few_labels: Comparisons for a second reward model, small enough to be over-optimised.
+        few_labels: Comparisons for a second reward model, small enough to be over-optimized.
         eval_prompts: Held-out prompts that everything is measured on.
         pool: Responses to each held-out prompt, the largest N of best-of-N.
         improve_prompts: Training prompts searched for fine-tuning.
@@ -186,9 +186,9 @@ class Demo:
         data = demonstrations(self.config.demonstrations, seed=self.seed("demonstrations"))
         texts = [p + c for p, c in zip(data["prompt"], data["completion"], strict=True)]
         build_tiny_model(texts, self.models / "init", size=TinyModel(), seed=self.seed("init"))
-        optimisation = Optimisation(learning_rate=5e-3, batch_size=16, seed=self.seed("sft"))
+        optimization = OptimConfig(learning_rate=5e-3, batch_size=16, seed=self.seed("sft"))
         init = str(self.models / "init")
-        return fine_tune(init, data, self.models / "sft", optimisation=optimisation)
+        return fine_tune(init, data, self.models / "sft", optimization=optimization)
 
     def compare(self) -> dict[str, Any]:
         """Samples four responses a prompt and asks the human about two pairs of them."""
@@ -201,29 +201,29 @@ class Demo:
             seed=self.seed("compare"),
             progress="sampling",
         )
-        labelled, ties = HUMAN.label(
+        labeled, ties = HUMAN.label(
             *pairs_of(samples), seed=self.seed("labels"), finished=finished_pairs_of(samples)
         )
         path = self.folder.path / "data" / "preferences.jsonl"
-        write_text_atomic(path, json_lines(labelled))
+        write_text_atomic(path, json_lines(labeled))
         gold = HUMAN.utilities(*samples.flat())
-        return {"pairs": len(labelled), "ties": ties, "gold_mean": sum(gold) / len(gold)}
+        return {"pairs": len(labeled), "ties": ties, "gold_mean": sum(gold) / len(gold)}
 
     def _preferences(self) -> tuple[Dataset, Dataset]:
         """The human's choices: for training, and the last tenth for measuring."""
-        labelled = load_preferences(str(self.folder.path / "data" / "preferences.jsonl"))
-        cut = int(0.9 * len(labelled))
-        return labelled.select(range(cut)), labelled.select(range(cut, len(labelled)))
+        labeled = load_preferences(str(self.folder.path / "data" / "preferences.jsonl"))
+        cut = int(0.9 * len(labeled))
+        return labeled.select(range(cut)), labeled.select(range(cut, len(labeled)))
 
     def _train_reward(self, name: str, labels: int | None, epochs: float) -> dict[str, Any]:
         training, held_out = self._preferences()
         if labels is not None:
             training = training.select(range(min(labels, len(training))))
-        optimisation = Optimisation(
+        optimization = OptimConfig(
             epochs=epochs, learning_rate=1e-3, batch_size=32, seed=self.seed(name)
         )
         base = str(self.models / "sft")
-        outcome = train_reward_model(base, training, self.models / name, optimisation=optimisation)
+        outcome = train_reward_model(base, training, self.models / name, optimization=optimization)
         reward_model = SequenceRewardModel.load(str(self.models / name))
         measured = evaluate_reward_model(
             reward_model, held_out, seed=self.seed(name), progress=False
@@ -236,11 +236,11 @@ class Demo:
         }
 
     def reward(self) -> dict[str, Any]:
-        """Trains the reward model that everything plans against, initialised from the policy."""
+        """Trains the reward model that everything plans against, initialized from the policy."""
         return self._train_reward("reward", None, 2)
 
     def reward_few(self) -> dict[str, Any]:
-        """Trains a reward model on few labels, to show over-optimisation."""
+        """Trains a reward model on few labels, to show over-optimization."""
         return self._train_reward("reward-few", self.config.few_labels, 4)
 
     # --------------------------------------------------------------------------------- measuring
@@ -340,11 +340,11 @@ class Demo:
     def distil(self) -> dict[str, Any]:
         """Fine-tunes the policy on the searched texts: one round of search-based fine-tuning."""
         found = load_demonstrations(str(self.folder.path / "data" / "searched.jsonl"))
-        optimisation = Optimisation(
+        optimization = OptimConfig(
             epochs=3, learning_rate=1e-3, batch_size=16, seed=self.seed("distil")
         )
         base = str(self.models / "sft")
-        return fine_tune(base, found, self.models / "tuned", optimisation=optimisation)
+        return fine_tune(base, found, self.models / "tuned", optimization=optimization)
 
     def tuned(self) -> dict[str, Any]:
         """Measures the fine-tuned policy without search against the base policy without search."""

@@ -1,11 +1,11 @@
-"""What the demo shows beyond the gains: over-optimisation, examples and the fine-tuned policy."""
+"""What the demo shows beyond the gains: over-optimization, examples and the fine-tuned policy."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from policies.evaluation.cells import BEST_OF_N, Cell, cell_row, summarise
+from policies.evaluation.cells import BEST_OF_N, Cell, cell_row, summarize
 from policies.evaluation.gain_fits import best_of_n_gains
 from policies.evaluation.gain_report import (
     BOOTSTRAP_SEED,
@@ -23,7 +23,7 @@ from prefsearch.statistics.metrics import best_of_n_kl
 from prefsearch.storage.files import write_json_atomic
 from prefsearch.storage.json_text import json_text
 from rewardmodel.synthetic.world import SimulatedHuman
-from search.evaluation.figures import Curve, overoptimisation
+from search.evaluation.figures import Curve, overoptimization
 
 _STEPS = ("sft", "compare", "reward", "reward-few", "improve", "distil", "tuned")
 
@@ -31,19 +31,19 @@ _STEPS = ("sft", "compare", "reward", "reward-few", "improve", "distil", "tuned"
 def base_cells(run: RunDirectory) -> list[Cell]:
     """Every method on the base policy, planned against the main reward model."""
     found = records_of(run, policy="sft", reward_model="reward")
-    return summarise(found, seed=BOOTSTRAP_SEED)
+    return summarize(found, seed=BOOTSTRAP_SEED)
 
 
 def closing_rows(run: RunDirectory) -> list[dict[str, Any]]:
     """The rows of the closing table, intervals as {estimate, low, high}."""
     rows = [{"policy": "base", **cell_row(cell)} for cell in base_cells(run)]
-    tuned = summarise(records_of(run, policy="tuned"), seed=BOOTSTRAP_SEED)
+    tuned = summarize(records_of(run, policy="tuned"), seed=BOOTSTRAP_SEED)
     rows += [{"policy": "fine-tuned", **cell_row(cell)} for cell in tuned if cell.budget == "1"]
     rows += [{"policy": "fine-tuned", **cell_row(cell)} for cell in tuned if cell.budget == "16"]
     return json.loads(json_text(rows))
 
 
-def _overoptimisation_curves(run: RunDirectory) -> list[Curve]:
+def _overoptimization_curves(run: RunDirectory) -> list[Curve]:
     """Gold and proxy gains of best-of-N against KL, for both reward models, in gold units."""
     drawn = []
     for name in ("reward", "reward-few"):
@@ -69,16 +69,16 @@ def _overoptimisation_curves(run: RunDirectory) -> list[Curve]:
     return drawn
 
 
-def _add_overoptimisation(report: Report, run: RunDirectory) -> None:
-    path = run.figures / "overoptimisation.svg"
-    overoptimisation(
-        _overoptimisation_curves(run),
+def _add_overoptimization(report: Report, run: RunDirectory) -> None:
+    path = run.figures / "overoptimization.svg"
+    overoptimization(
+        _overoptimization_curves(run),
         path,
         title="Best-of-N against reward models of many and of few labels",
         y_label="gain over one sample, gold units",
     )
     report.section(
-        "The model of the human can be over-optimised",
+        "The model of the human can be over-optimized",
         "The same responses, chosen by a reward model trained on all labels and by one trained on "
         "few. Where proxy and gold part, the choice exploits the reward model's mistakes (Gao et "
         "al. 2022). Proxies are scaled to agree with gold at N = 2.",
@@ -155,7 +155,7 @@ def write_report(
         f"search (paired by prompt), at {interval_of(tuned['kl_to_base'])} nats of KL from it "
         f"(95 % intervals {scope_of([tuned['gain_over_base']])}).",
     )
-    _add_overoptimisation(report, run)
+    _add_overoptimization(report, run)
     _add_examples(report, run, human, searched)
     add_tree(report, run, searched)
     add_making(report, run, configuration=config, human=human.describe(), steps=results)

@@ -18,7 +18,7 @@ from .interface import (
     StepRewardModel,
     UncertainRewardModel,
 )
-from .models.answers import extract_answer, normalise_answer, same_answer
+from .models.answers import extract_answer, normalize_answer, same_answer
 from .models.averaging import average_weights
 from .models.ensemble import EnsembleRewardModel
 from .models.functions import FunctionRewardModel
@@ -30,8 +30,8 @@ from .models.sequence import SequenceRewardModel
 from .models.value_head import TokenValueModel
 from .models.verifiers import AnswerMatch, ExactMatch, load_references
 from .synthetic.world import SimulatedHuman
-from .training.loss_config import Objective
-from .training.optim_config import Optimisation
+from .training.loss_config import LossConfig
+from .training.optim_config import OptimConfig
 from .training.process import train_process_model
 from .training.reward_model import train_reward_model
 
@@ -42,9 +42,9 @@ __all__ = [
     "ExactMatch",
     "FunctionRewardModel",
     "ImplicitRewardModel",
+    "LossConfig",
     "MultiHeadRewardModel",
-    "Objective",
-    "Optimisation",
+    "OptimConfig",
     "PreferenceDataError",
     "ProcessRewardModel",
     "RewardEvaluation",
@@ -75,7 +75,7 @@ __all__ = [
     "load_reward_bench_2",
     "load_reward_model",
     "load_steps",
-    "normalise_answer",
+    "normalize_answer",
     "pairs_from_rankings",
     "require_batch_invariance",
     "same_answer",

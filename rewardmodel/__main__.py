@@ -3,14 +3,14 @@
 import sys
 from collections.abc import Sequence
 
-from prefsearch.cli.command_line import run_door
+from prefsearch.cli.command_line import run_command
 from rewardmodel.cli import data as door_data
 from rewardmodel.cli import evaluate as door_evaluate
 from rewardmodel.cli import models as door_models
 from rewardmodel.cli import train as door_train
 from rewardmodel.cli import world as door_world
 
-VERBS = {
+COMMANDS = {
     "inspect": (door_data.InspectJob, door_data.inspect_data),
     "convert": (door_data.ConvertJob, door_data.convert),
     "split": (door_data.SplitJob, door_data.split),
@@ -27,7 +27,7 @@ VERBS = {
 
 def main(argv: Sequence[str]) -> int:
     """Runs one verb and returns the exit code."""
-    return run_door("prefsearch reward", VERBS, argv)
+    return run_command("prefsearch reward", COMMANDS, argv)
 
 
 if __name__ == "__main__":

@@ -382,7 +382,7 @@ def _goes_on(going: Tensor, action: Tensor, tree: Tree) -> bool:
         ValueError: See `search.selection.raise_no_score`.
     """
     failed = action < 0
-    # One host synchronisation a level: how deep the walk goes is known to the tree alone.
+    # One host synchronization a level: how deep the walk goes is known to the tree alone.
     goes_on, has_failed = torch.stack([going.any(), failed.any()]).tolist()
     if has_failed:
         raise_no_score(tree.raw_values.dtype, row=int(failed.nonzero()[0, 0]))
@@ -398,7 +398,7 @@ def _expand(
     generator: torch.Generator | None,
 ) -> None:
     """Asks the model for the new ones of `leaves` `[B, W]` and writes what it says."""
-    # Host synchronisation: rows that arrived at a known node cost no model call, so the model
+    # Host synchronization: rows that arrived at a known node cost no model call, so the model
     # gets a smaller batch; append-only models (text) keep no nodes that nobody reached.
     rows, walk = is_new.nonzero(as_tuple=True)  # [M] each
     if rows.numel() == 0:
@@ -433,6 +433,6 @@ def _back_up(tree: Tree, pending: Tensor, leaf: Tensor) -> None:
         mean = (tree.node_values[rows, parent] * observed + value) / (observed + 1)
         tree.node_values[rows, parent] = mean
         tree.children_values[edge] = tree.node_values[rows, node]
-        # Host synchronisation: only trees that have not arrived at their root go on.
+        # Host synchronization: only trees that have not arrived at their root go on.
         above = parent != Tree.ROOT
         rows, node, value = rows[above], parent[above], value[above]

@@ -20,7 +20,7 @@ class RootOutput:
     """What a planning model says of the state a search starts from.
 
     Attributes:
-        prior_logits: `[B, A]` float; unnormalised log-probabilities of the policy. Must be finite
+        prior_logits: `[B, A]` float; unnormalized log-probabilities of the policy. Must be finite
             where the action is valid, ignored elsewhere (so `-inf` may mark invalid actions).
         value: `[B]` float; expected discounted return from the state, for the player to move.
         valid_actions: `[B, A]` bool, True where allowed; each root needs at least one.
@@ -283,7 +283,7 @@ def _check_finite(
     logits_finite = (torch.isfinite(output.prior_logits) | ~output.valid_actions).all(dim=-1)
     finite = {"prior_logits": logits_finite}  # [B] bool each
     finite |= {field: torch.isfinite(tensor) for field, tensor in named.items()}
-    # The one host synchronisation of a validation: a NaN found later has no name.
+    # The one host synchronization of a validation: a NaN found later has no name.
     if bool(torch.stack(list(finite.values())).all()):
         return
     field = next(field for field, good in finite.items() if not bool(good.all()))

@@ -54,13 +54,13 @@ def qtransform_by_parent_and_siblings(
     Args:
         tree: B trees.
         node_index: `[B]` int64, the node of each tree whose actions are scored.
-        epsilon: Least denominator of the normalisation.
+        epsilon: Least denominator of the normalization.
 
     Returns:
         `[B, A]` in [0, 1]; unvisited actions score 0.
 
     Source: Schrittwieser et al. 2020 (MuZero), Appendix B, equation 5, with the bounds taken over
-    one node's neighbourhood instead of the whole tree, as mctx does.
+    one node's neighborhood instead of the whole tree, as mctx does.
     """
     visited = tree.pick(tree.children_visits, node_index) > 0
     qvalues = tree.qvalues(node_index)

@@ -115,7 +115,7 @@ def _climb(tree: Tree, stops: Tensor) -> Tensor:
 def _compact(tree: Tree, keep: Tensor) -> Tree:
     """A copy with the columns of `keep` `[B, N]` bool only; the first one kept becomes the root."""
     rows = tree.rows.unsqueeze(-1)  # [B, 1]
-    # Host synchronisation: how much is kept decides the new shape.
+    # Host synchronization: how much is kept decides the new shape.
     num_kept = max(1, int(keep.sum(dim=-1).max()))
     new_column = keep.cumsum(dim=-1) - 1  # [B, N], of each kept column
     row, column = keep.nonzero(as_tuple=True)

@@ -40,7 +40,7 @@ def select_highest(scores: Tensor, valid_actions: Tensor) -> Tensor:
 def require_scores(good: Tensor, dtype: torch.dtype) -> None:
     """Ends a search unless `good` `[B]` bool holds in every row; see `raise_no_score`.
 
-    One host synchronisation; none while a CUDA graph is captured, which has no numbers yet.
+    One host synchronization; none while a CUDA graph is captured, which has no numbers yet.
 
     Raises:
         ValueError: See `raise_no_score`.
@@ -155,7 +155,7 @@ def mean_sibling_qvalue(tree: Tree, node_index: Tensor) -> Tensor:
     count = visited.sum(dim=-1)
     parent = tree.parents[tree.rows, node_index]
     below = parent != Tree.NONE
-    # Host synchronisation a level: the recursion ends where all rows have reached their root.
+    # Host synchronization a level: the recursion ends where all rows have reached their root.
     if bool(below.any()):
         above = mean_sibling_qvalue(tree, parent.clamp_min(0))
         total = total + above.masked_fill(~below, 0.0)

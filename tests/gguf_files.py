@@ -13,7 +13,7 @@ TEMPLATE = (
 )
 
 
-def write_gguf(policy_folder: Path, path: Path, *, quantised: bool = True) -> Path:
+def write_gguf(policy_folder: Path, path: Path, *, quantized: bool = True) -> Path:
     """Writes the model and tokenizer of a folder, matrices in Q8_0 or all in float32."""
     import gguf
 
@@ -52,7 +52,7 @@ def write_gguf(policy_folder: Path, path: Path, *, quantised: bool = True) -> Pa
         for projection in ("q_proj", "k_proj"):
             if projection in name:
                 values = _interleaved(values, config.num_attention_heads)
-        if quantised and values.ndim == 2 and values.shape[1] % 32 == 0:
+        if quantized and values.ndim == 2 and values.shape[1] % 32 == 0:
             writer.add_tensor(_gguf_name(name), gguf.quantize(values, kind), raw_dtype=kind)
         else:
             writer.add_tensor(_gguf_name(name), values)

@@ -17,7 +17,7 @@ from prefsearch.report.page import Report
 from prefsearch.run.directory import RunDirectory
 from prefsearch.statistics.intervals import interval_over_seeds
 from rewardmodel.synthetic.world import SimulatedHuman
-from search.evaluation.figures import Curve, gain_curves, overoptimisation, search_tree
+from search.evaluation.figures import Curve, gain_curves, overoptimization, search_tree
 from search.viewer.layout import SearchNode
 from search.viewer.page import NamedView, render_html
 from search.viewer.view import NodeView, arrange
@@ -52,7 +52,7 @@ def report_page(folder: Path, text: str) -> Path:
     ]
     words = {"x_label": text, "y_label": text, "title": text}
     gains = gain_curves(curves, folder / "gains", **words)
-    bend = overoptimisation(curves, folder / "bend", title=text, y_label=text)
+    bend = overoptimization(curves, folder / "bend", title=text, y_label=text)
     node: SearchNode = {"text": text, "visits": 3, "value": 0.5}
     tree: SearchNode = {"text": text, "visits": 4, "value": 0.4, "children": [node]}
     drawn = search_tree(tree, folder / "tree", title=text)

@@ -60,7 +60,7 @@ def network() -> MuZeroNetwork:
         support_bins=11,
         value_prefix=True,
         lstm_size=8,
-        normalisation="layer",
+        normalization="layer",
         self_supervised="reconstruction",
         prediction_size=8,
     )

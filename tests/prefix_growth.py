@@ -26,7 +26,7 @@ from transformers import (
     Qwen3NextConfig,
 )
 
-from rewardmodel.prefix_cache.backbone import Trunk
+from rewardmodel.prefix_cache.backbone import Backbone
 from rewardmodel.prefix_cache.kept_states import States, pick
 from rewardmodel.prefix_cache.rerun import RerunTree
 from rewardmodel.prefix_cache.tree import PrefixTree
@@ -95,8 +95,10 @@ class Growth:
 
     def __init__(self, model: Any, *, seed: int = 0, language_head: bool = True) -> None:
         self.model = model
-        self.trunk = Trunk(model, max_tokens=200, language_head=language_head)
-        self.tree: Any = PrefixTree(self.trunk) if self.trunk.shares else RerunTree(self.trunk)
+        self.backbone = Backbone(model, max_tokens=200, language_head=language_head)
+        self.tree: Any = (
+            PrefixTree(self.backbone) if self.backbone.shares else RerunTree(self.backbone)
+        )
         self.texts: dict[int, list[int]] = {}
         self.worst = 0.0
         self._random = random.Random(seed)

@@ -30,7 +30,7 @@ CLOSE: dict[str, Any] = {"atol": 2e-5, "rtol": 1e-5}
 def save_classifier(
     policy: Path, folder: Path, *, seed: int, labels: int = 1, tokens: bool = False, **config: Any
 ) -> Path:
-    """An untrained classifier on a policy's trunk, whose weights differ by seed."""
+    """An untrained classifier on a policy's backbone, whose weights differ by seed."""
     auto: Any = AutoModelForTokenClassification if tokens else AutoModelForSequenceClassification
     torch.manual_seed(seed)
     model = auto.from_pretrained(policy, num_labels=labels)

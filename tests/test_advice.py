@@ -38,7 +38,7 @@ def commands() -> dict[str, type]:
     """`reward train` and all others, each with its dataclass."""
     found: dict[str, type] = {"demo": DemoConfig}
     for name in ("reward", "policy", "atari"):
-        verbs = importlib.import_module(entry.DOORS[name][0]).VERBS
+        verbs = importlib.import_module(entry.COMMANDS[name][0]).COMMANDS
         found |= {f"{name} {verb}": config for verb, (config, _) in verbs.items()}
     return found
 

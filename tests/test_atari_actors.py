@@ -315,7 +315,7 @@ def test_a_search_loses_nothing_when_workers_die(deaths: int) -> None:
     ("wrong", "message"),
     [
         ({"play_workers": -1}, "play_workers: found -1"),
-        ({"reanalyse_workers": 1.5}, "reanalyse_workers: found 1.5"),
+        ({"reanalyze_workers": 1.5}, "reanalyze_workers: found 1.5"),
         ({"worker_gpus": -0.5}, "worker_gpus: found -0.5"),
     ],
 )
@@ -359,7 +359,7 @@ def test_workers_need_ray_and_a_run_without_them_does_not(monkeypatch: pytest.Mo
 def test_the_door_trains_with_workers_and_goes_on(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="pip install 'prefsearch[ray]'")
     out = tmp_path / "run"
-    workers = ["--play_workers", "2", "--reanalyse_workers", "1", "--reanalyse_policy", "0.5"]
+    workers = ["--play_workers", "2", "--reanalyze_workers", "1", "--reanalyze_policy", "0.5"]
     finish(train(out, *workers, "--minutes", "0.005", processes=1))
     paused = newest_checkpoint(out / "checkpoints")
     assert paused is not None
@@ -409,7 +409,7 @@ def test_a_run_with_ray_goes_on_when_a_player_is_killed(
 @pytest.mark.slow
 def test_searches_with_ray_find_what_one_finds_though_one_is_killed(ray: Any) -> None:
     training = begin(TINY)
-    _, planner = build(training, reanalyse_workers=2)
+    _, planner = build(training, reanalyze_workers=2)
     planner._planner = judging_planner(training.settings.search)
     model = NetworkModel(training.target_network, discount=0.99)
     seen = torch.randn(5, 4)

@@ -26,7 +26,7 @@ CONFIG = LearningConfig(
     td_steps=STEPS,
     discount=DISCOUNT,
     off_policy_correction=False,
-    reanalyse_policy=0.0,
+    reanalyze_policy=0.0,
     bootstrap="network",
     augmentation="none",
 )
@@ -144,7 +144,7 @@ def test_rewards_count_by_their_sign_where_that_is_asked(replay: Replay) -> None
 def test_the_share_of_policies_that_is_searched_anew_is_the_one_asked(
     replay: Replay, share: float, searched: int
 ) -> None:
-    _, batch = make(replay, replace(CONFIG, reanalyse_policy=share))
+    _, batch = make(replay, replace(CONFIG, reanalyze_policy=share))
     fresh = (batch.policy == torch.tensor(FRESH)).all(dim=-1)  # [B, K + 1]
     assert (fresh.all(dim=1) == fresh.any(dim=1)).all(), "whole rows, root and imagined"
     assert int(fresh.all(dim=1).sum()) == searched
@@ -164,7 +164,7 @@ def test_old_rows_sum_fewer_rewards_where_that_is_asked(replay: Replay) -> None:
 def test_the_roots_value_replaces_sums_of_old_rows_that_were_searched_late_in_a_run(
     replay: Replay,
 ) -> None:
-    config = replace(CONFIG, reanalyse_policy=1.0, search_value_after=50, search_value_age=33)
+    config = replace(CONFIG, reanalyze_policy=1.0, search_value_after=50, search_value_age=33)
     t, early = make(replay, config, updates=49)
     np.testing.assert_allclose(early.value[:, 0].numpy(), summed(t, STEPS, t + STEPS), rtol=1e-6)
     _, late = make(replay, config, updates=50)
@@ -173,5 +173,5 @@ def test_the_roots_value_replaces_sums_of_old_rows_that_were_searched_late_in_a_
     assert not old.all()
     expected = np.where(old, 100 + t, summed(t, STEPS, t + STEPS))
     np.testing.assert_allclose(late.value[:, 0].numpy(), expected, rtol=1e-6)
-    _, unsearched = make(replay, replace(config, reanalyse_policy=0.0), updates=50)
+    _, unsearched = make(replay, replace(config, reanalyze_policy=0.0), updates=50)
     np.testing.assert_allclose(unsearched.value.numpy(), early.value.numpy())

@@ -11,7 +11,7 @@ pytest.importorskip("gymnasium", reason="pip install 'prefsearch[atari]'")
 pytest.importorskip("ale_py", reason="pip install 'prefsearch[atari]'")
 
 from atari_bridge.evaluation.episodes import Evaluation, evaluate_agent
-from atari_bridge.reference.scores import human_normalised
+from atari_bridge.reference.scores import human_normalized
 from prefsearch.cli.entry import main
 
 SMALL = {
@@ -23,7 +23,7 @@ SMALL = {
     "support_bins": 21,
     "value_prefix": "true",
     "lstm_size": 8,
-    "normalisation": "layer",
+    "normalization": "layer",
     "self_supervised": "spr",
     "projection_size": 16,
     "prediction_size": 8,
@@ -100,8 +100,8 @@ def test_evaluation_compares_budgets_the_policy_and_random_play(
     ]
     for value in found.values():
         assert len(value["returns"]) == 2
-        expected = human_normalised("Boxing", value["interval"]["estimate"])
-        assert value["human_normalised"] == expected
+        expected = human_normalized("Boxing", value["interval"]["estimate"])
+        assert value["human_normalized"] == expected
 
 
 def test_an_evaluation_is_kept_as_soon_as_it_is_made_and_not_made_again(

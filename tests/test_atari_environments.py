@@ -57,7 +57,7 @@ def test_steps_have_the_shapes_and_dtypes_of_the_interface(plain):
         assert (getattr(step, name).shape, getattr(step, name).dtype) == ((2,), dtype)
 
 
-def test_a_configuration_opens_the_game_it_describes_in_colour():
+def test_a_configuration_opens_the_game_it_describes_in_color():
     config = EnvironmentConfig(game="Pong", frame_skip=2, full_action_space=True)
     environment = open_environment(config, num_environments=1)
     environment.reset(np.arange(1), np.array([1]))

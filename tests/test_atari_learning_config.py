@@ -31,7 +31,7 @@ def test_beta_rises_to_one_over_the_run_and_stays() -> None:
         ("learning_rate", float("nan")),
         ("clip_gradient", float("inf")),
         ("value_weight", -1.0),
-        ("reanalyse_policy", 1.1),
+        ("reanalyze_policy", 1.1),
         ("priority_beta", -0.1),
         ("momentum", 1.0),
         ("batch_size", "256"),

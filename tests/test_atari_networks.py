@@ -64,11 +64,11 @@ def seen(shape: tuple[int, ...], rows: int = 3) -> Tensor:
 
 @each_kind
 @pytest.mark.parametrize("value_prefix", [True, False])
-@pytest.mark.parametrize("normalisation", ["batch", "layer"])
+@pytest.mark.parametrize("normalization", ["batch", "layer"])
 def test_shapes_are_those_of_the_interface(
-    name: str, shape: tuple[int, ...], value_prefix: bool, normalisation: str
+    name: str, shape: tuple[int, ...], value_prefix: bool, normalization: str
 ) -> None:
-    network = make(name, shape, value_prefix=value_prefix, normalisation=normalisation)
+    network = make(name, shape, value_prefix=value_prefix, normalization=normalization)
     latent = network.represent(seen(shape))
     dynamics = network.imagine(latent, torch.tensor([0, 4, 2]))
     prediction = network.predict(dynamics.latent)
@@ -103,11 +103,11 @@ def test_a_fresh_network_says_that_all_actions_are_alike_and_all_is_worth_nothin
 
 
 @each_kind
-@pytest.mark.parametrize("normalisation", ["batch", "layer"])
+@pytest.mark.parametrize("normalization", ["batch", "layer"])
 def test_evaluated_rows_do_not_depend_on_each_other(
-    name: str, shape: tuple[int, ...], normalisation: str
+    name: str, shape: tuple[int, ...], normalization: str
 ) -> None:
-    network = trained(make(name, shape, normalisation=normalisation)).eval()
+    network = trained(make(name, shape, normalization=normalization)).eval()
     observation, action = seen(shape), torch.tensor([0, 4, 2])
 
     def answers(rows: slice) -> list[Tensor]:
@@ -126,10 +126,10 @@ def test_evaluated_rows_do_not_depend_on_each_other(
 
 
 @each_kind
-def test_rows_normalised_by_layer_are_independent_in_training_too(
+def test_rows_normalized_by_layer_are_independent_in_training_too(
     name: str, shape: tuple[int, ...]
 ) -> None:
-    network = trained(make(name, shape, normalisation="layer")).train()
+    network = trained(make(name, shape, normalization="layer")).train()
     observation = seen(shape)
     together = network.predict(network.represent(observation)).policy_logits
     alone = network.predict(network.represent(observation[1:2])).policy_logits
@@ -286,7 +286,7 @@ def test_the_defaults_have_as_many_weights_as_published() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("prefix", [False, True])
 def test_a_compiled_network_keeps_its_names_and_says_the_same(prefix: bool) -> None:
-    plain = trained(make("dense", (7,), value_prefix=prefix, normalisation="layer"))
+    plain = trained(make("dense", (7,), value_prefix=prefix, normalization="layer"))
     compiled = compile_functions(copy.deepcopy(plain))
     assert list(compiled.state_dict()) == list(plain.state_dict())
     assert {"represent", "predict", "imagine"} <= vars(compiled).keys()

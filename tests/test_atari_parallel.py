@@ -26,7 +26,7 @@ CARTPOLE = {
     "support": 10,
     "support_bins": 21,
     "value_prefix": "false",
-    "normalisation": "layer",
+    "normalization": "layer",
     "self_supervised": "none",
     "num_simulations": 4,
     "unroll_steps": 2,

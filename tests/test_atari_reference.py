@@ -10,7 +10,7 @@ from atari_bridge.reference.scores import (
     agents,
     aggregate,
     games,
-    human_normalised,
+    human_normalized,
     human_score,
     published,
     random_score,
@@ -20,14 +20,14 @@ from atari_bridge.reference.scores import (
 def test_random_is_zero_and_human_is_one_in_all_26_games() -> None:
     assert len(games()) == 26
     for game in games():
-        assert human_normalised(game, random_score(game)) == 0
-        assert human_normalised(game, human_score(game)) == pytest.approx(1.0)
+        assert human_normalized(game, random_score(game)) == 0
+        assert human_normalized(game, human_score(game)) == pytest.approx(1.0)
 
 
-def test_well_known_scores_normalise_as_published() -> None:
-    assert human_normalised("Boxing", 0.1) == 0
-    assert human_normalised("Breakout", 414.1) == pytest.approx(14.319, abs=1e-3)  # 412.4 / 28.8
-    assert human_normalised("Pong", -20.7 + 35.3 / 2) == pytest.approx(0.5)
+def test_well_known_scores_normalize_as_published() -> None:
+    assert human_normalized("Boxing", 0.1) == 0
+    assert human_normalized("Breakout", 414.1) == pytest.approx(14.319, abs=1e-3)  # 412.4 / 28.8
+    assert human_normalized("Pong", -20.7 + 35.3 / 2) == pytest.approx(0.5)
 
 
 # Tolerance: half a unit of the last digit; CURL and SPR are kept by whole points of score.
@@ -46,14 +46,14 @@ def test_well_known_scores_normalise_as_published() -> None:
 def test_means_and_medians_of_the_published_scores_come_out(
     agent: str, mean: float, median: float
 ) -> None:
-    found = aggregate(published(agent).human_normalised().values())
+    found = aggregate(published(agent).human_normalized().values())
     assert found.mean == pytest.approx(mean, abs=6e-4)
     assert found.median == pytest.approx(median, abs=6e-4)
 
 
 def test_interquartile_means_over_games_come_out() -> None:
     for agent, iqm in (("EfficientZero", 1.047), ("MuZero", 0.288)):
-        found = aggregate(published(agent).human_normalised().values())
+        found = aggregate(published(agent).human_normalized().values())
         assert found.iqm == pytest.approx(iqm, abs=6e-4)
 
 
@@ -73,7 +73,7 @@ def test_every_agent_has_a_source_and_a_score_for_every_game() -> None:
 
 def test_unknown_names_are_refused_with_those_that_are_known() -> None:
     with pytest.raises(ValueError, match=r"game: found 'CartPole-v1'.*required: one of Alien"):
-        human_normalised("CartPole-v1", 500)
+        human_normalized("CartPole-v1", 500)
     with pytest.raises(ValueError, match=r"agent: found 'AlphaZero'.*EfficientZero"):
         published("AlphaZero")
     with pytest.raises(ValueError, match="found no scores"):

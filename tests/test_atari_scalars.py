@@ -42,7 +42,7 @@ def test_encoding_keeps_the_mean(bins: int) -> None:
     value = torch.tensor([-300.0, -1.0, -0.01, 0.0, 0.3, 1.0, 7.0, 400.0])
     encoded = support.encode(value)
     torch.testing.assert_close(encoded.sum(dim=-1), torch.ones(8))
-    torch.testing.assert_close(encoded @ support.centres, transform(value), atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(encoded @ support.centers, transform(value), atol=2e-5, rtol=1e-5)
     assert int((encoded > 0).sum(dim=-1).max()) <= 2
     assert float(encoded.min()) >= 0
 

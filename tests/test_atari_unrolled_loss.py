@@ -22,7 +22,7 @@ KINDS: list[tuple[str, tuple[int, ...]]] = [
     ("dense", (6,)),
 ]
 each_kind = pytest.mark.parametrize(("name", "shape"), KINDS)
-PARTS = ("encoder", "step", "trunk", "policy_head", "value_head", "value_prefix", "auxiliary")
+PARTS = ("encoder", "step", "backbone", "policy_head", "value_head", "value_prefix", "auxiliary")
 PLAIN = LearningConfig(unroll_steps=K, augmentation="none", entropy_weight=0.0)
 ONLY = {
     part: replace(
@@ -112,9 +112,9 @@ def trained_parts(network: MuZeroNetwork) -> set[str]:
     ("part", "trains"),
     [
         ("reward", {"encoder", "step", "value_prefix"}),
-        ("value", {"encoder", "step", "trunk", "value_head"}),
-        ("policy", {"encoder", "step", "trunk", "policy_head"}),
-        ("entropy", {"encoder", "step", "trunk", "policy_head"}),
+        ("value", {"encoder", "step", "backbone", "value_head"}),
+        ("policy", {"encoder", "step", "backbone", "policy_head"}),
+        ("entropy", {"encoder", "step", "backbone", "policy_head"}),
         ("self_supervised", {"encoder", "step", "auxiliary"}),
     ],
 )
@@ -143,7 +143,7 @@ def test_all_parts_together_give_every_weight_a_gradient(name: str, shape: tuple
         (("value_mask",), {"value_head"}),
         (("reward_mask",), {"value_prefix"}),
         (("observed",), {"auxiliary"}),
-        (("policy_mask", "value_mask"), {"policy_head", "value_head", "trunk"}),
+        (("policy_mask", "value_mask"), {"policy_head", "value_head", "backbone"}),
         (("policy_mask", "value_mask", "reward_mask", "observed"), set(PARTS)),
     ],
 )
@@ -160,7 +160,7 @@ def test_what_does_not_count_trains_nothing(masks: tuple[str, ...], untrained: s
     [("policy_mask", "policy"), ("value_mask", "value"), ("reward_mask", "reward")],
 )
 def test_a_target_counts_exactly_where_its_mask_says(mask: str, target: str) -> None:
-    networks, batch = make(normalisation="layer", self_supervised="none"), draw_batch()
+    networks, batch = make(normalization="layer", self_supervised="none"), draw_batch()
     counts = torch.ones_like(getattr(batch, mask))
     counts[2, 1] = False
     batch = replace(batch, **{mask: counts})
@@ -210,7 +210,7 @@ def test_the_loss_holds_the_weights_of_the_learning_network_alone() -> None:
 def test_what_was_seen_later_trains_no_encoder_by_itself() -> None:
     # The encoder learns through imagined states; of two encodings that were both free to move,
     # the easiest agreement is that all look alike.
-    networks, batch = make(normalisation="layer"), draw_batch()
+    networks, batch = make(normalization="layer"), draw_batch()
     assert batch.future is not None
     config = ONLY["self_supervised"]
     loss = UnrolledLoss(*networks, config)
@@ -249,7 +249,7 @@ class Straight(nn.Module):
 def encoder_gradient(counted: int, part: str) -> Tensor:
     """Of the state at the root, from one part's loss after `counted` steps alone."""
     networks = make(
-        scale_hidden=False, value_prefix=False, normalisation="layer", self_supervised="none"
+        scale_hidden=False, value_prefix=False, normalization="layer", self_supervised="none"
     )
     network, batch = networks[0], draw_batch()
     assert network.reward_head is not None
@@ -295,7 +295,7 @@ def test_halving_changes_no_value_and_no_other_leaf() -> None:
 
 
 def test_the_decoded_root_values_are_those_of_the_value_head() -> None:
-    networks, batch = make(normalisation="layer"), draw_batch()
+    networks, batch = make(normalization="layer"), draw_batch()
     network = networks[0]
     _, values = UnrolledLoss(*networks, PLAIN)(batch, batch.weight, torch.Generator())
     logits = network.predict(network.represent(batch.observation)).value_logits
@@ -304,7 +304,7 @@ def test_the_decoded_root_values_are_those_of_the_value_head() -> None:
 
 
 def test_parts_are_the_cross_entropies_of_their_targets() -> None:
-    networks, batch = make(normalisation="layer", self_supervised="none"), draw_batch()
+    networks, batch = make(normalization="layer", self_supervised="none"), draw_batch()
     network = networks[0]
     losses = judge(networks, batch)
     latent = network.represent(batch.observation)

@@ -50,7 +50,7 @@ def test_gains_are_taken_seed_by_seed_and_their_interval_is_over_seeds() -> None
     # Two seeds: mean 400, standard error 200, and Student's t of one degree of freedom.
     half = stats.t.ppf(0.975, 1) * 200
     assert (gain["low"], gain["high"]) == pytest.approx((400 - half, 400 + half))
-    assert found["over_seeds"]["random"]["human_normalised"] == pytest.approx(
+    assert found["over_seeds"]["random"]["human_normalized"] == pytest.approx(
         (510 - 533.4) / (11693.2 - 533.4)
     )
 

@@ -18,7 +18,7 @@ from benchmarks.planning_core_grid import (
     predict_seconds,
     reason_to_skip,
 )
-from benchmarks.planning_core_report import fit_exponent, ratio, side_summary, summarise
+from benchmarks.planning_core_report import fit_exponent, ratio, side_summary, summarize
 from benchmarks.planning_core_run import Benchmark
 from benchmarks.planning_core_show import draw, print_report
 from benchmarks.planning_core_worker import Worker, WorkerStoppedError, task_of, write_weights
@@ -143,7 +143,7 @@ def results() -> dict[str, Any]:
         row(Cell("gumbel", 256, 18, 200), prefsearch=[100.0, 90.0], mctx="time: too long"),
         row(Cell("gumbel", 1, 18, 200), prefsearch=[9.0], mctx=[3.0], lightzero=[10.0]),
     ]
-    return summarise({"cells": cells})
+    return summarize({"cells": cells})
 
 
 def test_summary_names_targets_losses_and_skips() -> None:
@@ -164,7 +164,7 @@ def test_summary_names_targets_losses_and_skips() -> None:
     ]
     fits = {(f["algorithm"], f["side"], f["axis"]): f["exponent"] for f in found["exponents"]}
     assert fits["muzero", "mctx", "simulations"] == pytest.approx(1.0)
-    assert summarise(found) == found  # sums of sums change nothing
+    assert summarize(found) == found  # sums of sums change nothing
 
 
 def test_report_shows_every_cell_and_draws(tmp_path: Path) -> None:

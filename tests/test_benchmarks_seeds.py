@@ -1,4 +1,4 @@
-"""Benchmarks over several seeds: shared between processes, summarised over seeds, shown."""
+"""Benchmarks over several seeds: shared between processes, summarized over seeds, shown."""
 
 import importlib
 import json
@@ -92,7 +92,7 @@ def made_up_run(folder: Path, seed: int) -> None:
         for p in range(2)
     ]  # fmt: skip
     (folder / "figures").mkdir(parents=True)
-    (folder / "figures" / "overoptimisation.png").write_bytes(b"png")
+    (folder / "figures" / "overoptimization.png").write_bytes(b"png")
     (folder / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "minutes.json").write_text('{"minutes": 5.0}')
     (folder / "config.yaml").write_text(f"seed: {seed}\npool: 16\n")
@@ -148,7 +148,7 @@ def test_the_demos_figures_are_taken_seed_by_seed(
     assert "gold falls (-0.48 [-0.50, -0.46])" in text
     older = {key: value for key, value in results.items() if key != "few_labels"}
     assert "gold falls" not in documents_text.demo(older)
-    assert "demo_overoptimisation.png" in documents_text.demo(older)
+    assert "demo_overoptimization.png" in documents_text.demo(older)
 
 
 def test_an_edit_between_seeds_of_the_demo_writes_no_results(
@@ -221,7 +221,7 @@ def test_pictures_are_drawn_before_the_documents_are_made_anew(
     words = ["demo_seeds", "--seeds", "1", "2", "--runs", str(tmp_path), "--out", str(out)]
     monkeypatch.setattr("sys.argv", words)
     demo_seeds.main()
-    assert {"demo.json", "demo_gains.png", "demo_overoptimisation.png"} <= set(seen)
+    assert {"demo.json", "demo_gains.png", "demo_overoptimization.png"} <= set(seen)
 
 
 @pytest.mark.parametrize(

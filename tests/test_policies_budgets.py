@@ -7,7 +7,7 @@ import torch
 
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
-from policies.generation.segment_tree import KVTree
+from policies.generation.segment_tree import SegmentTree
 from policies.planning.context import TextContext
 from policies.planning.leaf_values import NoValue, Rollout
 from policies.planning.methods import MethodName, SearchOptions, build_searcher
@@ -35,7 +35,7 @@ def test_the_kl_bound_counts_every_segment_of_the_answer(
 
 
 def planning_model(policy: Policy, proposal: Proposal, **options: object) -> TextPlanningModel:
-    tree = KVTree(policy, proposal, seed=0)
+    tree = SegmentTree(policy, proposal, seed=0)
     (root,) = tree.add_prompts([policy.encoder.prompt_ids(PROMPTS[0])])
     context = TextContext(tree, {root: PROMPTS[0]}, CountingReward())
     return TextPlanningModel(context, num_actions=8, **options)  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ from rewardmodel.__main__ import main as reward_main
 from rewardmodel.data.conversation import Conversation, prompt_of, row_of
 from rewardmodel.models.functions import FunctionRewardModel
 from rewardmodel.models.loading import load_reward_model
-from rewardmodel.training.optim_config import Optimisation
+from rewardmodel.training.optim_config import OptimConfig
 from tests.chat_models import PROMPTS, template_ids, write_chat_policy, write_chat_scorer
 
 REPLY = "It is 3."
@@ -66,7 +66,7 @@ def test_a_fine_tuned_policy_ends_its_turn_and_its_reply_is_bare(shape, tmp_path
         base,
         rows,
         tmp_path / "policy",
-        optimisation=Optimisation(
+        optimization=OptimConfig(
             epochs=25, batch_size=8, learning_rate=2e-2, weight_decay=0.0, warmup_ratio=0.0
         ),
     )

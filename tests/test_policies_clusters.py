@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from policies.evaluation.cells import best_of_n_clusters, summarise
+from policies.evaluation.cells import best_of_n_clusters, summarize
 from policies.evaluation.clusters import clusters_of, with_clusters
 from policies.evaluation.gain_fits import best_of_n_gains, fit_rows
 from policies.evaluation.gain_report import records_with_clusters
@@ -122,7 +122,7 @@ def test_every_record_of_an_evaluation_names_its_cluster(policy: Policy, tmp_pat
     records = read_records(run.records)
     assert len(records) == 3 * len(REWORDED)
     assert all(record["cluster"] == clusters[record["prompt"]] for record in records)
-    for cell in summarise(records, seed=0):
+    for cell in summarize(records, seed=0):
         assert cell.gold is not None
         assert (cell.gold.prompts, cell.gold.clusters) == ((5,), (2,))
         assert cell.gold.unit == cell.proxy.unit == "clusters of prompts"
@@ -136,7 +136,7 @@ def test_every_record_of_an_evaluation_names_its_cluster(policy: Policy, tmp_pat
     named = [{**record, "cluster": "own"} for record in records]
     run.records.write_text("".join(json.dumps(record) + "\n" for record in named))
     assert records_with_clusters(run) == named
-    fits = fit_rows(summarise(records, seed=0), records)
+    fits = fit_rows(summarize(records, seed=0), records)
     assert any(row["method"] == "best-of-N" for row in fits)
 
 
@@ -149,8 +149,8 @@ def test_wordings_of_one_assignment_count_as_one_sample() -> None:
         for p, s in enumerate(scores)
     ]  # fmt: skip
     names = ["a"] * 4 + ["b"] * 4 + ["c"] * 4
-    (alone,) = summarise(records, seed=0)
-    (clustered,) = summarise(with_clusters(records, names), seed=0)
+    (alone,) = summarize(records, seed=0)
+    (clustered,) = summarize(with_clusters(records, names), seed=0)
     # Three equal clusters are three values: Student's t with two degrees of freedom.
     means = np.array([0.0, 1.0, 5.0])
     half = 4.302653 * means.std(ddof=1) / 3**0.5

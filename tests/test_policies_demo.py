@@ -32,7 +32,7 @@ def summary(out: Path) -> Any:
 
 
 def test_the_demo_leaves_what_it_promises(demo_run: Path) -> None:
-    for name in ("gains", "overoptimisation", "tree"):
+    for name in ("gains", "overoptimization", "tree"):
         for suffix in (".png", ".svg"):
             assert (demo_run / "figures" / name).with_suffix(suffix).stat().st_size > 1000
     for name in ("config.yaml", "metrics.jsonl", "records.jsonl", "summary.json", "report.html"):

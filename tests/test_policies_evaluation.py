@@ -15,7 +15,7 @@ from policies.evaluation.cells import (
     curves,
     search_lines,
     search_records,
-    summarise,
+    summarize,
 )
 from policies.evaluation.gain_report import closing_table
 from policies.evaluation.gold_scorer import judged
@@ -29,7 +29,7 @@ from policies.finetuning.collection import (
 from policies.finetuning.policy_kl import kl_to
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
-from policies.generation.segment_tree import KVTree
+from policies.generation.segment_tree import SegmentTree
 from policies.planning.context import TextContext
 from policies.planning.leaf_values import ValueHead, boundary_states, fit_value_head
 from policies.planning.methods import build_searcher
@@ -53,7 +53,7 @@ def test_gain_at_equal_tokens_is_read_off_the_best_of_n_curve() -> None:
     rows += [record("best-of-N", "4", p, 3.0 + p, 400) for p in range(3)]
     rows += [record("MCTS", "8", p, 4.0 + p, 200) for p in range(3)]
     rows += [record("MCTS", "64", p, 9.0 + p, 4000) for p in range(3)]
-    cells = {(cell.method, cell.budget): cell for cell in summarise(rows, seed=0)}
+    cells = {(cell.method, cell.budget): cell for cell in summarize(rows, seed=0)}
     # Half-way in log tokens best-of-N stands at 2 + p, so the gain is 2 for every prompt.
     gain = cells["MCTS", "8"].gain_at_equal_tokens
     assert gain is not None
@@ -61,7 +61,7 @@ def test_gain_at_equal_tokens_is_read_off_the_best_of_n_curve() -> None:
     assert cells["MCTS", "64"].gain_at_equal_tokens is None, "best-of-N was not run that far"
     assert cells["best-of-N", "4"].gain_at_equal_tokens is None
     assert cells["best-of-N", "4"].kl == best_of_n_kl(4)
-    panels = {(curve.panel, curve.label) for curve in curves(summarise(rows, seed=0))}
+    panels = {(curve.panel, curve.label) for curve in curves(summarize(rows, seed=0))}
     assert panels == {(p, m) for p in ("gold", "proxy") for m in ("best-of-N", "MCTS")}
 
 
@@ -72,7 +72,7 @@ def test_without_a_judge_the_proxy_is_compared() -> None:
         for m, b, v, t in ladder
         for p in range(3)
     ]
-    cell = next(cell for cell in summarise(rows, seed=0) if cell.method == "m")
+    cell = next(cell for cell in summarize(rows, seed=0) if cell.method == "m")
     assert cell.gold is None
     assert cell.gain_at_equal_tokens is not None
     assert cell.gain_at_equal_tokens.estimate == pytest.approx(3)
@@ -170,7 +170,7 @@ def test_a_value_head_learns_what_the_state_shows_and_survives_saving(
     )
     assert found["explained_variance"] > 0.5
     head = ValueHead.load(tmp_path / "v")
-    tree = KVTree(policy, SHORT)
+    tree = SegmentTree(policy, SHORT)
     roots = tree.add_prompts([policy.encoder.prompt_ids(p) for p in PROMPTS])
     asked = dict(zip(roots, PROMPTS, strict=True))
     values = head.values(TextContext(tree, asked, CountingReward()), roots)
@@ -239,7 +239,7 @@ def test_the_closing_table_fits_a_terminal_of_80_columns() -> None:
     rows = [record("best-of-N", "64", p, 1.0 + p, 3000.0) for p in range(3)]
     rows += [record("best-of-N", "1", p, -1.0 - p, 30.0) for p in range(3)]
     rows += [record("MCTS (Gumbel)", "16", p, -2.0 - p, 2000.0) for p in range(3)]
-    cells = [asdict(cell) for cell in summarise(rows, seed=0)]
+    cells = [asdict(cell) for cell in summarize(rows, seed=0)]
     shown = [{"policy": "base", **cell} for cell in cells]
     console = Console(width=80, file=io.StringIO())
     console.print(closing_table(shown, title="Gold"))
@@ -363,14 +363,14 @@ def test_a_search_is_bounded_from_below_by_its_ranks_in_the_pool(policy: Policy)
     )
     records, results = search_records(searcher, PROMPTS, None, method="MCTS", budget="4", seed=9)
     rows = [*pool_records(pool, "best_of_n", counts=[1, 4], seed=0), *records]
-    cell = next(cell for cell in summarise(rows, seed=0, pool=pool) if cell.method == "MCTS")
+    cell = next(cell for cell in summarize(rows, seed=0, pool=pool) if cell.method == "MCTS")
     scores = [result.score for result in results]
     assert cell.kl_low == kl_lower_bound_from_ranks(pool.proxy, scores, seed=0)
     bounds = [result.kl_bound or 0.0 for result in results]
     assert cell.kl == pytest.approx(sum(bounds) / 3)
     assert cell.tokens == pytest.approx(sum(result.tokens for result in results) / 3)
     assert cell.forward_tokens == pytest.approx(sum(r.forward_tokens for r in results) / 3)
-    without = summarise(rows, seed=0)
+    without = summarize(rows, seed=0)
     assert all(cell.kl_low is None for cell in without)
 
 
@@ -381,7 +381,7 @@ def test_gains_at_equal_reading_count_reward_models_too() -> None:
     rows = [read(record("best-of-N", "1", p, 1.0, 100), 60, 40) for p in range(3)]
     rows += [read(record("best-of-N", "4", p, 3.0, 400), 240, 160) for p in range(3)]
     rows += [read(record("MCTS", "8", p, 4.0, 100), 50, 150) for p in range(3)]
-    cells = summarise(rows, seed=0)
+    cells = summarize(rows, seed=0)
     cell = next(cell for cell in cells if cell.method == "MCTS")
     assert cell.model_tokens == 200
     assert cell.gain_at_equal_tokens is not None
@@ -398,7 +398,7 @@ def test_intervals_are_over_prompts_however_many_samples_there_are(policy: Polic
         return [float(PROMPTS.index(prompt)) for prompt in prompts]
 
     pool, _ = pool_of(policy, by_prompt, size=16)
-    (cell,) = summarise(pool_records(pool, "best_of_n", counts=[1], seed=0), seed=0)
+    (cell,) = summarize(pool_records(pool, "best_of_n", counts=[1], seed=0), seed=0)
     assert cell.gold is not None
     assert cell.gold.estimate == pytest.approx(1.0)
     # Of 0, 1 and 2 the standard error is 1 / sqrt(3): three prompts say little.

@@ -13,8 +13,8 @@ from torch import Tensor
 
 import policies.generation.language_model as language_model
 from policies.__main__ import main
-from policies.evaluation.cells import records_of_lines, search_lines, summarise
-from policies.evaluation.gold_scorer import ModelJudge, judged
+from policies.evaluation.cells import records_of_lines, search_lines, summarize
+from policies.evaluation.gold_scorer import ModelGoldScorer, judged
 from policies.evaluation.pooled import Pool, pool_lines, pool_records
 from policies.finetuning.collection import (
     Samples,
@@ -38,9 +38,9 @@ from rewardmodel.data.rows import PreferenceDataError
 from rewardmodel.models.ensemble import EnsembleRewardModel
 from rewardmodel.models.loading import load_reward_model
 from rewardmodel.synthetic.world import SimulatedHuman, sample_requests
-from rewardmodel.training.batching.comparisons import _ranked_groups, tokenise_comparisons
-from rewardmodel.training.loss_config import Objective
-from rewardmodel.training.optim_config import Optimisation
+from rewardmodel.training.batching.comparisons import _ranked_groups, tokenize_comparisons
+from rewardmodel.training.loss_config import LossConfig
+from rewardmodel.training.optim_config import OptimConfig
 from tests.chat_models import PROMPTS as CHAT_PROMPTS
 from tests.chat_models import chat_tokenizer, write_chat_policy
 from tests.fakes import CountingReward
@@ -170,7 +170,7 @@ def test_a_reward_model_reads_a_cut_reply_without_an_end_token(
     torch.testing.assert_close(session.score(prompts, texts, finished=told), wanted, **CLOSE)
     both = EnsembleRewardModel([scorer, scorer])
     torch.testing.assert_close(both.score(prompts, texts, finished=told), wanted, **CLOSE)
-    judge = ModelJudge(scorer)
+    judge = ModelGoldScorer(scorer)
     gold = judged(judge, prompts, texts, rows=range(len(texts)), finished=told)
     torch.testing.assert_close(torch.tensor(gold), wanted, **CLOSE)
     lines = pool_lines(made, scorer, judge)
@@ -193,12 +193,12 @@ def test_evaluations_keep_the_share_of_finished_answers() -> None:
     assert [line["finished"] for line in lines] == [[True, False], [True, True]]
     records = pool_records(Pool.of(lines), "best_of_n", counts=[1], seed=0)
     assert [record["response_finished"] for record in records] == [0.5, 1.0]
-    (cell,) = summarise(records, seed=0)
+    (cell,) = summarize(records, seed=0)
     assert cell.finished == 0.75
     old = [
         {key: v for key, v in record.items() if key != "response_finished"} for record in records
     ]
-    assert summarise(old, seed=0)[0].finished is None, "records made before"
+    assert summarize(old, seed=0)[0].finished is None, "records made before"
 
 
 def test_records_of_searches_keep_it(policy: Policy) -> None:
@@ -207,7 +207,7 @@ def test_records_of_searches_keep_it(policy: Policy) -> None:
     lines = search_lines(searcher.generate(PROMPTS, seed=0), None)
     assert [line["response_finished"] for line in lines] == [False] * 3
     records = records_of_lines(lines, searcher, method="m", budget="2", seed=0)
-    assert summarise(records, seed=0)[0].finished == 0.0
+    assert summarize(records, seed=0)[0].finished == 0.0
 
 
 # --------------------------------------------------------------------------------------- votes
@@ -265,22 +265,22 @@ SHOWN = Dataset.from_dict(
 def test_fine_tuning_teaches_no_end_after_half_a_sentence(
     policy: Policy, policy_folder: Path, tmp_path: Path, learned: list[Dataset]
 ) -> None:
-    counts = fine_tune(str(policy_folder), SHOWN, tmp_path / "m", optimisation=Optimisation())
+    counts = fine_tune(str(policy_folder), SHOWN, tmp_path / "m", optimization=OptimConfig())
     assert counts == {"rows": 4, "cut": 0, "unfinished": 2, "left_out": 0}
     ends = [ends_with_end_token(policy, row) for row in learned[0]["labels"]]
     assert ends == [True, False, True, False]
     tokenizer = policy.encoder.tokenizer
     text = tokenizer.decode([i for i in learned[0]["labels"][1] if i >= 0])
     assert text == SHOWN["completion"][1], "the text itself is learned"
-    counts = fine_tune(str(policy_folder), SHOWN, tmp_path / "m", optimisation=Optimisation(),
+    counts = fine_tune(str(policy_folder), SHOWN, tmp_path / "m", optimization=OptimConfig(),
                        unfinished="leave_out")  # fmt: skip
     assert counts == {"rows": 2, "cut": 0, "unfinished": 2, "left_out": 2}
     assert all(ends_with_end_token(policy, row) for row in learned[1]["labels"])
     with pytest.raises(ValueError, match=r"all 1 demonstrations were cut off.*no_end"):
         fine_tune(str(policy_folder), SHOWN.select([1]), tmp_path / "m",
-                  optimisation=Optimisation(), unfinished="leave_out")  # fmt: skip
+                  optimization=OptimConfig(), unfinished="leave_out")  # fmt: skip
     with pytest.raises(ValueError, match=r"unfinished: found 'maybe'"):
-        fine_tune(str(policy_folder), SHOWN, tmp_path / "m", optimisation=Optimisation(),
+        fine_tune(str(policy_folder), SHOWN, tmp_path / "m", optimization=OptimConfig(),
                   unfinished="maybe")  # type: ignore[arg-type]  # fmt: skip
 
 
@@ -290,7 +290,7 @@ def test_a_completion_that_fine_tuning_itself_cuts_off_gets_no_end_token(
     letters = "a b c d e f g h i j k l m n o p q r s t u v w x y z"
     rows = {"prompt": [letters] * 2, "completion": [" Rain.", " rain" * 40]}
     counts = fine_tune(str(policy_folder), Dataset.from_dict(rows), tmp_path / "m",
-                       optimisation=Optimisation(max_length=20))  # fmt: skip
+                       optimization=OptimConfig(max_length=20))  # fmt: skip
     assert counts == {"rows": 2, "cut": 2, "unfinished": 1, "left_out": 0}
     assert [ends_with_end_token(policy, row) for row in learned[0]["labels"]] == [True, False]
 
@@ -344,13 +344,13 @@ def test_pairs_of_samples_keep_it_to_the_reward_models_training(
     made = Samples([prompt], texts, [[[1]] * 4], [[-1.0] * 4], [[True, False, False, True]])
     told = finished_pairs_of(made)
     assert told == [(True, False), (False, True)]
-    labelled, _ = SimulatedHuman(ties=0.0).label(*pairs_of(made), seed=0, finished=told)
+    labeled, _ = SimulatedHuman(ties=0.0).label(*pairs_of(made), seed=0, finished=told)
     known = dict(zip(texts[0], made.finished[0], strict=True))
     path = tmp_path / "preferences.jsonl"
-    path.write_text(json_lines(labelled))
+    path.write_text(json_lines(labeled))
     read = load_preferences(str(path))
     assert len(read) == 2
-    rows, _ = tokenise_comparisons(read, policy.encoder, Objective(), seed=0)
+    rows, _ = tokenize_comparisons(read, policy.encoder, LossConfig(), seed=0)
     for row, sequences in zip(read.to_list(), rows["sequences"], strict=True):
         for name, ids in zip(("chosen", "rejected"), sequences, strict=True):
             assert row[f"{name}_finished"] == known[row[name]]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from policies.evaluation.cells import cell_row, summarise
+from policies.evaluation.cells import cell_row, summarize
 from policies.evaluation.gain_fits import best_of_n_gains, fit_rows
 from policies.evaluation.gain_report import (
     add_costs,
@@ -45,7 +45,7 @@ RISING = ladder({1: 0.0, 2: 1.0, 4: 2.0, 8: 3.0})
 
 def page_of(rows: list[dict[str, Any]], folder: Path) -> str:
     run = RunDirectory.open(folder, {}, resume=False)
-    cells = summarise(rows, seed=0)
+    cells = summarize(rows, seed=0)
     shown = [{"policy": "policy", **cell_row(cell)} for cell in cells]
     report = Report("x")
     add_gains(report, run, shown, cells)
@@ -96,7 +96,7 @@ def two_seeds() -> list[dict[str, Any]]:
 
 
 def test_seeds_are_held_against_their_own_best_of_n_and_weigh_the_same() -> None:
-    cells = {(cell.method, cell.budget): cell for cell in summarise(two_seeds(), seed=0)}
+    cells = {(cell.method, cell.budget): cell for cell in summarize(two_seeds(), seed=0)}
     gain = cells["MCTS", "4"].gain_at_equal_tokens
     assert gain is not None
     assert gain.by_seed == pytest.approx((0.5, 1.0))
@@ -110,7 +110,7 @@ def test_seeds_are_held_against_their_own_best_of_n_and_weigh_the_same() -> None
 def test_runs_of_unlike_numbers_of_prompts_weigh_the_same_in_costs_as_in_scores() -> None:
     rows = [{**record("best-of-N", 1, p, 1.0, 100.0), "run": "a"} for p in range(4)]
     rows += [{**record("best-of-N", 1, p, 4.0, 400.0), "run": "b"} for p in range(2)]
-    (cell,) = summarise(rows, seed=0)
+    (cell,) = summarize(rows, seed=0)
     assert cell.proxy.estimate == 2.5
     assert (cell.tokens, cell.forward_tokens) == (250.0, 500.0)
 
@@ -121,17 +121,17 @@ def test_records_without_a_cluster_share_none_with_another_run() -> None:
     for row in rows[:3]:
         row["cluster"] = f"x{row['prompt']}"
     rows[3]["cluster"] = "x0"
-    (cell,) = summarise(rows, seed=0)
+    (cell,) = summarize(rows, seed=0)
     assert cell.proxy.shared == 1, "the one that both runs name"
     for row in rows[:3]:
         del row["cluster"]
-    (cell,) = summarise(rows, seed=0)
+    (cell,) = summarize(rows, seed=0)
     assert cell.proxy.shared == 0
 
 
 def test_a_share_of_right_answers_has_wilsons_interval() -> None:
     rows = [{**record("best-of-N", 1, p, 1.0, 100.0), "pass_at_k": 1.0} for p in range(8)]
-    (cell,) = summarise(rows, seed=0)
+    (cell,) = summarize(rows, seed=0)
     assert cell.gold is not None
     assert cell.pass_at_k is not None
     wilson = wilson_interval(8, 8)
@@ -144,7 +144,7 @@ def test_a_share_of_right_answers_has_wilsons_interval() -> None:
 def test_equal_seeds_and_equal_gains_decide_nothing(tmp_path: Path) -> None:
     rows = [*RISING, *(record("MCTS", 4, p, 9.0 + 0.1 * p, 200) for p in range(3))]
     for made in (rows, [{**row, "run": run} for row in rows for run in "ab"]):
-        cell = next(cell for cell in summarise(made, seed=0) if cell.method == "MCTS")
+        cell = next(cell for cell in summarize(made, seed=0) if cell.method == "MCTS")
         assert cell.gain_at_equal_tokens is not None
         assert verdict(cell_row(cell)["gain_at_equal_tokens"]) == "is undecided"
         assert cell.gain_at_equal_tokens.p_value == 1.0
@@ -160,7 +160,7 @@ def test_a_caption_names_equal_values_where_all_are() -> None:
 def test_prompts_of_one_cluster_count_once_in_scores_and_gains() -> None:
     rows = [{**row, "cluster": row["prompt"] // 2} for row in RISING]
     rows += [{**record("MCTS", 4, p, 2.0 + p**2, 200), "cluster": p // 2} for p in range(3)]
-    found = summarise(rows, seed=0)
+    found = summarize(rows, seed=0)
     cell = next(cell for cell in found if cell.method == "MCTS")
     assert cell.gold is not None
     assert cell.gain_at_equal_tokens is not None
@@ -169,7 +169,7 @@ def test_prompts_of_one_cluster_count_once_in_scores_and_gains() -> None:
     assert "in 2 clusters of one seed" in cell.gain_at_equal_tokens.scope
     # Over seeds on the same clusters, what these bring to both is added.
     both = [{**row, "run": run} for row in rows for run in "ab"]
-    gain = next(cell for cell in summarise(both, seed=0) if cell.method == "MCTS")
+    gain = next(cell for cell in summarize(both, seed=0) if cell.method == "MCTS")
     assert gain.gain_at_equal_tokens is not None
     assert gain.gain_at_equal_tokens.shared == 2
     assert gain.gain_at_equal_tokens.standard_error > 0
@@ -178,14 +178,14 @@ def test_prompts_of_one_cluster_count_once_in_scores_and_gains() -> None:
 def test_records_of_other_prompts_are_not_paired() -> None:
     rows = RISING + [record("MCTS", 4, p, 1.0, 200) for p in range(3, 6)]
     with pytest.raises(ValueError, match="evaluate all methods on the same prompts"):
-        summarise(rows, seed=0)
+        summarize(rows, seed=0)
 
 
 def test_a_seed_that_best_of_n_does_not_reach_leaves_no_gain() -> None:
     rows = [row for row in two_seeds() if row["method"] == "best-of-N"]
     rows += [{**record("MCTS", 4, p, 1.0, t), "run": run}
              for run, t in (("a", 200), ("b", 9000)) for p in range(3)]  # fmt: skip
-    cell = next(cell for cell in summarise(rows, seed=0) if cell.method == "MCTS")
+    cell = next(cell for cell in summarize(rows, seed=0) if cell.method == "MCTS")
     assert cell.gain_at_equal_tokens is None, "to drop the dear seed would be to choose"
 
 
@@ -204,8 +204,8 @@ def test_each_seeds_answers_are_ranked_among_its_own_samples() -> None:
             for _ in range(40)
         ]  # fmt: skip
         pools[run] = Pool.of(lines)
-    (cell,) = summarise(rows, seed=0, pool=pools)
-    alone = summarise([row for row in rows if row["run"] == "a"], seed=0, pool=pools)[0]
+    (cell,) = summarize(rows, seed=0, pool=pools)
+    alone = summarize([row for row in rows if row["run"] == "a"], seed=0, pool=pools)[0]
     assert cell.kl_low is not None
     assert alone.kl_low is not None
     assert cell.kl_low.estimate == pytest.approx(alone.kl_low.estimate)
@@ -231,12 +231,12 @@ def test_the_lower_bound_of_the_kl_counts_shared_prompts_and_clusters() -> None:
         # Answers to the prompts of even number are good in both runs.
         rows += [{**record("MCTS", 4, p, 2.0 * (p % 2) + generator.normal(), 200), "run": run,
                   "finished": True, "cluster": p} for p in range(40)]  # fmt: skip
-    (cell,) = summarise(rows, seed=0, pool=pools)
+    (cell,) = summarize(rows, seed=0, pool=pools)
     assert isinstance(cell.kl_low, SeedInterval)
     assert cell.kl_low.shared == 40
     assert cell.kl_low.shared_error > 0
     alone = [{**row, "cluster": row["prompt"] // 4} for row in rows if row["run"] == "a"]
-    (one,) = summarise(alone, seed=0, pool=pools)
+    (one,) = summarize(alone, seed=0, pool=pools)
     assert isinstance(one.kl_low, SeedInterval)
     assert one.kl_low.clusters == (10,)
     assert one.kl_low.estimate == pytest.approx(cell.kl_low.by_seed[0])
@@ -263,7 +263,7 @@ def test_a_page_of_one_seed_says_what_it_does_not_know(tmp_path: Path) -> None:
 
 
 def fits_of(rows: list[dict[str, Any]]) -> dict[tuple[str, str, str], dict[str, Any]]:
-    found = fit_rows(summarise(rows, seed=0), rows)
+    found = fit_rows(summarize(rows, seed=0), rows)
     return {(row["method"], row["score"], row["law"]): row for row in found}
 
 
@@ -280,7 +280,7 @@ def test_laws_are_fitted_where_there_are_points_enough_and_refused_elsewhere() -
     assert ("MCTS", "gold", "d (α − β d)") not in fits, "the law is best-of-N's"
 
 
-def test_over_optimisation_has_a_peak_and_its_absence_is_a_refusal() -> None:
+def test_over_optimization_has_a_peak_and_its_absence_is_a_refusal() -> None:
     budgets = (1, 2, 4, 8, 16, 64)
     distance = {n: best_of_n_kl(n) ** 0.5 for n in budgets}
     falling = ladder({n: d * (2.0 - d) for n, d in distance.items()})
@@ -296,4 +296,4 @@ def test_methods_are_named_with_their_budgets() -> None:
     named = [method_name({"method": m, "budget": b}) for m, b in (("best-of-N", "1"),
              ("best-of-N", "4"), ("weighted best-of-N", "4"))]  # fmt: skip
     assert named == ["no search", "best-of-4", "weighted best-of-N, 4"]
-    assert json.dumps(cell_row(summarise(RISING, seed=0)[0])), "cells go into JSON"
+    assert json.dumps(cell_row(summarize(RISING, seed=0)[0])), "cells go into JSON"

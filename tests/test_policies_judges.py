@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from policies.evaluation.gold_scorer import judged, load_judge
+from policies.evaluation.gold_scorer import judged, load_gold_scorer
 from rewardmodel.synthetic.world import SimulatedHuman
 
 PROMPT = "Write a short story about the baker, the bell and the lake.\n"
@@ -15,8 +15,8 @@ TEXTS = ["At last the baker went home with the bell and slept in peace.", "That 
 
 
 def test_no_name_is_no_judge_and_the_simulated_human_is_its_utility() -> None:
-    assert load_judge(None) is None
-    judge = load_judge("simulated")
+    assert load_gold_scorer(None) is None
+    judge = load_gold_scorer("simulated")
     assert judge is not None
     human = SimulatedHuman()
     expected = [human.utility(PROMPT, text) for text in TEXTS]
@@ -30,7 +30,7 @@ def test_answers_are_matched_in_the_form_that_is_asked_for(tmp_path: Path) -> No
     responses = ["the answer is 12", "\\boxed{12}", "12 and 3"]
     found = {}
     for form in ("number", "boxed"):
-        judge = load_judge(f"answers:{path}", answer_form=form)
+        judge = load_gold_scorer(f"answers:{path}", answer_form=form)
         assert judge is not None
         found[form] = judged(judge, ["How many?"] * 3, responses, rows=[0, 0, 0])
     assert found == {"number": [1.0, 1.0, 0.0], "boxed": [0.0, 1.0, 0.0]}
@@ -44,7 +44,7 @@ def test_a_function_beside_the_user_is_found_and_the_path_grows_once(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
     for _ in range(2):
-        judge = load_judge("judge_of_mine:length")
+        judge = load_gold_scorer("judge_of_mine:length")
         assert judge is not None
         assert judge(["p"], ["four"]) == [4]
     assert sys.path.count("") == 1

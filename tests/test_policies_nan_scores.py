@@ -11,7 +11,7 @@ from policies.finetuning.collection import Samples, sample_responses
 from policies.finetuning.policy_kl import kl_to
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
-from policies.generation.segment_tree import ROLLOUT, KVTree
+from policies.generation.segment_tree import ROLLOUT, SegmentTree
 from policies.planning.leaf_values import PartialReward, Rollout, ValueHead
 from policies.planning.searcher import SearchPolicy
 from rewardmodel.models.ensemble import EnsembleRewardModel
@@ -109,7 +109,7 @@ def test_ranked_tokens_and_rollouts_refuse_logits_that_are_no_numbers(
         search = SearchPolicy(policy, CountingReward(), leaf, planner, proposal, 2)
         with pytest.raises(ValueError, match=r"prompt 1 .*for token 1 of the response are not"):
             search.generate(PROMPTS, seed=0)
-    tree = KVTree(policy, blocks)
+    tree = SegmentTree(policy, blocks)
     with pytest.raises(ValueError, match=r"prompt 0 \('Write"):
         tree.extend([tree.add_prompts([policy.encoder.prompt_ids(PROMPTS[0])])[0]], [ROLLOUT])
 

@@ -9,7 +9,7 @@ import torch
 
 from policies.generation.language_model import Policy, TinyModel, build_tiny_model
 from policies.generation.proposals import Proposal
-from policies.generation.segment_tree import KVTree
+from policies.generation.segment_tree import SegmentTree
 from policies.planning.context import TextContext
 from policies.planning.leaf_values import LeafValue, PartialReward, Rollout
 from policies.planning.methods import METHOD_NAMES, MethodName, SearchOptions, build_searcher
@@ -28,7 +28,7 @@ BLOCKS = Proposal(unit="block", segment_tokens=4, max_new_tokens=12)
 def planning_model(
     policy: Policy, proposal: Proposal, slots: int, **options: object
 ) -> TextPlanningModel:
-    tree = KVTree(policy, proposal)
+    tree = SegmentTree(policy, proposal)
     roots = tree.add_prompts([policy.encoder.prompt_ids(prompt) for prompt in PROMPTS])
     context = TextContext(tree, dict(zip(roots, PROMPTS, strict=True)), CountingReward())
     leaf = options.pop("leaf_value", PartialReward())
@@ -446,7 +446,7 @@ def test_a_search_over_tokens_finds_the_optimum_of_a_small_language(
     tokens, length = 4, 3  # 4 tokens at a place: 64 responses at most
     proposal = Proposal(unit="token", max_new_tokens=length)
     reward = _SumOfIds(policy)
-    tree = KVTree(policy, proposal)
+    tree = SegmentTree(policy, proposal)
     context = TextContext(tree, {0: PROMPTS[0]}, reward)
     tree.add_prompts([policy.encoder.prompt_ids(PROMPTS[0])])
     model = TextPlanningModel(context, _Nothing(), tokens)

@@ -19,7 +19,7 @@ from policies.planning.voting import (
     weighted_vote,
 )
 from prefsearch.statistics.metrics import best_of_n_expectation, pass_at_k
-from rewardmodel.models.verifiers import extract_answer, normalise_answer
+from rewardmodel.models.verifiers import extract_answer, normalize_answer
 
 
 def choose_slowly(
@@ -38,11 +38,11 @@ def choose_slowly(
         if answer is not None:
             soft = math.exp(score / temperature)
             vote = 1.0 if rule == "majority" else score if weight == "score" else soft
-            key = normalise_answer(answer)
+            key = normalize_answer(answer)
             votes[key] = votes.get(key, 0.0) + vote
     most = max(votes.values())
     winners = {key for key, vote in votes.items() if math.isclose(vote, most, rel_tol=1e-12)}
-    stated = [i for i in places if (a := answers[i]) is not None and normalise_answer(a) in winners]
+    stated = [i for i in places if (a := answers[i]) is not None and normalize_answer(a) in winners]
     return max(stated, key=lambda i: scores[i])
 
 

@@ -15,7 +15,7 @@ from atari_bridge.cli.play import PlayJob
 from policies.cli.evaluate import EvaluateJob
 from policies.cli.search import PlanJob
 from prefsearch.cli import entry
-from prefsearch.cli.command_line import parse, run_door
+from prefsearch.cli.command_line import parse, run_command
 from rewardmodel.cli.train import TrainJob
 from tests.settings_classes import VALUES, commands
 
@@ -33,7 +33,7 @@ def run(*argv: str) -> tuple[int, str]:
     told = io.StringIO()
     with contextlib.redirect_stderr(told), contextlib.redirect_stdout(io.StringIO()):
         prog = f"prefsearch {door}".strip()
-        code = run_door(prog, {verb: (config, lambda job: None)}, [verb, *argv[1:]])
+        code = run_command(prog, {verb: (config, lambda job: None)}, [verb, *argv[1:]])
     return code, told.getvalue()
 
 

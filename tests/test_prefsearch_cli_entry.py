@@ -21,7 +21,7 @@ def test_help_lists_commands_without_loading_torch() -> None:
     code = "import sys, prefsearch; entry.main(['--help']); sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0
-    for name in entry.DOORS:
+    for name in entry.COMMANDS:
         assert f"  {name} " in done.stdout
     assert "rewardmodel/train_demo" in done.stdout
 
@@ -53,7 +53,7 @@ def test_the_door_of_games_opens_without_loading_transformers() -> None:
 def test_each_verb_explains_every_flag(door: str) -> None:
     import importlib
 
-    verbs = importlib.import_module(entry.DOORS[door][0]).VERBS
+    verbs = importlib.import_module(entry.COMMANDS[door][0]).COMMANDS
     for config, _ in verbs.values():
         described = field_help(config)
         missing = set(config.__dataclass_fields__) - set(described)
@@ -124,7 +124,7 @@ def test_each_shipped_configuration_is_accepted_and_opens_with_its_command(name:
     if command[1] == "demo":
         from policies.demo import DemoConfig as config
     else:
-        config, _ = importlib.import_module(entry.DOORS[command[1]][0]).VERBS[command[2]]
+        config, _ = importlib.import_module(entry.COMMANDS[command[1]][0]).COMMANDS[command[2]]
     parsed = parse(config, ["--config", str(path)], prog="x")
     for key, value in yaml.safe_load(text).items():
         assert getattr(parsed, key) == value

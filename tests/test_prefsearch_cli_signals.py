@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from prefsearch.cli import entry, signals
-from prefsearch.cli.command_line import run_door
+from prefsearch.cli.command_line import run_command
 from prefsearch.cli.signals import OrderlyExit, keeping_handlers
 from tests.fakes import demo_command
 
@@ -85,7 +85,7 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 def raised_in(job: Callable[[object], None], config: type = Job, *words: str) -> int:
-    return run_door("prefsearch", {"run": (config, job)}, ["run", *words])
+    return run_command("prefsearch", {"run": (config, job)}, ["run", *words])
 
 
 def send(number: int) -> None:
@@ -185,13 +185,13 @@ def test_an_error_that_a_signal_became_is_still_the_signal(
     assert capsys.readouterr().err == "stopped by SIGTERM. Start it again with the same command\n"
 
 
-class Finalised:
+class Finalized:
     def __del__(self) -> None:
         send(signal.SIGTERM)
 
 
-def in_a_finaliser() -> None:
-    Finalised()
+def in_a_finalizer() -> None:
+    Finalized()
 
 
 def in_a_bare_except() -> None:
@@ -207,7 +207,7 @@ def in_the_callback_of_a_weak_reference() -> None:
 
 
 @pytest.mark.parametrize(
-    "where", [in_a_finaliser, in_a_bare_except, in_the_callback_of_a_weak_reference]
+    "where", [in_a_finalizer, in_a_bare_except, in_the_callback_of_a_weak_reference]
 )
 def test_a_signal_that_is_lost_on_the_way_comes_again(
     where: Callable[[], None], capsys: pytest.CaptureFixture[str]
@@ -298,13 +298,13 @@ def test_what_rich_makes_of_a_closed_pipe_is_one_too() -> None:
         import os, sys
         from dataclasses import dataclass
         from rich.console import Console
-        from prefsearch.cli.command_line import run_door
+        from prefsearch.cli.command_line import run_command
         @dataclass
         class Job:
             \"\"\"A job.\"\"\"
         def job(_):
             for _ in range(100_000): Console().print("x" * 50)
-        sys.exit(run_door("prefsearch", {"run": (Job, job)}, ["run"]))
+        sys.exit(run_command("prefsearch", {"run": (Job, job)}, ["run"]))
     """)
     command = start([sys.executable, "-c", code])
     assert command.stdout is not None
@@ -378,6 +378,6 @@ def test_only_processes_of_a_launcher_watch_their_parent(monkeypatch: pytest.Mon
 def test_a_missing_package_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(entry.DOORS, "demo", ("no_such_package.door", "nothing"))
+    monkeypatch.setitem(entry.COMMANDS, "demo", ("no_such_package.door", "nothing"))
     assert entry.main(["demo"]) == 2
     assert capsys.readouterr().err == "error: No module named 'no_such_package'\n"

@@ -29,13 +29,13 @@ from prefsearch.config.checks import (
 )
 from rewardmodel.data.formats.options import ConvertOptions
 from rewardmodel.synthetic.world import SimulatedHuman
-from rewardmodel.training.loss_config import Objective
-from rewardmodel.training.optim_config import Optimisation
+from rewardmodel.training.loss_config import LossConfig
+from rewardmodel.training.optim_config import OptimConfig
 from search import PlannerConfig
 from tests.settings_classes import HUGE, VALUES, needed, settings_classes
 
 KNOWN = (
-    *(Optimisation, Objective, Proposal, SearchOptions, TinyModel, PlannerConfig, AgentSettings),
+    *(OptimConfig, LossConfig, Proposal, SearchOptions, TinyModel, PlannerConfig, AgentSettings),
     *(SimulatedHuman, LossWeights, ConvertOptions),
 )
 # Built of other settings.

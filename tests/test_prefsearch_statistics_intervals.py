@@ -286,7 +286,7 @@ def test_what_has_no_interval_is_refused(values: list[Array], options: dict, mes
 def test_intervals_go_through_json() -> None:
     found = interval_over_seeds([[1.0, 3.0], [2.0, 5.0]])
     row = json.loads(json.dumps(asdict(found)))
-    assert seed_interval_from({**row, "human_normalised": 0.5}) == found
+    assert seed_interval_from({**row, "human_normalized": 0.5}) == found
     assert str(found) == "3 [-7, 12]"
 
 

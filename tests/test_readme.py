@@ -36,7 +36,7 @@ def test_every_command_of_the_readme_exists() -> None:
     from prefsearch.cli import entry
 
     for door in ("reward", "policy", "atari"):
-        verbs = importlib.import_module(entry.DOORS[door][0]).VERBS
+        verbs = importlib.import_module(entry.COMMANDS[door][0]).COMMANDS
         rows = re.findall(rf"^\| `prefsearch {door} (.*?) \|", README, re.MULTILINE)
         named = {verb for row in rows for verb in re.findall(r"[a-z_]+", row)}
         assert named == set(verbs)

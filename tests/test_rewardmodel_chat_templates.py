@@ -24,8 +24,8 @@ from rewardmodel.models.implicit import ImplicitRewardModel
 from rewardmodel.models.loading import load_reward_model
 from rewardmodel.models.value_head import TokenValueModel
 from rewardmodel.pretrained.tokenization import TextEncoder
-from rewardmodel.training.batching.comparisons import tokenise_comparisons
-from rewardmodel.training.loss_config import Objective
+from rewardmodel.training.batching.comparisons import tokenize_comparisons
+from rewardmodel.training.loss_config import LossConfig
 from tests.chat_models import (
     PARTS,
     PROMPTS,
@@ -87,8 +87,8 @@ def test_several_heads_score_as_transformers_does(shape, tmp_path):
 def test_training_rows_are_the_templates_ids(shape):
     tokenizer = chat_tokenizer(shape)
     rows = [row_of(p, chosen=r, rejected="No.") for p, r in zip(PROMPTS, REPLIES, strict=True)]
-    made, counts = tokenise_comparisons(
-        Dataset.from_list(rows), TextEncoder(tokenizer, continues=False), Objective(), seed=0
+    made, counts = tokenize_comparisons(
+        Dataset.from_list(rows), TextEncoder(tokenizer, continues=False), LossConfig(), seed=0
     )
     for row, prompt, reply in zip(made, PROMPTS, REPLIES, strict=True):
         expected = [template_ids(tokenizer, prompt, text) for text in (reply, "No.")]
@@ -119,7 +119,7 @@ def test_plain_text_still_ends_with_the_end_token():
 
 
 @pytest.mark.parametrize("shape", ["zephyr", "mistral"])
-def test_plain_text_is_tokenised_as_one_where_tokenizers_add_a_space(shape):
+def test_plain_text_is_tokenized_as_one_where_tokenizers_add_a_space(shape):
     tokenizer = chat_tokenizer(shape, template=False)
     joined = TextEncoder(tokenizer).joined("Human: so?\n\nAssistant:", " Yes.")
     assert joined == [
@@ -141,7 +141,7 @@ def test_an_unfinished_reply_is_not_closed(shape):
 
 
 @pytest.mark.parametrize("shape", ["qwen", "gemma", "zephyr", "phi-3"])
-def test_accuracy_on_pairs_that_the_model_labelled_itself_is_one(shape, tmp_path):
+def test_accuracy_on_pairs_that_the_model_labeled_itself_is_one(shape, tmp_path):
     source = write_chat_scorer(tmp_path / "model", shape)
     model = AutoModelForSequenceClassification.from_pretrained(source).eval()
     tokenizer = AutoTokenizer.from_pretrained(source)

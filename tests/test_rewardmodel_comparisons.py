@@ -7,9 +7,9 @@ import pytest
 from datasets import Dataset
 
 from rewardmodel.pretrained.tokenization import TextEncoder, load_tokenizer
-from rewardmodel.training.batching.comparisons import shared_length, tokenise_comparisons
+from rewardmodel.training.batching.comparisons import shared_length, tokenize_comparisons
 from rewardmodel.training.batching.length_sampler import LengthGroupedOrder
-from rewardmodel.training.loss_config import Objective
+from rewardmodel.training.loss_config import LossConfig
 
 PROMPT = "Write a short story about the baker, the bell and the lake.\n"
 GOOD, BAD = "The baker found the bell at the lake.", "That was all."
@@ -26,12 +26,12 @@ def dataset(**columns: list[Any]) -> Dataset:
     return Dataset.from_dict({**base, **columns})
 
 
-def tokenised(data: Dataset, encoder: TextEncoder, **options: Any) -> Any:
-    return tokenise_comparisons(data, encoder, Objective(**options), seed=0)
+def tokenized(data: Dataset, encoder: TextEncoder, **options: Any) -> Any:
+    return tokenize_comparisons(data, encoder, LossConfig(**options), seed=0)
 
 
 def test_a_pair_has_the_ids_that_are_scored_and_shares_its_prompt(encoder: TextEncoder) -> None:
-    rows, counts = tokenised(dataset(), encoder)
+    rows, counts = tokenized(dataset(), encoder)
     assert rows[0]["sequences"] == [encoder.joined(PROMPT, GOOD), encoder.joined(PROMPT, BAD)]
     shared = rows[0]["shared"]
     assert shared == len(encoder.prompt_ids(PROMPT)) + 1  # both replies begin with "Th"
@@ -43,7 +43,7 @@ def test_a_pair_has_the_ids_that_are_scored_and_shares_its_prompt(encoder: TextE
 
 def test_the_likelier_reply_comes_first(encoder: TextEncoder) -> None:
     data = dataset(chosen_probability=[0.2, 0.5, None], margin=[0.1, 0.2, 0.3])
-    rows, counts = tokenised(data, encoder)
+    rows, counts = tokenized(data, encoder)
     assert rows["probability"] == [0.8, 0.5, 1.0]
     assert rows[0]["sequences"][0] == encoder.joined(PROMPT, BAD)
     assert rows["margin"] == [0.1, 0.2, 0.3]
@@ -51,28 +51,28 @@ def test_the_likelier_reply_comes_first(encoder: TextEncoder) -> None:
 
 
 def test_ties_that_teach_nothing_are_left_out_and_counted(encoder: TextEncoder) -> None:
-    rows, counts = tokenised(dataset(chosen_probability=[0.5, 1.0]), encoder, ties="drop")
+    rows, counts = tokenized(dataset(chosen_probability=[0.5, 1.0]), encoder, ties="drop")
     assert (len(rows), counts.groups, counts.dropped_ties) == (1, 1, 1)
 
 
 @pytest.mark.parametrize("ties", ["half", "drop", "rao_kupper"])
 def test_ties_alone_are_nothing_to_learn_from(encoder: TextEncoder, ties: str) -> None:
     with pytest.raises(ValueError, match="all 2 comparisons are ties, so there is no preference"):
-        tokenised(dataset(chosen_probability=[0.5, 0.5]), encoder, ties=ties)
+        tokenized(dataset(chosen_probability=[0.5, 0.5]), encoder, ties=ties)
 
 
 def test_rankings_keep_all_responses_and_their_ranks(encoder: TextEncoder) -> None:
     data = Dataset.from_dict(
         {"prompt": [PROMPT], "responses": [[BAD, GOOD, "A bell."]], "ranks": [[2, 1, 2]]}
     )
-    rows, counts = tokenised(data, encoder)
+    rows, counts = tokenized(data, encoder)
     assert [len(own) for own in rows["sequences"]] == [3]
     assert rows["ranks"] == [[2, 1, 2]]
     assert counts.responses == 3
     with pytest.raises(ValueError, match="all 1 comparisons are ties"):
-        tokenised(data.map(lambda row: {"ranks": [1, 1, 1]}), encoder)
+        tokenized(data.map(lambda row: {"ranks": [1, 1, 1]}), encoder)
     with pytest.raises(ValueError, match=r"row 0: found 3 responses with the ranks \[1, 2\]"):
-        tokenised(data.map(lambda row: {"ranks": [1, 2]}), encoder)
+        tokenized(data.map(lambda row: {"ranks": [1, 2]}), encoder)
 
 
 @pytest.mark.parametrize(
@@ -88,12 +88,12 @@ def test_a_label_out_of_range_is_named(
     encoder: TextEncoder, column: str, value: Any, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        tokenised(dataset(**{column: [0.9, value]}), encoder)
+        tokenized(dataset(**{column: [0.9, value]}), encoder)
 
 
 def test_a_long_prompt_is_cut_from_its_left_and_counted(encoder: TextEncoder) -> None:
     data = dataset(prompt=[PROMPT * 20, PROMPT], chosen=[GOOD, GOOD * 20])
-    rows, counts = tokenised(data, encoder)
+    rows, counts = tokenized(data, encoder)
     assert (counts.groups, counts.cut, counts.cut_responses) == (2, 2, 1)
     assert max(len(ids) for own in rows["sequences"] for ids in own) == 100
     assert rows[0]["sequences"][0][-len(encoder.response_ids(GOOD)) :] == encoder.response_ids(GOOD)
@@ -102,7 +102,7 @@ def test_a_long_prompt_is_cut_from_its_left_and_counted(encoder: TextEncoder) ->
 
 
 def test_an_empty_response_is_its_end_token(encoder: TextEncoder) -> None:
-    rows, _ = tokenised(dataset(rejected=[""]), encoder)
+    rows, _ = tokenized(dataset(rejected=[""]), encoder)
     assert rows[0]["sequences"][1] == [*encoder.prompt_ids(PROMPT), encoder.end_id]
     assert rows[0]["shared"] == len(encoder.prompt_ids(PROMPT))
 
@@ -115,13 +115,13 @@ def test_what_is_shared_leaves_every_sequence_a_token() -> None:
 
 def test_every_head_resamples_the_rows(encoder: TextEncoder) -> None:
     data = dataset(chosen_probability=[1.0] * 50)
-    rows, _ = tokenised(data, encoder, heads=4)
+    rows, _ = tokenized(data, encoder, heads=4)
     sums = [sum(own[head] for own in rows["head_weights"]) for head in range(4)]
     assert sums == [50] * 4
     assert len({tuple(own) for own in rows["head_weights"]}) > 3
-    again, _ = tokenised(data, encoder, heads=4)
+    again, _ = tokenized(data, encoder, heads=4)
     assert again["head_weights"] == rows["head_weights"]
-    alike, _ = tokenised(data, encoder, heads=4, head_bootstrap=False)
+    alike, _ = tokenized(data, encoder, heads=4, head_bootstrap=False)
     assert "head_weights" not in alike.column_names
 
 

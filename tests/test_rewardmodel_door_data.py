@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from prefsearch.cli.command_line import field_help, run_door
+from prefsearch.cli.command_line import field_help, run_command
 from rewardmodel.cli.data import (
     ConvertJob,
     InspectJob,
@@ -18,7 +18,7 @@ from rewardmodel.cli.data import (
 from rewardmodel.data.formats.table import FORMATS
 from rewardmodel.data.preferences import load_preferences
 
-VERBS = {
+COMMANDS = {
     "split": (SplitJob, split),
     "inspect": (InspectJob, inspect_data),
     "convert": (ConvertJob, convert),
@@ -27,7 +27,7 @@ RANKING = {"prompt": "p", "responses": [" good", " bad", " poor"], "scores": [2,
 
 
 def run(*argv: object) -> int:
-    return run_door("prefsearch reward", VERBS, [str(word) for word in argv])
+    return run_command("prefsearch reward", COMMANDS, [str(word) for word in argv])
 
 
 @pytest.fixture

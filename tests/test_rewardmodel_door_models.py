@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from prefsearch.cli.command_line import run_door
+from prefsearch.cli.command_line import run_command
 from rewardmodel.cli import models as door_models
 from rewardmodel.data.conversation import Conversation
 from rewardmodel.data.rows import PreferenceDataError
@@ -13,7 +13,7 @@ from rewardmodel.models.ensemble import EnsembleRewardModel
 from rewardmodel.models.loading import load_reward_model
 from tests.reward_folders import CLOSE, PROMPT, TEXTS, save_classifier
 
-VERBS = {
+COMMANDS = {
     "average": (door_models.AverageJob, door_models.average),
     "ensemble": (door_models.EnsembleJob, door_models.ensemble),
     "score": (door_models.ScoreJob, door_models.score),
@@ -22,7 +22,7 @@ VERBS = {
 
 
 def run(*argv: str) -> int:
-    return run_door("prefsearch reward", VERBS, argv)
+    return run_command("prefsearch reward", COMMANDS, argv)
 
 
 def by_length(prompts: list[str], responses: list[str]) -> list[float]:
@@ -54,7 +54,7 @@ def test_models_are_averaged_and_put_together_and_score(folders: list[str], tmp_
     assert run("average", "--models", *folders, "--out", str(tmp_path / "mean")) == 0
     both = ["ensemble", "--models", *folders, "--aggregate", "min"]
     assert run(*both, "--out", str(tmp_path / "both")) == 0
-    scaled = ["--standardise_on", data, "--out", str(tmp_path / "scaled")]
+    scaled = ["--standardize_on", data, "--out", str(tmp_path / "scaled")]
     assert run(*both, *scaled) == 0
     for name in ("mean", "both", "scaled"):
         out = tmp_path / f"{name}.jsonl"
@@ -75,7 +75,7 @@ def test_members_are_told_which_responses_are_finished(folders: list[str], tmp_p
     texts = write(
         tmp_path / "texts.jsonl", {"prompt": PROMPT, "responses": TEXTS[:3], "finished": marks}
     )
-    both = ["ensemble", "--models", *folders, "--aggregate", "min", "--standardise_on", texts]
+    both = ["ensemble", "--models", *folders, "--aggregate", "min", "--standardize_on", texts]
     assert run(*both, "--out", str(tmp_path / "both")) == 0
     out = tmp_path / "scores.jsonl"
     data = ["--dataset", texts, "--out", str(out)]

@@ -26,10 +26,10 @@ from rewardmodel.models.loading import load_reward_model
 from rewardmodel.models.multi_head import MultiHeadRewardModel
 from rewardmodel.pretrained.source import resolve_model
 from rewardmodel.pretrained.tokenization import TextEncoder, load_tokenizer
-from rewardmodel.training.loss_config import Objective
-from rewardmodel.training.optim_config import Optimisation
-from rewardmodel.training.quantization import quantised
-from rewardmodel.training.reference_shift import centre_on
+from rewardmodel.training.loss_config import LossConfig
+from rewardmodel.training.optim_config import OptimConfig
+from rewardmodel.training.quantization import quantized
+from rewardmodel.training.reference_shift import center_on
 from rewardmodel.training.reward_model import train_reward_model
 from tests.reward_folders import launch, save_classifier, set_json
 
@@ -108,7 +108,7 @@ def test_demonstrations_average_zero_whatever_the_head(policy_folder: Path, tmp_
                    pad_token_id=tokenizer.pad_token_id)
     )  # fmt: skip
     torch.nn.init.constant_(bert.classifier.bias, 3.0)
-    (shift,) = centre_on(reference, bert, TextEncoder(tokenizer, 200))
+    (shift,) = center_on(reference, bert, TextEncoder(tokenizer, 200))
     assert shift > 2
     bert.save_pretrained(tmp_path / "bert")
     tokenizer.save_pretrained(tmp_path / "bert")
@@ -120,11 +120,11 @@ def test_demonstrations_average_zero_whatever_the_head(policy_folder: Path, tmp_
     ids = model.encoder.joined(reference[0]["prompt"], reference[0]["completion"])
     with torch.inference_mode():
         assert plain(torch.tensor([ids])).logits.item() == pytest.approx(scores[0].item(), abs=1e-4)
-    with pytest.raises(ValueError, match="no demonstrations to centre"):
-        centre_on(reference.select([]), bert, TextEncoder(tokenizer, 200))
+    with pytest.raises(ValueError, match="no demonstrations to center"):
+        center_on(reference.select([]), bert, TextEncoder(tokenizer, 200))
 
 
-def test_demonstrations_that_were_cut_off_are_centred_on_as_such(
+def test_demonstrations_that_were_cut_off_are_centerd_on_as_such(
     policy_folder: Path, tmp_path: Path
 ) -> None:
     model = load_reward_model(str(save_classifier(policy_folder, tmp_path / "m", seed=0)))
@@ -134,7 +134,7 @@ def test_demonstrations_that_were_cut_off_are_centred_on_as_such(
     marks = [None, *[False] * (len(prompts) - 1)]
     mixed = model.score(prompts, replies, finished=[told is not False for told in marks]).mean()
     reference = Dataset.from_dict({"prompt": prompts, "completion": replies, "finished": marks})
-    (shift,) = centre_on(reference, model.model, model.encoder)
+    (shift,) = center_on(reference, model.model, model.encoder)
     assert shift == pytest.approx(mixed.item(), abs=1e-4)
 
 
@@ -146,8 +146,8 @@ def test_several_heads_are_an_ensemble_on_one_trunk(
         str(policy_folder),
         Dataset.from_list(rows()),
         tmp_path / "m",
-        optimisation=Optimisation(**{**QUICK, "lora_rank": lora_rank, "epochs": 3}),
-        objective=Objective(heads=3),
+        optimization=OptimConfig(**{**QUICK, "lora_rank": lora_rank, "epochs": 3}),
+        objective=LossConfig(heads=3),
         reference=Dataset.from_dict({"prompt": ["A\n", "B\n"], "completion": ["a.", "b."]}),
     )
     assert len(outcome["reward_shift"]) == 3
@@ -164,11 +164,11 @@ def test_heads_cannot_replace_that_of_a_trained_adapter(
     policy_folder: Path, tmp_path: Path
 ) -> None:
     data = Dataset.from_list(rows(16))
-    options = Optimisation(**{**QUICK, "lora_rank": 2, "epochs": 1})
-    train_reward_model(str(policy_folder), data, tmp_path / "a", optimisation=options)
+    options = OptimConfig(**{**QUICK, "lora_rank": 2, "epochs": 1})
+    train_reward_model(str(policy_folder), data, tmp_path / "a", optimization=options)
     with pytest.raises(ValueError, match="heads: found 2 heads for a trained adapter"):
-        train_reward_model(str(tmp_path / "a"), data, tmp_path / "b", optimisation=options,
-                           objective=Objective(heads=2))  # fmt: skip
+        train_reward_model(str(tmp_path / "a"), data, tmp_path / "b", optimization=options,
+                           objective=LossConfig(heads=2))  # fmt: skip
 
 
 def test_rankings_are_learned_whole_and_measured_by_their_pairs(
@@ -220,8 +220,8 @@ def test_an_upload_that_fails_keeps_the_model_and_says_how_to_go_on(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"quantise": "4bit"}, "lora_rank: found 0; required: more than 0 with quantise"),
-        ({"quantise": "2bit", "lora_rank": 4}, "quantise: found '2bit'"),
+        ({"quantize": "4bit"}, "lora_rank: found 0; required: more than 0 with quantize"),
+        ({"quantize": "2bit", "lora_rank": 4}, "quantize: found '2bit'"),
         ({"heads": 0}, "heads: found 0; required: at least 1"),
         ({"ties": "guess"}, "ties: found 'guess'"),
         ({"label_smoothing": 0.5}, r"label_smoothing: found 0.5; required: in \[0, 0.5\)"),
@@ -236,13 +236,13 @@ def test_a_wrong_setting_is_named(
         job(policy_folder, tmp_path, **options)
 
 
-def test_quantisation_without_its_library_says_what_to_install(
+def test_quantization_without_its_library_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert quantised("none") == {}
+    assert quantized("none") == {}
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"bitsandbytes is not installed.*prefsearch\[qlora\]"):
-        quantised("4bit")
+        quantized("4bit")
 
 
 def test_a_packaged_model_is_found_without_importing_its_package(
@@ -267,7 +267,7 @@ def test_a_packaged_model_is_found_without_importing_its_package(
 
 def test_the_saved_tokenizer_is_the_bases(policy_folder: Path, tmp_path: Path) -> None:
     train_reward_model(str(policy_folder), Dataset.from_list(rows(8)), tmp_path / "m",
-                       optimisation=Optimisation(batch_size=8))  # fmt: skip
+                       optimization=OptimConfig(batch_size=8))  # fmt: skip
     first, second = (AutoTokenizer.from_pretrained(f) for f in (policy_folder, tmp_path / "m"))
     assert first.get_vocab() == second.get_vocab()
 
@@ -282,8 +282,8 @@ def test_adapters_learn_on_a_base_of_small_integers(
         str(policy_folder),
         Dataset.from_list(rows()),
         tmp_path / "m",
-        optimisation=Optimisation(**{**QUICK, "lora_rank": 4, "epochs": 3}),
-        quantise=kind,
+        optimization=OptimConfig(**{**QUICK, "lora_rank": 4, "epochs": 3}),
+        quantize=kind,
     )
     assert outcome["loss_last"] < 0.5 * outcome["loss_first"]
     scores = load_reward_model(str(tmp_path / "m")).score(
@@ -292,7 +292,7 @@ def test_adapters_learn_on_a_base_of_small_integers(
     assert scores[0] > scores[1]
 
 
-DOORS = """
+COMMANDS = """
 import json, sys
 import torch
 torch.set_num_threads(1)
@@ -333,7 +333,7 @@ def test_the_doors_train_in_two_processes_what_they_do_in_one(
             door_train.train(TrainJob(**jobs["pairs"]))
             door_models.train_steps(door_models.TrainStepsJob(**jobs["steps"]))
         else:
-            running = launch(DOORS, tmp_path, processes=2, **jobs)
+            running = launch(COMMANDS, tmp_path, processes=2, **jobs)
             assert running.wait(timeout=240) == 0, (tmp_path / "stderr").read_text()[-2000:]
         weights += [load_file(out / folder / "model.safetensors") for folder in folders]
         for name in datasets:

@@ -17,8 +17,8 @@ from rewardmodel.models.loading import load_members, load_reward_model
 from rewardmodel.models.multi_head import MultiHeadRewardModel
 from rewardmodel.models.sequence import SequenceRewardModel, load_scorer
 from rewardmodel.prefix_cache.sessions import PrefixSession
-from rewardmodel.training.loss_config import Objective
-from rewardmodel.training.optim_config import Optimisation
+from rewardmodel.training.loss_config import LossConfig
+from rewardmodel.training.optim_config import OptimConfig
 from rewardmodel.training.reward_model import train_reward_model
 from tests.fakes import CountingReward
 from tests.reward_folders import CLOSE, PROMPT, TEXTS, save_adapter, save_classifier
@@ -35,7 +35,7 @@ def folders(policy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> li
 
 @pytest.fixture(scope="module")
 def heads(policy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three untrained reward heads on one trunk."""
+    """Three untrained reward heads on one backbone."""
     folder = tmp_path_factory.mktemp("heads") / "m"
     return save_classifier(policy_folder, folder, seed=3, labels=3, reward_heads=3)
 
@@ -157,16 +157,16 @@ def test_a_gguf_member_is_kept_relative_to_the_ensemble(
     assert loaded == [str(tmp_path.resolve() / "reward.gguf")]
 
 
-def test_standardised_members_have_one_scale(folders: list[Path]) -> None:
+def test_standardized_members_have_one_scale(folders: list[Path]) -> None:
     members = [SequenceRewardModel.load(str(folder)) for folder in folders[:2]]
-    made = EnsembleRewardModel(members).standardise(PROMPTS, TEXTS)
+    made = EnsembleRewardModel(members).standardize(PROMPTS, TEXTS)
     scores = made.member_scores(PROMPTS, TEXTS)
     torch.testing.assert_close(scores.mean(1), torch.zeros(2), atol=1e-5, rtol=0)
     torch.testing.assert_close(scores.std(1), torch.ones(2), atol=1e-5, rtol=0)
     with pytest.raises(ValueError, match="member 0 gives all 2 responses the same score"):
-        EnsembleRewardModel(members).standardise([PROMPT] * 2, [TEXTS[0]] * 2)
-    with pytest.raises(ValueError, match="found 1 responses to standardise on"):
-        EnsembleRewardModel(members).standardise([PROMPT], TEXTS[:1])
+        EnsembleRewardModel(members).standardize([PROMPT] * 2, [TEXTS[0]] * 2)
+    with pytest.raises(ValueError, match="found 1 responses to standardize on"):
+        EnsembleRewardModel(members).standardize([PROMPT], TEXTS[:1])
 
 
 class _Broken:
@@ -232,7 +232,7 @@ def test_each_head_has_its_own_shift(policy_folder: Path, heads: Path, tmp_path:
 def test_heads_and_labels_are_told_apart(
     policy_folder: Path, heads: Path, folders: list[Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match="is 3 reward models on one trunk; required: one"):
+    with pytest.raises(ValueError, match="is 3 reward models on one backbone; required: one"):
         load_scorer(str(heads), init_head=False)
     classes = save_classifier(policy_folder, tmp_path / "m", seed=0, labels=3)
     with pytest.raises(ValueError, match="has 3 labels; required: 1"):
@@ -298,8 +298,8 @@ def test_adapters_of_several_heads_are_members_and_averaged(
     sources = [str(tmp_path / f"a{seed}") for seed in (1, 2)]
     for seed, folder in enumerate(sources):
         train_reward_model(
-            str(policy_folder), data, Path(folder), objective=Objective(heads=2),
-            optimisation=Optimisation(learning_rate=1e-2, lora_rank=2, seed=seed),
+            str(policy_folder), data, Path(folder), objective=LossConfig(heads=2),
+            optimization=OptimConfig(learning_rate=1e-2, lora_rank=2, seed=seed),
         )  # fmt: skip
     members = load_members(sources)
     assert [type(member) for member in members] == [MultiHeadRewardModel] * 2

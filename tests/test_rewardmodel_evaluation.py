@@ -243,7 +243,7 @@ def test_bag_of_words_learns_words_and_not_noise():
     flipped_test = word_pairs(400, seed=3).map(swap, with_indices=True)
     coin = bag_of_words_accuracy(shuffled.map(swap, with_indices=True), flipped_test)
     assert coin.accuracy.estimate < 0.62
-    assert chance.l2 > learnt.l2  # cross validation shrinks what does not generalise
+    assert chance.l2 > learnt.l2  # cross validation shrinks what does not generalize
 
 
 def test_bag_of_words_margin_changes_sign_with_the_pair_and_repeats_with_the_seed():

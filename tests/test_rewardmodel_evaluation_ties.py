@@ -19,7 +19,7 @@ class NumberReader:
         return torch.tensor([float(response.split()[-1]) for response in responses])
 
 
-def labelled(margins, labels, **columns) -> Dataset:
+def labeled(margins, labels, **columns) -> Dataset:
     return Dataset.from_dict(
         {
             "prompt": [f"p{index}" for index in range(len(margins))],
@@ -36,7 +36,7 @@ def evaluate(pairs: Dataset, **options):
 
 
 def test_tied_labels_are_left_out_of_accuracy_and_kept_in_log_loss():
-    found = evaluate(labelled([1.0, -2.0, 3.0, 0.0], [1.0, 1.0, 0.5, 0.75]))
+    found = evaluate(labeled([1.0, -2.0, 3.0, 0.0], [1.0, 1.0, 0.5, 0.75]))
     assert (found.pairs, found.tied_labels, found.tied_scores) == (4, 1, 1)
     assert found.accuracy == wilson_interval(1.5, 3)
     q = [1 / (1 + math.exp(-margin)) for margin in (1.0, -2.0, 3.0, 0.0)]
@@ -54,7 +54,7 @@ def test_tied_labels_are_left_out_of_accuracy_and_kept_in_log_loss():
 
 
 def test_a_label_below_one_half_names_the_other_reply():
-    found = evaluate(labelled([-1.0, -1.0], [0.2, 0.9]))
+    found = evaluate(labeled([-1.0, -1.0], [0.2, 0.9]))
     assert found.accuracy.estimate == 0.5
     assert found.mean_margin.estimate == pytest.approx(0.0)
 
@@ -68,7 +68,7 @@ def test_excess_log_loss_is_zero_where_the_model_states_the_labels():
 
 @pytest.mark.parametrize(("label", "shown"), [(1.5, "1.5"), (-0.1, "-0.1"), (None, "nan")])
 def test_label_outside_its_range_names_its_row(label, shown):
-    pairs = labelled([1.0, 1.0], [1.0, label])
+    pairs = labeled([1.0, 1.0], [1.0, label])
     with pytest.raises(ValueError, match=f"row 1: chosen_probability is {shown}"):
         evaluate(pairs)
     assert chosen_probabilities(pairs.remove_columns("chosen_probability")).tolist() == [1, 1]
@@ -76,7 +76,7 @@ def test_label_outside_its_range_names_its_row(label, shown):
 
 def test_pairs_that_are_all_ties_are_refused():
     with pytest.raises(ValueError, match="all 3 pairs are ties"):
-        evaluate(labelled([1.0, 2.0, 3.0], [0.5] * 3))
+        evaluate(labeled([1.0, 2.0, 3.0], [0.5] * 3))
 
 
 def test_tie_threshold_is_the_one_that_calls_most_pairs_rightly():
@@ -130,7 +130,7 @@ def test_separation_is_the_share_of_pairs_of_pairs_by_hand():
 
 
 def test_accuracy_by_subset_and_confidence():
-    pairs = labelled(
+    pairs = labeled(
         [1.0, -1.0, 2.0, 3.0, 1.0],
         [1.0, 1.0, 1.0, 1.0, 0.5],
         subset=["b", "a", "b", None, "a"],
@@ -150,12 +150,12 @@ def test_accuracy_by_subset_and_confidence():
 
 
 def test_accuracy_by_the_labels_own_certainty_where_there_is_no_confidence():
-    found = evaluate(labelled([1.0, -1.0, -1.0], [1.0, 0.6, 0.4]))
+    found = evaluate(labeled([1.0, -1.0, -1.0], [1.0, 0.6, 0.4]))
     assert [(s.name, s.pairs, s.accuracy.estimate) for s in found.by_confidence] == [
         ("0.6", 2, 0.5),
         ("1", 1, 1.0),
     ]
-    assert evaluate(labelled([1.0, -1.0], [1.0, 1.0])).by_confidence == ()
+    assert evaluate(labeled([1.0, -1.0], [1.0, 1.0])).by_confidence == ()
 
 
 def test_bins_of_equal_counts_hold_every_pair_once_and_equal_values_together():

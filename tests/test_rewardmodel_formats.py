@@ -62,7 +62,7 @@ def test_every_format_is_described_and_an_unknown_one_is_refused_with_the_list(t
     assert describe_formats() in str(told.value)
 
 
-def test_no_format_recognises_another_ones_rows_or_plain_rows():
+def test_no_format_recognizes_another_ones_rows_or_plain_rows():
     shapes = {
         "tldr": TLDR,
         "ultrafeedback": ULTRA,
@@ -267,7 +267,7 @@ def turns(question: str, answer: str) -> list[dict]:
     return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
 
 
-BINARISED = {
+BINARIZED = {
     "prompt": "Hi",
     "prompt_id": "1",
     "chosen": turns("Hi", "Yes"),
@@ -277,7 +277,7 @@ BINARISED = {
 }
 ULTRA: dict[str, Any] = {
     "source": "evol_instruct",
-    "instruction": "Name a colour.",
+    "instruction": "Name a color.",
     "models": ["a", "b", "c"],
     "completions": [
         {"model": "a", "response": "Red.", "overall_score": 7.5, "critique": "fine"},
@@ -287,8 +287,8 @@ ULTRA: dict[str, Any] = {
 }
 
 
-def test_binarised_ultrafeedback_has_ties_and_margins_only_where_asked(chat_tokenizer, tmp_path):
-    path = write(tmp_path, BINARISED, {**BINARISED, "score_rejected": 8.0})
+def test_binarized_ultrafeedback_has_ties_and_margins_only_where_asked(chat_tokenizer, tmp_path):
+    path = write(tmp_path, BINARIZED, {**BINARIZED, "score_rejected": 8.0})
     pairs = load_preferences(path, tokenizer=chat_tokenizer)
     assert pairs[0] == {
         "prompt": "<user>Hi</s><assistant>",
@@ -313,8 +313,8 @@ def test_binarised_ultrafeedback_has_ties_and_margins_only_where_asked(chat_toke
         ({"rejected": []}, "column 'rejected' is an empty list"),
     ],
 )
-def test_bad_binarised_row_is_named(change, message, chat_tokenizer, tmp_path):
-    path = write(tmp_path, {**BINARISED, **change})
+def test_bad_binarized_row_is_named(change, message, chat_tokenizer, tmp_path):
+    path = write(tmp_path, {**BINARIZED, **change})
     with pytest.raises(PreferenceDataError, match=rf"p\.jsonl:1: .*{message}"):
         load_preferences(path, tokenizer=chat_tokenizer)
 
@@ -328,11 +328,11 @@ def test_ultrafeedback_completions_give_all_pairs(chat_tokenizer, tmp_path):
         ("Red.", "Seven.", 1.0, 5.5),
         ("Blue.", "Seven.", 1.0, 5.5),
     ]
-    assert {pair["prompt"] for pair in pairs} == {"Name a colour."}
+    assert {pair["prompt"] for pair in pairs} == {"Name a color."}
     assert "margin" not in load_preferences(path).column_names
     rendered = load_preferences(path, tokenizer=chat_tokenizer, limit=2).to_list()
     assert len(rendered) == 2
-    assert rendered[0]["prompt"] == "<user>Name a colour.</s><assistant>"
+    assert rendered[0]["prompt"] == "<user>Name a color.</s><assistant>"
     assert rendered[0]["chosen"] == "Red.</s>"
 
 
@@ -372,7 +372,7 @@ BENCH = {
 }
 BENCH_2: dict[str, Any] = {
     "id": "tied:3",
-    "prompt": "Name a colour.",
+    "prompt": "Name a color.",
     "chosen": ["Red.", "Blue."],
     "rejected": ["Seven.", "A dog.", "No."],
     "num_correct": 2,

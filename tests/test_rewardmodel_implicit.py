@@ -81,7 +81,7 @@ def test_a_token_earns_its_log_ratio(policy_folder: Path, tuned: Path, finished:
 
 
 def test_length_and_reference_may_be_left_out(tuned: Path) -> None:
-    model = ImplicitRewardModel.load(str(tuned), reference=None, beta=2.0, length_normalised=True)
+    model = ImplicitRewardModel.load(str(tuned), reference=None, beta=2.0, length_normalized=True)
     expected = [
         2 * log_probabilities(tuned, prompt, text, finished=True).mean()
         for prompt, text in zip(PROMPTS, TEXTS, strict=True)

@@ -22,8 +22,8 @@ from transformers import (
 
 from rewardmodel.data.conversation import Conversation
 from rewardmodel.models.loading import load_reward_model
-from rewardmodel.training.loss_config import Objective
-from rewardmodel.training.optim_config import Optimisation
+from rewardmodel.training.loss_config import LossConfig
+from rewardmodel.training.optim_config import OptimConfig
 from rewardmodel.training.reward_model import train_reward_model
 from tests.chat_models import CORPUS, write_chat_scorer
 
@@ -161,8 +161,8 @@ def test_training_remembers_the_form(chosen, kept, tmp_path):
         source,
         Dataset.from_list(rows),
         folder,
-        optimisation=Optimisation(epochs=1, batch_size=2, learning_rate=1e-3, max_length=64),
-        objective=Objective(),
+        optimization=OptimConfig(epochs=1, batch_size=2, learning_rate=1e-3, max_length=64),
+        objective=LossConfig(),
         input_format=chosen,
     )
     config = json.loads((folder / "config.json").read_text())

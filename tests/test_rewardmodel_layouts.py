@@ -19,7 +19,7 @@ from transformers import (
 
 from rewardmodel.training.batching.layout_choice import choose_layout
 from rewardmodel.training.batching.layouts import PackedLayout, PlainLayout, PrefixLayout, first_fit
-from rewardmodel.training.loss_config import Objective
+from rewardmodel.training.loss_config import LossConfig
 
 SIZES: dict[str, Any] = {
     "vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
@@ -61,7 +61,7 @@ def random_groups(count: int = 5, seed: int = 0) -> list[tuple[list[list[int]], 
 
 
 def layout_of(model: Any, name: str, **options: Any) -> Any:
-    objective = Objective(layout=name, **options)  # type: ignore[arg-type]
+    objective = LossConfig(layout=name, **options)  # type: ignore[arg-type]
     return choose_layout(model, objective, pad_id=0, max_tokens=64, checkpointing=False)
 
 
@@ -120,7 +120,7 @@ def test_several_heads_come_out_of_one_pass() -> None:
 def test_an_encoder_takes_the_plain_layout_and_says_so_when_asked_for_another() -> None:
     sizes = {k: v for k, v in SIZES.items() if k != "num_key_value_heads"}
     model = model_of(BertConfig(**sizes))
-    layout = choose_layout(model, Objective(), pad_id=0, max_tokens=64, checkpointing=False)
+    layout = choose_layout(model, LossConfig(), pad_id=0, max_tokens=64, checkpointing=False)
     assert layout.name == "plain"
     groups = random_groups(3)
     rows = [row for sequences, _ in groups for row in sequences]
@@ -134,9 +134,9 @@ def test_an_encoder_takes_the_plain_layout_and_says_so_when_asked_for_another() 
 def test_checkpointing_activations_takes_the_layout_without_a_cache() -> None:
     model = model_of(LlamaConfig(**SIZES))
     options = {"pad_id": 0, "max_tokens": 64, "checkpointing": True}
-    assert choose_layout(model, Objective(), **options).name == "packed"
+    assert choose_layout(model, LossConfig(), **options).name == "packed"
     with pytest.raises(ValueError, match="'packed' one with gradient_checkpointing"):
-        choose_layout(model, Objective(layout="prefix"), **options)
+        choose_layout(model, LossConfig(layout="prefix"), **options)
 
 
 def test_a_layout_that_gives_other_scores_is_not_taken(

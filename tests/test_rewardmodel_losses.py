@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rewardmodel.training.losses import (
     all_pairs_loss,
-    centring_loss,
+    centering_loss,
     pair_loss,
     plackett_luce_loss,
 )
@@ -152,7 +152,7 @@ def test_gradients_are_finite_where_short_rankings_are_filled_up() -> None:
         assert gradient[0, 2] == 0
 
 
-def test_centring_of_a_pair_is_trls() -> None:
+def test_centering_of_a_pair_is_trls() -> None:
     rows = torch.tensor([[[1.0], [2.0], [7.0]]])
-    assert centring_loss(rows, torch.tensor([[True, True, False]])).item() == pytest.approx(9.0)
-    assert centring_loss(rows, torch.tensor([[True] * 3])).item() == pytest.approx((20 / 3) ** 2)
+    assert centering_loss(rows, torch.tensor([[True, True, False]])).item() == pytest.approx(9.0)
+    assert centering_loss(rows, torch.tensor([[True] * 3])).item() == pytest.approx((20 / 3) ** 2)

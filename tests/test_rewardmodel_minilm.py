@@ -1,4 +1,4 @@
-"""A pretrained trunk on real human preferences: the shipped configuration, in small."""
+"""A pretrained backbone on real human preferences: the shipped configuration, in small."""
 
 import importlib.util
 import json

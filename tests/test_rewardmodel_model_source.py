@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import rewardmodel.pretrained.gguf as conversion
 from policies.cli.args import SearchSettings
-from policies.evaluation.gold_scorer import load_judge
+from policies.evaluation.gold_scorer import load_gold_scorer
 from policies.generation.language_model import Policy, fine_tune, load_language_model
 from policies.planning.leaf_values import ValueHead
 from rewardmodel.models.averaging import average_weights
@@ -24,7 +24,7 @@ from rewardmodel.models.sequence import SequenceRewardModel
 from rewardmodel.pretrained.source import resolve_model
 from rewardmodel.pretrained.tokenization import load_tokenizer
 from rewardmodel.synthetic.world import sample_requests
-from rewardmodel.training.optim_config import Optimisation
+from rewardmodel.training.optim_config import OptimConfig
 from rewardmodel.training.reward_model import train_reward_model
 from tests.gguf_files import TEMPLATE, write_gguf
 from tests.reward_folders import save_classifier
@@ -81,7 +81,7 @@ def test_a_packaged_policy_loads_wherever_a_policy_is_named(package: Path, tmp_p
     assert load_language_model(name).config.num_hidden_layers == 2
     assert len(load_tokenizer(name)) > 256
     shown = Dataset.from_dict({"prompt": ["Write."] * 4, "completion": [" Rain."] * 4})
-    fine_tune(name, shown, tmp_path / "tuned", optimisation=Optimisation(batch_size=4))
+    fine_tune(name, shown, tmp_path / "tuned", optimization=OptimConfig(batch_size=4))
     scorer = ImplicitRewardModel.load(name, reference=name)
     assert scorer.score(PROMPTS, RESPONSES).tolist() == [0.0, 0.0]
     assert "carries_models" not in sys.modules, "nothing of the package is run"
@@ -90,7 +90,7 @@ def test_a_packaged_policy_loads_wherever_a_policy_is_named(package: Path, tmp_p
 def test_a_packaged_reward_model_loads_wherever_one_is_named(package: Path, tmp_path: Path) -> None:
     name, plain = "package:carries_models/reward", str(package / "reward")
     wanted = load_reward_model(plain).score(PROMPTS, RESPONSES)
-    judge = load_judge(name)
+    judge = load_gold_scorer(name)
     assert judge is not None
     write_ensemble(tmp_path / "two", [name, plain])
     for found in (
@@ -126,7 +126,7 @@ def test_a_reward_model_is_trained_from_a_package(package: Path, tmp_path: Path)
         [{"prompt": "Write.", "chosen": " Rain fell.", "rejected": " No."}] * 8
     )
     train_reward_model("package:carries_models/policy", pairs, tmp_path / "trained",
-                       optimisation=Optimisation(batch_size=8))  # fmt: skip
+                       optimization=OptimConfig(batch_size=8))  # fmt: skip
     assert load_reward_model(str(tmp_path / "trained")).score(["a"], ["b"]).isfinite().all()
 
 
@@ -166,7 +166,7 @@ def test_gold_and_reward_model_take_the_same_functions(
     monkeypatch.chdir(tmp_path)
     name = form.format(file)
     monkeypatch.delitem(sys.modules, "scores_it", raising=False)
-    judge = load_judge(name)
+    judge = load_gold_scorer(name)
     assert judge is not None
     assert judge(PROMPTS, RESPONSES) == [14, 7]
     assert load_reward_model(name).score(PROMPTS, RESPONSES).tolist() == [14.0, 7.0]
@@ -177,13 +177,13 @@ def test_gold_and_reward_model_take_the_same_other_forms(tmp_path: Path) -> None
     prompts = [sample_requests(1, seed=0)[0].prompt] * 2
     answers.write_text(json.dumps({"prompt": prompts[0], "answer": "42"}) + "\n")
     for name, form in (("simulated", "auto"), (f"answers:{answers}", "number")):
-        judge = load_judge(name, answer_form=form)
+        judge = load_gold_scorer(name, answer_form=form)
         assert judge is not None
         gold = judge(prompts, ["It is 42", "It is 7"])
         found = load_reward_model(name, answer_form=form).score(prompts, ["It is 42", "It is 7"])
         assert found.tolist() == pytest.approx(list(gold))
     with pytest.raises(ValueError, match=r"gold: found 'python:no_such:f'.*python:path/to/file.py"):
-        load_judge("python:no_such:f")
+        load_gold_scorer("python:no_such:f")
 
 
 # ------------------------------------------------------------------------------------------- GGUF
@@ -217,11 +217,11 @@ def test_a_gguf_file_is_converted_once_to_an_ordinary_folder(
 
 def test_a_gguf_policy_is_trained_and_saved(gguf_file: Path, tmp_path: Path) -> None:
     shown = Dataset.from_dict({"prompt": ["Write."] * 4, "completion": [" Rain."] * 4})
-    fine_tune(str(gguf_file), shown, tmp_path / "tuned", optimisation=Optimisation(batch_size=4))
+    fine_tune(str(gguf_file), shown, tmp_path / "tuned", optimization=OptimConfig(batch_size=4))
     assert Policy.load(str(tmp_path / "tuned")).context == 256
     pairs = Dataset.from_list([{"prompt": "Write.", "chosen": " Rain.", "rejected": " No."}] * 8)
     train_reward_model(str(gguf_file), pairs, tmp_path / "reward",
-                       optimisation=Optimisation(batch_size=8))  # fmt: skip
+                       optimization=OptimConfig(batch_size=8))  # fmt: skip
     assert load_reward_model(str(tmp_path / "reward")).score(["a"], ["b"]).isfinite().all()
     with pytest.raises(ValueError, match=r"no reward model at .*LlamaForCausalLM"):
         load_reward_model(str(gguf_file))

@@ -575,7 +575,7 @@ def test_unknown_on_bad_row_is_refused(tmp_path):
         load_preferences(path, on_bad_row="drop")  # pyright: ignore[reportArgumentType]
 
 
-def test_missing_path_names_its_neighbours(tmp_path):
+def test_missing_path_names_its_neighbors(tmp_path):
     write_lines(tmp_path / "preferences.jsonl", ROWS)
     with pytest.raises(PreferenceDataError, match=r"did you mean 'preferences.jsonl'"):
         load_preferences(tmp_path / "preference.jsonl")

@@ -26,7 +26,7 @@ def test_models_that_cannot_share_get_the_same_states_and_one_warning(
 @pytest.mark.parametrize("family", ["llama", "gemma3"])
 def test_a_rerun_says_the_same_as_a_tree(family: str) -> None:
     growth = Growth(language_model(SHARING[family]))
-    trees = [PrefixTree(growth.trunk), RerunTree(growth.trunk)]
+    trees = [PrefixTree(growth.backbone), RerunTree(growth.backbone)]
     found = []
     for tree in trees:
         roots = tree.add_prompts([[5, 6, 7], [8, 9]])

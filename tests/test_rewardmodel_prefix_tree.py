@@ -5,12 +5,12 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import GPT2Config, LlamaConfig
 
-from rewardmodel.prefix_cache.backbone import Trunk
+from rewardmodel.prefix_cache.backbone import Backbone
 from rewardmodel.prefix_cache.tree import PrefixTree, available_memory
 from tests.prefix_growth import GROUPED, SHARING, VOCABULARY, Growth, language_model
 
 # Rounding alone: the same numbers are added in another order. Hidden states are of order one, and
-# a token more or less in sight moves them by tenths.
+# a token more or less in mask_spec moves them by tenths.
 ATOL = 5e-5
 
 
@@ -20,7 +20,7 @@ def test_every_state_of_random_growth_is_that_of_a_plain_run(family: str, attent
     if family == "gemma2" and attention == "sdpa":
         pytest.skip("caps its attention's scores, which eager attention alone can")
     growth = Growth(language_model(SHARING[family], attention=attention))
-    assert growth.trunk.shares
+    assert growth.backbone.shares
     assert growth.at_random() < ATOL
 
 
@@ -30,8 +30,8 @@ def test_half_precision_agrees_as_far_as_it_rounds(family: str) -> None:
         {**SHARING[family].to_dict(), "initializer_range": 0.1}
     )
     growth = Growth(language_model(config).to(torch.bfloat16))
-    assert growth.trunk.shares
-    # bfloat16 has eight bits: neighbours near 2 are 1/64 apart. A run in pieces differs from a
+    assert growth.backbone.shares
+    # bfloat16 has eight bits: neighbors near 2 are 1/64 apart. A run in pieces differs from a
     # whole one by some of these steps.
     assert growth.at_random() < 0.2
 
@@ -50,7 +50,7 @@ def test_adapters_that_are_not_merged_are_seen(family: str) -> None:
     with growth.model.disable_adapter():
         without, _ = growth.plain([5, 6, 7, 8])
     assert (growth.plain([5, 6, 7, 8])[0] - without).abs().max() > 0.01
-    assert growth.trunk.shares
+    assert growth.backbone.shares
     assert growth.at_random() < ATOL
 
 
@@ -170,7 +170,7 @@ def test_a_row_never_needs_a_position_that_the_model_has_not() -> None:
 
 
 def test_a_tree_says_what_its_tokens_weigh() -> None:
-    tree = PrefixTree(Trunk(language_model(LlamaConfig(**GROUPED)), max_tokens=50,
+    tree = PrefixTree(Backbone(language_model(LlamaConfig(**GROUPED)), max_tokens=50,
                             language_head=True))  # fmt: skip
     assert tree.bytes_per_token() == 0
     tree.add_prompts([[1, 2, 3]])

@@ -22,8 +22,8 @@ from rewardmodel.models.implicit import ImplicitRewardModel
 from rewardmodel.models.loading import load_reward_model
 from rewardmodel.models.value_head import TokenValueModel
 from rewardmodel.pretrained.checkpoints import load_classifier
-from rewardmodel.training.loss_config import Objective
-from rewardmodel.training.optim_config import Optimisation
+from rewardmodel.training.loss_config import LossConfig
+from rewardmodel.training.optim_config import OptimConfig
 from rewardmodel.training.reward_model import train_reward_model
 from tests.reward_folders import save_adapter, save_classifier, set_json
 from tests.test_rewardmodel_training import pairs
@@ -88,7 +88,7 @@ def test_a_faulty_policy_is_refused(policy_folder, tmp_path, path, fault, messag
     rows = Dataset.from_dict({"prompt": ["a"], "completion": ["b"]})
     paths: dict[str, Callable[[], Any]] = {
         "policy": lambda: Policy.load(source),
-        "fine_tune": lambda: fine_tune(source, rows, tmp_path / "o", optimisation=Optimisation()),
+        "fine_tune": lambda: fine_tune(source, rows, tmp_path / "o", optimization=OptimConfig()),
         "implicit": lambda: ImplicitRewardModel.load(source, reference=None),
         "reference": lambda: ImplicitRewardModel.load(whole, reference=source),
     }
@@ -309,8 +309,8 @@ def test_an_adapter_brings_its_own_head_in_place_of_another_shape_on_its_base(
         str(base),
         pairs(8),
         tmp_path / "adapter",
-        optimisation=Optimisation(batch_size=4, lora_rank=2),
-        objective=Objective(heads=2),
+        optimization=OptimConfig(batch_size=4, lora_rank=2),
+        objective=LossConfig(heads=2),
     )
     model = load_reward_model(str(tmp_path / "adapter"))
     assert model.member_scores(["a", "b"], ["c", "d"]).shape == (2, 2)

@@ -12,7 +12,7 @@ from rewardmodel.data.conversation import Conversation
 from rewardmodel.evaluation.process import evaluate_process_model
 from rewardmodel.interface import SessionRewardModel, StepRewardModel
 from rewardmodel.models.process import ProcessRewardModel, combine_steps, load_step_scorer
-from rewardmodel.training.optim_config import Optimisation
+from rewardmodel.training.optim_config import OptimConfig
 from rewardmodel.training.process import _Collator, step_loss, train_process_model
 from tests.reward_folders import CLOSE, PROMPT, save_classifier, set_json
 
@@ -59,7 +59,7 @@ def test_responses_to_one_prompt_share_it(folder: Path) -> None:
     model = ProcessRewardModel.load(str(folder))
     steps = [STEPS[0], STEPS[0], STEPS[2], STEPS[2]]
     shared, few = model._step_scores([PROMPT] * 4, steps)
-    model.__dict__["_trunk"] = None
+    model.__dict__["_backbone"] = None
     alone, many = model._step_scores([PROMPT] * 4, steps)
     torch.testing.assert_close(torch.cat(shared), torch.cat(alone), **CLOSE)
     assert few < 0.8 * many
@@ -138,8 +138,8 @@ def judged(count: int = 24) -> Dataset:
     )
 
 
-def quick(**options: object) -> Optimisation:
-    return Optimisation(**{"learning_rate": 5e-3, "batch_size": 8, "epochs": 8, **options})  # type: ignore[arg-type]
+def quick(**options: object) -> OptimConfig:
+    return OptimConfig(**{"learning_rate": 5e-3, "batch_size": 8, "epochs": 8, **options})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("rank", [0, 8])
@@ -148,7 +148,7 @@ def test_training_tells_right_steps_from_wrong_ones(
 ) -> None:
     options = quick(lora_rank=rank, learning_rate=2e-2 if rank else 5e-3)
     found = train_process_model(
-        str(policy_folder), judged(), tmp_path / "m", optimisation=options, separator="\n"
+        str(policy_folder), judged(), tmp_path / "m", optimization=options, separator="\n"
     )
     assert (found["rows"], found["steps"], found["cut"], found["updates"]) == (24, 60, 0, 24)
     assert found["loss_last"] < 0.5 * np.log(2)
@@ -190,7 +190,7 @@ def test_an_update_weighs_all_steps_alike_however_it_is_divided(
     for rows, parts in ((8, 1), (2, 4)):
         out = tmp_path / f"{rows}"
         options = quick(epochs=2, batch_size=rows, gradient_accumulation_steps=parts)
-        train_process_model(str(base), data, out, optimisation=options)
+        train_process_model(str(base), data, out, optimization=options)
         model = ProcessRewardModel.load(str(out))
         scores.append(torch.cat(model.step_scores([PROMPT] * 3, STEPS)))
     torch.testing.assert_close(scores[0], scores[1], atol=1e-4, rtol=1e-3)
@@ -205,7 +205,7 @@ def test_long_rows_are_cut_and_counted(policy_folder: Path, tmp_path: Path) -> N
         }
     )
     options = quick(epochs=1, max_length=64)
-    found = train_process_model(str(policy_folder), data, tmp_path / "m", optimisation=options)
+    found = train_process_model(str(policy_folder), data, tmp_path / "m", optimization=options)
     assert (found["rows"], found["cut"]) == (3, 2)
     assert 0 < found["lost_steps"] < 20
     assert found["steps"] + found["lost_steps"] == 24
@@ -215,10 +215,10 @@ def test_long_rows_are_cut_and_counted(policy_folder: Path, tmp_path: Path) -> N
 def test_data_that_teach_nothing_are_refused(policy_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "m"
     with pytest.raises(ValueError, match="no steps to train on"):
-        train_process_model(str(policy_folder), judged(2).select([]), out, optimisation=quick())
+        train_process_model(str(policy_folder), judged(2).select([]), out, optimization=quick())
     alike = Dataset.from_dict({"prompt": ["a"], "completions": [["b"]], "labels": [[1.0]]})
     with pytest.raises(ValueError, match=r"all steps have the label 1.0; required: right and wro"):
-        train_process_model(str(policy_folder), alike, out, optimisation=quick())
+        train_process_model(str(policy_folder), alike, out, optimization=quick())
 
 
 # -------------------------------------------------------------------------------------- evaluation

@@ -16,7 +16,7 @@ def numbered(rows: int, width: int, *, first: int) -> torch.Tensor:
 
 
 def feed(cache: RowCache, counts: list[int], *, first: int) -> torch.Tensor:
-    """Feeds two layers a pass of numbered tokens; returns the columns in sight of the first."""
+    """Feeds two layers a pass of numbered tokens; returns the columns in mask_spec of the first."""
     width = max(counts)
     cache.reserve(cache.length + width)
     cache.expect(counts, width, CPU)

@@ -230,12 +230,12 @@ def test_other_models_take_the_plain_path_with_one_warning(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from rewardmodel.prefix_cache.backbone import Trunk
+    from rewardmodel.prefix_cache.backbone import Backbone
 
     def refuse(self: Any, *args: Any, **options: Any) -> torch.Tensor:
         raise ValueError("no mask of its own")
 
-    monkeypatch.setattr(Trunk, "_small_tree", refuse)
+    monkeypatch.setattr(Backbone, "_small_tree", refuse)
     model = scorer(config)
     prompts, responses = [words(20, seed=1)] * 3, [words(n, seed=n) for n in (1, 4, 5)]
     with caplog.at_level(logging.WARNING, logger="rewardmodel"):

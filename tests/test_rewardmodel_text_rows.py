@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from policies.finetuning.collection import sample_responses
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
-from policies.generation.segment_tree import KVTree
+from policies.generation.segment_tree import SegmentTree
 from policies.planning.leaf_values import PartialReward
 from policies.planning.searcher import SearchPolicy
 from rewardmodel.data.conversation import Conversation
@@ -83,7 +83,7 @@ def _sample(policy: Policy, prompts: list[str]) -> Any:
 
 
 def _ask(policy: Policy, prompts: list[str]) -> Any:
-    return KVTree(policy, LATER, seed=0).ask(prompts)
+    return SegmentTree(policy, LATER, seed=0).ask(prompts)
 
 
 def _search(policy: Policy, prompts: list[str]) -> Any:

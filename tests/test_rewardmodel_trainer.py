@@ -16,10 +16,10 @@ from trl import RewardConfig, RewardTrainer
 
 from rewardmodel.models.sequence import load_scorer
 from rewardmodel.pretrained.tokenization import TextEncoder, fit_embeddings, load_tokenizer
-from rewardmodel.training.batching.comparisons import tokenise_comparisons
+from rewardmodel.training.batching.comparisons import tokenize_comparisons
 from rewardmodel.training.batching.layout_choice import choose_layout
-from rewardmodel.training.loss_config import Objective
-from rewardmodel.training.optim_config import Optimisation
+from rewardmodel.training.loss_config import LossConfig
+from rewardmodel.training.optim_config import OptimConfig
 from rewardmodel.training.reward_model import train_reward_model
 from rewardmodel.training.trainer import ComparisonTrainer, decided_groups
 from tests.reward_folders import launch, save_adapter
@@ -48,10 +48,10 @@ def losses_of(
     tokenizer = load_tokenizer(str(folder))
     model = load_scorer(str(folder), init_head=True)
     fit_embeddings(model, tokenizer)
-    objective = Objective(group_by_length=False, **options)
-    rows, _ = tokenise_comparisons(data, TextEncoder(tokenizer, 200), objective, seed=0)
-    optimisation = Optimisation(learning_rate=3e-3, batch_size=4, epochs=2)
-    arguments = RewardConfig(**{**optimisation.trainer_arguments(out), "logging_steps": 1})
+    objective = LossConfig(group_by_length=False, **options)
+    rows, _ = tokenize_comparisons(data, TextEncoder(tokenizer, 200), objective, seed=0)
+    optimization = OptimConfig(learning_rate=3e-3, batch_size=4, epochs=2)
+    arguments = RewardConfig(**{**optimization.trainer_arguments(out), "logging_steps": 1})
     layout = choose_layout(model, objective, pad_id=tokenizer.pad_token_id, max_tokens=200,
                            checkpointing=False)  # fmt: skip
     trainer: Any = ComparisonTrainer(
@@ -116,8 +116,8 @@ def test_rankings_of_unlike_sizes_are_learned(
         str(policy_folder),
         rankings(),
         tmp_path / "m",
-        optimisation=Optimisation(epochs=6, learning_rate=5e-3, batch_size=4),
-        objective=Objective(rankings=kind),
+        optimization=OptimConfig(epochs=6, learning_rate=5e-3, batch_size=4),
+        objective=LossConfig(rankings=kind),
     )
     assert outcome["responses"] == 8 * 2 + 8 * 3
     assert outcome["layout"] == "prefix"
@@ -140,7 +140,7 @@ def test_checkpointing_of_activations_trains_packed(policy_folder: Path, tmp_pat
         str(policy_folder),
         pairs(8),
         tmp_path / "m",
-        optimisation=Optimisation(learning_rate=1e-3, batch_size=4, gradient_checkpointing=True),
+        optimization=OptimConfig(learning_rate=1e-3, batch_size=4, gradient_checkpointing=True),
     )
     assert outcome["layout"] == "packed"
 
@@ -158,14 +158,14 @@ def test_a_loss_that_is_no_number_ends_training_at_once(
     load_tokenizer(str(policy_folder)).save_pretrained(broken)
     with pytest.raises(ValueError, match="training loss is nan at update 1; required: finite"):
         train_reward_model(
-            str(broken), pairs(8), tmp_path / "m", optimisation=Optimisation(batch_size=4)
+            str(broken), pairs(8), tmp_path / "m", optimization=OptimConfig(batch_size=4)
         )
     assert not (tmp_path / "m").exists()
 
 
 def test_a_checkpoint_of_another_model_is_refused(policy_folder: Path, tmp_path: Path) -> None:
     checkpoints = tmp_path / "trainer"
-    optimisation = Optimisation(batch_size=4, save_steps=1, epochs=1)
+    optimization = OptimConfig(batch_size=4, save_steps=1, epochs=1)
     checkpoint = checkpoints / "checkpoint-1"
     model = AutoModelForSequenceClassification.from_pretrained(policy_folder, num_labels=2)
     model.save_pretrained(checkpoint)
@@ -176,7 +176,7 @@ def test_a_checkpoint_of_another_model_is_refused(policy_folder: Path, tmp_path:
         r"\[2, 32\], this model's \[1, 32\]",
     ):
         train_reward_model(
-            str(policy_folder), pairs(8), tmp_path / "m", optimisation=optimisation,
+            str(policy_folder), pairs(8), tmp_path / "m", optimization=optimization,
             checkpoints=checkpoints,
         )  # fmt: skip
 
@@ -187,7 +187,7 @@ import torch
 torch.set_num_threads(1)
 from pathlib import Path
 from datasets import Dataset
-from rewardmodel.training import Objective, Optimisation, train_reward_model
+from rewardmodel.training import LossConfig, OptimConfig, train_reward_model
 
 settings = json.loads(sys.argv[1])
 if "dies_at" in settings:  # of one process only, which ends them all
@@ -201,8 +201,8 @@ if "dies_at" in settings:  # of one process only, which ends them all
 data = Dataset.from_json(settings["data"])
 outcome = train_reward_model(
     settings["base"], data, Path(settings["out"]),
-    optimisation=Optimisation(**settings["optimisation"]),
-    objective=Objective(**settings["objective"]),
+    optimization=OptimConfig(**settings["optimization"]),
+    objective=LossConfig(**settings["objective"]),
 )
 if os.environ.get("RANK", "0") == "0":
     Path(settings["out"] + ".json").write_text(json.dumps(outcome))
@@ -225,7 +225,7 @@ def test_two_processes_train_the_model_of_one(
         settings = {
             "base": str(policy_folder),
             "out": str(out),
-            "optimisation": {"learning_rate": 2e-3, "batch_size": 8 // processes, "epochs": 2},
+            "optimization": {"learning_rate": 2e-3, "batch_size": 8 // processes, "epochs": 2},
             "objective": {"layout": layout, "heads": 1},
         }
         assert start(tmp_path, processes=processes, **settings).wait(timeout=240) == 0, (
@@ -245,7 +245,7 @@ def test_killed_training_ends_with_the_same_weights(policy_folder: Path, tmp_pat
         return {
             "base": str(policy_folder),
             "out": str(out),
-            "optimisation": {
+            "optimization": {
                 "learning_rate": 2e-3, "batch_size": 4, "epochs": 3, "save_steps": 2,
             },
             "objective": {},
@@ -283,7 +283,7 @@ def test_a_weight_that_is_no_number_reaches_no_checkpoint(
     with pytest.raises(ValueError, match=r"the weight .* is not finite after 2 updates; required"):
         train_reward_model(
             str(policy_folder), pairs(8), tmp_path / "m", checkpoints=checkpoints,
-            optimisation=Optimisation(batch_size=4, save_steps=1),
+            optimization=OptimConfig(batch_size=4, save_steps=1),
         )  # fmt: skip
     assert [path.name for path in checkpoints.glob("checkpoint-*")] == ["checkpoint-1"]
     assert not (tmp_path / "m").exists()
@@ -298,15 +298,15 @@ def test_checkpoints_of_adapters_are_not_taken_for_others(
         with pytest.raises(ValueError, match="checkpoint-1 is a checkpoint of another model"):
             train_reward_model(
                 str(policy_folder), pairs(8), tmp_path / "m", checkpoints=tmp_path / "trainer",
-                optimisation=Optimisation(batch_size=4, save_steps=1, lora_rank=rank),
+                optimization=OptimConfig(batch_size=4, save_steps=1, lora_rank=rank),
             )  # fmt: skip
 
 
 def test_adapters_go_on_from_their_checkpoint_to_the_same_weights(
     policy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = Optimisation(learning_rate=5e-3, batch_size=4, save_steps=2, lora_rank=2)
-    train_reward_model(str(policy_folder), pairs(), tmp_path / "whole", optimisation=options)
+    options = OptimConfig(learning_rate=5e-3, batch_size=4, save_steps=2, lora_rank=2)
+    train_reward_model(str(policy_folder), pairs(), tmp_path / "whole", optimization=options)
     original, steps = ComparisonTrainer.training_step, iter(range(100))
 
     def dies_at_the_fourth(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -318,9 +318,9 @@ def test_adapters_go_on_from_their_checkpoint_to_the_same_weights(
         patched.setattr(ComparisonTrainer, "training_step", dies_at_the_fourth)
         with pytest.raises(KeyboardInterrupt):
             train_reward_model(
-                str(policy_folder), pairs(), tmp_path / "halted", optimisation=options
+                str(policy_folder), pairs(), tmp_path / "halted", optimization=options
             )
-    train_reward_model(str(policy_folder), pairs(), tmp_path / "halted", optimisation=options)
+    train_reward_model(str(policy_folder), pairs(), tmp_path / "halted", optimization=options)
     first, second = (
         load_file(tmp_path / name / "adapter_model.safetensors") for name in ("whole", "halted")
     )
@@ -329,10 +329,10 @@ def test_adapters_go_on_from_their_checkpoint_to_the_same_weights(
 
 
 def test_several_gpus_in_one_process_are_refused(policy_folder: Path, tmp_path: Path) -> None:
-    arguments: Any = RewardConfig(**Optimisation().trainer_arguments(tmp_path))
+    arguments: Any = RewardConfig(**OptimConfig().trainer_arguments(tmp_path))
     arguments._n_gpu = 2
     with pytest.raises(ValueError, match="found 2 GPUs in one process; required: a"):
-        ComparisonTrainer(None, pairs(2), layout=None, objective=Objective(), args=arguments)  # type: ignore[arg-type]
+        ComparisonTrainer(None, pairs(2), layout=None, objective=LossConfig(), args=arguments)  # type: ignore[arg-type]
 
 
 def test_a_ranking_of_equals_is_no_decision() -> None:
@@ -347,9 +347,9 @@ def test_two_processes_go_on_to_the_same_weights_after_one_was_killed(
     policy_folder: Path, tmp_path: Path
 ) -> None:
     def settings(name: str) -> dict[str, Any]:
-        optimisation = {"learning_rate": 2e-3, "batch_size": 4, "epochs": 3, "save_steps": 2}
+        optimization = {"learning_rate": 2e-3, "batch_size": 4, "epochs": 3, "save_steps": 2}
         return {"base": str(policy_folder), "out": str(tmp_path / name), "objective": {},
-                "optimisation": optimisation}  # fmt: skip
+                "optimization": optimization}  # fmt: skip
 
     assert start(tmp_path, processes=2, **settings("whole")).wait(timeout=240) == 0
     killed = start(tmp_path, processes=2, dies_at=7, **settings("halted"))

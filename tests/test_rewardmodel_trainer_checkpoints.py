@@ -11,12 +11,12 @@ from trl import RewardTrainer
 
 from prefsearch.run.directory import DamagedRunError
 from rewardmodel.training.checkpoints import MANIFEST
-from rewardmodel.training.optim_config import Optimisation
+from rewardmodel.training.optim_config import OptimConfig
 from rewardmodel.training.reward_model import train_reward_model
 from tests.killed_runs import left_by
 from tests.test_rewardmodel_training import pairs
 
-OPTIONS = Optimisation(learning_rate=5e-3, batch_size=4, save_steps=2, epochs=2)
+OPTIONS = OptimConfig(learning_rate=5e-3, batch_size=4, save_steps=2, epochs=2)
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def stopped(policy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """Training that was stopped before its seventh update, and beside it an uninterrupted one."""
     folder = tmp_path_factory.mktemp("stopped")
     outcome = train_reward_model(
-        str(policy_folder), pairs(), folder / "whole", optimisation=OPTIONS
+        str(policy_folder), pairs(), folder / "whole", optimization=OPTIONS
     )
     (folder / "outcome.txt").write_text(f"{outcome['loss_first']} {outcome['loss_last']}")
     original, steps = RewardTrainer.training_step, iter(range(100))
@@ -38,7 +38,7 @@ def stopped(policy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     try:
         with pytest.raises(KeyboardInterrupt):
             train_reward_model(
-                str(policy_folder), pairs(), folder / "m", optimisation=OPTIONS,
+                str(policy_folder), pairs(), folder / "m", optimization=OPTIONS,
                 checkpoints=folder / "trainer",
             )  # fmt: skip
     finally:
@@ -56,7 +56,7 @@ def halted(stopped: Path, tmp_path: Path) -> Path:
 def go_on(policy: Path, checkpoints: Path) -> dict[str, Any]:
     out = checkpoints.parent / "m"
     return train_reward_model(
-        str(policy), pairs(), out, optimisation=OPTIONS, checkpoints=checkpoints
+        str(policy), pairs(), out, optimization=OPTIONS, checkpoints=checkpoints
     )
 
 

@@ -23,7 +23,7 @@ from prefsearch.storage.files import StorageError
 from rewardmodel.models.loading import load_reward_model
 from rewardmodel.models.sequence import SequenceRewardModel, load_scorer
 from rewardmodel.pretrained.tokenization import load_tokenizer
-from rewardmodel.training.optim_config import Optimisation
+from rewardmodel.training.optim_config import OptimConfig
 from rewardmodel.training.process import train_process_model
 from rewardmodel.training.reward_model import train_reward_model
 from tests.reward_folders import save_classifier
@@ -38,14 +38,14 @@ def pairs(count: int = 32) -> Dataset:
     )
 
 
-def quick(**options: Any) -> Optimisation:
-    return Optimisation(**{"learning_rate": 5e-3, "batch_size": 8, **options})
+def quick(**options: Any) -> OptimConfig:
+    return OptimConfig(**{"learning_rate": 5e-3, "batch_size": 8, **options})
 
 
 @pytest.fixture(scope="module")
 def reward_folder(policy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reward") / "model"
-    result = train_reward_model(str(policy_folder), pairs(), folder, optimisation=quick(epochs=3))
+    result = train_reward_model(str(policy_folder), pairs(), folder, optimization=quick(epochs=3))
     assert result["updates"] == 12
     return folder
 
@@ -97,7 +97,7 @@ def test_the_end_token_is_read_even_where_pad_was_the_end(
 def test_adapters_train_and_save_their_head(policy_folder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "adapter"
     train_reward_model(
-        str(policy_folder), pairs(), folder, optimisation=quick(epochs=4, lora_rank=4)
+        str(policy_folder), pairs(), folder, optimization=quick(epochs=4, lora_rank=4)
     )
     assert (folder / "adapter_config.json").is_file()
     scores = SequenceRewardModel.load(str(folder)).score([PROMPT, PROMPT], [GOOD, BAD])
@@ -125,10 +125,10 @@ def test_a_classifier_of_several_labels_is_no_reward_model(
 def test_no_data_is_an_error(policy_folder: Path, tmp_path: Path) -> None:
     empty = pairs().select([])
     with pytest.raises(ValueError, match="no preference pairs"):
-        train_reward_model(str(policy_folder), empty, tmp_path / "m", optimisation=quick())
+        train_reward_model(str(policy_folder), empty, tmp_path / "m", optimization=quick())
     with pytest.raises(ValueError, match="no demonstrations"):
         fine_tune(str(policy_folder), Dataset.from_dict({"prompt": [], "completion": []}),
-                  tmp_path / "m", optimisation=quick())  # fmt: skip
+                  tmp_path / "m", optimization=quick())  # fmt: skip
 
 
 def test_long_pairs_are_cut_and_counted_not_dropped(policy_folder: Path, tmp_path: Path) -> None:
@@ -136,14 +136,14 @@ def test_long_pairs_are_cut_and_counted_not_dropped(policy_folder: Path, tmp_pat
         {"prompt": [PROMPT * 40, PROMPT], "chosen": [GOOD, GOOD], "rejected": [BAD, BAD]}
     )
     result = train_reward_model(
-        str(policy_folder), data, tmp_path / "m", optimisation=quick(max_length=64, batch_size=2)
+        str(policy_folder), data, tmp_path / "m", optimization=quick(max_length=64, batch_size=2)
     )
     assert (result["pairs"], result["cut"], result["updates"]) == (2, 1, 1)
 
 
 def test_fine_tuning_learns_a_completion(policy_folder: Path, tmp_path: Path) -> None:
     data = Dataset.from_dict({"prompt": [PROMPT] * 32, "completion": [GOOD] * 32})
-    result = fine_tune(str(policy_folder), data, tmp_path / "m", optimisation=quick(epochs=15))
+    result = fine_tune(str(policy_folder), data, tmp_path / "m", optimization=quick(epochs=15))
     assert result["loss_last"] < 0.5 * result["loss_first"]
 
 
@@ -154,7 +154,7 @@ def test_training_goes_on_from_its_checkpoint_to_the_same_weights(
 
     options = quick(epochs=2, save_steps=2)
     whole = tmp_path / "whole"
-    train_reward_model(str(policy_folder), pairs(), whole, optimisation=options)
+    train_reward_model(str(policy_folder), pairs(), whole, optimization=options)
     halted = tmp_path / "halted"
     steps = iter(range(100))
     original = RewardTrainer.training_step
@@ -167,11 +167,11 @@ def test_training_goes_on_from_its_checkpoint_to_the_same_weights(
     RewardTrainer.training_step = dies_at_the_sixth
     try:
         with pytest.raises(KeyboardInterrupt):
-            train_reward_model(str(policy_folder), pairs(), halted, optimisation=options)
+            train_reward_model(str(policy_folder), pairs(), halted, optimization=options)
     finally:
         RewardTrainer.training_step = original
     assert not halted.exists()
-    train_reward_model(str(policy_folder), pairs(), halted, optimisation=options)
+    train_reward_model(str(policy_folder), pairs(), halted, optimization=options)
     first, second = (SequenceRewardModel.load(str(f)).model.state_dict() for f in (whole, halted))
     for name, weight in first.items():
         torch.testing.assert_close(second[name], weight, atol=0, rtol=0, msg=name)
@@ -189,7 +189,7 @@ def test_a_full_disk_while_saving_leaves_nothing_behind(
     monkeypatch.setattr(PreTrainedModel, "save_pretrained", full)
     folder = tmp_path / "m"
     with pytest.raises(StorageError, match=r"free some space"):
-        train_reward_model(str(policy_folder), pairs(8), folder, optimisation=quick())
+        train_reward_model(str(policy_folder), pairs(8), folder, optimization=quick())
     assert not folder.exists()
     assert not list(tmp_path.glob("*.partial-*"))
 
@@ -205,7 +205,7 @@ def test_a_full_disk_while_saving_leaves_nothing_behind(
 )
 def test_a_wrong_setting_is_named(name: str, value: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Optimisation(**{name: value})  # type: ignore[arg-type]
+        OptimConfig(**{name: value})  # type: ignore[arg-type]
 
 
 def test_training_goes_on_from_a_reward_model_with_its_head(
@@ -222,10 +222,10 @@ def test_adapters_on_a_policy_of_adapters_forget_neither(
     demonstrations = Dataset.from_dict({"prompt": [PROMPT] * 32, "completion": [GOOD] * 32})
     first, second, reward = (tmp_path / name for name in ("first", "second", "reward"))
     lora = quick(epochs=20, lora_rank=8, learning_rate=1e-2)
-    fine_tune(str(policy_folder), demonstrations, first, optimisation=lora)
+    fine_tune(str(policy_folder), demonstrations, first, optimization=lora)
     assert (first / "adapter_config.json").is_file()
     barely = quick(epochs=1, lora_rank=4, learning_rate=1e-7)
-    fine_tune(str(first), demonstrations, second, optimisation=barely)
+    fine_tune(str(first), demonstrations, second, optimization=barely)
     ids = torch.tensor([[5, 6, 7, 8, 9]])
     with torch.inference_mode():
         logits = [
@@ -234,7 +234,7 @@ def test_adapters_on_a_policy_of_adapters_forget_neither(
         ]
     assert (logits[1] - logits[0]).abs().max() > 0.1
     torch.testing.assert_close(logits[2], logits[1], atol=1e-3, rtol=1e-3)
-    result = train_reward_model(str(first), pairs(), reward, optimisation=quick(epochs=3))
+    result = train_reward_model(str(first), pairs(), reward, optimization=quick(epochs=3))
     assert result["updates"] == 12
     scores = SequenceRewardModel.load(str(reward)).score([PROMPT, PROMPT], [GOOD, BAD])
     assert scores[0] > scores[1]
@@ -247,7 +247,7 @@ def test_a_half_written_checkpoint_is_passed_over(policy_folder: Path, tmp_path:
         str(policy_folder),
         pairs(),
         tmp_path / "m",
-        optimisation=quick(save_steps=2),
+        optimization=quick(save_steps=2),
         checkpoints=checkpoints,
     )
     assert result["updates"] == 4
@@ -258,7 +258,7 @@ def test_a_reward_model_remembers_the_length_it_was_trained_with(
     policy_folder: Path, tmp_path: Path
 ) -> None:
     options = quick(max_length=40)
-    train_reward_model(str(policy_folder), pairs(8), tmp_path / "m", optimisation=options)
+    train_reward_model(str(policy_folder), pairs(8), tmp_path / "m", optimization=options)
     assert SequenceRewardModel.load(str(tmp_path / "m")).encoder.max_length == 40
 
 
@@ -271,10 +271,10 @@ def test_a_tokenizer_of_another_model_is_told_before_training(
                              num_hidden_layers=1, num_attention_heads=2)  # fmt: skip
         LlamaForSequenceClassification(config).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    options = Optimisation(batch_size=4)
+    options = OptimConfig(batch_size=4)
     with pytest.raises(ValueError, match=r"tokens and the model 50 embeddings; required: a token"):
-        train_reward_model(str(tmp_path / "few"), pairs(4), tmp_path / "m", optimisation=options)
-    train_reward_model(str(tmp_path / "many"), pairs(4), tmp_path / "m", optimisation=options)
+        train_reward_model(str(tmp_path / "few"), pairs(4), tmp_path / "m", optimization=options)
+    train_reward_model(str(tmp_path / "many"), pairs(4), tmp_path / "m", optimization=options)
     assert "and the model 4000 embeddings; is it this model's?" in caplog.text
 
 
@@ -300,9 +300,9 @@ def test_more_tokens_than_places_are_refused(policy_folder: Path, tmp_path: Path
             load_reward_model(folder, max_length=64)
         with pytest.raises(ValueError, match=wrong):
             train_reward_model(folder, pairs(4), tmp_path / "m",
-                               optimisation=Optimisation(max_length=64))  # fmt: skip
+                               optimization=OptimConfig(max_length=64))  # fmt: skip
         # Left to the model, the longest text is as long as it can read.
-        found = train_reward_model(folder, pairs(8), tmp_path / "m", optimisation=Optimisation())
+        found = train_reward_model(folder, pairs(8), tmp_path / "m", optimization=OptimConfig())
         assert found["cut"] == 8
         assert load_reward_model(folder).score(["A bell. " * 99], ["Yes."]).isfinite().all()
 
@@ -314,10 +314,10 @@ def test_a_head_for_something_else_is_named(policy_folder: Path, tmp_path: Path)
         r"LlamaForSequenceClassification of 3 labels; required: such .* Begin from the base"
     )
     with pytest.raises(ValueError, match=wrong):
-        train_reward_model(three, pairs(4), tmp_path / "m", optimisation=quick())
+        train_reward_model(three, pairs(4), tmp_path / "m", optimization=quick())
     steps = Dataset.from_dict({"prompt": ["a"], "completions": [["b", "c"]], "labels": [[1, 0]]})
     with pytest.raises(ValueError, match="than a token classifier of 2 labels: it is Llama"):
-        train_process_model(three, steps, tmp_path / "m", optimisation=quick())
+        train_process_model(three, steps, tmp_path / "m", optimization=quick())
 
 
 def test_steps_whose_loss_is_no_number_end_training_at_once(
@@ -332,5 +332,5 @@ def test_steps_whose_loss_is_no_number_end_training_at_once(
     )
     options = quick(batch_size=2, save_steps=1)
     with pytest.raises(ValueError, match=r"is (nan|not finite) after 1 updates; required: finite"):
-        train_process_model(str(base), steps, tmp_path / "m", optimisation=options)
+        train_process_model(str(base), steps, tmp_path / "m", optimization=options)
     assert not list(tmp_path.glob("m-trainer/checkpoint-*"))

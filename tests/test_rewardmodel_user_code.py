@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.evaluation.gold_scorer import judged, load_judge
+from policies.evaluation.gold_scorer import judged, load_gold_scorer
 from policies.evaluation.pooled import pool_lines
 from policies.finetuning.collection import Samples
 from policies.generation.language_model import Policy
@@ -170,7 +170,7 @@ def test_a_function_that_changes_what_it_is_given_is_named(function: Any, prompt
         ("def __getattr__(name): raise RuntimeError('late')", r"mine\.py:1: RuntimeError: late"),
     ],
 )
-@pytest.mark.parametrize("load", [load_reward_model, load_judge])
+@pytest.mark.parametrize("load", [load_reward_model, load_gold_scorer])
 def test_a_module_that_cannot_be_imported_is_named(
     tmp_path: Path, code: str, message: str, load: Any
 ) -> None:

@@ -20,7 +20,7 @@ from transformers import (
 from rewardmodel.cli.data import InspectJob, inspect_data
 from rewardmodel.cli.train import TrainJob, train
 from rewardmodel.models.loading import load_reward_model
-from rewardmodel.training.optim_config import Optimisation
+from rewardmodel.training.optim_config import OptimConfig
 from rewardmodel.training.reward_model import train_reward_model
 from tests.chat_models import write_chat_scorer
 from tests.reward_folders import set_json
@@ -94,7 +94,7 @@ def test_a_model_that_reads_padding_or_other_types_is_refused(
         load_reward_model(source, **options)
     pairs = Dataset.from_list([{"prompt": "Why?", "chosen": "So.", "rejected": "No."}])
     with pytest.raises(ValueError, match=message):
-        train_reward_model(source, pairs, tmp_path / "t", optimisation=Optimisation(), **options)
+        train_reward_model(source, pairs, tmp_path / "t", optimization=OptimConfig(), **options)
     assert not (tmp_path / "t").exists()
 
 

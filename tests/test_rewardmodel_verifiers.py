@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rewardmodel import PreferenceDataError, RewardModel
 from rewardmodel.models.answers import (
     extract_answer,
-    normalise_answer,
+    normalize_answer,
     same_answer,
 )
 from rewardmodel.models.verifiers import AnswerMatch, load_references
@@ -108,7 +108,7 @@ def test_unknown_forms_are_refused(form: str, message: str) -> None:
         AnswerMatch({"a": "1"}, form=form)
 
 
-# ------------------------------------------------------------------------------------ normalising
+# ------------------------------------------------------------------------------------ normalizing
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_unknown_forms_are_refused(form: str, message: str) -> None:
     ids=lambda group: group[0][:20],
 )
 def test_equal_answers_are_written_alike(group: list[str]) -> None:
-    assert {normalise_answer(answer) for answer in group} == {normalise_answer(group[0])}
+    assert {normalize_answer(answer) for answer in group} == {normalize_answer(group[0])}
 
 
 @pytest.mark.parametrize(
@@ -181,9 +181,9 @@ PIECES = st.sampled_from(
 
 @settings(deadline=None, max_examples=500)
 @given(st.lists(PIECES, max_size=14).map("".join) | st.text(max_size=40))
-def test_normalising_twice_changes_nothing_and_never_fails(answer: str) -> None:
-    once = normalise_answer(answer)
-    assert normalise_answer(once) == once
+def test_normalizing_twice_changes_nothing_and_never_fails(answer: str) -> None:
+    once = normalize_answer(answer)
+    assert normalize_answer(once) == once
     for form in ("auto", "boxed", "gsm8k", "number"):
         found = extract_answer(answer, form)
         assert found is None or found.strip() == found != ""
@@ -227,7 +227,7 @@ def test_hostile_texts_cost_little_time(hostile: str) -> None:
     for form in ("auto", "boxed", "gsm8k", "number"):
         extract_answer(hostile, form)
         extract_answer("#### " + hostile, form)
-    normalise_answer(hostile)
+    normalize_answer(hostile)
     # Quadratic work would take minutes on these lengths.
     assert time.perf_counter() - began < 5
 

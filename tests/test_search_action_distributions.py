@@ -28,7 +28,7 @@ def test_samples_follow_the_proposal_temperature():
 
 
 def test_a_row_without_valid_actions_can_be_sampled_and_says_so():
-    """A finished state in a batch: its samples are impossible, its neighbours' are not."""
+    """A finished state in a batch: its samples are impossible, its neighbors' are not."""
     valid = torch.tensor([[False, False, False], [False, True, True]])
     policy = CategoricalActions(LOGITS.expand(2, -1), valid)
     ids = policy.sample(200, temperature=0.5, generator=generator())

@@ -610,7 +610,7 @@ def test_a_row_is_named_by_its_observation_where_other_trees_need_no_model(backe
         planner.plan(model, torch.arange(3))
 
 
-@pytest.mark.parametrize("name", ["best_of_n", "beam", "dvts", "rejection", "regularised"])
+@pytest.mark.parametrize("name", ["best_of_n", "beam", "dvts", "rejection", "regularized"])
 def test_planners_by_levels_name_the_observation(name):
     def change(output):
         return {"value": with_item(output.value, -1, float("nan"))}

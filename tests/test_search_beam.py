@@ -223,7 +223,7 @@ def test_finished_candidate_keeps_its_place_among_deeper_ones():
 
 
 def test_negative_discount_is_refused():
-    """A beam maximises for one player."""
+    """A beam maximizes for one player."""
     model = random_tables(8, discount=-1.0)
     with pytest.raises(ValueError, match=r"discount of -1.0; required .* Use MuZeroPlanner"):
         BeamPlanner(10).plan(model, torch.arange(4))

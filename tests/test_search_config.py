@@ -45,10 +45,10 @@ KINDS = {
     "beam": BeamPlanner,
     "dvts": DiverseBeamPlanner,
     "rejection": RejectionPlanner,
-    "regularised": RegularisedPlanner,
+    "regularized": RegularisedPlanner,
 }
 # A configuration has one temperature, with MuZero's default.
-OTHER_DEFAULTS = {"regularised": {"temperature": 1.0}}
+OTHER_DEFAULTS = {"regularized": {"temperature": 1.0}}
 BAD = [
     ("planner", "alphazero", "required one of muzero, gumbel, best_of_n, beam, dvts, rej"),
     ("num_simulations", -5, "required an int of at least 1"),
@@ -86,7 +86,7 @@ def test_built_planner_has_every_setting_it_knows(name):
     known = {f.name for f in fields(planner)} & SETTINGS.keys()
     assert {key: getattr(planner, key) for key in known} == {key: SETTINGS[key] for key in known}
     count = {"muzero": 7, "gumbel": 4, "best_of_n": 1, "beam": 3, "dvts": 4}
-    assert len(known) == {**count, "rejection": 3, "regularised": 3}[name]
+    assert len(known) == {**count, "rejection": 3, "regularized": 3}[name]
 
 
 def test_gumbel_scales_qvalues_by_the_configured_numbers():

@@ -210,7 +210,7 @@ def test_mean_of_equal_values_is_that_value(dtype):
 @pytest.mark.parametrize("transform", [MIXED, qtransform_by_parent_and_siblings])
 @pytest.mark.parametrize("shift", [3e4, -3e4])
 def test_values_count_whatever_all_logits_have_in_common(shift, transform, backend):
-    """Logits are unnormalised: in float32 `logit + Q` alone would keep no digit of Q."""
+    """Logits are unnormalized: in float32 `logit + Q` alone would keep no digit of Q."""
     model = random_tables(3, num_tables=16, dtype=torch.float32)
     # Whole numbers, so that the shift itself loses nothing.
     model.prior_logits.round_()

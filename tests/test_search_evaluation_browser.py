@@ -17,7 +17,7 @@ from tests.browser import CHROMIUM, QUIET
 FLAGS = (
     *QUIET,
     "--window-size=1000,2400",
-    "--force-device-scale-factor=2",  # thin lines keep their colour
+    "--force-device-scale-factor=2",  # thin lines keep their color
 )
 
 pytestmark = [
@@ -96,19 +96,19 @@ def test_the_report_of_the_demo_shows_its_figures_and_asks_no_host(
 ) -> None:
     dom, hosts = browse(demo_run / "report.html", tmp_path, "--dump-dom")
     assert hosts == set()
-    assert dom.count("<svg") == 3, "gains, over-optimisation, a search tree"
+    assert dom.count("<svg") == 3, "gains, over-optimization, a search tree"
     for heading in ("What was gained", "Examples", "A search tree", "How it was made"):
         assert heading in dom
 
 
-def test_screenshot_shows_the_colours_of_the_curves(report: Path, tmp_path: Path) -> None:
+def test_screenshot_shows_the_colors_of_the_curves(report: Path, tmp_path: Path) -> None:
     from matplotlib.image import imread
 
     shot = tmp_path / "shot.png"
     browse(report, tmp_path, f"--screenshot={shot}")
     pixels = (imread(shot)[..., :3] * 255).round().astype(int)  # [height, width, 3]
-    for name, colour in {"blue": (0, 0x72, 0xB2), "orange": (0xD5, 0x5E, 0)}.items():
-        count = int((abs(pixels - colour).sum(axis=-1) < 12).sum())
+    for name, color in {"blue": (0, 0x72, 0xB2), "orange": (0xD5, 0x5E, 0)}.items():
+        count = int((abs(pixels - color).sum(axis=-1) < 12).sum())
         assert count > 100, f"{name}: {count} pixels"
 
 

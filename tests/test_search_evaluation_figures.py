@@ -11,7 +11,7 @@ import pytest
 
 from prefsearch.statistics.metrics import best_of_n_kl
 from prefsearch.storage.files import StorageError
-from search.evaluation.figures import Curve, gain_curves, overoptimisation, search_tree
+from search.evaluation.figures import Curve, gain_curves, overoptimization, search_tree
 from search.evaluation.scaling import fit_best_of_n
 from search.viewer.layout import SearchNode, place_tree
 
@@ -44,7 +44,7 @@ def draw_all(folder: Path) -> list[Path]:
     fits = {("few", "gold"): fit_best_of_n(KL, np.sqrt(KL) * (1 - np.sqrt(KL)))}
     return [
         *gain_curves(gains, folder / "gain", **options),
-        *overoptimisation(over, folder / "over.svg", title="over", fits=fits),
+        *overoptimization(over, folder / "over.svg", title="over", fits=fits),
         *search_tree(TREE, folder / "tree.v2.png", title="a $ title"),
     ]
 
@@ -73,7 +73,7 @@ def test_drawing_leaves_matplotlib_as_it_was_and_imports_it_late(tmp_path: Path)
     subprocess.run([sys.executable, "-c", program], cwd=root, check=True)
 
 
-def test_gain_curves_share_the_cost_axis_and_keep_colours(
+def test_gain_curves_share_the_cost_axis_and_keep_colors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     figures = capture_figures(monkeypatch)
@@ -84,21 +84,21 @@ def test_gain_curves_share_the_cost_axis_and_keep_colours(
     assert gold.get_xlim() == proxy.get_xlim()
     assert gold.get_xlim()[0] < 5
     assert [axis.get_title() for axis in (gold, proxy)] == ["gold", "proxy"]
-    colours = {(a.get_title(), line.get_label()): line.get_color()
+    colors = {(a.get_title(), line.get_label()): line.get_color()
                for a in (gold, proxy) for line in a.lines}  # fmt: skip
-    assert colours["gold", "b"] == colours["proxy", "b"] != colours["gold", "a"]
+    assert colors["gold", "b"] == colors["proxy", "b"] != colors["gold", "a"]
     assert [t.get_text() for t in figures[0].legends[0].get_texts()] == ["a", "b"]
     band = gold.collections[0].get_paths()[0].vertices
     assert band[:, 1].min() == pytest.approx(np.min(series[0].low))
     assert band[:, 1].max() == pytest.approx(np.max(series[0].high))
 
 
-def test_overoptimisation_draws_against_distance_and_marks_n(
+def test_overoptimization_draws_against_distance_and_marks_n(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     figures = capture_figures(monkeypatch)
     fit = fit_best_of_n(KL, 1 + np.sqrt(KL) * (1 - np.sqrt(KL)))
-    overoptimisation(
+    overoptimization(
         [curve("gold", "few", KL), curve("gold", "many", KL)],
         tmp_path / "over",
         title="t",
@@ -117,7 +117,7 @@ def test_overoptimisation_draws_against_distance_and_marks_n(
     assert few.get_ylim() == many.get_ylim()
 
 
-def test_search_tree_shows_text_literally_and_colours_by_value(
+def test_search_tree_shows_text_literally_and_colors_by_value(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     figures = capture_figures(monkeypatch)
@@ -131,8 +131,8 @@ def test_search_tree_shows_text_literally_and_colours_by_value(
     circles = {tuple(c.get_offsets()[0]): c for c in axis.collections}
     sizes = [circles[place].get_sizes()[0] for place in sorted(circles)]
     assert sizes[0] == max(sizes)
-    colours = {tuple(c.get_facecolor()[0]) for c in circles.values()}
-    assert len(colours) == 4  # values 0.1, 0.2, 0.5, 0.9
+    colors = {tuple(c.get_facecolor()[0]) for c in circles.values()}
+    assert len(colors) == 4  # values 0.1, 0.2, 0.5, 0.9
     orange = [p for p in axis.patches if p.get_edgecolor()[0] > 0.8]
     assert len(orange) == 2  # prompt, often, right
 
@@ -199,9 +199,9 @@ def test_curves_refuse_what_would_mislead(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one"):
         gain_curves([], tmp_path / "a", **options)
     with pytest.raises(ValueError, match="required >= 0"):
-        overoptimisation([Curve("a", [-1], [0], [0], [0], "p")], tmp_path / "a", title="t")
+        overoptimization([Curve("a", [-1], [0], [0], [0], "p")], tmp_path / "a", title="t")
     with pytest.raises(ValueError, match="at least one"):
-        overoptimisation([], tmp_path / "a", title="t")
+        overoptimization([], tmp_path / "a", title="t")
     assert not list(tmp_path.iterdir())
 
 

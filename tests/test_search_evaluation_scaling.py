@@ -45,9 +45,9 @@ def test_fit_has_no_intercept_and_ignores_the_order_of_points() -> None:
     assert residual @ KL[1:] == pytest.approx(0, abs=1e-12)
 
 
-def test_peak_is_refused_without_overoptimisation_and_flagged_beyond_the_data() -> None:
+def test_peak_is_refused_without_overoptimization_and_flagged_beyond_the_data() -> None:
     rising = fit_best_of_n(KL, DISTANCE * (1.0 + 0.1 * DISTANCE))
-    with pytest.raises(FitRefusedError, match="no over-optimisation"):
+    with pytest.raises(FitRefusedError, match="no over-optimization"):
         rising.peak()
     falling = fit_best_of_n(KL, DISTANCE * (-0.5 - 0.1 * DISTANCE))
     with pytest.raises(FitRefusedError, match="falls from the start"):

@@ -20,7 +20,7 @@ def root_prior(output) -> torch.Tensor:
 
 
 def test_dirichlet_noise_is_mixed_into_the_valid_prior():
-    """(1 - f) * prior + f * noise, both renormalised over the valid actions."""
+    """(1 - f) * prior + f * noise, both renormalized over the valid actions."""
     model = random_tables(1, invalid=0.4)
     noise = torch.tensor([0.1, 0.2, 0.3, 0.25, 0.15], dtype=torch.float64).expand(4, 5)
     output = MuZeroPlanner(3, dirichlet_fraction=0.25).plan(

@@ -35,7 +35,7 @@ LEVEL_SEARCHES = {
     "beam": BeamPlanner,
     "dvts": DiverseBeamPlanner,
     "rejection": RejectionPlanner,
-    "regularised": RegularisedPlanner,
+    "regularized": RegularisedPlanner,
 }
 KINDS = {**TREE_SEARCHES, "best_of_n": BestOfNPlanner, **LEVEL_SEARCHES}
 QUIET = {"muzero": {"dirichlet_fraction": 0, "temperature": 0}, "gumbel": {"gumbel_scale": 0}}
@@ -148,7 +148,7 @@ def test_seed_reproduces_the_search(kind, world, budget):
 @CHECKS
 @given(st.sampled_from(list(KINDS)), WORLDS, BUDGETS, st.floats(-5, 5))
 def test_shifting_logits_changes_nothing_but_rounding(kind, world, budget, shift):
-    """Logits are unnormalised: the decision depends on their softmax alone."""
+    """Logits are unnormalized: the decision depends on their softmax alone."""
     model, planner = random_tables(**world), KINDS[kind](budget, **QUIET.get(kind, {}))
     shifted = replace(model, prior_logits=model.prior_logits + shift)
     first, second = plan(planner, model), plan(planner, shifted)

@@ -1,4 +1,4 @@
-"""The KL-regularised step against its formula, its objective, and the two planners at its ends."""
+"""The KL-regularized step against its formula, its objective, and the two planners at its ends."""
 
 import math
 

@@ -23,7 +23,7 @@ from search import (
 from search.planners.sampled import SAMPLED_ACTIONS, correct_prior
 from tests.search_reference import TableModel, assert_same_tree, random_tables
 
-TOLERANCE = 1e-12  # float64: logits are normalised before they reach the search
+TOLERANCE = 1e-12  # float64: logits are normalized before they reach the search
 QUIET = MuZeroPlanner(40, dirichlet_fraction=0, temperature=0)
 LOGITS = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64).log()
 
@@ -109,7 +109,7 @@ def test_prior_of_distinct_samples_of_the_policy_itself_is_uniform():
     torch.testing.assert_close(root.prior_logits.exp(), expected)
 
 
-def expected_prior(policy: CategoricalActions, *, num_samples: int, normalise: bool):
+def expected_prior(policy: CategoricalActions, *, num_samples: int, normalize: bool):
     """The mean over rows of the corrected prior of one policy, scattered to all its actions."""
     model = SampledModel(
         table_root(policy, policy.logits.shape[0]),
@@ -118,15 +118,15 @@ def expected_prior(policy: CategoricalActions, *, num_samples: int, normalise: b
     )
     root = model.root(torch.arange(policy.logits.shape[0]), generator=generator())
     prior = root.prior_logits.exp().masked_fill(~root.valid_actions, 0.0)
-    if normalise:
+    if normalize:
         prior = prior / prior.sum(dim=-1, keepdim=True)
     full = torch.zeros_like(policy.logits)
     return full.scatter_add(1, root.embedding[SAMPLED_ACTIONS], prior).mean(dim=0)
 
 
-@pytest.mark.parametrize(("num_samples", "normalise"), [(4, False), (64, True)])
-def test_expected_corrected_prior_is_the_policy(num_samples, normalise):
-    """Unbiased at any K before normalisation; after it for K large (bias of order 1/K).
+@pytest.mark.parametrize(("num_samples", "normalize"), [(4, False), (64, True)])
+def test_expected_corrected_prior_is_the_policy(num_samples, normalize):
+    """Unbiased at any K before normalization; after it for K large (bias of order 1/K).
 
     Tolerance 0.01: five standard errors of 40000 rows at K = 4 (0.0019 for the likeliest
     action). Without the correction the mean would be the proposal, 0.3 away.
@@ -134,7 +134,7 @@ def test_expected_corrected_prior_is_the_policy(num_samples, normalise):
     probs = torch.tensor([0.7, 0.15, 0.1, 0.04, 0.01, 0.0], dtype=torch.float64)
     rows = 40_000 if num_samples == 4 else 4_000
     policy = CategoricalActions(probs.log().expand(rows, -1))
-    found = expected_prior(policy, num_samples=num_samples, normalise=normalise)
+    found = expected_prior(policy, num_samples=num_samples, normalize=normalize)
     torch.testing.assert_close(found, probs, atol=0.01, rtol=0)
     proposal = probs ** (1 / 3) / (probs ** (1 / 3)).sum()
     assert float((proposal - probs).abs().max()) > 0.3

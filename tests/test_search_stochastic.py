@@ -254,7 +254,7 @@ def test_search_finds_the_best_expectation_where_the_most_likely_outcome_mislead
 
 
 def test_noise_is_mixed_into_the_root_over_valid_actions_only():
-    """(1 - f) prior + f noise, both renormalised; the outcomes' columns keep no probability."""
+    """(1 - f) prior + f noise, both renormalized; the outcomes' columns keep no probability."""
     model = random_games(7, invalid=0.4)
     noise = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64).expand(4, 4)
     planner = StochasticMuZeroPlanner(8, dirichlet_fraction=0.25)

@@ -27,14 +27,14 @@ class WorkerSettings:
     Attributes:
         play_workers: Actors among which the environments are shared out; 0: this process plays,
             between updates. Needs prefsearch[ray].
-        reanalyse_workers: Actors among which the searches of old rows are shared out; 0: this
+        reanalyze_workers: Actors among which the searches of old rows are shared out; 0: this
             process searches. Needs prefsearch[ray].
         worker_gpus: Share of a GPU that each actor takes, such as 0.2; 0: they compute on the CPU.
             Ray does not know of the memory that learning takes on the same GPU.
     """
 
     play_workers: Annotated[int, Within(least=0, most=2**16)] = 0
-    reanalyse_workers: Annotated[int, Within(least=0, most=2**16)] = 0
+    reanalyze_workers: Annotated[int, Within(least=0, most=2**16)] = 0
     worker_gpus: Annotated[float, Within(least=0, most=1024)] = 0.0
 
     def __post_init__(self) -> None:
@@ -65,9 +65,9 @@ def build_workers(
         ImportError: If workers are asked for without Ray.
         ValueError: If environments cannot be shared out evenly, or GPUs are missing.
     """
-    if not settings.play_workers and not settings.reanalyse_workers:
+    if not settings.play_workers and not settings.reanalyze_workers:
         return None, None
-    actors = settings.play_workers + settings.reanalyse_workers
+    actors = settings.play_workers + settings.reanalyze_workers
     host = RayHost(actors=actors, gpus=settings.worker_gpus)
     device = "cuda" if settings.worker_gpus else "cpu"
     players = planner = None
@@ -81,12 +81,12 @@ def build_workers(
             seed=seed,
             device=device,
         )
-    if settings.reanalyse_workers:
+    if settings.reanalyze_workers:
         planner = RemotePlanner(
             target_network,
             reanalysing_planner(agent.search),
             host=host,
-            workers=settings.reanalyse_workers,
+            workers=settings.reanalyze_workers,
             discount=agent.learning.discount,
             device=device,
         )

@@ -31,7 +31,7 @@ class RayHost:
             self._ray: Any = importlib.import_module("ray")
         except ImportError as error:
             raise ImportError(
-                "workers: found no Ray; required for play_workers and reanalyse_workers above 0. "
+                "workers: found no Ray; required for play_workers and reanalyze_workers above 0. "
                 "Install it: pip install 'prefsearch[ray]'"
             ) from error
         if not self._ray.is_initialized():

@@ -81,7 +81,7 @@ class RemotePlanner:
         self._network, self._planner, self._host = network, planner, host
         self._discount, self._device = discount, device
         self._weights, self._version, self._blank = None, 0, None
-        self.crew = Crew(host, "reanalyse", self._start, size=workers, max_restarts=max_restarts)
+        self.crew = Crew(host, "reanalyze", self._start, size=workers, max_restarts=max_restarts)
 
     def _start(self, worker: int) -> Any:
         if self._blank is None:

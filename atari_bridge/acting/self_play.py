@@ -50,7 +50,7 @@ class Played:
 
 
 def episode_seed(seed: int, lane: int, episode: int) -> int:
-    """The seed of a lane's n-th game: 31 bits of a hash, so that neighbours have nothing to do."""
+    """The seed of a lane's n-th game: 31 bits of a hash, so that neighbors have nothing to do."""
     digest = hashlib.sha256(f"{seed}/{lane}/{episode}".encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
 
@@ -115,7 +115,7 @@ class SelfPlay:
             generator: Source of the planner's randomness.
         """
         output = planner.plan(model, torch.from_numpy(self._stack.stacks), generator=generator)
-        actions = output.action.cpu().numpy()  # host synchronisation: the games are played there
+        actions = output.action.cpu().numpy()  # host synchronization: the games are played there
         frame, first = self._stack.newest.copy(), self._first.copy()
         step = self.environment.step(actions)
         ended = step.terminated | step.truncated

@@ -19,7 +19,7 @@ from atari_bridge.evaluation.episodes import (
     SampledActions,
     evaluate_agent,
 )
-from atari_bridge.reference.scores import games, human_normalised
+from atari_bridge.reference.scores import games, human_normalized
 from atari_bridge.training.agent import Agent, load_agent
 from prefsearch.cli.outputs import Output, expand_home, settle_outputs
 from prefsearch.cli.overwriting import require_kept
@@ -40,8 +40,8 @@ class EvaluateJob:
         game: Its game. Needed only for one that names a module ("module:id"), which is imported.
         budgets: Simulations a decision; for each, the best action and one drawn by what was found.
         games: Whole games an evaluation.
-        policy: Judge the network's own policy as well: its best action, and a sample.
-        random: Judge random play as well.
+        policy: GoldScorer the network's own policy as well: its best action, and a sample.
+        random: GoldScorer random play as well.
         max_decisions: Games are broken off after so many; null: the environment's own limit.
         seed: Of games and draws; another than training's.
         out: JSON of all games, written after each evaluation; those that stand in it are not made
@@ -145,7 +145,7 @@ def judge(job: EvaluateJob, agent: Agent) -> dict[str, Evaluation]:
 def _share_of_human(agent: Agent, found: Evaluation) -> float | None:
     """The mean return between random play and a human's, where both are known."""
     game = agent.facts["game"]
-    return human_normalised(game, found.interval.estimate) if game in games() else None
+    return human_normalized(game, found.interval.estimate) if game in games() else None
 
 
 def _results(agent: Agent, about: dict[str, Any], found: dict[str, Evaluation]) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def _results(agent: Agent, about: dict[str, Any], found: dict[str, Evaluation]) 
             name: {
                 **asdict(value),
                 "interval": asdict(value.interval),
-                "human_normalised": _share_of_human(agent, value),
+                "human_normalized": _share_of_human(agent, value),
             }
             for name, value in found.items()
         },

@@ -101,7 +101,7 @@ class TrainJob(
     def __post_init__(self) -> None:
         """Checks every room's settings."""
         RunSettings.__post_init__(self)
-        alone = not (self.compile_network and (self.play_workers or self.reanalyse_workers))
+        alone = not (self.compile_network and (self.play_workers or self.reanalyze_workers))
         require(alone, "compile_network", self.compile_network, "false with workers")
         agent_settings(self)
 

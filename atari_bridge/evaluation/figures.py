@@ -49,10 +49,10 @@ def learning_curve(
             frames = [row["frames"] for row in rows]
             low = [row[f"{name}_return"]["low"] for row in rows]
             high = [row[f"{name}_return"]["high"] for row in rows]
-            colour = PALETTE[rank]
-            axis.fill_between(frames, low, high, color=colour, alpha=0.18, linewidth=0)
+            color = PALETTE[rank]
+            axis.fill_between(frames, low, high, color=color, alpha=0.18, linewidth=0)
             means = [row[f"{name}_return"]["estimate"] for row in rows]
-            axis.plot(frames, means, color=colour, marker="os^"[rank], markersize=5, label=label)
+            axis.plot(frames, means, color=color, marker="os^"[rank], markersize=5, label=label)
         axis.set_xlabel("emulator frames")
         axis.set_ylabel("return of a game, 95 % over games")
         axis.set_title(label_text(title))
@@ -80,15 +80,15 @@ def budget_curves(
         left, right = figure.subplots(1, 2)
         budgets: list[int] = []
         for rank, run in enumerate(runs):
-            colour = PALETTE[rank % len(PALETTE)]
+            color = PALETTE[rank % len(PALETTE)]
             label = f"training seed {run['training_seed']}"
             rows = [row for row in run["curve"] if "sampled_return" in row]
             frames = [row["frames"] for row in rows]
             low = [row["sampled_return"]["low"] for row in rows]
             high = [row["sampled_return"]["high"] for row in rows]
-            left.fill_between(frames, low, high, color=colour, alpha=0.15, linewidth=0)
+            left.fill_between(frames, low, high, color=color, alpha=0.15, linewidth=0)
             means = [row["sampled_return"]["estimate"] for row in rows]
-            left.plot(frames, means, color=colour, marker="o", markersize=4, label=label)
+            left.plot(frames, means, color=color, marker="o", markersize=4, label=label)
             points = sorted(
                 (value["simulations"], value["interval"])
                 for name, value in run["evaluations"].items()
@@ -103,13 +103,13 @@ def budget_curves(
                 budgets,
                 [at["estimate"] for _, at in points],
                 yerr=errors,
-                color=colour,
+                color=color,
                 marker="o",
                 markersize=4,
                 capsize=2,
             )
             policy = run["evaluations"]["policy, sampled"]["interval"]["estimate"]
-            right.axhline(policy, color=colour, linestyle="--", linewidth=1)
+            right.axhline(policy, color=color, linestyle="--", linewidth=1)
         chance = runs[0]["evaluations"]["random"]["interval"]["estimate"]
         for axis in (left, right):
             axis.axhline(chance, color=FAINT, linestyle=":", linewidth=1.2)

@@ -18,7 +18,7 @@ def picture_of(frame: np.ndarray, *, scale: int = 2) -> Image.Image:
     """One frame as a picture.
 
     Args:
-        frame: `[C, H, W]` uint8, C = 1 grey, 3 colours, or any number of planes, which get a shade
+        frame: `[C, H, W]` uint8, C = 1 gray, 3 colors, or any number of planes, which get a shade
             each.
         scale: Screen pixels a pixel.
     """

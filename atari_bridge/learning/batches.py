@@ -33,7 +33,7 @@ class Batch:
     Attributes:
         observation: `[B, S*C, H, W]` uint8, or `[B, D]` float32; of the sampled rows.
         future: `[B, K, ...]`, of the K rows after them, for self-supervision; None where unused.
-        weight: `[B]` importance weights, not yet normalised over processes.
+        weight: `[B]` importance weights, not yet normalized over processes.
         action: `[B, K]` int64.
         reward: `[B, K]`.
         value: `[B, K+1]`.
@@ -169,7 +169,7 @@ class BatchMaker:
         policy = window.policy[:, :steps].copy()
         value = np.zeros(policy.shape[:2], np.float32)
         fresh = np.zeros(len(policy), bool)
-        count = round(self.config.reanalyse_policy * len(policy))
+        count = round(self.config.reanalyze_policy * len(policy))
         fresh[generator.permutation(len(policy))[:count]] = True
         at = np.nonzero(window.alive[:, :steps] & fresh[:, None])
         for part in _parts(len(at[0]), self.max_roots):

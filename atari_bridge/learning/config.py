@@ -27,7 +27,7 @@ AugmentationName = Literal["none", "shift", "intensity", "shift_intensity"]
 
 @dataclass(frozen=True)
 class LearningConfig:
-    """What the learner optimises, and how. The defaults are EfficientZero's on Atari 100k.
+    """What the learner optimizes, and how. The defaults are EfficientZero's on Atari 100k.
 
     EZ: EfficientZero (Ye et al. 2021). EZ-V2: EfficientZero V2 (Wang et al. 2024). A decision is
     one step of the agent (several emulator frames).
@@ -44,13 +44,13 @@ class LearningConfig:
             their target instead of the sum (EZ-V2: 30,000), where their policy
             is searched anew; null: never (EZ).
         search_value_age: Age in decisions from which a row is old in that sense (EZ-V2: 5,000).
-        reanalyse_policy: Share of rows whose policy targets are searched anew (EZ: .99; EZ-V2: 1;
+        reanalyze_policy: Share of rows whose policy targets are searched anew (EZ: .99; EZ-V2: 1;
             MuZero: 0).
         batch_size: Rows an update (EZ, EZ-V2: 256).
         optimizer: `sgd` (EZ, EZ-V2) or `adamw`.
         learning_rate: At its peak (EZ, EZ-V2: .2).
         momentum: Of SGD (EZ: .9).
-        weight_decay: As the optimiser defines it (EZ: 1e-4).
+        weight_decay: As the optimizer defines it (EZ: 1e-4).
         warmup_updates: The rate rises linearly over these (EZ: 1% of 100,000).
         decay_updates: The rate is multiplied by `decay_factor` each time so many updates are made
             (EZ: 100,000).
@@ -77,7 +77,7 @@ class LearningConfig:
     bootstrap: Bootstrap = "network"
     search_value_after: CountOrZero | None = None
     search_value_age: CountOrZero = 5_000
-    reanalyse_policy: Fraction = 0.99
+    reanalyze_policy: Fraction = 0.99
     batch_size: Size = 256
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: LearningRate = 0.2

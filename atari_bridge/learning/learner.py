@@ -1,4 +1,4 @@
-"""One update: losses of the unrolled network, their gradient, a step of the optimiser.
+"""One update: losses of the unrolled network, their gradient, a step of the optimizer.
 
 This file does not know where batches come from, nor what the losses mean (`learning.losses`).
 """
@@ -38,7 +38,7 @@ class Learner:
         network: The one that learns.
         target_network: Of the same shape; refreshed every `target_interval` updates
             by `refresh_target`.
-        config: Optimiser and weights of the losses.
+        config: Optimizer and weights of the losses.
         accelerator: Devices and processes.
         generator: Source of the augmentation's draws.
     """
@@ -100,7 +100,7 @@ class Learner:
         """
         tensors = {f.name: getattr(losses, f.name).detach() for f in fields(losses)}
         tensors["gradient_norm"] = norm
-        # A host synchronisation; the priorities are the other one of an update.
+        # A host synchronization; the priorities are the other one of an update.
         numbers = torch.stack([tensor.float() for tensor in tensors.values()]).tolist()
         named = dict(zip(tensors, numbers, strict=True))
         odd = {name: value for name, value in named.items() if not math.isfinite(value)}
@@ -127,7 +127,7 @@ class Learner:
 
 
 def build_optimizer(network: nn.Module, config: LearningConfig) -> torch.optim.Optimizer:
-    """SGD with momentum, or AdamW; biases and normalisation are not decayed by AdamW."""
+    """SGD with momentum, or AdamW; biases and normalization are not decayed by AdamW."""
     if config.optimizer == "sgd":
         return torch.optim.SGD(
             network.parameters(),

@@ -1,6 +1,6 @@
 """Losses of an unrolled network, from logits and targets to one number.
 
-Pure functions. This file knows no network, no optimiser and no support of scalars: a value target
+Pure functions. This file knows no network, no optimizer and no support of scalars: a value target
 comes as a distribution over bins, whoever made it.
 """
 
@@ -92,7 +92,7 @@ class LossWeights:
 
 @dataclass(frozen=True)
 class Losses:
-    """What to minimise, and its parts to look at; all scalars.
+    """What to minimize, and its parts to look at; all scalars.
 
     Attributes:
         total: Weighted by part, position and row; carries the gradient.

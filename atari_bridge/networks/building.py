@@ -7,16 +7,16 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 from atari_bridge.networks.compact import (
     VectorStep,
     image_encoder,
+    vector_backbone,
     vector_encoder,
-    vector_trunk,
 )
 from atari_bridge.networks.config import NetworkConfig
 from atari_bridge.networks.interface import MuZeroNetwork
-from atari_bridge.networks.layers import image_to_features, normalise_vector, vector_head
+from atari_bridge.networks.layers import image_to_features, normalize_vector, vector_head
 from atari_bridge.networks.residual import (
     ImageStep,
+    image_backbone,
     image_representation,
-    image_trunk,
     state_shape,
 )
 from atari_bridge.networks.scalars import ScalarSupport
@@ -69,7 +69,7 @@ def _residual(
     num_actions: int,
     frame_channels: int | None,
 ) -> MuZeroNetwork:
-    kind, image = config.normalisation, (shape[0], shape[1], shape[2])
+    kind, image = config.normalization, (shape[0], shape[1], shape[2])
     encoder = image_representation(image, channels=config.channels, blocks=config.blocks, kind=kind)
     channels, height, width = state_shape(encoder, image)
     area = height * width
@@ -88,7 +88,7 @@ def _residual(
         frame_channels,
         encoder=encoder,
         step=ImageStep(channels, num_actions, blocks=config.blocks, kind=kind),
-        trunk=image_trunk(channels, blocks=config.blocks, kind=kind),
+        backbone=image_backbone(channels, blocks=config.blocks, kind=kind),
         heads=(head(num_actions), head(config.support_bins)),
         reward=None if config.value_prefix else head(config.support_bins),
         reduction=(reduction, features),
@@ -106,7 +106,7 @@ def _vector(
     num_actions: int,
     frame_channels: int | None,
 ) -> MuZeroNetwork:
-    kind, size = config.normalisation, config.hidden_size
+    kind, size = config.normalization, config.hidden_size
     if len(shape) == 3:
         image = (shape[0], shape[1], shape[2])
         encoder = image_encoder(image, channels=config.channels, hidden_size=size, kind=kind)
@@ -123,7 +123,7 @@ def _vector(
         frame_channels,
         encoder=encoder,
         step=VectorStep(size, num_actions, kind=kind),
-        trunk=vector_trunk(size, kind=kind),
+        backbone=vector_backbone(size, kind=kind),
         heads=(head(num_actions), head(config.support_bins)),
         reward=None if config.value_prefix else head(config.support_bins),
         reduction=(nn.Identity(), size),
@@ -140,7 +140,7 @@ def _assemble(
     *,
     encoder: nn.Module,
     step: nn.Module,
-    trunk: nn.Module,
+    backbone: nn.Module,
     heads: tuple[nn.Module, nn.Module],
     reward: nn.Module | None,
     reduction: tuple[nn.Module, int],
@@ -150,14 +150,14 @@ def _assemble(
     """What both kinds have in common: support, value prefix and self-supervision."""
     prefix = None
     if config.value_prefix:
-        size, kind = config.lstm_size, config.normalisation
+        size, kind = config.lstm_size, config.normalization
         prefix = ValuePrefix(
             reduction[0],
             features=reduction[1],
             size=size,
             horizon=config.prefix_horizon,
             head=nn.Sequential(
-                normalise_vector(size, kind),
+                normalize_vector(size, kind),
                 nn.ReLU(inplace=True),
                 vector_head(size, config.support_bins, width=head_width, kind=kind),
             ),
@@ -169,7 +169,7 @@ def _assemble(
         support=ScalarSupport(-config.support, config.support, config.support_bins),
         encoder=encoder,
         step=step,
-        trunk=trunk,
+        backbone=backbone,
         policy_head=heads[0],
         value_head=heads[1],
         reward_head=reward,

@@ -1,4 +1,4 @@
-"""Encoders to a vector, and steps and trunks of vectors: cheap enough for a CPU.
+"""Encoders to a vector, and steps and backbones of vectors: cheap enough for a CPU.
 
 A convolutional state costs most of an update to step; a vector of a few hundred numbers costs next
 to nothing, so nearly all work is seeing. What is seen in a stack of frames is encoded as in DQN.
@@ -7,12 +7,12 @@ to nothing, so nearly all work is seeing. What is seen in a stack of frames is e
 import torch
 from torch import Tensor, nn
 
-from atari_bridge.networks.config import Normalisation
-from atari_bridge.networks.layers import normalise_image, normalise_vector
+from atari_bridge.networks.config import Normalization
+from atari_bridge.networks.layers import normalize_image, normalize_vector
 
 
 def image_encoder(
-    shape: tuple[int, int, int], *, channels: int, hidden_size: int, kind: Normalisation
+    shape: tuple[int, int, int], *, channels: int, hidden_size: int, kind: Normalization
 ) -> nn.Sequential:
     """Strided convolutions and one layer: `[B, S*C, H, W]` to `[B, hidden_size]`.
 
@@ -32,7 +32,7 @@ def image_encoder(
     for inputs, outputs, size, stride in sizes:
         layers += [
             nn.Conv2d(inputs, outputs, size, stride=stride, padding=padding, bias=False),
-            normalise_image(outputs, kind),
+            normalize_image(outputs, kind),
             nn.ReLU(inplace=True),
         ]
     convolved = nn.Sequential(*layers)
@@ -43,16 +43,16 @@ def image_encoder(
         convolved,
         nn.Flatten(),
         nn.Linear(features, hidden_size, bias=False),
-        normalise_vector(hidden_size, kind),
+        normalize_vector(hidden_size, kind),
         nn.ReLU(inplace=True),
     )
 
 
-def vector_encoder(features: int, *, hidden_size: int, kind: Normalisation) -> nn.Sequential:
+def vector_encoder(features: int, *, hidden_size: int, kind: Normalization) -> nn.Sequential:
     """Two layers: `[B, D]` to `[B, hidden_size]`."""
     return nn.Sequential(
         nn.Linear(features, hidden_size, bias=False),
-        normalise_vector(hidden_size, kind),
+        normalize_vector(hidden_size, kind),
         nn.ReLU(inplace=True),
         nn.Linear(hidden_size, hidden_size),
     )
@@ -64,15 +64,15 @@ class VectorStep(nn.Module):
     Args:
         hidden_size: Of the state.
         num_actions: A.
-        kind: Of normalisation.
+        kind: Of normalization.
     """
 
-    def __init__(self, hidden_size: int, num_actions: int, *, kind: Normalisation) -> None:
+    def __init__(self, hidden_size: int, num_actions: int, *, kind: Normalization) -> None:
         super().__init__()
         # A one-hot action times a matrix is a row of it.
         self.action = nn.Embedding(num_actions, hidden_size)
         self.enter = nn.Linear(hidden_size, hidden_size, bias=False)
-        self.norm = normalise_vector(hidden_size, kind)
+        self.norm = normalize_vector(hidden_size, kind)
         self.leave = nn.Linear(hidden_size, hidden_size)
 
     def forward(self, hidden: Tensor, action: Tensor) -> Tensor:
@@ -81,10 +81,10 @@ class VectorStep(nn.Module):
         return hidden + self.leave(inner)
 
 
-def vector_trunk(hidden_size: int, *, kind: Normalisation) -> nn.Sequential:
+def vector_backbone(hidden_size: int, *, kind: Normalization) -> nn.Sequential:
     """What policy and value share."""
     return nn.Sequential(
         nn.Linear(hidden_size, hidden_size, bias=False),
-        normalise_vector(hidden_size, kind),
+        normalize_vector(hidden_size, kind),
         nn.ReLU(inplace=True),
     )

@@ -7,7 +7,7 @@ from prefsearch.config.bounds import Size, Within
 from prefsearch.config.checks import check_types, require
 
 NetworkName = Literal["residual", "compact", "dense"]
-Normalisation = Literal["batch", "layer"]
+Normalization = Literal["batch", "layer"]
 SelfSupervision = Literal["none", "consistency", "spr", "contrastive", "reconstruction"]
 
 
@@ -28,7 +28,7 @@ class NetworkConfig:
             reward by itself (MuZero).
         prefix_horizon: Steps after which that sum and the LSTM begin anew.
         lstm_size: Units of the LSTM.
-        normalisation: "batch", as published; "layer" depends on no other row, and suits small
+        normalization: "batch", as published; "layer" depends on no other row, and suits small
             batches.
         scale_hidden: Bring each state to [0, 1] (MuZero; EfficientZero's code can, and does not).
         self_supervised: What imagined states are also held to: nothing; the encoding of what was
@@ -47,7 +47,7 @@ class NetworkConfig:
     value_prefix: bool = True
     prefix_horizon: Size = 5
     lstm_size: Annotated[int, Within(least=1, most=2**16)] = 512
-    normalisation: Normalisation = "batch"
+    normalization: Normalization = "batch"
     scale_hidden: bool = True
     self_supervised: SelfSupervision = "consistency"
     projection_size: Annotated[int, Within(least=1, most=2**16)] = 1024

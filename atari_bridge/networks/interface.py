@@ -56,7 +56,7 @@ class MuZeroNetwork(nn.Module):
         value_head: See `policy_head`.
         reward_head: See `policy_head`; None with a value prefix.
         value_prefix: In place of `reward_head`.
-        trunk: What policy and value share before their heads.
+        backbone: What policy and value share before their heads.
         auxiliary: Self-supervised loss, or None.
         scale_hidden: Bring each state to [0, 1].
     """
@@ -69,7 +69,7 @@ class MuZeroNetwork(nn.Module):
         support: ScalarSupport,
         encoder: nn.Module,
         step: nn.Module,
-        trunk: nn.Module,
+        backbone: nn.Module,
         policy_head: nn.Module,
         value_head: nn.Module,
         reward_head: nn.Module | None,
@@ -80,7 +80,7 @@ class MuZeroNetwork(nn.Module):
         super().__init__()
         self.observation_shape, self.num_actions = observation_shape, num_actions
         self.support = support
-        self.encoder, self.step, self.trunk = encoder, step, trunk
+        self.encoder, self.step, self.backbone = encoder, step, backbone
         self.policy_head, self.value_head = policy_head, value_head
         self.reward_head, self.value_prefix = reward_head, value_prefix
         self.auxiliary = auxiliary
@@ -111,7 +111,7 @@ class MuZeroNetwork(nn.Module):
 
     def predict(self, latent: Latent) -> Prediction:
         """Policy and value of states."""
-        shared = self.trunk(latent["hidden"])
+        shared = self.backbone(latent["hidden"])
         return Prediction(self.policy_head(shared), self.value_head(shared))
 
     def imagine(self, latent: Latent, action: Tensor) -> Dynamics:

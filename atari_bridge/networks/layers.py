@@ -1,22 +1,22 @@
-"""Small building blocks: normalisation by name, residual blocks, heads."""
+"""Small building blocks: normalization by name, residual blocks, heads."""
 
 from torch import Tensor, nn
 
-from atari_bridge.networks.config import Normalisation
+from atari_bridge.networks.config import Normalization
 
 
-def normalise_image(channels: int, kind: Normalisation) -> nn.Module:
+def normalize_image(channels: int, kind: Normalization) -> nn.Module:
     """Of `[B, C, H, W]`; "layer" looks at each row alone."""
     return nn.BatchNorm2d(channels) if kind == "batch" else nn.GroupNorm(1, channels)
 
 
-def normalise_vector(features: int, kind: Normalisation) -> nn.Module:
+def normalize_vector(features: int, kind: Normalization) -> nn.Module:
     """Of `[B, F]`."""
     return nn.BatchNorm1d(features) if kind == "batch" else nn.LayerNorm(features)
 
 
 def convolution(inputs: int, outputs: int, *, stride: int = 1) -> nn.Conv2d:
-    """3×3, padded; a normalisation follows, so there is no bias."""
+    """3×3, padded; a normalization follows, so there is no bias."""
     return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
 
 
@@ -27,20 +27,20 @@ class ResidualBlock(nn.Module):
         inputs: Channels.
         outputs: Channels; `inputs` by default.
         stride: 1 or 2.
-        kind: Of normalisation.
+        kind: Of normalization.
     """
 
     def __init__(
-        self, inputs: int, outputs: int | None = None, *, stride: int = 1, kind: Normalisation
+        self, inputs: int, outputs: int | None = None, *, stride: int = 1, kind: Normalization
     ) -> None:
         super().__init__()
         outputs = inputs if outputs is None else outputs
         self.body = nn.Sequential(
             convolution(inputs, outputs, stride=stride),
-            normalise_image(outputs, kind),
+            normalize_image(outputs, kind),
             nn.ReLU(inplace=True),
             convolution(outputs, outputs),
-            normalise_image(outputs, kind),
+            normalize_image(outputs, kind),
         )
         same = stride == 1 and inputs == outputs
         self.skip = nn.Identity() if same else convolution(inputs, outputs, stride=stride)
@@ -50,26 +50,26 @@ class ResidualBlock(nn.Module):
         return (self.skip(hidden) + self.body(hidden)).relu()
 
 
-def image_to_features(channels: int, area: int, *, kind: Normalisation) -> tuple[nn.Module, int]:
+def image_to_features(channels: int, area: int, *, kind: Normalization) -> tuple[nn.Module, int]:
     """From a state image to a vector by a 1×1 convolution; the module and its features."""
     reduced = 16
     module = nn.Sequential(
         nn.Conv2d(channels, reduced, 1, bias=False),
-        normalise_image(reduced, kind),
+        normalize_image(reduced, kind),
         nn.ReLU(inplace=True),
         nn.Flatten(),
     )
     return module, reduced * area
 
 
-def vector_head(features: int, outputs: int, *, width: int, kind: Normalisation) -> nn.Sequential:
+def vector_head(features: int, outputs: int, *, width: int, kind: Normalization) -> nn.Sequential:
     """One hidden layer, and an output that starts at 0: all bins and actions alike."""
     last = nn.Linear(width, outputs)
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
     return nn.Sequential(
         nn.Linear(features, width, bias=False),
-        normalise_vector(width, kind),
+        normalize_vector(width, kind),
         nn.ReLU(inplace=True),
         last,
     )

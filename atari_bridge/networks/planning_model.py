@@ -43,7 +43,7 @@ class NetworkModel:
             ValueError: If the shape is not that of the network.
         """
         network = self._evaluated()
-        seen = observation.to(network.support.centres.device)
+        seen = observation.to(network.support.centers.device)
         if seen.dtype == torch.uint8:
             seen = seen.float().div_(255)
         with torch.inference_mode(), self._precision(seen):

@@ -8,8 +8,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from atari_bridge.networks.config import Normalisation
-from atari_bridge.networks.layers import ResidualBlock, convolution, normalise_image
+from atari_bridge.networks.config import Normalization
+from atari_bridge.networks.layers import ResidualBlock, convolution, normalize_image
 
 
 def halvings(height: int, width: int) -> int:
@@ -18,7 +18,7 @@ def halvings(height: int, width: int) -> int:
 
 
 def image_representation(
-    shape: tuple[int, int, int], *, channels: int, blocks: int, kind: Normalisation
+    shape: tuple[int, int, int], *, channels: int, blocks: int, kind: Normalization
 ) -> nn.Sequential:
     """`[B, S*C, H, W]` to `[B, channels, H', W']`, 6×6 of 96×96.
 
@@ -30,7 +30,7 @@ def image_representation(
     half = channels // 2
     layers: list[nn.Module] = [
         convolution(depth, half, stride=2 if times >= 1 else 1),
-        normalise_image(half, kind),
+        normalize_image(half, kind),
         nn.ReLU(inplace=True),
         ResidualBlock(half, kind=kind),
         ResidualBlock(half, channels, stride=2 if times >= 2 else 1, kind=kind),
@@ -53,22 +53,22 @@ class ImageStep(nn.Module):
     """One imagined step of a state image.
 
     Deviation from EfficientZero: the action enters as one plane each of a one-hot code, not as one
-    plane of a number, in which neighbouring actions look alike.
+    plane of a number, in which neighboring actions look alike.
 
     Args:
         channels: Of the state.
         num_actions: A.
         blocks: Residual blocks after the action has come in.
-        kind: Of normalisation.
+        kind: Of normalization.
     """
 
     def __init__(
-        self, channels: int, num_actions: int, *, blocks: int, kind: Normalisation
+        self, channels: int, num_actions: int, *, blocks: int, kind: Normalization
     ) -> None:
         super().__init__()
         self.num_actions = num_actions
         self.enter = convolution(channels + num_actions, channels)
-        self.norm = normalise_image(channels, kind)
+        self.norm = normalize_image(channels, kind)
         self.blocks = nn.Sequential(*[ResidualBlock(channels, kind=kind) for _ in range(blocks)])
 
     def forward(self, hidden: Tensor, action: Tensor) -> Tensor:
@@ -80,6 +80,6 @@ class ImageStep(nn.Module):
         return self.blocks((inner + hidden).relu())
 
 
-def image_trunk(channels: int, *, blocks: int, kind: Normalisation) -> nn.Sequential:
+def image_backbone(channels: int, *, blocks: int, kind: Normalization) -> nn.Sequential:
     """What policy and value share."""
     return nn.Sequential(*[ResidualBlock(channels, kind=kind) for _ in range(blocks)])

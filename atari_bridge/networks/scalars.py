@@ -35,13 +35,13 @@ class ScalarSupport(nn.Module):
         bins: At least 2.
     """
 
-    centres: Tensor
+    centers: Tensor
 
     def __init__(self, low: float, high: float, bins: int) -> None:
         super().__init__()
         self.low, self.high, self.bins = low, high, bins
         # Follows its module between devices; made anew from the settings, so not saved.
-        self.register_buffer("centres", torch.linspace(low, high, bins), persistent=False)
+        self.register_buffer("centers", torch.linspace(low, high, bins), persistent=False)
 
     def encode(self, value: Tensor) -> Tensor:
         """Two-hot distributions: `[...]` values to `[..., bins]` float32.
@@ -60,5 +60,5 @@ class ScalarSupport(nn.Module):
 
     def decode(self, logits: Tensor) -> Tensor:
         """The means of distributions, on the scale of rewards: `[..., bins]` to `[...]`."""
-        mean = (logits.float().softmax(dim=-1) * self.centres).sum(dim=-1)
+        mean = (logits.float().softmax(dim=-1) * self.centers).sum(dim=-1)
         return inverse_transform(mean)

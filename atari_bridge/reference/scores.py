@@ -30,14 +30,14 @@ class PublishedAgent:
     precision: str
     scores: Mapping[str, float]
 
-    def human_normalised(self) -> dict[str, float]:
-        """Its scores by game on the scale of `human_normalised`."""
-        return {game: human_normalised(game, score) for game, score in self.scores.items()}
+    def human_normalized(self) -> dict[str, float]:
+        """Its scores by game on the scale of `human_normalized`."""
+        return {game: human_normalized(game, score) for game, score in self.scores.items()}
 
 
 @dataclass(frozen=True)
 class Aggregate:
-    """One agent's human-normalised scores over games, summed up; 1 is a human's level.
+    """One agent's human-normalized scores over games, summed up; 1 is a human's level.
 
     Attributes:
         mean: Over games; a few games rule it.
@@ -59,7 +59,7 @@ def _data() -> dict[str, Any]:
 
 def games() -> tuple[str, ...]:
     """The 26 games of Atari 100k, sorted."""
-    return tuple(sorted(_data()["normalisers"]["human"]))
+    return tuple(sorted(_data()["normalizers"]["human"]))
 
 
 def agents() -> tuple[str, ...]:
@@ -73,7 +73,7 @@ def random_score(game: str) -> float:
     Raises:
         ValueError: If the game is not one of the 26.
     """
-    return _normaliser("random", game)
+    return _normalizer("random", game)
 
 
 def human_score(game: str) -> float:
@@ -82,11 +82,11 @@ def human_score(game: str) -> float:
     Raises:
         ValueError: If the game is not one of the 26.
     """
-    return _normaliser("human", game)
+    return _normalizer("human", game)
 
 
-def _normaliser(policy: str, game: str) -> float:
-    scores: dict[str, float] = _data()["normalisers"][policy]
+def _normalizer(policy: str, game: str) -> float:
+    scores: dict[str, float] = _data()["normalizers"][policy]
     if game not in scores:
         raise ValueError(
             f"game: found {game!r}, which has no human score here; required: one of "
@@ -95,7 +95,7 @@ def _normaliser(policy: str, game: str) -> float:
     return scores[game]
 
 
-def human_normalised(game: str, score: float) -> float:
+def human_normalized(game: str, score: float) -> float:
     """A raw score on the scale where a random policy has 0 and a human 1.
 
     Raises:
@@ -121,15 +121,15 @@ def published(agent: str) -> PublishedAgent:
     return PublishedAgent(name=agent, **entries[agent])
 
 
-def aggregate(normalised: Iterable[float]) -> Aggregate:
-    """Sums up human-normalised scores, one a game.
+def aggregate(normalized: Iterable[float]) -> Aggregate:
+    """Sums up human-normalized scores, one a game.
 
     Raises:
         ValueError: If there are none.
 
     Source: Agarwal et al. 2021, for the interquartile mean.
     """
-    scores = list(normalised)
+    scores = list(normalized)
     if not scores:
         raise ValueError("found no scores; required: at least one game's. Evaluate a game first")
     return Aggregate(fmean(scores), median(scores), float(trim_mean(scores, 0.25)))

@@ -43,7 +43,7 @@ class Sample:
 
     Attributes:
         index: `[B]` int64, where they lie: lane * rows of a lane + slot.
-        weight: `[B]` float32 importance weights, not normalised.
+        weight: `[B]` float32 importance weights, not normalized.
     """
 
     index: np.ndarray

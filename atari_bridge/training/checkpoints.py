@@ -1,7 +1,7 @@
 """A run's whole state on disk, and back: safetensors and JSON, never pickles.
 
 A checkpoint is a folder that appears in one rename, complete, under its numbers of decisions and
-updates; the one before stays until then. This file knows how tensors, optimisers and random states
+updates; the one before stays until then. This file knows how tensors, optimizers and random states
 become files, not what a run does with them.
 """
 
@@ -189,7 +189,7 @@ def load_numpy(path: Path) -> dict[str, np.ndarray]:
 def save_optimizer(
     path: Path, optimizer: torch.optim.Optimizer, *, max_part_bytes: int | None = None
 ) -> None:
-    """Writes moments as `save_tensors` does; an optimiser's settings are the configuration's."""
+    """Writes moments as `save_tensors` does; an optimizer's settings are the configuration's."""
     moments = {
         f"{number}.{name}": torch.as_tensor(value)
         for number, state in optimizer.state_dict()["state"].items()
@@ -200,14 +200,14 @@ def save_optimizer(
 
 
 def load_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:
-    """Hands saved moments to an optimiser of the same parameters."""
+    """Hands saved moments to an optimizer of the same parameters."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in load_tensors(path).items():
         number, _, name = key.partition(".")
         parameter = parameters[int(number)]
         if tensor.shape == parameter.shape:
-            # Fused optimisers walk through memory: a moment must lie there as its parameter does.
+            # Fused optimizers walk through memory: a moment must lie there as its parameter does.
             tensor = torch.empty_like(parameter).copy_(tensor)
         state.setdefault(int(number), {})[name] = tensor
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

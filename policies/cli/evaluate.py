@@ -11,7 +11,7 @@ from typing import Annotated, cast
 from policies.cli.args import SearchSettings, digests_of
 from policies.evaluation.clusters import clusters_of
 from policies.evaluation.gain_report import write_gain_report
-from policies.evaluation.gold_scorer import load_judge
+from policies.evaluation.gold_scorer import load_gold_scorer
 from policies.evaluation.measuring import Measurement, keep_prompts
 from policies.planning.methods import METHOD_NAMES, POOLED, MethodName, check_budget
 from policies.planning.searcher import SearchPolicy
@@ -93,7 +93,7 @@ class EvaluateJob(SearchSettings):
 def evaluate(job: EvaluateJob) -> None:
     """Measures and reports; see `EvaluateJob`."""
     processes = join_processes()
-    judge = load_judge(job.gold, answer_form=job.answer_form, on_bad_row=job.on_bad_row)
+    judge = load_gold_scorer(job.gold, answer_form=job.answer_form, on_bad_row=job.on_bad_row)
     models = job.models()
     prompts = job.prompts(models.policy)
     wanted = "at least 2, since intervals are over prompts"

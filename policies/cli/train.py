@@ -38,11 +38,11 @@ from rewardmodel.pretrained.digest import digest_model, digest_rows
 from rewardmodel.pretrained.input_format import ChosenFormat
 from rewardmodel.pretrained.places import keep_inputs
 from rewardmodel.pretrained.tokenization import load_tokenizer
-from rewardmodel.training.optim_config import Optimisation
+from rewardmodel.training.optim_config import OptimConfig
 
 
 @dataclass
-class SftJob(Optimisation):
+class SftJob(OptimConfig):
     """Fine-tune a policy on demonstrations, from a pretrained model or a tiny one from scratch.
 
     Attributes:
@@ -134,7 +134,7 @@ def sft(job: SftJob) -> None:
             base,
             data,
             folder,
-            optimisation=fields_of(Optimisation, job),
+            optimization=fields_of(OptimConfig, job),
             unfinished=job.unfinished,
             checkpoints=run.path / "trainer",
             keep_checkpoints=True,
@@ -207,7 +207,7 @@ def value(job: ValueJob) -> None:
 
 
 @dataclass
-class FinetuneJob(SearchSettings, Optimisation):
+class FinetuneJob(SearchSettings, OptimConfig):
     """One round of search-based fine-tuning: search prompts, then learn from what was found.
 
     Attributes:
@@ -261,7 +261,7 @@ def finetune(job: FinetuneJob) -> None:
             job.policy,
             load_demonstrations(str(found), keep_messages=True),
             folder,
-            optimisation=fields_of(Optimisation, job),
+            optimization=fields_of(OptimConfig, job),
             unfinished=job.unfinished,
             checkpoints=run.path / "trainer",
             keep_checkpoints=True,

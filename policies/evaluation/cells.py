@@ -2,7 +2,7 @@
 
 Each method leaves one record a prompt and budget: gold and proxy score, tokens, seconds, seed. The
 gold score is a judge that the search never saw; the proxy is the reward model that it planned
-against. Records are summarised into cells, with the difference from best-of-N at equal cost and
+against. Records are summarized into cells, with the difference from best-of-N at equal cost and
 intervals over seeds, or over the prompts of one seed. P is prompts, L budgets.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.evaluation.cell_files import Fields
-from policies.evaluation.gold_scorer import Judge, judged
+from policies.evaluation.gold_scorer import GoldScorer, judged
 from policies.evaluation.pooled import Pool, pool_lines, pool_records
 from policies.finetuning.collection import Samples
 from policies.generation.language_model import Policy
@@ -92,7 +92,7 @@ class Cell:
 def best_of_n_records(
     samples: Samples,
     reward_model: RewardModel,
-    judge: Judge | None,
+    judge: GoldScorer | None,
     *,
     counts: Sequence[int],
     seed: int,
@@ -134,7 +134,7 @@ SEARCH_FIELDS: Fields = {
 
 
 def search_lines(
-    results: Sequence[SearchResult], judge: Judge | None, *, first: int = 0
+    results: Sequence[SearchResult], judge: GoldScorer | None, *, first: int = 0
 ) -> list[dict[str, Any]]:
     """Judges a batch of searched responses: one line a prompt, with what it is worth and cost.
 
@@ -199,7 +199,7 @@ def records_of_lines(
 def search_records(
     searcher: SearchPolicy,
     prompts: Sequence[Prompt],
-    judge: Judge | None,
+    judge: GoldScorer | None,
     *,
     method: str,
     budget: str,
@@ -237,12 +237,12 @@ def _column(records: Sequence[Record], key: str) -> Array | None:
     return np.array([record[key] for record in records], dtype=float)
 
 
-def summarise(
+def summarize(
     records: Sequence[Record], *, seed: int, pool: Pool | Mapping[Hashable, Pool] | None = None
 ) -> list[Cell]:
-    """Summarises records into cells, best-of-N first, each method by growing budget.
+    """Summarizes records into cells, best-of-N first, each method by growing budget.
 
-    Records of several seeds carry `run`, which tells them apart: each seed is summarised by itself,
+    Records of several seeds carry `run`, which tells them apart: each seed is summarized by itself,
     and the intervals are over seeds. Records may carry `cluster`: prompts of one cluster are no
     independent samples, and runs that share a cluster share what it has brought to their means.
 

@@ -1,6 +1,6 @@
 """What curves of gains say as a whole: how far searches go from the policy, and fitted laws.
 
-A fit summarises the budgets that were measured and is drawn over these alone; one that the data do
+A fit summarizes the budgets that were measured and is drawn over these alone; one that the data do
 not bear out is shown as refused, with the reason.
 """
 
@@ -23,7 +23,7 @@ from prefsearch.report.page import Report
 from prefsearch.run.directory import RunDirectory
 from prefsearch.statistics.intervals import SeedInterval, interval_over_seeds
 from prefsearch.statistics.metrics import Interval
-from search.evaluation.figures import Curve, overoptimisation
+from search.evaluation.figures import Curve, overoptimization
 from search.evaluation.scaling import (
     BestOfNFit,
     FitRefusedError,
@@ -54,7 +54,7 @@ def fit_rows(cells: Sequence[Cell], records: Sequence[Record]) -> list[dict[str,
 
     Args:
         cells: Of one policy.
-        records: That the cells summarise; intervals of the best-of-N law are over their seeds, or
+        records: That the cells summarize; intervals of the best-of-N law are over their seeds, or
             over the prompts of one.
 
     Returns:
@@ -139,7 +139,7 @@ def add_fits(
     with contextlib.suppress(FitRefusedError):  # the table says so
         fits[BEST_OF_N, target] = fit_best_of_n(curve.cost, curve.estimate)
     path = run.figures / "best_of_n.svg"
-    overoptimisation(
+    overoptimization(
         [curve], path, title="Best-of-N against its distance from the policy", fits=fits
     )
     last = float(np.asarray(curve.estimate)[-1])

@@ -8,7 +8,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from policies.evaluation.cells import BEST_OF_N, Cell, Cost, cell_row, curves, summarise
+from policies.evaluation.cells import BEST_OF_N, Cell, Cost, cell_row, curves, summarize
 from policies.evaluation.clusters import clusters_of
 from policies.evaluation.gain_fits import add_divergence, add_fits
 from policies.evaluation.measuring import load_pool
@@ -297,7 +297,7 @@ def add_tree(report: Report, run: RunDirectory, saved: Path) -> None:
     search_tree(tree, run.figures / "tree.svg")
     report.figure(
         run.figures / "tree.svg",
-        alt="A search tree over segments, node size by visits, colour by value",
+        alt="A search tree over segments, node size by visits, color by value",
         caption="The most visited nodes.",
     )
     report.tree(tree, summary="Open the whole tree")
@@ -353,7 +353,7 @@ def write_gain_pages(
 
     Args:
         run: Where to.
-        records: As `policies.evaluation.cells.summarise` takes them.
+        records: As `policies.evaluation.cells.summarize` takes them.
         pool: Samples, likewise.
         subtitle: Of the page.
         configuration: Shown on it.
@@ -363,7 +363,7 @@ def write_gain_pages(
     Returns:
         The closing table.
     """
-    cells = summarise(records, seed=BOOTSTRAP_SEED, pool=pool)
+    cells = summarize(records, seed=BOOTSTRAP_SEED, pool=pool)
     rows = [{"policy": "policy", **cell_row(cell)} for cell in cells]
     write_json_atomic(run.path / "summary.json", rows)
     report = Report("What test-time search gains", subtitle=subtitle)

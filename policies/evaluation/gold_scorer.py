@@ -14,15 +14,15 @@ from rewardmodel.models.functions import FunctionRewardModel, UserCodeError, run
 from rewardmodel.models.loading import FORMS, load_reward_model, names_function
 from rewardmodel.models.verifiers import AnswerMatch, ExactMatch
 
-Judge = Callable[[Sequence[Any], Sequence[str]], Sequence[float]]
+GoldScorer = Callable[[Sequence[Any], Sequence[str]], Sequence[float]]
 """Gold scores of B prompts, each text or a list of {role, content} messages, and B responses.
 
-A `ModelJudge` is given prompts as they are, and told which responses are finished.
+A `ModelGoldScorer` is given prompts as they are, and told which responses are finished.
 """
 
 
 @dataclass(frozen=True)
-class ModelJudge:
+class ModelGoldScorer:
     """A reward model as a judge.
 
     Attributes:
@@ -39,9 +39,9 @@ class ModelJudge:
         return scores.tolist()
 
 
-def load_judge(
+def load_gold_scorer(
     name: str | None, *, answer_form: str = "auto", on_bad_row: OnBadRow = "error"
-) -> Judge | None:
+) -> GoldScorer | None:
     """Finds the gold judge that a setting names.
 
     Args:
@@ -67,11 +67,11 @@ def load_judge(
         raise
     if isinstance(found, AnswerMatch):
         return found
-    return found.call if isinstance(found, FunctionRewardModel) else ModelJudge(found)
+    return found.call if isinstance(found, FunctionRewardModel) else ModelGoldScorer(found)
 
 
 def judged(
-    judge: Judge,
+    judge: GoldScorer,
     prompts: Sequence[Prompt],
     responses: Sequence[str],
     *,
@@ -94,7 +94,7 @@ def judged(
         UserCodeError: If there is not one score a response, one is no finite number, or the judge
             raises anything.
     """
-    if isinstance(judge, ModelJudge):
+    if isinstance(judge, ModelGoldScorer):
         told = judge(prompts, responses, finished=finished)
     elif isinstance(judge, AnswerMatch | ExactMatch):  # by prompts as they are
         told = judge(prompts, responses)

@@ -13,7 +13,7 @@ from pathlib import Path
 from policies.evaluation.cell_files import CellFile, Fields, Line, read_lines
 from policies.evaluation.cells import SEARCH_FIELDS, records_of_lines, search_lines
 from policies.evaluation.clusters import with_clusters
-from policies.evaluation.gold_scorer import Judge
+from policies.evaluation.gold_scorer import GoldScorer
 from policies.evaluation.pooled import POOL_FIELDS, Pool, pool_lines, pool_records
 from policies.finetuning.collection import sample_responses
 from policies.generation.language_model import Policy
@@ -47,7 +47,7 @@ class Measurement:
     run: RunDirectory
     prompts: Sequence[Prompt]
     clusters: Sequence[str]
-    judge: Judge | None
+    judge: GoldScorer | None
     seed: int
     batch_size: int
     processes: Processes

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from policies.evaluation.cell_files import Fields
-from policies.evaluation.gold_scorer import Judge, judged
+from policies.evaluation.gold_scorer import GoldScorer, judged
 from policies.finetuning.collection import Samples
 from policies.generation.language_model import Policy
 from policies.planning.methods import TITLES, MethodName
@@ -43,7 +43,7 @@ POOL_FIELDS: Fields = {
 def pool_lines(
     samples: Samples,
     reward_model: RewardModel,
-    judge: Judge | None,
+    judge: GoldScorer | None,
     *,
     policy: Policy | None = None,
     first: int = 0,

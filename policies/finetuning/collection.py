@@ -14,7 +14,7 @@ from rich.progress import track
 
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
-from policies.generation.segment_tree import KVTree
+from policies.generation.segment_tree import SegmentTree
 from rewardmodel.data.conversation import Prompt, row_of
 from rewardmodel.data.sources.tables import gather
 from rewardmodel.data.text_rows import require_rows
@@ -93,7 +93,7 @@ def sample_responses(
     starts = range(0, len(prompts), at_once)
     samples = Samples(list(prompts), [], [], [], [])
     for start in track(starts, progress, transient=True) if progress else starts:
-        tree = KVTree(policy, whole, seed=seed, max_rows=batch_size)
+        tree = SegmentTree(policy, whole, seed=seed, max_rows=batch_size)
         batch = prompts[start : start + at_once]
         numbers = range(first + start, first + start + len(batch))
         roots = tree.ask(batch, numbers=numbers)
@@ -123,7 +123,7 @@ def warn_unfinished(finished: Sequence[bool], max_new_tokens: int) -> None:
 
 
 def pairs_of(samples: Samples) -> tuple[list[Prompt], list[str], list[str]]:
-    """Pairs up neighbouring responses: prompts, first and second responses."""
+    """Pairs up neighboring responses: prompts, first and second responses."""
     triples = [
         (prompt, row[i], row[i + 1])
         for prompt, row in zip(samples.prompts, samples.texts, strict=True)

@@ -27,7 +27,7 @@ from prefsearch.config.bounds import Tokens, Within
 from prefsearch.config.checks import check_types, require
 from prefsearch.storage.folders import new_folder
 from rewardmodel.data.conversation import Conversation, Prompt, Reply, prompts_of, replies_of
-from rewardmodel.prefix_cache.backbone import Trunk
+from rewardmodel.prefix_cache.backbone import Backbone
 from rewardmodel.prefix_cache.rerun import RerunTree
 from rewardmodel.prefix_cache.tree import PrefixTree
 from rewardmodel.pretrained.adapters import adapter_folder, load_causal
@@ -37,7 +37,7 @@ from rewardmodel.pretrained.tokenization import (
     fit_embeddings,
     load_tokenizer,
 )
-from rewardmodel.training.optim_config import Optimisation
+from rewardmodel.training.optim_config import OptimConfig
 from rewardmodel.training.run import run_trainer, save_model
 
 _logger = logging.getLogger(__name__)
@@ -103,12 +103,12 @@ class Policy:
         return self.context - max_new_tokens - 1
 
     @functools.cached_property
-    def _trunk(self) -> Trunk:
-        return Trunk(self.model, max_tokens=self.context, language_head=True)
+    def _backbone(self) -> Backbone:
+        return Backbone(self.model, max_tokens=self.context, language_head=True)
 
     def new_prefixes(self) -> PrefixTree | RerunTree:
         """An empty store of prefixes: each computed once, or run again where that cannot be."""
-        return PrefixTree(self._trunk) if self._trunk.shares else RerunTree(self._trunk)
+        return PrefixTree(self._backbone) if self._backbone.shares else RerunTree(self._backbone)
 
     def reply(self, text: str, prompt: Prompt | None) -> str:
         """A response as plain text: to a conversation, without the chat template's markup.
@@ -213,7 +213,7 @@ def fine_tune(
     demonstrations: Dataset,
     folder: Path,
     *,
-    optimisation: Optimisation,
+    optimization: OptimConfig,
     unfinished: Unfinished = "no_end",
     checkpoints: Path | None = None,
     keep_checkpoints: bool = False,
@@ -229,7 +229,7 @@ def fine_tune(
         demonstrations: Columns `prompt` and `completion`, text, or messages, which the chat
             template of the base renders; and where some were cut off `finished`.
         folder: Where the policy goes.
-        optimisation: How to train.
+        optimization: How to train.
         unfinished: What becomes of completions that were cut off: "no_end" learns them without an
             end token, "leave_out" leaves them out.
         checkpoints: Where checkpoints go on the way, default `folder` with `-trainer` added.
@@ -248,11 +248,11 @@ def fine_tune(
         raise ValueError("no demonstrations to train on; required: at least 1")
     known = get_args(Unfinished)
     require(unfinished in known, "unfinished", unfinished, f"one of {', '.join(known)}")
-    torch.manual_seed(optimisation.seed)
+    torch.manual_seed(optimization.seed)
     tokenizer = load_tokenizer(base)
     model = load_language_model(base).float()
     fit_embeddings(model, tokenizer)
-    limit = optimisation.max_length or context_length(model)
+    limit = optimization.max_length or context_length(model)
     encoder = TextEncoder(tokenizer, limit)
     rows: dict[str, list[list[int]]] = {"input_ids": [], "labels": []}
     cut = open_ended = 0
@@ -290,10 +290,10 @@ def fine_tune(
     checkpoints = checkpoints or folder.with_name(folder.name + "-trainer")
     trainer = SFTTrainer(
         model=model,
-        args=SFTConfig(**optimisation.trainer_arguments(checkpoints)),
+        args=SFTConfig(**optimization.trainer_arguments(checkpoints)),
         train_dataset=Dataset.from_dict(rows),
         processing_class=tokenizer,
-        peft_config=optimisation.adapters("CAUSAL_LM"),
+        peft_config=optimization.adapters("CAUSAL_LM"),
     )
     outcome = run_trainer(trainer)
     # An adapter was merged when it was loaded: new adapters alone would forget it.
@@ -301,7 +301,7 @@ def fine_tune(
         trainer,
         tokenizer,
         folder,
-        merge=bool(optimisation.lora_rank) and adapter_folder(base) is not None,
+        merge=bool(optimization.lora_rank) and adapter_folder(base) is not None,
         keep_checkpoints=keep_checkpoints,
     )
     left_out = len(demonstrations) - learned

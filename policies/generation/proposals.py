@@ -101,7 +101,7 @@ class Proposal:
             log_probabilities: Of the policy, [R, V]; -inf where a token is forbidden.
 
         Returns:
-            Probabilities [R, V], not normalised.
+            Probabilities [R, V], not normalized.
         """
         if self.temperature == 1 and not self.top_k and self.top_p == 1:
             return log_probabilities.exp()

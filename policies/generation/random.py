@@ -4,7 +4,7 @@ A draw is keyed by the search's seed, the prompt's number, the slots on the way 
 token's place in its segment. What a slot holds is then the same whatever else is drawn, in which
 order, in which batch or process, and as if all slots had been drawn beforehand.
 
-Source: the finaliser of SplitMix64, Steele, Lea and Flood 2014 ("Fast splittable pseudorandom
+Source: the finalizer of SplitMix64, Steele, Lea and Flood 2014 ("Fast splittable pseudorandom
 number generators").
 """
 

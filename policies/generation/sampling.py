@@ -13,14 +13,14 @@ from rewardmodel.prefix_cache.rerun import RerunBranches
 from rewardmodel.prefix_cache.tree import pick
 
 if TYPE_CHECKING:
-    from policies.generation.segment_tree import KVTree, Segment
+    from policies.generation.segment_tree import Segment, SegmentTree
 
 
 class Sampling:
     """Samples segments behind known prefixes, at most `max_rows` of them at a time."""
 
     def __init__(
-        self, tree: "KVTree", made: Sequence["Segment"], ends: Sequence[SegmentEnds]
+        self, tree: "SegmentTree", made: Sequence["Segment"], ends: Sequence[SegmentEnds]
     ) -> None:
         """Takes empty segments, each with its parent and key, and what ends each."""
         self._tree = tree

@@ -54,7 +54,7 @@ class Segment:
     prefix: int | None = None
 
 
-class KVTree:
+class SegmentTree:
     """Segments under prompts, and the model's state at the end of each unfinished one.
 
     Attributes:

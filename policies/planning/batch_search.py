@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from policies.generation.segment_tree import ROLLOUT, KVTree
+from policies.generation.segment_tree import ROLLOUT, SegmentTree
 from policies.planning.context import TextContext
 from policies.planning.planning_model import TextPlanningModel
 from policies.planning.result import Candidate, SearchResult
@@ -48,7 +48,7 @@ class BatchSearch:
         self.save_trees = save_trees
         self.began = time.perf_counter()
         policy = searcher.policy
-        self.tree = KVTree(policy, searcher.proposal, seed=seed, max_rows=searcher.max_rows)
+        self.tree = SegmentTree(policy, searcher.proposal, seed=seed, max_rows=searcher.max_rows)
         numbers = range(first, first + len(prompts))
         try:
             self.roots = self.tree.ask(prompts, numbers=numbers)

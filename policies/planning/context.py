@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from policies.generation.segment_tree import KVTree
+from policies.generation.segment_tree import SegmentTree
 from rewardmodel.data.conversation import Prompt
 from rewardmodel.interface import (
     Finished,
@@ -30,7 +30,7 @@ class TextContext:
         memory: What parts of the search remember of this batch alone, by the part's `id`.
     """
 
-    tree: KVTree
+    tree: SegmentTree
     prompts: dict[int, Prompt]
     reward_model: RewardModel
     scores: dict[int, float] = field(default_factory=dict)

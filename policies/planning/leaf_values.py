@@ -124,7 +124,7 @@ class ValueHead(nn.Module):
         self.register_buffer("scale", torch.ones(()))
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Maps hidden states [R, d] to standardised values [R]."""
+        """Maps hidden states [R, d] to standardized values [R]."""
         return self.layers(hidden.float())[:, 0]
 
     @torch.inference_mode()
@@ -269,15 +269,15 @@ def fit_value_head(
     # Responses to one prompt stay together: the last prompts are held out.
     first_held = owners.max() + 1 - max(1, int(holdout * len(prompts)))
     fitting, held = (owners < first_held).nonzero()[:, 0], (owners >= first_held).nonzero()[:, 0]
-    optimiser = torch.optim.AdamW(head.parameters(), weight_decay=0.05)
+    optimizer = torch.optim.AdamW(head.parameters(), weight_decay=0.05)
     steps = epochs * -(-len(fitting) // batch_size)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
     for _ in range(epochs):
         for batch in fitting[torch.randperm(len(fitting))].split(batch_size):
             loss = nn.functional.mse_loss(head(states[batch]), targets[batch])
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
             schedule.step()
     with torch.inference_mode():
         error = nn.functional.mse_loss(head(states[held]), targets[held])

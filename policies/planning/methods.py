@@ -254,7 +254,7 @@ def planner_config(
             )
         case "guided":
             return PlannerConfig(
-                planner="regularised",
+                planner="regularized",
                 num_simulations=budget,
                 kl_weight=options.kl_weight,
                 temperature=0.0,

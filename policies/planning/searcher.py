@@ -84,7 +84,7 @@ class SearchPolicy:
         if isinstance(theirs, TextEncoder) and not theirs.shares_vocabulary(mine):
             _logger.warning(
                 "the reward model has another vocabulary (%d tokens) than the policy (%d): "
-                "responses are tokenised again from their text",
+                "responses are tokenized again from their text",
                 len(theirs.tokenizer), len(mine.tokenizer),
             )  # fmt: skip
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from policies.generation.language_model import Policy
-from policies.generation.segment_tree import KVTree
+from policies.generation.segment_tree import SegmentTree
 from policies.planning.context import TextContext
 from rewardmodel.interface import RewardModel
 
@@ -91,7 +91,7 @@ class KLPenalty:
 class _Reference:
     """The reference's view of one search's tree: every prefix is run once."""
 
-    def __init__(self, reference: Policy, tree: KVTree) -> None:
+    def __init__(self, reference: Policy, tree: SegmentTree) -> None:
         mine, theirs = reference.encoder, tree.policy.encoder
         if not mine.shares_vocabulary(theirs):
             raise ValueError(

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from prefsearch.statistics.metrics import best_of_n_expectation
-from rewardmodel.models.answers import extract_answer, normalise_answer
+from rewardmodel.models.answers import extract_answer, normalize_answer
 
 VoteRule = Literal["best", "majority", "weighted"]
 VoteWeight = Literal["softmax", "score"]
@@ -132,7 +132,7 @@ def vote_expectation(
     draws the same subsets for a prompt's place, whatever the rule: rules compared are paired.
 
     Args:
-        answers: [P][N] as `extract_answer` finds them, None for no answer; normalised here.
+        answers: [P][N] as `extract_answer` finds them, None for no answer; normalized here.
         scores: [P, N] that weigh and choose.
         metric: [P, N] what is reported of the chosen, such as whether its answer is right.
         n: Responses that vote, 1 <= n <= N.
@@ -186,7 +186,7 @@ def _number_answers(answers: Sequence[str | None]) -> Numbers:
     known: dict[str, int] = {}
     return np.array(
         [
-            NO_ANSWER if answer is None else known.setdefault(normalise_answer(answer), len(known))
+            NO_ANSWER if answer is None else known.setdefault(normalize_answer(answer), len(known))
             for answer in answers
         ],
         dtype=np.int64,

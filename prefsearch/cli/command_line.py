@@ -211,7 +211,7 @@ def configure_logging() -> None:
         transformers_logging.set_verbosity_error()
 
 
-def run_door(prog: str, verbs: Mapping[str, _Job], argv: Sequence[str]) -> int:
+def run_command(prog: str, verbs: Mapping[str, _Job], argv: Sequence[str]) -> int:
     """Runs one verb of a door.
 
     Args:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from prefsearch.cli.signals import OrderlyExit
 
-DOORS = {
+COMMANDS = {
     "demo": ("policies.cli.demo", "the whole story in minutes: train, search, fine-tune, report"),
     "reward": ("rewardmodel.__main__", "reward models: train, evaluate, split, world, label"),
     "policy": (
@@ -102,17 +102,17 @@ def _run(words: list[str], exit_code: "OrderlyExit") -> int:
             "Plan against a learned model of the human.",
             "",
         ]
-        lines += [f"  {name:<8} {what}" for name, (_, what) in DOORS.items()]
+        lines += [f"  {name:<8} {what}" for name, (_, what) in COMMANDS.items()]
         lines += ["", "`prefsearch COMMAND --help` explains one. Shipped configurations:"]
         lines += [f"  {name}" for name in shipped_configurations()]
         sys.stdout.write("\n".join(lines) + "\n")
         return 0
-    if words[0] not in DOORS:
-        near = difflib.get_close_matches(words[0].lower(), DOORS, n=1, cutoff=0.5)
+    if words[0] not in COMMANDS:
+        near = difflib.get_close_matches(words[0].lower(), COMMANDS, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}? " if near else ""
         sys.stderr.write(
             f"error: prefsearch: unknown command {words[0][:80]!r}; {hint}choose one of "
-            f"{', '.join(DOORS)}\n"
+            f"{', '.join(COMMANDS)}\n"
         )
         return 2
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -125,7 +125,7 @@ def _run(words: list[str], exit_code: "OrderlyExit") -> int:
         return 2
     try:
         with exit_code.at_once():
-            door = importlib.import_module(DOORS[words[0]][0])
+            door = importlib.import_module(COMMANDS[words[0]][0])
     except ImportError as error:  # an installation that lacks a package
         if os.environ.get("PREFSEARCH_TRACEBACK"):
             raise

@@ -3,7 +3,7 @@
 Ctrl-C, SIGTERM and SIGHUP end a command with one line that says how to go on, and with the exit
 code of shells: 128 and the signal's number. The first raises an exception, so that half-written
 files are removed; the second ends the process at once. An exception that comes in the middle of a
-finaliser or of a bare except of some library is lost there; it is raised again. A signal that is
+finalizer or of a bare except of some library is lost there; it is raised again. A signal that is
 ignored when the command starts, as SIGHUP is under nohup, stays ignored.
 """
 
@@ -138,7 +138,7 @@ class OrderlyExit:
             _thread.start_new_thread(self._send_again, (raised,))
 
     def _send_again(self, raised: "weakref.ref[Stopped]") -> None:
-        time.sleep(0.05)  # for the finaliser to end
+        time.sleep(0.05)  # for the finalizer to end
         if raised is self._raised and self._signal is not None:
             self._again = True
             # To the main thread itself, which may be waiting for something.

@@ -1,4 +1,4 @@
-"""What every figure shares: style, colours, and saving the same figure twice.
+"""What every figure shares: style, colors, and saving the same figure twice.
 
 matplotlib is imported when the first figure is opened; its global settings are left as they were.
 This file does not know what a figure shows.
@@ -21,7 +21,7 @@ from search.viewer.layout import printable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, safe for the colour-blind, without their yellow (too faint on white).
+# Okabe and Ito's colors, safe for the color-blind, without their yellow (too faint on white).
 # Line styles and markers repeat the distinction, so a figure survives black-and-white print.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 INK, FAINT = "#222222", "#6b6b6b"

@@ -1,6 +1,6 @@
 """How the report looks: one style sheet, without images, fonts or imports.
 
-It names colours once for light and once for dark; on paper it is light and all details are open.
+It names colors once for light and once for dark; on paper it is light and all details are open.
 """
 
 from __future__ import annotations

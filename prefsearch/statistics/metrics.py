@@ -132,10 +132,10 @@ def wilson_interval(successes: float, total: float, *, confidence: float = 0.95)
     z = NormalDist().inv_cdf(1 - _tail(confidence))
     rate = min(1.0, successes / total)
     scale = 1.0 + z * z / total
-    centre = (rate + z * z / (2 * total)) / scale
+    center = (rate + z * z / (2 * total)) / scale
     half = z / scale * math.sqrt(rate * (1 - rate) / total + z * z / (4 * total * total))
     # At 0 and at `total` the bound equals the rate; rounding must not put it on the wrong side.
-    return Interval(rate, max(0.0, min(rate, centre - half)), min(1.0, max(rate, centre + half)))
+    return Interval(rate, max(0.0, min(rate, center - half)), min(1.0, max(rate, center + half)))
 
 
 def best_of_n_expectation(proxy: ArrayLike, metric: ArrayLike, n: int) -> Array:

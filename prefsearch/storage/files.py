@@ -309,7 +309,7 @@ def to_plain(value: object, where: str = "value") -> Any:
 
 
 def _flush_to_disk(file: BinaryIO | Any) -> None:
-    """Flush and fsync; a device such as /dev/null cannot be synchronised and needs no fsync."""
+    """Flush and fsync; a device such as /dev/null cannot be synchronized and needs no fsync."""
     file.flush()
     if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         os.fsync(file.fileno())
@@ -320,11 +320,11 @@ def flush_folder(folder: Path) -> None:
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:
-        logger.debug("cannot open %s to synchronise it", folder)
+        logger.debug("cannot open %s to synchronize it", folder)
         return
     try:
         os.fsync(descriptor)
     except OSError:
-        logger.debug("cannot synchronise %s", folder)
+        logger.debug("cannot synchronize %s", folder)
     finally:
         os.close(descriptor)

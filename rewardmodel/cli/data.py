@@ -150,7 +150,7 @@ def inspect_data(job: InspectJob) -> None:
 
 
 def _open_encoder(source: str, tokenizer: Any, max_length: int | None) -> TextEncoder:
-    """A model's tokenisation, in the form that its configuration says or that its kind is given.
+    """A model's tokenization, in the form that its configuration says or that its kind is given.
 
     The weights, at which training looks, are not loaded: models of masked tokens are encoders.
     """

@@ -54,7 +54,7 @@ from rewardmodel.models.process import ProcessRewardModel
 from rewardmodel.pretrained.digest import digest_model, digest_rows
 from rewardmodel.pretrained.input_format import ChosenFormat
 from rewardmodel.pretrained.places import keep_inputs
-from rewardmodel.training.optim_config import Optimisation
+from rewardmodel.training.optim_config import OptimConfig
 from rewardmodel.training.process import train_process_model
 
 
@@ -101,7 +101,7 @@ class EnsembleJob:
             ensemble:FOLDER,python:FILE.py:name.
         aggregate: "mean", "min", "mean_minus_deviation" or "mean_minus_variance".
         weight: Of the members' disagreement, in the last two.
-        standardise_on: Prompts and responses on which each member gets mean 0 and deviation 1, as
+        standardize_on: Prompts and responses on which each member gets mean 0 and deviation 1, as
             for `score`; null takes the members' scores as they are.
         limit: Use this many rows of those; null takes all.
         on_bad_row: "error" stops at the first bad row, "skip" leaves bad rows out and counts them.
@@ -111,7 +111,7 @@ class EnsembleJob:
     models: list[str] | None = None
     aggregate: Aggregate = "mean"
     weight: NonNegative = 1.0
-    standardise_on: str | None = None
+    standardize_on: str | None = None
     limit: Rows | None = None
     on_bad_row: OnBadRow = "error"
     out: str = "runs/ensemble"
@@ -120,7 +120,7 @@ class EnsembleJob:
         """Checks types and bounds."""
         check_types(self)
         require(bool(self.models), "models", self.models, "folders or hub ids, by --models A B ...")
-        keep_inputs(self, "models", "standardise_on")
+        keep_inputs(self, "models", "standardize_on")
 
     def outputs(self) -> list[Output]:
         """What it writes."""
@@ -133,13 +133,13 @@ def ensemble(job: EnsembleJob) -> None:
     refuse_functions(sources)
     members = load_members(sources)  # they exist and load, or the user hears of it now
     made = EnsembleRewardModel(members, job.aggregate, weight=job.weight)
-    scaled = job.standardise_on is not None
-    if job.standardise_on is not None:
-        rows = load_responses(job.standardise_on, limit=job.limit, on_bad_row=job.on_bad_row)
+    scaled = job.standardize_on is not None
+    if job.standardize_on is not None:
+        rows = load_responses(job.standardize_on, limit=job.limit, on_bad_row=job.on_bad_row)
         prompts = [row["prompt"] for row in rows for _ in row["responses"]]
         texts = [text for row in rows for text in row["responses"]]
         finished = [told for row in rows for told in row["finished"]]
-        made = made.standardise(prompts, texts, finished=finished)
+        made = made.standardize(prompts, texts, finished=finished)
     path = write_ensemble(
         job.out,
         sources,
@@ -374,7 +374,7 @@ def _scored(reward_model: Any, rows: Sequence[dict[str, Any]]) -> list[dict[str,
 
 
 @dataclass
-class TrainStepsJob(Optimisation):
+class TrainStepsJob(OptimConfig):
     """Train a process reward model on judged steps and measure it on held-out prompts.
 
     Attributes:
@@ -434,7 +434,7 @@ def train_steps(job: TrainStepsJob) -> None:
             job.model,
             training,
             folder,
-            optimisation=fields_of(Optimisation, job),
+            optimization=fields_of(OptimConfig, job),
             separator=job.separator,
             checkpoints=run.path / "trainer",
             keep_checkpoints=True,

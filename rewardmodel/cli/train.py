@@ -31,16 +31,16 @@ from rewardmodel.pretrained.digest import digest_model, digest_rows
 from rewardmodel.pretrained.input_format import ChosenFormat
 from rewardmodel.pretrained.tokenization import load_tokenizer
 from rewardmodel.training.hub import push_folder
-from rewardmodel.training.loss_config import Objective
+from rewardmodel.training.loss_config import LossConfig
 from rewardmodel.training.model_card import add_evaluation, model_files
-from rewardmodel.training.optim_config import Optimisation
-from rewardmodel.training.quantization import Quantisation
+from rewardmodel.training.optim_config import OptimConfig
+from rewardmodel.training.quantization import Quantization
 from rewardmodel.training.reward_model import train_reward_model
 from rewardmodel.training.scratch import build_scratch_scorer
 
 
 @dataclass
-class TrainJob(ColumnSettings, Optimisation, Objective):
+class TrainJob(ColumnSettings, OptimConfig, LossConfig):
     """Train a reward model on human comparisons and measure it on held-out prompts.
 
     Attributes:
@@ -61,7 +61,7 @@ class TrainJob(ColumnSettings, Optimisation, Objective):
         reference: Demonstrations whose mean score becomes zero: a dataset of prompts and
             completions, or "chosen" for the chosen replies of the training pairs; null leaves the
             zero where training put it.
-        quantise: "8bit" or "4bit" holds the base in bitsandbytes' integers and trains adapters on
+        quantize: "8bit" or "4bit" holds the base in bitsandbytes' integers and trains adapters on
             it (QLoRA); needs lora_rank and the extra `qlora`.
         scratch_baseline: Also train a small transformer from random weights on the same pairs, to
             see what the base is worth.
@@ -81,7 +81,7 @@ class TrainJob(ColumnSettings, Optimisation, Objective):
     limit: Rows | None = None
     on_bad_row: OnBadRow = "error"
     reference: str | None = None
-    quantise: Quantisation = "none"
+    quantize: Quantization = "none"
     scratch_baseline: bool = False
     hub_model_id: str | None = None
     hub_private: bool = True
@@ -98,8 +98,8 @@ class TrainJob(ColumnSettings, Optimisation, Objective):
                 wanted = "unset, since rankings with whole_rankings have no such column"
                 as_usual = name == "prompt_column" or getattr(self, name) == usual
                 require(as_usual, name, getattr(self, name), wanted)
-        if self.quantise != "none":
-            require(self.lora_rank > 0, "lora_rank", self.lora_rank, "more than 0 with quantise")
+        if self.quantize != "none":
+            require(self.lora_rank > 0, "lora_rank", self.lora_rank, "more than 0 with quantize")
         settle_outputs(self)
 
     def outputs(self) -> list[Output]:
@@ -131,10 +131,10 @@ def train(job: TrainJob) -> None:
             job.model,
             learned,
             folder,
-            optimisation=fields_of(Optimisation, job),
-            objective=fields_of(Objective, job),
+            optimization=fields_of(OptimConfig, job),
+            objective=fields_of(LossConfig, job),
             reference=reference,
-            quantise=job.quantise,
+            quantize=job.quantize,
             input_format=job.input_format,
             checkpoints=run.path / "trainer",
             keep_checkpoints=True,
@@ -220,7 +220,7 @@ def _train_from_scratch(
     folder = run.path / "scratch" / "model"
     trained = read_config(str(run.checkpoints / "model"))  # which is read as the base was
     # Random weights want larger steps than a pretrained base.
-    optimisation = Optimisation(
+    optimization = OptimConfig(
         epochs=3,
         learning_rate=1e-3,
         batch_size=job.batch_size,
@@ -233,8 +233,8 @@ def _train_from_scratch(
         str(base),
         learned,
         folder,
-        optimisation=optimisation,
-        objective=fields_of(Objective, job),
+        optimization=optimization,
+        objective=fields_of(LossConfig, job),
         input_format=trained["input_format"]["name"],
     )
     if not processes.is_main_process:

@@ -102,7 +102,7 @@ def load_preferences(
         source: A hub id, a folder (from `save_to_disk`, or of data files), or a `.json`, `.jsonl`,
             `.csv` (each also `.gz`) or `.parquet` file.
         split: Of a hub dataset or folder; a single file is read whole.
-        format: "auto" recognises a published format by hub id or by the first row's columns;
+        format: "auto" recognizes a published format by hub id or by the first row's columns;
             "plain" takes the columns as they are; or a name of `rewardmodel.data.formats.FORMATS`.
         tokenizer: With a chat template; renders messages unless they are kept, tells that bare
             questions of published formats are a user's messages, and counts `query_tokens`.
@@ -166,7 +166,7 @@ def load_prompts(
 ) -> list[Prompt]:
     """Load prompts from a prompt column, from preferences, or from a text file of one a line.
 
-    Preferences may be in any published format that `load_preferences` recognises.
+    Preferences may be in any published format that `load_preferences` recognizes.
 
     Args:
         source: As in `load_preferences`, or a `.txt` file.

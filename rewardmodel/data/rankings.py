@@ -20,7 +20,7 @@ from rewardmodel.data.formats.table import (
     format_named,
     format_of_source,
     hub_options,
-    recognise,
+    recognize,
 )
 from rewardmodel.data.parsing.finished import PAIR_COLUMNS
 from rewardmodel.data.parsing.reply_text import OneKind, split_prompt
@@ -98,7 +98,7 @@ def load_rankings(
     def parse(row: Row) -> list[dict[str, Any] | LeftOut]:
         nonlocal found, has_subset
         if found is None and format == "auto":
-            found = recognise(row)
+            found = recognize(row)
             if found is not None and named and not found.any_prompt:
                 found = None
         if found is not None:
@@ -152,7 +152,7 @@ def pairs_from_rankings(dataset: Dataset, *, how: How = "all", ties: Ties = "kee
     Args:
         dataset: With `prompt`, `responses` and `ranks`; `finished`, `subset`, `tools` and
             `chat_template_kwargs` are carried over.
-        how: "all" pairs, K(K-1)/2 a ranking; "adjacent", neighbours in the order alone, K-1;
+        how: "all" pairs, K(K-1)/2 a ranking; "adjacent", neighbors in the order alone, K-1;
             "best_rest", the best (the first of several) against every other, K-1.
         ties: "keep" gives pairs of equal ranks with a chosen_probability of one half; "drop"
             leaves them out.

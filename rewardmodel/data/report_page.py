@@ -124,11 +124,11 @@ def advice(report: DataReport) -> str:
 def _draw_lengths(histogram: Histogram, path: Path) -> tuple[Path, Path]:
     with open_canvas(6.4, 3.2) as (figure, save):
         axis = figure.subplots()
-        for name, counts, colour, line in (
+        for name, counts, color, line in (
             ("chosen", histogram.chosen, PALETTE[0], "solid"),
             ("rejected", histogram.rejected, PALETTE[1], "dashed"),
         ):
-            axis.stairs(counts, histogram.edges, color=colour, linestyle=line, label=name)
+            axis.stairs(counts, histogram.edges, color=color, linestyle=line, label=name)
         axis.set_xlabel(f"length of a reply, {histogram.unit}")
         axis.set_ylabel("replies")
         axis.set_ylim(bottom=0)

@@ -2,7 +2,7 @@
 
 A step is a piece of a response between separators. Its ids are those of its own text and, behind
 it, of the separator, at whose last token it is scored, as in TRL's stepwise supervision. Steps are
-tokenised apart, so that a step has the same ids whatever comes after it: a search scores the
+tokenized apart, so that a step has the same ids whatever comes after it: a search scores the
 beginning of a response exactly as training saw it.
 """
 

@@ -131,7 +131,7 @@ def _count_differences(dataset: Dataset, vocabulary: dict[str, int], *, grow: bo
 
 
 def _fit_logistic(features: csr_array, vocabulary: int, l2: float) -> Floats:
-    """Return the weights [V] that minimise mean log loss of `features` [P, V] plus the penalty."""
+    """Return the weights [V] that minimize mean log loss of `features` [P, V] plus the penalty."""
     transposed = features.T.tocsr()
 
     def objective(weights: Floats) -> tuple[float, Floats]:

@@ -74,7 +74,7 @@ def _lengths(dataset: Dataset) -> Iterator[tuple[int, int]]:
 def clustered_mean(values: Floats, groups: Integers, seed: int) -> Interval:
     """Mean over pairs [P], its bootstrap interval over prompts.
 
-    A prompt enters with its linearised contribution, so that the mean over prompts is the mean
+    A prompt enters with its linearized contribution, so that the mean over prompts is the mean
     over pairs however unevenly pairs are spread.
 
     Source: ratio estimator, Cochran 1977, chapter 6.

@@ -135,14 +135,14 @@ def draw_risk_coverage(
         axis = figure.subplots()
         for rank, (label, curve) in enumerate(series.items()):
             x = [100 * point.coverage for point in curve.points]
-            colour = PALETTE[rank % len(PALETTE)]
+            color = PALETTE[rank % len(PALETTE)]
             low = [point.accuracy.low for point in curve.points]
             high = [point.accuracy.high for point in curve.points]
-            axis.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+            axis.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
             axis.plot(
                 x,
                 [point.accuracy.estimate for point in curve.points],
-                color=colour,
+                color=color,
                 marker=_MARKERS[rank % len(_MARKERS)],
                 linestyle=("-", "--")[rank % 2],
                 markersize=4,

@@ -20,7 +20,7 @@ class ProcessEvaluation:
 
     Attributes:
         responses: R.
-        steps: S, those labelled exactly one half left out of `accuracy`.
+        steps: S, those labeled exactly one half left out of `accuracy`.
         accuracy: Share of steps on the right side of one half, its 95 % interval over responses.
         ece: Expected calibration error over steps.
         first_error: Share of the responses with a wrong step whose first one is found.
@@ -72,7 +72,7 @@ def evaluate_process_model(
     owners = np.repeat(np.arange(len(labels)), [len(row) for row in labels])
     decided = known != 0.5
     if not decided.any():
-        raise ValueError("all steps are labelled one half; required: right and wrong ones")
+        raise ValueError("all steps are labeled one half; required: right and wrong ones")
     # A step is judged rightly where score and label lie on the same side.
     margins = np.where(said >= threshold, 1.0, -1.0) * np.sign(known - 0.5)
     hits: dict[bool, list[bool]] = {True: [], False: []}

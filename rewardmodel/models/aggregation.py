@@ -1,10 +1,10 @@
 """Several scores of one response made into one: the mean, or less where members disagree.
 
 A response that one reward model overrates is less often overrated by all, so best-of-N and policy
-optimisation against a conservative combination exploit a reward model's errors less.
+optimization against a conservative combination exploit a reward model's errors less.
 
-Source: Coste et al. 2023 (https://arxiv.org/abs/2310.02743): worst-case optimisation (minimum) and
-uncertainty-weighted optimisation (mean less lambda times the variance over members).
+Source: Coste et al. 2023 (https://arxiv.org/abs/2310.02743): worst-case optimization (minimum) and
+uncertainty-weighted optimization (mean less lambda times the variance over members).
 """
 
 from typing import Literal, get_args

@@ -101,17 +101,17 @@ def extract_answer(text: str, form: str = "auto", *, finished: bool = True) -> s
     return (found or "").strip() or None
 
 
-def normalise_answer(answer: str) -> str:
+def normalize_answer(answer: str) -> str:
     r"""Writes an answer such that equal answers are equal strings.
 
     Numbers become fractions in lowest terms: "3", "3.0", "+3.", "$3.00", "3 %" are "3"; "0.5",
     "1/2", "\frac{1}{2}" are "1/2"; "2\frac{1}{2}" is "5/2"; "1,234" is "1234". A percent sign,
     degrees and dollars are dropped, without scaling; other units are not: "5 cm" is not "5". In
     all else case, spaces, `$`, a final period, a leading plus and LaTeX's `\text{}`, `\frac{}{}`,
-    `\left`, `\right`, `\!` and the like do not count. Normalising twice changes nothing.
+    `\left`, `\right`, `\!` and the like do not count. Normalizing twice changes nothing.
 
     Args:
-        answer: An extracted answer. Over 512 characters only case and spaces are normalised.
+        answer: An extracted answer. Over 512 characters only case and spaces are normalized.
     """
     text = _tidy(answer)
     number = _rational(text)
@@ -124,8 +124,8 @@ def normalise_answer(answer: str) -> str:
 
 
 def same_answer(a: str, b: str) -> bool:
-    """Whether two answers are equal once normalised."""
-    return normalise_answer(a) == normalise_answer(b)
+    """Whether two answers are equal once normalized."""
+    return normalize_answer(a) == normalize_answer(b)
 
 
 def stated_answer(text: str) -> str:
@@ -199,7 +199,7 @@ def _last_number(text: str) -> str | None:
     return found
 
 
-# ------------------------------------------------------------------------------------ normalising
+# ------------------------------------------------------------------------------------ normalizing
 
 
 def _tidy(answer: str) -> str:

@@ -2,7 +2,7 @@
 
 Models that were fine-tuned from one base with different seeds, data orders or learning rates lie in
 one basin, where the mean of the weights predicts much as the mean of the predictions does, and
-forgets more of what any single run memorised. Averaging models of different bases gives noise, and
+forgets more of what any single run memorized. Averaging models of different bases gives noise, and
 that is not checked beyond shapes and names. The first model is loaded once, to know that it is
 whole.
 
@@ -215,8 +215,8 @@ def _average(
             if not torch.equal(first, _read(mine[name], name, source)):
                 raise ValueError(
                     f"tensor {name} ({first.dtype}) differs between {sources[0]} and {source}; "
-                    "required: equal, since whole numbers have no mean. Quantised models cannot be "
-                    "averaged; take the models before quantisation"
+                    "required: equal, since whole numbers have no mean. Quantized models cannot be "
+                    "averaged; take the models before quantization"
                 )
         return first
     total = shares[0] * first.double()

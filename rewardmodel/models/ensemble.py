@@ -6,7 +6,7 @@ The members may be of any kind. A folder with an `ensemble.json` names those tha
 Scores of Bradley-Terry models mean something only in differences, so members trained apart may lie
 on different scales: the mean then follows whoever has the widest, and the minimum whoever has the
 lowest level. Members that began at one base and learned from the same pairs agree in scale well
-enough to be taken as they are, the default and what Coste et al. 2023 do; for others `standardise`
+enough to be taken as they are, the default and what Coste et al. 2023 do; for others `standardize`
 measures each member's level and spread on given texts and puts all on one scale.
 """
 
@@ -94,7 +94,7 @@ class EnsembleRewardModel:
         """Starts a session of each member."""
         return _EnsembleSession(self)
 
-    def standardise(
+    def standardize(
         self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
     ) -> "EnsembleRewardModel":
         """An ensemble of the same members, each with mean 0 and deviation 1 on given texts.
@@ -109,7 +109,7 @@ class EnsembleRewardModel:
         """
         if len(responses) < 2:
             raise ValueError(
-                f"found {len(responses)} responses to standardise on; required: 2 or more"
+                f"found {len(responses)} responses to standardize on; required: 2 or more"
             )
         found = [score_replies(m, prompts, responses, finished=finished) for m in self.members]
         raw = torch.stack(found).double()  # [M, B]

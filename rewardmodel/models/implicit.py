@@ -1,6 +1,6 @@
 """The reward that a policy's own probabilities imply.
 
-A policy trained by direct preference optimisation is the optimal one of the reward
+A policy trained by direct preference optimization is the optimal one of the reward
 `beta * log(pi(y|x) / pi_ref(y|x))`, up to a term of the prompt alone, so the pair of policy and
 reference is a reward model, with a score for every token as well.
 
@@ -39,7 +39,7 @@ class ImplicitRewardModel:
         encoder: TextEncoder,
         *,
         beta: float = 0.1,
-        length_normalised: bool = False,
+        length_normalized: bool = False,
         batch_size: int = 16,
     ) -> None:
         """Takes loaded models.
@@ -49,9 +49,9 @@ class ImplicitRewardModel:
             reference: Another one of the same vocabulary; `WITHOUT_ADAPTER` for the base of a
                 policy that is an adapter; None for no reference, which scores
                 `beta * log pi(y|x)`.
-            encoder: Their tokenisation.
+            encoder: Their tokenization.
             beta: Of the training; a scale.
-            length_normalised: Whether the score is the mean over tokens, not the sum.
+            length_normalized: Whether the score is the mean over tokens, not the sum.
             batch_size: Rows a forward pass.
 
         Raises:
@@ -69,7 +69,7 @@ class ImplicitRewardModel:
         self.reference = reference if reference in (None, WITHOUT_ADAPTER) else reference.eval()
         self.encoder = encoder
         self.beta = beta
-        self.length_normalised = length_normalised
+        self.length_normalized = length_normalized
         self.batch_size = batch_size
 
     @classmethod
@@ -79,7 +79,7 @@ class ImplicitRewardModel:
         *,
         reference: str | None = WITHOUT_ADAPTER,
         beta: float = 0.1,
-        length_normalised: bool = False,
+        length_normalized: bool = False,
         max_length: int | None = None,
         batch_size: int = 16,
     ) -> Self:
@@ -112,7 +112,7 @@ class ImplicitRewardModel:
             other,
             encoder,
             beta=beta,
-            length_normalised=length_normalised,
+            length_normalized=length_normalized,
             batch_size=batch_size,
         )
 
@@ -151,7 +151,7 @@ class ImplicitRewardModel:
         """Scores, and the tokens given to both models."""
         found, tokens = self._token_scores(prompts, responses, finished=finished)
         sums = torch.tensor([float(row.sum()) for row in found])
-        if self.length_normalised:
+        if self.length_normalized:
             sums = sums / torch.tensor([max(1.0, len(row)) for row in found])
         return sums, tokens
 
@@ -197,7 +197,7 @@ class ImplicitRewardModel:
 
 
 def _open_encoder(source: str, model: Any, max_length: int | None) -> TextEncoder:
-    """A model's tokenisation; the model stays as it is: a new pad token would get probability."""
+    """A model's tokenization; the model stays as it is: a new pad token would get probability."""
     tokenizer = load_tokenizer(source)
     check_vocabulary(model, tokenizer, source=source, unused={tokenizer.pad_token})
     if torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""Several reward models that share a trunk: one forward pass, a score a head.
+"""Several reward models that share a backbone: one forward pass, a score a head.
 
 An ordinary `AutoModelForSequenceClassification` of M labels whose configuration says
 `reward_heads: M`; a classifier of M classes has no such entry and is refused.
@@ -31,7 +31,7 @@ def reward_heads(source: str) -> int | None:
 
 
 class MultiHeadRewardModel:
-    """Scores responses with several heads on one trunk; a `SessionRewardModel`.
+    """Scores responses with several heads on one backbone; a `SessionRewardModel`.
 
     Prompts that responses share are computed once, for all heads.
     """
@@ -50,7 +50,7 @@ class MultiHeadRewardModel:
         Args:
             model: Sequence classifier of M labels. `config.reward_shift`, a number or one a head,
                 is taken off their scores.
-            encoder: Its tokenisation.
+            encoder: Its tokenization.
             aggregate: How the heads' scores become one; see `rewardmodel.models.aggregation`.
             weight: Of their disagreement.
             batch_size: Rows a forward pass.
@@ -99,7 +99,7 @@ class MultiHeadRewardModel:
 
     @property
     def encoder(self) -> TextEncoder:
-        """Its tokenisation."""
+        """Its tokenization."""
         return self._scorer.encoder
 
     def member_scores(

@@ -20,7 +20,7 @@ from rewardmodel.data.conversation import Prompt, Reply, text_of
 from rewardmodel.data.steps import SEPARATOR, StepIds, split_steps, step_ids
 from rewardmodel.interface import Finished, ScoringSession, require_finite
 from rewardmodel.models.sequence import PlainSession, open_encoder
-from rewardmodel.prefix_cache.backbone import Trunk, plain_model
+from rewardmodel.prefix_cache.backbone import Backbone, plain_model
 from rewardmodel.prefix_cache.row_passes import row_batches
 from rewardmodel.prefix_cache.sessions import worth_sharing
 from rewardmodel.prefix_cache.tree import PrefixTree
@@ -61,8 +61,8 @@ class ProcessRewardModel:
         """Takes a loaded token classifier.
 
         Args:
-            model: Of one or two labels. In a bidirectional one, later steps colour earlier ones.
-            encoder: Its tokenisation, with the `max_length` it was trained with.
+            model: Of one or two labels. In a bidirectional one, later steps color earlier ones.
+            encoder: Its tokenization, with the `max_length` it was trained with.
             separator: What stands between steps, as in training.
             aggregate: How the scores of a response's steps become its own: "min" (default),
                 "product", "mean" or "last". A search that adds up what single steps earn
@@ -170,7 +170,7 @@ class ProcessRewardModel:
                 *(lost, sum(len(row.ends) for row in rows), self.encoder.max_length),
             )
         shared = worth_sharing([(row.prompt, row.steps) for row in rows])
-        if self._trunk is None:
+        if self._backbone is None:
             shared = []
         found: list[Tensor] = [torch.empty(0)] * len(rows)
         tokens = self._run_shared(rows, shared, found) if shared else 0
@@ -186,20 +186,20 @@ class ProcessRewardModel:
         return token_head(self.model)
 
     @functools.cached_property
-    def _trunk(self) -> Trunk | None:
+    def _backbone(self) -> Backbone | None:
         """How prompts are shared, or None; found out at first use."""
         if self._head is None:
             return None
         limit = self.encoder.max_length or context_length(self.model) or _ENDLESS
-        trunk = Trunk(self.model, max_tokens=limit, language_head=False)
-        return trunk if trunk.shares else None
+        backbone = Backbone(self.model, max_tokens=limit, language_head=False)
+        return backbone if backbone.shares else None
 
     @torch.inference_mode()
     def _run_shared(
         self, rows: Sequence[StepIds], shared: Sequence[int], found: list[Tensor]
     ) -> int:
         """Scores responses whose prompts are run once; returns the tokens given to the model."""
-        assert self._trunk is not None
+        assert self._backbone is not None
         assert self._head is not None
         groups: dict[tuple[int, ...], list[int]] = {}
         for i in shared:
@@ -208,7 +208,7 @@ class ProcessRewardModel:
         for prompt, lines in groups.items():
             for start in range(0, len(lines), self.batch_size):
                 mine = lines[start : start + self.batch_size]
-                tree = PrefixTree(self._trunk)
+                tree = PrefixTree(self._backbone)
                 (top,) = tree.add_prompts([prompt])
                 _, states = tree.feed([top] * len(mine), [rows[i].steps for i in mine])
                 offset = 0

@@ -49,7 +49,7 @@ def load_scorer(source: str, *, init_head: bool, heads: int = 1, **options: Any)
     Args:
         source: Hub id or local folder; a causal language model's folder gets a fresh head.
         init_head: Whether the model may lack a head, as before training; see `load_classifier`.
-        heads: Outputs of the head; more than one are several reward models on one trunk, which
+        heads: Outputs of the head; more than one are several reward models on one backbone, which
             `config.reward_heads` says.
         options: Of `from_pretrained`, such as `quantization_config`.
 
@@ -63,7 +63,7 @@ def load_scorer(source: str, *, init_head: bool, heads: int = 1, **options: Any)
     several = getattr(model.config, "reward_heads", None)
     if heads == 1 and found != 1 and several == found:
         raise ValueError(
-            f"{source} is {found} reward models on one trunk; required: one. Load it with "
+            f"{source} is {found} reward models on one backbone; required: one. Load it with "
             "rewardmodel.models.loading.load_reward_model"
         )
     if found != heads and heads == several:
@@ -88,7 +88,7 @@ def open_encoder(
     input_format: ChosenFormat = "auto",
     warns: bool = False,
 ) -> TextEncoder:
-    """Loads a model's tokenisation, fits the model to it, and moves the model to the GPU if any.
+    """Loads a model's tokenization, fits the model to it, and moves the model to the GPU if any.
 
     Args:
         source: Hub id or local folder.
@@ -150,7 +150,7 @@ class SequenceRewardModel:
         Args:
             model: One-label sequence classifier. Scores are its outputs less
                 `config.reward_shift`, where the configuration has that.
-            encoder: Its tokenisation, with the `max_length` it was trained with.
+            encoder: Its tokenization, with the `max_length` it was trained with.
             batch_size: Rows a forward pass.
             reduce: From outputs float32 [M, H] of H labels to scores [M]; needed where there are
                 several labels.

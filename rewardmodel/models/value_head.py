@@ -31,7 +31,7 @@ class TokenValueModel:
         Args:
             model: Sequence classifier of one label whose score is one layer on the last hidden
                 state.
-            encoder: Its tokenisation.
+            encoder: Its tokenization.
             batch_size: Rows a forward pass.
 
         Raises:

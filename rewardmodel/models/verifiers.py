@@ -18,7 +18,7 @@ from rewardmodel.data.parsing.reply_text import OneKind, split_prompt, take_turn
 from rewardmodel.data.rows import OnBadRow, PreferenceDataError, Row, parse_rows
 from rewardmodel.data.sources.sources import read_rows
 from rewardmodel.data.text_rows import require_rows
-from rewardmodel.models.answers import extract_answer, normalise_answer, same_answer, stated_answer
+from rewardmodel.models.answers import extract_answer, normalize_answer, same_answer, stated_answer
 
 _PROMPT_COLUMNS = ("prompt", "question", "problem")
 _ANSWER_COLUMNS = ("answer", "solution")
@@ -94,7 +94,7 @@ class AnswerMatch:
         """
         extract_answer("", form)
         self.form = form
-        self._references = {prompt: normalise_answer(a) for prompt, a in references.items()}
+        self._references = {prompt: normalize_answer(a) for prompt, a in references.items()}
         for prompt, reference in self._references.items():
             if not reference:
                 raise ValueError(
@@ -144,7 +144,7 @@ class AnswerMatch:
     def _is_right(self, prompt: Prompt, response: Reply) -> bool:
         reference = reference_to(self._references, prompt)
         answer = extract_answer(str(response), self.form)
-        return answer is not None and normalise_answer(answer) == reference
+        return answer is not None and normalize_answer(answer) == reference
 
 
 class ExactMatch:
@@ -211,7 +211,7 @@ def _read_reference(row: Row, column: str) -> str:
     else:
         text = take_turns(row, column, option="answer_column")
         answer = stated_answer(text) if isinstance(text, str) else ""
-    if not normalise_answer(answer):
+    if not normalize_answer(answer):
         raise PreferenceDataError(
             f"column {column!r} holds no answer; required is text or a finite number. Fill it or "
             'drop the row (on_bad_row="skip").',

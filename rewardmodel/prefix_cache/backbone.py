@@ -25,7 +25,7 @@ _ROUGH_TOLERANCE = 0.1  # half precision, where the order of additions shows
 
 
 @dataclass(frozen=True)
-class TreeSight:
+class TreeMask:
     """What the M real tokens of a forward pass [R, W] attend to, one by one.
 
     Attributes:
@@ -46,7 +46,7 @@ class TreeSight:
 
 
 @dataclass(frozen=True)
-class RowSight:
+class RowMask:
     """Every token sees its whole row up to itself.
 
     Attributes:
@@ -64,7 +64,7 @@ class RowSight:
 
 
 @dataclass(frozen=True)
-class PathSight:
+class PathMask:
     """The new tokens of each row see its prefix and, of each other, themselves and those before.
 
     Attributes:
@@ -86,7 +86,7 @@ class PathSight:
         return seen if window is None else seen & (position[:, None] > own[..., None] - window)
 
 
-class Sight(Protocol):
+class MaskSpec(Protocol):
     """What the new tokens of a forward pass attend to."""
 
     def visible(self, shape: torch.Size, *, end: int, window: int | None) -> Tensor:
@@ -100,7 +100,7 @@ class Sight(Protocol):
         ...
 
 
-class Trunk:
+class Backbone:
     """Runs a model's body over tokens whose prefixes lie in a `RowCache`.
 
     Attributes:
@@ -140,13 +140,13 @@ class Trunk:
         return self.model.get_output_embeddings()(hidden).float()
 
     def run(
-        self, ids: Tensor, sight: Sight, positions: Tensor, cache: RowCache | PathCache
+        self, ids: Tensor, mask_spec: MaskSpec, positions: Tensor, cache: RowCache | PathCache
     ) -> tuple[Tensor, Tensor | None]:
         """Feeds tokens behind known prefixes; the cache knows where they go.
 
         Args:
             ids: int64 [R, W].
-            sight: What each token attends to.
+            mask_spec: What each token attends to.
             positions: int64 [R, W].
             cache: Of all that was fed before.
 
@@ -155,7 +155,7 @@ class Trunk:
         """
         hidden, logits, _ = self._call(
             input_ids=ids,
-            attention_mask=self.attention_mask(sight, ids.shape, end=cache.end),
+            attention_mask=self.attention_mask(mask_spec, ids.shape, end=cache.end),
             position_ids=positions,
             past_key_values=cache,
             use_cache=True,
@@ -172,18 +172,18 @@ class Trunk:
         """Feeds tokens [R, W] the ordinary way; returns also the model's own cache."""
         return self._call(input_ids=ids, use_cache=True, **options)
 
-    def attention_mask(self, sight: Sight, shape: torch.Size, *, end: int) -> Any:
+    def attention_mask(self, mask_spec: MaskSpec, shape: torch.Size, *, end: int) -> Any:
         """Additive masks [R, 1, W, end]; a dict by kind of layer where layers differ.
 
         Args:
-            sight: What each token attends to.
+            mask_spec: What each token attends to.
             shape: Of the new tokens, [R, W].
             end: Columns of the cache, the new ones included.
         """
         dtype = self.model.dtype
         masks = {}
         for window in self._windows:
-            seen = sight.visible(shape, end=end, window=window).to(self.device)
+            seen = mask_spec.visible(shape, end=end, window=window).to(self.device)
             # A bool mask would be silently wrong under eager attention.
             mask = torch.zeros(seen.shape, dtype=dtype, device=self.device)
             masks[window] = mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
@@ -255,11 +255,11 @@ class Trunk:
         # A window is checked where it bites, beyond its length.
         window = max((window for window in windows if window < max_tokens), default=0)
         ids = _check_ids(window + 9, self.model)
-        trunk_end, branch = window + 4, window + 6
+        backbone_end, branch = window + 4, window + 6
         first = torch.cat([ids[:, :branch], ids[:, -1:]], 1)  # leaves at branch, comes back last
-        second = torch.cat([ids[:, :trunk_end], ids[:, branch : branch + 2]], 1)
+        second = torch.cat([ids[:, :backbone_end], ids[:, branch : branch + 2]], 1)
         try:
-            tree = self._small_tree(ids, trunk_end=trunk_end, branch=branch)
+            tree = self._small_tree(ids, backbone_end=backbone_end, branch=branch)
         except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError) as error:
             _logger.debug("a tree in one cache", exc_info=True)
             self._warn(f"a mask of its own raises {type(error).__name__}")
@@ -275,7 +275,7 @@ class Trunk:
         """How far the hidden state after ids [1, T] may be off on a tree.
 
         In a model of small weights a wrong mask moves it little. So the bound is a tenth of what
-        one other token moves it by, were it the oldest one in sight or the last one before the
+        one other token moves it by, were it the oldest one in mask_spec or the last one before the
         end; or what rounding does, if that is more.
         """
         others = ids.repeat(3, 1)
@@ -291,24 +291,24 @@ class Trunk:
         most = _TOLERANCES.get(self.model.dtype, _ROUGH_TOLERANCE) * scale
         return min(most, max(moved / 10, rounding, least))
 
-    def _small_tree(self, ids: Tensor, *, trunk_end: int, branch: int) -> Tensor:
+    def _small_tree(self, ids: Tensor, *, backbone_end: int, branch: int) -> Tensor:
         """Hidden states [2, d] at the ends of two branches that share a cache row."""
         cache = RowCache(1, ids.shape[1])
         device = self.device
-        cache.expect([trunk_end], trunk_end, device)
-        self.run_first(ids[:, :trunk_end], cache)
+        cache.expect([backbone_end], backbone_end, device)
+        self.run_first(ids[:, :backbone_end], cache)
 
         def feed(tokens: Tensor, paths: list[np.ndarray]) -> Tensor:
             cache.expect([len(paths)], len(paths), device)
             positions = torch.tensor([[len(path) - 1 for path in paths]], device=device)
-            sight = TreeSight(range(len(paths)), paths)
-            return self.run(tokens, sight, positions, cache)[0][0, -1]
+            mask_spec = TreeMask(range(len(paths)), paths)
+            return self.run(tokens, mask_spec, positions, cache)[0][0, -1]
 
-        stem = np.arange(trunk_end)
-        first = [np.append(stem, trunk_end + np.arange(count)) for count in (1, 2)]
-        second = [np.append(stem, trunk_end + 2 + np.arange(count)) for count in (1, 2)]
-        end_of_second = feed(ids[:, trunk_end : branch + 2], [*first, *second])
-        end_of_first = feed(ids[:, -1:], [np.append(first[1], trunk_end + 4)])
+        stem = np.arange(backbone_end)
+        first = [np.append(stem, backbone_end + np.arange(count)) for count in (1, 2)]
+        second = [np.append(stem, backbone_end + 2 + np.arange(count)) for count in (1, 2)]
+        end_of_second = feed(ids[:, backbone_end : branch + 2], [*first, *second])
+        end_of_first = feed(ids[:, -1:], [np.append(first[1], backbone_end + 4)])
         return torch.stack([end_of_first, end_of_second])
 
     def _agree(self, found: Tensor, expected: Tensor) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rewardmodel.prefix_cache.backbone import RowSight
+from rewardmodel.prefix_cache.backbone import RowMask
 from rewardmodel.prefix_cache.kept_states import States
 from rewardmodel.prefix_cache.row_cache import padded, token_places
 
@@ -26,7 +26,7 @@ class Branches:
         """Copies the prefixes of `parents`; see `PrefixTree.branches`."""
         self._tree = tree
         nodes = [tree._nodes[parent] for parent in parents]
-        device = tree.trunk.device
+        device = tree.backbone.device
         lengths = [len(node.path) for node in nodes]
         self._parents = list(parents)
         self._starts = lengths
@@ -47,13 +47,13 @@ class Branches:
         """
         cache, tree = self._cache, self._tree
         starts = list(cache.lengths)
-        device = tree.trunk.device
+        device = tree.backbone.device
         counts = [0] * len(starts)  # rows that are merely carried along do not grow
         for line in live:
             counts[line] = 1
         cache.expect(counts, 1, device)
-        hidden, logits = tree.trunk.run(
-            tokens[:, None], RowSight(starts), torch.tensor(starts, device=device)[:, None], cache
+        hidden, logits = tree.backbone.run(
+            tokens[:, None], RowMask(starts), torch.tensor(starts, device=device)[:, None], cache
         )
         for line in live:
             tree.forward_tokens[tree._nodes[self._parents[line]].prompt] += 1
@@ -63,7 +63,7 @@ class Branches:
     @torch.inference_mode()
     def keep(self, lines: Sequence[int]) -> None:
         """Drops all rows but these."""
-        cache, device = self._cache, self._tree.trunk.device
+        cache, device = self._cache, self._tree.backbone.device
         lengths = [cache.lengths[line] for line in lines]
         whole = torch.arange(max(lengths), device=device).expand(len(lines), -1)
         self._cache = cache.select(
@@ -75,7 +75,7 @@ class Branches:
     @torch.inference_mode()
     def restart(self, lines: Sequence[int], parents: Sequence[int]) -> None:
         """Gives rows another prefix to go on from, no longer than the longest of the beginning."""
-        tree, cache, device = self._tree, self._cache, self._tree.trunk.device
+        tree, cache, device = self._tree, self._cache, self._tree.backbone.device
         nodes = [tree._nodes[parent] for parent in parents]
         counts = [len(node.path) for node in nodes]
         cache.copy_from(
@@ -98,7 +98,7 @@ class Branches:
         Returns:
             A handle for each.
         """
-        tree, cache, device = self._tree, self._cache, self._tree.trunk.device
+        tree, cache, device = self._tree, self._cache, self._tree.backbone.device
         nodes = [tree._nodes[self._parents[line]] for line in lines]
         source = [np.arange(self._starts[line], cache.lengths[line]) for line in lines]
         target = tree._allot(nodes, [len(own) for own in source])

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rewardmodel.prefix_cache.backbone import PathSight, TreeSight, Trunk
+from rewardmodel.prefix_cache.backbone import Backbone, PathMask, TreeMask
 from rewardmodel.prefix_cache.kept_states import States, pick
 from rewardmodel.prefix_cache.path_cache import PathCache
 from rewardmodel.prefix_cache.row_cache import RowCache, padded, token_places
@@ -51,7 +51,7 @@ def rows_cost_less(
 
 
 def run_trees(
-    trunk: Trunk,
+    backbone: Backbone,
     cache: RowCache,
     rows: Sequence[int],
     paths: Sequence[np.ndarray],
@@ -60,7 +60,7 @@ def run_trees(
     """Runs and stores tokens in one forward pass, a row of it for each row of the cache.
 
     Args:
-        trunk: The model.
+        backbone: The model.
         cache: Of the prefixes.
         rows: Row of each run there.
         paths: Columns of each run's prefix and of the run itself, which are, of each row, the free
@@ -81,16 +81,16 @@ def run_trees(
     fed = np.zeros((2, cache.num_rows, width), np.int64)  # ids, positions
     fed[0, lines, slots] = np.concatenate([np.asarray(run, np.int64) for run in runs])
     fed[1, lines, slots] = [len(path) - 1 for path in seen]
-    ids, positions = torch.from_numpy(fed).to(trunk.device)
+    ids, positions = torch.from_numpy(fed).to(backbone.device)
     cache.reserve(max(n + count for n, count in zip(cache.lengths, counts, strict=True)))
-    cache.expect(counts, width, trunk.device)
+    cache.expect(counts, width, backbone.device)
     queries = np.asarray(lines) * width + np.asarray(slots)
-    output = trunk.run(ids, TreeSight(queries, seen), positions, cache)
+    output = backbone.run(ids, TreeMask(queries, seen), positions, cache)
     return states_at(output, torch.from_numpy(queries)), ids.numel() - len(queries)
 
 
 def run_rows(
-    trunk: Trunk,
+    backbone: Backbone,
     cache: RowCache,
     rows: Sequence[int],
     prefixes: Sequence[np.ndarray],
@@ -101,7 +101,7 @@ def run_rows(
     """Runs tokens in one forward pass, a row of it for each run; stores them where asked to.
 
     Args:
-        trunk: The model.
+        backbone: The model.
         cache: Of the prefixes.
         rows: Row of each run there.
         prefixes: Columns of each run's prefix.
@@ -111,7 +111,7 @@ def run_rows(
     Returns:
         The states after each token of all runs, in order, and how many tokens were only padding.
     """
-    device = trunk.device
+    device = backbone.device
     known = [len(prefix) for prefix in prefixes]
     counts = [len(run) for run in runs]
     width = max(counts)
@@ -127,7 +127,7 @@ def run_rows(
     slot = torch.arange(width).minimum(torch.tensor(counts)[:, None] - 1)  # [R, W]
     positions = (torch.tensor(known)[:, None] + slot).to(device)
     ids = padded(runs, width).to(device)
-    output = trunk.run(ids, PathSight(known), positions, path_cache)
+    output = backbone.run(ids, PathMask(known), positions, path_cache)
     states = states_at(output, places[0] * width + places[1])
     return states, ids.numel() - sum(counts)
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rewardmodel.prefix_cache.backbone import Trunk
+from rewardmodel.prefix_cache.backbone import Backbone
 from rewardmodel.prefix_cache.kept_states import KeptStates, States, joined, pick
 
 _ROWS = 128  # of one forward pass over whole prefixes
@@ -31,9 +31,9 @@ class _Node:
 class RerunTree:
     """Prefixes of any causal model; see `rewardmodel.prefix_cache.tree.PrefixTree`."""
 
-    def __init__(self, trunk: Trunk) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         """Makes an empty tree."""
-        self.trunk = trunk
+        self.backbone = backbone
         self.forward_tokens: dict[int, int] = {}
         self.idle_tokens = 0
         self._nodes: dict[int, _Node] = {}
@@ -50,7 +50,9 @@ class RerunTree:
 
     def logits_of(self, states: States) -> Tensor:
         """Next-token logits [M, V] of states, float32."""
-        return self.trunk.logits(states.hidden) if states.logits is None else states.logits.float()
+        return (
+            self.backbone.logits(states.hidden) if states.logits is None else states.logits.float()
+        )
 
     def bytes_per_token(self) -> int:
         """Nothing but tokens is stored."""
@@ -134,8 +136,8 @@ class RerunTree:
         found: list[States | None] = [None] * len(paths)
         groups = _by_length(paths)
         for lines in [g[at : at + rows] for g in groups for at in range(0, len(g), rows)]:
-            ids = torch.tensor([list(paths[line]) for line in lines], device=self.trunk.device)
-            hidden, logits, _ = self.trunk.run_alone(ids)
+            ids = torch.tensor([list(paths[line]) for line in lines], device=self.backbone.device)
+            hidden, logits, _ = self.backbone.run_alone(ids)
             for at, line in enumerate(lines):
                 found[line] = States(hidden[at], None if logits is None else logits[at])
         return found  # type: ignore[return-value]
@@ -172,7 +174,7 @@ class RerunBranches:
             new = tokens[torch.tensor(own, device=tokens.device)][:, None]  # [G, 1]
             group.ids = torch.cat([group.ids, new], 1)
             fed = new if group.cache is not None else group.ids
-            hidden, logits, cache = tree.trunk.run_alone(fed, past_key_values=group.cache)
+            hidden, logits, cache = tree.backbone.run_alone(fed, past_key_values=group.cache)
             group.cache = cache
             for at, line in enumerate(group.lines):
                 if line is None:
@@ -221,10 +223,10 @@ class RerunBranches:
         tree = self._tree
         paths = [tree._nodes[self._parents[line]].ids for line in lines]
         for batch in _by_length(paths):
-            ids = torch.tensor([paths[at] for at in batch], device=tree.trunk.device)
+            ids = torch.tensor([paths[at] for at in batch], device=tree.backbone.device)
             cache = None
-            if tree.trunk.has_cache:
-                _, _, cache = tree.trunk.run_alone(ids)
+            if tree.backbone.has_cache:
+                _, _, cache = tree.backbone.run_alone(ids)
                 for at in batch:
                     prompt = tree._nodes[self._parents[lines[at]]].prompt
                     tree.forward_tokens[prompt] += ids.shape[1]

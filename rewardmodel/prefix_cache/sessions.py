@@ -1,7 +1,7 @@
 """One prompt, many responses: what they have in common is computed once.
 
 Where a score is a linear head on the hidden state of the last token, and the model's branches can
-share a cache (`prefixes.trunk`), a prompt is run once for all its responses of a call, and in a
+share a cache (`prefixes.backbone`), a prompt is run once for all its responses of a call, and in a
 session every prefix is run once for all texts that begin with it. Texts that `TextEncoder.pair`
 had to cut begin somewhere in their prompt, so they share only with texts cut at the same place.
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from rewardmodel.data.conversation import Prompt, Reply
 from rewardmodel.data.text_rows import pair_rows
 from rewardmodel.interface import Finished, require_finite
-from rewardmodel.prefix_cache.backbone import Trunk, plain_model
+from rewardmodel.prefix_cache.backbone import Backbone, plain_model
 from rewardmodel.prefix_cache.tree import PrefixTree
 from rewardmodel.pretrained.tokenization import TextEncoder
 
@@ -70,18 +70,18 @@ class SharedPrefixScorer:
 
     def __init__(
         self,
-        trunk: Trunk,
+        backbone: Backbone,
         head: Callable[[Tensor], Tensor],
         reduce: Callable[[Tensor], Tensor] = first_output,
     ) -> None:
-        """Takes a trunk that shares.
+        """Takes a backbone that shares.
 
         Args:
-            trunk: The classifier's.
+            backbone: The classifier's.
             head: From its hidden states [M, d] to H outputs each (`head_of`).
             reduce: From float32 outputs [M, H] on the CPU to scores [M].
         """
-        self.trunk = trunk
+        self.backbone = backbone
         self._head = head
         self._reduce = reduce
 
@@ -115,7 +115,7 @@ class SharedPrefixScorer:
             batch = [waiting.pop()]
             while waiting and sum(len(groups[p]) for p in [*batch, waiting[-1]]) <= rows:
                 batch.append(waiting.pop())
-            tree = PrefixTree(self.trunk)
+            tree = PrefixTree(self.backbone)
             handles = tree.add_prompts(batch)
             lines = [i for prompt in batch for i in groups[prompt]]
             parents = [h for prompt, h in zip(batch, handles, strict=True) for _ in groups[prompt]]
@@ -151,8 +151,8 @@ def open_scorer(
             type(model).__name__,
         )
         return None
-    trunk = Trunk(model, max_tokens=max_tokens or _ENDLESS, language_head=False)
-    return SharedPrefixScorer(trunk, head, reduce) if trunk.shares else None
+    backbone = Backbone(model, max_tokens=max_tokens or _ENDLESS, language_head=False)
+    return SharedPrefixScorer(backbone, head, reduce) if backbone.shares else None
 
 
 def worth_sharing(pairs: Sequence[Pair]) -> list[int]:
@@ -201,14 +201,14 @@ class PrefixSession:
 
         Args:
             scorer: The reward model's.
-            encoder: Its tokenisation.
+            encoder: Its tokenization.
             score_pairs: Scores pairs that do not begin with their whole prompt, and says how many
                 tokens that took.
         """
         self._scorer = scorer
         self._encoder = encoder
         self._score_pairs = score_pairs
-        self._tree = PrefixTree(scorer.trunk)
+        self._tree = PrefixTree(scorer.backbone)
         self._prompts: dict[Prompt, _Run] = {}
         self._cut_tokens = 0
 

@@ -22,7 +22,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from rewardmodel.prefix_cache.backbone import Trunk
+from rewardmodel.prefix_cache.backbone import Backbone
 from rewardmodel.prefix_cache.branches import Branches
 from rewardmodel.prefix_cache.kept_states import KeptStates, States, joined, pick
 from rewardmodel.prefix_cache.passes import (
@@ -55,18 +55,18 @@ class _Node:
 
 
 class PrefixTree:
-    """Prefixes of a model that can share a cache (`Trunk.shares`).
+    """Prefixes of a model that can share a cache (`Backbone.shares`).
 
     Attributes:
-        trunk: The model.
+        backbone: The model.
         forward_tokens: Tokens given to the model, by the prompt's handle; idle ones left out.
         idle_tokens: Tokens given to the model that only fill a batch up.
     """
 
-    def __init__(self, trunk: Trunk) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         """Makes an empty tree."""
-        assert trunk.shares, "other models take rewardmodel.prefix_cache.rerun"
-        self.trunk = trunk
+        assert backbone.shares, "other models take rewardmodel.prefix_cache.rerun"
+        self.backbone = backbone
         self.forward_tokens: dict[int, int] = {}
         self.idle_tokens = 0
         self._cache = RowCache(0, 0)
@@ -85,7 +85,9 @@ class PrefixTree:
 
     def logits_of(self, states: States) -> Tensor:
         """Next-token logits [M, V] of states, float32."""
-        return self.trunk.logits(states.hidden) if states.logits is None else states.logits.float()
+        return (
+            self.backbone.logits(states.hidden) if states.logits is None else states.logits.float()
+        )
 
     def bytes_per_token(self) -> int:
         """Bytes of keys and values a token takes; 0 before the first prompt."""
@@ -112,10 +114,10 @@ class PrefixTree:
             batch, order = order[:count], order[count:]
             cache = RowCache(len(batch), width + _SPARE)
             lengths = [len(prompts[i]) for i in batch]
-            cache.expect(lengths, width, self.trunk.device)
-            ids = padded([prompts[i] for i in batch], width).to(self.trunk.device)
+            cache.expect(lengths, width, self.backbone.device)
+            ids = padded([prompts[i] for i in batch], width).to(self.backbone.device)
             states = states_at(
-                self.trunk.run_first(ids, cache),
+                self.backbone.run_first(ids, cache),
                 torch.arange(len(batch)) * width + torch.tensor(lengths) - 1,
             )
             self.idle_tokens += ids.numel() - sum(lengths)
@@ -163,7 +165,7 @@ class PrefixTree:
         for batch in batches(runs, rows=rows):
             mine, fed = [nodes[i] for i in batch], [runs[i] for i in batch]
             states, idle = run_rows(
-                self.trunk, self._cache, self._rows_of(mine), [node.path for node in mine], fed
+                self.backbone, self._cache, self._rows_of(mine), [node.path for node in mine], fed
             )
             found.append(pick(states, last_places(fed)))
             order += batch
@@ -222,7 +224,7 @@ class PrefixTree:
             columns.append(old)
         if by_prompt:
             lengths = [len(old) for old in columns]
-            device = self.trunk.device
+            device = self.backbone.device
             self._cache = self._cache.select(
                 torch.tensor([self._rows[prompt] for prompt in by_prompt], device=device),
                 padded(columns, max(lengths)).to(device),
@@ -286,7 +288,7 @@ class PrefixTree:
         for parent, own in zip(parents, columns, strict=True):
             known = self._nodes[parent].path if parent >= 0 else paths[~parent]
             paths.append(np.append(known, own))
-        states, idle = run_trees(self.trunk, self._cache, rows, paths, runs)
+        states, idle = run_trees(self.backbone, self._cache, rows, paths, runs)
         self.idle_tokens += idle
         return self._add(prompts, paths, pick(states, last_places(runs)), runs), states
 
@@ -320,7 +322,7 @@ class PrefixTree:
         columns = self._allot(nodes, [len(run) for run in runs])
         prefixes = [node.path for node in nodes]
         states, idle = run_rows(
-            self.trunk, self._cache, self._rows_of(nodes), prefixes, runs, columns=columns
+            self.backbone, self._cache, self._rows_of(nodes), prefixes, runs, columns=columns
         )
         self.idle_tokens += idle
         paths = [np.append(path, own) for path, own in zip(prefixes, columns, strict=True)]

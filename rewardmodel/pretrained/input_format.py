@@ -1,7 +1,7 @@
 """In which form a reward model is given prompt and response: one text, or two segments.
 
 What was trained here keeps in its config.json how (`input_format`, with a version). Of other
-models, those with a chat template or a causal trunk are given one text; an encoder without a
+models, those with a chat template or a causal backbone are given one text; an encoder without a
 template whose tokenizer puts separators between two segments was trained, as a rule, on
 `tokenizer(question, answer)` and is given pairs. The user may say otherwise.
 

@@ -1,6 +1,6 @@
 """The one path from text to token ids, for training, scoring and planning alike.
 
-Text is `[bos] prompt response eos`, prompt and response tokenised apart and joined. A conversation
+Text is `[bos] prompt response eos`, prompt and response tokenized apart and joined. A conversation
 is what the tokenizer's own chat template makes of it, token for token, with nothing put before or
 behind. A pair is two segments, as `tokenizer(prompt, response)` makes them for encoders. Reward
 models are so scored on exactly the ids that they were trained on, and a prompt has the same ids

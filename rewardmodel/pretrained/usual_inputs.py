@@ -25,7 +25,7 @@ def require_usual_inputs(source: str, model: Any, encoder: TextEncoder) -> None:
     Args:
         source: Where it was loaded from, for the message.
         model: Classifier of sequences or tokens, fitted to its tokenizer.
-        encoder: Its tokenisation.
+        encoder: Its tokenization.
 
     Raises:
         ValueError: Naming what it does and what is required.

@@ -1,7 +1,7 @@
 """What the headers of weight files say: numbers of which kind, and room for which sizes.
 
 transformers casts whatever a file holds to the dtype asked for: complex numbers lose their
-imaginary part and quantised ones their scale. And it builds whatever a configuration describes,
+imaginary part and quantized ones their scale. And it builds whatever a configuration describes,
 however large, before it looks at the weights.
 """
 
@@ -32,7 +32,7 @@ def require_float_weights(files: Mapping[str, Path], *, whole_numbers: bool = Fa
 
     Args:
         files: The file of each tensor.
-        whole_numbers: Whether whole numbers are taken, as those of a quantised model.
+        whole_numbers: Whether whole numbers are taken, as those of a quantized model.
 
     Raises:
         WeightsError: Naming the first, and its file.

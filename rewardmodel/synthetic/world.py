@@ -11,7 +11,7 @@ be mentioned and no other; which role it plays in the text is the same to the hu
 The utility is built so that search has something to find. Most merits add up sentence by sentence,
 so choosing well on the way pays; some (order, ending, repetition, length) only the whole text
 shows. Two merits turn into faults past a point: vivid words and length. A reward model that saw
-few labels learns "more is better" and can be over-optimised (Gao et al. 2022,
+few labels learns "more is better" and can be over-optimized (Gao et al. 2022,
 https://arxiv.org/abs/2210.10760).
 
 Everything is seeded by `random.Random`, whose sequence is the same on every machine.

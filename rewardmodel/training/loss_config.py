@@ -12,7 +12,7 @@ Layout = Literal["auto", "prefix", "packed", "plain"]
 
 
 @dataclass
-class Objective:
+class LossConfig:
     """The loss of a reward model, and how its batches are laid out.
 
     Attributes:
@@ -25,7 +25,7 @@ class Objective:
             around zero; null for none.
         rankings: How a ranking of K responses is learned: as one Plackett-Luce draw, or as all its
             pairs, each worth the same and all together as much as one pair.
-        heads: Heads on one trunk, an ensemble whose scores tell where it is sure; 1 for a plain
+        heads: Heads on one backbone, an ensemble whose scores tell where it is sure; 1 for a plain
             model.
         head_bootstrap: Each of several heads learns its own resample of the data.
         layout: How a prompt and its responses are computed. "prefix": the prompt once, in a pass of

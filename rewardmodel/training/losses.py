@@ -30,7 +30,7 @@ def pair_loss(
         rejected: Scores [G, M].
         probability: That the chosen is the better, float [G]; one half is a tie.
         margin: Lead that the better score has to have, float [G]; ties have none.
-        ties: See `Objective`; "drop" is the caller's to do and treated as "half" here.
+        ties: See `LossConfig`; "drop" is the caller's to do and treated as "half" here.
         tie_threshold: Of `rao_kupper`, the logarithm of its theta.
         label_smoothing: Share of the labels taken to be wrong.
 
@@ -117,7 +117,7 @@ def all_pairs_loss(
     return total / real.sum(1).clamp(min=1)[:, None]
 
 
-def centring_loss(scores: Tensor, real: Tensor) -> Tensor:
+def centering_loss(scores: Tensor, real: Tensor) -> Tensor:
     """Square of a group's sum of scores, scaled to that of a pair.
 
     Args:

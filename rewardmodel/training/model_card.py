@@ -37,7 +37,7 @@ from transformers import pipeline
 reward = pipeline("text-classification", model="{name}", function_to_apply="none")
 ```
 
-The pipeline tokenises text as a whole. This model was trained on prompt and response tokenised
+The pipeline tokenizes text as a whole. This model was trained on prompt and response tokenized
 apart, joined, and closed by the end token, at most {max_length} tokens (the prompt is cut first,
 from its left); `load_reward_model` does the same.{shift}
 {warnings}
@@ -55,7 +55,7 @@ def write_model_card(folder: Path, facts: Mapping[str, Any]) -> None:
 
     Args:
         folder: The model's.
-        facts: `base`, `data`, `training`, `optimisation`, `objective`, `max_length`, and once it is
+        facts: `base`, `data`, `training`, `optimization`, `objective`, `max_length`, and once it is
             measured `evaluation`.
     """
     write_json_atomic(folder / _FACTS, facts)
@@ -91,8 +91,8 @@ def _card(facts: Mapping[str, Any], *, name: str, shift: Any) -> str:
     warnings = ""
     if objective["heads"] > 1:
         warnings = (
-            f"\nIt has {objective['heads']} heads, an ensemble on one trunk: `member_scores` gives "
-            "each one's\nscores, `score` their aggregate.\n"
+            f"\nIt has {objective['heads']} heads, an ensemble on one backbone: `member_scores` "
+            "gives each one's\nscores, `score` their aggregate.\n"
         )
     return _CARD.format(
         front=yaml.safe_dump(front, sort_keys=False),
@@ -111,7 +111,7 @@ def _card(facts: Mapping[str, Any], *, name: str, shift: Any) -> str:
                 **{"tied rows" if k == "ties" else k: v for k, v in training.items()},
                 **{
                     k: v
-                    for k, v in facts["optimisation"].items()
+                    for k, v in facts["optimization"].items()
                     if k == "seed" or v not in (None, 0, False)
                 },
                 **objective,

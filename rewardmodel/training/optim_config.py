@@ -19,7 +19,7 @@ from prefsearch.config.checks import check_types
 
 
 @dataclass
-class Optimisation:
+class OptimConfig:
     """How a model is trained; shared by every training door.
 
     Attributes:
@@ -80,7 +80,7 @@ class Optimisation:
             "warmup_steps": self.warmup_ratio,  # below 1 it is a share
             "weight_decay": self.weight_decay,
             "max_grad_norm": self.max_grad_norm,
-            "max_length": None,  # rows come tokenised and cut already
+            "max_length": None,  # rows come tokenized and cut already
             "save_strategy": "steps" if self.save_steps else "no",
             "save_steps": self.save_steps or 500,  # of which the trainer wants some
             "gradient_checkpointing": self.gradient_checkpointing,

@@ -28,7 +28,7 @@ from rewardmodel.pretrained.tokenization import (
     load_tokenizer,
     require_positions,
 )
-from rewardmodel.training.optim_config import Optimisation
+from rewardmodel.training.optim_config import OptimConfig
 from rewardmodel.training.run import run_trainer, save_model
 
 _logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def train_process_model(
     steps: Dataset,
     folder: Path,
     *,
-    optimisation: Optimisation,
+    optimization: OptimConfig,
     separator: str = SEPARATOR,
     checkpoints: Path | None = None,
     keep_checkpoints: bool = False,
@@ -53,7 +53,7 @@ def train_process_model(
         steps: Columns `prompt`, `completions` (the steps) and `labels` in [0, 1], as
             `rewardmodel.data.steps.load_steps` gives them.
         folder: Where the model goes, an ordinary transformers (or peft) folder.
-        optimisation: How to train.
+        optimization: How to train.
         separator: What stands between steps; the saved model remembers it.
         checkpoints: Where checkpoints go on the way, default `folder` with `-trainer` added.
         keep_checkpoints: Leave them there; the caller removes them once it has noted that the model
@@ -69,23 +69,23 @@ def train_process_model(
         StorageError: If the disk is full.
     """
     _require_both_kinds(steps)
-    torch.manual_seed(optimisation.seed)
+    torch.manual_seed(optimization.seed)
     tokenizer = load_tokenizer(base)
     model = load_step_scorer(base, init_head=True)
     fit_embeddings(model, tokenizer)
     check_vocabulary(model, tokenizer, source=base)
-    require_positions(model, optimisation.max_length)
+    require_positions(model, optimization.max_length)
     encoder = TextEncoder(
-        tokenizer, optimisation.max_length or context_length(model) or 2**20, continues=False
+        tokenizer, optimization.max_length or context_length(model) or 2**20, continues=False
     )
-    rows, counts = _tokenise(steps, encoder, separator)
+    rows, counts = _tokenize(steps, encoder, separator)
     if counts["cut"]:
         _logger.warning(
             "%d of %d rows are longer than %d tokens and were cut (prompt first, from the left); "
             "%d steps were lost",
             *(counts["cut"], counts["rows"], encoder.max_length, counts["lost_steps"]),
         )
-    adapters = None if hasattr(model, "peft_config") else optimisation.adapters("TOKEN_CLS")
+    adapters = None if hasattr(model, "peft_config") else optimization.adapters("TOKEN_CLS")
     if adapters is not None:
         from peft import get_peft_model
 
@@ -95,7 +95,7 @@ def train_process_model(
         model = get_peft_model(model, adapters)
     model.config.step_separator = separator
     checkpoints = checkpoints or folder.with_name(folder.name + "-trainer")
-    arguments = optimisation.trainer_arguments(checkpoints)
+    arguments = optimization.trainer_arguments(checkpoints)
     del arguments["max_length"]  # of TRL's trainers
     trainer = Trainer(
         model=model,
@@ -111,7 +111,7 @@ def train_process_model(
         trainer,
         tokenizer,
         folder,
-        merge=bool(optimisation.lora_rank) and adapter_folder(base) is not None,
+        merge=bool(optimization.lora_rank) and adapter_folder(base) is not None,
         keep_checkpoints=keep_checkpoints,
         # Beside an adapter, too, to which peft gives none: it keeps the separator.
         finish=plain_model(model).config.save_pretrained,
@@ -160,7 +160,7 @@ class _Collator:
         return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
-def _tokenise(
+def _tokenize(
     steps: Dataset, encoder: TextEncoder, separator: str
 ) -> tuple[Dataset, dict[str, int]]:
     """Rows of ids, places of ends and labels, and what was cut of them."""

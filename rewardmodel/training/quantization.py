@@ -5,14 +5,14 @@ from typing import Any, Literal
 
 import torch
 
-Quantisation = Literal["none", "8bit", "4bit"]
+Quantization = Literal["none", "8bit", "4bit"]
 
 
-def quantised(kind: Quantisation) -> dict[str, Any]:
+def quantized(kind: Quantization) -> dict[str, Any]:
     """The options of `from_pretrained` that load a base in small integers.
 
     Args:
-        kind: "none" gives no options. "4bit" is NF4 with double quantisation.
+        kind: "none" gives no options. "4bit" is NF4 with double quantization.
 
     Raises:
         ValueError: If bitsandbytes is not installed.
@@ -23,8 +23,8 @@ def quantised(kind: Quantisation) -> dict[str, Any]:
         return {}
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ValueError(
-            f"quantise: found {kind!r} and bitsandbytes is not installed; required: it. Install "
-            "prefsearch[qlora], or take quantise: none"
+            f"quantize: found {kind!r} and bitsandbytes is not installed; required: it. Install "
+            "prefsearch[qlora], or take quantize: none"
         )
     from transformers import BitsAndBytesConfig
 

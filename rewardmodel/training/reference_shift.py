@@ -15,7 +15,7 @@ from rewardmodel.prefix_cache.backbone import plain_model
 from rewardmodel.pretrained.tokenization import TextEncoder
 
 
-def centre_on(reference: Dataset, model: Any, encoder: TextEncoder) -> list[float]:
+def center_on(reference: Dataset, model: Any, encoder: TextEncoder) -> list[float]:
     """Moves a trained classifier's zero to the mean score of demonstrations.
 
     A head with a bias takes the shift into it. One without keeps it beside the weights, as
@@ -25,7 +25,7 @@ def centre_on(reference: Dataset, model: Any, encoder: TextEncoder) -> list[floa
     Args:
         reference: Columns `prompt` and `completion`, and where some were cut off `finished`.
         model: Sequence classifier of M heads, adapters included.
-        encoder: Its tokenisation.
+        encoder: Its tokenization.
 
     Returns:
         What was subtracted, a number a head.
@@ -34,7 +34,7 @@ def centre_on(reference: Dataset, model: Any, encoder: TextEncoder) -> list[floa
         ValueError: If there is no demonstration.
     """
     if len(reference) == 0:
-        raise ValueError("no demonstrations to centre the scores on; required: at least 1")
+        raise ValueError("no demonstrations to center the scores on; required: at least 1")
     plain = plain_model(model)
     training = model.training
     marked = "finished" in reference.column_names

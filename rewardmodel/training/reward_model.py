@@ -23,13 +23,13 @@ from rewardmodel.pretrained.tokenization import (
     require_positions,
 )
 from rewardmodel.pretrained.usual_inputs import require_usual_inputs
-from rewardmodel.training.batching.comparisons import tokenise_comparisons
+from rewardmodel.training.batching.comparisons import tokenize_comparisons
 from rewardmodel.training.batching.layout_choice import choose_layout
-from rewardmodel.training.loss_config import Objective
+from rewardmodel.training.loss_config import LossConfig
 from rewardmodel.training.model_card import write_model_card
-from rewardmodel.training.optim_config import Optimisation
-from rewardmodel.training.quantization import Quantisation, quantised
-from rewardmodel.training.reference_shift import centre_on
+from rewardmodel.training.optim_config import OptimConfig
+from rewardmodel.training.quantization import Quantization, quantized
+from rewardmodel.training.reference_shift import center_on
 from rewardmodel.training.run import run_trainer, save_model
 from rewardmodel.training.trainer import ComparisonTrainer
 
@@ -42,10 +42,10 @@ def train_reward_model(
     preferences: Dataset,
     folder: Path,
     *,
-    optimisation: Optimisation,
-    objective: Objective | None = None,
+    optimization: OptimConfig,
+    objective: LossConfig | None = None,
     reference: Dataset | None = None,
-    quantise: Quantisation = "none",
+    quantize: Quantization = "none",
     input_format: ChosenFormat = "auto",
     checkpoints: Path | None = None,
     keep_checkpoints: bool = False,
@@ -59,11 +59,11 @@ def train_reward_model(
         preferences: Pairs, as `rewardmodel.load_preferences` gives them, or rankings, as
             `rewardmodel.load_rankings` does.
         folder: Where the model goes, an ordinary transformers (or peft) folder.
-        optimisation: How to train.
+        optimization: How to train.
         objective: What is learned of ties, doubts and rankings, and how batches are laid out.
         reference: Demonstrations (`prompt`, `completion`) whose mean score becomes 0, or None to
             leave the zero where training put it.
-        quantise: Holds the base in small integers, for adapters alone.
+        quantize: Holds the base in small integers, for adapters alone.
         input_format: Whether it learns to read prompt and response as one "text" or as a "pair" of
             segments; "auto" looks (`rewardmodel.pretrained.input_format`). The saved model
             remembers it.
@@ -81,16 +81,16 @@ def train_reward_model(
             a way that is not supported, or the loss diverges.
         StorageError: If the disk is full.
     """
-    objective = objective or Objective()
-    torch.manual_seed(optimisation.seed)
+    objective = objective or LossConfig()
+    torch.manual_seed(optimization.seed)
     tokenizer = load_tokenizer(base)
-    model = load_scorer(base, init_head=True, **quantised(quantise))
+    model = load_scorer(base, init_head=True, **quantized(quantize))
     fit_embeddings(model, tokenizer)
     check_vocabulary(model, tokenizer, source=base)
-    require_positions(model, optimisation.max_length)
+    require_positions(model, optimization.max_length)
     encoder = TextEncoder(
         tokenizer,
-        optimisation.max_length or context_length(model) or _ENDLESS,
+        optimization.max_length or context_length(model) or _ENDLESS,
         input_format_of(base, model, tokenizer, input_format),
         continues=False,
     )
@@ -99,14 +99,14 @@ def train_reward_model(
     keep_input_format(
         plain_model(model).config, encoder.input_format, messages=not isinstance(prompts[0], str)
     )
-    rows, counts = tokenise_comparisons(preferences, encoder, objective, seed=optimisation.seed)
-    model = prepare_model(model, optimisation, objective)
+    rows, counts = tokenize_comparisons(preferences, encoder, objective, seed=optimization.seed)
+    model = prepare_model(model, optimization, objective)
     layout = choose_layout(
         model,
         objective,
         pad_id=tokenizer.pad_token_id,
         max_tokens=encoder.max_length or _ENDLESS,
-        checkpointing=optimisation.gradient_checkpointing,
+        checkpointing=optimization.gradient_checkpointing,
     )
     checkpoints = checkpoints or folder.with_name(folder.name + "-trainer")
     trainer = ComparisonTrainer(
@@ -114,7 +114,7 @@ def train_reward_model(
         train_dataset=rows,
         layout=layout,
         objective=objective,
-        args=RewardConfig(**optimisation.trainer_arguments(checkpoints)),
+        args=RewardConfig(**optimization.trainer_arguments(checkpoints)),
         processing_class=tokenizer,
     )
     outcome = {
@@ -125,7 +125,7 @@ def train_reward_model(
     }
     tokenizer.model_max_length = encoder.max_length  # what it was trained with, for scoring
     if trainer.is_world_process_zero() and reference is not None:
-        outcome["reward_shift"] = centre_on(reference, trainer.model, encoder)
+        outcome["reward_shift"] = center_on(reference, trainer.model, encoder)
 
     def finish(scratch: Path) -> None:
         # Beside an adapter, too, to which peft gives none: it holds the shift and the heads.
@@ -136,7 +136,7 @@ def train_reward_model(
                 "base": (facts or {}).get("base", base),
                 "data": dict(facts or {}),
                 "training": outcome,
-                "optimisation": asdict(optimisation),
+                "optimization": asdict(optimization),
                 "objective": asdict(objective),
                 "max_length": encoder.max_length,
             },
@@ -146,19 +146,19 @@ def train_reward_model(
         trainer,
         tokenizer,
         folder,
-        merge=bool(optimisation.lora_rank) and adapter_folder(base) is not None,
+        merge=bool(optimization.lora_rank) and adapter_folder(base) is not None,
         keep_checkpoints=keep_checkpoints,
         finish=finish,
     )
     return outcome
 
 
-def prepare_model(model: Any, optimisation: Optimisation, objective: Objective) -> Any:
+def prepare_model(model: Any, optimization: OptimConfig, objective: LossConfig) -> Any:
     """Gives a loaded classifier its heads and adapters.
 
     Args:
         model: One-label sequence classifier.
-        optimisation: With the adapters' size.
+        optimization: With the adapters' size.
         objective: With the number of heads.
 
     Returns:
@@ -170,10 +170,10 @@ def prepare_model(model: Any, optimisation: Optimisation, objective: Objective) 
     """
     plain = plain_model(model)
     if getattr(plain.config, "reward_shift", None):
-        del plain.config.reward_shift  # training moves the zero; `centre_on` sets it anew
+        del plain.config.reward_shift  # training moves the zero; `center_on` sets it anew
     if objective.heads > 1:
         _widen_head(plain, objective.heads, adapters=plain is not model)
-    adapters = None if plain is not model else optimisation.adapters("SEQ_CLS")
+    adapters = None if plain is not model else optimization.adapters("SEQ_CLS")
     if adapters is None:
         return model
     from peft import get_peft_model

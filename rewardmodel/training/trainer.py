@@ -1,7 +1,7 @@
 """`trl.RewardTrainer` for comparisons of any kind, laid out so that prompts are computed once.
 
-TRL keeps what it is good at: adapters, quantisation, precision, dropout, checkpoints, processes.
-Rows come tokenised, so its own preprocessing (which drops long pairs) is passed over.
+TRL keeps what it is good at: adapters, quantization, precision, dropout, checkpoints, processes.
+Rows come tokenized, so its own preprocessing (which drops long pairs) is passed over.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,10 +17,10 @@ from trl import RewardConfig, RewardTrainer
 from rewardmodel.pretrained.tokenization import token_types
 from rewardmodel.training.batching.layouts import Layout, Tensors
 from rewardmodel.training.batching.length_sampler import LengthGroupedOrder
-from rewardmodel.training.loss_config import Objective
+from rewardmodel.training.loss_config import LossConfig
 from rewardmodel.training.losses import (
     all_pairs_loss,
-    centring_loss,
+    centering_loss,
     pair_loss,
     plackett_luce_loss,
 )
@@ -30,7 +30,7 @@ _COLUMNS = ("sequences", "shared", "seconds", "probability", "margin", "ranks", 
 
 @dataclass(frozen=True)
 class ComparisonCollator:
-    """Rows of `tokenise_comparisons` as one batch: token tensors and labels.
+    """Rows of `tokenize_comparisons` as one batch: token tensors and labels.
 
     Attributes:
         layout: Lays out the tokens.
@@ -80,7 +80,7 @@ class _EpochOfOrder(TrainerCallback):
 
 
 class ComparisonTrainer(RewardTrainer):
-    """Trains sequence classifiers on rows of `tokenise_comparisons`."""
+    """Trains sequence classifiers on rows of `tokenize_comparisons`."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class ComparisonTrainer(RewardTrainer):
         train_dataset: Dataset,
         *,
         layout: Layout,
-        objective: Objective,
+        objective: LossConfig,
         args: RewardConfig,
         **rest: Any,
     ) -> None:
@@ -96,7 +96,7 @@ class ComparisonTrainer(RewardTrainer):
 
         Args:
             model: Sequence classifier with as many labels as the objective has heads.
-            train_dataset: Of `tokenise_comparisons`.
+            train_dataset: Of `tokenize_comparisons`.
             layout: How rows become tensors.
             objective: The loss.
             args: As `trl.RewardTrainer` takes them.
@@ -124,14 +124,14 @@ class ComparisonTrainer(RewardTrainer):
         )
         model.config.num_labels = labels
         if not self.args.bf16:
-            # TRL turns all that is trained on a quantised base into bfloat16, which without
+            # TRL turns all that is trained on a quantized base into bfloat16, which without
             # automatic casting meets float32 states at the head.
             for weight in model.parameters():
                 if weight.requires_grad:
                     weight.data = weight.data.float()
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
-        """Takes rows as they are: tokenised, none dropped."""
+        """Takes rows as they are: tokenized, none dropped."""
         return dataset
 
     def _set_signature_columns_if_needed(self) -> None:
@@ -185,7 +185,7 @@ class ComparisonTrainer(RewardTrainer):
         return (loss, {"logits": scores}) if return_outputs else loss
 
 
-def comparison_losses(scores: Tensor, inputs: Tensors, objective: Objective) -> Tensor:
+def comparison_losses(scores: Tensor, inputs: Tensors, objective: LossConfig) -> Tensor:
     """The loss of each group under each head, [G, M].
 
     Args:
@@ -213,7 +213,7 @@ def comparison_losses(scores: Tensor, inputs: Tensors, objective: Objective) -> 
             grouped, inputs["ranks"], ties=objective.ties, tie_threshold=objective.tie_threshold
         )
     if objective.center_rewards_coefficient:
-        losses = losses + objective.center_rewards_coefficient * centring_loss(grouped, real)
+        losses = losses + objective.center_rewards_coefficient * centering_loss(grouped, real)
     return losses
 
 

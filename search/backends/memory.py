@@ -22,7 +22,7 @@ _RETAINED_NUMBER = 8
 
 
 class Memory:
-    """Named arrays of one shape of search; `arrays` are uninitialised or hold an earlier search."""
+    """Named arrays of one shape of search; `arrays` are uninitialized or hold an earlier search."""
 
     def __init__(self, shapes: Shapes) -> None:
         """Allocates the arrays."""

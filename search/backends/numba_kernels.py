@@ -403,7 +403,7 @@ def _walk(
 
 @njit(**_OPTIONS)
 def _select_by_puct_and_siblings(blocks, at, epsilon, rate, decisions, layout):
-    """MuZero's rule with Q-values scaled by the node's neighbourhood."""
+    """MuZero's rule with Q-values scaled by the node's neighborhood."""
     zero, one = number(blocks, 0), number(blocks, 1)
     low = blocks[at + VALUE]
     high = low
@@ -617,7 +617,7 @@ def _select_by_halving(blocks, at, scores, stored_logits, gumbel, kept_visits, s
 
 @njit(**_OPTIONS)
 def _select_by_improved_policy(blocks, at, scores, stored_logits, logits, layout):
-    """Gumbel MuZero's rule below the root; leaves the unnormalised policy in `scores`."""
+    """Gumbel MuZero's rule below the root; leaves the unnormalized policy in `scores`."""
     zero, one = number(blocks, 0), number(blocks, 1)
     least = number(blocks, -np.inf)
     top_logit, top = least, least
@@ -678,7 +678,7 @@ def _select_by_improved_policy_and_mixed(blocks, at, scores, settings, numbers, 
 
 @njit(**_OPTIONS)
 def _most_behind(blocks, at, policy, total, count, layout):
-    """The action whose share of visits lags furthest behind an unnormalised policy."""
+    """The action whose share of visits lags furthest behind an unnormalized policy."""
     zero = number(blocks, 0)
     best = np.int64(NO_ACTION)
     best_score = number(blocks, -np.inf)

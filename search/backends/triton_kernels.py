@@ -136,7 +136,7 @@ _NUMBERS_OF_STEP = (
 )
 
 
-# Not specialised: a number that happens to be 1 or a multiple of 16 would compile all again.
+# Not specialized: a number that happens to be 1 or a multiple of 16 would compile all again.
 @triton.jit(do_not_specialize=_NUMBERS_OF_STEP)
 def advance(
     trees,

@@ -4,7 +4,7 @@ Nothing returns to the host between the first launch and the last, so the device
 all of it can be captured in a CUDA graph (run it once before, so that all is compiled). For that
 every step asks the model for B * W rows, also where a walk ended at a known node: such an answer is
 thrown away. A model that would remember rows asked in vain says so by an attribute `append_only =
-True`; it gets the rows that need it and no others, at the price of one host synchronisation a step.
+True`; it gets the rows that need it and no others, at the price of one host synchronization a step.
 
 This file does not know how trees are walked (`search.backends.triton_kernels`) nor what a rule
 means (`search.backends.rules`).
@@ -116,7 +116,7 @@ def _rows_in_need(leaves: Tensor, first: int) -> Tensor:
     """Rows whose walk found a new leaf, tree by tree: `[W, B]` columns to `[M]` int64."""
     width, num_trees = leaves.shape
     columns = torch.arange(first, first + width, device=leaves.device)
-    # Host synchronisation: how many there are is known to the trees alone.
+    # Host synchronization: how many there are is known to the trees alone.
     tree, walk = (leaves == columns.unsqueeze(-1)).T.nonzero(as_tuple=True)
     return walk * num_trees + tree
 
@@ -332,7 +332,7 @@ def _require_finite(tree: Tree, faults: Tensor, *, num_kept: int) -> None:
         ValueError: Naming the field, the row, the simulation, what was found, what is required and
             the remedy.
     """
-    # The one host synchronisation of a search.
+    # The one host synchronization of a search.
     found = faults.tolist()
     if max(found) < 0:
         return

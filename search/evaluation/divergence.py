@@ -151,7 +151,7 @@ def kl_lower_bound_from_ranks(
     prompts (the KL is convex) and counting them in cells lose more. The pool must be fresh samples
     of the policy, of which the search saw none: the best of the pool itself always ranks first,
     and the bound would say ln(N + 1) for any search. Any score may be ranked; the reward model
-    that the search maximised loses least.
+    that the search maximized loses least.
 
     **Ties.** Among k equal scores a response takes each of the k + 1 places with equal weight, the
     mean over all random orders. This keeps uniform ranks uniform. The middle of the tie would not:

@@ -1,4 +1,4 @@
-"""The figures of a run: curves of gain, over-optimisation, and one search tree.
+"""The figures of a run: curves of gain, over-optimization, and one search tree.
 
 Each function draws one figure and writes it twice, as PNG for a README and as SVG for the report.
 The same input gives the same bytes. Nothing here computes a score, an interval or a fit.
@@ -42,7 +42,7 @@ class Curve:
     """One line with its band, in one panel of a figure.
 
     Attributes:
-        label: what the legend says; curves of one label share a colour over all panels.
+        label: what the legend says; curves of one label share a color over all panels.
         cost: [L] horizontal position, in the unit of the axis: tokens, or KL in nats.
         estimate: [L].
         low: [L] lower end of the interval.
@@ -148,7 +148,7 @@ def gain_curves(
         return save(path)
 
 
-def overoptimisation(
+def overoptimization(
     series: Sequence[Curve],
     path: str | os.PathLike[str],
     *,
@@ -160,7 +160,7 @@ def overoptimisation(
     """Draw gold and proxy against the root of the KL, a panel for each reward model.
 
     Panels share both axes, so that reward models compare; put the proxies in the gold score's unit
-    first (Gao et al. 2022 centre and scale them).
+    first (Gao et al. 2022 center and scale them).
 
     Args:
         series: `Curve.panel` names the reward model ("50 labels"), `Curve.label` the score ("gold",
@@ -224,7 +224,7 @@ def search_tree(
 ) -> tuple[Path, Path]:
     """Draw one search tree from left to right, most visited children first.
 
-    A circle's area grows with visits and its colour with value; the principal line, the most
+    A circle's area grows with visits and its color with value; the principal line, the most
     visited child all the way down, is thick and orange. What is pruned is counted under its parent.
 
     Args:
@@ -254,15 +254,15 @@ def search_tree(
         values = [n.value for n in nodes if n.value is not None] or [0.0]
         margin = 0.5 if min(values) == max(values) else 0.0
         norm = Normalize(min(values) - margin, max(values) + margin)
-        colour = ScalarMappable(norm, "viridis")
+        color = ScalarMappable(norm, "viridis")
         for node in nodes:
             _draw_edges(axis, node)
-            fill = "white" if node.value is None else colour.to_rgba(node.value)  # pyright: ignore
+            fill = "white" if node.value is None else color.to_rgba(node.value)  # pyright: ignore
             _draw_node(axis, node, fill, share=node.visits / max(root.visits, 1))
         axis.set_xlim(-0.14, columns - 0.05)
         axis.set_ylim(rows - 0.5, -0.5)
         axis.axis("off")
-        bar = figure.colorbar(colour, ax=axis, fraction=0.02, pad=0.01, aspect=24, shrink=0.8)
+        bar = figure.colorbar(color, ax=axis, fraction=0.02, pad=0.01, aspect=24, shrink=0.8)
         bar.set_label("v: value (expected return)", fontsize=10)
         figure.supxlabel(
             "n: visits, the circle's area · orange: the most visited line · +k: children not shown",
@@ -278,12 +278,12 @@ def _draw_curve(
     axis: Axes, x: Array, estimate: Array, low: Array, high: Array, *, rank: int, label: str
 ) -> None:
     """Draw one line, its points and its band, in the look of the label's rank."""
-    colour = PALETTE[rank % len(PALETTE)]
-    axis.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+    color = PALETTE[rank % len(PALETTE)]
+    axis.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
     axis.plot(
         x,
         estimate,
-        color=colour,
+        color=color,
         marker=_MARKERS[rank % len(_MARKERS)],
         linestyle=("-", "--", "-.")[rank // len(PALETTE) % 3],
         markersize=5,
@@ -368,7 +368,7 @@ def _draw_node(axis: Axes, node: PlacedNode, fill: Any, *, share: float) -> None
     )
     *text, numbers = _label_lines(node)
     look: dict[str, Any] = {"xy": (node.depth + 0.11, node.row), "textcoords": "offset points"}
-    # Lines are 13.2 points apart; text and numbers together are centred on the circle.
+    # Lines are 13.2 points apart; text and numbers together are centerd on the circle.
     rise = 6.6 * len(text) + 4.0
     axis.annotate(
         "\n".join(text),

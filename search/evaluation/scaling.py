@@ -1,6 +1,6 @@
-"""Laws fitted to measured curves: over-optimisation in KL, and gains in log compute.
+"""Laws fitted to measured curves: over-optimization in KL, and gains in log compute.
 
-A fit summarises the points it was given; each one carries its range, so that whoever reports it can
+A fit summarizes the points it was given; each one carries its range, so that whoever reports it can
 say where extrapolation begins. L is points of a curve, P prompts.
 """
 
@@ -44,9 +44,9 @@ class BestOfNFit:
 
     Attributes:
         alpha: initial slope, score per root-nat.
-        beta: how fast over-optimisation sets in, score per nat.
+        beta: how fast over-optimization sets in, score per nat.
         offset: score at KL 0, subtracted before the fit.
-        r_squared: share of the recentred gains' sum of squares that the fit explains (about zero,
+        r_squared: share of the recenterd gains' sum of squares that the fit explains (about zero,
             as the fit has no intercept); NaN where all gains are 0.
         farthest: largest fitted distance d.
     """
@@ -71,7 +71,7 @@ class BestOfNFit:
         """
         if self.beta <= 0:
             raise FitRefusedError(
-                f"beta is {self.beta:.3g}: within d <= {self.farthest:.3g} no over-optimisation "
+                f"beta is {self.beta:.3g}: within d <= {self.farthest:.3g} no over-optimization "
                 "shows, so there is no peak to report; raise n until the score falls"
             )
         if self.alpha <= 0:
@@ -112,9 +112,9 @@ class LogLinearFit:
 
 
 def fit_best_of_n(kl: ArrayLike, score: ArrayLike) -> BestOfNFit:
-    """Fit the best-of-n over-optimisation law to one curve.
+    """Fit the best-of-n over-optimization law to one curve.
 
-    The gain is recentred on the score measured at KL 0 (n = 1), so that R(0) = 0, and alpha and
+    The gain is recenterd on the score measured at KL 0 (n = 1), so that R(0) = 0, and alpha and
     beta come from least squares without an intercept on [d, -d^2].
 
     Args:
@@ -127,7 +127,7 @@ def fit_best_of_n(kl: ArrayLike, score: ArrayLike) -> BestOfNFit:
 
     Source: Gao et al. 2022, the best-of-n form R = d (alpha - beta d).
     """
-    distance, gain, offset = _recentred(kl, score)
+    distance, gain, offset = _recenterd(kl, score)
     if gain.ndim != 1:
         raise ValueError(
             f"score has {gain.ndim} axes, required [L]: fit the mean over prompts, and see "
@@ -185,7 +185,7 @@ def best_of_n_coefficients(kl: ArrayLike, scores: ArrayLike) -> Array:
         ValueError: as `fit_best_of_n`.
         FitRefusedError: fewer than three distinct KLs above 0.
     """
-    distance, gains, _ = _recentred(kl, scores)
+    distance, gains, _ = _recenterd(kl, scores)
     if gains.ndim != 2:
         raise ValueError(f"scores has shape {list(gains.shape)}, required [P, L]")
     coefficients, *_ = np.linalg.lstsq(_design(distance), gains.T, rcond=None)
@@ -256,8 +256,8 @@ def fit_log_linear(cost: ArrayLike, score: ArrayLike) -> LogLinearFit:
     if distinct < 3:
         raise FitRefusedError(f"found {distinct} distinct cost(s), required at least 3: run more")
     log_cost = np.log(x)
-    centred = log_cost - log_cost.mean()
-    slope = float(centred @ (y - y.mean()) / (centred @ centred))
+    centerd = log_cost - log_cost.mean()
+    slope = float(centerd @ (y - y.mean()) / (centerd @ centerd))
     intercept = float(y.mean() - slope * log_cost.mean())
     residual = y - (intercept + slope * log_cost)
     return LogLinearFit(
@@ -279,7 +279,7 @@ def _explained(residual: Array, target: Array) -> float:
     return 1.0 - float(residual @ residual) / total if total > 0 else math.nan
 
 
-def _recentred(kl: ArrayLike, score: ArrayLike) -> tuple[Array, Array, Array]:
+def _recenterd(kl: ArrayLike, score: ArrayLike) -> tuple[Array, Array, Array]:
     """Check a curve and return its distances [L'], gains [..., L'] and offset [...] at KL 0."""
     x, y = _pair(kl, score)
     if (x < 0).any():
@@ -288,7 +288,7 @@ def _recentred(kl: ArrayLike, score: ArrayLike) -> tuple[Array, Array, Array]:
     if not start.any():
         raise ValueError(
             f"kl is {x.tolist()}, required to include 0: add the score at n = 1, on which the "
-            "gain is centred"
+            "gain is centerd"
         )
     distinct = np.unique(x[~start]).size
     if distinct < 3:

@@ -42,12 +42,12 @@ class ActionDistribution(Protocol):
 class CategoricalActions:
     """Policies over A numbered actions, A up to 2^24 (a bound of torch's sampler).
 
-    The proposal is `β = π^(1/temperature)`, normalised over the valid actions: above 1 it is
+    The proposal is `β = π^(1/temperature)`, normalized over the valid actions: above 1 it is
     flatter than the policy. A row without valid actions (a finished state) can be sampled, and
     all its samples have log-probability `-inf`.
 
     Attributes:
-        logits: `[M, A]` float, unnormalised log-probabilities; `-inf` also marks invalid actions.
+        logits: `[M, A]` float, unnormalized log-probabilities; `-inf` also marks invalid actions.
         valid_actions: `[M, A]` bool, True where allowed; None: all.
 
     Actions are ids: `[M, K]` int64.
@@ -94,13 +94,13 @@ class GaussianActions:
     """Diagonal Gaussian policies over real-valued actions, squashed into a box if one is given.
 
     Without bounds an action is `x ~ N(mean, scale)`; with bounds it is
-    `centre + half_width * tanh(x)`. Squashed, not clipped: clipping piles probability up on the
+    `center + half_width * tanh(x)`. Squashed, not clipped: clipping piles probability up on the
     bounds, where samples would coincide and have no density, and its log-probability is flat
     beyond them, so that training gets no gradient from there. Log-probabilities are densities of
     the action itself, the change of variables included.
 
     The proposal at a temperature is the same with `scale * sqrt(temperature)`: that is
-    `β = π^(1/temperature)`, normalised, of the Gaussian before it is squashed. (A power of a
+    `β = π^(1/temperature)`, normalized, of the Gaussian before it is squashed. (A power of a
     density depends on the coordinates; any β with a known density may be sampled from.)
 
     Numerics: within a rounding step of a bound (|x| above 8 in float32, 18 in float64) actions
@@ -165,7 +165,7 @@ class GaussianActions:
             half = (high - low) / 2
             unit = _inside((actions - (high + low) / 2) / half)
             x = torch.atanh(unit)
-            log_slope = half.log() + torch.log1p(-unit.square())  # of centre + half * tanh(x)
+            log_slope = half.log() + torch.log1p(-unit.square())  # of center + half * tanh(x)
         scale = self._scale(temperature)
         z = (x - self.mean.unsqueeze(1)) / scale
         log_density = -z.square() / 2 - scale.log() - math.log(2 * math.pi) / 2 - log_slope

@@ -174,7 +174,7 @@ def afford_edges(level: Level, frontier: Tensor, wanted: Tensor, *, num_simulati
     ranked = wanted.gather(-1, by_prior).flatten(1).cumsum(dim=-1)  # [B, P*A], from 1
     rank = torch.empty_like(by_prior).scatter_(-1, by_prior, ranked.view_as(by_prior))
     affordable = wanted & (rank <= (num_simulations - level.spent).view(-1, 1, 1))
-    # Host synchronisation once a level, not once a simulation: the step call needs its batch.
+    # Host synchronization once a level, not once a simulation: the step call needs its batch.
     rows, place, action = affordable.nonzero(as_tuple=True)  # [M] each
     count = affordable.flatten(1).cumsum(dim=-1).view_as(affordable)  # [B, P, A], from 1
     return Edges(
@@ -233,7 +233,7 @@ def plant_tree(root: RootOutput, levels: list[Level]) -> Tree:
     Returns:
         Trees of N nodes, N = 1 + the most step rows that any row spent.
     """
-    # Host synchronisation once a search: the shape.
+    # Host synchronization once a search: the shape.
     tree = allocate_tree(root, int(levels[-1].spent.max()))
     for level in levels[1:]:
         assert isinstance(level.output, StepOutput)

@@ -211,7 +211,7 @@ def mix_dirichlet_noise(
         owner: The planner's name, for errors.
         fraction: Share of noise in the mixture, 0 (off) to 1.
         alpha: Concentration of drawn noise.
-        noise: `[B, A]` probabilities to use in place of drawn noise; renormalised over the valid
+        noise: `[B, A]` probabilities to use in place of drawn noise; renormalized over the valid
             actions.
         generator: Source of drawn noise.
 

@@ -28,7 +28,7 @@ from search.planners.regularized import RegularisedPlanner
 from search.planners.rejection import RejectionPlanner
 from search.qtransforms import QTransform, qtransform_completed_by_mix_value
 
-PlannerName = Literal["muzero", "gumbel", "best_of_n", "beam", "dvts", "rejection", "regularised"]
+PlannerName = Literal["muzero", "gumbel", "best_of_n", "beam", "dvts", "rejection", "regularized"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class PlannerConfig:
     `BestOfNPlanner`, `BeamPlanner`, `DiverseBeamPlanner` (`dvts`), `RejectionPlanner` and
     `RegularisedPlanner`; `value_scale` and `maxvisit_init` are those of
     `qtransform_completed_by_mix_value`, Gumbel MuZero's transform. One default differs: a
-    `regularised` planner built here samples its action, as `temperature` is 1.
+    `regularized` planner built here samples its action, as `temperature` is 1.
 
     Raises:
         ValueError: If a value has the wrong type or is out of range, naming what was found, what
@@ -51,7 +51,7 @@ class PlannerConfig:
         metadata={
             "help": "Which planner to use. dvts: diverse verifier tree search, like beam but in "
             "subtrees that keep one candidate each; rejection: best-of-N that drops poor lines on "
-            "the way; regularised: one step, priors tilted by Q."
+            "the way; regularized: one step, priors tilted by Q."
         },
     )
     num_simulations: Annotated[int, Within(least=1, most=2**48)] = field(
@@ -71,7 +71,7 @@ class PlannerConfig:
         default=19652.0, metadata={"help": "muzero: c2, when c1 grows."}
     )
     temperature: Annotated[float, Within(least=0, most=10_000)] = field(
-        default=1.0, metadata={"help": "muzero, regularised: of the action drawn; 0: argmax."}
+        default=1.0, metadata={"help": "muzero, regularized: of the action drawn; 0: argmax."}
     )
     mode: MuZeroMode = field(default="mctx", metadata={"help": "muzero: mctx or efficientzero."})
     value_delta_max: Positive = field(
@@ -114,7 +114,7 @@ class PlannerConfig:
     )
     kl_weight: KLWeight = field(
         default=0.1,
-        metadata={"help": "regularised: price of leaving the prior; small: best Q, large: prior."},
+        metadata={"help": "regularized: price of leaving the prior; small: best Q, large: prior."},
     )
     leaves_per_step: Size = field(
         default=1, metadata={"help": "muzero, gumbel: leaves a tree and call of the model."}
@@ -187,7 +187,7 @@ def build_planner(config: PlannerConfig) -> Planner:
             return RejectionPlanner(
                 config.num_simulations, num_lines=config.num_lines, keep=config.keep
             )
-        case "regularised":
+        case "regularized":
             return RegularisedPlanner(
                 config.num_simulations,
                 kl_weight=config.kl_weight,

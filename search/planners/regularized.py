@@ -24,11 +24,11 @@ class RegularisedPlanner:
     The `num_simulations` valid root actions of highest prior, ties to the lowest index, take one
     step in one call. With p the prior over all valid actions, Q = reward + discount * value and
     b = `kl_weight`, `action_weights` are the distribution pi over the tried actions T that
-    maximises `sum_a pi(a) Q(a) - b * KL(pi || p)`, which is
+    maximizes `sum_a pi(a) Q(a) - b * KL(pi || p)`, which is
 
         pi(a) = p(a) exp(Q(a) / b) / sum_{t in T} p(t) exp(Q(t) / b),
 
-    and 0 elsewhere. `value` is the maximum so reached, the regularised value
+    and 0 elsewhere. `value` is the maximum so reached, the regularized value
 
         b * log(sum_{t in T} p(t) exp(Q(t) / b)),
 
@@ -97,7 +97,7 @@ class RegularisedPlanner:
             step = evaluate_edges(model, top, edges, generator=generator)
             tree = plant_tree(root, [top, step])
             dtype = tree.raw_values.dtype
-            weights, value = regularised_optimum(
+            weights, value = regularized_optimum(
                 tree.summary().qvalues,
                 root.prior_logits,
                 valid_actions=root.valid_actions,
@@ -109,7 +109,7 @@ class RegularisedPlanner:
         return release_output(action, weights.to(dtype), value.to(dtype), tree)
 
 
-def regularised_optimum(
+def regularized_optimum(
     qvalues: Tensor,
     prior_logits: Tensor,
     *,
@@ -122,12 +122,12 @@ def regularised_optimum(
     Args:
         qvalues: `[B, A]`, read where tried.
         prior_logits: `[B, A]`, read where valid.
-        valid_actions: `[B, A]` bool, what the prior is normalised over.
+        valid_actions: `[B, A]` bool, what the prior is normalized over.
         tried: `[B, A]` bool, valid actions, at least one a row.
         kl_weight: Price of one nat of divergence, above 0.
 
     Returns:
-        The weights `[B, A]`, 0 where not tried, and the regularised values `[B]`, both float64.
+        The weights `[B, A]`, 0 where not tried, and the regularized values `[B]`, both float64.
     """
     # In double precision: a small weight magnifies differences of Q, a large one all rounding.
     logits = prior_logits.double().masked_fill(~valid_actions, -torch.inf)

@@ -102,7 +102,7 @@ class RejectionPlanner:
 def _best_unfinished(level: Level, batch_size: int, *, keep: float) -> Tensor:
     """The best share of each row's unfinished nodes of a level, `[B, P]` int64, best first."""
     rows: list[list[int]] = [[] for _ in range(batch_size)]
-    # Host synchronisation once a level: how many go on decides the next step's batch.
+    # Host synchronization once a level: how many go on decides the next step's batch.
     scores, alive = level.score.tolist(), (~level.terminal).tolist()
     for node, row in enumerate(level.rows.tolist()):
         if alive[node]:

@@ -84,7 +84,7 @@ class SampledModel:
 
     The prior of the slots is the corrected one, (β̂/β)π, with π the policy, β the proposal the
     actions were drawn from and β̂ = n/K their frequencies. `exp(prior_logits)` is that very
-    product: an unbiased estimate of π, before planners normalise it over the slots. Equal samples
+    product: an unbiased estimate of π, before planners normalize it over the slots. Equal samples
     are merged: the first slot has their count n, the others are invalid. So are slots of actions
     that cannot be taken. Trees cannot be kept for another search: a new root has new samples.
 
@@ -92,7 +92,7 @@ class SampledModel:
         model: The user's.
         num_samples: K, at least 1.
         proposal_temperature: τ above 0, of the proposal; the ready policies have β = π^(1/τ),
-            normalised. At 1 the slots' prior is n/K, uniform where no samples coincide.
+            normalized. At 1 the slots' prior is n/K, uniform where no samples coincide.
 
     Raises:
         ValueError: If a number is out of its range.

@@ -187,7 +187,7 @@ class _AlternatingModel:
         if first is not None and torch.equal(first[0], action):
             return first[1]
         is_decision = embedding[IS_DECISION]
-        # Host synchronisation: each function gets only the rows that need it, or is not called.
+        # Host synchronization: each function gets only the rows that need it, or is not called.
         decisions = is_decision.nonzero().squeeze(-1)  # [D]
         chances = (~is_decision).nonzero().squeeze(-1)  # [M - D]
         parts: list[StepOutput] = []

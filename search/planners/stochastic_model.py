@@ -18,7 +18,7 @@ class AfterstateOutput:
     """What a stochastic model says of an afterstate: an action is taken, chance is still to come.
 
     Attributes:
-        chance_logits: `[M, C]` float; unnormalised log-probabilities of the outcomes. Must be
+        chance_logits: `[M, C]` float; unnormalized log-probabilities of the outcomes. Must be
             finite where the outcome is valid, ignored elsewhere.
         value: `[M]` float; expected discounted return of the state and action, the reward to come
             included. For the player who acted, in games of two players too.
@@ -102,7 +102,7 @@ def validate_afterstate(
         "chance_logits": (torch.isfinite(logits) | ~valid).all(dim=-1),
         "valid_outcomes": valid.any(dim=-1),
     }  # [M] bool each
-    # The one host synchronisation of a validation: a NaN found later has no name.
+    # The one host synchronization of a validation: a NaN found later has no name.
     if bool(torch.stack(list(checks.values())).all()):
         return
     field = next(field for field, good in checks.items() if not bool(good.all()))

@@ -191,7 +191,7 @@ class ExactModel:
     ) -> StepOutput:
         """Steps the simulator once a row, and evaluates the children that have not terminated."""
         device = action.device
-        # Host synchronisation: the simulator and its states live in Python.
+        # Host synchronization: the simulator and its states live in Python.
         numbers, actions = embedding[STATE].tolist(), action.tolist()
         transitions = [
             self._step(number, chosen) for number, chosen in zip(numbers, actions, strict=True)

@@ -25,7 +25,7 @@ from search.viewer.view import limit_view
 
 _DOT_NODES = 100
 _TEXT_NODES = 200
-_SUMMARISED = 8
+_SUMMARIZED = 8
 _USAGE = "usage: prefsearch tree show FILE [options]"
 _HELP = f"""{_USAGE}
 
@@ -184,10 +184,10 @@ def _write_page(source: TreeSource, options: argparse.Namespace) -> None:
         whole = source.view(number)
         shown = limit_view(whole, max_nodes=options.max_nodes, max_depth=options.max_depth)
         named.append(NamedView(f"{number}: {node_text(whole.root)}", shown))
-        if len(named) <= _SUMMARISED:
+        if len(named) <= _SUMMARIZED:
             lines.append(f"  tree {number}: {summary_line(whole)}")
-    if len(rows) > _SUMMARISED:
-        lines.append(f"  and {len(rows) - _SUMMARISED} more")
+    if len(rows) > _SUMMARIZED:
+        lines.append(f"  and {len(rows) - _SUMMARIZED} more")
     page = _target(options)
     write_text_atomic(page, render_html(named, title=source.title, subtitle=subtitle))
     sys.stdout.write(visible("\n".join([*lines, f"Page: {page}"])) + "\n")

@@ -15,7 +15,7 @@ _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "&": "&amp;", "\n": r"\n"})
 def render_dot(view: TreeView, *, max_nodes: int | None = None, title: str | None = None) -> str:
     """Describes a tree to Graphviz: visits and value at nodes; action, prior, reward at edges.
 
-    The width of an edge shows its share of the root's visits; the principal line is coloured and
+    The width of an edge shows its share of the root's visits; the principal line is colored and
     bold.
 
     Args:

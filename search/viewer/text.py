@@ -140,9 +140,9 @@ def _branches(view: TreeView) -> list[tuple[str, str]]:
     for at, node in enumerate(view.nodes):
         for child in below[at]:
             last = child == below[at][-1] and not node.hidden
-            trunk = drawn[at][1]
+            backbone = drawn[at][1]
             drawn[child] = (
-                trunk + ("└─ " if last else "├─ "),
-                trunk + ("   " if last else "│  "),
+                backbone + ("└─ " if last else "├─ "),
+                backbone + ("   " if last else "│  "),
             )
     return drawn

@@ -2,7 +2,7 @@ r"""QA-Feedback of FineGrainedRLHF: four answers to a question about passages, c
 
 A row is `question`, `passages` (lists of a title and sentences), `prediction 1` to `prediction 4`
 and `preference`: six numbers in the order 1v2 1v3 1v4 2v3 2v4 3v4, where 1 and 2 name the better
-answer and 0 is a tie. Each row gives six pairs. They stay pairs, since six independent judgements
+answer and 0 is a tie. Each row gives six pairs. They stay pairs, since six independent judgments
 need not agree on an order. Answers that are the same text cannot be compared: their pair is left
 out and counted, whatever the label.
 

@@ -1,7 +1,7 @@
-"""The published formats by name: converter, where the hub holds them, how they are recognised.
+"""The published formats by name: converter, where the hub holds them, how they are recognized.
 
-A format is recognised by its hub id, or by columns of the first row that no other format has.
-What is not recognised is plain: columns as they are. New formats need a line here and a file.
+A format is recognized by its hub id, or by columns of the first row that no other format has.
+What is not recognized is plain: columns as they are. New formats need a line here and a file.
 """
 
 import os
@@ -151,7 +151,7 @@ def hub_options(source: str | os.PathLike[str]) -> Mapping[str, str]:
     return found.hub[os.fspath(source)] if found else {}
 
 
-def recognise(row: Row) -> Format | None:
+def recognize(row: Row) -> Format | None:
     """The format whose columns a row has, or None."""
     columns = set(row)
     return next((found for found in _ALL if any(s <= columns for s in found.signatures)), None)

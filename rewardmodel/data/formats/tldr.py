@@ -2,12 +2,12 @@ r"""`openai/summarize_from_feedback`, comparisons: two summaries of one Reddit p
 
 A row is `info` (of a post `subreddit`, `title`, `post`; of a CNN/Daily Mail article `article`),
 `summaries` (two of `text`, `policy`, `note`), `choice` (0 or 1), `worker`, `batch`, `split` and
-`extra` (`confidence`, 1 to 9, where the labeller gave one).
+`extra` (`confidence`, 1 to 9, where the labeler gave one).
 
 The queries are the published ones. A post's ends in "TL;DR:" and its summary begins with a space;
 an article's ends in "TL;DR:\n" and its summary begins at once. `confidence` is kept as it is, null
-where there is none; on which side of the labellers' scale an answer lay is already in `choice`.
-`subset` is split and batch, "valid1/batch7", since batches differ in policies and in labellers.
+where there is none; on which side of the labelers' scale an answer lay is already in `choice`.
+`subset` is split and batch, "valid1/batch7", since batches differ in policies and in labelers.
 
 Source: Stiennon et al. 2020, "Learning to summarize from human feedback", appendix B; the query
 formats and lengths as in the code released with it.
@@ -93,7 +93,7 @@ def truncate_query(tokenizer: Any, info: Mapping[str, Any], *, max_tokens: int =
 
 
 def convert_tldr(row: Row, options: ConvertOptions) -> list[dict[str, Any]]:
-    """One pair of summaries with the fixed query, the labeller's confidence and the batch.
+    """One pair of summaries with the fixed query, the labeler's confidence and the batch.
 
     Raises:
         PreferenceDataError: A field is missing or wrong.

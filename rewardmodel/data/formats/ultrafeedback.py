@@ -1,10 +1,10 @@
 """UltraFeedback: replies scored by a judge, four to a prompt, or already made pairs of.
 
-Binarised (`HuggingFaceH4/ultrafeedback_binarized`): `prompt`, `chosen` and `rejected` as messages,
+Binarized (`HuggingFaceH4/ultrafeedback_binarized`): `prompt`, `chosen` and `rejected` as messages,
 `score_chosen`, `score_rejected`. Equal scores are a tie. Original (`openbmb/UltraFeedback`):
 `instruction` and `completions`, each with a `response` and an `overall_score`: a ranking.
 
-Source: Cui et al. 2023, "UltraFeedback"; Tunstall et al. 2023, "Zephyr" (binarised).
+Source: Cui et al. 2023, "UltraFeedback"; Tunstall et al. 2023, "Zephyr" (binarized).
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from rewardmodel.data.rows import LeftOut, PreferenceDataError, Row
 
 
 def convert_ultrafeedback(row: Row, options: ConvertOptions) -> list[dict[str, Any] | LeftOut]:
-    """One pair from a binarised row, one ranking from an original one.
+    """One pair from a binarized row, one ranking from an original one.
 
     Raises:
         PreferenceDataError: A field is missing or wrong, or the scores contradict the choice.

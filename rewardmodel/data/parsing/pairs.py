@@ -19,7 +19,7 @@ from rewardmodel.data.formats.table import (
     FormatName,
     format_named,
     format_of_source,
-    recognise,
+    recognize,
 )
 from rewardmodel.data.parsing.finished import PAIR_COLUMNS, read_finished
 from rewardmodel.data.parsing.prompt_columns import choose_columns, find_prompts, take_prompt
@@ -102,7 +102,7 @@ class PairParser:
     def format_of(self, row: Row) -> Format | None:
         """The format of a source, decided at the first of its rows; None is plain."""
         if not self.decided:
-            found = recognise(row)
+            found = recognize(row)
             # A prompt column that the user names is read, by the formats that leave it open.
             if found is not None and (found.any_prompt or not self.has_prompt):
                 self.format = found

@@ -64,11 +64,11 @@ def measure_length_bias(dataset: Dataset, scores: Floats, *, seed: int) -> Lengt
     lengths, values, owners = _distinct_replies(dataset, scores, groups)
     return LengthBias(
         within_prompts=clustered_correlation(
-            _centred(values, owners), _centred(lengths, owners), owners, seed=seed
+            _centerd(values, owners), _centerd(lengths, owners), owners, seed=seed
         ),
         rank_within_prompts=clustered_correlation(
-            _centred(_ranks_within(values, owners), owners),
-            _centred(_ranks_within(lengths, owners), owners),
+            _centerd(_ranks_within(values, owners), owners),
+            _centerd(_ranks_within(lengths, owners), owners),
             owners,
             seed=seed,
         ),
@@ -94,12 +94,12 @@ def _distinct_replies(
     return lengths, np.array(list(texts.values())), owners
 
 
-def _centred(values: Floats, owners: Integers) -> Floats:
+def _centerd(values: Floats, owners: Integers) -> Floats:
     """Subtract the mean over each owner's values [T]."""
     counts = np.maximum(np.bincount(owners), 1)
-    centred = values - (np.bincount(owners, weights=values) / counts)[owners]
+    centerd = values - (np.bincount(owners, weights=values) / counts)[owners]
     # Rounding leaves dust where all of a prompt's values are equal.
-    return np.where(np.abs(centred) < 1e-12 * (1 + np.abs(values)), 0.0, centred)
+    return np.where(np.abs(centerd) < 1e-12 * (1 + np.abs(values)), 0.0, centerd)
 
 
 def _ranks_within(values: Floats, owners: Integers) -> Floats:

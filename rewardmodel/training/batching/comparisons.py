@@ -18,7 +18,7 @@ from rewardmodel.data.chat_template import common_prefix_length
 from rewardmodel.data.conversation import Prompt, Reply, prompt_of, reply_of
 from rewardmodel.data.parsing.finished import PAIR_COLUMNS
 from rewardmodel.pretrained.tokenization import TextEncoder
-from rewardmodel.training.loss_config import Objective
+from rewardmodel.training.loss_config import LossConfig
 
 _logger = logging.getLogger(__name__)
 
@@ -59,15 +59,15 @@ class ComparisonCounts:
     repeated_tokens: int
 
 
-def tokenise_comparisons(
-    dataset: Dataset, encoder: TextEncoder, objective: Objective, *, seed: int
+def tokenize_comparisons(
+    dataset: Dataset, encoder: TextEncoder, objective: LossConfig, *, seed: int
 ) -> tuple[Dataset, ComparisonCounts]:
     """Turns preference pairs or rankings into token ids.
 
     Args:
         dataset: Pairs (`prompt`, `chosen`, `rejected`, optionally `chosen_probability` and
             `margin`) or rankings (`prompt`, `responses`, `ranks`).
-        encoder: The model's tokenisation, with its length limit.
+        encoder: The model's tokenization, with its length limit.
         objective: Says what becomes of ties, and how many heads there are.
         seed: Of the heads' resamples.
 
@@ -90,7 +90,7 @@ def tokenise_comparisons(
     rows: list[dict[str, Any]] = []
     parts: list[Dataset] = []
     groups = _ranked_groups(dataset) if ranked else _paired_groups(dataset)
-    bar = tqdm(groups, total=len(dataset), desc="tokenising", unit="row", delay=2, leave=False)
+    bar = tqdm(groups, total=len(dataset), desc="tokenizing", unit="row", delay=2, leave=False)
     for prompt, responses, finished, labels in bar:
         tied = _is_tie(labels)
         if tied and objective.ties == "drop":

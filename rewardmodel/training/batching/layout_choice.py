@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 
-from rewardmodel.prefix_cache.backbone import Trunk, plain_model
+from rewardmodel.prefix_cache.backbone import Backbone, plain_model
 from rewardmodel.prefix_cache.sessions import head_of
 from rewardmodel.training.batching.layouts import Layout, PackedLayout, PlainLayout, PrefixLayout
-from rewardmodel.training.loss_config import Objective
+from rewardmodel.training.loss_config import LossConfig
 
 _logger = logging.getLogger(__name__)
 _TOLERANCE = 1e-3  # of the scores' own spread, in float32
@@ -16,7 +16,7 @@ _ROUGH_TOLERANCE = 0.05  # half precision
 
 
 def choose_layout(
-    model: Any, objective: Objective, *, pad_id: int, max_tokens: int, checkpointing: bool
+    model: Any, objective: LossConfig, *, pad_id: int, max_tokens: int, checkpointing: bool
 ) -> Layout:
     """Takes the layout that was asked for, or the first that the model can do.
 
@@ -49,17 +49,17 @@ def choose_layout(
 
 
 def _find(
-    model: Any, objective: Objective, *, pad_id: int, max_tokens: int, checkpointing: bool
+    model: Any, objective: LossConfig, *, pad_id: int, max_tokens: int, checkpointing: bool
 ) -> Layout:
     head: Any = head_of(model)
     plain = PlainLayout(pad_id, head)
     if head is None or objective.layout == "plain":
         return plain
-    trunk = Trunk(model, max_tokens=max_tokens, language_head=False)
-    if not trunk.shares:
+    backbone = Backbone(model, max_tokens=max_tokens, language_head=False)
+    if not backbone.shares:
         return plain
-    packed = PackedLayout(pad_id, head, trunk, objective.pack_tokens)
-    prefix = PrefixLayout(pad_id, head, trunk)
+    packed = PackedLayout(pad_id, head, backbone, objective.pack_tokens)
+    prefix = PrefixLayout(pad_id, head, backbone)
     wanted = packed if objective.layout == "packed" or checkpointing else prefix
     if checkpointing and objective.layout == "prefix":
         return packed

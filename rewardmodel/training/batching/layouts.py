@@ -10,7 +10,7 @@ what differs is how often the prompt is computed and how much is padding:
   each other. One pass, no cache (so it goes with gradient checkpointing), hardly any padding; but
   attention looks at whole rows.
 
-The last two ask for a model whose attention can see a tree (`Trunk.shares`) and whose score is one
+The last two need one whose attention can see a tree (`Backbone.shares`) and whose score is one
 layer on the last hidden state (`head_of`). Scores are taken from that layer by a hook while the
 whole model runs: so wrappers such as `DistributedDataParallel` see an ordinary forward pass, and
 the last token is found by its place, not by comparing with the pad id.
@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from rewardmodel.prefix_cache.backbone import Trunk
+from rewardmodel.prefix_cache.backbone import Backbone
 
 Group = tuple[Sequence[Sequence[int]], int]
 """Token ids of each response with its prompt, and how many tokens they all begin with."""
@@ -123,14 +123,14 @@ class PrefixLayout:
     Attributes:
         pad_id: Fills rows up.
         head: The layer whose output at the last token is the score.
-        trunk: Of the same model; makes its masks.
+        backbone: Of the same model; makes its masks.
     """
 
     name: ClassVar[str] = "prefix"
 
     pad_id: int
     head: torch.nn.Module
-    trunk: Trunk
+    backbone: Backbone
 
     def collate(self, groups: Sequence[Group]) -> Tensors:
         """See `Layout`; `segments` numbers each group's responses from 1, 0 is padding."""
@@ -159,13 +159,13 @@ class PrefixLayout:
         columns = torch.arange(tensors["prefix_ids"].shape[1], device=known.device)
         held = columns < known[:, None]  # [N, P]
         positions = torch.cat([columns.expand_as(held), tensors["position_ids"]], 1)
-        sight = SegmentSight(
+        mask_spec = SegmentMask(
             segments=torch.cat([held.long() - 1, segments], 1),
             positions=positions,
             # A prefix is seen by all its responses; its padding, -1, by none.
             common=torch.cat([held, torch.zeros_like(segments, dtype=torch.bool)], 1),
         )
-        mask = self.trunk.attention_mask(sight, segments.shape, end=positions.shape[1])
+        mask = self.backbone.attention_mask(mask_spec, segments.shape, end=positions.shape[1])
         with TokenScores(self.head) as caught:
             model(
                 input_ids=tensors["input_ids"],
@@ -184,7 +184,7 @@ class PackedLayout:
     Attributes:
         pad_id: Fills rows up.
         head: The layer whose output at the last token is the score.
-        trunk: Of the same model; makes its masks.
+        backbone: Of the same model; makes its masks.
         row_tokens: Room of a row; that of the longest group, if it is more.
     """
 
@@ -192,7 +192,7 @@ class PackedLayout:
 
     pad_id: int
     head: torch.nn.Module
-    trunk: Trunk
+    backbone: Backbone
     row_tokens: int
 
     def collate(self, groups: Sequence[Group]) -> Tensors:
@@ -233,13 +233,13 @@ class PackedLayout:
     def scores(self, model: Any, tensors: Tensors) -> Tensor:
         """See `Layout`."""
         groups, segments = tensors["groups"], tensors["segments"]
-        sight = SegmentSight(
+        mask_spec = SegmentMask(
             segments=segments,
             positions=tensors["position_ids"],
             common=segments == 0,
             groups=groups,
         )
-        mask = self.trunk.attention_mask(sight, groups.shape, end=groups.shape[1])
+        mask = self.backbone.attention_mask(mask_spec, groups.shape, end=groups.shape[1])
         with TokenScores(self.head) as caught:
             model(
                 input_ids=tensors["input_ids"],
@@ -251,7 +251,7 @@ class PackedLayout:
 
 
 @dataclass(frozen=True)
-class SegmentSight:
+class SegmentMask:
     """Tokens see the common part of their group and their own segment, up to themselves.
 
     All columns of the cache and the new ones; the new tokens are the last.
