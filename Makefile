@@ -43,7 +43,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 documents: $(INSTALLED)
-	$(BIN)/python benchmarks/documents.py
+	$(BIN)/python benchmarks/harness/documents.py
 
 wheel: $(INSTALLED)
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

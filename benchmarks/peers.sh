@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the peers of benchmarks/planning_core.py, benchmarks/atari.py and benchmarks/text_search.py
+# Installs the peers of benchmarks/core/planning_core.py, benchmarks/atari/atari.py and benchmarks/text/text_search.py
 # from PyPI into .bench/, which git ignores. None is a dependency of the project, and nothing of
 # theirs is kept in it.
 #

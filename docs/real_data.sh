@@ -9,7 +9,7 @@ RESULTS=${RESULTS:-$OUT/results.json}
 PATH="$PWD/.venv/bin:$PATH"  # where `make` installed
 test -f "$DATA" || { echo "no data at $DATA; set DATA to a preference file" >&2; exit 2; }
 
-python benchmarks/real_data.py begin --run "$OUT"
+python benchmarks/reward/real_data.py begin --run "$OUT"
 
 # 1,800 pairs with implicit prompts; a fifth of the prompts is held out from everything below.
 prefsearch reward split --dataset "$DATA" --holdout 0.2 --out "$OUT/data"
@@ -34,4 +34,4 @@ prefsearch policy evaluate --policy "$OUT/sft/checkpoints/model" \
   --on_long_prompt skip --max_new_tokens 96 \
   --methods beam gumbel --budgets 4 8 --pool 16 --out "$OUT/evaluate"
 
-python benchmarks/real_data.py collect --run "$OUT" --out "$RESULTS"
+python benchmarks/reward/real_data.py collect --run "$OUT" --out "$RESULTS"

@@ -29,7 +29,7 @@ PACKAGES = ("rewardmodel", "policies", "prefsearch", "search", "atari_bridge")
 FOREIGN = {"no-deps", "upgrade", "nproc_per_node", "cpu", "multi_gpu", "flag", "config", "help"}
 # Files that write pages and graphs, whose attributes and colors look like advice.
 PAGES = ("tree_html", "tree_dot", "report")
-TREE_FLAGS = set(re.findall(r'"--([a-z-]+)"', (ROOT / "search" / "__main__.py").read_text()))
+TREE_FLAGS = set(re.findall(r'"--([a-z-]+)"', (ROOT / "search" / "viewer" / "cli.py").read_text()))
 # Keyword arguments of other libraries that messages name.
 OTHERS = {"task_type", "modules_to_save", "function_to_apply"}
 

@@ -10,7 +10,7 @@ pytest.importorskip("gymnasium", reason="pip install 'prefsearch[atari]'")
 
 from atari_bridge.cli.train import TrainJob
 from atari_bridge.evaluation.figures import budget_curves
-from benchmarks.atari_cpu import _summary
+from benchmarks.atari.cpu import _summary
 
 JOB = TrainJob(out="x", game="UpNDown", num_simulations=16)
 SEARCH, POLICY = "search, 16 simulations, sampled", "policy, sampled"

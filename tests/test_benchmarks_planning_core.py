@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from benchmarks import planning_core
-from benchmarks.planning_core_grid import (
+from benchmarks.core import planning_core
+from benchmarks.core.grid import (
     Cell,
     Cost,
     choose_cells,
@@ -18,11 +18,11 @@ from benchmarks.planning_core_grid import (
     predict_seconds,
     reason_to_skip,
 )
-from benchmarks.planning_core_report import fit_exponent, ratio, side_summary, summarize
-from benchmarks.planning_core_run import Benchmark
-from benchmarks.planning_core_show import draw, print_report
-from benchmarks.planning_core_worker import Worker, WorkerStoppedError, task_of, write_weights
-from benchmarks.provenance import source_digest
+from benchmarks.core.report import fit_exponent, ratio, side_summary, summarize
+from benchmarks.core.run import Benchmark
+from benchmarks.core.show import draw, print_report
+from benchmarks.core.worker import Worker, WorkerStoppedError, task_of, write_weights
+from benchmarks.harness.provenance import source_digest
 
 LIMITS = {"budget_seconds": 60.0, "limit_megabytes": 1000.0}
 OPTIONS = {"threads": 1, "model_threads": 1, "lightzero": "none"}
@@ -243,7 +243,9 @@ def test_a_run_of_our_side_resumes_and_names_missing_peers(
     planning_core.main(arguments)
     found = json.loads(out.read_text())
     assert str(tmp_path) not in out.read_text()
-    assert found["provenance"]["command"].startswith("python benchmarks/planning_core.py --cells")
+    assert found["provenance"]["command"].startswith(
+        "python benchmarks/core/planning_core.py --cells"
+    )
     assert found["provenance"]["rounds"] == 2
     (cell,) = found["cells"]
     assert cell["sides"]["prefsearch"]["rounds"] == 2

@@ -11,9 +11,18 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from benchmarks import reward_models, reward_scoring, reward_scoring_sides, reward_training
-from benchmarks.reward_models import LIKE, classifier, draw_pairs, drawn_lengths, fixed_lengths
-from benchmarks.reward_scoring_sides import SIDES, Cell, build_subject, draw_texts, same_ids
+from benchmarks.reward import reward_models
+from benchmarks.reward import scoring as reward_scoring
+from benchmarks.reward import scoring_sides as reward_scoring_sides
+from benchmarks.reward import training as reward_training
+from benchmarks.reward.reward_models import (
+    LIKE,
+    classifier,
+    draw_pairs,
+    drawn_lengths,
+    fixed_lengths,
+)
+from benchmarks.reward.scoring_sides import SIDES, Cell, build_subject, draw_texts, same_ids
 
 QUIET = Console(quiet=True)
 
@@ -293,7 +302,7 @@ def test_a_side_with_other_losses_fails_the_training_gate(
     out = tmp_path / "training.json"
     assert reward_training.main(["--quick", "--out", str(out), *threads()]) == 1
     written = json.loads(out.read_text())
-    command = "python benchmarks/reward_training.py --quick --out training.json"
+    command = "python benchmarks/reward/training.py --quick --out training.json"
     assert written["provenance"]["command"].startswith(command)
     for row in written["cells"]:
         assert not row["gate_passed"]

@@ -13,9 +13,10 @@ from typing import Any, cast
 import pytest
 from scipy import stats
 
-from benchmarks import demo_seeds, documents_text, text_gains
-from benchmarks.provenance import held_sources, source_digest
-from benchmarks.seed_runs import each_seed
+from benchmarks.harness import documents_text
+from benchmarks.harness.provenance import held_sources, source_digest
+from benchmarks.harness.seed_runs import each_seed
+from benchmarks.text import demo_seeds, text_gains
 from policies.demo import Demo
 from policies.evaluation.gain_report import show_interval
 from tests.reward_folders import save_classifier
@@ -155,7 +156,7 @@ def test_an_edit_between_seeds_of_the_demo_writes_no_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, digest = tmp_path / "demo.json", [source_digest("demo")]
-    monkeypatch.setattr("benchmarks.provenance.source_digest", lambda name, *_: digest[0])
+    monkeypatch.setattr("benchmarks.harness.provenance.source_digest", lambda name, *_: digest[0])
 
     def demo(command: list[str], **_: Any) -> None:
         folder = Path(command[command.index("--out") + 1])
@@ -163,7 +164,7 @@ def test_an_edit_between_seeds_of_the_demo_writes_no_results(
         digest[0] = "edited"
 
     monkeypatch.setattr("subprocess.run", demo)
-    monkeypatch.setattr("benchmarks.provenance._commit", lambda: (None, None))
+    monkeypatch.setattr("benchmarks.harness.provenance._commit", lambda: (None, None))
     words = ["demo_seeds", "--seeds", "1", "2", "--runs", str(tmp_path), "--out", str(out)]
     monkeypatch.setattr("sys.argv", words)
     with pytest.raises(ValueError, match=r"changed while it was measured.*Put the files back"):
@@ -172,23 +173,25 @@ def test_an_edit_between_seeds_of_the_demo_writes_no_results(
     assert not (tmp_path / "demo-seed-2").exists()
 
 
-@pytest.mark.parametrize("name", ["cartpole", "text_gains"])
+@pytest.mark.parametrize("name", ["atari.cartpole", "text.text_gains"])
 def test_an_edit_while_a_seed_runs_writes_no_results(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if name == "cartpole":
+    if name == "atari.cartpole":
         pytest.importorskip("gymnasium", reason="pip install 'prefsearch[atari]'")
     module = importlib.import_module(f"benchmarks.{name}")
     digest, begun = ["first"], []
-    monkeypatch.setattr("benchmarks.provenance.source_digest", lambda name, *_: digest[0])
-    monkeypatch.setattr("benchmarks.provenance._commit", lambda: (None, None))
+    monkeypatch.setattr("benchmarks.harness.provenance.source_digest", lambda name, *_: digest[0])
+    monkeypatch.setattr("benchmarks.harness.provenance._commit", lambda: (None, None))
 
     def train(*asked: Any) -> None:
         begun.append(asked)
         digest[0] = "edited"
 
     monkeypatch.setattr(module, "train", train)
-    monkeypatch.setattr(module, "curve" if name == "cartpole" else "evaluate", lambda *_, **__: [])
+    monkeypatch.setattr(
+        module, "curve" if name == "atari.cartpole" else "evaluate", lambda *_, **__: []
+    )
     out, runs = tmp_path / "out.json", tmp_path / "runs"
     words = [name, "--seeds", "1", "2", "--runs", str(runs), "--out", str(out)]
     monkeypatch.setattr("sys.argv", words)
@@ -198,7 +201,9 @@ def test_an_edit_while_a_seed_runs_writes_no_results(
     assert not out.exists()
 
 
-@pytest.mark.parametrize("name", ["demo_seeds", "text_gains", "atari_cpu", "planning_core"])
+@pytest.mark.parametrize(
+    "name", ["text/demo_seeds", "text/text_gains", "atari/cpu", "core/planning_core"]
+)
 def test_no_benchmark_updates_the_documents_before_its_pictures(name: str) -> None:
     text = (ROOT / "benchmarks" / f"{name}.py").read_text(encoding="utf-8")
     body = text[text.index("\ndef main(") :]

@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import text_search
-from benchmarks.provenance import source_digest
-from benchmarks.text_search_cells import STORES, Cell, Outcome, Searches
-from benchmarks.text_search_models import Subject, build_subject, counted_tokens, draw_prompts
-from benchmarks.text_search_run import alike, goals, ratio, ratio_after_prompts, run_cell, summary
-from benchmarks.text_search_sampling import BestOf, prompt_cache
-from benchmarks.text_search_segments import BLOCK, SegmentSearches
-from benchmarks.text_search_segments import STORES as SEGMENT_STORES
+from benchmarks.harness.provenance import source_digest
+from benchmarks.text import text_search
+from benchmarks.text.cells import STORES, Cell, Outcome, Searches
+from benchmarks.text.models import Subject, build_subject, counted_tokens, draw_prompts
+from benchmarks.text.run import alike, goals, ratio, ratio_after_prompts, run_cell, summary
+from benchmarks.text.sampling import BestOf, prompt_cache
+from benchmarks.text.segments import BLOCK, SegmentSearches
+from benchmarks.text.segments import STORES as SEGMENT_STORES
 
 TOLERANCE = 1e-4  # float32 sums in another order; hidden states are about 1
 

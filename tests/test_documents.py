@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from benchmarks import (
+from benchmarks.harness import (
     documents,
     documents_atari,
     documents_reward,
     documents_text,
     provenance,
 )
-from benchmarks.documents import BLOCKS, OLDER, differing, missing_results, rendered
-from benchmarks.import_closure import FIRST_PARTY, import_closure
-from benchmarks.loose_figures import loose_figures, loose_in
-from benchmarks.provenance import (
+from benchmarks.harness.documents import BLOCKS, OLDER, differing, missing_results, rendered
+from benchmarks.harness.import_closure import FIRST_PARTY, import_closure
+from benchmarks.harness.loose_figures import loose_figures, loose_in
+from benchmarks.harness.provenance import (
     CHANGED,
     LEFT_OUT,
     NOT_RECORDED,
@@ -32,7 +32,7 @@ from benchmarks.provenance import (
 )
 
 RESULTS = sorted((ROOT / "docs" / "results").glob("*.json"))
-REMEDY = "run: python benchmarks/documents.py"
+REMEDY = "run: python benchmarks/harness/documents.py"
 
 
 def test_every_figure_of_the_documents_is_that_of_the_results() -> None:
@@ -77,7 +77,7 @@ def test_results_record_where_they_come_from_and_are_shown(path: Path) -> None:
 
 
 def imported_anywhere(path: Path) -> set[str]:
-    """Modules that a file imports: a reading of imports apart from `benchmarks.import_closure`."""
+    """Modules that a file imports: a reading of imports apart from `benchmarks.harness.import_closure`."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
@@ -112,7 +112,7 @@ def test_names_of_modules_in_benchmarks_are_among_the_sources(name: str) -> None
     named = {
         node.value
         for path in found
-        if path.parent.name == "benchmarks" and path.suffix == ".py"
+        if "benchmarks" in path.parts and path.suffix == ".py"
         for node in ast.walk(ast.parse(path.read_bytes()))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
         if re.fullmatch(rf"(?:{'|'.join(FIRST_PARTY)})\.\w+(?:\.\w+)*", node.value)
@@ -120,7 +120,7 @@ def test_names_of_modules_in_benchmarks_are_among_the_sources(name: str) -> None
     assert files_behind(named) - set(found) == set()
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").rglob("*.py")), ids=lambda p: p.stem)
 def test_what_benchmarks_run_by_prefsearch_is_among_their_sources(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     started = re.search(r'"-m", "prefsearch", "(\w+)"|entry\.main\(\["(\w+)", "(\w+)"', text)
@@ -129,7 +129,7 @@ def test_what_benchmarks_run_by_prefsearch_is_among_their_sources(path: Path) ->
     demo, package, verb = started.groups()
     folder = {"policy": "policies", "atari": "atari_bridge", "reward": "rewardmodel"}
     door = "policies/cli/demo.py" if demo else f"{folder[package]}/cli/{verb}.py"
-    name = next(n for n, s in SOURCES.items() if s.roots[0] == f"benchmarks.{path.stem}")
+    name = next(n for n, s in SOURCES.items() if s.roots[0].endswith(f".{path.stem}"))
     assert {
         ROOT / "prefsearch/cli/entry.py",
         ROOT / "prefsearch/cli/command_line.py",
@@ -141,7 +141,7 @@ def test_what_benchmarks_run_by_prefsearch_is_among_their_sources(path: Path) ->
 def test_what_the_steps_before_a_benchmark_run_is_among_its_sources(name: str) -> None:
     verbs = {
         "real_data": (ROOT / "docs" / "real_data.sh").read_text(encoding="utf-8"),
-        "hh_minilm": (ROOT / "benchmarks" / "reward_baselines.py").read_text(encoding="utf-8"),
+        "hh_minilm": (ROOT / "benchmarks" / "reward" / "baselines.py").read_text(encoding="utf-8"),
     }
     found = source_files(name)
     for package, verb in set(re.findall(r"prefsearch (reward|policy) (\w+)", verbs[name])):
@@ -165,11 +165,11 @@ def test_what_the_steps_before_a_benchmark_run_is_among_its_sources(name: str) -
         ("cartpole", "prefsearch/cli/command_line.py"),
         ("cartpole", "atari_bridge/cli/train.py"),
         ("atari_cpu", "prefsearch/statistics/intervals.py"),
-        ("atari_speed", "benchmarks/atari_ours.py"),
+        ("atari_speed", "benchmarks/atari/ours.py"),
         ("planning_core", "search/backends/numba_kernels.py"),
-        ("planning_core", "benchmarks/planning_core_mctx.py"),
+        ("planning_core", "benchmarks/core/mctx_side.py"),
         ("planning_core", "prefsearch/storage/files.py"),
-        ("text_search_one_thread", "benchmarks/text_search_reasoners.py"),
+        ("text_search_one_thread", "benchmarks/text/reasoners.py"),
         ("real_data", "rewardmodel/evaluation/baselines.py"),
     ],
 )
@@ -209,14 +209,14 @@ def test_a_closure_follows_lazy_imports_and_looks_through_packages(tmp_path: Pat
     write("search/planners/base.py", "from search import tree\nfrom benchmarks import documents")
     write("search/tree.py", "import broken (")
     write("search/other.py", "")
-    write("benchmarks/documents.py", "from policies import nothing")
+    write("benchmarks/harness/documents.py", "from policies import nothing")
     write("prefsearch/__init__.py", "import os\nos.environ['A'] = '1'")
     write("prefsearch/x.py", "import rewardmodel as rm")
     write("rewardmodel/__init__.py", "from rewardmodel.all import a")
     write("rewardmodel/all.py", "a = 1")
 
     def closure(*roots: str) -> set[str]:
-        found = import_closure(roots, tmp_path, left_out=["benchmarks/documents.py"])
+        found = import_closure(roots, tmp_path, left_out=["benchmarks/harness/documents.py"])
         return {path.relative_to(tmp_path).as_posix() for path in found}
 
     expected = {
@@ -244,7 +244,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         shutil.copytree(
             ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__")
         )
-    for name in ("README.md", "prefsearch.py"):
+    for name in ("README.md", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
     there = [block for block in BLOCKS if all_results_of(block)]
     for block in BLOCKS:
@@ -318,7 +318,7 @@ def test_a_renamed_source_file_changes_the_digest(checkout: Path) -> None:
 
 
 def test_a_root_or_pattern_without_a_file_is_an_error(checkout: Path) -> None:
-    (checkout / "benchmarks" / "leaves_per_step.py").unlink()
+    (checkout / "benchmarks" / "core" / "leaves_per_step.py").unlink()
     with pytest.raises(
         ValueError, match=r"imports 'benchmarks\.leaves_per_step', which leads to no"
     ):
@@ -349,7 +349,7 @@ def test_a_block_without_results_stays_and_fails_the_check_only(
     assert readme.read_text(encoding="utf-8") == text, "other blocks are made anew"
     said = capsys.readouterr().err
     assert "docs/results/planning_core.json is missing" in said
-    assert "Run: python benchmarks/planning_core.py" in said
+    assert "Run: python benchmarks/core/planning_core.py" in said
     assert documents.main(["--check"], checkout) == 1
     assert "planning_core.json is missing" in capsys.readouterr().err
 
@@ -496,13 +496,13 @@ def test_a_run_is_not_continued_with_other_sources(tmp_path: Path) -> None:
 @pytest.fixture
 def one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The only source file of `demo`, which a test may change."""
-    path = tmp_path / "code" / "prefsearch.py"
-    path.parent.mkdir()
+    path = tmp_path / "code" / "policies" / "one.py"
+    path.parent.mkdir(parents=True)
     path.write_text("A = 1", encoding="utf-8")
-    sources = provenance.Sources("python prefsearch.py", ("prefsearch",))
+    sources = provenance.Sources("python -m policies.one", ("policies.one",))
     monkeypatch.setattr(provenance, "SOURCES", {**SOURCES, "demo": sources})
-    monkeypatch.setattr(provenance.source_files, "__defaults__", (path.parent,))
-    monkeypatch.setattr(provenance.source_digest, "__defaults__", (path.parent,))
+    monkeypatch.setattr(provenance.source_files, "__defaults__", (path.parents[1],))
+    monkeypatch.setattr(provenance.source_digest, "__defaults__", (path.parents[1],))
     return path
 
 
@@ -543,10 +543,10 @@ def test_a_run_during_which_code_changed_is_refused_even_after_it_is_put_back(
 
 
 def test_provenance_has_all_fields_and_no_folder_of_this_machine(tmp_path: Path) -> None:
-    command = ["python", "benchmarks/demo_seeds.py", "--out", str(tmp_path / "demo.json")]
+    command = ["python", "benchmarks/text/demo_seeds.py", "--out", str(tmp_path / "demo.json")]
     found = provenance.provenance("demo", command, seeds=[1, 2], rounds=3)
     assert set(provenance.FIELDS) <= set(found)
-    assert found["command"] == "python benchmarks/demo_seeds.py --out demo.json"
+    assert found["command"] == "python benchmarks/text/demo_seeds.py --out demo.json"
     assert found["source_digest"] == source_digest("demo")
     assert found["seeds"] == [1, 2]
     assert found["machine"]["cores"] >= 1
@@ -631,7 +631,7 @@ def test_the_value_heads_fitting_is_charged_where_it_is_recorded() -> None:
 
 
 def test_figures_of_a_run_trained_at_another_commit_are_older_than_the_code(tmp_path: Path) -> None:
-    from benchmarks.reward_baselines import trained_by
+    from benchmarks.reward.baselines import trained_by
 
     about = {"commit": "b" * 40, "source_digest": source_digest("hh_minilm")}
     kept = tmp_path / "environment.json"
@@ -659,7 +659,7 @@ def test_results_of_a_few_cells_are_shown(checkout: Path, name: str, block: str,
 
 
 def test_real_data_is_collected_from_the_scripts_runs(tmp_path: Path) -> None:
-    from benchmarks.real_data import collect
+    from benchmarks.reward.real_data import collect
 
     def write(path: str, content: Any) -> None:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
@@ -684,7 +684,7 @@ def test_real_data_is_collected_from_the_scripts_runs(tmp_path: Path) -> None:
 
 
 def test_cartpoles_curve_is_that_of_its_evaluations(tmp_path: Path) -> None:
-    cartpole = pytest.importorskip("benchmarks.cartpole", exc_type=ImportError)
+    cartpole = pytest.importorskip("benchmarks.atari.cartpole", exc_type=ImportError)
     interval = {"estimate": 50.0, "low": 40.0, "high": 60.0}
     rows = [
         {"step": "part-1", "decisions": 4000, "updates": 750, "seconds": 9.0},

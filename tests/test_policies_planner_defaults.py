@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from benchmarks.text_planner_toys import Outcome, Toy, ToyTexts, search_toys
+from benchmarks.text.planner_toys import Outcome, Toy, ToyTexts, search_toys
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
 from policies.planning.methods import (

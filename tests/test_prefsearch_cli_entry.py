@@ -18,7 +18,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_help_lists_commands_without_loading_torch() -> None:
-    code = "import sys, prefsearch; entry.main(['--help']); sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys; from prefsearch.cli import entry; entry.main(['--help']); "
+        "sys.exit('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0
     for name in entry.COMMANDS:
@@ -39,7 +42,7 @@ def test_an_unknown_word_ends_with_code_2(
 def test_the_door_of_games_opens_without_loading_transformers() -> None:
     """Games need none of it, and it costs seconds."""
     code = (
-        "import sys, prefsearch\n"
+        "import sys\nfrom prefsearch.cli import entry\n"
         "try: entry.main(['atari', 'train', '--help'])\n"
         "finally: print('loaded', {'transformers', 'datasets'} & set(sys.modules))"
     )

@@ -187,7 +187,7 @@ import torch
 torch.set_num_threads(1)
 from pathlib import Path
 from datasets import Dataset
-from rewardmodel.training import LossConfig, OptimConfig, train_reward_model
+from rewardmodel import LossConfig, OptimConfig, train_reward_model
 
 settings = json.loads(sys.argv[1])
 if "dies_at" in settings:  # of one process only, which ends them all

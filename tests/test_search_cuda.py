@@ -143,7 +143,7 @@ def test_kernels_run_in_the_interpreter() -> None:
 )
 def test_benchmark_compares_trees_and_says_what_it_lacks(option, code, said):
     """The equality part runs without a GPU; the measuring part ends with a reason."""
-    command = [sys.executable, "benchmarks/planning_cuda.py", *([option] if option else [])]
+    command = [sys.executable, "benchmarks/core/planning_cuda.py", *([option] if option else [])]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": "."}
     child = subprocess.run(
         command,

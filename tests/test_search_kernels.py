@@ -159,7 +159,8 @@ def test_rules_keep_the_numbers_kernels_are_stored_with():
 
 SECOND_PROCESS = """
 import torch
-from search import MuZeroPlanner, kernels
+from search import MuZeroPlanner
+from search.backends import numba_kernels as kernels
 from tests.search_reference import random_tables
 MuZeroPlanner(4, backend="numba").plan(random_tables(1), torch.arange(4))
 hits = sum(kernels.advance_serial.stats.cache_hits.values())

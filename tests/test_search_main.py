@@ -208,7 +208,7 @@ def test_the_page_is_opened_in_a_browser_on_request(saved, monkeypatch, capsys):
 
 def test_a_reader_that_stops_early_and_a_terminal_without_unicode_are_no_errors(saved):
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
-    command = [sys.executable, "-m", "search", "show", str(saved), "--format", "text"]
+    command = [sys.executable, "-m", "prefsearch", "tree", "show", str(saved), "--format", "text"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True)
     assert b"prompt 0" in done.stdout
     assert done.stderr == b""

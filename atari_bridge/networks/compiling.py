@@ -1,6 +1,6 @@
 """A network's functions by `torch.compile`: fewer, larger kernels, the same up to rounding.
 
-Whether it pays depends on network and device: `benchmarks/atari_compile.py` measures it.
+Whether it pays depends on network and device: `benchmarks/atari/compile.py` measures it.
 """
 
 import torch

@@ -1,0 +1,1 @@
+"""Games: throughput beside LightZero, learning, the true simulator."""

@@ -1,0 +1,1 @@
+"""The planning core beside its peers."""

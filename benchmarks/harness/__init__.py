@@ -1,0 +1,1 @@
+"""What the benchmarks share: provenance of results, and figures of the documents."""

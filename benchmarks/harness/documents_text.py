@@ -1,0 +1,374 @@
+"""The documents' account of search over text: the demo, what search costs, what it gained."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from benchmarks.harness.documents_numbers import cores_of, interval, listed, span, table
+from benchmarks.harness.provenance import NOT_RECORDED
+from policies.evaluation.cells import BEST_OF_N
+from policies.evaluation.gain_report import gains_of, method_name, scope_of, verdict
+from policies.planning.methods import TITLES
+from prefsearch.statistics.verdicts import count_verdicts, describe_need
+
+Results = Mapping[str, Any]
+DIFFERENCES = ("best_of_16_above_base", "fine_tuned_above_base_without_search")
+_DEFAULTS = ("gumbel, default", "muzero, default")
+SMALLEST = 0.2  # difference of gold utility that is worth deciding
+OUR_VARIANTS = "ours, "  # how names of our sides begin, beside the one that ratios are taken to
+
+
+def demo(results: Results) -> str:
+    """What the demo's seeds came to, pooled."""
+    minutes = results["minutes"].values()
+    gain, learned = (interval(results[key], sign=True) for key in DIFFERENCES)
+    cells = [("base", cell) for cell in results["base"]]
+    cells += [("fine-tuned", c) for c in results["fine_tuned"] if c["budget"] in ("1", "16")]
+    rows = [
+        [
+            policy,
+            method_name(cell),
+            f"{cell['tokens']:.0f}",
+            interval(cell["gold"]),
+            interval(cell["gain_at_equal_tokens"], sign=True),
+            verdict(cell["gain_at_equal_tokens"]) or "–",
+        ]
+        for policy, cell in cells
+    ]
+    return "\n\n".join(
+        [
+            f"{results['held_out_prompts']} held-out prompts in all; 95 % intervals "
+            f"{scope_of(results[key] for key in DIFFERENCES)}; "
+            f"{span(minutes, '.1f')} minutes a seed on {cores_of(results['provenance'])}.",
+            f"- Best-of-16 above the base policy in gold utility: **{gain}**.\n"
+            f"- Fine-tuned policy above the base policy, both without search: **{learned}**.",
+            table(
+                (
+                    "policy",
+                    "method, budget",
+                    "tokens a prompt",
+                    "gold utility",
+                    "above best-of-N at equal tokens",
+                    "so it",
+                ),
+                rows,
+            ),
+            "A method gains over best-of-N where the interval lies above zero, loses where it lies "
+            f"below, and is undecided elsewhere. {_decided(results['base'])} The budget is N for "
+            "best-of-N, segments a step for beam search, simulations a decision for tree search.",
+            "![Gold and proxy score against generated tokens](docs/results/demo_gains.png)",
+            *_few_labels(results),
+        ]
+    )
+
+
+def _few_labels(results: Results) -> list[str]:
+    """What best-of-N gains against a reward model of few labels; one seed's picture of it."""
+    picture = (
+        "![Gain in gold and proxy of best-of-N against its divergence, for reward models of many "
+        "and of few labels](docs/results/demo_overoptimization.png)\n\nThe picture is that of the "
+        "first seed, its bands are over prompts."
+    )
+    found = results.get("few_labels")
+    if found is None:
+        return [picture]
+    change = found["change"]
+    rows = [
+        [
+            f"best-of-{row['budget']}",
+            *(interval(row[key], sign=True) for key in ("proxy", "gold")),
+        ]
+        for row in found["above_one_sample"]
+    ]
+    proxy, gold = (_direction(change[key]) for key in ("proxy", "gold"))
+    return [
+        f"The same responses, chosen by a reward model of {span(found['pairs'], 'd')} labels (its "
+        "own score, in its own unit, and gold, both above one sample):",
+        table(("chosen", "score of that reward model", "gold utility"), rows),
+        f"From best-of-{change['from']} to best-of-{change['to']}, two numbers that were fixed "
+        f"beforehand, its score {proxy} ({interval(change['proxy'], sign=True)}) and gold "
+        f"{gold} ({interval(change['gold'], sign=True)}).",
+        picture,
+    ]
+
+
+def _direction(change: Results) -> str:
+    """What an interval decides about a change."""
+    return {"gains": "rises", "loses": "falls"}.get(
+        verdict(change) or "", "changes by what these seeds do not decide"
+    )
+
+
+def methods_compared(results: Results) -> str:
+    """One sentence: how many methods docs/text_search.md compares, on how many prompts."""
+    methods = list(dict.fromkeys(cell["method"] for cell in results["cells"]))
+    return (
+        "Tree search over text is judged at equal cost in [docs/text_search.md]"
+        f"(docs/text_search.md): {len(methods)} methods ({listed(methods)}), "
+        f"{results['held_out_prompts']} held-out prompts, gold and proxy, with intervals."
+    )
+
+
+def costs(results: Results, one_thread: Results) -> str:
+    """What search over text costs beside other ways to compute the same prefixes."""
+    provenance, settings = results["provenance"], results["settings"]
+    cells = {row["cell"]: row for row in results["cells"]}
+    single = {row["cell"]: row for row in one_thread["cells"]}
+    million = results["parameters"] / 1e6
+    tables = []
+    for name, row in cells.items():
+        beside = single.get(name)
+        head = ["", "CPU s", "times ours", "without the prompts"]
+        head += ["one thread, times ours", "without the prompts"] if beside else []
+        rows = []
+        for side, found in row["sides"].items():
+            line = [found["title"], *_side(found)]
+            if beside:
+                line += _side(beside["sides"][side])[1:] if side in beside["sides"] else ["–", "–"]
+            rows.append(line)
+        tables.append(f"`{name}`: {row['title']}\n\n{table(head, rows)}")
+    return "\n\n".join(
+        [
+            f"On {cores_of(provenance)}, {settings['threads']} threads, a random Llama of "
+            f"{million:.1f} million weights, the same model, prompts and planner on all sides; CPU "
+            f"time as a multiple of ours, medians and ranges over {provenance['rounds']} paired "
+            "rounds. *Without the prompts* leaves out what all sides spend on the prompts once; a "
+            "dash stands where that was not measured.",
+            *tables,
+            _ties(cells.values()),
+            "Goals set beforehand:\n\n"
+            + "\n".join(_goal(goal) for goal in [*results["goals"], *_marked(one_thread)]),
+        ]
+    )
+
+
+def _side(found: Results) -> list[str]:
+    after = found["times_yardstick_after_prompts"]
+    return [
+        f"{found['cpu_seconds']:.2f}",
+        interval(found["times_yardstick"]),
+        "–" if after is None else f"{after:.2f}",
+    ]
+
+
+def _ties(rows: Iterable[Results]) -> str:
+    """Where another way is level with ours or ahead of it, by the range over rounds."""
+    level, ahead = [], []
+    for row in rows:
+        for side, found in row["sides"].items():
+            if side == row["yardstick"] or side.startswith(OUR_VARIANTS):
+                continue
+            times = found["times_yardstick"]
+            told = f"`{row['cell']}`, {found['title']} ({interval(times)})"
+            if times["high"] < 1:
+                ahead.append(told)
+            elif times["low"] <= 1:
+                level.append(told)
+    return (
+        f"Level with ours, the range over rounds on both sides of one: "
+        f"{'; '.join(level) or 'none'}. Ahead of ours: {'; '.join(ahead) or 'none'}."
+    )
+
+
+def _marked(one_thread: Results) -> list[dict[str, Any]]:
+    return [{**goal, "goal": f"one thread, {goal['goal']}"} for goal in one_thread["goals"]]
+
+
+def _goal(goal: Results) -> str:
+    low, high = goal["range"]
+    met = "met" if goal["met"] else "not met"
+    found = goal["found"]
+    if isinstance(found, int):
+        return f"- {goal['goal']}: {met} ({found:,}, required {low:,})"
+    return f"- {goal['goal']}: {met} ({found:.2f} [{low:.2f}, {high:.2f}])"
+
+
+def gains(results: Results) -> str:
+    """Every method of search over text at equal cost, in the embedded world."""
+    cells: Sequence[Results] = results["cells"]
+    rows = []
+    for cell in cells:
+        divergence = []
+        if cell["kl_low"] is not None:
+            divergence.append(f"at least {cell['kl_low']['estimate']:.1f}")
+        if cell["kl"] is not None:
+            divergence.append(f"at most {cell['kl']:.1f}")
+        rows.append(
+            [
+                method_name(cell),
+                f"{cell['tokens']:.0f}",
+                f"{cell['model_tokens']:.0f}",
+                _with_fit(cell, results),
+                interval(cell["gold"]),
+                interval(cell["gain_at_equal_tokens"], sign=True),
+                interval(cell["gain_at_equal_model_tokens"], sign=True),
+                ", ".join(divergence),
+            ]
+        )
+    return "\n\n".join(
+        [
+            f"{results['held_out_prompts']} held-out prompts in all; 95 % intervals "
+            f"{scope_of(cell['gold'] for cell in cells)}; none stands where the runs did not keep "
+            "each seed's figure. The columns of differences are gold above best-of-N of the same "
+            "cost, paired by prompt. *Tokens models read* are those that policy and reward model "
+            "were given. *With the value head* adds what it took to sample, score and read the "
+            "responses that the head was fitted to, divided among the evaluated prompts; the "
+            "differences do not charge it. The last column bounds how far the answers are from the "
+            "policy's own.",
+            table(
+                (
+                    "method, budget",
+                    "generated tokens",
+                    "tokens models read",
+                    "with the value head, generated / read",
+                    "gold utility",
+                    "at equal generated tokens",
+                    "at equal tokens read",
+                    "KL, nats",
+                ),
+                rows,
+            ),
+            _fitting(results),
+            *_verdicts(cells),
+            _last_doubling(cells),
+            "![Gold and proxy score against generated tokens](results/text_gains_tokens.png)",
+        ]
+    )
+
+
+def _with_fit(cell: Results, results: Results) -> str:
+    """Tokens generated and read with a prompt's share of what fitting the value head took."""
+    tokens, read = cell["tokens"], cell["model_tokens"]
+    if cell["method"] != BEST_OF_N:
+        unit = "token" if cell["method"] == TITLES["guided"] else "sentence"
+        for heads in results["value_heads"].values():
+            if "samples" not in heads:
+                return NOT_RECORDED
+            tokens += heads["samples"]["generated_tokens"] / results["held_out_prompts"]
+            fitting = heads["samples"]["read_tokens"] + heads[unit]["read_tokens"]
+            read += fitting / results["held_out_prompts"]
+    return f"{tokens:.0f} / {read:.0f}"
+
+
+def _fitting(results: Results) -> str:
+    """What the value heads know and what it took to fit them."""
+    heads = list(results["value_heads"].values())
+    explained, cost = [], []
+    for unit, title in (("sentence", "at sentences' ends"), ("token", "at every token")):
+        found = span(own[unit]["explained_variance"] for own in heads)
+        explained.append(f"{found} ({title})")
+        read = [own[unit].get("read_tokens") for own in heads]
+        cost.append(f"read tokens {NOT_RECORDED}" if None in read else f"{sum(read):,} read")
+    samples = [own["samples"] for own in heads if "samples" in own]
+    sampled = f"tokens {NOT_RECORDED}"
+    if len(samples) == len(heads):
+        generated, read = (
+            sum(own[key] for own in samples) for key in ("generated_tokens", "read_tokens")
+        )
+        sampled = f"{generated:,} tokens generated, {read:,} read"
+    minutes = sum(own["step_seconds"] for own in heads) / 60
+    responses = span((own["sentence"]["responses"] for own in heads), ",.0f")
+    return (
+        "Searches take the value of unfinished text from a head on the policy's hidden states, "
+        f"fitted in each seed to the reward model's scores of {responses} responses to training "
+        f"prompts. Over all seeds that took {minutes:.1f} minutes; sampling and scoring: "
+        f"{sampled}; the head at sentences' ends: {cost[0]}; that at every token, of guided "
+        f"decoding: {cost[1]}. They explain {listed(explained)} of the scores' variance on "
+        "held-out responses."
+    )
+
+
+def _last_doubling(cells: Sequence[Results]) -> str:
+    """How much the reward model's score and gold rise between best-of-N's largest budgets."""
+    before, last = [cell for cell in cells if cell["method"] == BEST_OF_N][-2:]
+    proxy, gold = (last[key]["estimate"] - before[key]["estimate"] for key in ("proxy", "gold"))
+    return (
+        f"From {method_name(before)} to {method_name(last)} the reward model's score rises by "
+        f"{proxy:+.2f}, gold by {gold:+.2f}."
+    )
+
+
+def _verdicts(cells: Sequence[Results]) -> list[str]:
+    """For each cost that has intervals over seeds: which cells gain or lose, and what stands."""
+    costs = {
+        "gain_at_equal_tokens": "At equal generated tokens",
+        "gain_at_equal_model_tokens": "At equal tokens read",
+    }
+    found = []
+    for key, title in costs.items():
+        if gains_of([{"policy": "base", **cell} for cell in cells], key):
+            named = {
+                word: [method_name(cell) for cell in cells if verdict(cell[key]) == word]
+                for word in ("gains", "loses")
+            }
+            found.append(
+                f"**{title}**, each taken by itself: above best-of-N: "
+                f"{'; '.join(named['gains']) or 'none'}. Below it: "
+                f"{'; '.join(named['loses']) or 'none'}. {_decided(cells, key)}"
+            )
+    return found
+
+
+def planner_defaults(results: Results) -> str:
+    """What the numbers of tree search over samples are worth, on toys and on training prompts."""
+    toys = [cell for cell in results["toys"] if cell["toy"] == "all"]
+    budgets = list(dict.fromkeys(cell["budget"] for cell in toys))
+    names = list(dict.fromkeys(cell["toy"] for cell in results["toys"]))[1:]
+    regret = table(
+        ("regret, simulations", *map(str, budgets)),
+        [
+            [name, *(f"{cell['answered']:.3f}" for cell in toys if cell["variant"] == name)]
+            for name in dict.fromkeys(cell["variant"] for cell in toys)
+        ],
+    )
+    gains = table(
+        ("less regret than before, simulations", *map(str, budgets)),
+        [
+            [
+                name,
+                *(
+                    _bounds(cell["answered_gain"], ".3f")
+                    for cell in toys
+                    if cell["variant"] == name
+                ),
+            ]
+            for name in _DEFAULTS
+        ],
+    )
+    parts = [
+        f"Mean regret of the answer over {len(names)} kinds of enumerable prompts "
+        f"({results['toy_prompts']} prompts), as a share of the best response's lead over the mean "
+        "response; below it what the defaults gained over Gumbel MuZero's numbers of self-play and "
+        "over c₁ = 5, paired by prompt, 95 % bootstrap intervals over prompts:",
+        regret,
+        gains,
+    ]
+    if results["world"]:
+        parts += [
+            f"In the embedded world, {results['world_prompts']} training prompts, one policy, the "
+            "simulated human itself as reward model; gains as above:",
+            table(
+                ("planner", "simulations", "gold utility", "gain", "tokens a prompt"),
+                [
+                    [
+                        cell["variant"],
+                        str(cell["budget"]),
+                        f"{cell['gold']:.2f}",
+                        _bounds(cell["gain"], ".2f") if cell["variant"] in _DEFAULTS else "",
+                        f"{cell['tokens']:.0f}",
+                    ]
+                    for cell in results["world"]
+                ],
+            ),
+        ]
+    return "\n\n".join(parts)
+
+
+def _bounds(found: Sequence[float], form: str) -> str:
+    """A gain, given as estimate and bounds."""
+    return interval(dict(zip(("estimate", "low", "high"), found, strict=True)), form, sign=True)
+
+
+def _decided(cells: Sequence[Results], key: str = "gain_at_equal_tokens") -> str:
+    """How many comparisons were made, what stands of them, and what would decide the others."""
+    compared = gains_of([{"policy": "base", **cell} for cell in cells], key)
+    return f"{count_verdicts(compared)} {describe_need(compared, difference=SMALLEST)}".rstrip()

@@ -1,0 +1,1 @@
+"""Reward models: scoring, training, baselines."""

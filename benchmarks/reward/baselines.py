@@ -1,0 +1,148 @@
+"""Is a trained reward model better than what is cheap? Paired, on the pairs it was held out from.
+
+    prefsearch reward train --config configs/rewardmodel/hh_minilm.yaml
+    python benchmarks/reward/baselines.py --run runs/hh_minilm --out docs/results/hh_minilm.json
+
+Scores the held-out pairs of a run with its model and with each baseline: the longer reply, a bag of
+words, and the run's transformer from scratch. Accuracies come with their intervals, and so do the
+differences from the model, over the same prompts: that two intervals overlap says little of those.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import numpy as np
+import yaml
+from datasets import Dataset
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.harness.documents import update
+from benchmarks.harness.provenance import NOT_RECORDED, provenance
+from prefsearch.storage.files import write_json_atomic
+from rewardmodel.data.preferences import load_preferences, split_by_prompt
+from rewardmodel.evaluation.baselines import bag_of_words_accuracy
+from rewardmodel.evaluation.clustered import (
+    clustered_accuracy,
+    clustered_mean,
+    length_margins,
+    number_prompts,
+)
+from rewardmodel.evaluation.margins import preference_margins
+from rewardmodel.models.loading import load_reward_model
+from rewardmodel.pretrained.tokenization import load_tokenizer
+
+MODEL = "reward model"
+
+
+def held_out_pairs(settings: dict[str, Any]) -> tuple[Dataset, Dataset]:
+    """The pairs that a run trained on and held out."""
+    data = load_preferences(
+        settings["dataset"],
+        split=settings["split"],
+        format=settings["format"],
+        tokenizer=load_tokenizer(settings["model"]),
+        on_bad_row=settings["on_bad_row"],
+        limit=settings["limit"],
+    )
+    return split_by_prompt(data, holdout=settings["holdout"], seed=settings["seed"])
+
+
+def margins_of(run: Path, training: Dataset, held_out: Dataset, *, seed: int) -> dict[str, Any]:
+    """Margins [P] of the model and of every baseline."""
+    found: dict[str, Any] = {}
+    folders = {MODEL: run / "checkpoints" / "model", "from scratch": run / "scratch" / "model"}
+    for name, folder in folders.items():
+        if folder.is_dir():
+            found[name] = preference_margins(load_reward_model(str(folder)), held_out)
+    found["bag of words"] = bag_of_words_accuracy(training, held_out, seed=seed).margins
+    found["longer reply"] = length_margins(held_out)
+    return found
+
+
+def compare(margins: dict[str, Any], groups: Any, *, seed: int) -> dict[str, dict[str, Any]]:
+    """Accuracies, and how much more often the model is right than each other.
+
+    Args:
+        margins: [P] each, the model's under `MODEL`.
+        groups: int [P], the number of each pair's prompt.
+        seed: Of the bootstrap.
+    """
+    right = {name: (m > 0) + 0.5 * (m == 0) for name, m in margins.items()}
+    return {
+        name: {
+            "accuracy": asdict(clustered_accuracy(own, groups)),
+            "model_above": None
+            if name == MODEL
+            else asdict(clustered_mean(right[MODEL] - right[name], groups, seed)),
+        }
+        for name, own in margins.items()
+    }
+
+
+def trained_by(run: Path, about: dict[str, Any]) -> dict[str, Any]:
+    """Where the figures of a run come from: the commit that trained it, not that which scores it.
+
+    Where the two differ, which files trained it is not known.
+
+    Args:
+        run: Folder of `reward train`.
+        about: The provenance of the scoring.
+    """
+    then = json.loads((run / "environment.json").read_text(encoding="utf-8"))["commit"]
+    if then == about["commit"]:
+        return about
+    return {**about, "commit": then, "source_digest": NOT_RECORDED}
+
+
+def main(arguments: list[str]) -> int:
+    """Prints and keeps the comparison."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--run", type=Path, required=True, help="folder of `reward train`")
+    parser.add_argument("--out", type=Path, help="JSON file; default: none")
+    options = parser.parse_args(arguments)
+    settings = yaml.safe_load((options.run / "config.yaml").read_text(encoding="utf-8"))
+    command = ["python", "benchmarks/reward/baselines.py", *arguments]
+    about = trained_by(options.run, provenance("hh_minilm", command, seeds=[settings["seed"]]))
+    training, held_out = held_out_pairs(settings)
+    margins = margins_of(options.run, training, held_out, seed=settings["seed"])
+    rows = compare(margins, np.asarray(number_prompts(held_out)), seed=settings["seed"])
+    table = Table(title=f"{len(held_out)} held-out pairs, 95 % intervals over prompts")
+    for name in ("", "accuracy", "model above"):
+        table.add_column(name)
+    for name, row in rows.items():
+        shown = [
+            "–" if v is None else f"{v['estimate']:.3f} [{v['low']:.3f}, {v['high']:.3f}]"
+            for v in row.values()
+        ]
+        table.add_row(name, *shown)
+    Console().print(table)
+    if options.out:
+        steps = {
+            path.stem: json.loads(path.read_text(encoding="utf-8"))["result"]
+            for path in sorted((options.run / "steps").glob("*.json"))
+        }
+        write_json_atomic(
+            options.out,
+            {
+                "provenance": about,
+                "settings": settings,
+                "pairs": {"training": len(training), "held_out": len(held_out)},
+                "comparison": rows,
+                "run": steps,
+            },
+        )
+        update(options.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

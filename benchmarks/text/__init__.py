@@ -1,0 +1,1 @@
+"""Text search: cost beside peers, and what search gains."""

@@ -1,0 +1,196 @@
+"""The study behind the defaults of tree search over samples in `policies.planning.methods`.
+
+    python benchmarks/text/planner_defaults.py    # about ten minutes on one core
+
+Planners answer enumerable prompts (`benchmarks.text.planner_toys`), whose best response is known,
+as a search over text does: plan, commit to a segment, plan again; the answer is the best response
+seen. Regret is what the answer is short of the best response, as a share of what that is above the
+mean of all responses. Gains are paired by prompt, in regret, against the same planner with Gumbel
+MuZero's numbers of self-play (`value_scale` 0.1, `maxvisit_init` 50) or with an exploration
+constant of 5, with 95 % bootstrap intervals over prompts.
+
+`--policy FOLDER` adds the embedded world: training prompts, a policy fine-tuned on its
+demonstrations (`prefsearch demo` leaves one in `checkpoints/sft`) and the simulated human itself as
+reward model, so that gains are in gold. No prompt here is an evaluation prompt: defaults are chosen
+on it. Writes `docs/results/text_planner_defaults.json` and the table of docs/text_search.md.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.harness.documents import update
+from benchmarks.harness.provenance import ROOT, provenance
+from benchmarks.text.planner_toys import Toy, ToyTexts, search_toys
+from policies.generation.language_model import Policy
+from policies.generation.proposals import Proposal
+from policies.planning.methods import MethodName, SearchOptions, build_searcher, planner_config
+from prefsearch.statistics.metrics import bootstrap_interval
+from prefsearch.storage.files import write_json_atomic
+from rewardmodel.synthetic.world import SimulatedHuman, sample_requests
+from search import build_planner
+
+NAME = "text_planner_defaults"
+SENTENCES = Proposal(unit="sentence", max_new_tokens=128)
+SELF_PLAY = SearchOptions(value_scale=0.1, maxvisit_init=50.0)
+VARIANTS: dict[str, tuple[MethodName, SearchOptions]] = {
+    "gumbel, self-play": ("gumbel", SELF_PLAY),
+    "gumbel, 0.02": ("gumbel", SearchOptions(value_scale=0.02, maxvisit_init=50.0)),
+    "gumbel, default": ("gumbel", SearchOptions()),
+    "muzero, exploration 5": ("muzero", SearchOptions(exploration=5.0)),
+    "muzero, default": ("muzero", SearchOptions()),
+}
+BASE = {
+    "gumbel, self-play": "gumbel, self-play",
+    "gumbel, 0.02": "gumbel, self-play",
+    "gumbel, default": "gumbel, self-play",
+    "muzero, exploration 5": "muzero, exploration 5",
+    "muzero, default": "muzero, exploration 5",
+}
+TOYS = (
+    Toy("additive", 3, 4, "additive", slots=8),
+    Toy("additive, noisy values", 3, 4, "additive", value_noise=1.0, slots=8),
+    Toy("additive, no values", 3, 4, "additive", blind=True, slots=8),
+    Toy("random", 3, 4, "random", slots=8),
+    Toy("mixed", 3, 4, "mixed", slots=8),
+    Toy("ties", 3, 4, "ties", slots=8),
+    Toy("mixed, wide", 2, 8, "mixed"),
+    Toy("additive, 512", 3, 8, "additive", value_noise=0.5),
+    Toy("mixed, 512", 3, 8, "mixed"),
+    Toy("deep", 6, 3, "additive", value_noise=0.5, slots=8),
+    Toy("rising", 4, 5, "additive", drift=1.0, slots=8),
+    Toy("rising, noisy values", 4, 5, "additive", drift=1.0, value_noise=1.0, slots=8),
+    Toy("rising, early ends", 5, 4, "additive", drift=0.7, ends=0.2, slots=8),
+)
+
+
+def study_toys(budgets: Sequence[int], prompts: int, seed: int) -> list[dict[str, Any]]:
+    """Regret and gain of every variant, toy and budget, and over all toys."""
+    texts = ToyTexts(TOYS, prompts, seed=seed)
+    cells = []
+    for budget in budgets:
+        found: dict[str, dict[str, Tensor]] = {}
+        for name, (method, options) in VARIANTS.items():
+            planner = build_planner(planner_config(method, budget, SENTENCES, options))
+            outcome = search_toys(texts, planner)
+            found[name] = {"answered": outcome.answered, "committed": outcome.committed}
+        for name, regret in found.items():
+            cell = {"variant": name, "budget": budget, "toy": "all"}
+            cells.append(cell | _measured(regret, found[BASE[name]], slice(None)))
+            _show(cells[-1])
+            for i, toy in enumerate(TOYS):
+                own = slice(i * prompts, (i + 1) * prompts)
+                cells.append(cell | {"toy": toy.name} | _measured(regret, {}, own))
+    return cells
+
+
+def _measured(regret: dict[str, Tensor], base: dict[str, Tensor], rows: slice) -> dict[str, Any]:
+    """Means, and gains with their intervals against the base if there is one."""
+    measured: dict[str, Any] = {"optimal": float((regret["answered"][rows] < 1e-5).float().mean())}
+    for what, found in regret.items():
+        measured[what] = round(float(found[rows].mean()), 5)
+        if what in base:
+            gain = bootstrap_interval((base[what][rows] - found[rows]).tolist(), seed=0)
+            measured[f"{what}_gain"] = [gain.estimate, gain.low, gain.high]
+    return measured
+
+
+class _HumanReward:
+    """The simulated human as a reward model without error."""
+
+    def __init__(self) -> None:
+        self.human = SimulatedHuman()
+
+    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Tensor:
+        """See `rewardmodel.interface.RewardModel`."""
+        return torch.tensor(self.human.utilities(prompts, responses))
+
+
+def study_world(
+    folder: str, budgets: Sequence[int], prompts: int, seed: int
+) -> list[dict[str, Any]]:
+    """Gold and gain of the defaults on training prompts of the embedded world."""
+    policy = Policy.load(folder)
+    requests = [request.prompt for request in sample_requests(prompts, seed=seed)]
+    cells = []
+    for budget in budgets:
+        found: dict[str, Tensor] = {}
+        for name in (
+            "gumbel, self-play",
+            "gumbel, default",
+            "muzero, exploration 5",
+            "muzero, default",
+        ):
+            method, options = VARIANTS[name]
+            searcher = build_searcher(
+                method, budget, policy=policy, reward_model=_HumanReward(), leaf_value=None,
+                proposal=SENTENCES, options=options,
+            )  # fmt: skip
+            results = searcher.generate(requests, seed=seed, progress=f"{name}, {budget}")
+            found[name] = torch.tensor([result.score for result in results])
+            gain = bootstrap_interval((found[name] - found[BASE[name]]).tolist(), seed=0)
+            cells.append(
+                {
+                    "variant": name,
+                    "budget": budget,
+                    "gold": float(found[name].mean()),
+                    "gain": [gain.estimate, gain.low, gain.high],
+                    "tokens": sum(result.tokens for result in results) / prompts,
+                }
+            )
+            _show(cells[-1])
+    return cells
+
+
+def _show(cell: Mapping[str, Any]) -> None:
+    """Prints a cell as soon as it is measured."""
+    figures = {name: value for name, value in cell.items() if name not in ("variant", "budget")}
+    shown = [
+        f"{name} {value:.3f}" if isinstance(value, float)
+        else f"{name} {value[0]:+.3f} [{value[1]:+.3f}, {value[2]:+.3f}]"
+        for name, value in figures.items()
+        if not isinstance(value, str)
+    ]  # fmt: skip
+    print(f"{cell['variant']:22} {cell['budget']:4}  {', '.join(shown)}", flush=True)
+
+
+def main() -> None:
+    """Measures, prints and writes."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--budgets", type=int, nargs="+", default=[4, 8, 16, 32, 64, 512])
+    parser.add_argument("--prompts", type=int, default=30, help="of each toy")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--policy", help="folder of a policy of the embedded world")
+    parser.add_argument("--world_budgets", type=int, nargs="+", default=[16, 32])
+    parser.add_argument("--world_prompts", type=int, default=96)
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / f"{NAME}.json")
+    arguments = parser.parse_args()
+    command = ["python", f"benchmarks/{NAME}.py", *sys.argv[1:]]
+    about = provenance(NAME, command, seeds=[arguments.seed])
+    torch.set_num_threads(1)
+    toys = study_toys(arguments.budgets, arguments.prompts, arguments.seed)
+    world = []
+    if arguments.policy:
+        world = study_world(
+            arguments.policy, arguments.world_budgets, arguments.world_prompts, arguments.seed
+        )
+    result = {
+        "provenance": about,
+        "toy_prompts": arguments.prompts * len(TOYS),
+        "world_prompts": arguments.world_prompts,
+        "toys": toys,
+        "world": world,
+    }
+    write_json_atomic(arguments.out, result)
+    update(arguments.out)
+
+
+if __name__ == "__main__":
+    main()

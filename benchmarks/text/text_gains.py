@@ -1,0 +1,239 @@
+"""Every method of search over text in the embedded world, at equal tokens, over several seeds.
+
+    python benchmarks/text/text_gains.py --seeds 1 2 3 4 5 6 7 8
+
+For each seed: the demo's policy and reward model are trained, a value head is fitted to the scores
+of sampled responses to training prompts, and `prefsearch policy evaluate` runs all planners over a
+ladder of budgets on held-out prompts, with the value head at the leaves (guided decoding, which
+looks at every token, with one fitted at every token). Intervals are over seeds. What was finished
+is not done again, so the command goes on after a kill, and the same command started twice shares
+the seeds between two processes. Writes `docs/results/text_gains.json`, two pictures, and the table
+of `docs/text_search.md`.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from rich.console import Console
+
+from benchmarks.harness.documents import update
+from benchmarks.harness.provenance import ROOT, held_sources, provenance, require_sources
+from benchmarks.harness.seed_runs import each_seed
+from benchmarks.text.models import counted_tokens
+from policies.demo import PROPOSAL, Demo, DemoConfig
+from policies.evaluation.cells import cell_row, curves, summarize
+from policies.evaluation.gain_fits import fit_rows
+from policies.evaluation.gain_report import closing_table
+from policies.evaluation.measuring import load_pool
+from policies.evaluation.pooled import Pool
+from policies.finetuning.collection import sample_responses
+from policies.generation.language_model import Policy
+from policies.generation.proposals import Unit
+from policies.planning.leaf_values import fit_value_head
+from policies.planning.methods import TITLES
+from prefsearch.cli import entry
+from prefsearch.run.directory import RunDirectory
+from prefsearch.storage.files import read_records, write_json_atomic, write_text_atomic
+from rewardmodel.models.sequence import SequenceRewardModel
+from rewardmodel.synthetic.requests import sample_requests
+from search.evaluation.figures import gain_curves
+
+RUNS = {
+    "sentences": {
+        "value_head": "value_sentence",
+        "methods": ["rejection", "beam", "dvts", "muzero", "gumbel"],
+        "budgets": [4, 8, 16, 32],
+        "pool": 64,
+    },
+    "tokens": {"value_head": "value_token", "methods": ["guided"], "budgets": [4, 8], "pool": 8},
+}
+NAME = "text_gains"
+GAINS = ("gain_at_equal_tokens", "gain_at_equal_model_tokens")
+VALUE_PROMPTS, VALUE_RESPONSES = 1500, 4
+
+
+def train(seed: int, folder: Path, threads: int) -> Demo:
+    """Trains the demo's policy and reward model and a value head, as far as that is not done."""
+    demo = Demo(
+        DemoConfig(out=str(folder), seed=seed, resume=True, threads=threads), Console(quiet=True)
+    )
+    demo.step("sft", "policy", demo.sft)
+    demo.step("compare", "comparisons", demo.compare)
+    demo.step("reward", "reward model", demo.reward)
+    demo.step("value", "value heads", lambda: fit_heads(demo))
+    return demo
+
+
+def fit_heads(demo: Demo) -> dict[str, Any]:
+    """Fits value heads to reward-model scores of the policy's responses to training prompts.
+
+    Returns:
+        `sentence` and `token`: what `fit_value_head` gives for the head at the ends of sentences
+        and for that at every token, with `read_tokens` that the policy was given for it.
+        `samples`: tokens generated and read to sample and score the responses that both learn
+        from. Tokens read include padding.
+    """
+    policy = Policy.load(str(demo.models / "sft"))
+    reward_model = SequenceRewardModel.load(str(demo.models / "reward"))
+    requests = sample_requests(VALUE_PROMPTS, seed=demo.seed("value-requests"))
+    with (
+        counted_tokens(policy.model) as read,
+        counted_tokens(reward_model.model) as scored,
+    ):
+        samples = sample_responses(
+            policy,
+            [request.prompt for request in requests],
+            VALUE_RESPONSES,
+            proposal=PROPOSAL,
+            seed=demo.seed("value-samples"),
+        )
+        prompts, responses = samples.flat()
+        finished = samples.flat_finished()
+        scores = reward_model.score(prompts, responses, finished=finished)
+    found: dict[str, Any] = {
+        "samples": {
+            "generated_tokens": sum(map(sum, samples.tokens)),
+            "read_tokens": sum(read) + sum(scored),
+        }
+    }
+    sizes: dict[Unit, dict[str, int]] = {
+        "sentence": {},
+        "token": {"batch_size": 2048, "epochs": 6},  # nine times the states
+    }
+    for unit, size in sizes.items():
+        with counted_tokens(policy.model) as read:
+            fitted = fit_value_head(
+                policy,
+                replace(PROPOSAL, unit=unit),
+                prompts,
+                responses,
+                scores,
+                demo.models / f"value_{unit}",
+                seed=demo.seed("value"),
+                finished=finished,
+                **size,
+            )
+        found[unit] = {**fitted, "read_tokens": sum(read)}
+    return found
+
+
+def evaluate(demo: Demo, folder: Path, name: str, *, count: int, batch: int) -> RunDirectory:
+    """Runs `prefsearch policy evaluate` on held-out prompts; a finished run is not run again."""
+    requests = sample_requests(count, seed=demo.config.seed, held_out=True)
+    prompts = folder / "prompts.jsonl"
+    lines = [json.dumps({"prompt": request.prompt}) for request in requests]
+    write_text_atomic(prompts, "\n".join(lines) + "\n")
+    settings = {
+        **RUNS[name],
+        "policy": str(demo.models / "sft"),
+        "reward_model": str(demo.models / "reward"),
+        "value_head": str(demo.models / str(RUNS[name]["value_head"])),
+        "dataset": str(prompts),
+        "gold": "simulated",
+        "unit": PROPOSAL.unit,
+        "max_new_tokens": PROPOSAL.max_new_tokens,
+        "search_batch_size": batch,
+        "seed": demo.config.seed,
+        "out": str(folder / name),
+        "resume": True,
+    }
+    config = folder / f"{name}.yaml"
+    write_text_atomic(config, yaml.safe_dump(settings, sort_keys=False))
+    run = RunDirectory(folder / name)
+    if not run.report.is_file():
+        code = entry.main(["policy", "evaluate", "--config", str(config)])
+        if code:
+            raise SystemExit(code)
+    return run
+
+
+def records_of(runs: Mapping[str, RunDirectory], seed: int) -> tuple[list[Any], Pool]:
+    """Records of a seed, marked with it, and its pool."""
+    records = read_records(runs["sentences"].records)
+    guided = read_records(runs["tokens"].records)
+    records += [record for record in guided if record["method"] == TITLES["guided"]]
+    return [{**record, "run": seed} for record in records], load_pool(runs["sentences"])
+
+
+def main() -> None:
+    """Runs all seeds and writes the pooled figures."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(1, 9)))
+    parser.add_argument("--prompts", type=int, default=200, help="held-out prompts a seed")
+    parser.add_argument("--batch", type=int, default=50, help="prompts searched side by side")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "text_gains")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "text_gains.json")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    records: list[dict[str, Any]] = []
+    pools, fitted, per_seed = {}, {}, {}
+
+    command = ["python", "benchmarks/text/text_gains.py", *sys.argv[1:]]
+    about = provenance(NAME, command, seeds=options.seeds)
+
+    def run(seed: int) -> tuple[Demo, dict[str, RunDirectory]]:
+        began = time.perf_counter()
+        folder = options.runs / f"seed-{seed}"
+        with held_sources(folder, NAME, about["source_digest"]):
+            demo = train(seed, folder / "models", options.threads)
+            runs = {
+                name: evaluate(demo, folder, name, count=options.prompts, batch=options.batch)
+                for name in RUNS
+            }
+        print(f"seed {seed}: {(time.perf_counter() - began) / 60:.1f} minutes")
+        return demo, runs
+
+    for seed, (demo, runs) in each_seed(options.seeds, options.runs / "locks", run).items():
+        mine, pools[seed] = records_of(runs, seed)
+        fitted[str(seed)] = demo.folder.result("value")
+        per_seed[str(seed)] = [
+            {key: cell_row(cell)[key] for key in ("method", "budget", "tokens", "model_tokens",
+                                                 "gold", *GAINS)}
+            for cell in summarize(mine, seed=0)
+        ]  # fmt: skip
+        records += mine
+    cells = summarize(records, seed=0, pool=pools)
+    flags = " ".join(map(str, options.seeds))
+    # Seconds on a shared machine say little; costs are in tokens.
+    rows = [{k: v for k, v in cell_row(cell).items() if k != "seconds"} for cell in cells]
+    results = {
+        "provenance": about,
+        "held_out_prompts": options.prompts * len(options.seeds),
+        "value_heads": fitted,
+        "configuration": {
+            **asdict(PROPOSAL),
+            "runs": RUNS,
+            "value_prompts": VALUE_PROMPTS,
+            "value_responses": VALUE_RESPONSES,
+        },
+        "cells": rows,
+        "fits": fit_rows(cells, records),
+        "per_seed": per_seed,
+    }
+    for cost, name in (("tokens", "generated tokens a prompt"),
+                       ("model_tokens", "tokens that models read, a prompt")):  # fmt: skip
+        gain_curves(
+            curves(cells, cost=cost),  # type: ignore[arg-type]
+            options.out.with_name(f"text_gains_{cost}.png"),
+            x_label=name,
+            y_label=f"mean score, 95 % {cells[0].proxy.scope}",
+            title=f"Planning against the reward model, seeds {flags}",
+        )
+    require_sources(NAME, about["source_digest"])
+    write_json_atomic(options.out, results)
+    update(options.out)
+    shown = [{"policy": "base", **cell_row(cell)} for cell in cells]
+    Console().print(closing_table(shown, title="Gold utility on held-out prompts"))
+
+
+if __name__ == "__main__":
+    main()
