@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from policies.cli import combine as door_combine
 from policies.cli import evaluate as door_evaluate
 from policies.cli import search as door_search
-from policies.cli import train as door_training
+from policies.cli import train as door_train
 from prefsearch.cli.command_line import run_command
 
 COMMANDS = {
-    "sft": (door_training.SftJob, door_training.sft),
+    "sft": (door_train.SftJob, door_train.sft),
     "sample": (door_search.SampleJob, door_search.sample),
-    "value": (door_training.ValueJob, door_training.value),
+    "value": (door_train.ValueJob, door_train.value),
     "plan": (door_search.PlanJob, door_search.plan),
-    "finetune": (door_training.FinetuneJob, door_training.finetune),
+    "finetune": (door_train.FinetuneJob, door_train.finetune),
     "evaluate": (door_evaluate.EvaluateJob, door_evaluate.evaluate),
     "combine": (door_combine.CombineJob, door_combine.combine),
 }

@@ -28,7 +28,7 @@ PACKAGES = ("rewardmodel", "policies", "prefsearch", "search", "atari_bridge")
 # Flags of programs that are not ours, and stand-ins of usage lines.
 FOREIGN = {"no-deps", "upgrade", "nproc_per_node", "cpu", "multi_gpu", "flag", "config", "help"}
 # Files that write pages and graphs, whose attributes and colors look like advice.
-PAGES = ("tree_html", "tree_dot", "report")
+PAGES = ("search/viewer/page", "search/viewer/dot", "prefsearch/report/", "rewardmodel/data/report")
 TREE_FLAGS = set(re.findall(r'"--([a-z-]+)"', (ROOT / "search" / "viewer" / "cli.py").read_text()))
 # Keyword arguments of other libraries that messages name.
 OTHERS = {"task_type", "modules_to_save", "function_to_apply"}
@@ -53,7 +53,7 @@ def flags_of(config: type) -> set[str]:
 def texts(package: str, *, docstrings: bool = True) -> Iterator[tuple[str, str]]:
     """Where a string of a package stands, and the string, an f-string with its values as {}."""
     for path in sorted((ROOT / package).rglob("*.py")):
-        if path.name.startswith(PAGES):
+        if path.relative_to(ROOT).as_posix().startswith(PAGES):
             continue
         tree = ast.parse(path.read_text(encoding="utf-8"))
         inner = {
@@ -116,7 +116,7 @@ def test_every_keyword_that_an_error_names_is_an_argument_of_something(package: 
 
 
 # The commands that read rows, each with the files whose errors it may show.
-_DATA = ["rewardmodel/data", "rewardmodel/data/preferences.py"]
+_DATA = ["rewardmodel/data/parsing", "rewardmodel/data/sources", "rewardmodel/data/preferences.py"]
 READERS = {
     **dict.fromkeys(("reward inspect", "reward convert", "reward split", "reward train"), _DATA),
     **dict.fromkeys(("reward evaluate",), _DATA),

@@ -77,7 +77,7 @@ def test_results_record_where_they_come_from_and_are_shown(path: Path) -> None:
 
 
 def imported_anywhere(path: Path) -> set[str]:
-    """Modules that a file imports: a reading of imports apart from `benchmarks.harness.import_closure`."""
+    """Modules that a file imports, read apart from `import_closure`."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
@@ -150,7 +150,10 @@ def test_what_the_steps_before_a_benchmark_run_is_among_its_sources(name: str) -
         table = next(node for node in main.body if isinstance(node, ast.Assign)).value
         assert isinstance(table, ast.Dict)
         doors = {
-            ast.literal_eval(key): ast.unparse(value).strip("(").partition(".")[0]
+            ast.literal_eval(key): ast.unparse(value)
+            .strip("(")
+            .partition(".")[0]
+            .removeprefix("door_")
             for key, value in zip(table.keys, table.values, strict=True)
             if key is not None
         }
@@ -209,14 +212,14 @@ def test_a_closure_follows_lazy_imports_and_looks_through_packages(tmp_path: Pat
     write("search/planners/base.py", "from search import tree\nfrom benchmarks import documents")
     write("search/tree.py", "import broken (")
     write("search/other.py", "")
-    write("benchmarks/harness/documents.py", "from policies import nothing")
+    write("benchmarks/documents.py", "from policies import nothing")
     write("prefsearch/__init__.py", "import os\nos.environ['A'] = '1'")
     write("prefsearch/x.py", "import rewardmodel as rm")
     write("rewardmodel/__init__.py", "from rewardmodel.all import a")
     write("rewardmodel/all.py", "a = 1")
 
     def closure(*roots: str) -> set[str]:
-        found = import_closure(roots, tmp_path, left_out=["benchmarks/harness/documents.py"])
+        found = import_closure(roots, tmp_path, left_out=["benchmarks/documents.py"])
         return {path.relative_to(tmp_path).as_posix() for path in found}
 
     expected = {
@@ -277,7 +280,7 @@ def change_results(root: Path, name: str, **changes: Any) -> None:
 def test_a_changed_source_fails_the_check_until_blocks_are_marked(checkout: Path) -> None:
     assert OLDER not in (checkout / "README.md").read_text(encoding="utf-8")
     assert differing(checkout, write=False) == []
-    kernels = checkout / "search" / "kernels.py"
+    kernels = checkout / "search" / "backends" / "numba_kernels.py"
     kernels.write_text(kernels.read_text(encoding="utf-8") + "\n# changed\n", encoding="utf-8")
     assert "README.md" in differing(checkout, write=False)
     differing(checkout, write=True)
@@ -307,20 +310,24 @@ def test_a_change_elsewhere_leaves_a_result_fresh(checkout: Path) -> None:
 
 def test_a_renamed_source_file_changes_the_digest(checkout: Path) -> None:
     before = source_digest("planning_core", checkout)
-    (checkout / "search" / "kernels.py").rename(checkout / "search" / "renamed.py")
+    (checkout / "search" / "backends" / "numba_kernels.py").rename(
+        checkout / "search" / "backends" / "renamed.py"
+    )
     for path in (checkout / "search").rglob("*.py"):
         text = path.read_text(encoding="utf-8")
-        text = text.replace("search.backends.numba_kernels", "search.renamed")
-        text = text.replace("from search import kernels", "from search import renamed as kernels")
+        text = text.replace("import numba_kernels", "import renamed")
+        text = text.replace("search.backends.numba_kernels", "search.backends.renamed")
         path.write_text(text, encoding="utf-8")
-    assert checkout / "search" / "renamed.py" in source_files("planning_core", checkout)
+    assert checkout / "search" / "backends" / "renamed.py" in source_files(
+        "planning_core", checkout
+    )
     assert source_digest("planning_core", checkout) != before
 
 
 def test_a_root_or_pattern_without_a_file_is_an_error(checkout: Path) -> None:
     (checkout / "benchmarks" / "core" / "leaves_per_step.py").unlink()
     with pytest.raises(
-        ValueError, match=r"imports 'benchmarks\.leaves_per_step', which leads to no"
+        ValueError, match=r"imports 'benchmarks\.core\.leaves_per_step', which leads to no"
     ):
         source_digest("leaves_per_step", checkout)
     (checkout / "docs" / "real_data.sh").unlink()

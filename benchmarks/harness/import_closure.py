@@ -90,7 +90,7 @@ def _files(
             return
     raise ValueError(
         f"{importer} imports {module!r}, which leads to no file of {repository.name}; required: a "
-        "module or package. Mend the import, or the roots in SOURCES of benchmarks/harness/provenance.py"
+        "module or package. Mend the import, or the roots in SOURCES of provenance.py"
     )
 
 
