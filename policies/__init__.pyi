@@ -3,12 +3,13 @@ from .finetuning.policy_kl import kl_to
 from .generation.language_model import Policy, TinyModel, build_tiny_model, fine_tune
 from .generation.proposals import Proposal
 from .generation.segment_tree import SegmentTree
-from .planning.leaf_values import LeafValue, PartialReward, Rollout, ValueHead, fit_value_head
+from .planning.leaf_values import LeafValue, PartialReward, Rollout
 from .planning.methods import METHOD_NAMES, SearchOptions, build_searcher
 from .planning.planning_model import TextPlanningModel
 from .planning.result import Candidate, SearchResult
 from .planning.searcher import SearchPolicy
 from .planning.segment_rewards import KLPenalty, ProcessReward, SegmentReward
+from .planning.value_head import ValueHead, fit_value_head
 
 __all__ = [
     "METHOD_NAMES",

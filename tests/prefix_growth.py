@@ -27,8 +27,8 @@ from transformers import (
 )
 
 from rewardmodel.prefix_cache.backbone import Backbone
-from rewardmodel.prefix_cache.kept_states import States, pick
 from rewardmodel.prefix_cache.rerun import RerunTree
+from rewardmodel.prefix_cache.states import States, pick
 from rewardmodel.prefix_cache.tree import PrefixTree
 
 VOCABULARY = 420

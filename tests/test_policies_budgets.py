@@ -8,10 +8,10 @@ import torch
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
 from policies.generation.segment_tree import SegmentTree
-from policies.planning.context import TextContext
 from policies.planning.leaf_values import NoValue, Rollout
 from policies.planning.methods import MethodName, SearchOptions, build_searcher
 from policies.planning.planning_model import TextPlanningModel
+from policies.planning.scoring import TreeScorer
 from tests.fakes import CountingReward
 
 PROMPTS = ["Write of rain.", "Write of the sea.", "Write of a crow."]
@@ -36,28 +36,27 @@ def test_the_kl_bound_counts_every_segment_of_the_answer(
 
 def planning_model(policy: Policy, proposal: Proposal, **options: object) -> TextPlanningModel:
     tree = SegmentTree(policy, proposal, seed=0)
-    (root,) = tree.add_prompts([policy.encoder.prompt_ids(PROMPTS[0])])
-    context = TextContext(tree, {root: PROMPTS[0]}, CountingReward())
-    return TextPlanningModel(context, num_actions=8, **options)  # type: ignore[arg-type]
+    tree.add_prompts(PROMPTS[:1])
+    return TextPlanningModel(TreeScorer(tree, CountingReward()), num_actions=8, **options)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("redraws", [0, 1, 3])
-def test_segments_drawn_again_are_within_the_token_budget(policy: Policy, redraws: int) -> None:
+@pytest.mark.parametrize("resamples", [0, 1, 3])
+def test_segments_drawn_again_are_within_the_token_budget(policy: Policy, resamples: int) -> None:
     """So cold that all slots of a node hold one segment: each is drawn as often as may be."""
     cold = Proposal(unit="block", segment_tokens=4, max_new_tokens=12, min_new_tokens=12,
                     temperature=1e-4)  # fmt: skip
     for budget in range(12, 40, 3):
         model = planning_model(
-            policy, cold, leaf_value=NoValue(), redraws=redraws, token_budget=budget
+            policy, cold, leaf_value=NoValue(), resamples=resamples, token_budget=budget
         )
         root = torch.tensor([0])
         model.root(root)
         node = root
-        for _ in range(8):  # one slot after the other, then deeper
-            for slot in range(8):
-                step = model.step({"node": node}, torch.tensor([slot]))
+        for _ in range(8):  # one action after the other, then deeper
+            for action in range(8):
+                step = model.step({"node": node}, torch.tensor([action]))
             node = step.embedding["node"]
-        assert model.context.tree.generated_tokens[0] <= budget
+        assert model.tree.generated_tokens[0] <= budget
 
 
 @pytest.mark.parametrize("method", ["gumbel", "muzero", "beam"])

@@ -18,8 +18,9 @@ from policies.cli.args import SearchModels
 from policies.cli.evaluate import EvaluateJob
 from policies.finetuning.collection import sample_responses
 from policies.generation.language_model import Policy
-from policies.planning.leaf_values import PartialReward, Rollout, ValueHead
+from policies.planning.leaf_values import PartialReward, Rollout
 from policies.planning.segment_rewards import KLPenalty
+from policies.planning.value_head import ValueHead
 from prefsearch.cli import entry
 from prefsearch.cli.command_line import parse
 from prefsearch.run.directory import step_seed

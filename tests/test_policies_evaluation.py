@@ -30,9 +30,9 @@ from policies.finetuning.policy_kl import kl_to
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
 from policies.generation.segment_tree import SegmentTree
-from policies.planning.context import TextContext
-from policies.planning.leaf_values import ValueHead, boundary_states, fit_value_head
 from policies.planning.methods import build_searcher
+from policies.planning.scoring import TreeScorer
+from policies.planning.value_head import ValueHead, boundary_states, fit_value_head
 from prefsearch.statistics.metrics import best_of_n_kl
 from search.evaluation.divergence import best_of_n_kl_estimate, kl_lower_bound_from_ranks
 from tests.fakes import CountingReward, policy_of
@@ -171,9 +171,8 @@ def test_a_value_head_learns_what_the_state_shows_and_survives_saving(
     assert found["explained_variance"] > 0.5
     head = ValueHead.load(tmp_path / "v")
     tree = SegmentTree(policy, SHORT)
-    roots = tree.add_prompts([policy.encoder.prompt_ids(p) for p in PROMPTS])
-    asked = dict(zip(roots, PROMPTS, strict=True))
-    values = head.values(TextContext(tree, asked, CountingReward()), roots)
+    roots = tree.add_prompts(PROMPTS)
+    values = head.values(TreeScorer(tree, CountingReward()), roots)
     assert values.tolist() == pytest.approx([0, 1, 2], abs=0.6)
     with pytest.raises(ValueError, match="holds no value head"):
         ValueHead.load(tmp_path)

@@ -25,8 +25,9 @@ from policies.finetuning.collection import (
 )
 from policies.generation.language_model import Policy, fine_tune
 from policies.generation.proposals import Proposal
-from policies.planning.leaf_values import Rollout, boundary_states
+from policies.planning.leaf_values import Rollout
 from policies.planning.methods import MethodName, SearchOptions, build_searcher
+from policies.planning.value_head import boundary_states
 from policies.planning.voting import choose
 from rewardmodel.__main__ import main as reward_main
 from rewardmodel.data.conversation import row_of

@@ -12,8 +12,9 @@ from policies.finetuning.policy_kl import kl_to
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
 from policies.generation.segment_tree import ROLLOUT, SegmentTree
-from policies.planning.leaf_values import PartialReward, Rollout, ValueHead
+from policies.planning.leaf_values import PartialReward, Rollout
 from policies.planning.searcher import SearchPolicy
+from policies.planning.value_head import ValueHead
 from rewardmodel.models.ensemble import EnsembleRewardModel
 from rewardmodel.models.functions import FunctionRewardModel
 from rewardmodel.prefix_cache.rerun import RerunTree
@@ -111,7 +112,7 @@ def test_ranked_tokens_and_rollouts_refuse_logits_that_are_no_numbers(
             search.generate(PROMPTS, seed=0)
     tree = SegmentTree(policy, blocks)
     with pytest.raises(ValueError, match=r"prompt 0 \('Write"):
-        tree.extend([tree.add_prompts([policy.encoder.prompt_ids(PROMPTS[0])])[0]], [ROLLOUT])
+        tree.extend([tree.add_prompts(PROMPTS[:1])[0]], [ROLLOUT])
 
 
 def test_one_forbidden_token_is_no_fault(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,7 +79,7 @@ def assert_plain_run_agrees(tree: SegmentTree, node: int) -> None:
 @pytest.mark.parametrize("family", CONFIGS)
 def test_sampled_segments_have_the_state_of_a_plain_run(family: str, policy: Policy) -> None:
     tree = SegmentTree(policy_of(CONFIGS[family], policy.encoder), BLOCKS, seed=1, max_rows=4)
-    roots = tree.add_prompts(prompts_of(policy))
+    roots = tree.add_ids(prompts_of(policy))
     level = roots
     for depth in range(3):  # branches of unequal depth, in batches that mix prompts
         nodes = [*level, *level, level[0]]
@@ -94,7 +94,7 @@ def test_sampled_segments_have_the_state_of_a_plain_run(family: str, policy: Pol
 @pytest.mark.parametrize("family", CONFIGS)
 def test_ranked_tokens_have_the_state_of_a_plain_run(family: str, policy: Policy) -> None:
     tree = SegmentTree(policy_of(CONFIGS[family], policy.encoder), Proposal(unit="token"))
-    level = tree.add_prompts(prompts_of(policy))
+    level = tree.add_ids(prompts_of(policy))
     for depth in range(3):
         tokens, weights, chances = tree.ranked(level, 2)
         assert bool((weights[:, 0] >= weights[:, 1]).all())
@@ -113,7 +113,7 @@ def test_a_window_longer_than_any_text_is_no_window(
     model = policy_of(MistralConfig(**GROUPED, sliding_window=4096), policy.encoder)
     with caplog.at_level(logging.WARNING):
         tree = SegmentTree(model, BLOCKS)
-        (node,) = tree.extend(tree.add_prompts(prompts_of(policy)[:1]), [0])
+        (node,) = tree.extend(tree.add_ids(prompts_of(policy)[:1]), [0])
     assert_plain_run_agrees(tree, node)
     assert not caplog.records
 
@@ -123,7 +123,7 @@ def test_a_segment_is_the_same_in_whatever_company_it_is_drawn(policy: Policy) -
         tree = SegmentTree(
             policy, Proposal(unit="sentence", max_new_tokens=20), seed=5, max_rows=rows
         )
-        roots = tree.add_prompts(prompts_of(policy), numbers=[7, 8, 9])
+        roots = tree.add_ids(prompts_of(policy), numbers=[7, 8, 9])
         edges = [(prompt, slot) for prompt in order for slot in (0, 3)]
         made = tree.extend([roots[prompt] for prompt, _ in edges], [slot for _, slot in edges])
         return {edge: tree.response_ids(node) for edge, node in zip(edges, made, strict=True)}
@@ -140,7 +140,7 @@ def test_rows_that_are_given_another_segment_draw_from_its_own_prefix(policy: Po
     strong = policy_of(LlamaConfig(**sizes), policy.encoder)
     proposal = Proposal(unit="step", delimiter="a", segment_tokens=12, max_new_tokens=24)
     tree = SegmentTree(strong, proposal, seed=5, max_rows=4)
-    level = tree.add_prompts(prompts_of(policy))
+    level = tree.add_ids(prompts_of(policy))
     for _ in range(2):
         nodes = [node for node in level for _ in range(5)]
         level = tree.extend(nodes, [0, 1, 2, 3, 4] * len(level))
@@ -161,7 +161,7 @@ def test_rows_that_wait_for_nothing_do_not_grow(policy: Policy) -> None:
         tree = SegmentTree(
             ending, Proposal(unit="response", max_new_tokens=16), seed=seed, max_rows=8
         )
-        (root,) = tree.add_prompts(prompts_of(policy)[:1])
+        (root,) = tree.add_ids(prompts_of(policy)[:1])
         made = tree.extend([root] * 16, range(16))
         assert len({tree.segment(node).length for node in made}) > 1
         for node in made:
@@ -171,7 +171,7 @@ def test_rows_that_wait_for_nothing_do_not_grow(policy: Policy) -> None:
 def test_draws_depend_on_seed_number_slot_and_attempt(policy: Policy) -> None:
     def ids(seed: int, number: int, slot: int, attempt: int) -> list[int]:
         tree = SegmentTree(policy, BLOCKS, seed=seed)
-        roots = tree.add_prompts(prompts_of(policy)[:1], numbers=[number])
+        roots = tree.add_ids(prompts_of(policy)[:1], numbers=[number])
         return tree.response_ids(tree.extend(roots, [slot], attempts=[attempt])[0])
 
     places = [(0, 0, 0, 0), (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)]
@@ -188,7 +188,7 @@ def test_the_token_counters_agree_with_what_the_model_saw(policy: Policy) -> Non
 
     hook = policy.model.base_model.register_forward_pre_hook(count, with_kwargs=True)
     tree = SegmentTree(policy, Proposal(unit="sentence", max_new_tokens=24), max_rows=3)
-    roots = tree.add_prompts(prompts_of(policy))
+    roots = tree.add_ids(prompts_of(policy))
     made = tree.extend([*roots, *roots], [0, 0, 0, 1, 1, 1])
     alive = [node for node in made if not tree.finished(node)]
     tree.extend(alive, [0] * len(alive))
@@ -199,7 +199,7 @@ def test_the_token_counters_agree_with_what_the_model_saw(policy: Policy) -> Non
 def test_a_search_over_tokens_costs_the_prompt_and_the_new_nodes(policy: Policy) -> None:
     tree = SegmentTree(policy, Proposal(unit="token"))
     prompt = prompts_of(policy)[0]
-    roots = tree.add_prompts([prompt, [*prompt[:-1], 9]])
+    roots = tree.add_ids([prompt, [*prompt[:-1], 9]])
     level, nodes = roots, 0
     for _ in range(3):
         tokens, _, chances = tree.ranked(level, 1)
@@ -212,7 +212,7 @@ def test_a_search_over_tokens_costs_the_prompt_and_the_new_nodes(policy: Policy)
 
 def test_tokens_are_counted_as_they_are_drawn(policy: Policy) -> None:
     tree = SegmentTree(policy, BLOCKS)
-    roots = tree.add_prompts(prompts_of(policy))
+    roots = tree.add_ids(prompts_of(policy))
     made = tree.extend([roots[0], roots[0], roots[2]], [0, 1, 0])
     drawn = [len(tree.response_ids(node)) for node in made]
     assert tree.generated_tokens == {roots[0]: drawn[0] + drawn[1], roots[1]: 0, roots[2]: drawn[2]}
@@ -223,7 +223,7 @@ def test_a_chat_model_ends_at_any_of_its_end_tokens(policy: Policy) -> None:
     model.generation_config.eos_token_id = [policy.encoder.end_id, 7, 9]
     chat = Policy(model, policy.encoder, 256)
     tree = SegmentTree(chat, Proposal(unit="response", max_new_tokens=200))
-    roots = tree.add_prompts(prompts_of(policy) * 8)
+    roots = tree.add_ids(prompts_of(policy) * 8)
     made = tree.extend(roots, [0] * len(roots))
     lasts = [tree.response_ids(node)[-1] for node in made]
     assert {7, 9} & set(lasts)
@@ -239,7 +239,7 @@ def test_a_response_ends_at_its_token_limit_and_not_before_its_least(policy: Pol
         kept = head[end].clone()
         head[end] = 100 * head.abs().max()  # all but certain, or all but ruled out
         tree = SegmentTree(policy, proposal)
-        roots = tree.add_prompts(prompts_of(policy))
+        roots = tree.add_ids(prompts_of(policy))
         made = tree.extend(roots * 4, [slot for slot in range(4) for _ in roots])
         head[end] = kept
     lengths = {tree.segment(node).length for node in made}
@@ -250,7 +250,7 @@ def test_a_response_ends_at_its_token_limit_and_not_before_its_least(policy: Pol
 
 def test_a_rollout_goes_to_the_end_of_the_response(policy: Policy) -> None:
     tree = SegmentTree(policy, BLOCKS)
-    (root,) = tree.add_prompts(prompts_of(policy)[:1])
+    (root,) = tree.add_ids(prompts_of(policy)[:1])
     (first,) = tree.extend([root], [0])
     rolled, segment = tree.extend([first, first], [ROLLOUT, 0])
     assert tree.finished(rolled)
@@ -261,13 +261,13 @@ def test_a_rollout_goes_to_the_end_of_the_response(policy: Policy) -> None:
 
 def test_a_stop_string_ends_the_response_and_is_cut_off(policy: Policy) -> None:
     free = SegmentTree(policy, Proposal(unit="response", max_new_tokens=30), seed=2)
-    roots = free.add_prompts(prompts_of(policy))
+    roots = free.add_ids(prompts_of(policy))
     texts = [free.response_text(node) for node in free.extend(roots, [0] * 3)]
     middle = texts[0][len(texts[0]) // 2 :][:3]  # it may well begin inside a token
     for unit in ("response", "block"):
         proposal = Proposal(unit=unit, segment_tokens=2, max_new_tokens=30, stop=(middle, "\x00"))
         tree = SegmentTree(policy, proposal, seed=2)
-        nodes = tree.extend(tree.add_prompts(prompts_of(policy)), [0] * 3)
+        nodes = tree.extend(tree.add_ids(prompts_of(policy)), [0] * 3)
         while unit == "block" and not tree.finished(nodes[0]):
             nodes = tree.extend(nodes[:1], [0])
         if unit == "response":
@@ -280,11 +280,11 @@ def test_a_stop_string_ends_the_response_and_is_cut_off(policy: Policy) -> None:
 
 def test_a_step_ends_behind_its_delimiter(policy: Policy) -> None:
     free = SegmentTree(policy, Proposal(unit="response", max_new_tokens=40), seed=2)
-    (node,) = free.extend(free.add_prompts(prompts_of(policy)[:1]), [0])
+    (node,) = free.extend(free.add_ids(prompts_of(policy)[:1]), [0])
     text = free.response_text(node)
     mark = text[len(text) // 3 :][:2]
     tree = SegmentTree(policy, Proposal(unit="step", delimiter=mark, max_new_tokens=40), seed=2)
-    (step,) = tree.extend(tree.add_prompts(prompts_of(policy)[:1]), [0])
+    (step,) = tree.extend(tree.add_ids(prompts_of(policy)[:1]), [0])
     assert mark in tree.segment_text(step)
     before = tree.policy.encoder.tokenizer.decode(tree.segment(step).ids[:-1])
     assert mark not in before
@@ -294,6 +294,6 @@ def test_a_step_ends_behind_its_delimiter(policy: Policy) -> None:
 def test_a_prompt_longer_than_the_context_is_an_error_before_the_search(policy: Policy) -> None:
     tree = SegmentTree(policy, Proposal(max_new_tokens=100))
     with pytest.raises(ValueError, match=r"prompt 1 has 300 tokens; required: at most 155"):
-        tree.add_prompts([[5, 6], [7] * 300])
+        tree.add_ids([[5, 6], [7] * 300])
     with pytest.raises(ValueError, match="prompt 0 is empty"):
-        tree.add_prompts([[]])
+        tree.add_ids([[]])

@@ -10,10 +10,10 @@ import torch
 from policies.generation.language_model import Policy, TinyModel, build_tiny_model
 from policies.generation.proposals import Proposal
 from policies.generation.segment_tree import SegmentTree
-from policies.planning.context import TextContext
 from policies.planning.leaf_values import LeafValue, PartialReward, Rollout
 from policies.planning.methods import METHOD_NAMES, MethodName, SearchOptions, build_searcher
 from policies.planning.planning_model import TextPlanningModel
+from policies.planning.scoring import TreeScorer
 from policies.planning.searcher import SearchPolicy
 from policies.planning.segment_rewards import KLPenalty, ProcessReward
 from rewardmodel.models.sequence import SequenceRewardModel, load_scorer
@@ -29,10 +29,9 @@ def planning_model(
     policy: Policy, proposal: Proposal, slots: int, **options: object
 ) -> TextPlanningModel:
     tree = SegmentTree(policy, proposal)
-    roots = tree.add_prompts([policy.encoder.prompt_ids(prompt) for prompt in PROMPTS])
-    context = TextContext(tree, dict(zip(roots, PROMPTS, strict=True)), CountingReward())
+    tree.add_prompts(PROMPTS)
     leaf = options.pop("leaf_value", PartialReward())
-    return TextPlanningModel(context, leaf, slots, **options)  # type: ignore[arg-type]
+    return TextPlanningModel(TreeScorer(tree, CountingReward()), leaf, slots, **options)  # type: ignore[arg-type]
 
 
 def searcher(policy: Policy, planner: Planner, slots: int, **options: object) -> SearchPolicy:
@@ -61,10 +60,10 @@ def test_best_of_n_is_depth_one_search(policy: Policy) -> None:
         model = planning_model(policy, whole, 6)
         output = planner.plan(model, roots)
         answers.append(output.action.tolist())
-        spent.append(model.context.tree.generated_tokens)
+        spent.append(model.tree.generated_tokens)
         for row in (0, 1):
-            best = model.context.best_finished(row)
-            assert best == model.drawn(row)[answers[-1][row]]
+            best = model.tree.best_finished(row)
+            assert best == model.tree.segment(row).children[answers[-1][row]]
     assert answers[0] == answers[1] == answers[2]
     assert spent[0] == spent[1] == spent[2]
 
@@ -73,10 +72,10 @@ def test_a_slot_is_drawn_once_and_costs_nothing_the_second_time(policy: Policy) 
     model = planning_model(policy, BLOCKS, 4)
     first = step(model, [0, 1, 0], [2, 1, 2])
     assert first.embedding["node"][0] == first.embedding["node"][2]
-    spent = dict(model.context.tree.generated_tokens)
+    spent = dict(model.tree.generated_tokens)
     again = step(model, [0, 1, 0], [2, 1, 2])
     assert again.embedding["node"].tolist() == first.embedding["node"].tolist()
-    assert model.context.tree.generated_tokens == spent
+    assert model.tree.generated_tokens == spent
     assert model.segments == {0: 1, 1: 1}
 
 
@@ -87,7 +86,7 @@ def test_finished_text_earns_its_score_once(policy: Policy) -> None:
     assert made.discount.tolist() == [0.0]
     assert made.value.tolist() == [0.0]
     assert not made.valid_actions.any()
-    text = model.context.tree.response_text(child)
+    text = model.tree.response_text(child)
     expected = CountingReward().score(PROMPTS[:1], [text])
     assert made.reward.tolist() == expected.tolist()
     beyond = step(model, [child], [0])
@@ -98,7 +97,7 @@ def test_finished_text_earns_its_score_once(policy: Policy) -> None:
 def test_ranked_slots_hold_the_likeliest_tokens_with_their_probabilities(policy: Policy) -> None:
     model = planning_model(policy, Proposal(unit="token"), 3)
     root = model.root(torch.tensor([0, 1]))
-    tree = model.context.tree
+    tree = model.tree
     chances = tree.log_probabilities([0, 1])
     weights, tokens = chances.topk(3)
     torch.testing.assert_close(root.prior_logits, weights)
@@ -128,25 +127,25 @@ def test_repeated_siblings_are_drawn_again_and_then_become_one(policy: Policy) -
     proposal = _Narrow(policy).proposal
     free = planning_model(policy, proposal, 6)
     step(free, [0] * 6, list(range(6)))
-    assert len(set(free.drawn(0).values())) == 6
-    merged = planning_model(policy, proposal, 6, redraws=0)
+    assert len(set(free.tree.segment(0).children.values())) == 6
+    merged = planning_model(policy, proposal, 6, resamples=0)
     step(merged, [0] * 6, list(range(6)))
-    assert len(set(merged.drawn(0).values())) == 2, "two tokens, two different children"
-    assert merged.context.tree.generated_tokens[0] == 6
+    assert len(set(merged.tree.segment(0).children.values())) == 2, "two tokens, two children"
+    assert merged.tree.generated_tokens[0] == 6
     assert merged.segments[0] == 2
     # The first draw of each slot is the same, and a draw more makes more siblings differ.
     wide = Proposal(unit="block", segment_tokens=1, max_new_tokens=4, top_k=8)
     kinds = []
-    for redraws in (0, 4):
-        model = planning_model(policy, wide, 8, redraws=redraws)
+    for resamples in (0, 4):
+        model = planning_model(policy, wide, 8, resamples=resamples)
         for slot in range(8):
             step(model, [0], [slot])
-        kinds.append(len(set(model.drawn(0).values())))
+        kinds.append(len(set(model.tree.segment(0).children.values())))
     assert kinds[1] > kinds[0]
 
 
 def test_a_step_into_a_sibling_says_the_same_as_the_sibling(policy: Policy) -> None:
-    model = planning_model(policy, _Narrow(policy).proposal, 6, redraws=0)
+    model = planning_model(policy, _Narrow(policy).proposal, 6, resamples=0)
     made = step(model, [0] * 6, list(range(6)))
     by_child: dict[int, set[tuple[float, float]]] = {}
     for node, value, reward in zip(
@@ -163,16 +162,16 @@ def test_process_rewards_and_their_differences(policy: Policy) -> None:
     plain = planning_model(policy, BLOCKS, 2, segment_reward=ProcessReward(weight=0.5))
     first = step(plain, [0], [0])
     child = int(first.embedding["node"][0])
-    text = plain.context.tree.response_text(child)
+    text = plain.tree.response_text(child)
     score = float(CountingReward().score(PROMPTS[:1], [text])[0])
     assert first.reward.tolist() == pytest.approx([0.5 * score])
     shaped = planning_model(policy, BLOCKS, 2, segment_reward=ProcessReward(differences=True))
     total, node = 0.0, 0
-    while not shaped.context.tree.finished(node):
+    while not shaped.tree.finished(node):
         made = step(shaped, [node], [1])
         node = int(made.embedding["node"][0])
         total += float(made.reward[0])
-    last = shaped.context.scores[node]
+    last = shaped.tree.score(node)
     assert total == pytest.approx(2 * last, rel=1e-5), "differences sum to the last score"
 
 
@@ -190,13 +189,13 @@ def test_the_kl_penalty_is_the_log_ratio_of_both_models(unit: str, policy: Polic
     proposal = Proposal(unit=unit, segment_tokens=4, max_new_tokens=9)  # type: ignore[arg-type]
     model = planning_model(policy, proposal, 3, segment_reward=KLPenalty(reference, beta=0.7))
     model.root(torch.tensor([0, 1]))
-    tree = model.context.tree
+    tree = model.tree
     nodes, total = [0, 1], torch.zeros(2)
     while not all(map(tree.finished, nodes)):
         made = step(model, nodes, [1, 2])
-        before = torch.tensor([model.context.scores.get(n, 0.0) for n in nodes])
+        before = torch.tensor([(tree.segment(n).score or 0.0) for n in nodes])
         nodes = made.embedding["node"].tolist()
-        final = torch.tensor([model.context.scores.get(n, 0.0) for n in nodes])
+        final = torch.tensor([(tree.segment(n).score or 0.0) for n in nodes])
         total += made.reward - torch.where(before > 0, 0.0, 1.0) * final
 
     def chance(which: Policy, node: int) -> float:
@@ -224,13 +223,13 @@ def test_a_reference_with_another_vocabulary_is_refused(policy: Policy) -> None:
 def test_rollouts_finish_the_text_and_may_be_the_answer(policy: Policy) -> None:
     model = planning_model(policy, BLOCKS, 3, leaf_value=Rollout())
     root = model.root(torch.tensor([0, 1]))
-    context = model.context
-    assert len(context.scores) == 2, "each prompt was finished once"
+    tree = model.tree
+    assert [len(tree.candidates(row)) for row in (0, 1)] == [1, 1], "each was finished once"
     for row in (0, 1):
-        assert float(root.value[row]) == pytest.approx(context.scores[context.candidates(row)[0]])
-    spent = dict(context.tree.generated_tokens)
+        assert float(root.value[row]) == pytest.approx(tree.score(tree.candidates(row)[0]))
+    spent = dict(tree.generated_tokens)
     model.root(torch.tensor([0, 1]))
-    assert context.tree.generated_tokens == spent, "a node is rolled out once"
+    assert tree.generated_tokens == spent, "a node is rolled out once"
     search = searcher(policy, GumbelMuZeroPlanner(4, gumbel_scale=0), 3, leaf_value=Rollout())
     for result in search.generate(PROMPTS, seed=0):
         assert result.score == max(candidate.score for candidate in result.candidates)
@@ -389,17 +388,17 @@ def test_a_slot_beyond_the_budget_is_worth_what_its_node_is_worth(policy: Policy
     assert 0.0 not in made.value.tolist()
 
 
-def test_redraws_are_part_of_what_a_budget_keeps_back(policy: Policy) -> None:
+def test_resamples_are_part_of_what_a_budget_keeps_back(policy: Policy) -> None:
     """Two tokens in six slots: most draws repeat a sibling and are drawn again, up to thrice."""
     proposal = _Narrow(policy).proposal
     for budget in range(4, 24):
-        model = planning_model(policy, proposal, 6, token_budget=budget, redraws=3)
+        model = planning_model(policy, proposal, 6, token_budget=budget, resamples=3)
         for slot in range(6):
             step(model, [0], [slot])
-        left = budget - model.context.tree.generated_tokens[0]
+        left = budget - model.tree.generated_tokens[0]
         assert left >= 0
-        if model.context.best_finished(0) is None:
-            longest = 1 if model.drawn(0) else 0
+        if model.tree.best_finished(0) is None:
+            longest = 1 if model.tree.segment(0).children else 0
             assert left >= proposal.max_new_tokens - longest, "no response could be finished"
 
 
@@ -411,7 +410,7 @@ def test_a_budget_too_small_for_one_response_is_refused(policy: Policy) -> None:
 def test_a_search_that_could_need_more_memory_than_there_is_does_not_begin(
     policy: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("policies.planning.batch_search.available_memory", lambda device: 100_000)
+    monkeypatch.setattr("policies.planning.searcher.available_memory", lambda device: 100_000)
     search = searcher(policy, GumbelMuZeroPlanner(64), 8)
     with pytest.raises(ValueError, match=r"could need .* GiB .* free\. Lower the batch size"):
         search.generate(PROMPTS, seed=0)
@@ -435,7 +434,7 @@ class _Nothing:
 
     samples = False
 
-    def values(self, context: TextContext, nodes: Sequence[int]) -> torch.Tensor:
+    def values(self, scorer: TreeScorer, nodes: Sequence[int]) -> torch.Tensor:
         return torch.full((len(nodes),), 500.0)
 
 
@@ -447,9 +446,8 @@ def test_a_search_over_tokens_finds_the_optimum_of_a_small_language(
     proposal = Proposal(unit="token", max_new_tokens=length)
     reward = _SumOfIds(policy)
     tree = SegmentTree(policy, proposal)
-    context = TextContext(tree, {0: PROMPTS[0]}, reward)
-    tree.add_prompts([policy.encoder.prompt_ids(PROMPTS[0])])
-    model = TextPlanningModel(context, _Nothing(), tokens)
+    tree.add_prompts(PROMPTS[:1])
+    model = TextPlanningModel(TreeScorer(tree, reward), _Nothing(), tokens)
     model.root(torch.tensor([0]))
     level = [0]
     for _ in range(length):  # the whole language
@@ -459,7 +457,7 @@ def test_a_search_over_tokens_finds_the_optimum_of_a_small_language(
         alive = [n for n in level if not tree.finished(n)]
         if alive:
             model.root(torch.tensor(alive))
-    optimum = max(context.scores.values())
+    optimum = max(map(tree.score, tree.candidates(0)))
     planner = {
         "muzero": MuZeroPlanner(400, dirichlet_fraction=0.0, temperature=0.0, pb_c_init=8.0),
         "beam": BeamPlanner(400, beam_width=64),
@@ -517,7 +515,7 @@ def test_a_score_that_is_not_a_number_stops_the_search(policy: Policy) -> None:
 
 def test_a_reward_model_that_cannot_read_unfinished_text_is_not_asked(policy: Policy) -> None:
     search = searcher(policy, GumbelMuZeroPlanner(2), 2, leaf_value=PartialReward(finished=False))
-    with pytest.raises(ValueError, match=r"CountingReward was asked about unfinished text"):
+    with pytest.raises(ValueError, match=r"CountingReward cannot score unfinished text"):
         search.generate(PROMPTS, seed=0)
 
 

@@ -12,11 +12,8 @@ from hypothesis import strategies as st
 from policies.planning.voting import (
     VoteRule,
     VoteWeight,
-    best_of_n,
     choose,
-    majority_vote,
     vote_expectation,
-    weighted_vote,
 )
 from prefsearch.statistics.metrics import best_of_n_expectation, pass_at_k
 from rewardmodel.models.verifiers import extract_answer, normalize_answer
@@ -69,36 +66,39 @@ def test_choice_equals_the_reference(
 def test_each_rule_chooses_as_it_says() -> None:
     texts = ["#### 3", "#### 2.0", "#### 2", "#### 1", "no idea"]
     scores = [2.0, 0.5, 0.7, 1.0, 9.0]
-    assert best_of_n(scores) == choose(texts, scores, rule="best") == 4
-    assert majority_vote(texts, scores) == choose(texts, scores, rule="majority") == 2
+    assert choose(texts, scores, rule="best") == 4
+    assert choose(texts, scores, rule="majority") == 2
     # e^2 = 7.4 against e^0.5 + e^0.7 = 3.7; hot weights are a majority vote, cold ones best-of-n.
-    assert weighted_vote(texts, scores) == choose(texts, scores, rule="weighted") == 0
-    assert weighted_vote(texts, scores, temperature=100) == 2
-    assert weighted_vote(texts, scores, temperature=1e-4) == 0
+    assert choose(texts, scores, rule="weighted") == 0
+    assert choose(texts, scores, temperature=100, rule="weighted") == 2
+    assert choose(texts, scores, temperature=1e-4, rule="weighted") == 0
     # As they are: 2 against 1.2, then 2 against 2.1.
-    assert weighted_vote(texts, scores, weight="score") == 0
-    assert weighted_vote(texts, [2.0, 1.0, 1.1, 1.0, 9.0], weight="score") == 2
-    assert majority_vote(texts, scores, form="boxed") == 4  # nobody has an answer
+    assert choose(texts, scores, weight="score", rule="weighted") == 0
+    assert choose(texts, [2.0, 1.0, 1.1, 1.0, 9.0], weight="score", rule="weighted") == 2
+    assert choose(texts, scores, form="boxed", rule="majority") == 4  # nobody has an answer
 
 
 def test_votes_do_not_depend_on_the_origin_of_the_scores() -> None:
     texts = ["#### 1", "#### 2", "#### 2", "#### 3"]
     scores = np.array([0.6, 0.2, 0.1, 0.5])
     for origin in (-1e4, 0.0, 1e4):
-        assert weighted_vote(texts, list(scores + origin)) == 1
+        assert choose(texts, list(scores + origin), rule="weighted") == 1
     # A response without an answer far above the rest takes nothing from their votes.
-    assert weighted_vote([*texts, "?"], [*scores, 1e5]) == 1
+    assert choose([*texts, "?"], [*scores, 1e5], rule="weighted") == 1
 
 
 def test_ties_go_to_the_answer_with_the_better_response() -> None:
     texts = ["#### 1", "#### 2", "#### 2", "#### 1"]
-    assert majority_vote(texts, [0.0, 0.5, 0.1, 0.2]) == 1
-    assert majority_vote(texts, [0.0, 0.5, 0.1, 0.7]) == 3
-    assert majority_vote(texts, [0.5, 0.5, 0.1, 0.2]) == 0
+    assert choose(texts, [0.0, 0.5, 0.1, 0.2], rule="majority") == 1
+    assert choose(texts, [0.0, 0.5, 0.1, 0.7], rule="majority") == 3
+    assert choose(texts, [0.5, 0.5, 0.1, 0.2], rule="majority") == 0
     # 0.1 + 0.2 and 0.3 are one number but for rounding.
-    assert weighted_vote(["#### 1", "#### 1", "#### 2"], [0.1, 0.2, 0.3], weight="score") == 2
+    assert (
+        choose(["#### 1", "#### 1", "#### 2"], [0.1, 0.2, 0.3], weight="score", rule="weighted")
+        == 2
+    )
     # Weights that are all zero are a tie between answers, which no answer does not join.
-    assert weighted_vote(["?", "#### 1", "#### 2"], [0.0, 0.0, 0.0], weight="score") == 1
+    assert choose(["?", "#### 1", "#### 2"], [0.0, 0.0, 0.0], weight="score", rule="weighted") == 1
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ def test_members_without_sessions_are_asked_about_finished_text_alone(folders: l
     session = EnsembleRewardModel([model, plain]).session()
     expected = (model.score(PROMPTS, TEXTS) + plain.score(PROMPTS, TEXTS)) / 2
     torch.testing.assert_close(session.score(PROMPTS, TEXTS), expected, **CLOSE)
-    with pytest.raises(ValueError, match="CountingReward was asked about unfinished text"):
+    with pytest.raises(ValueError, match="CountingReward cannot score unfinished text"):
         session.score(PROMPTS, TEXTS, finished=False)
 
 

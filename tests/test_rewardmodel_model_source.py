@@ -15,7 +15,7 @@ import rewardmodel.pretrained.gguf as conversion
 from policies.cli.args import SearchSettings
 from policies.evaluation.gold_scorer import load_gold_scorer
 from policies.generation.language_model import Policy, fine_tune, load_language_model
-from policies.planning.leaf_values import ValueHead
+from policies.planning.value_head import ValueHead
 from rewardmodel.models.averaging import average_weights
 from rewardmodel.models.ensemble import write_ensemble
 from rewardmodel.models.implicit import ImplicitRewardModel

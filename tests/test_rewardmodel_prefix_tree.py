@@ -6,7 +6,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import GPT2Config, LlamaConfig
 
 from rewardmodel.prefix_cache.backbone import Backbone
-from rewardmodel.prefix_cache.tree import PrefixTree, available_memory
+from rewardmodel.prefix_cache.row_cache import available_memory
+from rewardmodel.prefix_cache.tree import PrefixTree
 from tests.prefix_growth import GROUPED, SHARING, VOCABULARY, Growth, language_model
 
 # Rounding alone: the same numbers are added in another order. Hidden states are of order one, and

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from policies.generation.language_model import Policy, fine_tune, load_language_model
-from policies.planning.leaf_values import ValueHead
+from policies.planning.value_head import ValueHead
 from prefsearch.storage.weights import WeightsError, require_finite_weights
 from rewardmodel.models.adapter_members import load_adapter_members
 from rewardmodel.models.averaging import average_weights

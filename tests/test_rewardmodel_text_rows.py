@@ -83,7 +83,7 @@ def _sample(policy: Policy, prompts: list[str]) -> Any:
 
 
 def _ask(policy: Policy, prompts: list[str]) -> Any:
-    return SegmentTree(policy, LATER, seed=0).ask(prompts)
+    return SegmentTree(policy, LATER, seed=0).add_prompts(prompts)
 
 
 def _search(policy: Policy, prompts: list[str]) -> Any:

@@ -23,9 +23,9 @@ from benchmarks.text.peers import (
 )
 from policies.generation.proposals import Proposal
 from policies.generation.segment_tree import SegmentTree
-from policies.planning.context import TextContext
 from policies.planning.leaf_values import LeafValue, PartialReward
 from policies.planning.planning_model import TextPlanningModel
+from policies.planning.scoring import TreeScorer
 from search import (
     GumbelMuZeroPlanner,
     MuZeroPlanner,
@@ -131,12 +131,10 @@ class Searches:
         def run() -> Outcome:
             began = time.process_time()
             tree = SegmentTree(subject.policy, proposal)
-            roots = tree.add_prompts(self._ids())
+            roots = tree.add_ids(self._ids(), prompts=self.prompts)
             prompts = time.process_time() - began
-            context = TextContext(
-                tree, dict(zip(roots, self.prompts, strict=True)), subject.value_model
-            )
-            model = TextPlanningModel(context, leaf_value, self.slots)
+            scorer = TreeScorer(tree, subject.value_model)
+            model = TextPlanningModel(scorer, leaf_value, self.slots)
             timed = TimedRoot(model)
             found = self._planner(leaves).plan(timed, torch.tensor(roots))
             made = sum(model.segments.values())

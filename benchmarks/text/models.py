@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from policies.generation.language_model import Policy
-from policies.planning.leaf_values import ValueHead
+from policies.planning.value_head import ValueHead
 from rewardmodel.models.sequence import SequenceRewardModel
 from rewardmodel.pretrained.tokenization import TextEncoder
 

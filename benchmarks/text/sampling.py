@@ -185,7 +185,7 @@ class Unequal:
 
         def run() -> Outcome:
             tree = SegmentTree(policy, proposal, max_rows=self.rows)
-            (root,) = tree.add_prompts([policy.encoder.prompt_ids(self.prompt)])
+            (root,) = tree.add_prompts([self.prompt])
             made: list[int] = []
             for at in range(0, self.count, step):
                 slots = range(at, min(at + step, self.count))

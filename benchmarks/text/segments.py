@@ -29,8 +29,8 @@ from benchmarks.text.peers import laid_out, prefill, stacked_cache, step_rows
 from policies.generation.proposals import Proposal
 from policies.generation.random import child_key, root_key, uniforms
 from policies.generation.segment_tree import SegmentTree
-from policies.planning.context import TextContext
 from policies.planning.planning_model import TextPlanningModel
+from policies.planning.scoring import TreeScorer
 from search import Embedding, RootOutput, StepOutput
 
 BLOCK = 12
@@ -226,11 +226,11 @@ class SegmentSearches:
         def run() -> Outcome:
             began = time.process_time()
             tree = SegmentTree(subject.policy, proposal)
-            roots = tree.add_prompts(self._ids())
+            roots = tree.add_ids(self._ids(), prompts=self.prompts)
             prompts = time.process_time() - began
-            texts = dict(zip(roots, self.prompts, strict=True))
-            context = TextContext(tree, texts, subject.value_model)
-            model = TextPlanningModel(context, subject.head, self.slots)
+            model = TextPlanningModel(
+                TreeScorer(tree, subject.value_model), subject.head, self.slots
+            )
             found = self._plan(model, leaves, torch.tensor(roots))
             return Outcome(
                 root_visits(found),

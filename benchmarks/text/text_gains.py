@@ -37,8 +37,8 @@ from policies.evaluation.pooled import Pool
 from policies.finetuning.collection import sample_responses
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Unit
-from policies.planning.leaf_values import fit_value_head
 from policies.planning.methods import TITLES
+from policies.planning.value_head import fit_value_head
 from prefsearch.cli import entry
 from prefsearch.run.directory import RunDirectory
 from prefsearch.storage.files import read_records, write_json_atomic, write_text_atomic

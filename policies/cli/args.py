@@ -11,10 +11,11 @@ from typing import Annotated, Literal
 
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal, Unit
-from policies.planning.leaf_values import LeafValue, PartialReward, Rollout, ValueHead
+from policies.planning.leaf_values import LeafValue, PartialReward, Rollout
 from policies.planning.methods import MethodName, SearchOptions, build_searcher, check_budget
 from policies.planning.searcher import SearchPolicy
 from policies.planning.segment_rewards import KLPenalty, SegmentReward
+from policies.planning.value_head import ValueHead
 from prefsearch.config.bounds import (
     Count,
     CountOrZero,

@@ -18,7 +18,7 @@ from policies.generation.language_model import (
     build_tiny_model,
     fine_tune,
 )
-from policies.planning.leaf_values import fit_value_head
+from policies.planning.value_head import fit_value_head
 from prefsearch.cli.console import PlainConsole
 from prefsearch.cli.outputs import Output, settle_outputs
 from prefsearch.cli.run_settings import fields_of, settings_of

@@ -96,10 +96,10 @@ def sample_responses(
         tree = SegmentTree(policy, whole, seed=seed, max_rows=batch_size)
         batch = prompts[start : start + at_once]
         numbers = range(first + start, first + start + len(batch))
-        roots = tree.ask(batch, numbers=numbers)
+        roots = tree.add_prompts(batch, numbers=numbers)
         made = tree.extend(
             [root for root in roots for _ in range(per_prompt)],
-            [slot for _ in roots for slot in range(per_prompt)],
+            [sample for _ in roots for sample in range(per_prompt)],
         )
         for row in range(len(roots)):
             mine = made[row * per_prompt : (row + 1) * per_prompt]

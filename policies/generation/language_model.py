@@ -28,6 +28,7 @@ from prefsearch.config.checks import check_types, require
 from prefsearch.storage.folders import new_folder
 from rewardmodel.data.conversation import Conversation, Prompt, Reply, prompts_of, replies_of
 from rewardmodel.prefix_cache.backbone import Backbone
+from rewardmodel.prefix_cache.base import Prefixes
 from rewardmodel.prefix_cache.rerun import RerunTree
 from rewardmodel.prefix_cache.tree import PrefixTree
 from rewardmodel.pretrained.adapters import adapter_folder, load_causal
@@ -106,7 +107,7 @@ class Policy:
     def _backbone(self) -> Backbone:
         return Backbone(self.model, max_tokens=self.context, language_head=True)
 
-    def new_prefixes(self) -> PrefixTree | RerunTree:
+    def new_prefixes(self) -> Prefixes:
         """An empty store of prefixes: each computed once, or run again where that cannot be."""
         return PrefixTree(self._backbone) if self._backbone.shares else RerunTree(self._backbone)
 

@@ -66,7 +66,7 @@ class Proposal:
 
     @property
     def ranked(self) -> bool:
-        """Whether slots are the node's likeliest tokens; if not, they are samples."""
+        """Whether proposals are the node's likeliest tokens; if not, they are samples."""
         return self.unit == "token"
 
     @property

@@ -1,8 +1,8 @@
-"""Random numbers that belong to a place in a search, not to a moment of it.
+"""Counter-based random numbers, keyed by the place in a search.
 
-A draw is keyed by the search's seed, the prompt's number, the slots on the way to a node and the
-token's place in its segment. What a slot holds is then the same whatever else is drawn, in which
-order, in which batch or process, and as if all slots had been drawn beforehand.
+The key of a segment is made of the search's seed, the prompt's number and the actions on the way to
+its node; the counter is the token's place in the segment. So what an action leads to is the same in
+any order, batch or process, as if all proposals had been sampled beforehand.
 
 Source: the finalizer of SplitMix64, Steele, Lea and Flood 2014 ("Fast splittable pseudorandom
 number generators").
@@ -21,9 +21,9 @@ def root_key(seed: int, number: int) -> int:
     return _mix((_mix(seed & _MASK) + _STEP * (number + 1)) & _MASK)
 
 
-def child_key(parent: int, slot: int, attempt: int = 0) -> int:
-    """The key of the segment in a slot of a node; each attempt at it has its own."""
-    return _mix((_mix((parent + _STEP * (slot + 1)) & _MASK) + attempt) & _MASK)
+def child_key(parent: int, action: int, attempt: int = 0) -> int:
+    """The key of the segment that an action leads to; each attempt at it has its own."""
+    return _mix((_mix((parent + _STEP * (action + 1)) & _MASK) + attempt) & _MASK)
 
 
 def uniforms(keys: Sequence[int], places: Sequence[int]) -> np.ndarray:

@@ -1,52 +1,86 @@
-"""Sampling segments side by side: rows that are done give place to those that wait."""
+"""Sampling segments side by side: a row that is done takes the next segment that waits."""
 
+import math
 from collections import deque
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
+from policies.generation.proposals import Proposal
 from policies.generation.random import uniforms
-from policies.generation.stopping import SegmentEnds
-from rewardmodel.prefix_cache.branches import Branches
-from rewardmodel.prefix_cache.rerun import RerunBranches
-from rewardmodel.prefix_cache.tree import pick
+from policies.generation.segment import Segment, SegmentEnds
+from rewardmodel.prefix_cache.base import Prefixes
+from rewardmodel.prefix_cache.states import pick
 
-if TYPE_CHECKING:
-    from policies.generation.segment_tree import Segment, SegmentTree
+
+@dataclass(frozen=True)
+class Draft:
+    """An empty segment that is to be sampled.
+
+    Attributes:
+        segment: With its parent and key.
+        ends: What ends it.
+        prefix: Handle, in the prefix cache, of what it goes on from.
+        prefix_tokens: Tokens of that prefix, the prompt's included.
+        tail: The last tokens before it, as far as stop strings reach.
+    """
+
+    segment: Segment
+    ends: SegmentEnds
+    prefix: int
+    prefix_tokens: int
+    tail: list[int]
 
 
 class Sampling:
-    """Samples segments behind known prefixes, at most `max_rows` of them at a time."""
+    """Samples drafts, at most `max_rows` of them at a time."""
 
     def __init__(
-        self, tree: "SegmentTree", made: Sequence["Segment"], ends: Sequence[SegmentEnds]
+        self,
+        prefixes: Prefixes,
+        proposal: Proposal,
+        drafts: Sequence[Draft],
+        *,
+        max_rows: int,
+        describe: Callable[[int], str],
     ) -> None:
-        """Takes empty segments, each with its parent and key, and what ends each."""
-        self._tree = tree
-        self._prefixes = tree.prefixes
-        self._made = made
-        self._ends = ends
-        self._tails = [tree.tail_of(segment.parent) if end.reach else []
-                       for segment, end in zip(made, ends, strict=True)]  # fmt: skip
+        """Queues the drafts; `describe` names a prompt, by its handle, in errors."""
+        self._prefixes = prefixes
+        self._proposal = proposal
+        self._describe = describe
         # The longest prefixes come first: a row that is given another one has room for it.
-        order = sorted(range(len(made)), key=lambda i: -tree.path_tokens(made[i].parent))
-        self._waiting = deque(order)
+        self._waiting = deque(sorted(drafts, key=lambda draft: -draft.prefix_tokens))
+        self._rows = min(len(drafts), max_rows)
+        self._limit = max(draft.ends.limit for draft in drafts)
 
     @torch.inference_mode()
     def run(self) -> None:
-        """Fills all segments; the unfinished ones get their place among the prefixes.
+        """Fills all segments; the unfinished ones get their handle in the prefix cache.
 
         Raises:
             ValueError: If the policy's logits are not finite, naming prompt and token.
         """
-        count = min(len(self._waiting), self._tree.max_rows)
-        rows: list[int | None] = [self._waiting.popleft() for _ in range(count)]
-        parents = self._parents(rows)
-        branches = self._prefixes.branches(parents, room=max(end.limit for end in self._ends))
+        rows: list[Draft | None] = [self._waiting.popleft() for _ in range(self._rows)]
+        parents = _prefixes_of(rows)
+        branches = self._prefixes.branches(parents, room=self._limit)
         log_probabilities = self._prefixes.logits(parents).log_softmax(-1)  # [lines, V]
-        tokens = torch.zeros(count, dtype=torch.long, device=log_probabilities.device)
-        fresh = list(range(count))  # lines whose next token is to be drawn
+        tokens = torch.zeros(len(rows), dtype=torch.long, device=log_probabilities.device)
+        fresh = list(range(len(rows)))  # lines whose next token is to be drawn
+
+        def refill(lines: Sequence[int]) -> list[int]:
+            """Gives free lines to drafts that wait; returns the lines taken."""
+            taken = list(lines[: len(self._waiting)])
+            if taken:
+                for line in taken:
+                    rows[line] = self._waiting.popleft()
+                parents = _prefixes_of([rows[line] for line in taken])
+                branches.restart(taken, parents)
+                index = torch.tensor(taken, device=log_probabilities.device)
+                log_probabilities[index] = self._prefixes.logits(parents).log_softmax(-1)
+            return taken
+
         while True:
             closed: set[int] = set()
             while fresh:
@@ -54,7 +88,7 @@ class Sampling:
                 tokens[torch.tensor(fresh, device=tokens.device)] = drawn
                 for line in finished:
                     rows[line] = None
-                fresh = self._refill(branches, rows, finished, log_probabilities)
+                fresh = refill(finished)
             live = [line for line, row in enumerate(rows) if row is not None]
             if not live:
                 return
@@ -71,67 +105,70 @@ class Sampling:
             if done:
                 committed = branches.commit(done, pick(states, torch.tensor(done)))
                 for line, prefix in zip(done, committed, strict=True):
-                    row = rows[line]
-                    assert row is not None
-                    self._made[row].prefix = prefix
+                    _draft(rows[line]).segment.prefix = prefix
                     rows[line] = None
-            going = [line for line in live if line not in closed]
-            fresh = going + self._refill(branches, rows, done, log_probabilities)
+            fresh = [line for line in live if line not in closed] + refill(done)
             if not fresh:
                 return
 
     def _draw(
         self,
-        rows: Sequence[int | None],
+        rows: Sequence[Draft | None],
         lines: Sequence[int],
-        log_probabilities: torch.Tensor,
+        log_probabilities: Tensor,
         closed: set[int],
-    ) -> tuple[torch.Tensor, list[int]]:
+    ) -> tuple[Tensor, list[int]]:
         """Draws a token on each of some lines; returns tokens and the lines that finished."""
-        segments = [self._made[rows[line]] for line in lines]  # type: ignore[index]
-        ends = [self._ends[rows[line]] for line in lines]  # type: ignore[index]
-        index = torch.tensor(lines, device=log_probabilities.device)
-        policy = log_probabilities[index]
-        allowed = ends[0].allowed(policy, [segment.length for segment in segments])
+        drafts = [_draft(rows[line]) for line in lines]
+        segments = [draft.segment for draft in drafts]
+        policy = log_probabilities[torch.tensor(lines, device=log_probabilities.device)]
+        allowed = drafts[0].ends.allowed(policy, [segment.length for segment in segments])
         levels = uniforms([s.key for s in segments], [len(s.ids) for s in segments])
-        drawn = self._tree.proposal.draw(allowed, torch.from_numpy(levels))
+        drawn = self._proposal.draw(allowed, torch.from_numpy(levels))
         chosen = policy.gather(-1, drawn[:, None])[:, 0].tolist()
-        # A row of NaN draws any token; no look at the device before this, which is needed anyway.
-        self._tree.require_finite(segments, [[chance] for chance in chosen])
+        # A row of NaN draws any token; checked here, where the numbers are copied to the host.
+        require_finite(segments, [[chance] for chance in chosen], self._describe)
         finished = []
-        for line, segment, end, token, chance in zip(
-            lines, segments, ends, drawn.tolist(), chosen, strict=True
-        ):
-            self._tree.take(segment, token, chance)
-            row = rows[line]
-            assert row is not None
-            end.finish(segment, self._tails[row])
-            if segment.finished:
+        for line, draft, token, chance in zip(lines, drafts, drawn.tolist(), chosen, strict=True):
+            draft.segment.take(token, chance)
+            draft.ends.finish(draft.segment, draft.tail)
+            if draft.segment.finished:
                 finished.append(line)
-            elif end.close(segment):
+            elif draft.ends.closes(draft.segment):
                 closed.add(line)
         return drawn, finished
 
-    def _refill(
-        self,
-        branches: Branches | RerunBranches,
-        rows: list[int | None],
-        lines: Sequence[int],
-        log_probabilities: torch.Tensor,
-    ) -> list[int]:
-        """Gives free lines to segments that wait; returns the lines taken."""
-        taken = list(lines[: len(self._waiting)])
-        if not taken:
-            return []
-        for line in taken:
-            rows[line] = self._waiting.popleft()
-        parents = self._parents([rows[line] for line in taken])
-        branches.restart(taken, parents)
-        index = torch.tensor(taken, device=log_probabilities.device)
-        log_probabilities[index] = self._prefixes.logits(parents).log_softmax(-1)
-        return taken
 
-    def _parents(self, rows: Sequence[int | None]) -> list[int]:
-        """Handles, among the prefixes, of what rows' segments go on from."""
-        nodes = [self._made[row].parent for row in rows if row is not None]
-        return self._tree.prefixes_of(nodes)
+def require_finite(
+    segments: Sequence[Segment],
+    log_probabilities: Sequence[Sequence[float]],
+    describe: Callable[[int], str],
+) -> None:
+    """Refuses to go on from logits that are NaN or infinite.
+
+    Either makes all log-probabilities of its row NaN; -inf alone forbids a token.
+
+    Args:
+        segments: R segments, as far as they are made.
+        log_probabilities: Of some tokens that could follow each, on the host.
+        describe: Names a prompt by its handle.
+
+    Raises:
+        ValueError: Naming the prompt and the token of the response.
+    """
+    for segment, chances in zip(segments, log_probabilities, strict=True):
+        if any(map(math.isnan, chances)):
+            raise ValueError(
+                f"{describe(segment.root)}: the policy's logits for token {segment.length + 1} of "
+                "the response are not finite; required: finite logits. The model diverged in "
+                "training or overflows in its dtype: take another checkpoint, or another dtype"
+            )
+
+
+def _draft(row: Draft | None) -> Draft:
+    assert row is not None, "a free line has no draft"
+    return row
+
+
+def _prefixes_of(rows: Sequence[Draft | None]) -> list[int]:
+    return [row.prefix for row in rows if row is not None]

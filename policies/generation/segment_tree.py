@@ -1,16 +1,12 @@
-"""A search tree's keys and values: segments of text under prompts, every prefix computed once.
+"""A tree of text: segments under prompts, each sampled or ranked by the policy and run once.
 
-Segments are sampled row by row behind copies of their prefixes, finished rows giving place to
-those that wait; ranked tokens of all prompts and branches go through the model in one forward pass
-(`rewardmodel.prefixes`). Draws are keyed by prompt and slots (`policies.generation.random`), so a
-segment is the same in whatever company it is drawn.
-
-This file does not know about values, rewards or search.
+Long segments are sampled in rows of their own, ranked tokens of all prompts and branches take one
+forward pass (`rewardmodel.prefix_cache`). Random numbers are keyed by prompt and actions
+(`policies.generation.random`), so a segment does not depend on what else is sampled. A search
+leaves its scores, values and rewards on the segments; this file makes none of them.
 """
 
-import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,49 +14,22 @@ from torch import Tensor
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
 from policies.generation.random import child_key, root_key
-from policies.generation.sampling import Sampling
-from policies.generation.stopping import SegmentEnds
+from policies.generation.sampling import Draft, Sampling
+from policies.generation.segment import Segment, SegmentEnds
 from rewardmodel.data.conversation import Prompt
 from rewardmodel.data.text_rows import require_rows
 
 ROLLOUT = -1
-"""The slot of a response that is sampled to its end from an unfinished node."""
-
-
-@dataclass
-class Segment:
-    """One run of tokens in the tree.
-
-    Attributes:
-        parent: Its handle, -1 at a prompt.
-        root: Handle of the prompt it answers.
-        ids: Its own tokens.
-        key: Of its draws.
-        length: Tokens of the response up to and including this segment.
-        finished: Whether the response ends here.
-        cut: Whether it ends here only because it has `max_new_tokens`.
-        log_probability: Of its tokens under the policy, summed.
-        prefix: Handle of its state among the prefixes; None where the model did not see its end.
-    """
-
-    parent: int
-    root: int
-    ids: list[int]
-    key: int
-    length: int
-    finished: bool = False
-    cut: bool = False
-    log_probability: float = 0.0
-    prefix: int | None = None
+"""The action that samples an unfinished response to its end."""
 
 
 class SegmentTree:
-    """Segments under prompts, and the model's state at the end of each unfinished one.
+    """Segments by handle, and the policy's state at the end of each unfinished one.
 
     Attributes:
-        policy: Whose model runs.
+        policy: The language model.
         proposal: How segments are made.
-        prefixes: The model's states and their keys and values.
+        prefixes: The prefix cache of the model.
         generated_tokens: Tokens sampled or ranked into the tree, by the prompt's handle.
         max_rows: The most segments that are sampled side by side; others wait for a free row.
     """
@@ -68,7 +37,7 @@ class SegmentTree:
     def __init__(
         self, policy: Policy, proposal: Proposal, *, seed: int = 0, max_rows: int = 256
     ) -> None:
-        """Makes an empty tree; `seed` is that of all draws."""
+        """Makes an empty tree; `seed` is that of all random numbers."""
         self.policy = policy
         self.proposal = proposal
         self.max_rows = max_rows
@@ -78,7 +47,8 @@ class SegmentTree:
         self._next = 0
         self._prefix_of_root: dict[int, int] = {}
         self._number_of_root: dict[int, int] = {}
-        self._asked: dict[int, Prompt] = {}
+        self._prompts: dict[int, Prompt] = {}
+        self._finished: dict[int, list[int]] = {}
         self.prefixes = policy.new_prefixes()
         self._ends = SegmentEnds(policy, proposal)
         self._whole = SegmentEnds(policy, proposal, whole=True)
@@ -109,6 +79,41 @@ class SegmentTree:
             node = self._segments[node].parent
         return nodes[::-1]
 
+    def prompt(self, node: int) -> Prompt:
+        """The prompt that a node belongs to."""
+        root = self.root(node)
+        if root in self._prompts:
+            return self._prompts[root]
+        ids = self._segments[root].ids
+        return self.policy.encoder.tokenizer.decode(ids, skip_special_tokens=True)
+
+    def describe(self, node: int) -> str:
+        """The number and beginning of a node's prompt, for messages."""
+        return f"prompt {self._number_of_root[self.root(node)]} ({str(self.prompt(node))[:60]!r})"
+
+    def score(self, node: int) -> float:
+        """The score of a finished and scored node."""
+        score = self._segments[node].score
+        assert score is not None, "the node is not scored"
+        return score
+
+    def candidates(self, root: int) -> list[int]:
+        """The finished and scored nodes under a prompt, in the order they were scored."""
+        return self._finished[root]
+
+    def best_finished(self, root: int) -> int | None:
+        """The candidate with the highest score, the earliest of equals; None without any."""
+        return max(self._finished[root], key=self.score, default=None)
+
+    def unfinished_below(self, node: int) -> Iterable[int]:
+        """A node, if it is unfinished, and all its unfinished descendants."""
+        waiting = [node]
+        while waiting:
+            segment = self._segments[at := waiting.pop()]
+            if not segment.finished:
+                yield at
+                waiting += set(segment.children.values())
+
     def response_ids(self, node: int) -> list[int]:
         """The tokens from the prompt's end to this node."""
         return [token for one in self.path(node) for token in self._segments[one].ids]
@@ -124,7 +129,7 @@ class SegmentTree:
             ids = ids[:-1]
         text = self.policy.encoder.tokenizer.decode(ids, skip_special_tokens=True)
         text = self._ends.before_stop(text).replace("\0", "\ufffd")
-        return self.policy.reply(text, self._asked.get(self.root(node)))
+        return self.policy.reply(text, self._prompts.get(self.root(node)))
 
     def segment_text(self, node: int) -> str:
         """The text of one node alone."""
@@ -159,22 +164,27 @@ class SegmentTree:
 
     # ------------------------------------------------------------------------------------ growing
 
-    def ask(self, prompts: Sequence[Prompt], *, numbers: Sequence[int] | None = None) -> list[int]:
-        """Runs the policy over prompts as it reads them itself; see `add_prompts`."""
+    def add_prompts(
+        self, prompts: Sequence[Prompt], *, numbers: Sequence[int] | None = None
+    ) -> list[int]:
+        """Tokenizes prompts as the policy reads them; see `add_ids`."""
         require_rows(prompts)
         ids = [self.policy.encoder.prompt_ids(prompt) for prompt in prompts]
-        handles = self.add_prompts(ids, numbers=numbers)
-        self._asked |= dict(zip(handles, prompts, strict=True))
-        return handles
+        return self.add_ids(ids, numbers=numbers, prompts=prompts)
 
-    def add_prompts(
-        self, prompts: Sequence[list[int]], *, numbers: Sequence[int] | None = None
+    def add_ids(
+        self,
+        ids: Sequence[list[int]],
+        *,
+        numbers: Sequence[int] | None = None,
+        prompts: Sequence[Prompt] | None = None,
     ) -> list[int]:
         """Runs the model over prompts, all in one batch.
 
         Args:
-            prompts: Token ids; none may be empty, and each needs room for a response.
-            numbers: What keys each prompt's draws and names it in errors; None counts from 0.
+            ids: Token ids; none may be empty, and each needs room for a response.
+            numbers: Keys each prompt's random numbers and names it in errors; None counts from 0.
+            prompts: What the ids stand for; None decodes them.
 
         Returns:
             A handle for each.
@@ -183,7 +193,7 @@ class SegmentTree:
             ValueError: If a prompt is empty or leaves no room in the model's context.
         """
         room = self.policy.room_for_prompts(self.proposal.max_new_tokens)
-        for row, prompt in enumerate(prompts):
+        for row, prompt in enumerate(ids):
             if not prompt:
                 raise ValueError(f"prompt {row} is empty; required: at least one token")
             if len(prompt) > room:
@@ -193,15 +203,18 @@ class SegmentTree:
                     f"{self.proposal.max_new_tokens}. Shorten the prompt or lower max_new_tokens"
                 )
         handles = []
-        numbers = range(len(prompts)) if numbers is None else numbers
-        prefixes = self.prefixes.add_prompts(prompts)
-        for prompt, number, prefix in zip(prompts, numbers, prefixes, strict=True):
+        numbers = range(len(ids)) if numbers is None else numbers
+        prefixes = self.prefixes.add_prompts(ids)
+        for prompt, number, prefix in zip(ids, numbers, prefixes, strict=True):
             key = root_key(self._seed, number)
             segment = Segment(-1, self._next, list(prompt), key, length=0, prefix=prefix)
             handles.append(self._add(segment))
+            self._finished[handles[-1]] = []
             self._prefix_of_root[handles[-1]] = prefix
             self._number_of_root[handles[-1]] = number
             self.generated_tokens[handles[-1]] = 0
+        if prompts is not None:
+            self._prompts |= dict(zip(handles, prompts, strict=True))
         return handles
 
     def ranked(self, nodes: Sequence[int], count: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -238,8 +251,8 @@ class SegmentTree:
         made = []
         for node, token, chance in zip(nodes, tokens, log_probabilities, strict=True):
             segment = self._open(node, child_key(self._segments[node].key, token))
-            self.take(segment, token, chance)
-            self._ends.finish(segment, self.tail_of(node))
+            segment.take(token, chance)
+            self._ends.finish(segment, self._tail_of(node))
             made.append(segment)
         going = [segment for segment in made if not segment.finished]
         if going:
@@ -252,7 +265,7 @@ class SegmentTree:
     def extend(
         self,
         nodes: Sequence[int],
-        slots: Sequence[int],
+        actions: Sequence[int],
         *,
         attempts: Sequence[int] | None = None,
     ) -> list[int]:
@@ -260,70 +273,68 @@ class SegmentTree:
 
         Args:
             nodes: R handles; one may stand there several times.
-            slots: For each the slot that the segment fills; with the node it keys the draws.
-                `ROLLOUT` samples to the response's end.
-            attempts: For each how often its slot was drawn before; None stands for never.
+            actions: For each the index of the segment among the node's proposals; with the node it
+                keys the random numbers. `ROLLOUT` samples to the response's end.
+            attempts: For each how often it was sampled before; None stands for never.
 
         Returns:
             A handle for each new segment.
+
+        Raises:
+            ValueError: If the policy's logits are not finite.
         """
         if not nodes:
             return []
         attempts = [0] * len(nodes) if attempts is None else attempts
-        made = []
-        for node, slot, attempt in zip(nodes, slots, attempts, strict=True):
+        drafts = []
+        for node, action, attempt in zip(nodes, actions, attempts, strict=True):
             source = self._segments[node]
             assert not source.finished, "a finished node cannot be extended"
-            made.append(self._open(node, child_key(source.key, slot, attempt)))
-        ends = [self._whole if slot == ROLLOUT else self._ends for slot in slots]
-        Sampling(self, made, ends).run()
-        return [self._add(segment) for segment in made]
+            ends = self._whole if action == ROLLOUT else self._ends
+            drafts.append(
+                Draft(
+                    self._open(node, child_key(source.key, action, attempt)),
+                    ends,
+                    prefix=self.prefixes_of([node])[0],
+                    prefix_tokens=len(self._segments[source.root].ids) + source.length,
+                    tail=self._tail_of(node) if ends.reach else [],
+                )
+            )
+        Sampling(
+            self.prefixes, self.proposal, drafts, max_rows=self.max_rows, describe=self.describe
+        ).run()
+        return [self._add(draft.segment) for draft in drafts]
+
+    def add_scores(self, nodes: Sequence[int], scores: Sequence[float]) -> None:
+        """Puts scores on finished responses, which become `candidates` of their prompts."""
+        for node, score in zip(nodes, scores, strict=True):
+            segment = self._segments[node]
+            if segment.score is None:
+                self._finished[segment.root].append(node)
+            segment.score = score
 
     def keep(self, nodes: Iterable[int]) -> None:
-        """Frees the keys and values of all other nodes; their texts stay readable.
+        """Frees the keys and values of all other nodes, and forgets the children between them.
+
+        Texts and scores stay readable; sampled again, an action gives the same segment.
 
         Args:
-            nodes: Handles of all nodes that will be extended or asked for states again.
+            nodes: Handles of all nodes that will be extended, or whose states will be read.
         """
         kept = {node for node in nodes if self._segments[node].prefix is not None}
         self.prefixes.keep(self.prefixes_of(sorted(kept)))
         for node, segment in self._segments.items():
             if node not in kept:
                 segment.prefix = None
+                segment.children = {}
+            else:
+                segment.children = {
+                    action: child
+                    for action, child in segment.children.items()
+                    if child in kept or self._segments[child].finished
+                }
 
-    def require_finite(
-        self, segments: Sequence[Segment], log_probabilities: Sequence[Sequence[float]]
-    ) -> None:
-        """Refuses to go on from logits that are NaN or infinite.
-
-        Either makes all log-probabilities of its row NaN; -inf alone forbids a token. Asked of
-        numbers that are on the host already.
-
-        Args:
-            segments: R segments, as far as they are made.
-            log_probabilities: Of some tokens that could follow each.
-
-        Raises:
-            ValueError: Naming the prompt and the token of the response.
-        """
-        for segment, chances in zip(segments, log_probabilities, strict=True):
-            if any(map(math.isnan, chances)):
-                raise ValueError(
-                    f"{self.describe(segment.root)}: the policy's logits for token "
-                    f"{segment.length + 1} of the response are not finite; required: finite "
-                    "logits. The model diverged in training or overflows in its dtype: take "
-                    "another checkpoint, or another dtype"
-                )
-
-    def describe(self, root: int) -> str:
-        """A prompt's number and beginning, for messages."""
-        prompt = self._asked.get(root)
-        if prompt is None:
-            ids = self._segments[root].ids
-            prompt = self.policy.encoder.tokenizer.decode(ids, skip_special_tokens=True)
-        return f"prompt {self._number_of_root[root]} ({str(prompt)[:60]!r})"
-
-    # ---- for `policies.generation.sampling`
+    # ----------------------------------------------------------------------------------- internals
 
     def prefixes_of(self, nodes: Sequence[int]) -> list[int]:
         """Handles of nodes among the prefixes."""
@@ -331,14 +342,7 @@ class SegmentTree:
         assert all(prefix is not None for prefix in found), "the model did not see these nodes' end"
         return found  # type: ignore[return-value]
 
-    def take(self, segment: Segment, token: int, log_probability: float) -> None:
-        """Adds one token to a segment that is being made."""
-        segment.ids.append(token)
-        segment.length += 1
-        segment.log_probability += log_probability
-        self.generated_tokens[segment.root] += 1
-
-    def tail_of(self, node: int) -> list[int]:
+    def _tail_of(self, node: int) -> list[int]:
         """The last tokens of a response before a new segment, as far as stop strings reach."""
         tail: list[int] = []
         while len(tail) < self._ends.reach and self._segments[node].parent >= 0:
@@ -346,15 +350,10 @@ class SegmentTree:
             node = self._segments[node].parent
         return tail
 
-    def path_tokens(self, node: int) -> int:
-        """Tokens from the prompt's first to a node's last."""
-        segment = self._segments[node]
-        return len(self._segments[segment.root].ids) + segment.length
-
-    # ----------------------------------------------------------------------------------- internals
-
     def _add(self, segment: Segment) -> int:
         self._segments[self._next] = segment
+        if segment.parent >= 0:
+            self.generated_tokens[segment.root] += len(segment.ids)
         self._next += 1
         return self._next - 1
 

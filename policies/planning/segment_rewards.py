@@ -1,7 +1,6 @@
-"""What a segment earns before the response is finished: process scores and the price of drift.
+"""Rewards of segments before the response is finished: process scores and a KL penalty.
 
-A search adds these to the rewards of its edges; the reward model's score of the finished text comes
-on top.
+A search adds these to the rewards of its edges, beside the score of the finished response.
 """
 
 from collections.abc import Sequence
@@ -13,18 +12,18 @@ from torch import Tensor
 
 from policies.generation.language_model import Policy
 from policies.generation.segment_tree import SegmentTree
-from policies.planning.context import TextContext
+from policies.planning.scoring import TreeScorer
 from rewardmodel.interface import RewardModel
 
 
 class SegmentReward(Protocol):
     """Rewards new segments."""
 
-    def rewards(self, context: TextContext, nodes: Sequence[int]) -> Tensor:
-        """Rewards, float32 [R] on the CPU, of R new nodes; each node is asked about once.
+    def rewards(self, scorer: TreeScorer, nodes: Sequence[int]) -> Tensor:
+        """Rewards, float32 [R] on the CPU, of R new nodes, each rewarded once.
 
         Args:
-            context: The search's tree, prompts and scores.
+            scorer: The tree of text, and the reward models.
             nodes: Handles.
         """
         ...
@@ -48,48 +47,48 @@ class ProcessReward:
     differences: bool = False
     finished: bool = True
 
-    def rewards(self, context: TextContext, nodes: Sequence[int]) -> Tensor:
+    def rewards(self, scorer: TreeScorer, nodes: Sequence[int]) -> Tensor:
         """See `SegmentReward`."""
-        scores = context.score(nodes, reward_model=self.reward_model, finished=self.finished)
+        scores = scorer.score(nodes, reward_model=self.reward_model, finished=self.finished)
         if self.differences:
-            known: dict[int, float] = context.memory.setdefault(id(self), {})
+            known: dict[int, float] = scorer.memory.setdefault(id(self), {})
             known.update(zip(nodes, scores.tolist(), strict=True))
-            parents = [context.tree.segment(node).parent for node in nodes]
+            parents = [scorer.tree.segment(node).parent for node in nodes]
             scores = scores - torch.tensor([known.get(node, 0.0) for node in parents])
         return self.weight * scores
 
 
 @dataclass(frozen=True)
 class KLPenalty:
-    """What a segment pays for drifting from a reference: -beta * log(policy / reference).
+    """A penalty for drifting from a reference policy: -beta * log(policy / reference).
 
     The score of a finished response with this on its way is the objective of RLHF,
     r(x, y) - beta * log(pi(y|x) / pi_ref(y|x)) (Stiennon et al. 2020, equation 2).
 
     Attributes:
         reference: The policy to stay near, with the searched policy's vocabulary.
-        beta: Price of a nat.
+        beta: Penalty a nat.
     """
 
     reference: Policy
     beta: float
 
-    def rewards(self, context: TextContext, nodes: Sequence[int]) -> Tensor:
+    def rewards(self, scorer: TreeScorer, nodes: Sequence[int]) -> Tensor:
         """See `SegmentReward`.
 
         Raises:
             ValueError: If the reference has another vocabulary.
         """
-        tree = context.tree
-        if id(self) not in context.memory:
-            context.memory[id(self)] = _Reference(self.reference, tree)
-        reference: _Reference = context.memory[id(self)]
+        tree = scorer.tree
+        if id(self) not in scorer.memory:
+            scorer.memory[id(self)] = _Reference(self.reference, tree)
+        reference: _Reference = scorer.memory[id(self)]
         own = torch.tensor([tree.segment(node).log_probability for node in nodes])
         return -self.beta * (own - reference.log_probabilities(nodes))
 
 
 class _Reference:
-    """The reference's view of one search's tree: every prefix is run once."""
+    """The reference's log-probabilities of one search's tree; every prefix is run once."""
 
     def __init__(self, reference: Policy, tree: SegmentTree) -> None:
         mine, theirs = reference.encoder, tree.policy.encoder

@@ -48,7 +48,9 @@ def choose(
         texts: n responses.
         scores: [n], higher is better.
         rule: `"best"` takes the highest score, whatever it answers. `"majority"` gives every
-            response one vote, `"weighted"` a weight.
+            response one vote (self-consistency, Wang et al. 2023,
+            https://arxiv.org/abs/2203.11171), `"weighted"` a weight (Li et al. 2023,
+            https://arxiv.org/abs/2206.02336; weights by softmax are ours).
         form: How answers are read; see `rewardmodel.models.answers.extract_answer`.
         weight: Of a weighted vote. `"softmax"` is exp(score / temperature), right for scores of
             which only differences mean something, such as a reward model's, which may be negative.
@@ -80,35 +82,6 @@ def choose(
     numbers = _number_answers(answers)[None]
     weights = _weights(values, numbers, rule, weight, temperature)
     return int(_elect(numbers, values, weights)[0])
-
-
-def best_of_n(scores: Sequence[float]) -> int:
-    """The place of the highest of n scores, the first of several; see `choose`."""
-    return choose([""] * len(scores), scores, rule="best")
-
-
-def majority_vote(texts: Sequence[str], scores: Sequence[float], *, form: str = "auto") -> int:
-    """The place of the best-scored response with the commonest answer; see `choose`.
-
-    Source: Wang et al. 2023, self-consistency (https://arxiv.org/abs/2203.11171).
-    """
-    return choose(texts, scores, rule="majority", form=form)
-
-
-def weighted_vote(
-    texts: Sequence[str],
-    scores: Sequence[float],
-    *,
-    form: str = "auto",
-    weight: VoteWeight = "softmax",
-    temperature: float = 1.0,
-) -> int:
-    """The place of the best-scored response with the answer of most weight; see `choose`.
-
-    Source: Li et al. 2023, voting weighted by a verifier (https://arxiv.org/abs/2206.02336);
-    weights by softmax are ours.
-    """
-    return choose(texts, scores, rule="weighted", form=form, weight=weight, temperature=temperature)
 
 
 def vote_expectation(

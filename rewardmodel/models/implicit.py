@@ -20,7 +20,7 @@ from rewardmodel.data.conversation import Prompt, Reply
 from rewardmodel.data.text_rows import pair_rows
 from rewardmodel.interface import Finished, ScoringSession, require_finite
 from rewardmodel.models.sequence import PlainSession
-from rewardmodel.prefix_cache.row_passes import row_batches
+from rewardmodel.prefix_cache.row_batches import row_batches
 from rewardmodel.pretrained.adapters import adapter_folder, load_causal
 from rewardmodel.pretrained.checkpoints import check_vocabulary
 from rewardmodel.pretrained.tokenization import TextEncoder, context_length, load_tokenizer

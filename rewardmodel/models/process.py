@@ -21,7 +21,7 @@ from rewardmodel.data.steps import SEPARATOR, StepIds, split_steps, step_ids
 from rewardmodel.interface import Finished, ScoringSession, require_finite
 from rewardmodel.models.sequence import PlainSession, open_encoder
 from rewardmodel.prefix_cache.backbone import Backbone, plain_model
-from rewardmodel.prefix_cache.row_passes import row_batches
+from rewardmodel.prefix_cache.row_batches import row_batches
 from rewardmodel.prefix_cache.sessions import worth_sharing
 from rewardmodel.prefix_cache.tree import PrefixTree
 from rewardmodel.pretrained.checkpoints import load_classifier

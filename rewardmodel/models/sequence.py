@@ -18,7 +18,7 @@ from rewardmodel.data.conversation import Prompt, Reply
 from rewardmodel.data.text_rows import pair_rows
 from rewardmodel.interface import Finished, ScoringSession, require_finite
 from rewardmodel.prefix_cache.backbone import plain_model
-from rewardmodel.prefix_cache.row_passes import row_batches
+from rewardmodel.prefix_cache.row_batches import row_batches
 from rewardmodel.prefix_cache.sessions import (
     Pair,
     PrefixSession,

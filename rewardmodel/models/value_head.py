@@ -16,7 +16,7 @@ from rewardmodel.data.text_rows import pair_rows
 from rewardmodel.interface import Finished, require_finite
 from rewardmodel.models.sequence import load_scorer, open_encoder
 from rewardmodel.prefix_cache.backbone import plain_model
-from rewardmodel.prefix_cache.row_passes import row_batches
+from rewardmodel.prefix_cache.row_batches import row_batches
 from rewardmodel.prefix_cache.sessions import head_of
 from rewardmodel.pretrained.own_settings import shift_of
 from rewardmodel.pretrained.tokenization import TextEncoder

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from rewardmodel.prefix_cache.backbone import Backbone, PathMask, TreeMask
-from rewardmodel.prefix_cache.kept_states import States, pick
 from rewardmodel.prefix_cache.path_cache import PathCache
 from rewardmodel.prefix_cache.row_cache import RowCache, padded, token_places
+from rewardmodel.prefix_cache.states import States, pick
 
 _COPY = 8  # what copying a prefix's token costs, in attention entries
 _PASS_TOKENS = 512  # below which a forward pass is all but as dear as one of so many

@@ -1,9 +1,8 @@
 """Prefixes of models whose branches cannot share a cache: each branch runs its own.
 
-Linear attention, state spaces and hybrids keep a running state, which cannot be masked. What
-`prefix_tree` offers is offered here too, exactly and for more tokens: a branch runs its
-whole prefix once, in a batch of prefixes of the same length so that nothing is padded, and goes on
-from the model's own cache. Where the model hands out no such cache, every token runs all before it.
+Linear attention, state spaces and hybrids keep a running state, which cannot be masked. A branch
+runs its whole prefix once, in a batch of prefixes of the same length so that nothing is padded, and
+goes on from the model's own cache; without one, every token runs all before it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,54 +12,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rewardmodel.prefix_cache.backbone import Backbone
-from rewardmodel.prefix_cache.kept_states import KeptStates, States, joined, pick
+from rewardmodel.prefix_cache.base import Prefixes
+from rewardmodel.prefix_cache.states import States, joined, pick
 
 _ROWS = 128  # of one forward pass over whole prefixes
 
 
-@dataclass
-class _Node:
-    """A prefix: its prompt's handle, all its tokens, and where its state is kept, if it is."""
-
-    prompt: int
-    ids: list[int]
-    place: int | None
-
-
-class RerunTree:
-    """Prefixes of any causal model; see `rewardmodel.prefix_cache.tree.PrefixTree`."""
-
-    def __init__(self, backbone: Backbone) -> None:
-        """Makes an empty tree."""
-        self.backbone = backbone
-        self.forward_tokens: dict[int, int] = {}
-        self.idle_tokens = 0
-        self._nodes: dict[int, _Node] = {}
-        self._next = 0
-        self._kept = KeptStates()
-
-    def hidden(self, nodes: Sequence[int]) -> Tensor:
-        """Last hidden states [R, d] after the last token of nodes."""
-        return self._kept.hidden(self._places(nodes))
-
-    def logits(self, nodes: Sequence[int]) -> Tensor:
-        """Next-token logits [R, V] after nodes, float32."""
-        return self.logits_of(self._kept.read(self._places(nodes)))
-
-    def logits_of(self, states: States) -> Tensor:
-        """Next-token logits [M, V] of states, float32."""
-        return (
-            self.backbone.logits(states.hidden) if states.logits is None else states.logits.float()
-        )
+class RerunTree(Prefixes[list[int]]):
+    """Prefixes of any causal model, by their token ids."""
 
     def bytes_per_token(self) -> int:
-        """Nothing but tokens is stored."""
+        """See `Prefixes`."""
         return 0
 
     @torch.inference_mode()
     def add_prompts(self, prompts: Sequence[Sequence[int]]) -> list[int]:
-        """Runs the model over prompts; see `PrefixTree.add_prompts`."""
+        """See `Prefixes`."""
         handles = []
         for ids, states in zip(prompts, self._run(prompts), strict=True):
             self.forward_tokens[self._next] = len(ids)
@@ -72,7 +39,7 @@ class RerunTree:
     def feed(
         self, parents: Sequence[int], runs: Sequence[Sequence[int]]
     ) -> tuple[list[int], States]:
-        """Adds runs of tokens behind known nodes; see `PrefixTree.feed`."""
+        """See `Prefixes`."""
         handles: list[int] = []
         tails = []
         origins, paths = self._paths(parents, runs)
@@ -85,34 +52,19 @@ class RerunTree:
 
     @torch.inference_mode()
     def read(self, parents: Sequence[int], runs: Sequence[Sequence[int]], *, rows: int) -> States:
-        """What the model says after runs of tokens; see `PrefixTree.read`."""
+        """See `Prefixes`."""
         origins, paths = self._paths(parents, runs)
         for prompt, ids in zip(origins, paths, strict=True):
             self.forward_tokens[prompt] += len(ids)
         return joined([pick(states, slice(-1, None)) for states in self._run(paths, rows=rows)])
 
-    def ancestor(self, node: int, tokens: int) -> int:
-        """Makes a node of the beginning of a node's prefix; see `PrefixTree.ancestor`."""
-        known = self._nodes[node]
-        return self._add(known.prompt, known.ids[:tokens], None)
-
     def branches(self, parents: Sequence[int], *, room: int) -> "RerunBranches":
-        """Rows that go on from prefixes; `room` is not needed here."""
+        """See `Prefixes`; `room` is not needed here."""
         return RerunBranches(self, parents)
 
     def keep(self, nodes: Iterable[int]) -> None:
-        """Forgets all other nodes."""
-        self._nodes = {node: self._nodes[node] for node in nodes}
-        known = [node for node in self._nodes.values() if node.place is not None]
-        places = self._kept.keep([node.place for node in known if node.place is not None])
-        for node, place in zip(known, places, strict=True):
-            node.place = place
-
-    def _places(self, nodes: Sequence[int]) -> list[int]:
-        """Where the states of nodes are kept."""
-        places = [self._nodes[node].place for node in nodes]
-        assert all(place is not None for place in places), "a node of `ancestor` has no state"
-        return places  # type: ignore[return-value]
+        """See `Prefixes`."""
+        self._keep_states(nodes)
 
     def _paths(
         self, parents: Sequence[int], runs: Sequence[Sequence[int]]
@@ -121,15 +73,10 @@ class RerunTree:
         prompts: list[int] = []
         paths: list[list[int]] = []
         for parent, run in zip(parents, runs, strict=True):
-            known = self._nodes[parent].ids if parent >= 0 else paths[~parent]
+            known = self._nodes[parent].path if parent >= 0 else paths[~parent]
             prompts.append(self._nodes[parent].prompt if parent >= 0 else prompts[~parent])
             paths.append([*known, *run])
         return prompts, paths
-
-    def _add(self, prompt: int, ids: list[int], place: int | None) -> int:
-        self._nodes[self._next] = _Node(prompt, ids, place)
-        self._next += 1
-        return self._next - 1
 
     def _run(self, paths: Sequence[Sequence[int]], *, rows: int = _ROWS) -> list[States]:
         """The states [tokens, ...] of whole prefixes, equally long ones in one batch."""
@@ -153,7 +100,7 @@ class _Group:
 
 
 class RerunBranches:
-    """R rows that go on from a prefix each; see `rewardmodel.prefix_cache.tree.Branches`."""
+    """R rows that go on from a prefix each; see `Branches`."""
 
     def __init__(self, tree: RerunTree, parents: Sequence[int]) -> None:
         self._tree = tree
@@ -164,7 +111,7 @@ class RerunBranches:
 
     @torch.inference_mode()
     def feed(self, tokens: Tensor, *, live: Sequence[int]) -> States:
-        """Gives each row one token; see `Branches.feed`."""
+        """See `Branches`."""
         tree, alive = self._tree, set(live)
         for line, token in enumerate(tokens.tolist()):
             self._fed[line].append(token)
@@ -190,7 +137,7 @@ class RerunBranches:
         return joined([states[line] for line in range(len(self._parents))])
 
     def keep(self, lines: Sequence[int]) -> None:
-        """Drops all rows but these."""
+        """See `Branches`."""
         place = {line: at for at, line in enumerate(lines)}
         for group in self._groups:
             group.lines = [None if line is None else place.get(line) for line in group.lines]
@@ -200,7 +147,7 @@ class RerunBranches:
 
     @torch.inference_mode()
     def restart(self, lines: Sequence[int], parents: Sequence[int]) -> None:
-        """Gives rows another prefix to go on from."""
+        """See `Branches`."""
         for group in self._groups:
             group.lines = [None if line in set(lines) else line for line in group.lines]
         self._groups = [g for g in self._groups if any(line is not None for line in g.lines)]
@@ -209,19 +156,19 @@ class RerunBranches:
         self._start(lines)
 
     def commit(self, lines: Sequence[int], states: States) -> list[int]:
-        """Puts what rows were fed into the tree; see `Branches.commit`."""
+        """See `Branches`."""
         tree = self._tree
         handles = []
         for line, place in zip(lines, tree._kept.add(states), strict=True):
             parent = tree._nodes[self._parents[line]]
-            handles.append(tree._add(parent.prompt, parent.ids + self._fed[line], place))
+            handles.append(tree._add(parent.prompt, parent.path + self._fed[line], place))
         return handles
 
     @torch.inference_mode()
     def _start(self, lines: Sequence[int]) -> None:
         """Runs the prefixes of rows, equally long ones in one batch."""
         tree = self._tree
-        paths = [tree._nodes[self._parents[line]].ids for line in lines]
+        paths = [tree._nodes[self._parents[line]].path for line in lines]
         for batch in _by_length(paths):
             ids = torch.tensor([paths[at] for at in batch], device=tree.backbone.device)
             cache = None

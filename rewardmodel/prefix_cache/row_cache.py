@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor
 from transformers import DynamicCache
@@ -248,3 +249,10 @@ def token_places(
     owners = np.repeat(np.asarray(rows, np.int64), [len(run) for run in columns])
     places = np.concatenate(columns).astype(np.int64)
     return torch.from_numpy(owners).to(device), torch.from_numpy(places).to(device)
+
+
+def available_memory(device: torch.device) -> int:
+    """Bytes that are free on a device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available

@@ -15,16 +15,13 @@ This file knows neither text, nor values, nor search.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor
 
-from rewardmodel.prefix_cache.backbone import Backbone
-from rewardmodel.prefix_cache.branches import Branches
-from rewardmodel.prefix_cache.kept_states import KeptStates, States, joined, pick
+from rewardmodel.prefix_cache.backbone import Backbone, RowMask
+from rewardmodel.prefix_cache.base import Node, Prefixes
 from rewardmodel.prefix_cache.passes import (
     batches,
     last_places,
@@ -33,78 +30,34 @@ from rewardmodel.prefix_cache.passes import (
     run_trees,
     states_at,
 )
-from rewardmodel.prefix_cache.row_cache import RowCache, padded
+from rewardmodel.prefix_cache.row_cache import RowCache, padded, token_places
+from rewardmodel.prefix_cache.states import States, joined, pick
 
 _PASS = 16_384  # tokens of one forward pass, prefixes included; bounds its activations
 _SPARE = 64  # columns beside the first prompts
+_Node = Node[np.ndarray]
 
 
-@dataclass
-class _Node:
-    """A prefix.
-
-    Attributes:
-        prompt: Handle of its prompt.
-        path: Columns of the whole prefix in the prompt's row, int32 [tokens].
-        place: Where its state is kept, if it has one.
-    """
-
-    prompt: int
-    path: np.ndarray
-    place: int | None
-
-
-class PrefixTree:
+class PrefixTree(Prefixes[np.ndarray]):
     """Prefixes of a model that can share a cache (`Backbone.shares`).
 
-    Attributes:
-        backbone: The model.
-        forward_tokens: Tokens given to the model, by the prompt's handle; idle ones left out.
-        idle_tokens: Tokens given to the model that only fill a batch up.
+    A path holds the columns of the whole prefix in the prompt's row, int32 [tokens].
     """
 
     def __init__(self, backbone: Backbone) -> None:
         """Makes an empty tree."""
         assert backbone.shares, "other models take rewardmodel.prefix_cache.rerun"
-        self.backbone = backbone
-        self.forward_tokens: dict[int, int] = {}
-        self.idle_tokens = 0
+        super().__init__(backbone)
         self._cache = RowCache(0, 0)
-        self._nodes: dict[int, _Node] = {}
         self._rows: dict[int, int] = {}  # of each prompt
-        self._next = 0
-        self._kept = KeptStates()
-
-    def hidden(self, nodes: Sequence[int]) -> Tensor:
-        """Last hidden states [R, d] after the last token of nodes."""
-        return self._kept.hidden(self._places(nodes))
-
-    def logits(self, nodes: Sequence[int]) -> Tensor:
-        """Next-token logits [R, V] after nodes, float32."""
-        return self.logits_of(self._kept.read(self._places(nodes)))
-
-    def logits_of(self, states: States) -> Tensor:
-        """Next-token logits [M, V] of states, float32."""
-        return (
-            self.backbone.logits(states.hidden) if states.logits is None else states.logits.float()
-        )
 
     def bytes_per_token(self) -> int:
-        """Bytes of keys and values a token takes; 0 before the first prompt."""
+        """See `Prefixes`."""
         return self._cache.bytes_per_token()
-
-    # ------------------------------------------------------------------------------------ growing
 
     @torch.inference_mode()
     def add_prompts(self, prompts: Sequence[Sequence[int]]) -> list[int]:
-        """Runs the model over the beginnings of prefixes.
-
-        Args:
-            prompts: Token ids, none empty.
-
-        Returns:
-            A handle for each.
-        """
+        """See `Prefixes`."""
         handles = [self._next + i for i in range(len(prompts))]
         self._next += len(prompts)
         order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
@@ -134,32 +87,14 @@ class PrefixTree:
     def feed(
         self, parents: Sequence[int], runs: Sequence[Sequence[int]]
     ) -> tuple[list[int], States]:
-        """Adds runs of tokens behind known nodes.
-
-        Args:
-            parents: Handles; one may stand there several times. `~i` stands for the i-th run of
-                this very call, which comes before those behind it.
-            runs: Tokens behind each, none empty.
-
-        Returns:
-            A handle for each run, and the states after each of all their tokens, in order.
-        """
+        """See `Prefixes`."""
         if self._rows_pay(parents, runs):
             return self._feed_rows(parents, runs)
         return self._feed_trees(parents, runs)
 
     @torch.inference_mode()
     def read(self, parents: Sequence[int], runs: Sequence[Sequence[int]], *, rows: int) -> States:
-        """What the model says after runs of tokens behind known nodes; keeps none of them.
-
-        Args:
-            parents: Handles; one may stand there several times.
-            runs: Tokens behind each, none empty.
-            rows: The most runs of a forward pass, which bounds the memory.
-
-        Returns:
-            The states after the last token of each run.
-        """
+        """See `Prefixes`."""
         nodes = [self._nodes[parent] for parent in parents]
         found, order = [], []
         for batch in batches(runs, rows=rows):
@@ -174,41 +109,16 @@ class PrefixTree:
                 self.forward_tokens[node.prompt] += len(run)
         return pick(joined(found), torch.tensor(order).argsort())
 
-    def ancestor(self, node: int, tokens: int) -> int:
-        """Makes a node of the beginning of a node's prefix, to go on from; it has no state.
-
-        Args:
-            node: Handle.
-            tokens: Of its prefix, at least the prompt's.
-
-        Returns:
-            A handle.
-        """
-        known = self._nodes[node]
-        self._nodes[self._next] = _Node(known.prompt, known.path[:tokens], None)
-        self._next += 1
-        return self._next - 1
-
-    def branches(self, parents: Sequence[int], *, room: int) -> Branches:
-        """Copies prefixes into rows of their own, to go on token by token.
-
-        Args:
-            parents: Handles; one may stand there several times.
-            room: The most tokens that any row will take.
-        """
-        return Branches(self, parents, room=room)
+    def branches(self, parents: Sequence[int], *, room: int) -> "RowBranches":
+        """See `Prefixes`."""
+        return RowBranches(self, parents, room=room)
 
     @torch.inference_mode()
     def keep(self, nodes: Iterable[int]) -> None:
-        """Forgets all other nodes, compacts the rows, and drops prompts without a node.
-
-        Args:
-            nodes: Handles to keep; the tokens of their prefixes stay with them. Prompts that are
-                not named themselves have no state any more.
-        """
-        kept = {node: self._nodes[node] for node in nodes}
+        """See `Prefixes`; rows are compacted, and prompts without a node dropped."""
+        self._keep_states(nodes)
         by_prompt: dict[int, list[_Node]] = {}
-        for node in kept.values():
+        for node in self._nodes.values():
             by_prompt.setdefault(node.prompt, []).append(node)
         # Columns keep their order; what order a prefix has is said by its path alone.
         columns = []
@@ -234,19 +144,6 @@ class PrefixTree:
         else:
             self._cache = RowCache(0, 0)
         self._rows = {prompt: row for row, prompt in enumerate(by_prompt)}
-        self._nodes = kept
-        known = [node for node in kept.values() if node.place is not None]
-        places = self._kept.keep(self._places([n for n in kept if kept[n].place is not None]))
-        for node, place in zip(known, places, strict=True):
-            node.place = place
-
-    # ----------------------------------------------------------------------------------- internals
-
-    def _places(self, nodes: Sequence[int]) -> list[int]:
-        """Where the states of nodes are kept."""
-        places = [self._nodes[node].place for node in nodes]
-        assert all(place is not None for place in places), "a node of `ancestor` has no state"
-        return places  # type: ignore[return-value]
 
     def _rows_of(self, nodes: Sequence[_Node]) -> list[int]:
         """The cache row of each node."""
@@ -290,7 +187,7 @@ class PrefixTree:
             paths.append(np.append(known, own))
         states, idle = run_trees(self.backbone, self._cache, rows, paths, runs)
         self.idle_tokens += idle
-        return self._add(prompts, paths, pick(states, last_places(runs)), runs), states
+        return self._store(prompts, paths, pick(states, last_places(runs)), runs), states
 
     def _feed_rows(
         self, parents: Sequence[int], runs: Sequence[Sequence[int]]
@@ -327,7 +224,7 @@ class PrefixTree:
         self.idle_tokens += idle
         paths = [np.append(path, own) for path, own in zip(prefixes, columns, strict=True)]
         last = pick(states, last_places(runs))
-        return states, self._add([node.prompt for node in nodes], paths, last, runs)
+        return states, self._store([node.prompt for node in nodes], paths, last, runs)
 
     def _free(
         self, rows: Sequence[int], counts: Sequence[int]
@@ -347,27 +244,98 @@ class PrefixTree:
         self._cache.lengths = lengths
         return columns
 
-    def _add(
+    def _store(
         self,
         prompts: Sequence[int],
         paths: Sequence[np.ndarray],
         states: States,
         runs: Sequence[Sequence[int]],
     ) -> list[int]:
-        """Remembers new nodes; counts their tokens."""
+        """Adds nodes and counts their tokens."""
         handles = []
         for prompt, path, place, run in zip(
             prompts, paths, self._kept.add(states), runs, strict=True
         ):
-            self._nodes[self._next] = _Node(prompt, path, place)
             self.forward_tokens[prompt] += len(run)
-            handles.append(self._next)
-            self._next += 1
+            handles.append(self._add(prompt, path, place))
         return handles
 
 
-def available_memory(device: torch.device) -> int:
-    """Bytes that are free on a device."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available
+class RowBranches:
+    """R rows that each hold one prefix and take one token after the other."""
+
+    def __init__(self, tree: PrefixTree, parents: Sequence[int], *, room: int) -> None:
+        """Copies the prefixes of `parents` into rows of `room` more tokens."""
+        self._tree = tree
+        nodes = [tree._nodes[parent] for parent in parents]
+        device = tree.backbone.device
+        lengths = [len(node.path) for node in nodes]
+        self._parents = list(parents)
+        self._starts = lengths
+        self._cache = tree._cache.select(
+            torch.tensor(tree._rows_of(nodes), device=device),
+            padded([node.path for node in nodes], max(lengths)).to(device),
+            capacity=max(lengths) + room,
+            lengths=lengths,
+        )
+
+    @torch.inference_mode()
+    def feed(self, tokens: Tensor, *, live: Sequence[int]) -> States:
+        """See `Branches`."""
+        cache, tree = self._cache, self._tree
+        starts = list(cache.lengths)
+        device = tree.backbone.device
+        counts = [0] * len(starts)  # padding rows do not grow
+        for line in live:
+            counts[line] = 1
+        cache.expect(counts, 1, device)
+        hidden, logits = tree.backbone.run(
+            tokens[:, None], RowMask(starts), torch.tensor(starts, device=device)[:, None], cache
+        )
+        for line in live:
+            tree.forward_tokens[tree._nodes[self._parents[line]].prompt] += 1
+        tree.idle_tokens += len(starts) - len(live)
+        return States(hidden[:, 0], None if logits is None else logits[:, 0])
+
+    @torch.inference_mode()
+    def keep(self, lines: Sequence[int]) -> None:
+        """See `Branches`."""
+        cache, device = self._cache, self._tree.backbone.device
+        lengths = [cache.lengths[line] for line in lines]
+        whole = torch.arange(max(lengths), device=device).expand(len(lines), -1)
+        self._cache = cache.select(
+            torch.tensor(lines, device=device), whole, capacity=cache.capacity, lengths=lengths
+        )
+        self._parents = [self._parents[line] for line in lines]
+        self._starts = [self._starts[line] for line in lines]
+
+    @torch.inference_mode()
+    def restart(self, lines: Sequence[int], parents: Sequence[int]) -> None:
+        """See `Branches`."""
+        tree, cache, device = self._tree, self._cache, self._tree.backbone.device
+        nodes = [tree._nodes[parent] for parent in parents]
+        counts = [len(node.path) for node in nodes]
+        cache.copy_from(
+            tree._cache,
+            source=token_places(tree._rows_of(nodes), [node.path for node in nodes], device),
+            target=token_places(lines, [np.arange(count) for count in counts], device),
+        )
+        for line, parent, count in zip(lines, parents, counts, strict=True):
+            self._parents[line], self._starts[line] = parent, count
+            cache.lengths[line] = count
+
+    @torch.inference_mode()
+    def commit(self, lines: Sequence[int], states: States) -> list[int]:
+        """See `Branches`; each row was fed at least one token."""
+        tree, cache, device = self._tree, self._cache, self._tree.backbone.device
+        nodes = [tree._nodes[self._parents[line]] for line in lines]
+        source = [np.arange(self._starts[line], cache.lengths[line]) for line in lines]
+        target = tree._allot(nodes, [len(own) for own in source])
+        tree._cache.copy_from(
+            cache,
+            source=token_places(lines, source, device),
+            target=token_places(tree._rows_of(nodes), target, device),
+        )
+        paths = [np.append(node.path, own) for node, own in zip(nodes, target, strict=True)]
+        # Their tokens were counted as they were fed.
+        return tree._store([node.prompt for node in nodes], paths, states, [()] * len(lines))

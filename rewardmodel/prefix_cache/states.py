@@ -1,7 +1,4 @@
-"""What a model said after some tokens, and buffers that keep it for many.
-
-This file knows neither prefixes nor caches of keys and values.
-"""
+"""A model's states after tokens, hidden states and logits, and buffers that keep many of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class States:
-    """What the model said after M tokens.
+    """The model's states after M tokens.
 
     Attributes:
         hidden: Last hidden states [M, d].
@@ -32,7 +29,7 @@ def pick(states: States, index: Tensor | slice) -> States:
 
 
 def joined(states: Sequence[States]) -> States:
-    """States one behind the other."""
+    """States concatenated."""
     logits = [one.logits for one in states if one.logits is not None]
     return States(torch.cat([one.hidden for one in states]), torch.cat(logits) if logits else None)
 
@@ -41,7 +38,7 @@ class KeptStates:
     """States in buffers that at least double as they grow; each has a place."""
 
     def __init__(self) -> None:
-        """Keeps nothing yet."""
+        """Starts empty."""
         self._states: States | None = None
         self._used = 0
 

@@ -1,7 +1,7 @@
-"""Where a segment ends, and where the response does: tokens, strings and limits."""
+"""Segments of a response, and where a segment or a response ends: tokens, strings and limits."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -9,14 +9,52 @@ from torch import Tensor
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
 
-if TYPE_CHECKING:
-    from policies.generation.segment_tree import Segment
-
 _TOKENS_A_CHARACTER = 4  # the most that byte-level vocabularies need
 
 
+@dataclass
+class Segment:
+    """One run of tokens in a `SegmentTree`, and what a search knows of the text that ends with it.
+
+    Attributes:
+        parent: Its handle, -1 at a prompt.
+        root: Handle of the prompt that it answers.
+        ids: Its own tokens.
+        key: Of its random numbers.
+        length: Tokens of the response up to and including this segment.
+        finished: Whether the response ends here.
+        cut: Whether it ends here only because it has `max_new_tokens`.
+        log_probability: Of its tokens under the policy, summed, in nats.
+        prefix: Handle of its state in the prefix cache; None where the model did not run its end.
+        children: Handles by action, as far as they were sampled.
+        reward: Of the segment itself, beside the score of a finished response; None until known.
+        value: The leaf value of an unfinished response; None until known.
+        score: The reward model's score of a finished response; None until known.
+    """
+
+    parent: int
+    root: int
+    ids: list[int]
+    key: int
+    length: int
+    finished: bool = False
+    cut: bool = False
+    log_probability: float = 0.0
+    prefix: int | None = None
+    children: dict[int, int] = field(default_factory=dict)
+    reward: float | None = None
+    value: float | None = None
+    score: float | None = None
+
+    def take(self, token: int, log_probability: float) -> None:
+        """Adds one token."""
+        self.ids.append(token)
+        self.length += 1
+        self.log_probability += log_probability
+
+
 class SegmentEnds:
-    """Says when to stop sampling.
+    """When to stop sampling a segment, and when the response is finished.
 
     Attributes:
         limit: The most tokens of a segment.
@@ -24,7 +62,7 @@ class SegmentEnds:
     """
 
     def __init__(self, policy: Policy, proposal: Proposal, *, whole: bool = False) -> None:
-        """Prepares a policy's and proposal's ends; `whole` knows those of responses alone."""
+        """Reads a policy's and a proposal's ends; `whole` stops at the response's end alone."""
         self._proposal = proposal
         self._tokenizer = policy.encoder.tokenizer
         self._end_ids = policy.end_ids
@@ -36,7 +74,7 @@ class SegmentEnds:
         self.reach = _TOKENS_A_CHARACTER * longest
 
     def allowed(self, log_probabilities: Tensor, lengths: Sequence[int]) -> Tensor:
-        """Forbids the end token to responses that are too short.
+        """Masks the end tokens of responses shorter than `min_new_tokens`.
 
         Args:
             log_probabilities: [R, V], not changed.
@@ -50,8 +88,8 @@ class SegmentEnds:
         allowed[torch.tensor(short, device=allowed.device)[:, None], ends] = -torch.inf
         return allowed
 
-    def finish(self, segment: "Segment", tail: list[int]) -> None:
-        """Marks a segment with whose last token the response ends, by itself or cut off.
+    def finish(self, segment: Segment, tail: list[int]) -> None:
+        """Marks a segment whose last token ends the response, by itself or at the limit.
 
         Args:
             segment: At least one token long.
@@ -61,17 +99,17 @@ class SegmentEnds:
         segment.cut = not ended and segment.length >= self._proposal.max_new_tokens
         segment.finished = ended or segment.cut
 
-    def _ends(self, segment: "Segment", tail: list[int]) -> bool:
+    def _ends(self, segment: Segment, tail: list[int]) -> bool:
         """Whether an end token or a stop string ends the response."""
         if segment.ids[-1] in self._end_ids:
             return True
         if not self._stops:
             return False
-        # What was looked at after earlier tokens held no stop string, but for its last characters.
+        # Earlier tokens were searched before: only the last characters can complete a stop string.
         text = self._tokenizer.decode((tail + segment.ids)[-self.reach - 1 :])
         return any(stop in text for stop in self._stops)
 
-    def close(self, segment: "Segment") -> bool:
+    def closes(self, segment: Segment) -> bool:
         """Whether an unfinished segment ends with its last token."""
         if len(segment.ids) >= self.limit:
             return True

@@ -1,1 +1,0 @@
-"""Prefixes computed once: trees of token runs whose keys and values lie in one cache."""
