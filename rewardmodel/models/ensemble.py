@@ -212,7 +212,7 @@ def _uncounted(member: RewardModel) -> PlainSession:
     ) -> tuple[Tensor, int]:
         if finished is False:  # of all: values of text so far are asked for
             raise ValueError(
-                f"{type(member).__name__} was asked about unfinished text; required: a reward "
+                f"{type(member).__name__} cannot score unfinished text; required: a reward "
                 "model with session(), such as SequenceRewardModel. Ask as if the text were "
                 "finished"
             )
