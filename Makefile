@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-slow lint format documents wheel clean help
+.PHONY: demo test test-slow lint format documents docs wheel clean help
 
 help:
 	@echo "make demo       train, search, fine-tune, report: runs/demo/report.html"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-slow  tests of minutes, and those that need a browser"
 	@echo "make lint       ruff and pyright"
 	@echo "make documents  figures of the documents from docs/results"
+	@echo "make docs       the documentation site: site/index.html"
 	@echo "make wheel      dist/prefsearch-*.whl"
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -28,7 +29,7 @@ demo: $(INSTALLED)
 	$(BIN)/prefsearch demo --resume
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -q -m slow
@@ -45,8 +46,12 @@ format: $(INSTALLED)
 documents: $(INSTALLED)
 	$(BIN)/python benchmarks/harness/documents.py
 
+docs: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/mkdocs build --strict
+
 wheel: $(INSTALLED)
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean:
-	rm -rf $(VENV) dist build
+	rm -rf $(VENV) dist build site
