@@ -9,7 +9,7 @@ from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from policies.__main__ import main
-from policies.evaluation.gold_scorer import judged
+from policies.evaluation.gold_scorer import gold_scores
 from policies.finetuning.collection import sample_responses
 from policies.generation.language_model import Policy, fine_tune
 from policies.generation.proposals import Proposal
@@ -165,5 +165,5 @@ def test_functions_and_judges_are_given_messages_and_the_plain_reply():
     assert given["ours"] == ([messages], [REPLY])
     assert FunctionRewardModel(trl).score([PROMPTS[0]], [REPLY]).tolist() == [len(REPLY)]
     assert given["trl"] == ([messages], [[{"role": "assistant", "content": REPLY}]])
-    assert judged(ours, [PROMPTS[0]], [REPLY], rows=[0]) == [1.0]
+    assert gold_scores(ours, [PROMPTS[0]], [REPLY], rows=[0]) == [1.0]
     assert given["ours"] == ([messages], [REPLY])

@@ -418,9 +418,9 @@ def test_without_a_judge_the_proxy_alone_is_reported(desk: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--gold", "the_judge:nan"], "the gold judge scored row 4 as nan"),
+        (["--gold", "the_judge:nan"], "the gold scorer scored row 4 as nan"),
         (["--gold", "the_judge:few"], "returned 7 scores for 8 responses (they part at row 1)"),
-        (["--gold", "the_judge:text"], "the gold judge returned str 'good'"),
+        (["--gold", "the_judge:text"], "the gold scorer returned str 'good'"),
         (["--gold", "the_judge:not_callable"], "a int; required: a function"),
         (["--gold", "the_judge:nothing"], 'required: null, "simulated", "answers:PATH" or'),
         (["--gold", "no_such_module:judge"], "gold: found 'no_such_module:judge'"),

@@ -10,16 +10,11 @@ import torch
 from rich.console import Console
 from scipy import stats
 
-from policies.evaluation.cells import (
-    best_of_n_records,
-    curves,
-    search_lines,
-    search_records,
-    summarize,
-)
+from policies.evaluation.cells import curves, summarize
 from policies.evaluation.gain_report import closing_table
-from policies.evaluation.gold_scorer import judged
+from policies.evaluation.gold_scorer import gold_scores
 from policies.evaluation.pooled import Pool, pool_lines, pool_records
+from policies.evaluation.records import best_of_n_records, search_lines, search_records
 from policies.finetuning.collection import (
     Samples,
     pairs_of,
@@ -418,11 +413,11 @@ def test_intervals_are_over_prompts_however_many_samples_there_are(policy: Polic
 )
 def test_what_a_judge_says_is_checked_and_the_row_named(said: Any, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
-        judged(lambda p, r: said, ["p"] * 3, ["a", "b", "c"], rows=[7, 8, 9])
+        gold_scores(lambda p, r: said, ["p"] * 3, ["a", "b", "c"], rows=[7, 8, 9])
 
 
 def test_a_judge_may_return_an_array(policy: Policy) -> None:
-    scores = judged(lambda p, r: torch.tensor([0.5, 1.0]), ["p"] * 2, ["a", "b"], rows=[0, 1])
+    scores = gold_scores(lambda p, r: torch.tensor([0.5, 1.0]), ["p"] * 2, ["a", "b"], rows=[0, 1])
     assert scores == [0.5, 1.0]
     searcher = build_searcher(
         "best_of_n", 2, policy=policy, reward_model=CountingReward(), leaf_value=None,

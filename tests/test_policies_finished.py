@@ -13,9 +13,10 @@ from torch import Tensor
 
 import policies.generation.language_model as language_model
 from policies.__main__ import main
-from policies.evaluation.cells import records_of_lines, search_lines, summarize
-from policies.evaluation.gold_scorer import ModelGoldScorer, judged
+from policies.evaluation.cells import summarize
+from policies.evaluation.gold_scorer import ModelGoldScorer, gold_scores
 from policies.evaluation.pooled import Pool, pool_lines, pool_records
+from policies.evaluation.records import records_of_lines, search_lines
 from policies.finetuning.collection import (
     Samples,
     finished_pairs_of,
@@ -172,7 +173,7 @@ def test_a_reward_model_reads_a_cut_reply_without_an_end_token(
     both = EnsembleRewardModel([scorer, scorer])
     torch.testing.assert_close(both.score(prompts, texts, finished=told), wanted, **CLOSE)
     judge = ModelGoldScorer(scorer)
-    gold = judged(judge, prompts, texts, rows=range(len(texts)), finished=told)
+    gold = gold_scores(judge, prompts, texts, rows=range(len(texts)), finished=told)
     torch.testing.assert_close(torch.tensor(gold), wanted, **CLOSE)
     lines = pool_lines(made, scorer, judge)
     for key in ("proxy", "gold"):

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.evaluation.gold_scorer import judged, load_gold_scorer
+from policies.evaluation.gold_scorer import gold_scores, load_gold_scorer
 from policies.evaluation.pooled import pool_lines
 from policies.finetuning.collection import Samples
 from policies.generation.language_model import Policy
@@ -93,7 +93,7 @@ def test_whatever_a_function_raises_names_it(make: Callable[[], BaseException], 
 def test_whatever_a_judge_raises_names_it_and_the_row(make: Callable[[], BaseException]) -> None:
     for judge in (raising(make), FunctionRewardModel(raising(make), name="mine").call):
         with pytest.raises(UserCodeError, match=r"row 8 and those behind it: .*mine.* prompt 'p1'"):
-            judged(judge, ["p1", "p2"], ["a", "b"], rows=[8, 9])
+            gold_scores(judge, ["p1", "p2"], ["a", "b"], rows=[8, 9])
 
 
 def test_an_interrupt_stays_one() -> None:
@@ -101,7 +101,7 @@ def test_an_interrupt_stays_one() -> None:
     with pytest.raises(KeyboardInterrupt):
         FunctionRewardModel(function).score(["p"], ["a"])
     with pytest.raises(KeyboardInterrupt):
-        judged(function, ["p"], ["a"], rows=[0])
+        gold_scores(function, ["p"], ["a"], rows=[0])
 
 
 VALUES: list[Any] = [None, 1.0, "12", b"12", {"a": 1.0, "b": 2.0}, {1.0, 2.0}, [1.0], ["1", "2"],
@@ -116,8 +116,8 @@ def test_what_is_no_number_a_response_is_refused(value: Any) -> None:
 
     with pytest.raises(ValueError, match=r"mine (gave|scored)"):
         FunctionRewardModel(mine, name="mine").score(["p", "p"], ["a", "b"])
-    with pytest.raises(ValueError, match=r"the gold judge (returned|scored)"):
-        judged(mine, ["p", "p"], ["a", "b"], rows=[0, 1])
+    with pytest.raises(ValueError, match=r"the gold scorer (returned|scored)"):
+        gold_scores(mine, ["p", "p"], ["a", "b"], rows=[0, 1])
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1))
@@ -125,7 +125,7 @@ def test_numbers_come_through(numbers: list[float]) -> None:
     texts = ["a"] * len(numbers)
     found = FunctionRewardModel(lambda p, r: iter(numbers)).score(texts, texts)
     assert found.tolist() == pytest.approx(numbers, rel=1e-6)
-    assert judged(lambda p, r: tuple(numbers), texts, texts, rows=range(len(texts))) == numbers
+    assert gold_scores(lambda p, r: tuple(numbers), texts, texts, rows=range(len(texts))) == numbers
 
 
 def sorts(prompts: Any, responses: Any) -> list[float]:
@@ -152,7 +152,7 @@ def test_a_function_that_changes_what_it_is_given_is_named(function: Any, prompt
         FunctionRewardModel(function).score([prompt] * 2, replies)
     if function is not drops:
         with pytest.raises(UserCodeError, match="changed the prompts or responses"):
-            judged(function, [prompt] * 2, replies, rows=[0, 1])
+            gold_scores(function, [prompt] * 2, replies, rows=[0, 1])
     assert replies == ["b", "a"]
     assert CHAT.messages[0]["content"] == "hi"
 
@@ -259,4 +259,4 @@ def test_what_a_function_returns_is_read_as_code_of_the_user(function: Any, mess
     with pytest.raises(UserCodeError, match=message):
         FunctionRewardModel(function, name="mine").score(["a"], ["b"])
     with pytest.raises(UserCodeError, match=r"SystemExit|meta|2 scores|async"):
-        judged(function, ["a"], ["b"], rows=[0])
+        gold_scores(function, ["a"], ["b"], rows=[0])

@@ -37,7 +37,7 @@ class EvaluateJob(SearchSettings):
         pool: Responses sampled to each prompt, at least the largest budget. From these best_of_n,
             weighted and majority are measured at every budget and power of two; the more, the
             farther searches can be compared at equal cost.
-        gold: A judge that the search never sees: "simulated" for the embedded world,
+        gold: A scorer that the search never uses: "simulated" for the embedded world,
             "answers:FILE" for exact match with the reference answers of a file, a reward model or
             function as reward_model takes them, or null for none.
         out: Folder of the run.

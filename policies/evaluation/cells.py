@@ -1,12 +1,9 @@
-"""What test-time search gains: every method over a ladder of budgets, on the same prompts.
+"""What test-time search gains: every method over a budget sweep, on the same prompts.
 
-Each method leaves one record a prompt and budget: gold and proxy score, tokens, seconds, seed. The
-gold score is a judge that the search never saw; the proxy is the reward model that it planned
-against. Records are summarized into cells, with the difference from best-of-N at equal cost and
-intervals over seeds, or over the prompts of one seed. P is prompts, L budgets.
+Records are summarized into cells of one method and budget, with the difference from best-of-N at
+equal cost and intervals over seeds, or over the prompts of one seed. P is prompts, L budgets.
 """
 
-import time
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -14,17 +11,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.evaluation.cell_files import Fields
-from policies.evaluation.gold_scorer import GoldScorer, judged
-from policies.evaluation.pooled import Pool, pool_lines, pool_records
-from policies.finetuning.collection import Samples
-from policies.generation.language_model import Policy
-from policies.planning.result import SearchResult
-from policies.planning.searcher import SearchPolicy
+from policies.evaluation.pooled import Pool
 from prefsearch.statistics.intervals import Kind, SeedInterval, interval_over_seeds
 from prefsearch.statistics.metrics import Interval, best_of_n_kl
-from rewardmodel.data.conversation import Prompt
-from rewardmodel.interface import RewardModel
 from search.evaluation.divergence import kl_lower_bound_from_ranks, kl_lower_bound_values
 from search.evaluation.equal_cost import gain_at_equal_cost
 from search.evaluation.figures import Curve
@@ -47,22 +36,22 @@ class Cell:
 
     Attributes:
         method: Its name.
-        budget: N of best-of-N, simulations a decision of a tree search, width x slots of a beam.
+        budget: N of best-of-N, simulations a decision of a tree search, segments a step of a beam.
         tokens: Mean tokens sampled a prompt.
-        gold: Gold score with its interval, or None without a judge; where gold is right or wrong,
-            the accuracy.
+        gold: Gold score with its interval, or None without a gold scorer; the accuracy where gold
+            is right or wrong.
         proxy: Reward-model score, likewise.
         kl: Upper bound on the KL from the policy in nats, `ln N - (N - 1) / N` for best-of-N; None
             where none is known.
         seconds: Mean wall-clock a prompt.
-        gain_at_equal_tokens: Gold (without a judge: proxy) above best-of-N at the same generated
-            tokens, paired by prompt; None for best-of-N itself and outside its measured range.
+        gain_at_equal_tokens: Gold, or else proxy, above best-of-N at the same generated tokens,
+            paired by prompt; None for best-of-N itself and outside its measured range.
         forward_tokens: Mean tokens that the policy was given, or None where not counted.
         scored_tokens: Mean tokens that reward and value models were given.
         model_tokens: Both together, or None.
         gain_at_equal_model_tokens: As `gain_at_equal_tokens`, at equal `model_tokens`.
         pass_at_k: Best-of-N where gold is right or wrong: the chance that any of N is right.
-        kl_tight: Best-of-N: an upper bound that knows the responses' probabilities.
+        kl_tight: Best-of-N: an upper bound from the responses' probabilities.
         kl_estimate: Best-of-N: the estimate of Beirami et al. from the same.
         kl_low: Searches: a lower bound, from ranks among the policy's own samples; of one seed
             whose prompts are independent its interval is bootstrapped over prompts.
@@ -89,141 +78,6 @@ class Cell:
     finished: float | None = None
 
 
-def best_of_n_records(
-    samples: Samples,
-    reward_model: RewardModel,
-    judge: GoldScorer | None,
-    *,
-    counts: Sequence[int],
-    seed: int,
-    seconds: float,
-    policy: Policy | None = None,
-) -> list[dict[str, Any]]:
-    """Best-of-N at several N from one pool of samples, without bias (each subset counts once).
-
-    Args:
-        samples: At least `max(counts)` responses to each prompt.
-        reward_model: Chooses.
-        judge: Gold score, or None.
-        counts: The values of N.
-        seed: That the samples were drawn with.
-        seconds: That sampling took, the whole pool; scoring is measured here and added.
-        policy: That sampled them, to count what it was given; None leaves that out.
-
-    Returns:
-        One record a prompt and N; its `tokens` are N times the prompt's mean response.
-
-    Raises:
-        ValueError: If a score is no finite number.
-    """
-    began = time.perf_counter()
-    lines = pool_lines(samples, reward_model, judge, policy=policy)
-    each = (seconds + time.perf_counter() - began) / len(lines)
-    pool = Pool.of([{**line, "seconds": each} for line in lines])
-    return pool_records(pool, "best_of_n", counts=counts, seed=seed)
-
-
-_NUMBER = (int, float)
-_MAYBE = (int, float, type(None))
-SEARCH_FIELDS: Fields = {
-    "prompt": int, "response": str, "response_finished": bool, "gold": _MAYBE, "proxy": _NUMBER,
-    "tokens": _NUMBER, "forward_tokens": _MAYBE, "scored_tokens": _NUMBER, "segments": int,
-    "num_candidates": int, "log_probability": _MAYBE, "kl_bound": _MAYBE, "seconds": _NUMBER,
-}  # fmt: skip
-"""What the lines of a search hold."""
-
-
-def search_lines(
-    results: Sequence[SearchResult], judge: GoldScorer | None, *, first: int = 0
-) -> list[dict[str, Any]]:
-    """Judges a batch of searched responses: one line a prompt, with what it is worth and cost.
-
-    Args:
-        results: Of the batch.
-        judge: Gold score, or None.
-        first: Number of the batch's first prompt.
-
-    Raises:
-        ValueError: If the judge does not give one finite number a response; names the prompt.
-    """
-    numbers = range(first, first + len(results))
-    prompts = [result.prompt for result in results]
-    texts = [result.response for result in results]
-    ended = [result.response_finished for result in results]
-    gold = None
-    if judge is not None:
-        gold = judged(judge, prompts, texts, rows=numbers, finished=ended)
-    return [
-        {
-            "prompt": number,
-            "response": result.response,
-            "response_finished": result.response_finished,
-            "gold": None if gold is None else gold[i],
-            "proxy": result.score,
-            "tokens": result.tokens,
-            "forward_tokens": result.forward_tokens,
-            "scored_tokens": result.scored_tokens,
-            "segments": result.segments,
-            "num_candidates": result.num_candidates,
-            "log_probability": result.log_probability,
-            "kl_bound": result.kl_bound,
-            "seconds": result.seconds,
-        }
-        for i, (number, result) in enumerate(zip(numbers, results, strict=True))
-    ]
-
-
-def records_of_lines(
-    lines: Sequence[Mapping[str, Any]],
-    searcher: SearchPolicy,
-    *,
-    method: str,
-    budget: str,
-    seed: int,
-) -> list[dict[str, Any]]:
-    """The records of a search, from its lines without their texts."""
-    return [
-        {
-            "method": method,
-            "budget": budget,
-            **{k: v for k, v in line.items() if k not in ("response", "segments")},
-            "simulations": searcher.planner.num_simulations
-            if searcher.replan
-            else line["segments"],
-            "seed": seed,
-        }
-        for line in lines
-    ]
-
-
-def search_records(
-    searcher: SearchPolicy,
-    prompts: Sequence[Prompt],
-    judge: GoldScorer | None,
-    *,
-    method: str,
-    budget: str,
-    seed: int,
-    keep_trees: int = 0,
-) -> tuple[list[dict[str, Any]], list[SearchResult]]:
-    """Searches a response to each prompt and records what it is worth.
-
-    Args:
-        searcher: The searching policy.
-        prompts: Prompts.
-        judge: Gold score, or None.
-        method: Name for the records.
-        budget: Likewise, a number.
-        seed: Of the search.
-        keep_trees: For how many prompts to keep the search tree.
-    """
-    results = searcher.generate(
-        prompts, seed=seed, keep_trees=keep_trees, progress=f"{method}, budget {budget}"
-    )
-    lines = search_lines(results, judge)
-    return records_of_lines(lines, searcher, method=method, budget=budget, seed=seed), results
-
-
 def _column(records: Sequence[Record], key: str) -> Array | None:
     """One value a prompt, [P] in the records' order; None if a record has none.
 
@@ -247,7 +101,7 @@ def summarize(
     independent samples, and runs that share a cluster share what it has brought to their means.
 
     Args:
-        records: Of `best_of_n_records` and `search_records`, of one policy or of one a run.
+        records: Of `policies.evaluation.records`, of one policy or of one a run.
         seed: Of the bootstrap of `kl_low`.
         pool: Samples that no search saw, for the lower bounds on the KL of searches; of several
             runs, one by each run's name.
@@ -259,13 +113,13 @@ def summarize(
     for runs in groups.values():
         for rows in runs.values():
             rows.sort(key=lambda record: record["prompt"])
-    judged_all = all(record["gold"] is not None for record in records)
-    target = "gold" if judged_all else "proxy"
+    all_gold = all(record["gold"] is not None for record in records)
+    target = "gold" if all_gold else "proxy"
     # The pool leaves pass@k where all of its gold scores are 0 or 1.
     right = any(record.get("pass_at_k") is not None for record in records)
-    judged_as: Kind = "share" if right else "score"
-    compared: Kind = "any" if right and judged_all else "score"
-    ladder = [runs for (method, _), runs in groups.items() if method == BEST_OF_N]
+    gold_kind: Kind = "share" if right else "score"
+    compared: Kind = "any" if right and all_gold else "score"
+    sweep = [runs for (method, _), runs in groups.items() if method == BEST_OF_N]
     pools: dict[Hashable, Pool] = {None: pool} if isinstance(pool, Pool) else dict(pool or {})
     cells = []
     for (method, budget), runs in groups.items():
@@ -278,19 +132,17 @@ def summarize(
                 method=method,
                 budget=budget,
                 tokens=tokens,
-                gold=_over_seeds(runs, "gold", kind=judged_as) if judged_all else None,
+                gold=_over_seeds(runs, "gold", kind=gold_kind) if all_gold else None,
                 proxy=proxy,
                 kl=_mean(runs, "kl_bound") if searched else best_of_n_kl(int(budget)),
                 seconds=_mean(runs, "seconds") or 0.0,
-                gain_at_equal_tokens=_gain(runs, ladder, target, "tokens", kind=compared)
+                gain_at_equal_tokens=_gain(runs, sweep, target, "tokens", kind=compared)
                 if searched
                 else None,
                 forward_tokens=_mean(runs, "forward_tokens"),
                 scored_tokens=_mean(runs, "scored_tokens"),
                 model_tokens=_mean(runs, "model_tokens"),
-                gain_at_equal_model_tokens=_gain(
-                    runs, ladder, target, "model_tokens", kind=compared
-                )
+                gain_at_equal_model_tokens=_gain(runs, sweep, target, "model_tokens", kind=compared)
                 if searched
                 else None,
                 pass_at_k=_over_seeds(runs, "pass_at_k", kind="share"),
@@ -325,7 +177,7 @@ def _over_seeds(runs: Runs, key: str, *, kind: Kind = "score") -> SeedInterval |
 
 
 def _clusters(runs: Runs) -> list[list[Hashable]] | None:
-    """What cluster each record's prompt is in, or None where no record names one."""
+    """The cluster of each record's prompt, or None where no record names one."""
     if not any("cluster" in record for rows in runs.values() for record in rows):
         return None
     return [
@@ -357,7 +209,7 @@ def _kl_low(runs: Runs, pools: Mapping[Hashable, Pool], *, seed: int) -> Interva
 
 
 def _gain(
-    runs: Runs, ladder: Sequence[Runs], target: str, cost: Cost, *, kind: Kind
+    runs: Runs, sweep: Sequence[Runs], target: str, cost: Cost, *, kind: Kind
 ) -> SeedInterval | None:
     """Score above best-of-N at equal cost, each run held against its own best-of-N.
 
@@ -367,7 +219,7 @@ def _gain(
     gains = []
     for run, rows in runs.items():
         spent, reached = _column(rows, cost), _column(rows, target)
-        steps = [step[run] for step in ladder if run in step]
+        steps = [step[run] for step in sweep if run in step]
         known = [(_column(step, cost), _column(step, target)) for step in steps]
         pairs = [(c, s) for c, s in known if c is not None and s is not None]
         if spent is None or reached is None or not pairs:
@@ -395,16 +247,16 @@ def _require_same_prompts(rows: Sequence[Record], steps: Sequence[Sequence[Recor
 
 def best_of_n_scores(records: Sequence[Record], key: str) -> dict[Hashable, Array]:
     """Scores of best-of-N by run, [P, L] in the order of prompts and growing N; gold or proxy."""
-    found = ((run, [_column(s, key) for s in steps]) for run, steps in _ladders(records).items())
+    found = ((run, [_column(s, key) for s in steps]) for run, steps in _sweeps(records).items())
     return {run: np.stack([c for c in cs if c is not None], 1) for run, cs in found}
 
 
 def best_of_n_clusters(records: Sequence[Record]) -> list[list[Hashable]] | None:
     """The clusters of the prompts of `best_of_n_scores`, by run; None where no record has one."""
-    return _clusters({run: steps[0] for run, steps in _ladders(records).items()})
+    return _clusters({run: steps[0] for run, steps in _sweeps(records).items()})
 
 
-def _ladders(records: Sequence[Record]) -> dict[Hashable, list[list[Record]]]:
+def _sweeps(records: Sequence[Record]) -> dict[Hashable, list[list[Record]]]:
     """Records of best-of-N by run and growing N, each in the order of prompts."""
     groups: dict[Hashable, dict[int, list[Record]]] = {}
     for record in sorted(records, key=lambda record: record["prompt"]):
@@ -415,7 +267,7 @@ def _ladders(records: Sequence[Record]) -> dict[Hashable, list[list[Record]]]:
 
 
 def curves(cells: Sequence[Cell], *, cost: Cost = "tokens") -> list[Curve]:
-    """Score against cost: a line a method, a panel each for gold (where judged) and proxy."""
+    """Score against cost: a line a method, a panel each for gold (where scored) and proxy."""
     drawn = []
     for panel in ("gold", "proxy"):
         for method in dict.fromkeys(cell.method for cell in cells):

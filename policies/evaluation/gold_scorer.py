@@ -1,4 +1,4 @@
-"""The judge that a search never sees: gold scores from whatever `load_reward_model` loads."""
+"""Gold scores, from a reward model, function or answers that the search never uses."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence, Set
@@ -17,13 +17,13 @@ from rewardmodel.models.verifiers import AnswerMatch, ExactMatch
 GoldScorer = Callable[[Sequence[Any], Sequence[str]], Sequence[float]]
 """Gold scores of B prompts, each text or a list of {role, content} messages, and B responses.
 
-A `ModelGoldScorer` is given prompts as they are, and told which responses are finished.
+A `ModelGoldScorer` takes prompts as they are, and which responses are finished.
 """
 
 
 @dataclass(frozen=True)
 class ModelGoldScorer:
-    """A reward model as a judge.
+    """A reward model as the gold scorer.
 
     Attributes:
         reward_model: Another one than the search plans against.
@@ -34,7 +34,7 @@ class ModelGoldScorer:
     def __call__(
         self, prompts: Sequence[Prompt], responses: Sequence[str], *, finished: Finished = True
     ) -> list[float]:
-        """Judges responses, those that are not finished without an end token."""
+        """Scores responses, those that are not finished without an end token."""
         scores = score_replies(self.reward_model, prompts, responses, finished=finished)
         return scores.tolist()
 
@@ -42,7 +42,7 @@ class ModelGoldScorer:
 def load_gold_scorer(
     name: str | None, *, answer_form: str = "auto", on_bad_row: OnBadRow = "error"
 ) -> GoldScorer | None:
-    """Finds the gold judge that a setting names.
+    """Finds the gold scorer that a setting names.
 
     Args:
         name: What `rewardmodel.models.loading.load_reward_model` takes, or None.
@@ -70,18 +70,18 @@ def load_gold_scorer(
     return found.call if isinstance(found, FunctionRewardModel) else ModelGoldScorer(found)
 
 
-def judged(
-    judge: GoldScorer,
+def gold_scores(
+    scorer: GoldScorer,
     prompts: Sequence[Prompt],
     responses: Sequence[str],
     *,
     rows: Sequence[int],
     finished: Finished = True,
 ) -> list[float]:
-    """Asks a judge and checks what it says.
+    """Calls a gold scorer and checks what it returns.
 
     Args:
-        judge: Which.
+        scorer: The gold scorer.
         prompts: B prompts.
         responses: B responses.
         rows: B numbers by which an error names the row, those of the prompts.
@@ -91,44 +91,46 @@ def judged(
         B finite scores.
 
     Raises:
-        UserCodeError: If there is not one score a response, one is no finite number, or the judge
+        UserCodeError: If there is not one score a response, one is no finite number, or the scorer
             raises anything.
     """
-    if isinstance(judge, ModelGoldScorer):
-        told = judge(prompts, responses, finished=finished)
-    elif isinstance(judge, AnswerMatch | ExactMatch):  # by prompts as they are
-        told = judge(prompts, responses)
+    if isinstance(scorer, ModelGoldScorer):
+        found = scorer(prompts, responses, finished=finished)
+    elif isinstance(scorer, AnswerMatch | ExactMatch):  # by prompts as they are
+        found = scorer(prompts, responses)
     else:
-        owner = getattr(judge, "__self__", None)
-        name = owner.name if isinstance(owner, FunctionRewardModel) else _name_of(judge)
+        owner = getattr(scorer, "__self__", None)
+        name = owner.name if isinstance(owner, FunctionRewardModel) else _name_of(scorer)
         try:
             if isinstance(owner, FunctionRewardModel):
-                told = judge(prompts, responses)
+                found = scorer(prompts, responses)
             else:
-                told = run_function(judge, prompts, responses, name=f"the gold judge {name}")
+                found = run_function(scorer, prompts, responses, name=f"the gold scorer {name}")
         except UserCodeError as error:
             raise UserCodeError(f"row {rows[0]} and those behind it: {error}") from error
-    said: Any = plain_number(told)
+    values: Any = plain_number(found)
     try:
-        if isinstance(said, str | bytes | Mapping | Set) or any(isinstance(s, str) for s in said):
+        if isinstance(values, str | bytes | Mapping | Set) or any(
+            isinstance(s, str) for s in values
+        ):
             raise TypeError("no numbers in the order of the responses")
-        scores = [float(plain_number(score)) for score in said]  # type: ignore[arg-type]
+        scores = [float(plain_number(score)) for score in values]  # type: ignore[arg-type]
     except Exception as error:
         raise UserCodeError(
-            f"the gold judge returned {type(said).__name__} {str(said)[:60]!r} ({error}); "
+            f"the gold scorer returned {type(values).__name__} {str(values)[:60]!r} ({error}); "
             "required: one number a response"
         ) from error
     if len(scores) != len(responses):
         row = rows[min(len(scores), len(responses) - 1)]
         raise UserCodeError(
-            f"the gold judge returned {len(scores)} scores for {len(responses)} responses (they "
+            f"the gold scorer returned {len(scores)} scores for {len(responses)} responses (they "
             f"part at row {row}); required: one a response, in their order"
         )
     broken = [i for i, score in enumerate(scores) if not math.isfinite(score)]
     if broken:
         i = broken[0]
         raise UserCodeError(
-            f"the gold judge scored row {rows[i]} as {scores[i]} ({len(broken)} of {len(scores)} "
+            f"the gold scorer scored row {rows[i]} as {scores[i]} ({len(broken)} of {len(scores)} "
             f"scores are not finite); required: finite numbers. Response: {responses[i][:80]!r}"
         )
     return scores

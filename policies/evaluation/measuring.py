@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from policies.evaluation.cell_files import CellFile, Fields, Line, read_lines
-from policies.evaluation.cells import SEARCH_FIELDS, records_of_lines, search_lines
 from policies.evaluation.clusters import with_clusters
 from policies.evaluation.gold_scorer import GoldScorer
 from policies.evaluation.pooled import POOL_FIELDS, Pool, pool_lines, pool_records
+from policies.evaluation.records import SEARCH_FIELDS, records_of_lines, search_lines
 from policies.finetuning.collection import sample_responses
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
@@ -38,7 +38,7 @@ class Measurement:
         run: Where it is kept.
         prompts: All prompts.
         clusters: Of each prompt, for the intervals; see `policies.evaluation.clusters`.
-        judge: Gold score, or None.
+        gold_scorer: Gives the gold scores, or None.
         seed: Of the run; every cell has its own by its name.
         batch_size: Prompts a batch.
         processes: Who shares the work.
@@ -47,7 +47,7 @@ class Measurement:
     run: RunDirectory
     prompts: Sequence[Prompt]
     clusters: Sequence[str]
-    judge: GoldScorer | None
+    gold_scorer: GoldScorer | None
     seed: int
     batch_size: int
     processes: Processes
@@ -96,7 +96,7 @@ class Measurement:
                 batch_size=rows,
             )
             lines = pool_lines(
-                samples, reward_model, self.judge, policy=policy, first=first, rows=rows
+                samples, reward_model, self.gold_scorer, policy=policy, first=first, rows=rows
             )
             seconds = (time.perf_counter() - began) / len(lines)
             return [{**line, "seconds": seconds} for line in lines]
@@ -143,7 +143,7 @@ class Measurement:
             ((first, results),) = searcher.stream(
                 self.prompts, seed=seed, batches=[index], keep_trees=1
             )
-            lines = search_lines(results, self.judge, first=first)
+            lines = search_lines(results, self.gold_scorer, first=first)
             # In the line, so that line and tree are kept or lost together.
             lines[0]["tree"] = results[0].tree
             return lines

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from policies.evaluation.cell_files import Fields
-from policies.evaluation.gold_scorer import GoldScorer, judged
+from policies.evaluation.gold_scorer import GoldScorer, gold_scores
 from policies.finetuning.collection import Samples
 from policies.generation.language_model import Policy
 from policies.planning.methods import TITLES, MethodName
@@ -43,18 +43,18 @@ POOL_FIELDS: Fields = {
 def pool_lines(
     samples: Samples,
     reward_model: RewardModel,
-    judge: GoldScorer | None,
+    gold_scorer: GoldScorer | None,
     *,
     policy: Policy | None = None,
     first: int = 0,
     rows: int = 256,
 ) -> list[dict[str, Any]]:
-    """Scores and judges samples: one line a prompt, with its responses, their scores and cost.
+    """Scores samples: one line a prompt, with its responses, their scores and cost.
 
     Args:
         samples: N responses to each prompt.
         reward_model: Gives the proxy scores.
-        judge: Gives the gold scores, or None.
+        gold_scorer: Gives the gold scores, or None.
         policy: That sampled them, to count the prompts' tokens; None leaves these out.
         first: Number of the first prompt.
         rows: The most responses that are scored side by side.
@@ -80,8 +80,8 @@ def pool_lines(
         _require_finite(scores, prompts, texts, numbers)
         proxy = scores.tolist()
         gold = None
-        if judge is not None:
-            gold = judged(judge, prompts, texts, rows=numbers, finished=finished)
+        if gold_scorer is not None:
+            gold = gold_scores(gold_scorer, prompts, texts, rows=numbers, finished=finished)
         scored = session.forward_tokens * each / len(texts) if session is not None else 0.0
         for i, prompt in enumerate(samples.prompts[here]):
             mine = slice(i * each, (i + 1) * each)
@@ -123,7 +123,7 @@ class Pool:
     Attributes:
         texts: `[p][i]` the i-th response to prompt p.
         proxy: The reward model's scores, [P, N].
-        gold: The judge's, [P, N], or None.
+        gold: Gold scores, [P, N], or None.
         tokens: Lengths, [P, N], end tokens included.
         log_probabilities: Under the policy, nats, [P, N].
         finished: 1 for responses that ended by themselves, 0 for those cut off, [P, N].
@@ -149,12 +149,12 @@ class Pool:
         def column(name: str) -> Array:
             return np.array([line[name] for line in lines], dtype=np.float64)
 
-        judged_too = lines[0]["gold"] is not None
+        has_gold = lines[0]["gold"] is not None
         counted = lines[0]["prompt_tokens"] is not None
         return cls(
             texts=[line["texts"] for line in lines],
             proxy=column("proxy"),
-            gold=column("gold") if judged_too else None,
+            gold=column("gold") if has_gold else None,
             tokens=column("tokens"),
             log_probabilities=column("log_probabilities"),
             finished=np.array(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from policies.evaluation.gold_scorer import judged, load_gold_scorer
+from policies.evaluation.gold_scorer import gold_scores, load_gold_scorer
 from rewardmodel.synthetic.world import SimulatedHuman
 
 PROMPT = "Write a short story about the baker, the bell and the lake.\n"
@@ -32,7 +32,7 @@ def test_answers_are_matched_in_the_form_that_is_asked_for(tmp_path: Path) -> No
     for form in ("number", "boxed"):
         judge = load_gold_scorer(f"answers:{path}", answer_form=form)
         assert judge is not None
-        found[form] = judged(judge, ["How many?"] * 3, responses, rows=[0, 0, 0])
+        found[form] = gold_scores(judge, ["How many?"] * 3, responses, rows=[0, 0, 0])
     assert found == {"number": [1.0, 1.0, 0.0], "boxed": [0.0, 1.0, 0.0]}
 
 
@@ -61,7 +61,7 @@ def test_a_function_beside_the_user_is_found_and_the_path_grows_once(
     ],
 )
 def test_scores_of_any_kind_of_number_are_floats(said: Any) -> None:
-    found = judged(lambda p, r: said, ["p"] * 3, ["a", "b", "c"], rows=[0, 1, 2])
+    found = gold_scores(lambda p, r: said, ["p"] * 3, ["a", "b", "c"], rows=[0, 1, 2])
     assert found == [0.5, 1.0, 2.0]
     assert {type(score) for score in found} == {float}
 
@@ -70,10 +70,10 @@ def test_scores_of_any_kind_of_number_are_floats(said: Any) -> None:
 def test_a_wrong_number_of_scores_names_the_first_row_without_its_own(count: int, row: int) -> None:
     message = f"returned {count} scores for 3 responses .they part at row {row}."
     with pytest.raises(ValueError, match=message):
-        judged(lambda p, r: [0.0] * count, ["p"] * 3, ["a", "b", "c"], rows=[7, 8, 9])
+        gold_scores(lambda p, r: [0.0] * count, ["p"] * 3, ["a", "b", "c"], rows=[7, 8, 9])
 
 
 def test_the_first_score_that_is_no_number_is_named_with_its_response() -> None:
     said = [0.0, float("nan"), float("-inf")]
     with pytest.raises(ValueError, match=r"scored row 8 as nan \(2 of 3 .*Response: 'bad'"):
-        judged(lambda p, r: said, ["p"] * 3, ["good", "bad", "worse"], rows=[7, 8, 9])
+        gold_scores(lambda p, r: said, ["p"] * 3, ["good", "bad", "worse"], rows=[7, 8, 9])
