@@ -39,9 +39,15 @@ def policy(policy_folder: Path) -> "Policy":
 
 @pytest.fixture(scope="session")
 def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished demo, made as small as it goes."""
+    """The folder of a finished demo, made as small as it goes, once for all worker processes."""
+    from filelock import FileLock
+
     from tests.fakes import start_demo
 
-    out = tmp_path_factory.mktemp("demo") / "run"
-    assert start_demo(out).wait(timeout=300) == 0
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    out = shared / "demo" / "run"
+    with FileLock(shared / "demo.lock"):
+        if not (out / "report.html").is_file():
+            assert start_demo(out).wait(timeout=300) == 0
     return out

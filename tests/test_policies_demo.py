@@ -100,7 +100,7 @@ def test_sizes_out_of_bounds_are_named_and_fast_is_smaller() -> None:
     [
         pytest.param("sft", marks=pytest.mark.slow),
         "reward",
-        "search-muzero-8",
+        pytest.param("search-muzero-8", marks=pytest.mark.slow),
         pytest.param("improve", marks=pytest.mark.slow),
     ],
 )
