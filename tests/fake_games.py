@@ -22,18 +22,18 @@ class Countdown:
     observation_dtype = np.dtype(np.uint8)
     action_meanings = ("NOOP", "UP", "DOWN")
 
-    def __init__(self, num_environments: int, *, length: int, deaths: tuple[int, ...] = ()) -> None:
-        self.num_environments = num_environments
+    def __init__(self, num_envs: int, *, length: int, deaths: tuple[int, ...] = ()) -> None:
+        self.num_envs = num_envs
         self._length, self._deaths = length, deaths
-        self._made = np.zeros(num_environments, np.int64)
-        self.seeds = np.zeros(num_environments, np.int64)
+        self._made = np.zeros(num_envs, np.int64)
+        self.seeds = np.zeros(num_envs, np.int64)
         self.resets: list[tuple[int, int]] = []
         self.closed = False
 
-    def reset(self, rows: np.ndarray, seeds: np.ndarray) -> np.ndarray:
-        self._made[rows] = 0
-        self.seeds[rows] = seeds
-        self.resets += list(zip(rows.tolist(), seeds.tolist(), strict=True))
+    def reset(self, env_index: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+        self._made[env_index] = 0
+        self.seeds[env_index] = seeds
+        self.resets += list(zip(env_index.tolist(), seeds.tolist(), strict=True))
         return self._show()
 
     def step(self, actions: np.ndarray) -> VectorStep:
@@ -53,9 +53,9 @@ class Countdown:
         self.closed = True
 
     def _show(self) -> np.ndarray:
-        return np.broadcast_to(
-            self._made[:, None, None, None], (self.num_environments, 1, 2, 2)
-        ).astype(np.uint8)
+        return np.broadcast_to(self._made[:, None, None, None], (self.num_envs, 1, 2, 2)).astype(
+            np.uint8
+        )
 
 
 class SeenModel:

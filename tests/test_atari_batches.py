@@ -56,7 +56,7 @@ def replay() -> Replay:
     games = SelfPlay(environment, frame_stack=1, seed=0, life_loss_ends=False)
     replay = Replay(
         ReplayConfig(replay_capacity=200, compress_frames=False),
-        lanes=2,
+        num_envs=2,
         observation_shape=environment.observation_shape,
         observation_dtype=environment.observation_dtype,
         num_actions=3,
@@ -89,7 +89,7 @@ def make(
         with_future=True,
         device=torch.device("cpu"),
     )
-    # Rows 0 to 7 of the first lane.
+    # Rows 0 to 7 of the first env.
     sample = Sample(np.arange(rows), np.ones(rows, np.float32))
     batch = maker.make(
         replay,

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from atari_bridge.acting.self_play import replay_episodes
 from atari_bridge.environments.config import EnvironmentConfig
 from atari_bridge.environments.games import ATARI_100K, game_name, rom_name
 from atari_bridge.environments.interface import VectorEnvironment
 from atari_bridge.environments.opening import open_environment
-from atari_bridge.environments.restoring import replay_episodes
 
 pytest.importorskip("ale_py")
 pytest.importorskip("gymnasium")
@@ -19,7 +19,7 @@ SEEDS = np.array([11, 12])
 
 
 def breakout(count: int, **settings) -> AtariEnvironments:
-    settings = {"image_size": 24, "grayscale": True, "num_threads": 1, **settings}
+    settings = {"image_size": 24, "grayscale": True, **settings}
     return AtariEnvironments("Breakout", count, **settings)
 
 
@@ -41,7 +41,7 @@ def games(request) -> AtariEnvironments:
 
 def random_actions(environment: VectorEnvironment, length: int) -> np.ndarray:
     """`[T, N]`."""
-    shape = (length, environment.num_environments)
+    shape = (length, environment.num_envs)
     return np.random.default_rng(0).integers(0, environment.num_actions, shape)
 
 
@@ -59,11 +59,11 @@ def test_steps_have_the_shapes_and_dtypes_of_the_interface(plain):
 
 def test_a_configuration_opens_the_game_it_describes_in_color():
     config = EnvironmentConfig(game="Pong", frame_skip=2, full_action_space=True)
-    environment = open_environment(config, num_environments=1)
+    environment = open_environment(config, num_envs=1)
     environment.reset(np.arange(1), np.array([1]))
     for _ in range(40):
         frame = environment.step(np.zeros(1, np.int64)).observation
-    assert environment.num_environments == 1
+    assert environment.num_envs == 1
     assert environment.observation_shape == (3, 96, 96)
     assert frame.shape == (1, 3, 96, 96)
     assert frame.flags.c_contiguous
@@ -144,7 +144,7 @@ def test_lives_are_lost_one_by_one_and_the_last_ends_the_game(plain):
 
 def test_rewards_are_raw():
     """A pill of Ms. Pac-Man is worth 10 points."""
-    environment = AtariEnvironments("MsPacman", 1, image_size=24, num_threads=1)
+    environment = AtariEnvironments("MsPacman", 1, image_size=24)
     environment.reset(np.arange(1), np.array([1]))
     rewards = [environment.step(np.array([3])).reward.item() for _ in range(100)]
     assert 10 in rewards
@@ -199,7 +199,7 @@ def test_all_26_games_have_their_roms():
 
 @pytest.mark.parametrize("game", ATARI_100K)
 def test_each_of_the_26_games_opens_by_name_and_plays(game: str) -> None:
-    environment = open_environment(EnvironmentConfig(game=game, num_environments=2))
+    environment = open_environment(EnvironmentConfig(game=game, num_envs=2))
     try:
         first = environment.reset(np.arange(2), np.array([3, 4]))
         assert first.shape == (2, *environment.observation_shape)

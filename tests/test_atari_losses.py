@@ -99,7 +99,7 @@ def test_scaling_the_gradient_of_integers_changes_nothing() -> None:
 def test_imagined_scaling_counts_the_root_once_and_each_imagined_step_a_kth() -> None:
     losses = unroll_losses(batch=1, steps=4)
     weights = LossWeights(reward=1, value=0.25, policy=1, entropy=0.5, self_supervised=2)
-    found = combine(losses, weights=weights, row_weights=torch.ones(1), unroll_scaling="imagined")
+    found = combine(losses, weights=weights, row_weights=torch.ones(1), unroll_scaling="unrolled")
     found.total.backward()
     torch.testing.assert_close(gradient(losses.policy), torch.tensor([[1, 0.25, 0.25, 0.25, 0.25]]))
     torch.testing.assert_close(gradient(losses.value), 0.25 * gradient(losses.policy))
@@ -122,7 +122,7 @@ def test_rows_count_by_their_importance_in_the_mean_over_the_batch() -> None:
     losses = unroll_losses(batch=2, steps=1)
     rows = torch.tensor([1.0, 0.25], requires_grad=True)
     combine(
-        losses, weights=LossWeights(), row_weights=rows, unroll_scaling="imagined"
+        losses, weights=LossWeights(), row_weights=rows, unroll_scaling="unrolled"
     ).total.backward()
     torch.testing.assert_close(gradient(losses.policy), torch.tensor([[0.5, 0.5], [0.125, 0.125]]))
     assert rows.grad is None
@@ -163,7 +163,7 @@ def test_a_self_supervised_loss_of_the_root_counts_as_the_root_does() -> None:
     )
     weights = LossWeights(self_supervised=2)
     combine(
-        losses, weights=weights, row_weights=torch.ones(1), unroll_scaling="imagined"
+        losses, weights=weights, row_weights=torch.ones(1), unroll_scaling="unrolled"
     ).total.backward()
     torch.testing.assert_close(gradient(extra), torch.tensor([[2, 0.5, 0.5, 0.5, 0.5]]))
 

@@ -35,9 +35,7 @@ def make(name: str = "dense", shape: tuple[int, ...] = (6,), **changes: Any) -> 
         "prefix_horizon": 2,
         "self_supervised": "none",
     }
-    network = build_network(
-        NetworkConfig(**(sizes | changes)), observation_shape=shape, num_actions=3
-    )
+    network = build_network(NetworkConfig(**(sizes | changes)), frame_shape=shape, num_actions=3)
     for module in network.modules():
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=0.5)
@@ -87,11 +85,11 @@ def walk(model: NetworkModel, actions: list[int]) -> tuple[list[Tensor], list[Te
     """Rewards `[4]` of the model, and prefixes `[4]` of its network, along a line of actions."""
     rewards, prefixes = [], []
     embedding = model.root(seen((6,))).embedding
-    latent = model.network.represent(seen((6,)))
+    latent = model.network.representation(seen((6,)))
     for number in actions:
         action = torch.full((4,), number)
         step = model.step(embedding, action)
-        dynamics = model.network.imagine(latent, action)
+        dynamics = model.network.dynamics(latent, action)
         rewards.append(step.reward)
         prefixes.append(model.network.support.decode(dynamics.reward_logits))
         embedding, latent = step.embedding, dynamics.latent
@@ -129,7 +127,7 @@ def test_without_a_prefix_the_reward_is_what_the_head_says() -> None:
     root = model.root(seen((6,)))
     step = model.step(root.embedding, torch.tensor([0, 1, 2, 0]))
     with torch.inference_mode():
-        dynamics = network.imagine(dict(root.embedding), torch.tensor([0, 1, 2, 0]))
+        dynamics = network.dynamics(dict(root.embedding), torch.tensor([0, 1, 2, 0]))
         expected = network.support.decode(dynamics.reward_logits)
     torch.testing.assert_close(step.reward, expected)
     assert expected.abs().min() > 1e-3

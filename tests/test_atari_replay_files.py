@@ -18,7 +18,7 @@ ACTIONS, IMAGE = 4, (1, 16, 16)
 def make_replay(*, packed: bool = True, capacity: int = 60, lookahead: int = 3) -> Replay:
     return Replay(
         ReplayConfig(replay_capacity=capacity, compress_frames=packed),
-        lanes=2,
+        num_envs=2,
         observation_shape=IMAGE,
         observation_dtype=np.dtype(np.uint8),
         num_actions=ACTIONS,
@@ -29,14 +29,14 @@ def make_replay(*, packed: bool = True, capacity: int = 60, lookahead: int = 3) 
 
 
 def play(replay: Replay, start: int, stop: int) -> None:
-    """Steps of two lanes, decided by their number alone; every 17th step ends an episode."""
+    """Steps of two envs, decided by their number alone; every 17th step ends an episode."""
     for t in range(start, stop):
         generator = np.random.default_rng(t)
         step = t % 17
         mark = np.full(2, True)
         replay.append(
             Rows(
-                lanes=np.arange(2),
+                env_index=np.arange(2),
                 frame=generator.integers(0, 256, (2, *IMAGE)).astype(np.uint8),
                 action=generator.integers(0, ACTIONS, 2),
                 reward=generator.normal(size=2).astype(np.float32),
@@ -68,7 +68,7 @@ def assert_same(left: Replay, right: Replay) -> None:
 
 
 @pytest.mark.parametrize("packed", [True, False])
-@pytest.mark.parametrize("steps", [11, 30, 47, 100])  # slots of a lane: 30
+@pytest.mark.parametrize("steps", [11, 30, 47, 100])  # capacity of an environment: 30
 def test_a_loaded_replay_goes_on_as_if_it_had_never_stopped(
     tmp_path: Path, steps: int, packed: bool
 ) -> None:
@@ -90,7 +90,7 @@ def test_a_cut_outlives_a_file(tmp_path: Path) -> None:
     save_replay(replay, tmp_path / "r")
     load_replay(loaded, tmp_path / "r")
     assert len(loaded) == len(replay)
-    with pytest.raises(ValueError, match=r"lane 1: .* after nothing or a cut"):
+    with pytest.raises(ValueError, match=r"environment 1: .*after nothing or a cut"):
         play(loaded, 8, 9)
 
 
@@ -155,11 +155,10 @@ def _no_manifest(folder: Path) -> None:
     [
         (_remove, r"frames-00000\.safetensors: found no file; required: \d+ bytes"),
         (_shorten, r"rows-00000\.safetensors: found \d+ bytes; required: \d+ bytes"),
-        (_flip, r"frames-00000\.safetensors: found the checksum \d+; required: \d+"),
-        (_edit(version=9), r"replay\.json: found version 9; required: 2"),
+        (_flip, r"frames-00000\.safetensors: .*found the SHA-256 \w+; required: \w+"),
+        (_edit(version=9), r"replay\.json: found version 9; required: 3"),
         (_edit(format="other"), r"replay\.json: found JSON of something else"),
-        (_edit(lanes=3), r"replay\.json: found lanes 3; required: 2"),
-        (_edit(rows=3), r"replay\.json: found parts that hold no rows; required: 3 rows"),
+        (_edit(num_envs=3), r"replay\.json: found other values than were written"),
         (_no_json, r"replay\.json: cannot be read as JSON"),
         (_no_manifest, r"found a folder that holds .*; required: a saved replay"),
     ],
@@ -182,7 +181,7 @@ def test_a_replay_of_other_settings_is_named(tmp_path: Path) -> None:
     replay = make_replay()
     play(replay, 0, 25)
     save_replay(replay, tmp_path / "r")
-    with pytest.raises(ValueError, match="found lane_capacity 30; required: 40"):
+    with pytest.raises(ValueError, match="found capacity_per_env 30; required: 40"):
         load_replay(make_replay(capacity=80), tmp_path / "r")
     with pytest.raises(ValueError, match="found packed True; required: False"):
         load_replay(make_replay(packed=False), tmp_path / "r")

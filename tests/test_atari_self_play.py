@@ -116,5 +116,5 @@ def test_an_environment_that_shows_something_else_is_refused() -> None:
     play(first, 3)
     kept = first.state()
     kept["stack_frames"][0, -1] += 1
-    with pytest.raises(ValueError, match=r"environments \[0\].*decided by seed and actions"):
+    with pytest.raises(ValueError, match=r"environments \[0\].*determined by seed"):
         begin(Countdown(1, length=5), seed=4).restore(kept)

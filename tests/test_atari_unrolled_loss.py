@@ -50,10 +50,7 @@ def make(
         "prediction_size": 6,
     }
     config = NetworkConfig(**(sizes | changes))
-    built = [
-        build_network(config, observation_shape=shape, num_actions=A, frame_channels=shape[0])
-        for _ in range(2)
-    ]
+    built = [build_network(config, frame_shape=shape, num_actions=A) for _ in range(2)]
     for head in (built[0].policy_head, built[0].value_head, built[0].value_prefix):
         for module in [] if head is None else head.modules():
             if isinstance(module, nn.Linear):
@@ -298,7 +295,7 @@ def test_the_decoded_root_values_are_those_of_the_value_head() -> None:
     networks, batch = make(normalization="layer"), draw_batch()
     network = networks[0]
     _, values = UnrolledLoss(*networks, PLAIN)(batch, batch.weight, torch.Generator())
-    logits = network.predict(network.represent(batch.observation)).value_logits
+    logits = network.prediction(network.representation(batch.observation)).value_logits
     torch.testing.assert_close(values, network.support.decode(logits))
     assert not values.requires_grad
 
@@ -307,15 +304,15 @@ def test_parts_are_the_cross_entropies_of_their_targets() -> None:
     networks, batch = make(normalization="layer", self_supervised="none"), draw_batch()
     network = networks[0]
     losses = judge(networks, batch)
-    latent = network.represent(batch.observation)
+    latent = network.representation(batch.observation)
     reward, value, policy = [], [], []
     for k in range(K + 1):
         if k > 0:
-            dynamics = network.imagine(latent, batch.action[:, k - 1])
+            dynamics = network.dynamics(latent, batch.action[:, k - 1])
             latent = dynamics.latent
             target = network.support.encode(batch.reward[:, k - 1])
             reward.append(-(target * dynamics.reward_logits.log_softmax(-1)).sum(-1))
-        said = network.predict(latent)
+        said = network.prediction(latent)
         target = network.support.encode(batch.value[:, k])
         value.append(-(target * said.value_logits.log_softmax(-1)).sum(-1))
         policy.append(-(batch.policy[:, k] * said.policy_logits.log_softmax(-1)).sum(-1))

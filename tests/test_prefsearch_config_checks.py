@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from atari_bridge.learning.losses import LossWeights
-from atari_bridge.training.agent_settings import AgentSettings
+from atari_bridge.training.config import AgentSettings
 from policies.generation.language_model import TinyModel
 from policies.generation.proposals import Proposal
 from policies.planning.methods import SearchOptions

@@ -1,8 +1,4 @@
-"""Losses of an unrolled network, from logits and targets to one number.
-
-Pure functions. This file knows no network, no optimizer and no support of scalars: a value target
-comes as a distribution over bins, whoever made it.
-"""
+"""Losses of an unrolled network: pure functions of logits and targets."""
 
 from dataclasses import dataclass
 
@@ -34,30 +30,27 @@ def entropy(logits: Tensor) -> Tensor:
 
 
 def scale_gradient(tensor: Tensor, factor: float) -> Tensor:
-    """The same values, with `factor` of the gradient; a tensor of integers returns unchanged.
-
-    MuZero and EfficientZero halve the gradient of the state at each imagined step, so that a long
-    unroll does not outweigh the root.
+    """Scales the gradient by `factor` and keeps the values; integers are returned unchanged.
 
     Source: MuZero (Schrittwieser et al. 2020), appendix G.
     """
     if not tensor.is_floating_point():
         return tensor
     still = tensor.detach()
-    # The difference is exactly 0: half precision rounds nothing, unlike a weighted sum.
+    # The difference is exactly 0, so the value is not rounded, unlike in a weighted sum.
     return still + factor * (tensor - still)
 
 
 @dataclass(frozen=True)
 class UnrollLosses:
-    """Losses per row and position before masks and weights, with the masks (True: counts).
+    """Losses per row and position before masks and weights, and the masks.
 
     Attributes:
-        reward: Of the imagined steps, `[B, K]`.
-        value: Of the root and the imagined steps, `[B, K+1]`.
+        reward: Of the unrolled steps, `[B, K]`.
+        value: Of the root and the unrolled steps, `[B, K+1]`.
         policy: `[B, K+1]`.
         entropy: Of the policy, `[B, K+1]`.
-        self_supervised: Of the imagined steps, `[B, K]`; with the root's, `[B, K+1]`; or None.
+        self_supervised: Of the unrolled steps, `[B, K]`; with the root's, `[B, K+1]`; or None.
         reward_mask: `[B, K]` bool.
         value_mask: `[B, K+1]` bool.
         policy_mask: `[B, K+1]` bool; of the entropy too.
@@ -77,7 +70,7 @@ class UnrollLosses:
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Of the parts in the total; the entropy is rewarded, the others are costs."""
+    """Weights of the parts of the loss; the entropy is a bonus."""
 
     reward: NonNegative = 1.0
     value: NonNegative = 0.25
@@ -92,12 +85,12 @@ class LossWeights:
 
 @dataclass(frozen=True)
 class Losses:
-    """What to minimize, and its parts to look at; all scalars.
+    """The loss and its parts; all scalars.
 
     Attributes:
         total: Weighted by part, position and row; carries the gradient.
-        reward: Mean over the predictions that count, without any weight; detached, as are the
-            other parts. 0 where none counts.
+        reward: Unweighted mean over unmasked predictions, detached, as are the other parts; 0 where
+            there is none.
         value: As `reward`.
         policy: As `reward`.
         entropy: As `reward`, in nats.
@@ -121,26 +114,26 @@ def combine(
 ) -> Losses:
     """The batch's loss: the mean over rows of the weighted sums over the unroll.
 
-    With K imagined steps, each imagined step's losses count 1/K. The root's count 1 with
-    `unroll_scaling="imagined"` (MuZero), and 1/K with `"all"` (EfficientZero, which divides the
-    whole gradient by K). Predictions that do not count add 0 and are not made up for.
+    Losses of each of K unrolled steps are divided by K, and so are the root's with
+    `unroll_scaling="all"` (EfficientZero), but not with `"unrolled"` (MuZero). Masked predictions
+    add 0.
 
     Args:
         losses: Per row and position.
         weights: Of the parts.
         row_weights: Importance weights of the rows, `[B]`.
-        unroll_scaling: See above.
+        unroll_scaling: "all" or "unrolled".
 
     Raises:
         ValueError: If a part has a shape other than its mask's or than the unroll's, or
             `unroll_scaling` is unknown.
     """
-    if unroll_scaling not in ("all", "imagined"):
+    if unroll_scaling not in ("all", "unrolled"):
         raise ValueError(
-            f"unroll_scaling: found {unroll_scaling!r}; required: 'all' or 'imagined'. Correct it"
+            f"unroll_scaling: found {unroll_scaling!r}; required: 'all' or 'unrolled'. Correct it"
         )
     steps = losses.reward.shape[1]
-    root = 1.0 if unroll_scaling == "imagined" else 1.0 / steps
+    root = 1.0 if unroll_scaling == "unrolled" else 1.0 / steps
     parts: dict[str, tuple[float, Tensor | None, Tensor | None]] = {
         "reward": (weights.reward, losses.reward, losses.reward_mask),
         "value": (weights.value, losses.value, losses.value_mask),
@@ -159,8 +152,7 @@ def combine(
             means[name] = total.new_zeros(())
             continue
         counted = _masked(name, loss, mask)
-        # A weight of 0 is multiplied like any other: data-parallel wrappers want every parameter's
-        # gradient.
+        # Parts of weight 0 are added too: data-parallel wrappers need every parameter's gradient.
         total = total + weight * _over_unroll(counted, steps=steps, root=root)
         means[name] = counted.detach().sum() / mask.sum().clamp_min(1)
     return Losses(total=(row_weights.detach() * total).mean(), **means)
@@ -172,18 +164,18 @@ def _masked(name: str, loss: Tensor, mask: Tensor) -> Tensor:
             f"{name}: found losses {tuple(loss.shape)} with a mask {tuple(mask.shape)}; required: "
             "one mask entry for each loss. Cut both to the same positions"
         )
-    # `where`, not a product: a prediction that does not count may be infinite.
+    # `where`, not a product: a masked loss may be infinite.
     return torch.where(mask, loss, torch.zeros_like(loss))
 
 
 def _over_unroll(loss: Tensor, *, steps: int, root: float) -> Tensor:
-    """Weighted sum over positions, `[B]`: of K imagined steps, or of the root and these."""
-    imagined = loss[:, -steps:].sum(dim=1) / steps
+    """Weighted sum over positions, `[B]`: of K unrolled steps, or of the root and these."""
+    unrolled = loss[:, -steps:].sum(dim=1) / steps
     if loss.shape[1] == steps:
-        return imagined
+        return unrolled
     if loss.shape[1] != steps + 1:
         raise ValueError(
-            f"found losses at {loss.shape[1]} positions; required: {steps} imagined steps, or "
+            f"found losses at {loss.shape[1]} positions; required: {steps} unrolled steps, or "
             f"{steps + 1} with the root. Correct the losses given"
         )
-    return root * loss[:, 0] + imagined
+    return root * loss[:, 0] + unrolled

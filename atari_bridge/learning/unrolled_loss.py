@@ -1,7 +1,7 @@
-"""The network unrolled over K actions, and what it got wrong: one module, one `forward`.
+"""The loss of the network unrolled over K actions.
 
-It is a module so that data-parallel wrappers see an ordinary forward pass. All agents of the family
-are this loss with other weights; none has a branch of its own here.
+It is a module, so that data-parallel wrappers see an ordinary forward pass. All agents of the
+MuZero family are this loss with other weights.
 """
 
 import torch
@@ -26,9 +26,9 @@ class UnrolledLoss(nn.Module):
     """The loss of a batch.
 
     Args:
-        network: Learns.
-        target_network: Lags behind; some kinds of self-supervision ask it.
-        config: Weights, and how images are augmented.
+        network: To be trained.
+        target_network: For self-supervision whose targets it projects.
+        config: Weights, and augmentation.
     """
 
     def __init__(
@@ -37,8 +37,8 @@ class UnrolledLoss(nn.Module):
         super().__init__()
         self.network = network
         self.config = config
-        # Not a submodule: its weights are no parameters of this loss. It only evaluates, or batches
-        # of it would change its statistics between refreshes.
+        # In a list, so that it is no submodule: its weights are not trained. In evaluation mode, so
+        # that it updates no batch statistics.
         self._target_network = [target_network.eval()]
         self.weights = LossWeights(
             reward=config.reward_weight,
@@ -51,26 +51,26 @@ class UnrolledLoss(nn.Module):
     def forward(
         self, batch: Batch, row_weights: Tensor, generator: torch.Generator
     ) -> tuple[Losses, Tensor]:
-        """Unrolls and judges.
+        """Computes the losses of a batch.
 
         Args:
             batch: B rows.
             row_weights: `[B]`.
-            generator: Source of the augmentation's draws.
+            generator: Source of the augmentation's randomness.
 
         Returns:
             The losses; and the decoded root values `[B]`, without gradient.
         """
         network, support = self.network, self.network.support
-        latent = network.represent(self._seen(batch.observation, generator))
-        root = network.predict(latent)
+        latent = network.representation(self._seen(batch.observation, generator))
+        root = network.prediction(latent)
         values, policies = [root.value_logits], [root.policy_logits]
-        rewards, imagined = [], []
+        rewards, unrolled = [], []
         for k in range(batch.action.shape[1]):
-            dynamics = network.imagine(latent, batch.action[:, k])
+            dynamics = network.dynamics(latent, batch.action[:, k])
             rewards.append(dynamics.reward_logits)
-            imagined.append(dynamics.latent["hidden"])
-            prediction = network.predict(dynamics.latent)
+            unrolled.append(dynamics.latent["hidden"])
+            prediction = network.prediction(dynamics.latent)
             values.append(prediction.value_logits)
             policies.append(prediction.policy_logits)
             latent = halve_gradient(dynamics.latent)
@@ -85,7 +85,7 @@ class UnrolledLoss(nn.Module):
             reward_mask=batch.reward_mask,
             value_mask=batch.value_mask,
             policy_mask=batch.policy_mask,
-            self_supervised=self._self_supervised(imagined, batch, generator),
+            self_supervised=self._self_supervised(unrolled, batch, generator),
             self_supervised_mask=batch.observed[:, 1:],
         )
         losses = combine(
@@ -99,15 +99,15 @@ class UnrolledLoss(nn.Module):
         return losses, decoded
 
     def _self_supervised(
-        self, imagined: list[Tensor], batch: Batch, generator: torch.Generator
+        self, unrolled: list[Tensor], batch: Batch, generator: torch.Generator
     ) -> Tensor | None:
-        """Losses `[B, K]` of imagined states against what was seen there, or None."""
+        """Losses `[B, K]` of unrolled states against later observations, or None."""
         auxiliary = self.network.auxiliary
         if auxiliary is None or batch.future is None:
             return None
         rows, steps = batch.future.shape[:2]
         seen = batch.future.flatten(0, 1)  # [B*K, ...]
-        hidden = torch.stack(imagined, dim=1).flatten(0, 1)  # [B*K, ...]
+        hidden = torch.stack(unrolled, dim=1).flatten(0, 1)  # [B*K, ...]
         if auxiliary.teacher == "pixels":
             target = as_floats(seen)
         else:
@@ -115,7 +115,7 @@ class UnrolledLoss(nn.Module):
             teacher = self.network if own else self._target_network[0]
             assert teacher.auxiliary is not None
             with torch.no_grad():
-                known = teacher.represent(self._seen(seen, generator))["hidden"]
+                known = teacher.representation(self._seen(seen, generator))["hidden"]
                 target = teacher.auxiliary.project(known)
         return auxiliary.loss(hidden, target).unflatten(0, (rows, steps))
 
@@ -127,9 +127,9 @@ class UnrolledLoss(nn.Module):
 
 
 def halve_gradient(latent: Latent) -> Latent:
-    """The same state for the next step, from which half the gradient flows back.
+    """The state as input of the next step, with half its gradient.
 
-    What is predicted of the state itself, and its reward, reach it in full (MuZero's pseudocode;
-    EfficientZero's code halves these too, which scales all steps alike).
+    Predictions of the state itself and its reward keep the full gradient, as in MuZero's
+    pseudocode; EfficientZero's code halves these too.
     """
     return {**latent, "hidden": scale_gradient(latent["hidden"], 0.5)}
