@@ -16,7 +16,7 @@ pytest.importorskip("gymnasium", reason="pip install 'prefsearch[atari]'")
 from atari_bridge.acting.actors import RayActors
 from atari_bridge.acting.reanalysis import RayPlanner
 from atari_bridge.acting.search_settings import eval_planner, reanalyze_planner
-from atari_bridge.acting.worker_pool import WorkerBackend, WorkerDiedError
+from atari_bridge.acting.worker_pool import WorkerDiedError
 from atari_bridge.networks.planning_model import NetworkModel
 from atari_bridge.training.checkpoints import checkpoints_of, read_manifest
 from atari_bridge.training.config import WorkerSettings
@@ -73,7 +73,7 @@ class FakeBackend:
         return [call[0] for n, call in enumerate(self.calls) if n not in self.fetched]
 
 
-def actors_of(training: Training, backend: WorkerBackend) -> RayActors:
+def actors_of(training: Training, backend: Any) -> RayActors:
     return RayActors(
         training.network,
         training.settings,
@@ -84,7 +84,7 @@ def actors_of(training: Training, backend: WorkerBackend) -> RayActors:
     )
 
 
-def planner_of(training: Training, backend: WorkerBackend, *, noise: bool) -> RayPlanner:
+def planner_of(training: Training, backend: Any, *, noise: bool) -> RayPlanner:
     search = training.settings.search
     return RayPlanner(
         training.target_network,

@@ -73,7 +73,7 @@ def test_shapes_are_those_of_the_interface(
     prediction = network.prediction(dynamics.latent)
     assert prediction.policy_logits.shape == (3, ACTIONS)
     assert prediction.value_logits.shape == dynamics.reward_logits.shape == (3, 11)
-    assert network.uses_value_prefix is value_prefix
+    assert (network.value_prefix is not None) is value_prefix
     names = {"hidden", "lstm_h", "lstm_c", "age"} if value_prefix else {"hidden"}
     assert latent.keys() == dynamics.latent.keys() == names
     for name, leaf in latent.items():

@@ -24,7 +24,6 @@ def make_replay(*, packed: bool = True, capacity: int = 60, lookahead: int = 3) 
         num_actions=ACTIONS,
         frame_stack=2,
         lookahead=lookahead,
-        threads=1,
     )
 
 

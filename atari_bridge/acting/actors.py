@@ -1,7 +1,7 @@
-"""Actors: self-play in this process, or by Ray actors while this process learns."""
+"""Actors, the sources of a run's experience: `SelfPlay` in this process, or Ray actors."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,8 +10,8 @@ import torch
 from atari_bridge.acting.search_settings import self_play_planner
 from atari_bridge.acting.self_play import Played, SelfPlay
 from atari_bridge.acting.worker_pool import (
+    RayBackend,
     ReceivedWeights,
-    WorkerBackend,
     WorkerDiedError,
     WorkerPool,
     weight_arrays,
@@ -22,7 +22,6 @@ from atari_bridge.networks.planning_model import NetworkModel
 from atari_bridge.training.config import AgentSettings
 from prefsearch.config.checks import require
 from prefsearch.run.directory import step_seed
-from search import Planner
 
 CHUNK = 4
 """Decisions in each environment that a worker makes between two updates of its weights."""
@@ -60,52 +59,6 @@ class Actors(Protocol):
         ...
 
 
-class LocalActors:
-    """Plays in this process, one decision in every environment at a time.
-
-    Args:
-        self_play: The episodes.
-        model: The network that is being trained.
-        planner: The planner at a fraction of the run.
-        generator: Source of the searches' randomness.
-    """
-
-    def __init__(
-        self,
-        self_play: SelfPlay,
-        model: NetworkModel,
-        planner: Callable[[float], Planner],
-        *,
-        generator: torch.Generator,
-    ) -> None:
-        self._self_play, self._model = self_play, model
-        self._planner, self._generator = planner, generator
-
-    def play(self, *, decisions_made: int, progress: float) -> Played:
-        """One decision in every environment."""
-        return self._self_play.play(
-            self._model,
-            self._planner(progress),
-            decisions_made=decisions_made,
-            generator=self._generator,
-        )
-
-    def state(self) -> dict[str, np.ndarray]:
-        """The episodes under way."""
-        return self._self_play.state()
-
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Replays the episodes under way."""
-        self._self_play.restore(state)
-
-    def interrupted_envs(self) -> list[int]:
-        """None."""
-        return []
-
-    def close(self) -> None:
-        """Nothing to end."""
-
-
 class PlayWorker:
     """A worker with M environments and a copy of the network.
 
@@ -127,17 +80,17 @@ class PlayWorker:
         seed: int,
         device: str,
     ) -> None:
-        self._search = settings.search
+        self._weights = ReceivedWeights(network, device)
         self._self_play = SelfPlay(
             open_environment(settings.environment, num_envs=num_envs),
+            NetworkModel(self._weights.network, discount=settings.learning.discount),
+            lambda progress: self_play_planner(settings.search, progress=progress),
+            torch.Generator().manual_seed(seed),
             frame_stack=settings.environment.frame_stack,
             seed=seed,
             first_env_index=first_env_index,
             life_loss_ends=settings.environment.life_loss_ends,
         )
-        self._weights = ReceivedWeights(network, device)
-        self._model = NetworkModel(self._weights.network, discount=settings.learning.discount)
-        self._generator = torch.Generator().manual_seed(seed)
 
     def play(
         self,
@@ -148,11 +101,8 @@ class PlayWorker:
     ) -> Played:
         """A chunk of decisions in every environment."""
         self._weights.load(weights, version)
-        planner = self_play_planner(self._search, progress=progress)
         parts = [
-            self._self_play.play(
-                self._model, planner, decisions_made=decisions_made, generator=self._generator
-            )
+            self._self_play.play(decisions_made=decisions_made, progress=progress)
             for _ in range(CHUNK)
         ]
         return Played(
@@ -186,7 +136,7 @@ class RayActors:
         network: MuZeroNetwork,
         settings: AgentSettings,
         *,
-        backend: WorkerBackend,
+        backend: RayBackend,
         workers: int,
         num_envs: int,
         seed: int,

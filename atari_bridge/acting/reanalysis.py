@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from atari_bridge.acting.worker_pool import (
+    RayBackend,
     ReceivedWeights,
-    WorkerBackend,
     WorkerDiedError,
     WorkerPool,
     weight_arrays,
@@ -71,7 +71,7 @@ class RayPlanner:
         network: MuZeroNetwork,
         planner: Planner,
         *,
-        backend: WorkerBackend,
+        backend: RayBackend,
         workers: int,
         discount: float,
         device: str = "cpu",

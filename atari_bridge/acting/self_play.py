@@ -5,7 +5,7 @@ the episodes under way.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,12 +25,10 @@ class Episode:
     Attributes:
         game_return: Sum of raw rewards over the whole game, all lives included.
         decisions: Its length.
-        env_index: The environment.
     """
 
     game_return: float
     decisions: int
-    env_index: int
 
 
 @dataclass(frozen=True)
@@ -55,10 +53,13 @@ def episode_seed(seed: int, env_index: int, episode: int) -> int:
 
 @dataclass
 class SelfPlay:
-    """N episodes under way.
+    """`Actors` in this process, which make one decision in every environment at a time.
 
     Attributes:
-        environment: The N environments.
+        environment: N environments.
+        model: Plans from stacks `[N, S*C, H, W]` uint8 or vectors `[N, D]`.
+        planner: The planner at a fraction of the run, 0 to 1.
+        generator: Source of the searches' randomness.
         frame_stack: S, frames of an observation.
         seed: Of all episodes.
         first_env_index: Index of the first environment, where several workers share a run.
@@ -66,6 +67,9 @@ class SelfPlay:
     """
 
     environment: VectorEnvironment
+    model: PlanningModel
+    planner: Callable[[float], Planner]
+    generator: torch.Generator
     frame_stack: int
     seed: int
     first_env_index: int = 0
@@ -96,23 +100,10 @@ class SelfPlay:
         """`[N]` int64, the environments' indices."""
         return self.first_env_index + np.arange(self.environment.num_envs)
 
-    def play(
-        self,
-        model: PlanningModel,
-        planner: Planner,
-        *,
-        decisions_made: int,
-        generator: torch.Generator,
-    ) -> Played:
-        """Plans and takes one decision in every environment.
-
-        Args:
-            model: Plans from stacks `[N, S*C, H, W]` uint8 or vectors `[N, D]`.
-            planner: Chooses the actions.
-            decisions_made: In the whole run so far; stored in the rows.
-            generator: Source of the planner's randomness.
-        """
-        output = planner.plan(model, torch.from_numpy(self._stack.stacks), generator=generator)
+    def play(self, *, decisions_made: int, progress: float) -> Played:
+        """Takes one decision in every environment; see `Actors`."""
+        planner, stacks = self.planner(progress), torch.from_numpy(self._stack.stacks)
+        output = planner.plan(self.model, stacks, generator=self.generator)
         actions = output.action.cpu().numpy()  # host synchronization: environments run there
         frame, first = self._stack.newest.copy(), self._first.copy()
         step = self.environment.step(actions)
@@ -143,25 +134,16 @@ class SelfPlay:
         episodes = []
         if ended.any():
             over = np.flatnonzero(ended)
-            rows.append(self._last_observations(over, step, model, decisions_made, generator))
-            episodes = [
-                Episode(float(self._returns[n]), len(self._actions[n]), int(self.env_index[n]))
-                for n in over
-            ]
+            rows.append(self._last_observations(over, step, decisions_made))
+            episodes = [Episode(float(self._returns[n]), len(self._actions[n])) for n in over]
             self._begin(over)
         return Played(rows, episodes)
 
-    def _last_observations(
-        self,
-        over: np.ndarray,
-        step: VectorStep,
-        model: PlanningModel,
-        decisions_made: int,
-        generator: torch.Generator,
-    ) -> Rows:
+    def _last_observations(self, over: np.ndarray, step: VectorStep, decisions_made: int) -> Rows:
         """Void rows of the episodes `over` `[M]`; their values bootstrap truncated ones."""
         with torch.inference_mode():
-            root = model.root(torch.from_numpy(self._stack.stacks[over]), generator=generator)
+            stacks = torch.from_numpy(self._stack.stacks[over])
+            root = self.model.root(stacks, generator=self.generator)
         ones = np.ones(len(over), bool)
         return Rows(
             env_index=self.env_index[over],
@@ -190,6 +172,13 @@ class SelfPlay:
             self._actions[env] = []
         self._returns[over] = 0
         self._first[over] = True
+
+    def interrupted_envs(self) -> list[int]:
+        """None."""
+        return []
+
+    def close(self) -> None:
+        """Nothing to end; the environment is the caller's."""
 
     def state(self) -> dict[str, np.ndarray]:
         """Arrays for a checkpoint, see `restore`."""

@@ -5,7 +5,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,42 +25,11 @@ class WorkerDiedError(RuntimeError):
     """A worker process is gone, and the result of its call with it."""
 
 
-class WorkerBackend(Protocol):
-    """Runs workers in other processes. The calls of one worker are executed in order."""
-
-    def put(self, value: Any) -> Any:
-        """Stores a copy of a value that can be passed to all workers."""
-        ...
-
-    def start(self, worker: type, *arguments: Any) -> Any:
-        """Starts a worker and returns its handle without waiting."""
-        ...
-
-    def call(self, handle: Any, method: str, *arguments: Any) -> Any:
-        """Calls a method of a worker and returns a future."""
-        ...
-
-    def wait(self, futures: Sequence[Any]) -> list[Any]:
-        """Waits for the first future; returns all that are done."""
-        ...
-
-    def get(self, future: Any) -> Any:
-        """The result of a future.
-
-        Raises:
-            WorkerDiedError: If the worker died first.
-        """
-        ...
-
-    def stop(self, handle: Any) -> None:
-        """Ends a worker, dead or alive."""
-        ...
-
-
 class RayBackend:
-    """Workers as Ray actors, on this machine or on the cluster that RAY_ADDRESS names.
+    """Runs workers as Ray actors, on this machine or on the cluster that RAY_ADDRESS names.
 
-    Ray is started if it is not running, and ends with this process.
+    Ray is started if it is not running, and ends with this process. The calls of one worker are
+    executed in order.
 
     Args:
         actors: How many there will be.
@@ -100,28 +69,28 @@ class RayBackend:
         )
 
     def put(self, value: Any) -> Any:
-        """See `WorkerBackend`; the copy is freed with the result."""
+        """Stores a copy of a value for all workers; it is freed with the result."""
         return self._ray.put(value)
 
     def start(self, worker: type, *arguments: Any) -> Any:
-        """See `WorkerBackend`."""
+        """Starts a worker and returns its handle without waiting."""
         return self._ray.remote(**self._options)(worker).remote(*arguments)
 
     def call(self, handle: Any, method: str, *arguments: Any) -> Any:
-        """See `WorkerBackend`."""
+        """Calls a method of a worker and returns a future."""
         return getattr(handle, method).remote(*arguments)
 
     def wait(self, futures: Sequence[Any]) -> list[Any]:
-        """See `WorkerBackend`."""
+        """Waits for the first future; returns all that are done."""
         self._ray.wait(list(futures), num_returns=1)
         return self._ray.wait(list(futures), num_returns=len(futures), timeout=0)[0]
 
     def get(self, future: Any) -> Any:
-        """See `WorkerBackend`; an exception of the method is raised here.
+        """The result of a future; an exception of the method is raised here.
 
         Raises:
-            WorkerDiedError: If the actor, or its result, is gone.
-            ChildProcessError: If the actor could not start.
+            WorkerDiedError: If the worker, or its result, is gone.
+            ChildProcessError: If the worker could not start.
         """
         try:
             return self._ray.get(future)
@@ -132,7 +101,7 @@ class RayBackend:
             raise WorkerDiedError(cause) from error
 
     def stop(self, handle: Any) -> None:
-        """See `WorkerBackend`."""
+        """Ends a worker, dead or alive."""
         if self._ray.is_initialized():
             self._ray.kill(handle)
 
@@ -148,7 +117,7 @@ class WorkerPool:
     """
 
     def __init__(
-        self, backend: WorkerBackend, name: str, start: Callable[[int], Any], *, size: int
+        self, backend: RayBackend, name: str, start: Callable[[int], Any], *, size: int
     ) -> None:
         self._backend, self._name, self._start = backend, name, start
         self.size, self._restarts = size, 0

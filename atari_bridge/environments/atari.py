@@ -99,11 +99,6 @@ class AtariEnvironments:
         self._lives = np.zeros(num_envs, np.int32)
         self._frames = np.zeros(num_envs, np.int64)
 
-    @property
-    def episode_frames(self) -> np.ndarray:
-        """`[N]` int64, emulator frames of the episodes, no-ops at the start included."""
-        return self._frames.copy()
-
     def reset(self, env_index: np.ndarray, seeds: np.ndarray) -> np.ndarray:
         """Begins episodes; see `VectorEnvironment`."""
         env_index, seeds = np.asarray(env_index), np.asarray(seeds)

@@ -87,11 +87,6 @@ class MuZeroNetwork(nn.Module):
         self.auxiliary = auxiliary
         self._scale_hidden = scale_hidden
 
-    @property
-    def uses_value_prefix(self) -> bool:
-        """Whether `Dynamics.reward_logits` are of sums."""
-        return self.value_prefix is not None
-
     def representation(self, observation: Tensor) -> Latent:
         """MuZero's h: encodes observations `[B, S*C, H, W]` in [0, 1], or `[B, D]`.
 

@@ -51,7 +51,7 @@ class NetworkModel:
             prediction = network.prediction(latent)
             logits, value = prediction.policy_logits.float(), prediction.value_logits
             embedding = _plain(latent)
-            if network.uses_value_prefix:
+            if network.value_prefix is not None:
                 embedding["prefix"] = torch.zeros_like(logits[:, 0])
             return RootOutput(
                 prior_logits=logits,
@@ -73,7 +73,7 @@ class NetworkModel:
             scalars = torch.stack([prediction.value_logits, dynamics.reward_logits])
             value, reward = network.support.decode(scalars)  # [M] each
             child = _plain(dynamics.latent)
-            if network.uses_value_prefix:
+            if network.value_prefix is not None:
                 # The reward is the difference of two prefixes. A prefix that was reset begins at 0.
                 child["prefix"] = torch.where(child["age"] > 0, reward, 0.0)
                 reward = reward - embedding["prefix"]

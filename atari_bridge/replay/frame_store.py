@@ -122,11 +122,6 @@ class PackedFrames:
         self._threads = threads or _threads()
         self._pool: ThreadPoolExecutor | None = None
 
-    @property
-    def num_bytes(self) -> int:
-        """Memory taken by the frames."""
-        return self._open.nbytes + sum(len(data) for data in self._packed if data is not None)
-
     def _length(self, block: int) -> int:
         """Frames of a block: the last one of an environment may be short."""
         return min(BLOCK, self._capacity - block * BLOCK)

@@ -39,7 +39,6 @@ class Replay:
         frame_stack: S, frames of an observation; 1 where observations are vectors.
         lookahead: Rows that must follow a row before it is sampled; at least 0, less than the
             capacity of an environment.
-        threads: For unpacking frames; None: one for each processor, 8 at most.
 
     Raises:
         ValueError: If the capacity is too small, or vectors are to be stacked.
@@ -55,7 +54,6 @@ class Replay:
         num_actions: int,
         frame_stack: int = 1,
         lookahead: int = 10,
-        threads: int | None = None,
     ) -> None:
         if frame_stack < 1 or (len(observation_shape) == 1 and frame_stack != 1):
             raise ValueError(
@@ -89,9 +87,7 @@ class Replay:
         self._greatest = 1.0  # priority of rows that become ready, raised to the exponent
         self._frames: FrameStore
         if config.compress_frames and len(self.observation_shape) == 3:
-            self._frames = PackedFrames(
-                num_envs, self.capacity_per_env, self.observation_shape, threads=threads
-            )
+            self._frames = PackedFrames(num_envs, self.capacity_per_env, self.observation_shape)
         else:
             self._frames = PlainFrames(
                 num_envs, self.capacity_per_env, self.observation_shape, self.observation_dtype

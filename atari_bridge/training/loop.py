@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from atari_bridge.acting.actors import Actors, LocalActors, RayActors
+from atari_bridge.acting.actors import Actors, RayActors
 from atari_bridge.acting.reanalysis import RayPlanner
 from atari_bridge.acting.search_settings import reanalyze_planner, self_play_planner
 from atari_bridge.acting.self_play import Episode, SelfPlay
@@ -32,6 +32,7 @@ from atari_bridge.training.config import AgentSettings, WorkerSettings
 from atari_bridge.training.progress import Clock, Counters, TimedPlanner
 from prefsearch.config.checks import require
 from prefsearch.run.directory import step_seed
+from search import Planner
 
 
 @dataclass
@@ -142,20 +143,19 @@ class Training:
                 seed=seed,
                 device="cuda" if self.workers.worker_gpus else "cpu",
             )
-        self_play = SelfPlay(
+        return SelfPlay(
             self.environment,
+            self._planning_model(self.network),
+            self._self_play_planner,
+            self.play_generator,
             frame_stack=settings.environment.frame_stack,
             seed=seed,
             life_loss_ends=settings.environment.life_loss_ends,
         )
-        return LocalActors(
-            self_play,
-            self._planning_model(self.network),
-            lambda progress: TimedPlanner(
-                self_play_planner(settings.search, progress=progress), self.clock
-            ),
-            generator=self.play_generator,
-        )
+
+    def _self_play_planner(self, progress: float) -> Planner:
+        planner = self_play_planner(self.settings.search, progress=progress)
+        return TimedPlanner(planner, self.clock)
 
     def _build_ray_planner(self, backend: RayBackend | None) -> RayPlanner | None:
         if backend is None or not self.workers.reanalyze_workers:

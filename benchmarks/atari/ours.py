@@ -19,7 +19,6 @@ import yaml
 from accelerate import Accelerator
 from torch import Tensor
 
-from atari_bridge.acting.actors import LocalActors
 from atari_bridge.acting.search_settings import SearchSettings, reanalyze_planner, self_play_planner
 from atari_bridge.acting.self_play import SelfPlay
 from atari_bridge.environments.config import EnvironmentConfig
@@ -84,10 +83,15 @@ class OurSide:
         settings = SearchSettings(search="efficientzero", num_simulations=max(1, cell.simulations))
         match cell.kind:
             case "play":
-                play = SelfPlay(self._open(cell), frame_stack=FRAME_STACK, seed=0)
-                model = NetworkModel(network, discount=DISCOUNT)
-                planner = self_play_planner(settings, progress=0.0)
-                self._run = partial(count_played, play, model, planner, generator)
+                play = SelfPlay(
+                    self._open(cell),
+                    NetworkModel(network, discount=DISCOUNT),
+                    lambda progress: self_play_planner(settings, progress=progress),
+                    generator,
+                    frame_stack=FRAME_STACK,
+                    seed=0,
+                )
+                self._run = partial(count_played, play)
             case "search":
                 model = NetworkModel(network, discount=DISCOUNT)
                 planner = reanalyze_planner(settings)
@@ -123,9 +127,9 @@ class OurSide:
         environment: Any = emulators
         training = Training(settings, environment, Accelerator(cpu=True))
         actors = training.actors
-        assert isinstance(actors, LocalActors)
-        playing = Watched(actors._model, ("root", "step"))
-        actors._model = cast(NetworkModel, playing)
+        assert isinstance(actors, SelfPlay)
+        playing = Watched(actors.model, ("root", "step"))
+        actors.model = cast(NetworkModel, playing)
         learning = Watched(training.batches.model, ("root", "step"))
         training.batches = replace(training.batches, model=cast(NetworkModel, learning))
         while training.counters.decisions < LEARNING_STARTS:  # no update is made in here
@@ -292,11 +296,9 @@ def random_batch(cell: Cell) -> Batch:
     )
 
 
-def count_played(
-    play: SelfPlay, model: NetworkModel, planner: Any, generator: torch.Generator
-) -> int:
+def count_played(play: SelfPlay) -> int:
     """One decision in each environment."""
-    play.play(model, planner, decisions_made=0, generator=generator)
+    play.play(decisions_made=0, progress=0.0)
     return play.environment.num_envs
 
 
