@@ -5,7 +5,28 @@ import torch
 from torch import Tensor
 
 from atari_bridge.environments.interface import VectorStep
+from atari_bridge.networks.building import build_network
+from atari_bridge.networks.config import NetworkConfig
+from atari_bridge.networks.interface import MuZeroNetwork
 from search import RootOutput, StepOutput
+
+
+def small_network(
+    name: str, shape: tuple[int, ...], *, num_actions: int, **changes: object
+) -> MuZeroNetwork:
+    """A network with the same weights each time, for observations of a shape."""
+    torch.manual_seed(0)
+    sizes = {
+        "channels": 4,
+        "hidden_size": 16,
+        "support": 5,
+        "support_bins": 11,
+        "lstm_size": 8,
+        "projection_size": 12,
+        "prediction_size": 6,
+    }
+    config = NetworkConfig(network=name, **(sizes | changes))  # pyright: ignore[reportArgumentType]
+    return build_network(config, frame_shape=shape, num_actions=num_actions)
 
 
 class Countdown:

@@ -313,19 +313,6 @@ def test_a_search_loses_nothing_when_workers_die(deaths: int) -> None:
     assert torch.equal(found[0].value, found[1].value)
 
 
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"play_workers": -1}, "play_workers: found -1"),
-        ({"reanalyze_workers": 1.5}, "reanalyze_workers: found 1.5"),
-        ({"worker_gpus": -0.5}, "worker_gpus: found -0.5"),
-    ],
-)
-def test_wrong_settings_are_named(wrong: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        WorkerSettings(**wrong)
-
-
 def test_environments_must_be_shared_out_evenly() -> None:
     training = begin(TINY)
     with pytest.raises(ValueError, match="play_workers: found 3; required: a divisor of the 4"):

@@ -306,26 +306,6 @@ def test_a_setting_that_only_atari_has_is_not_ignored(setting, value):
         open_environment(EnvironmentConfig(game="CartPole-v1", **{setting: value}))
 
 
-@pytest.mark.parametrize(
-    ("setting", "value"),
-    [
-        ("game", ""),
-        ("num_envs", 0),
-        ("frame_skip", 0),
-        ("frame_stack", 0),
-        ("image_size", 7),
-        ("noop_max", -1),
-        ("sticky_actions", 1.0),
-        ("sticky_actions", "0.25"),
-        ("max_episode_frames", 0),
-        ("grayscale", 1),
-    ],
-)
-def test_a_setting_out_of_its_bounds_is_named(setting, value):
-    with pytest.raises(ValueError, match=f"^{setting}: found {value!r}"):
-        EnvironmentConfig(**{setting: value})
-
-
 def test_without_the_extra_the_remedy_is_named(monkeypatch):
     _playable.cache_clear()  # what is installed is looked up once
     monkeypatch.setitem(sys.modules, "ale_py", None)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from atari_bridge.learning.losses import (
+    Losses,
     LossWeights,
     UnrollLosses,
     combine,
@@ -36,6 +37,20 @@ def unroll_losses(batch: int = 2, steps: int = 4, *, fill: float = 1.0) -> Unrol
         self_supervised=leaf(steps),
         self_supervised_mask=every(steps),
     )
+
+
+def combined(
+    losses: UnrollLosses, scaling: str = "all", rows: Tensor | None = None, **weights: float
+) -> Losses:
+    """The loss, after its gradients went back."""
+    found = combine(
+        losses,
+        weights=LossWeights(**weights),
+        row_weights=torch.ones(len(losses.reward)) if rows is None else rows,
+        unroll_scaling=scaling,  # pyright: ignore[reportArgumentType]
+    )
+    found.total.backward()
+    return found
 
 
 def gradient(tensor: Tensor | None) -> Tensor:
@@ -98,9 +113,7 @@ def test_scaling_the_gradient_of_integers_changes_nothing() -> None:
 
 def test_imagined_scaling_counts_the_root_once_and_each_imagined_step_a_kth() -> None:
     losses = unroll_losses(batch=1, steps=4)
-    weights = LossWeights(reward=1, value=0.25, policy=1, entropy=0.5, self_supervised=2)
-    found = combine(losses, weights=weights, row_weights=torch.ones(1), unroll_scaling="unrolled")
-    found.total.backward()
+    found = combined(losses, "unrolled", value=0.25, entropy=0.5, self_supervised=2)
     torch.testing.assert_close(gradient(losses.policy), torch.tensor([[1, 0.25, 0.25, 0.25, 0.25]]))
     torch.testing.assert_close(gradient(losses.value), 0.25 * gradient(losses.policy))
     torch.testing.assert_close(gradient(losses.entropy), -0.5 * gradient(losses.policy))
@@ -112,18 +125,14 @@ def test_imagined_scaling_counts_the_root_once_and_each_imagined_step_a_kth() ->
 
 def test_all_scaling_divides_the_root_too() -> None:
     losses = unroll_losses(batch=1, steps=4)
-    combine(
-        losses, weights=LossWeights(), row_weights=torch.ones(1), unroll_scaling="all"
-    ).total.backward()
+    combined(losses)
     torch.testing.assert_close(gradient(losses.policy), torch.full((1, 5), 0.25))
 
 
 def test_rows_count_by_their_importance_in_the_mean_over_the_batch() -> None:
     losses = unroll_losses(batch=2, steps=1)
     rows = torch.tensor([1.0, 0.25], requires_grad=True)
-    combine(
-        losses, weights=LossWeights(), row_weights=rows, unroll_scaling="unrolled"
-    ).total.backward()
+    combined(losses, "unrolled", rows)
     torch.testing.assert_close(gradient(losses.policy), torch.tensor([[0.5, 0.5], [0.125, 0.125]]))
     assert rows.grad is None
 
@@ -132,8 +141,7 @@ def test_predictions_that_do_not_count_get_no_gradient_even_if_infinite() -> Non
     mask = torch.tensor([[True, True, False, False, False], [True] * 5])
     policy = torch.where(mask, 1.0, torch.inf).requires_grad_()
     losses = replace(unroll_losses(), policy=policy, policy_mask=mask)
-    found = combine(losses, weights=LossWeights(), row_weights=torch.ones(2), unroll_scaling="all")
-    found.total.backward()
+    found = combined(losses)
     assert torch.isfinite(found.total)
     torch.testing.assert_close(gradient(policy), torch.where(mask, 0.125, 0.0))
     assert found.policy.item() == 1  # the mean over the seven that count
@@ -142,12 +150,7 @@ def test_predictions_that_do_not_count_get_no_gradient_even_if_infinite() -> Non
 
 def test_parts_are_plain_means_without_gradient() -> None:
     losses = replace(unroll_losses(fill=3.0), self_supervised=None, self_supervised_mask=None)
-    found = combine(
-        losses,
-        weights=LossWeights(value=0.0),
-        row_weights=torch.tensor([0.1, 0.2]),
-        unroll_scaling="all",
-    )
+    found = combined(losses, rows=torch.tensor([0.1, 0.2]), value=0.0)
     for part in (found.reward, found.value, found.policy, found.entropy):
         assert part.item() == pytest.approx(3.0)
         assert not part.requires_grad
@@ -161,22 +164,18 @@ def test_a_self_supervised_loss_of_the_root_counts_as_the_root_does() -> None:
         self_supervised=extra,
         self_supervised_mask=torch.ones(1, 5, dtype=torch.bool),
     )
-    weights = LossWeights(self_supervised=2)
-    combine(
-        losses, weights=weights, row_weights=torch.ones(1), unroll_scaling="unrolled"
-    ).total.backward()
+    combined(losses, "unrolled", self_supervised=2)
     torch.testing.assert_close(gradient(extra), torch.tensor([[2, 0.5, 0.5, 0.5, 0.5]]))
 
 
 def test_wrong_shapes_and_names_are_refused() -> None:
     losses = unroll_losses()
-    rows = torch.ones(2)
     short = replace(losses, value_mask=losses.reward_mask)
     with pytest.raises(ValueError, match="value: found losses"):
-        combine(short, weights=LossWeights(), row_weights=rows, unroll_scaling="all")
+        combined(short)
     every = torch.ones(2, 6, dtype=torch.bool)
     longer = replace(losses, policy=torch.ones(2, 6), policy_mask=every)
     with pytest.raises(ValueError, match="found losses at 6 positions; required: 4"):
-        combine(longer, weights=LossWeights(), row_weights=rows, unroll_scaling="all")
+        combined(longer)
     with pytest.raises(ValueError, match="unroll_scaling: found 'half'"):
-        combine(losses, weights=LossWeights(), row_weights=rows, unroll_scaling="half")  # type: ignore[arg-type]
+        combined(losses, "half")

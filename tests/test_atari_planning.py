@@ -7,12 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from atari_bridge.networks.building import build_network
-from atari_bridge.networks.config import NetworkConfig
 from atari_bridge.networks.interface import MuZeroNetwork
 from atari_bridge.networks.planning_model import NetworkModel
 from search import GumbelMuZeroPlanner, MuZeroPlanner, Planner
 from search.model import evaluate_root, evaluate_step
+from tests.fake_games import small_network
 
 KINDS: list[tuple[str, tuple[int, ...]]] = [
     ("residual", (4, 16, 16)),
@@ -24,18 +23,8 @@ each_kind = pytest.mark.parametrize(("name", "shape"), KINDS)
 
 def make(name: str = "dense", shape: tuple[int, ...] = (6,), **changes: Any) -> MuZeroNetwork:
     """A network whose heads are away from 0, as after some updates."""
-    torch.manual_seed(0)
-    sizes: dict[str, Any] = {
-        "network": name,
-        "channels": 4,
-        "hidden_size": 16,
-        "support": 5,
-        "support_bins": 11,
-        "lstm_size": 8,
-        "prefix_horizon": 2,
-        "self_supervised": "none",
-    }
-    network = build_network(NetworkConfig(**(sizes | changes)), frame_shape=shape, num_actions=3)
+    defaults = {"prefix_horizon": 2, "self_supervised": "none"}
+    network = small_network(name, shape, num_actions=3, **(defaults | changes))
     for module in network.modules():
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=0.5)

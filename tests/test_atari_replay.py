@@ -315,8 +315,6 @@ def test_rows_that_do_not_fit_are_named() -> None:
 def test_settings_and_questions_that_make_no_sense_are_named() -> None:
     with pytest.raises(ValueError, match=r"4 rows for each of 3 environments.*capacity to 15"):
         make_replay(capacity=12)
-    with pytest.raises(ValueError, match="priority_offset: found 0"):
-        ReplayConfig(priority_offset=0.0)
     replay = make_replay()
     with pytest.raises(ValueError, match="found no row that can be sampled among 0"):
         replay.sample(4, beta=1.0, generator=np.random.default_rng(0))
