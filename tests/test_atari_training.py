@@ -1,7 +1,6 @@
 """A run from its first decision to its last, tiny: what is kept, and what a kill costs."""
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -249,47 +248,20 @@ def test_a_full_disk_leaves_the_checkpoint_before(
     assert fresh.counters.decisions == 80
 
 
-def _cut_weights(folder: Path) -> None:
-    path = folder / "network.safetensors"
-    path.write_bytes(path.read_bytes()[:-10])
-
-
-def _scramble_weights(folder: Path) -> None:
-    path = folder / "network.safetensors"
-    path.write_bytes(b"\xff" * path.stat().st_size)
-
-
-def _remove_replay(folder: Path) -> None:
-    next((folder / "process-0" / "replay").glob("*.safetensors")).unlink()
-
-
-def _other_version(folder: Path) -> None:
-    path = folder / "checkpoint.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "version": 99}))
-
-
-def _foreign(folder: Path) -> None:
-    (folder / "checkpoint.json").write_text('{"format": "something else"}')
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (_cut_weights, r"network\.safetensors: found \d+ bytes"),
-        (_scramble_weights, r"network\.safetensors: cannot be read"),
-        (_remove_replay, "found no file"),
-        (_other_version, "found version 99; required: 2"),
-        (_foreign, "required: format prefsearch-atari"),
-    ],
-)
-def test_a_damaged_checkpoint_is_named(
-    tmp_path: Path, damage: Callable[[Path], None], message: str
-) -> None:
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     run = RunDirectory.open(tmp_path / "run", {}, resume=False)
     training = begin(TINY)
     training.run_part()
-    damage(save_training(run, training, max_part_bytes=None))
-    with pytest.raises(ValueError, match=message):
+    folder = save_training(run, training, max_part_bytes=None)
+    path = next((folder / "process-0" / "replay").glob("*.safetensors"))
+    kept = path.read_bytes()
+    path.unlink()
+    with pytest.raises(ValueError, match=f"{path.name}: found no file"):
+        load_training(run, begin(TINY))
+    path.write_bytes(kept)
+    manifest = folder / "checkpoint.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "version": 1}))
+    with pytest.raises(ValueError, match="found version 1; required: 2"):
         load_training(run, begin(TINY))
 
 

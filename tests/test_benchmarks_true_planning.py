@@ -14,7 +14,7 @@ from benchmarks.atari.true_planning import (
     play_by_planning,
     play_greedily,
 )
-from search import ExactModel, MuZeroPlanner, SearchOutput, Tree, ZeroValues
+from search import MuZeroPlanner, SearchOutput, Tree, ZeroValues
 from search.simulators.interface import Transition
 
 ale_py = pytest.importorskip("ale_py", reason="ale-py is an extra: pip install 'prefsearch[atari]'")
@@ -288,15 +288,3 @@ def test_rollouts_hold_their_actions_and_discount_their_rewards() -> None:
     rewards = simulator.play_line(state, evaluate.actions(np.random.default_rng(drawn)))
     assert found[1.0] == sum(rewards) > 0
     assert found[0.9] == pytest.approx(sum(r * 0.9**t for t, r in enumerate(rewards)))
-
-
-def test_a_kept_tree_holds_true_states() -> None:
-    simulator = AtariSimulator("Breakout", frame_skip=8)
-    model = ExactModel(simulator, ZeroValues(simulator.num_actions))
-    state = simulator.reset(seed=0)
-    tree = MuZeroPlanner(20, dirichlet_fraction=0.0).plan(model, [state]).tree
-    assert tree is not None
-    child = int(tree.children_index[0, 0, 2])
-    [stored] = model.states(tree.embeddings["state"][0, child : child + 1])
-    expected = simulator.step(state, 2).state
-    np.testing.assert_array_equal(simulator.ram(stored), simulator.ram(expected))
