@@ -1,7 +1,6 @@
 """A MuZero network as a planning model."""
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -91,7 +90,7 @@ class NetworkModel:
             self.network.eval()
         return self.network
 
-    def _precision(self, like: Tensor) -> AbstractContextManager[Any]:
+    def _precision(self, like: Tensor) -> AbstractContextManager[object]:
         if self._amp_dtype is None:
             return nullcontext()
         return torch.autocast(like.device.type, dtype=self._amp_dtype)

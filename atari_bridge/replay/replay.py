@@ -6,7 +6,6 @@ stacks begin at the oldest row at the earliest.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
 
@@ -263,7 +262,7 @@ class Replay:
             )
         return env, position, newer, older
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         """Settings that a saved replay and the one that loads it must share, as JSON values."""
         return {
             "num_envs": self.num_envs,

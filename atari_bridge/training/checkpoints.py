@@ -41,7 +41,7 @@ def checkpoints_of(folder: Path) -> list[Path]:
     return checkpoints.numbered_checkpoints(folder, _FOLDER)
 
 
-def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:
+def write_manifest(folder: Path, facts: Mapping[str, object]) -> None:
     """Describes a checkpoint, with size and digest of every file that lies in it already."""
     checkpoints.write_manifest(folder / MANIFEST, kind=_KIND, version=VERSION, facts=facts)
 

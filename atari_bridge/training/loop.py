@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -196,7 +195,7 @@ class Training:
             and self.counters.updates >= self.total_updates
         )
 
-    def run_part(self) -> dict[str, Any]:
+    def run_part(self) -> dict[str, object]:
         """Plays and learns up to the next checkpoint; returns the part's measurements.
 
         Raises:
@@ -332,7 +331,7 @@ class Training:
 
     def _summary(
         self, before: Counters, episodes: list[Episode], sums: Mapping[str, float], seconds: float
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         """A part's measurements, as JSON values."""
         updates = self.counters.updates - before.updates
         returns = [episode.game_return for episode in episodes]

@@ -8,7 +8,6 @@ import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -73,7 +72,7 @@ def save_training(run: RunDirectory, training: Training, *, max_part_bytes: int 
     return run.checkpoints / name
 
 
-def facts(training: Training) -> dict[str, Any]:
+def facts(training: Training) -> dict[str, object]:
     """The manifest's facts: enough to build the agent without the run's folder."""
     settings = training.settings
     return {

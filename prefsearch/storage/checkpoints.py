@@ -17,7 +17,7 @@ from prefsearch.storage.json_reading import read_json
 logger = logging.getLogger(__name__)
 
 
-def write_manifest(path: Path, *, kind: str, version: int, facts: Mapping[str, Any]) -> None:
+def write_manifest(path: Path, *, kind: str, version: int, facts: Mapping[str, object]) -> None:
     """Writes a manifest with the size and digest of every file in its folder.
 
     Args:
