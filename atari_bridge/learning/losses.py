@@ -1,13 +1,12 @@
 """Losses of an unrolled network: pure functions of logits and targets."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from atari_bridge.learning.config import UnrollScaling
-from prefsearch.config.bounds import NonNegative
-from prefsearch.config.checks import check_types
 
 
 def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
@@ -42,45 +41,18 @@ def scale_gradient(tensor: Tensor, factor: float) -> Tensor:
 
 
 @dataclass(frozen=True)
-class UnrollLosses:
-    """Losses per row and position before masks and weights, and the masks.
+class MaskedLoss:
+    """One part of the loss, per row and position.
 
     Attributes:
-        reward: Of the unrolled steps, `[B, K]`.
-        value: Of the root and the unrolled steps, `[B, K+1]`.
-        policy: `[B, K+1]`.
-        entropy: Of the policy, `[B, K+1]`.
-        self_supervised: Of the unrolled steps, `[B, K]`; with the root's, `[B, K+1]`; or None.
-        reward_mask: `[B, K]` bool.
-        value_mask: `[B, K+1]` bool.
-        policy_mask: `[B, K+1]` bool; of the entropy too.
-        self_supervised_mask: As `self_supervised`, bool; or None.
+        loss: Of the unrolled steps, `[B, K]`, or of the root and these, `[B, K+1]`.
+        mask: As `loss`, bool; True where the prediction counts.
+        weight: In the total; negative for a bonus.
     """
 
-    reward: Tensor
-    value: Tensor
-    policy: Tensor
-    entropy: Tensor
-    reward_mask: Tensor
-    value_mask: Tensor
-    policy_mask: Tensor
-    self_supervised: Tensor | None = None
-    self_supervised_mask: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class LossWeights:
-    """Weights of the parts of the loss; the entropy is a bonus."""
-
-    reward: NonNegative = 1.0
-    value: NonNegative = 0.25
-    policy: NonNegative = 1.0
-    entropy: NonNegative = 0.0
-    self_supervised: NonNegative = 2.0
-
-    def __post_init__(self) -> None:
-        """Checks types and bounds."""
-        check_types(self)
+    loss: Tensor
+    mask: Tensor
+    weight: float
 
 
 @dataclass(frozen=True)
@@ -106,9 +78,9 @@ class Losses:
 
 
 def combine(
-    losses: UnrollLosses,
+    parts: Mapping[str, MaskedLoss],
     *,
-    weights: LossWeights,
+    unroll_steps: int,
     row_weights: Tensor,
     unroll_scaling: UnrollScaling,
 ) -> Losses:
@@ -119,8 +91,8 @@ def combine(
     add 0.
 
     Args:
-        losses: Per row and position.
-        weights: Of the parts.
+        parts: By name, those of `Losses`.
+        unroll_steps: K.
         row_weights: Importance weights of the rows, `[B]`.
         unroll_scaling: "all" or "unrolled".
 
@@ -132,40 +104,22 @@ def combine(
         raise ValueError(
             f"unroll_scaling: found {unroll_scaling!r}; required: 'all' or 'unrolled'. Correct it"
         )
-    steps = losses.reward.shape[1]
-    root = 1.0 if unroll_scaling == "unrolled" else 1.0 / steps
-    parts: dict[str, tuple[float, Tensor | None, Tensor | None]] = {
-        "reward": (weights.reward, losses.reward, losses.reward_mask),
-        "value": (weights.value, losses.value, losses.value_mask),
-        "policy": (weights.policy, losses.policy, losses.policy_mask),
-        "entropy": (-weights.entropy, losses.entropy, losses.policy_mask),
-        "self_supervised": (
-            weights.self_supervised,
-            losses.self_supervised,
-            losses.self_supervised_mask,
-        ),
-    }
-    total = losses.reward.new_zeros(len(row_weights))  # [B]
+    root = 1.0 if unroll_scaling == "unrolled" else 1.0 / unroll_steps
+    total = row_weights.new_zeros(len(row_weights))  # [B]
     means: dict[str, Tensor] = {}
-    for name, (weight, loss, mask) in parts.items():
-        if loss is None or mask is None:
-            means[name] = total.new_zeros(())
-            continue
-        counted = _masked(name, loss, mask)
+    for name, part in parts.items():
+        loss, mask = part.loss, part.mask
+        if loss.shape != mask.shape:
+            raise ValueError(
+                f"{name}: found losses {tuple(loss.shape)} with a mask {tuple(mask.shape)}; "
+                "required: one mask entry for each loss. Cut both to the same positions"
+            )
+        # `where`, not a product: a masked loss may be infinite.
+        counted = torch.where(mask, loss, torch.zeros_like(loss))
         # Parts of weight 0 are added too: data-parallel wrappers need every parameter's gradient.
-        total = total + weight * _over_unroll(counted, steps=steps, root=root)
+        total = total + part.weight * _over_unroll(counted, steps=unroll_steps, root=root)
         means[name] = counted.detach().sum() / mask.sum().clamp_min(1)
     return Losses(total=(row_weights.detach() * total).mean(), **means)
-
-
-def _masked(name: str, loss: Tensor, mask: Tensor) -> Tensor:
-    if loss.shape != mask.shape:
-        raise ValueError(
-            f"{name}: found losses {tuple(loss.shape)} with a mask {tuple(mask.shape)}; required: "
-            "one mask entry for each loss. Cut both to the same positions"
-        )
-    # `where`, not a product: a masked loss may be infinite.
-    return torch.where(mask, loss, torch.zeros_like(loss))
 
 
 def _over_unroll(loss: Tensor, *, steps: int, root: float) -> Tensor:

@@ -12,8 +12,7 @@ from atari_bridge.learning.batches import Batch
 from atari_bridge.learning.config import LearningConfig
 from atari_bridge.learning.losses import (
     Losses,
-    LossWeights,
-    UnrollLosses,
+    MaskedLoss,
     combine,
     entropy,
     scale_gradient,
@@ -40,13 +39,6 @@ class UnrolledLoss(nn.Module):
         # In a list, so that it is no submodule: its weights are not trained. In evaluation mode, so
         # that it updates no batch statistics.
         self._target_network = [target_network.eval()]
-        self.weights = LossWeights(
-            reward=config.reward_weight,
-            value=config.value_weight,
-            policy=config.policy_weight,
-            entropy=config.entropy_weight,
-            self_supervised=config.self_supervised_weight,
-        )
 
     def forward(
         self, batch: Batch, row_weights: Tensor, generator: torch.Generator
@@ -77,22 +69,26 @@ class UnrolledLoss(nn.Module):
         value_logits = torch.stack(values, dim=1)  # [B, K+1, bins]
         policy_logits = torch.stack(policies, dim=1)  # [B, K+1, A]
         reward_logits = torch.stack(rewards, dim=1)  # [B, K, bins]
-        found = UnrollLosses(
-            reward=soft_cross_entropy(reward_logits, support.encode(batch.reward)),
-            value=soft_cross_entropy(value_logits, support.encode(batch.value)),
-            policy=soft_cross_entropy(policy_logits, batch.policy),
-            entropy=entropy(policy_logits),
-            reward_mask=batch.reward_mask,
-            value_mask=batch.value_mask,
-            policy_mask=batch.policy_mask,
-            self_supervised=self._self_supervised(unrolled, batch, generator),
-            self_supervised_mask=batch.observed[:, 1:],
-        )
+        reward = soft_cross_entropy(reward_logits, support.encode(batch.reward))
+        value = soft_cross_entropy(value_logits, support.encode(batch.value))
+        policy = soft_cross_entropy(policy_logits, batch.policy)
+        auxiliary = self._self_supervised(unrolled, batch, generator)
+        auxiliary = torch.zeros_like(reward) if auxiliary is None else auxiliary
+        config, policy_mask = self.config, batch.policy_mask
+        parts = {
+            "reward": MaskedLoss(reward, batch.reward_mask, config.reward_weight),
+            "value": MaskedLoss(value, batch.value_mask, config.value_weight),
+            "policy": MaskedLoss(policy, policy_mask, config.policy_weight),
+            "entropy": MaskedLoss(entropy(policy_logits), policy_mask, -config.entropy_weight),
+            "self_supervised": MaskedLoss(
+                auxiliary, batch.observed[:, 1:], config.self_supervised_weight
+            ),
+        }
         losses = combine(
-            found,
-            weights=self.weights,
+            parts,
+            unroll_steps=batch.action.shape[1],
             row_weights=row_weights,
-            unroll_scaling=self.config.unroll_scaling,
+            unroll_scaling=config.unroll_scaling,
         )
         with torch.no_grad():
             decoded = support.decode(root.value_logits.float())
