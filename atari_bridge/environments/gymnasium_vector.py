@@ -43,7 +43,7 @@ class GymnasiumEnvironments:
         )
         self.num_envs = num_envs
         self.frame_skip = 1
-        with running_environment(gymnasium_id, "asked for its action meanings"):
+        with running_environment(gymnasium_id, "queried for its action meanings"):
             self.action_meanings = _meanings(one, self._first_action, self.num_actions)
         self._under_way = np.zeros(num_envs, bool)
         self._begun = np.zeros(num_envs, bool)

@@ -52,7 +52,7 @@ def make_environment(gymnasium_id: str) -> Any:
         _register_minatar(gymnasium_id)
     if not _is_known(name, list(gymnasium.registry)):
         raise ValueError(_unknown(gymnasium_id, name, list(gymnasium.registry)))
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         try:
             with running_environment(gymnasium_id, "made"):
                 made = gymnasium.make(name, disable_env_checker=True)
@@ -60,7 +60,7 @@ def make_environment(gymnasium_id: str) -> Any:
             if isinstance(error.__cause__, ImportError | gymnasium.error.DependencyNotInstalled):
                 raise _missing_extra(gymnasium_id, name, error.__cause__) from error.__cause__
             raise
-    for warning in told:  # not of an environment that could not be made
+    for warning in caught:  # not of an environment that could not be made
         warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     return made
 

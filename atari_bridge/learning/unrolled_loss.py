@@ -54,7 +54,7 @@ class UnrolledLoss(nn.Module):
             The losses; and the decoded root values `[B]`, without gradient.
         """
         network, support = self.network, self.network.support
-        latent = network.representation(self._seen(batch.observation, generator))
+        latent = network.representation(self._augmented(batch.observation, generator))
         root = network.prediction(latent)
         values, policies = [root.value_logits], [root.policy_logits]
         rewards, unrolled = [], []
@@ -111,11 +111,11 @@ class UnrolledLoss(nn.Module):
             teacher = self.network if own else self._target_network[0]
             assert teacher.auxiliary is not None
             with torch.no_grad():
-                known = teacher.representation(self._seen(seen, generator))["hidden"]
+                known = teacher.representation(self._augmented(seen, generator))["hidden"]
                 target = teacher.auxiliary.project(known)
         return auxiliary.loss(hidden, target).unflatten(0, (rows, steps))
 
-    def _seen(self, observation: Tensor, generator: torch.Generator) -> Tensor:
+    def _augmented(self, observation: Tensor, generator: torch.Generator) -> Tensor:
         """Pixels in [0, 1], augmented; vectors as they are."""
         if observation.ndim < 4:
             return observation
