@@ -1,4 +1,4 @@
-"""Games: agents that plan with learned dynamics, on Atari and any Gymnasium environment."""
+"""MuZero-style agents for Atari and Gymnasium environments."""
 
 import lazy_loader
 

@@ -5,7 +5,28 @@ import torch
 from torch import Tensor
 
 from atari_bridge.environments.interface import VectorStep
+from atari_bridge.networks.building import build_network
+from atari_bridge.networks.config import NetworkConfig
+from atari_bridge.networks.interface import MuZeroNetwork
 from search import RootOutput, StepOutput
+
+
+def small_network(
+    name: str, shape: tuple[int, ...], *, num_actions: int, **changes: object
+) -> MuZeroNetwork:
+    """A network with the same weights each time, for observations of a shape."""
+    torch.manual_seed(0)
+    sizes = {
+        "channels": 4,
+        "hidden_size": 16,
+        "support": 5,
+        "support_bins": 11,
+        "lstm_size": 8,
+        "projection_size": 12,
+        "prediction_size": 6,
+    }
+    config = NetworkConfig(network=name, **(sizes | changes))  # pyright: ignore[reportArgumentType]
+    return build_network(config, frame_shape=shape, num_actions=num_actions)
 
 
 class Countdown:
@@ -22,18 +43,18 @@ class Countdown:
     observation_dtype = np.dtype(np.uint8)
     action_meanings = ("NOOP", "UP", "DOWN")
 
-    def __init__(self, num_environments: int, *, length: int, deaths: tuple[int, ...] = ()) -> None:
-        self.num_environments = num_environments
+    def __init__(self, num_envs: int, *, length: int, deaths: tuple[int, ...] = ()) -> None:
+        self.num_envs = num_envs
         self._length, self._deaths = length, deaths
-        self._made = np.zeros(num_environments, np.int64)
-        self.seeds = np.zeros(num_environments, np.int64)
+        self._made = np.zeros(num_envs, np.int64)
+        self.seeds = np.zeros(num_envs, np.int64)
         self.resets: list[tuple[int, int]] = []
         self.closed = False
 
-    def reset(self, rows: np.ndarray, seeds: np.ndarray) -> np.ndarray:
-        self._made[rows] = 0
-        self.seeds[rows] = seeds
-        self.resets += list(zip(rows.tolist(), seeds.tolist(), strict=True))
+    def reset(self, env_index: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+        self._made[env_index] = 0
+        self.seeds[env_index] = seeds
+        self.resets += list(zip(env_index.tolist(), seeds.tolist(), strict=True))
         return self._show()
 
     def step(self, actions: np.ndarray) -> VectorStep:
@@ -53,9 +74,9 @@ class Countdown:
         self.closed = True
 
     def _show(self) -> np.ndarray:
-        return np.broadcast_to(
-            self._made[:, None, None, None], (self.num_environments, 1, 2, 2)
-        ).astype(np.uint8)
+        return np.broadcast_to(self._made[:, None, None, None], (self.num_envs, 1, 2, 2)).astype(
+            np.uint8
+        )
 
 
 class SeenModel:

@@ -64,7 +64,7 @@ def network() -> MuZeroNetwork:
         self_supervised="reconstruction",
         prediction_size=8,
     )
-    return build_network(config, observation_shape=(4,), num_actions=_ACTIONS)
+    return build_network(config, frame_shape=(4,), num_actions=_ACTIONS)
 
 
 def main(out: str) -> None:

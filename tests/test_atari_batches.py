@@ -53,19 +53,26 @@ class Says:
 def replay() -> Replay:
     """Two games of 20 decisions, under way; the picture of row t is t, its reward t + 1.1."""
     environment = Countdown(2, length=40)
-    games = SelfPlay(environment, frame_stack=1, seed=0, life_loss_ends=False)
+    planner = Says(PLAYED, lambda newest: torch.full_like(newest, PLAYED_VALUE))
+    games = SelfPlay(
+        environment,
+        SeenModel(),
+        lambda _: planner,
+        torch.Generator(),
+        frame_stack=1,
+        seed=0,
+        life_loss_ends=False,
+    )
     replay = Replay(
         ReplayConfig(replay_capacity=200, compress_frames=False),
-        lanes=2,
+        num_envs=2,
         observation_shape=environment.observation_shape,
         observation_dtype=environment.observation_dtype,
         num_actions=3,
         lookahead=CONFIG.lookahead,
     )
-    planner = Says(PLAYED, lambda newest: torch.full_like(newest, PLAYED_VALUE))
     for made in range(20):
-        played = games.play(SeenModel(), planner, decisions_made=2 * made, generator=None)  # pyright: ignore
-        for rows in played.rows:
+        for rows in games.play(decisions_made=2 * made, progress=0.0).rows:
             replay.append(rows)
     return replay
 
@@ -89,7 +96,7 @@ def make(
         with_future=True,
         device=torch.device("cpu"),
     )
-    # Rows 0 to 7 of the first lane.
+    # Rows 0 to 7 of the first env.
     sample = Sample(np.arange(rows), np.ones(rows, np.float32))
     batch = maker.make(
         replay,

@@ -15,7 +15,7 @@ from atari_bridge.reference.scores import human_normalized
 from prefsearch.cli.entry import main
 
 SMALL = {
-    "num_environments": 2,
+    "num_envs": 2,
     "network": "compact",
     "channels": 4,
     "hidden_size": 16,
@@ -38,7 +38,7 @@ SMALL = {
     "grayscale": "true",
     "frame_stack": 3,
     "total_decisions": 40,
-    "start_decisions": 20,
+    "learning_starts": 20,
     "updates_per_decision": 0.1,
     "last_updates": 0,
     "part_decisions": 40,
@@ -183,7 +183,7 @@ def test_a_bound_that_leaves_nothing_to_play_is_refused(
         ({"game": "Boxing", "updates_per_decision": -1}, "updates_per_decision"),
         ({"game": "Boxing", "support_bins": 20}, "odd number"),
         ({"game": "Boxing", "replay_capacity": 3}, "replay_capacity"),
-        ({"game": "Boxing", "start_decisions": 3}, "start_decisions"),
+        ({"game": "Boxing", "learning_starts": 3}, "learning_starts"),
         ({"game": "Boxing", "compile_network": True, "play_workers": 2}, "false with workers"),
     ],
 )

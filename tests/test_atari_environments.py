@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from atari_bridge.acting.self_play import replay_episodes
 from atari_bridge.environments.config import EnvironmentConfig
 from atari_bridge.environments.games import ATARI_100K, game_name, rom_name
 from atari_bridge.environments.interface import VectorEnvironment
 from atari_bridge.environments.opening import open_environment
-from atari_bridge.environments.restoring import replay_episodes
 
 pytest.importorskip("ale_py")
 pytest.importorskip("gymnasium")
@@ -19,7 +19,7 @@ SEEDS = np.array([11, 12])
 
 
 def breakout(count: int, **settings) -> AtariEnvironments:
-    settings = {"image_size": 24, "grayscale": True, "num_threads": 1, **settings}
+    settings = {"image_size": 24, "grayscale": True, **settings}
     return AtariEnvironments("Breakout", count, **settings)
 
 
@@ -41,7 +41,7 @@ def games(request) -> AtariEnvironments:
 
 def random_actions(environment: VectorEnvironment, length: int) -> np.ndarray:
     """`[T, N]`."""
-    shape = (length, environment.num_environments)
+    shape = (length, environment.num_envs)
     return np.random.default_rng(0).integers(0, environment.num_actions, shape)
 
 
@@ -59,11 +59,11 @@ def test_steps_have_the_shapes_and_dtypes_of_the_interface(plain):
 
 def test_a_configuration_opens_the_game_it_describes_in_color():
     config = EnvironmentConfig(game="Pong", frame_skip=2, full_action_space=True)
-    environment = open_environment(config, num_environments=1)
+    environment = open_environment(config, num_envs=1)
     environment.reset(np.arange(1), np.array([1]))
     for _ in range(40):
         frame = environment.step(np.zeros(1, np.int64)).observation
-    assert environment.num_environments == 1
+    assert environment.num_envs == 1
     assert environment.observation_shape == (3, 96, 96)
     assert frame.shape == (1, 3, 96, 96)
     assert frame.flags.c_contiguous
@@ -89,7 +89,7 @@ def test_an_episode_is_its_seed_and_actions_whatever_was_played_before(games):
 
 def test_sticky_actions_draw_another_course_from_another_seed(sticky):
     sticky.reset(ALL, SEEDS)
-    assert sticky.episode_frames.tolist() == [0, 0]  # no opening, which could differ
+    assert sticky._frames.tolist() == [0, 0]  # no opening, which could differ
     actions = np.repeat(random_actions(sticky, 30)[:, :1], 2, axis=1)
     last = [sticky.step(a).observation for a in actions][-1]
     assert (last[0] != last[1]).any()
@@ -111,16 +111,16 @@ def test_a_reset_leaves_the_other_games_as_they_are(plain):
 def test_a_decision_takes_exactly_its_frames(frame_skip):
     environment = breakout(1, frame_skip=frame_skip)
     environment.reset(np.arange(1), np.array([1]))
-    opening = environment.episode_frames
+    opening = environment._frames.copy()
     for decision in range(1, 11):
         environment.step(np.ones(1, np.int64))
-        assert environment.episode_frames == opening + decision * frame_skip
+        assert environment._frames == opening + decision * frame_skip
 
 
 def test_an_episode_opens_with_as_many_no_ops_as_allowed():
     environment = breakout(3, noop_max=1)
     environment.reset(np.arange(3), np.arange(3))
-    assert sorted(set(environment.episode_frames)) == [0, 1]
+    assert sorted(set(environment._frames)) == [0, 1]
 
 
 def test_lives_are_lost_one_by_one_and_the_last_ends_the_game(plain):
@@ -144,7 +144,7 @@ def test_lives_are_lost_one_by_one_and_the_last_ends_the_game(plain):
 
 def test_rewards_are_raw():
     """A pill of Ms. Pac-Man is worth 10 points."""
-    environment = AtariEnvironments("MsPacman", 1, image_size=24, num_threads=1)
+    environment = AtariEnvironments("MsPacman", 1, image_size=24)
     environment.reset(np.arange(1), np.array([1]))
     rewards = [environment.step(np.array([3])).reward.item() for _ in range(100)]
     assert 10 in rewards
@@ -157,11 +157,11 @@ def test_the_clock_truncates_and_the_last_frame_is_that_of_a_game_that_goes_on(s
     for actions in random_actions(sticky, 20):
         step, other = short.step(actions[:1]), sticky.step(actions)
         np.testing.assert_array_equal(step.observation[0], other.observation[0])
-        assert step.truncated.item() == (short.episode_frames.item() >= 50)
+        assert step.truncated.item() == (short._frames.item() >= 50)
         assert not step.terminated.any()
         if step.truncated.any():
             break
-    assert short.episode_frames.item() == 52
+    assert short._frames.item() == 52
     with pytest.raises(ValueError, match="not under way"):
         short.step(np.zeros(1, np.int64))
 
@@ -199,7 +199,7 @@ def test_all_26_games_have_their_roms():
 
 @pytest.mark.parametrize("game", ATARI_100K)
 def test_each_of_the_26_games_opens_by_name_and_plays(game: str) -> None:
-    environment = open_environment(EnvironmentConfig(game=game, num_environments=2))
+    environment = open_environment(EnvironmentConfig(game=game, num_envs=2))
     try:
         first = environment.reset(np.arange(2), np.array([3, 4]))
         assert first.shape == (2, *environment.observation_shape)
@@ -208,7 +208,7 @@ def test_each_of_the_26_games_opens_by_name_and_plays(game: str) -> None:
         for number in range(4):
             step = environment.step(np.full(2, number % environment.num_actions))
         assert step.observation.shape == first.shape
-        assert (environment.episode_frames >= 16).all()
+        assert (environment._frames >= 16).all()
     finally:
         environment.close()
 

@@ -7,7 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from atari_bridge.evaluation.episodes import RandomPolicy, RawPolicy, SampledActions, evaluate_agent
+from atari_bridge.evaluation.episodes import (
+    PolicyOnly,
+    RandomPolicy,
+    SampledActions,
+    evaluate_agent,
+)
 from search import GumbelMuZeroPlanner, PlanningModel, SearchOutput
 from tests.fake_games import Countdown, SeenModel
 
@@ -46,7 +51,7 @@ class Uneven(Countdown):
 
     def step(self, actions: np.ndarray):
         step = super().step(actions)
-        over = self._made == np.arange(self.num_environments) + 1
+        over = self._made == np.arange(self.num_envs) + 1
         self._ended = over
         return type(step)(
             observation=step.observation,
@@ -77,7 +82,7 @@ def test_games_can_be_broken_off() -> None:
     "planner",
     [
         GumbelMuZeroPlanner(3),
-        RawPolicy(sample=True),
+        PolicyOnly(sample=True),
         RandomPolicy(3),
         SampledActions(GumbelMuZeroPlanner(3, gumbel_scale=0.0)),
     ],
@@ -100,7 +105,7 @@ def test_the_raw_policy_takes_the_best_valid_action() -> None:
             logits = torch.tensor([[0.0, 1.0, 9.0]]).expand(len(observation), 3)
             return type(root)(logits, root.value, valid, root.embedding)
 
-    output = RawPolicy().plan(Opinionated(), torch.zeros(2, 1, 2, 2, dtype=torch.uint8))
+    output = PolicyOnly().plan(Opinionated(), torch.zeros(2, 1, 2, 2, dtype=torch.uint8))
     assert output.action.tolist() == [1, 1]
     assert output.action_weights[:, 2].tolist() == [0.0, 0.0]
     assert output.action_weights.sum(dim=1).tolist() == pytest.approx([1.0, 1.0])

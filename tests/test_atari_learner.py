@@ -26,7 +26,9 @@ def begin() -> Learner:
 def test_priorities_are_the_errors_of_root_values_and_zero_where_nothing_is_known() -> None:
     learner, batch = begin(), random_batch(0)
     with torch.no_grad():
-        logits = learner.network.predict(learner.network.represent(batch.observation)).value_logits
+        logits = learner.network.prediction(
+            learner.network.representation(batch.observation)
+        ).value_logits
         wrong = (learner.network.support.decode(logits) - batch.value[:, 0]).abs()
     known = batch.value_mask[:, 0]
     assert 0 < known.sum() < len(known), "else this shows nothing"

@@ -54,7 +54,7 @@ class Catch(gymnasium.Env):  # pyright: ignore[reportUntypedBaseClass]
 
 
 _CATCH = {
-    "num_environments": 8,
+    "num_envs": 8,
     "frame_stack": 2,
     "network": "compact",
     "channels": 8,
@@ -74,14 +74,14 @@ _CATCH = {
     "learning_rate": 1e-3,
     "warmup_updates": 50,
     "value_weight": 0.5,
-    "unroll_scaling": "imagined",
+    "unroll_scaling": "unrolled",
     "target_interval": 100,
     "augmentation": "none",
     "total_decisions": 8_000,
-    "start_decisions": 500,
+    "learning_starts": 500,
     "updates_per_decision": 0.3,
     "last_updates": 0,
-    "learn_every": 40,
+    "train_every": 40,
     "evaluation_games": 64,
     "threads": 1,
 }

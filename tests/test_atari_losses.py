@@ -7,39 +7,52 @@ import torch
 from torch import Tensor
 
 from atari_bridge.learning.losses import (
-    LossWeights,
-    UnrollLosses,
+    Losses,
+    MaskedLoss,
     combine,
     entropy,
     scale_gradient,
     soft_cross_entropy,
 )
 
+WEIGHTS = {"reward": 1.0, "value": 0.25, "policy": 1.0, "entropy": 0.0, "self_supervised": 2.0}
+Parts = dict[str, MaskedLoss]
 
-def unroll_losses(batch: int = 2, steps: int = 4, *, fill: float = 1.0) -> UnrollLosses:
+
+def part(loss: Tensor, mask: Tensor | None = None) -> MaskedLoss:
+    return MaskedLoss(loss, torch.ones_like(loss, dtype=torch.bool) if mask is None else mask, 1.0)
+
+
+def unroll_losses(batch: int = 2, steps: int = 4, *, fill: float = 1.0) -> Parts:
     """Every loss `fill`, every prediction counts; leaves that take a gradient."""
+    columns = {"reward": steps, "self_supervised": steps}
+    return {
+        name: part(torch.full((batch, columns.get(name, steps + 1)), fill, requires_grad=True))
+        for name in WEIGHTS
+    }
 
-    def leaf(columns: int) -> Tensor:
-        return torch.full((batch, columns), fill, requires_grad=True)
 
-    def every(columns: int) -> Tensor:
-        return torch.ones(batch, columns, dtype=torch.bool)
-
-    return UnrollLosses(
-        reward=leaf(steps),
-        value=leaf(steps + 1),
-        policy=leaf(steps + 1),
-        entropy=leaf(steps + 1),
-        reward_mask=every(steps),
-        value_mask=every(steps + 1),
-        policy_mask=every(steps + 1),
-        self_supervised=leaf(steps),
-        self_supervised_mask=every(steps),
+def combined(
+    losses: Parts, scaling: str = "all", rows: Tensor | None = None, **weights: float
+) -> Losses:
+    """The loss, after its gradients went back."""
+    weighted = {
+        name: replace(one, weight=(-1 if name == "entropy" else 1) * (WEIGHTS | weights)[name])
+        for name, one in losses.items()
+    }
+    batch, steps = losses["reward"].loss.shape
+    found = combine(
+        weighted,
+        unroll_steps=steps,
+        row_weights=torch.ones(batch) if rows is None else rows,
+        unroll_scaling=scaling,  # pyright: ignore[reportArgumentType]
     )
+    found.total.backward()
+    return found
 
 
-def gradient(tensor: Tensor | None) -> Tensor:
-    assert tensor is not None
+def gradient(of: Tensor | MaskedLoss) -> Tensor:
+    tensor = of.loss if isinstance(of, MaskedLoss) else of
     assert tensor.grad is not None
     return tensor.grad
 
@@ -84,10 +97,10 @@ def test_scaled_gradient_leaves_the_values_exactly_as_they_are(dtype: torch.dtyp
 
 def test_scaling_the_state_at_each_step_halves_the_gradient_step_by_step() -> None:
     state = torch.ones(1, requires_grad=True)
-    imagined = state
+    unrolled = state
     for _ in range(3):
-        imagined = scale_gradient(imagined, 0.5)
-    imagined.sum().backward()
+        unrolled = scale_gradient(unrolled, 0.5)
+    unrolled.sum().backward()
     assert gradient(state).item() == 0.125
 
 
@@ -96,87 +109,68 @@ def test_scaling_the_gradient_of_integers_changes_nothing() -> None:
     assert scale_gradient(age, 0.5) is age
 
 
-def test_imagined_scaling_counts_the_root_once_and_each_imagined_step_a_kth() -> None:
+def test_unrolled_scaling_counts_the_root_once_and_each_unrolled_step_a_kth() -> None:
     losses = unroll_losses(batch=1, steps=4)
-    weights = LossWeights(reward=1, value=0.25, policy=1, entropy=0.5, self_supervised=2)
-    found = combine(losses, weights=weights, row_weights=torch.ones(1), unroll_scaling="imagined")
-    found.total.backward()
-    torch.testing.assert_close(gradient(losses.policy), torch.tensor([[1, 0.25, 0.25, 0.25, 0.25]]))
-    torch.testing.assert_close(gradient(losses.value), 0.25 * gradient(losses.policy))
-    torch.testing.assert_close(gradient(losses.entropy), -0.5 * gradient(losses.policy))
-    torch.testing.assert_close(gradient(losses.reward), torch.full((1, 4), 0.25))
-    torch.testing.assert_close(gradient(losses.self_supervised), torch.full((1, 4), 0.5))
+    found = combined(losses, "unrolled", entropy=0.5)
+    torch.testing.assert_close(
+        gradient(losses["policy"]), torch.tensor([[1, 0.25, 0.25, 0.25, 0.25]])
+    )
+    torch.testing.assert_close(gradient(losses["value"]), 0.25 * gradient(losses["policy"]))
+    torch.testing.assert_close(gradient(losses["entropy"]), -0.5 * gradient(losses["policy"]))
+    torch.testing.assert_close(gradient(losses["reward"]), torch.full((1, 4), 0.25))
+    torch.testing.assert_close(gradient(losses["self_supervised"]), torch.full((1, 4), 0.5))
     # 1 + .25 * 2 + 2 - .5 * 2 + 2 * 1, each part's unroll summing to 1 or 2
     assert found.total.item() == pytest.approx(4.5)
 
 
 def test_all_scaling_divides_the_root_too() -> None:
     losses = unroll_losses(batch=1, steps=4)
-    combine(
-        losses, weights=LossWeights(), row_weights=torch.ones(1), unroll_scaling="all"
-    ).total.backward()
-    torch.testing.assert_close(gradient(losses.policy), torch.full((1, 5), 0.25))
+    combined(losses)
+    torch.testing.assert_close(gradient(losses["policy"]), torch.full((1, 5), 0.25))
 
 
 def test_rows_count_by_their_importance_in_the_mean_over_the_batch() -> None:
     losses = unroll_losses(batch=2, steps=1)
     rows = torch.tensor([1.0, 0.25], requires_grad=True)
-    combine(
-        losses, weights=LossWeights(), row_weights=rows, unroll_scaling="imagined"
-    ).total.backward()
-    torch.testing.assert_close(gradient(losses.policy), torch.tensor([[0.5, 0.5], [0.125, 0.125]]))
+    combined(losses, "unrolled", rows)
+    torch.testing.assert_close(
+        gradient(losses["policy"]), torch.tensor([[0.5, 0.5], [0.125, 0.125]])
+    )
     assert rows.grad is None
 
 
 def test_predictions_that_do_not_count_get_no_gradient_even_if_infinite() -> None:
     mask = torch.tensor([[True, True, False, False, False], [True] * 5])
     policy = torch.where(mask, 1.0, torch.inf).requires_grad_()
-    losses = replace(unroll_losses(), policy=policy, policy_mask=mask)
-    found = combine(losses, weights=LossWeights(), row_weights=torch.ones(2), unroll_scaling="all")
-    found.total.backward()
+    losses = unroll_losses() | {"policy": part(policy, mask)}
+    found = combined(losses)
     assert torch.isfinite(found.total)
     torch.testing.assert_close(gradient(policy), torch.where(mask, 0.125, 0.0))
     assert found.policy.item() == 1  # the mean over the seven that count
-    assert gradient(losses.value).all()
+    assert gradient(losses["value"]).all()
 
 
 def test_parts_are_plain_means_without_gradient() -> None:
-    losses = replace(unroll_losses(fill=3.0), self_supervised=None, self_supervised_mask=None)
-    found = combine(
-        losses,
-        weights=LossWeights(value=0.0),
-        row_weights=torch.tensor([0.1, 0.2]),
-        unroll_scaling="all",
-    )
-    for part in (found.reward, found.value, found.policy, found.entropy):
-        assert part.item() == pytest.approx(3.0)
-        assert not part.requires_grad
-    assert found.self_supervised.item() == 0
+    losses = unroll_losses(fill=3.0)
+    found = combined(losses, rows=torch.tensor([0.1, 0.2]), value=0.0)
+    for name in WEIGHTS:
+        assert getattr(found, name).item() == pytest.approx(3.0)
+        assert not getattr(found, name).requires_grad
 
 
 def test_a_self_supervised_loss_of_the_root_counts_as_the_root_does() -> None:
     extra = torch.ones(1, 5, requires_grad=True)
-    losses = replace(
-        unroll_losses(batch=1),
-        self_supervised=extra,
-        self_supervised_mask=torch.ones(1, 5, dtype=torch.bool),
-    )
-    weights = LossWeights(self_supervised=2)
-    combine(
-        losses, weights=weights, row_weights=torch.ones(1), unroll_scaling="imagined"
-    ).total.backward()
+    combined(unroll_losses(batch=1) | {"self_supervised": part(extra)}, "unrolled")
     torch.testing.assert_close(gradient(extra), torch.tensor([[2, 0.5, 0.5, 0.5, 0.5]]))
 
 
 def test_wrong_shapes_and_names_are_refused() -> None:
     losses = unroll_losses()
-    rows = torch.ones(2)
-    short = replace(losses, value_mask=losses.reward_mask)
+    short = losses | {"value": part(losses["value"].loss, losses["reward"].mask)}
     with pytest.raises(ValueError, match="value: found losses"):
-        combine(short, weights=LossWeights(), row_weights=rows, unroll_scaling="all")
-    every = torch.ones(2, 6, dtype=torch.bool)
-    longer = replace(losses, policy=torch.ones(2, 6), policy_mask=every)
+        combined(short)
+    longer = losses | {"policy": part(torch.ones(2, 6))}
     with pytest.raises(ValueError, match="found losses at 6 positions; required: 4"):
-        combine(longer, weights=LossWeights(), row_weights=rows, unroll_scaling="all")
+        combined(longer)
     with pytest.raises(ValueError, match="unroll_scaling: found 'half'"):
-        combine(losses, weights=LossWeights(), row_weights=rows, unroll_scaling="half")  # type: ignore[arg-type]
+        combined(losses, "half")

@@ -11,14 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from atari_bridge.training.checkpoints import newest_checkpoint
+from atari_bridge.training.checkpoints import checkpoints_of
 from tests.parallel_learner import network
 
 ROOT = Path(__file__).resolve().parent.parent
 
 CARTPOLE = {
     "game": "CartPole-v1",
-    "num_environments": 4,
+    "num_envs": 4,
     "frame_stack": 1,
     "clip_rewards": "false",
     "network": "dense",
@@ -34,7 +34,7 @@ CARTPOLE = {
     "batch_size": 8,
     "replay_capacity": 1000,
     "total_decisions": 600,
-    "start_decisions": 60,
+    "learning_starts": 60,
     "updates_per_decision": 0.2,
     "last_updates": 0,
     "part_decisions": 40,
@@ -106,8 +106,8 @@ def train(out: Path, *words: str, processes: int = 2) -> list[subprocess.Popen[s
 
 def updates_kept(run: Path) -> int:
     """Updates of the newest checkpoint; 0 if there is none."""
-    newest = newest_checkpoint(run / "checkpoints")
-    return 0 if newest is None else int(newest.name.rpartition("-")[2])
+    found = checkpoints_of(run / "checkpoints")
+    return int(found[-1].name.rpartition("-")[2]) if found else 0
 
 
 @pytest.mark.slow
@@ -134,9 +134,7 @@ def test_a_run_of_two_processes_that_is_killed_goes_on_as_if_it_had_not_been(
     assert alone.returncode == 2
 
     finish(train(killed, "--resume", "true"))
-    found, expected = (newest_checkpoint(run / "checkpoints") for run in (killed, whole))
-    assert found is not None
-    assert expected is not None
+    found, expected = (checkpoints_of(run / "checkpoints")[-1] for run in (killed, whole))
     assert found.name == expected.name
     files = sorted(path.relative_to(expected) for path in expected.rglob("*.safetensors"))
     assert len(files) > 5

@@ -7,12 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from atari_bridge.networks.building import build_network
-from atari_bridge.networks.config import NetworkConfig
 from atari_bridge.networks.interface import MuZeroNetwork
 from atari_bridge.networks.planning_model import NetworkModel
 from search import GumbelMuZeroPlanner, MuZeroPlanner, Planner
 from search.model import evaluate_root, evaluate_step
+from tests.fake_games import small_network
 
 KINDS: list[tuple[str, tuple[int, ...]]] = [
     ("residual", (4, 16, 16)),
@@ -24,20 +23,8 @@ each_kind = pytest.mark.parametrize(("name", "shape"), KINDS)
 
 def make(name: str = "dense", shape: tuple[int, ...] = (6,), **changes: Any) -> MuZeroNetwork:
     """A network whose heads are away from 0, as after some updates."""
-    torch.manual_seed(0)
-    sizes: dict[str, Any] = {
-        "network": name,
-        "channels": 4,
-        "hidden_size": 16,
-        "support": 5,
-        "support_bins": 11,
-        "lstm_size": 8,
-        "prefix_horizon": 2,
-        "self_supervised": "none",
-    }
-    network = build_network(
-        NetworkConfig(**(sizes | changes)), observation_shape=shape, num_actions=3
-    )
+    defaults = {"prefix_horizon": 2, "self_supervised": "none"}
+    network = small_network(name, shape, num_actions=3, **(defaults | changes))
     for module in network.modules():
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=0.5)
@@ -87,11 +74,11 @@ def walk(model: NetworkModel, actions: list[int]) -> tuple[list[Tensor], list[Te
     """Rewards `[4]` of the model, and prefixes `[4]` of its network, along a line of actions."""
     rewards, prefixes = [], []
     embedding = model.root(seen((6,))).embedding
-    latent = model.network.represent(seen((6,)))
+    latent = model.network.representation(seen((6,)))
     for number in actions:
         action = torch.full((4,), number)
         step = model.step(embedding, action)
-        dynamics = model.network.imagine(latent, action)
+        dynamics = model.network.dynamics(latent, action)
         rewards.append(step.reward)
         prefixes.append(model.network.support.decode(dynamics.reward_logits))
         embedding, latent = step.embedding, dynamics.latent
@@ -129,7 +116,7 @@ def test_without_a_prefix_the_reward_is_what_the_head_says() -> None:
     root = model.root(seen((6,)))
     step = model.step(root.embedding, torch.tensor([0, 1, 2, 0]))
     with torch.inference_mode():
-        dynamics = network.imagine(dict(root.embedding), torch.tensor([0, 1, 2, 0]))
+        dynamics = network.dynamics(dict(root.embedding), torch.tensor([0, 1, 2, 0]))
         expected = network.support.decode(dynamics.reward_logits)
     torch.testing.assert_close(step.reward, expected)
     assert expected.abs().min() > 1e-3

@@ -33,8 +33,8 @@ class Remembered:
 
 
 @dataclass
-class Lane:
-    """A lane's whole stream, and what may come next."""
+class Stream:
+    """An environment's whole stream, and what may come next."""
 
     generator: np.random.Generator
     rows: list[Remembered] = field(default_factory=list)
@@ -84,23 +84,23 @@ class Lane:
         )
 
 
-def rows_of(lanes: list[int], new: list[Remembered]) -> Rows:
+def rows_of(envs: list[int], new: list[Remembered]) -> Rows:
     names = {
         "action": np.int64, "reward": np.float32, "terminated": bool, "truncated": bool,
         "first": bool, "void": bool, "made_at": np.int64, "value": np.float32,
     }  # fmt: skip
     return Rows(
-        lanes=np.array(lanes),
+        env_index=np.array(envs),
         frame=np.stack([row.frame for row in new]),
         policy=np.stack([row.policy for row in new]),
         **{n: np.array([getattr(row, n) for row in new], dtype) for n, dtype in names.items()},
     )
 
 
-def make_replay(capacity: int = 3 * 21, *, lanes: int = 3, packed: bool = True, **rest) -> Replay:
+def make_replay(capacity: int = 3 * 21, *, envs: int = 3, packed: bool = True, **rest) -> Replay:
     return Replay(
         ReplayConfig(replay_capacity=capacity, compress_frames=packed),
-        lanes=lanes,
+        num_envs=envs,
         observation_shape=IMAGE,
         observation_dtype=np.dtype(np.uint8),
         num_actions=ACTIONS,
@@ -108,45 +108,45 @@ def make_replay(capacity: int = 3 * 21, *, lanes: int = 3, packed: bool = True, 
     )
 
 
-def play(replay: Replay, lanes: list[Lane], steps: int, *, cuts: float = 0.02) -> None:
-    """Rows for a part of the lanes at a time, with a cut now and then."""
-    chance = lanes[0].generator
+def play(replay: Replay, envs: list[Stream], steps: int, *, cuts: float = 0.02) -> None:
+    """Rows for a part of the envs at a time, with a cut now and then."""
+    chance = envs[0].generator
     for _ in range(steps):
-        here = [n for n in chance.permutation(len(lanes)).tolist() if chance.random() < 0.7]
-        made_at = sum(len(lane.rows) for lane in lanes)
+        here = [n for n in chance.permutation(len(envs)).tolist() if chance.random() < 0.7]
+        made_at = sum(len(env.rows) for env in envs)
         if here:
-            replay.append(rows_of(here, [lanes[n].grow(made_at) for n in here]))
-        for n, lane in enumerate(lanes):
-            if lane.rows and chance.random() < cuts:
-                lane.rows[-1].cut = True
+            replay.append(rows_of(here, [envs[n].grow(made_at) for n in here]))
+        for n, env in enumerate(envs):
+            if env.rows and chance.random() < cuts:
+                env.rows[-1].cut = True
                 replay.cut(n)
 
 
-def lanes_of(seed: int, count: int = 3) -> list[Lane]:
-    return [Lane(np.random.default_rng(seed * 10 + n)) for n in range(count)]
+def streams_of(seed: int, count: int = 3) -> list[Stream]:
+    return [Stream(np.random.default_rng(seed * 10 + n)) for n in range(count)]
 
 
-def ready_rows(replay: Replay, lanes: list[Lane]) -> dict[int, tuple[Lane, int]]:
-    """Global index to lane and row, by the oracle."""
-    size = replay.lane_capacity
+def ready_rows(replay: Replay, envs: list[Stream]) -> dict[int, tuple[Stream, int]]:
+    """Global index to env and row, by the oracle."""
+    size = replay.capacity_per_env
     return {
-        n * size + t % size: (lane, t)
-        for n, lane in enumerate(lanes)
-        for t in range(max(0, len(lane.rows) - size), len(lane.rows))
-        if lane.is_ready(t)
+        n * size + t % size: (env, t)
+        for n, env in enumerate(envs)
+        for t in range(max(0, len(env.rows) - size), len(env.rows))
+        if env.is_ready(t)
     }
 
 
-def check_window(replay: Replay, expected: dict[int, tuple[Lane, int]]) -> None:
+def check_window(replay: Replay, expected: dict[int, tuple[Stream, int]]) -> None:
     index = np.array(list(expected))
     window = replay.window(index, WIDTH)
-    for b, (lane, t) in enumerate(expected.values()):
-        _, stop = lane.episode(t)
+    for b, (env, t) in enumerate(expected.values()):
+        _, stop = env.episode(t)
         for j in range(WIDTH):
-            row = lane.rows[t + j] if t + j < len(lane.rows) else None
+            row = env.rows[t + j] if t + j < len(env.rows) else None
             alive = row is not None and t + j <= stop and not row.void
             last_seen = row is not None and t + j == stop and row.void
-            bootstrap = alive or (last_seen and lane.rows[stop - 1].truncated)
+            bootstrap = alive or (last_seen and env.rows[stop - 1].truncated)
             assert window.alive[b, j] == alive
             assert window.bootstrap[b, j] == bootstrap
             if row is None:
@@ -158,31 +158,31 @@ def check_window(replay: Replay, expected: dict[int, tuple[Lane, int]]) -> None:
             assert np.array_equal(window.policy[b, j], row.policy)
 
 
-def check_frames(replay: Replay, expected: dict[int, tuple[Lane, int]]) -> None:
+def check_frames(replay: Replay, expected: dict[int, tuple[Stream, int]]) -> None:
     found = replay.frames(np.array(list(expected)), WIDTH)
     assert found.frames.shape == (len(expected), STACK - 1 + WIDTH, *IMAGE)
-    for b, (lane, t) in enumerate(expected.values()):
-        oldest = max(0, len(lane.rows) - replay.lane_capacity)
+    for b, (env, t) in enumerate(expected.values()):
+        oldest = max(0, len(env.rows) - replay.capacity_per_env)
         for i in range(STACK - 1 + WIDTH):
-            known = min(max(t + i - (STACK - 1), oldest), len(lane.rows) - 1)
-            assert np.array_equal(found.frames[b, i], lane.rows[known].frame)
-        for j in range(min(WIDTH, len(lane.rows) - t)):
-            start, _ = lane.episode(t + j)
+            known = min(max(t + i - (STACK - 1), oldest), len(env.rows) - 1)
+            assert np.array_equal(found.frames[b, i], env.rows[known].frame)
+        for j in range(min(WIDTH, len(env.rows) - t)):
+            start, _ = env.episode(t + j)
             for s in range(STACK):
                 wanted = max(t + j - (STACK - 1) + s, start, oldest)
                 assert found.stack_index[b, j, s] == wanted - (t - (STACK - 1))
                 frame = found.frames[b, found.stack_index[b, j, s]]
-                assert np.array_equal(frame, lane.rows[wanted].frame)
+                assert np.array_equal(frame, env.rows[wanted].frame)
 
 
 @pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("seed", range(4))
 def test_windows_and_stacks_equal_those_of_plain_lists(seed: int, packed: bool) -> None:
-    replay, lanes = make_replay(packed=packed, threads=1), lanes_of(seed)
+    replay, envs = make_replay(packed=packed), streams_of(seed)
     seen = 0
     for _ in range(8):  # from empty to three times around
-        play(replay, lanes, 12)
-        expected = ready_rows(replay, lanes)
+        play(replay, envs, 12)
+        expected = ready_rows(replay, envs)
         assert len(replay) == len(expected)
         if expected:
             drawn = replay.sample(200, beta=1.0, generator=np.random.default_rng(seed))
@@ -191,7 +191,7 @@ def test_windows_and_stacks_equal_those_of_plain_lists(seed: int, packed: bool) 
             check_frames(replay, expected)
             seen += len(expected)
     assert seen > 100
-    assert min(len(lane.rows) for lane in lanes) > 2 * replay.lane_capacity
+    assert min(len(env.rows) for env in envs) > 2 * replay.capacity_per_env
 
 
 def simple(first: bool = False, **marks: bool) -> Remembered:
@@ -201,9 +201,9 @@ def simple(first: bool = False, **marks: bool) -> Remembered:
     )  # fmt: skip
 
 
-def append(replay: Replay, *new: Remembered, lane: int = 0) -> None:
+def append(replay: Replay, *new: Remembered, env: int = 0) -> None:
     for row in new:
-        replay.append(rows_of([lane], [row]))
+        replay.append(rows_of([env], [row]))
 
 
 def test_a_row_waits_for_its_lookahead_or_its_episodes_end() -> None:
@@ -225,7 +225,7 @@ def test_rows_before_a_cut_that_waited_are_never_drawn() -> None:
     append(replay, simple(first=True), *[simple()] * LOOKAHEAD)
     replay.cut(0)
     assert len(replay) == 1
-    with pytest.raises(ValueError, match="lane 0: found one marked as nothing after nothing or a"):
+    with pytest.raises(ValueError, match=r"environment 0: .* as nothing after nothing or a"):
         append(replay, simple())
     append(replay, simple(first=True), *[simple()] * LOOKAHEAD)
     assert len(replay) == 2
@@ -271,8 +271,8 @@ def test_priorities_of_rows_that_cannot_be_drawn_change_nothing() -> None:
 
 
 def test_the_same_generator_draws_the_same_rows() -> None:
-    replay, lanes = make_replay(), lanes_of(5)
-    play(replay, lanes, 30)
+    replay, envs = make_replay(), streams_of(5)
+    play(replay, envs, 30)
     first, second = (
         replay.sample(16, beta=0.4, generator=np.random.default_rng(3)) for _ in range(2)
     )
@@ -280,10 +280,10 @@ def test_the_same_generator_draws_the_same_rows() -> None:
     assert np.array_equal(first.weight, second.weight)
 
 
-def test_newest_names_the_last_row_of_each_lane() -> None:
+def test_newest_names_the_last_row_of_each_environment() -> None:
     replay = make_replay(capacity=18)
     assert replay.newest().tolist() == [-1, -1, -1]
-    append(replay, simple(first=True), *[simple()] * 7, lane=1)  # 8 rows in 6 slots
+    append(replay, simple(first=True), *[simple()] * 7, env=1)  # 8 rows in a buffer of 6
     assert replay.newest().tolist() == [-1, 7, -1]
     assert replay.newest(np.array([1])).tolist() == [7]
 
@@ -294,7 +294,7 @@ def test_a_row_that_cannot_follow_is_named(marks: dict[str, bool]) -> None:
     append(replay, simple(first=True))
     if "terminated" in marks:
         marks = {"terminated": True, "truncated": True}
-    with pytest.raises(ValueError, match=rf"lane 0: found one marked {next(iter(marks))}"):
+    with pytest.raises(ValueError, match=rf"environment 0: found one marked {next(iter(marks))}"):
         append(replay, simple(**marks))
     assert replay.newest(np.array([0])).tolist() == [0]
 
@@ -302,10 +302,10 @@ def test_a_row_that_cannot_follow_is_named(marks: dict[str, bool]) -> None:
 def test_rows_that_do_not_fit_are_named() -> None:
     replay = make_replay()
     good = rows_of([0, 1], [simple(first=True)] * 2)
-    with pytest.raises(ValueError, match=r"rows.lanes: found int64 \[1, 1\].*no two alike"):
-        replay.append(replace(good, lanes=np.array([1, 1])))
-    with pytest.raises(ValueError, match=r"rows.lanes: .* 0 to 2"):
-        replay.append(replace(good, lanes=np.array([0, 3])))
+    with pytest.raises(ValueError, match=r"rows.env_index: found int64 \[1, 1\].*no two alike"):
+        replay.append(replace(good, env_index=np.array([1, 1])))
+    with pytest.raises(ValueError, match=r"rows.env_index: .* 0 to 2"):
+        replay.append(replace(good, env_index=np.array([0, 3])))
     with pytest.raises(ValueError, match=r"rows.frame: found .*\(2, 1, 4, 5\) uint8"):
         replay.append(replace(good, frame=np.zeros((2, 1, 4, 4), np.uint8)))
     with pytest.raises(ValueError, match=r"rows.action: found \(2,\) float64"):
@@ -313,15 +313,13 @@ def test_rows_that_do_not_fit_are_named() -> None:
 
 
 def test_settings_and_questions_that_make_no_sense_are_named() -> None:
-    with pytest.raises(ValueError, match=r"4 rows for each of 3 lanes.*capacity to 15"):
+    with pytest.raises(ValueError, match=r"4 rows for each of 3 environments.*capacity to 15"):
         make_replay(capacity=12)
-    with pytest.raises(ValueError, match="priority_offset: found 0"):
-        ReplayConfig(priority_offset=0.0)
     replay = make_replay()
-    with pytest.raises(ValueError, match="found no row that can be drawn among 0"):
+    with pytest.raises(ValueError, match="found no row that can be sampled among 0"):
         replay.sample(4, beta=1.0, generator=np.random.default_rng(0))
     append(replay, simple(first=True))
-    with pytest.raises(ValueError, match=r"found \[5\], where no row was remembered"):
+    with pytest.raises(ValueError, match=r"found \[5\], where there is no row"):
         replay.window(np.array([0, 5]), 2)
     with pytest.raises(ValueError, match="finite numbers"):
         replay.update_priorities(np.array([0]), np.array([np.nan]))
@@ -330,7 +328,7 @@ def test_settings_and_questions_that_make_no_sense_are_named() -> None:
 def test_vectors_are_kept_as_they_are() -> None:
     replay = Replay(
         ReplayConfig(replay_capacity=20),
-        lanes=1,
+        num_envs=1,
         observation_shape=(4,),
         observation_dtype=np.dtype(np.float32),
         num_actions=ACTIONS,
@@ -340,7 +338,7 @@ def test_vectors_are_kept_as_they_are() -> None:
     for t in range(30):
         row = rows_of([0], [simple(first=t == 0)])
         replay.append(replace(row, frame=seen[t : t + 1]))
-    found = replay.frames(np.array([12]), 3)  # slot 12 holds row 12, the ring's head is at 10
+    found = replay.frames(np.array([12]), 3)  # position 12 holds row 12, the ring's head is at 10
     assert np.array_equal(found.frames[0], seen[12:15])
     assert found.stack_index[0].tolist() == [[0], [1], [2]]
 
@@ -362,17 +360,17 @@ def test_packed_blocks_come_back_as_they_were(shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_packed_frames_are_read_like_plain_ones_and_take_less_room(threads: int) -> None:
-    lanes, capacity, shape = 2, 301, (1, 16, 16)
-    packed = PackedFrames(lanes, capacity, shape, threads=threads)
-    plain = PlainFrames(lanes, capacity, shape, np.dtype(np.uint8))
+    envs, capacity, shape = 2, 301, (1, 16, 16)
+    packed = PackedFrames(envs, capacity, shape, threads=threads)
+    plain = PlainFrames(envs, capacity, shape, np.dtype(np.uint8))
     generator = np.random.default_rng(0)
-    picture = generator.integers(0, 256, (lanes, *shape)).astype(np.uint8)
+    picture = generator.integers(0, 256, (envs, *shape)).astype(np.uint8)
     for t in range(700):
         picture = picture.copy()
         picture[:, 0, t % 16, (t // 16) % 16] ^= 1 + t % 255
-        where = np.arange(lanes), np.full(lanes, t % capacity)
+        where = np.arange(envs), np.full(envs, t % capacity)
         packed.write(*where, picture)
         plain.write(*where, picture)
-    asked = generator.integers(0, lanes, 1500), generator.integers(0, capacity, 1500)
+    asked = generator.integers(0, envs, 1500), generator.integers(0, capacity, 1500)
     assert np.array_equal(packed.read(*asked), plain.read(*asked))
-    assert packed.num_bytes < lanes * capacity * 256 / 3
+    assert sum(map(len, filter(None, packed._packed))) < envs * capacity * 256 / 3

@@ -86,18 +86,6 @@ def test_decoding_half_precision_logits_is_done_in_single_precision() -> None:
     torch.testing.assert_close(decoded, support.decode(logits.float()))
 
 
-def test_a_decoded_number_can_be_trained() -> None:
-    support = ScalarSupport(-20, 20, 41)
-    logits = torch.zeros(41, requires_grad=True)
-    optimizer = torch.optim.Adam([logits], lr=0.3)
-    for _ in range(150):
-        loss = (support.decode(logits) - 12.0).square()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert support.decode(logits).item() == pytest.approx(12.0, abs=0.1)
-
-
 def test_cross_entropy_with_an_encoding_leads_to_the_encoded_number() -> None:
     support = ScalarSupport(-20, 20, 41)
     logits = torch.zeros(41, requires_grad=True)

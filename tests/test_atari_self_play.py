@@ -15,19 +15,23 @@ PLANNER = GumbelMuZeroPlanner(2)
 def begin(
     game: Countdown, *, seed: int = 0, frame_stack: int = 2, life_loss_ends: bool = True
 ) -> SelfPlay:
-    return SelfPlay(game, frame_stack=frame_stack, seed=seed, life_loss_ends=life_loss_ends)
+    return SelfPlay(
+        game,
+        SeenModel(),
+        lambda _: PLANNER,
+        torch.Generator(),
+        frame_stack=frame_stack,
+        seed=seed,
+        life_loss_ends=life_loss_ends,
+    )
 
 
-def play(
-    self_play: SelfPlay, decisions: int, *, model: SeenModel | None = None, seed: int = 0
-) -> tuple[list[Rows], list[Episode]]:
-    generator = torch.Generator().manual_seed(seed)
+def play(self_play: SelfPlay, decisions: int, *, seed: int = 0) -> tuple[list[Rows], list[Episode]]:
+    self_play.generator.manual_seed(seed)
     rows: list[Rows] = []
     episodes: list[Episode] = []
     for number in range(decisions):
-        played = self_play.play(
-            model or SeenModel(), PLANNER, decisions_made=number, generator=generator
-        )
+        played = self_play.play(decisions_made=number, progress=0.0)
         rows += played.rows
         episodes += played.episodes
     return rows, episodes
@@ -70,9 +74,10 @@ def test_a_lost_life_ends_an_episode_of_the_learner_and_not_the_game() -> None:
 
 
 def test_a_new_life_sees_nothing_of_the_last_one() -> None:
-    model = SeenModel()
-    play(begin(Countdown(1, length=9, deaths=(2,)), frame_stack=3), 4, model=model)
-    shown = [root[0, :, 0, 0].tolist() for root in model.roots]
+    self_play = begin(Countdown(1, length=9, deaths=(2,)), frame_stack=3)
+    play(self_play, 4)
+    assert isinstance(self_play.model, SeenModel)
+    shown = [root[0, :, 0, 0].tolist() for root in self_play.model.roots]
     assert shown == [[0, 0, 0], [0, 0, 1], [2, 2, 2], [2, 2, 3]]
 
 
@@ -116,5 +121,5 @@ def test_an_environment_that_shows_something_else_is_refused() -> None:
     play(first, 3)
     kept = first.state()
     kept["stack_frames"][0, -1] += 1
-    with pytest.raises(ValueError, match=r"environments \[0\].*decided by seed and actions"):
+    with pytest.raises(ValueError, match=r"environments \[0\].*determined by seed"):
         begin(Countdown(1, length=5), seed=4).restore(kept)

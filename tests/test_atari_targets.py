@@ -132,7 +132,7 @@ def test_a_value_whose_bootstrap_row_is_missing_does_not_count() -> None:
 
 
 def test_a_lost_life_ends_the_sum_as_a_game_over_does() -> None:
-    # A lost life is `terminated` in the replay; the same lane goes on with a new first row, which
+    # A lost life is `terminated` in the replay; the same env goes on with a new first row, which
     # is not alive for this sample, whatever it holds.
     arrays = Episode([0, -1, 5, 5], [7, 7, 7, 7], ended=1, how="terminated").arrays()
     assert arrays["terminated"].tolist() == [False, True, False, False]

@@ -1,5 +1,6 @@
 """The unrolled loss: which weights each part trains, and which targets reach nothing."""
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -11,9 +12,8 @@ from atari_bridge.learning.batches import Batch
 from atari_bridge.learning.config import LearningConfig
 from atari_bridge.learning.losses import Losses
 from atari_bridge.learning.unrolled_loss import UnrolledLoss, halve_gradient
-from atari_bridge.networks.building import build_network
-from atari_bridge.networks.config import NetworkConfig
 from atari_bridge.networks.interface import MuZeroNetwork
+from tests.fake_games import small_network
 
 B, K, A = 5, 3, 4
 KINDS: list[tuple[str, tuple[int, ...]]] = [
@@ -38,30 +38,12 @@ def make(
     name: str = "dense", shape: tuple[int, ...] = (6,), **changes: Any
 ) -> tuple[MuZeroNetwork, MuZeroNetwork]:
     """A network with heads away from 0, and its target network."""
-    torch.manual_seed(0)
-    sizes: dict[str, Any] = {
-        "network": name,
-        "channels": 4,
-        "hidden_size": 16,
-        "support": 5,
-        "support_bins": 11,
-        "lstm_size": 8,
-        "projection_size": 12,
-        "prediction_size": 6,
-    }
-    config = NetworkConfig(**(sizes | changes))
-    built = [
-        build_network(config, observation_shape=shape, num_actions=A, frame_channels=shape[0])
-        for _ in range(2)
-    ]
-    for head in (built[0].policy_head, built[0].value_head, built[0].value_prefix):
+    network = small_network(name, shape, num_actions=A, **changes)
+    for head in (network.policy_head, network.value_head, network.value_prefix):
         for module in [] if head is None else head.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.3)
-    built[1].load_state_dict(built[0].state_dict())
-    for parameter in built[1].parameters():
-        parameter.requires_grad_(False)
-    return built[0], built[1]
+    return network, copy.deepcopy(network).requires_grad_(False)
 
 
 def draw_batch(shape: tuple[int, ...] = (6,)) -> Batch:
@@ -298,7 +280,7 @@ def test_the_decoded_root_values_are_those_of_the_value_head() -> None:
     networks, batch = make(normalization="layer"), draw_batch()
     network = networks[0]
     _, values = UnrolledLoss(*networks, PLAIN)(batch, batch.weight, torch.Generator())
-    logits = network.predict(network.represent(batch.observation)).value_logits
+    logits = network.prediction(network.representation(batch.observation)).value_logits
     torch.testing.assert_close(values, network.support.decode(logits))
     assert not values.requires_grad
 
@@ -307,15 +289,15 @@ def test_parts_are_the_cross_entropies_of_their_targets() -> None:
     networks, batch = make(normalization="layer", self_supervised="none"), draw_batch()
     network = networks[0]
     losses = judge(networks, batch)
-    latent = network.represent(batch.observation)
+    latent = network.representation(batch.observation)
     reward, value, policy = [], [], []
     for k in range(K + 1):
         if k > 0:
-            dynamics = network.imagine(latent, batch.action[:, k - 1])
+            dynamics = network.dynamics(latent, batch.action[:, k - 1])
             latent = dynamics.latent
             target = network.support.encode(batch.reward[:, k - 1])
             reward.append(-(target * dynamics.reward_logits.log_softmax(-1)).sum(-1))
-        said = network.predict(latent)
+        said = network.prediction(latent)
         target = network.support.encode(batch.value[:, k])
         value.append(-(target * said.value_logits.log_softmax(-1)).sum(-1))
         policy.append(-(batch.policy[:, k] * said.policy_logits.log_softmax(-1)).sum(-1))

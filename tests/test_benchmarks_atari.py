@@ -9,7 +9,7 @@ from scipy import stats
 pytest.importorskip("gymnasium", reason="pip install 'prefsearch[atari]'")
 
 from atari_bridge.cli.train import TrainJob
-from atari_bridge.evaluation.figures import budget_curves
+from benchmarks.atari.budget_figure import budget_curves
 from benchmarks.atari.cpu import _summary
 
 JOB = TrainJob(out="x", game="UpNDown", num_simulations=16)

@@ -149,7 +149,7 @@ def command_of(name: str, policy: Path) -> list[str]:
                    *trained],
         "demo": ["demo", *flags(**MICRO_DEMO)],
         "atari": ["atari", "train", *flags(**{**CARTPOLE, "total_decisions": 80,
-                                              "start_decisions": 40})],
+                                              "learning_starts": 40})],
     }  # fmt: skip
     return commands[name]
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from atari_bridge.learning.losses import LossWeights
-from atari_bridge.training.agent_settings import AgentSettings
+from atari_bridge.learning.config import LearningConfig
+from atari_bridge.training.config import AgentSettings
 from policies.generation.language_model import TinyModel
 from policies.generation.proposals import Proposal
 from policies.planning.methods import SearchOptions
@@ -36,7 +36,7 @@ from tests.settings_classes import HUGE, VALUES, needed, settings_classes
 
 KNOWN = (
     *(OptimConfig, LossConfig, Proposal, SearchOptions, TinyModel, PlannerConfig, AgentSettings),
-    *(SimulatedHuman, LossWeights, ConvertOptions),
+    *(SimulatedHuman, LearningConfig, ConvertOptions),
 )
 # Built of other settings.
 WHOLE = {AgentSettings}

@@ -1,1 +1,1 @@
-"""Self-play: in this process, or by Ray actors."""
+"""Self-play and reanalysis, in this process or by Ray actors."""

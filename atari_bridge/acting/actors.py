@@ -1,93 +1,224 @@
-"""Whether a run has workers, as Ray actors, that play and search old rows anew while it learns.
+"""Actors, the sources of a run's experience: `SelfPlay` in this process, or Ray actors."""
 
-By default it has none: this process does everything itself, and its numbers can be reproduced bit
-for bit. With play workers they cannot: which weights a game is played with depends on who is fast.
+import copy
+from collections.abc import Mapping
+from typing import Any, Protocol
 
-A worker that dies is replaced, with a warning that names the cause; see `remote_players` and
-`remote_planner` for what that costs. Ten deaths of either kind are put up with.
-"""
+import numpy as np
+import torch
 
-from dataclasses import dataclass
-from typing import Annotated
-
-from atari_bridge.acting.ray_host import RayHost
-from atari_bridge.acting.remote_planner import RemotePlanner
-from atari_bridge.acting.remote_players import RemotePlayers
-from atari_bridge.acting.search_settings import reanalysing_planner
+from atari_bridge.acting.search_settings import self_play_planner
+from atari_bridge.acting.self_play import Played, SelfPlay
+from atari_bridge.acting.worker_pool import (
+    RayBackend,
+    ReceivedWeights,
+    WorkerDiedError,
+    WorkerPool,
+    weight_arrays,
+)
+from atari_bridge.environments.opening import open_environment
 from atari_bridge.networks.interface import MuZeroNetwork
-from atari_bridge.training.agent_settings import AgentSettings
-from prefsearch.config.bounds import Within
-from prefsearch.config.checks import check_types
+from atari_bridge.networks.planning_model import NetworkModel
+from atari_bridge.training.config import AgentSettings
+from prefsearch.config.checks import require
+from prefsearch.run.directory import step_seed
+
+CHUNK = 4
+"""Decisions in each environment that a worker makes between two updates of its weights."""
 
 
-@dataclass(frozen=True)
-class WorkerSettings:
-    """Who plays and searches anew.
+class Actors(Protocol):
+    """The source of a run's experience."""
 
-    Attributes:
-        play_workers: Actors among which the environments are shared out; 0: this process plays,
-            between updates. Needs prefsearch[ray].
-        reanalyze_workers: Actors among which the searches of old rows are shared out; 0: this
-            process searches. Needs prefsearch[ray].
-        worker_gpus: Share of a GPU that each actor takes, such as 0.2; 0: they compute on the CPU.
-            Ray does not know of the memory that learning takes on the same GPU.
-    """
+    def play(self, *, decisions_made: int, progress: float) -> Played:
+        """Plays with the newest weights.
 
-    play_workers: Annotated[int, Within(least=0, most=2**16)] = 0
-    reanalyze_workers: Annotated[int, Within(least=0, most=2**16)] = 0
-    worker_gpus: Annotated[float, Within(least=0, most=1024)] = 0.0
+        Args:
+            decisions_made: In the run so far.
+            progress: Fraction of the run that is done, 0 to 1.
 
-    def __post_init__(self) -> None:
-        """Checks types and bounds."""
-        check_types(self)
+        Returns:
+            Rows of at least one decision, in the order in which a replay takes them.
+        """
+        ...
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Arrays for a checkpoint, see `restore`."""
+        ...
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Continues from a state."""
+        ...
+
+    def interrupted_envs(self) -> list[int]:
+        """Environments whose episodes were lost since the last call; each begins a new one."""
+        ...
+
+    def close(self) -> None:
+        """Ends worker processes, if any."""
+        ...
 
 
-def build_workers(
-    settings: WorkerSettings,
-    agent: AgentSettings,
-    network: MuZeroNetwork,
-    target_network: MuZeroNetwork,
-    *,
-    seed: int,
-    num_environments: int | None = None,
-) -> tuple[RemotePlayers | None, RemotePlanner | None]:
-    """The workers that settings ask for; None where this process does the work itself.
+class PlayWorker:
+    """A worker with M environments and a copy of the network.
 
     Args:
-        settings: How many.
-        agent: Whom they play as.
-        network: The one that learns; read when weights are sent.
-        target_network: The one that reanalysis searches with; read at its first search.
-        seed: Of everything random in them; differs between processes.
-        num_environments: This process's; None: all that the agent has.
+        network: Of the right shape, with any weights.
+        settings: The agent's.
+        first_env_index: Index of its first environment.
+        num_envs: M.
+        seed: Of its episodes and searches.
+        device: Where it computes.
+    """
+
+    def __init__(
+        self,
+        network: MuZeroNetwork,
+        settings: AgentSettings,
+        first_env_index: int,
+        num_envs: int,
+        seed: int,
+        device: str,
+    ) -> None:
+        self._weights = ReceivedWeights(network, device)
+        self._self_play = SelfPlay(
+            open_environment(settings.environment, num_envs=num_envs),
+            NetworkModel(self._weights.network, discount=settings.learning.discount),
+            lambda progress: self_play_planner(settings.search, progress=progress),
+            torch.Generator().manual_seed(seed),
+            frame_stack=settings.environment.frame_stack,
+            seed=seed,
+            first_env_index=first_env_index,
+            life_loss_ends=settings.environment.life_loss_ends,
+        )
+
+    def play(
+        self,
+        weights: Mapping[str, np.ndarray],
+        version: int,
+        decisions_made: int,
+        progress: float,
+    ) -> Played:
+        """A chunk of decisions in every environment."""
+        self._weights.load(weights, version)
+        parts = [
+            self._self_play.play(decisions_made=decisions_made, progress=progress)
+            for _ in range(CHUNK)
+        ]
+        return Played(
+            [rows for part in parts for rows in part.rows],
+            [episode for part in parts for episode in part.episodes],
+        )
+
+
+class RayActors:
+    """Plays by K workers while this process learns.
+
+    Each worker has one chunk of decisions pending, so self-play is at most K chunks ahead of
+    learning, with weights that are one chunk old. When a worker dies, its chunk and its episodes
+    under way are lost, and its environments begin new ones; rows received before stay valid.
+
+    Args:
+        network: The network that is being trained.
+        settings: The agent's.
+        backend: Runs the workers.
+        workers: K; worker w has environments w * M to (w + 1) * M - 1.
+        num_envs: K * M.
+        seed: Of everything random.
+        device: Where workers compute.
 
     Raises:
-        ImportError: If workers are asked for without Ray.
-        ValueError: If environments cannot be shared out evenly, or GPUs are missing.
+        ValueError: If environments cannot be divided evenly.
     """
-    if not settings.play_workers and not settings.reanalyze_workers:
-        return None, None
-    actors = settings.play_workers + settings.reanalyze_workers
-    host = RayHost(actors=actors, gpus=settings.worker_gpus)
-    device = "cuda" if settings.worker_gpus else "cpu"
-    players = planner = None
-    if settings.play_workers:
-        players = RemotePlayers(
-            network,
-            agent,
-            host=host,
-            workers=settings.play_workers,
-            num_environments=num_environments or agent.environment.num_environments,
-            seed=seed,
-            device=device,
+
+    def __init__(
+        self,
+        network: MuZeroNetwork,
+        settings: AgentSettings,
+        *,
+        backend: RayBackend,
+        workers: int,
+        num_envs: int,
+        seed: int,
+        device: str = "cpu",
+    ) -> None:
+        self._share, rest = divmod(num_envs, workers)
+        fits = f"a divisor of the {num_envs} environments of a process"
+        require(rest == 0, "play_workers", workers, fits)
+        self._network, self._settings, self._backend = network, settings, backend
+        self._seed, self._device = seed, device
+        self._calls, self._template = 0, None
+        self._started = 0  # workers ever started, so that no two have the same seed
+        self._interrupted: set[int] = set()
+        self._pending: dict[Any, tuple[int, Any]] = {}  # future: worker and its handle
+        self.pool = WorkerPool(backend, "play", self._start, size=workers)
+
+    def _start(self, index: int) -> Any:
+        if self._template is None:
+            self._template = self._backend.put(copy.deepcopy(self._network).cpu())
+        seed = step_seed(self._seed, f"worker-{self._started}")
+        self._started += 1
+        first, share, device = index * self._share, self._share, self._device
+        return self._backend.start(
+            PlayWorker, self._template, self._settings, first, share, seed, device
         )
-    if settings.reanalyze_workers:
-        planner = RemotePlanner(
-            target_network,
-            reanalysing_planner(agent.search),
-            host=host,
-            workers=settings.reanalyze_workers,
-            discount=agent.learning.discount,
-            device=device,
-        )
-    return players, planner
+
+    def play(self, *, decisions_made: int, progress: float) -> Played:
+        """Waits for at least one chunk; submits the next before returning.
+
+        Raises:
+            ChildProcessError: If workers died too often.
+        """
+        weights = self._backend.put(weight_arrays(self._network.state_dict()))
+        arguments = (weights, self._calls, decisions_made, progress)
+        self._calls += 1
+        busy = {worker for worker, _ in self._pending.values()}
+        for worker in range(self.pool.size):
+            if worker not in busy:
+                self._submit(worker, arguments)
+        played = Played([], [])
+        # Within a call a worker dies before its rows arrive, never after: rows of earlier calls
+        # lie before the cut that `interrupted_envs` reports, its new rows after it.
+        while not played.rows:
+            for future in self._backend.wait(list(self._pending)):
+                worker, handle = self._pending.pop(future)
+                try:
+                    part: Played = self._backend.get(future)
+                except WorkerDiedError as error:
+                    first = worker * self._share
+                    self._interrupted.update(range(first, first + self._share))
+                    self.pool.restart(worker, handle, error)
+                else:
+                    played.rows.extend(part.rows)
+                    played.episodes.extend(part.episodes)
+                self._submit(worker, arguments)
+        return played
+
+    def _submit(self, worker: int, arguments: tuple[Any, ...]) -> None:
+        handle = self.pool[worker]
+        self._pending[self._backend.call(handle, "play", *arguments)] = worker, handle
+
+    def interrupted_envs(self) -> list[int]:
+        """Environments of workers that died since the last call; all of them after `restore`."""
+        interrupted = sorted(self._interrupted)
+        self._interrupted.clear()
+        return interrupted
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The number of workers started; episodes under way are not kept."""
+        return {"started": np.array([self._started], np.int64)}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Begins new episodes in all environments, and reports all as interrupted.
+
+        So a resumed run is not bit for bit the uninterrupted one. States of other actors, or of
+        another number of workers, are accepted.
+        """
+        self.close()
+        self._started = int(state["started"][0]) if "started" in state else 0
+        self._interrupted.update(range(self.pool.size * self._share))
+
+    def close(self) -> None:
+        """Ends the workers; pending chunks are lost."""
+        self._pending.clear()
+        self.pool.close()

@@ -28,7 +28,7 @@ class SearchSettings:
         search: "gumbel" improves the policy with few simulations (Gumbel MuZero); "puct" is
             MuZero's search; "efficientzero" is PUCT as EfficientZero's own tree does it.
         num_simulations: Simulations of a decision, in play and in reanalysis.
-        considered_actions: gumbel: actions that the root tries at first.
+        max_num_considered_actions: gumbel: actions that the root tries at first.
         rescale_values: gumbel: bring the Q-values of a node to [0, 1] before they are weighed
             against its prior (mctx). False weighs them as they are: what hardly differs then hardly
             counts, which suits clipped rewards and models that have seen little.
@@ -40,7 +40,7 @@ class SearchSettings:
 
     search: SearchName = "gumbel"
     num_simulations: Size = 16
-    considered_actions: Size = 16
+    max_num_considered_actions: Size = 16
     rescale_values: bool = True
     dirichlet_fraction: Fraction = 0.25
     dirichlet_alpha: Positive = 0.3
@@ -49,11 +49,11 @@ class SearchSettings:
     def __post_init__(self) -> None:
         """Checks types; the planners check their numbers."""
         check_types(self)
-        playing_planner(self, progress=0.0)
-        judging_planner(self)
+        self_play_planner(self, progress=0.0)
+        eval_planner(self)
 
 
-def playing_planner(settings: SearchSettings, *, progress: float) -> Planner:
+def self_play_planner(settings: SearchSettings, *, progress: float) -> Planner:
     """The planner of self-play, with noise.
 
     Args:
@@ -64,12 +64,12 @@ def playing_planner(settings: SearchSettings, *, progress: float) -> Planner:
     return _build(settings, noise=1.0, temperature=settings.temperature * cooled)
 
 
-def reanalysing_planner(settings: SearchSettings) -> Planner:
+def reanalyze_planner(settings: SearchSettings) -> Planner:
     """The planner that finds fresh targets for old rows: as in play, its action is not used."""
     return _build(settings, noise=1.0, temperature=0.0)
 
 
-def judging_planner(settings: SearchSettings, *, num_simulations: int | None = None) -> Planner:
+def eval_planner(settings: SearchSettings, *, num_simulations: int | None = None) -> Planner:
     """The planner of evaluation, without noise; by default with the simulations of play."""
     return _build(settings, noise=0.0, temperature=0.0, num_simulations=num_simulations)
 
@@ -88,7 +88,7 @@ def _build(
             qtransform=partial(
                 qtransform_completed_by_mix_value, rescale_values=settings.rescale_values
             ),
-            max_num_considered_actions=settings.considered_actions,
+            max_num_considered_actions=settings.max_num_considered_actions,
             gumbel_scale=noise,
         )
     return MuZeroPlanner(

@@ -1,128 +1,117 @@
-"""Self-play: N environments side by side, every decision planned for all of them in one batch.
+"""Self-play: N environments stepped together, with one batched search for every decision.
 
-What was seen and found comes out as `Rows`; this file does not know where rows are kept, nor what
-is learned from them. An episode is decided by its seed and its actions alone, so that is all that
-has to be remembered of it to go on after a kill.
+An episode is determined by its seed and its actions, so these are all that a checkpoint keeps of
+the episodes under way.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
+from rich.progress import track
 
 from atari_bridge.environments.frame_stack import FrameStack
 from atari_bridge.environments.interface import VectorEnvironment, VectorStep
-from atari_bridge.environments.restoring import replay_episodes
 from atari_bridge.replay.rows import Rows
 from search import Planner, PlanningModel
 
 
 @dataclass(frozen=True)
 class Episode:
-    """A finished game.
+    """A finished episode.
 
     Attributes:
-        game_return: Sum of raw rewards over the whole game, lost lives included.
-        decisions: How many were taken.
-        lane: The environment.
+        game_return: Sum of raw rewards over the whole game, all lives included.
+        decisions: Its length.
     """
 
     game_return: float
     decisions: int
-    lane: int
 
 
 @dataclass(frozen=True)
 class Played:
-    """What one decision in each of N environments left behind.
+    """The result of one or more decisions in each of N environments.
 
     Attributes:
-        rows: To be appended to a replay in this order: N decisions first; then, where games ended,
-            what was last seen of them.
-        episodes: Games that ended.
+        rows: In the order in which a replay takes them: N decisions, then the last observations of
+            the episodes that ended.
+        episodes: Episodes that ended.
     """
 
     rows: list[Rows]
     episodes: list[Episode]
 
 
-def episode_seed(seed: int, lane: int, episode: int) -> int:
-    """The seed of a lane's n-th game: 31 bits of a hash, so that neighbors have nothing to do."""
-    digest = hashlib.sha256(f"{seed}/{lane}/{episode}".encode()).digest()
+def episode_seed(seed: int, env_index: int, episode: int) -> int:
+    """The seed of an environment's n-th episode: 31 bits of a hash."""
+    digest = hashlib.sha256(f"{seed}/{env_index}/{episode}".encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
 
 
 @dataclass
 class SelfPlay:
-    """N games under way.
+    """`Actors` in this process, which make one decision in every environment at a time.
 
     Attributes:
-        environment: Theirs.
+        environment: N environments.
+        model: Plans from stacks `[N, S*C, H, W]` uint8 or vectors `[N, D]`.
+        planner: The planner at a fraction of the run, 0 to 1.
+        generator: Source of the searches' randomness.
         frame_stack: S, frames of an observation.
-        seed: Of all games to come.
-        first_lane: Number of the first lane; several processes count theirs on.
-        life_loss_ends: Whether a lost life is an end to the learner.
+        seed: Of all episodes.
+        first_env_index: Index of the first environment, where several workers share a run.
+        life_loss_ends: Whether the learner sees a lost life as the end of an episode.
     """
 
     environment: VectorEnvironment
+    model: PlanningModel
+    planner: Callable[[float], Planner]
+    generator: torch.Generator
     frame_stack: int
     seed: int
-    first_lane: int = 0
+    first_env_index: int = 0
     life_loss_ends: bool = True
     _stack: FrameStack = field(init=False, repr=False)
-    _games: np.ndarray = field(init=False, repr=False)  # [N] number of each lane's game
-    _actions: list[list[int]] = field(init=False, repr=False)  # of the games under way
+    _games: np.ndarray = field(init=False, repr=False)  # [N] number of each environment's episode
+    _actions: list[list[int]] = field(init=False, repr=False)  # of the episodes under way
     _returns: np.ndarray = field(init=False, repr=False)  # [N] float64
     _first: np.ndarray = field(init=False, repr=False)  # [N] bool
 
     def __post_init__(self) -> None:
-        """Begins N games."""
-        lanes = self.environment.num_environments
+        """Begins N episodes."""
+        count = self.environment.num_envs
         self._stack = FrameStack(
-            lanes,
+            count,
             self.frame_stack,
             self.environment.observation_shape,
             self.environment.observation_dtype,
         )
-        self._games = np.full(lanes, -1, np.int64)
-        self._actions = [[] for _ in range(lanes)]
-        self._returns = np.zeros(lanes)
-        self._first = np.ones(lanes, bool)
-        self._begin(np.arange(lanes))
+        self._games = np.full(count, -1, np.int64)
+        self._actions = [[] for _ in range(count)]
+        self._returns = np.zeros(count)
+        self._first = np.ones(count, bool)
+        self._begin(np.arange(count))
 
     @property
-    def lanes(self) -> np.ndarray:
-        """`[N]` int64, the lanes' numbers."""
-        return self.first_lane + np.arange(self.environment.num_environments)
+    def env_index(self) -> np.ndarray:
+        """`[N]` int64, the environments' indices."""
+        return self.first_env_index + np.arange(self.environment.num_envs)
 
-    def play(
-        self,
-        model: PlanningModel,
-        planner: Planner,
-        *,
-        decisions_made: int,
-        generator: torch.Generator,
-    ) -> Played:
-        """Plans and takes one decision in every environment.
-
-        Args:
-            model: Plans from stacks `[N, S*C, H, W]` uint8 or vectors `[N, D]`.
-            planner: Finds the actions.
-            decisions_made: Of the whole run so far; noted in the rows.
-            generator: Source of the planner's randomness.
-        """
-        output = planner.plan(model, torch.from_numpy(self._stack.stacks), generator=generator)
-        actions = output.action.cpu().numpy()  # host synchronization: the games are played there
+    def play(self, *, decisions_made: int, progress: float) -> Played:
+        """Takes one decision in every environment; see `Actors`."""
+        planner, stacks = self.planner(progress), torch.from_numpy(self._stack.stacks)
+        output = planner.plan(self.model, stacks, generator=self.generator)
+        actions = output.action.cpu().numpy()  # host synchronization: environments run there
         frame, first = self._stack.newest.copy(), self._first.copy()
         step = self.environment.step(actions)
         ended = step.terminated | step.truncated
         lost = step.life_lost & ~ended if self.life_loss_ends else np.zeros_like(ended)
         rows = [
             Rows(
-                lanes=self.lanes,
+                env_index=self.env_index,
                 frame=frame,
                 action=actions,
                 reward=step.reward,
@@ -136,37 +125,28 @@ class SelfPlay:
             )
         ]
         self._returns += step.reward
-        for lane, action in enumerate(actions.tolist()):
-            self._actions[lane].append(action)
+        for env, action in enumerate(actions.tolist()):
+            self._actions[env].append(action)
         self._stack.push(step.observation)
-        # What a life's loss showed last is also what the next life shows first.
+        # The last frame of a lost life is also the first of the next.
         self._stack.reset(np.flatnonzero(lost), step.observation)
         self._first = lost
         episodes = []
         if ended.any():
             over = np.flatnonzero(ended)
-            rows.append(self._last_seen(over, step, model, decisions_made, generator))
-            episodes = [
-                Episode(float(self._returns[lane]), len(self._actions[lane]), int(self.lanes[lane]))
-                for lane in over
-            ]
+            rows.append(self._last_observations(over, step, decisions_made))
+            episodes = [Episode(float(self._returns[n]), len(self._actions[n])) for n in over]
             self._begin(over)
         return Played(rows, episodes)
 
-    def _last_seen(
-        self,
-        over: np.ndarray,
-        step: VectorStep,
-        model: PlanningModel,
-        decisions_made: int,
-        generator: torch.Generator,
-    ) -> Rows:
-        """What was last seen of the games `over` `[M]`; a truncated one has a value there."""
+    def _last_observations(self, over: np.ndarray, step: VectorStep, decisions_made: int) -> Rows:
+        """Void rows of the episodes `over` `[M]`; their values bootstrap truncated ones."""
         with torch.inference_mode():
-            root = model.root(torch.from_numpy(self._stack.stacks[over]), generator=generator)
+            stacks = torch.from_numpy(self._stack.stacks[over])
+            root = self.model.root(stacks, generator=self.generator)
         ones = np.ones(len(over), bool)
         return Rows(
-            lanes=self.lanes[over],
+            env_index=self.env_index[over],
             frame=step.observation[over],
             action=np.zeros(len(over), np.int64),
             reward=np.zeros(len(over), np.float32),
@@ -179,58 +159,114 @@ class SelfPlay:
             value=root.value.float().cpu().numpy(),
         )
 
+    def _seeds(self, envs: np.ndarray) -> np.ndarray:
+        """`[M]` seeds of the episodes under way in the environments `[M]`."""
+        numbers = [(int(self.env_index[n]), int(self._games[n])) for n in envs]
+        return np.array([episode_seed(self.seed, *pair) for pair in numbers], np.int64)
+
     def _begin(self, over: np.ndarray) -> None:
-        """Begins the next game in each of the environments `over` `[M]`."""
+        """Begins the next episode in each of the environments `over` `[M]`."""
         self._games[over] += 1
-        seeds = [episode_seed(self.seed, int(self.lanes[n]), int(self._games[n])) for n in over]
-        observation = self.environment.reset(over, np.array(seeds, np.int64))
-        self._stack.reset(over, observation)
-        for lane in over:
-            self._actions[lane] = []
+        self._stack.reset(over, self.environment.reset(over, self._seeds(over)))
+        for env in over:
+            self._actions[env] = []
         self._returns[over] = 0
         self._first[over] = True
 
-    def state(self) -> dict[str, Any]:
-        """All that is needed to go on: arrays, to be handed to `restore`."""
-        lengths = np.array([len(actions) for actions in self._actions], np.int64)
-        played = np.array([a for actions in self._actions for a in actions], np.int64)
+    def interrupted_envs(self) -> list[int]:
+        """None."""
+        return []
+
+    def close(self) -> None:
+        """Nothing to end; the environment is the caller's."""
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Arrays for a checkpoint, see `restore`."""
         return {
             "games": self._games.copy(),
-            "lengths": lengths,
-            "actions": played,
+            "lengths": np.array([len(actions) for actions in self._actions], np.int64),
+            "actions": np.array([a for actions in self._actions for a in actions], np.int64),
             "returns": self._returns.copy(),
             "first": self._first.copy(),
-            **{f"stack_{name}": array for name, array in self._stack.state().items()},
+            "stack_frames": self._stack.state(),
         }
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Goes back to a state by playing its games again up to where they were.
+        """Restores `state` by replaying the episodes under way.
 
         Raises:
-            ValueError: If the environment does not show again what it showed.
+            ValueError: If the environments do not return the same observations.
         """
         self._games = state["games"].copy()
         self._returns = state["returns"].copy()
         self._first = state["first"].copy()
         cuts = np.cumsum(state["lengths"])[:-1]
         self._actions = [part.tolist() for part in np.split(state["actions"], cuts)]
-        seeds = [
-            episode_seed(self.seed, int(lane), int(game))
-            for lane, game in zip(self.lanes, self._games, strict=True)
-        ]
         observation = replay_episodes(
             self.environment,
-            np.array(seeds, np.int64),
+            self._seeds(np.arange(self.environment.num_envs)),
             [np.array(actions, np.int64) for actions in self._actions],
         )
-        stack = {n.removeprefix("stack_"): a for n, a in state.items() if n.startswith("stack_")}
-        self._stack.load_state(stack)
-        if not np.array_equal(observation, self._stack.newest):
-            lanes = np.flatnonzero(
-                (observation != self._stack.newest).reshape(len(observation), -1).any(axis=1)
-            )
+        self._stack.load_state(state["stack_frames"])
+        wrong = (observation != self._stack.newest).reshape(len(observation), -1).any(axis=1)
+        if wrong.any():
             raise ValueError(
-                f"self-play: found other observations in environments {lanes.tolist()} after "
-                "playing their episodes again; required: environments decided by seed and actions. "
-                "Check that the environment and its version are those of the checkpoint"
+                f"self-play: found other observations in environments {np.flatnonzero(wrong)} "
+                "after replaying their episodes; required: environments determined by seed and "
+                "actions. Check that the environment and its version are those of the checkpoint"
             )
+
+
+def replay_episodes(
+    environment: VectorEnvironment, seeds: np.ndarray, actions: Sequence[np.ndarray]
+) -> np.ndarray:
+    """Replays N episodes, each up to its last action.
+
+    Environments are only stepped together, so shorter episodes begin later, that all end together;
+    until then their environments play episodes that are discarded.
+
+    Args:
+        environment: N environments; they are reset.
+        seeds: `[N]` int64 of the episodes.
+        actions: N arrays `[T_n]` int64.
+
+    Returns:
+        `[N, *observation_shape]`, the observations after the last actions.
+
+    Raises:
+        ValueError: If there are not N seeds and lists of actions, or an episode ends before its
+            last action.
+    """
+    count = environment.num_envs
+    if len(seeds) != count or len(actions) != count:
+        raise ValueError(
+            f"replay_episodes: found {len(seeds)} seeds and {len(actions)} lists of actions; "
+            f"required: {count} of each. Open as many environments as were played"
+        )
+    lengths = np.array([len(taken) for taken in actions], np.int64)
+    longest = int(lengths.max())
+    starts = longest - lengths
+    table = np.zeros((longest, count), np.int64)  # action 0 before an episode's start
+    for env, taken in enumerate(actions):
+        table[starts[env] :, env] = taken
+
+    def begin(chosen: np.ndarray, observation: np.ndarray) -> np.ndarray:
+        index = np.flatnonzero(chosen)
+        return environment.reset(index, seeds[index]) if len(index) else observation
+
+    over = np.zeros(count, bool)
+    observation = environment.reset(np.arange(count), seeds)
+    times = range(longest)
+    for time in track(times, "replaying episodes", transient=True, disable=longest < 1000):
+        # Episodes that start now, and discarded ones that are over.
+        observation = begin(((starts == time) & (time > 0)) | (over & (starts > time)), observation)
+        step = environment.step(table[time])
+        observation, over = step.observation, step.terminated | step.truncated
+        early = np.flatnonzero(over & (starts <= time))
+        if len(early) and time + 1 < longest:
+            raise ValueError(
+                f"replay_episodes: found that the episodes of environments {early.tolist()} end "
+                f"{longest - time - 1} actions early; required: environments determined by seed "
+                "and actions. Check that the environment and its version are those that were played"
+            )
+    return begin((lengths == 0) & (longest > 0), observation)

@@ -9,13 +9,13 @@ from typing import Annotated, Any
 import torch
 from rich.progress import Progress
 
-from atari_bridge.acting.search_settings import judging_planner
-from atari_bridge.cli.train import judged_environment
+from atari_bridge.acting.search_settings import eval_planner
+from atari_bridge.cli.train import eval_environment_config
 from atari_bridge.environments.opening import open_environment
 from atari_bridge.evaluation.episodes import (
     Evaluation,
+    PolicyOnly,
     RandomPolicy,
-    RawPolicy,
     SampledActions,
     evaluate_agent,
 )
@@ -107,17 +107,15 @@ def judge(job: EvaluateJob, agent: Agent) -> dict[str, Evaluation]:
     if job.random:
         planners["random"] = RandomPolicy(agent.facts["num_actions"])
     if job.policy:
-        planners["policy, best action"] = RawPolicy()
-        planners["policy, sampled"] = RawPolicy(sample=True)
+        planners["policy, best action"] = PolicyOnly()
+        planners["policy, sampled"] = PolicyOnly(sample=True)
     for budget in job.budgets:
         name = f"search, {budget} simulations"
-        planners[name] = judging_planner(agent.search, num_simulations=budget)
+        planners[name] = eval_planner(agent.search, num_simulations=budget)
         planners[f"{name}, sampled"] = SampledActions(planners[name])
     if planners.keys() <= found.keys():
         return {name: found[name] for name in planners}
-    environment = open_environment(
-        judged_environment(agent.environment), num_environments=job.games
-    )
+    environment = open_environment(eval_environment_config(agent.environment), num_envs=job.games)
     try:
         with Progress(transient=True) as progress:
             for name, planner in planners.items():

@@ -10,11 +10,11 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from atari_bridge.acting.search_settings import judging_planner
-from atari_bridge.cli.train import judged_environment
+from atari_bridge.acting.search_settings import eval_planner
+from atari_bridge.cli.train import eval_environment_config
 from atari_bridge.environments.interface import VectorEnvironment
 from atari_bridge.environments.opening import open_environment
-from atari_bridge.evaluation.episodes import RawPolicy, SampledActions, evaluate_agent
+from atari_bridge.evaluation.episodes import PolicyOnly, SampledActions, evaluate_agent
 from atari_bridge.evaluation.recording import data_address, write_gif
 from atari_bridge.training.agent import Agent, load_agent
 from prefsearch.cli.outputs import Output, expand_home, settle_outputs
@@ -113,10 +113,10 @@ def play(job: PlayJob) -> None:
     """Plays, and writes GIFs, trees and scores."""
     agent = load_agent(job.checkpoint, game=job.game or None)
     out, games = Path(job.out), []
-    config = judged_environment(agent.environment)
+    config = eval_environment_config(agent.environment)
     with Progress(transient=True) as progress:
         for game in range(job.games):
-            environment = open_environment(config, num_environments=1)
+            environment = open_environment(config, num_envs=1)
             try:
                 task = progress.add_task(f"game {game + 1} of {job.games}", total=None)
                 games.append(_play_one(job, agent, environment, game, progress, task))
@@ -138,9 +138,9 @@ def _play_one(
 ) -> dict[str, object]:
     planner: Planner
     if job.num_simulations == 0:
-        planner = RawPolicy(sample=job.sample)
+        planner = PolicyOnly(sample=job.sample)
     else:
-        planner = judging_planner(agent.search, num_simulations=job.num_simulations)
+        planner = eval_planner(agent.search, num_simulations=job.num_simulations)
         planner = SampledActions(planner) if job.sample else planner
     recorder = Recorder(
         planner,

@@ -16,18 +16,17 @@ from accelerate import Accelerator, AutocastKwargs, InitProcessGroupKwargs
 from accelerate.utils import broadcast_object_list
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from atari_bridge.acting.actors import WorkerSettings, build_workers
-from atari_bridge.acting.search_settings import SearchSettings, judging_planner
+from atari_bridge.acting.search_settings import SearchSettings, eval_planner
 from atari_bridge.environments.config import EnvironmentConfig
 from atari_bridge.environments.opening import open_environment
-from atari_bridge.evaluation.episodes import Evaluation, RawPolicy, SampledActions, evaluate_agent
+from atari_bridge.evaluation.episodes import Evaluation, PolicyOnly, SampledActions, evaluate_agent
 from atari_bridge.evaluation.report import write_report
 from atari_bridge.learning.config import LearningConfig
-from atari_bridge.networks.compiling import compile_functions
 from atari_bridge.networks.config import NetworkConfig
+from atari_bridge.networks.interface import compile_functions
 from atari_bridge.networks.planning_model import NetworkModel
 from atari_bridge.replay.config import ReplayConfig
-from atari_bridge.training.agent_settings import AgentSettings, RunLength
+from atari_bridge.training.config import AgentSettings, RunLength, WorkerSettings
 from atari_bridge.training.loop import Training
 from atari_bridge.training.run_state import load_training, save_training
 from prefsearch.cli.outputs import Output, settle_outputs
@@ -146,23 +145,15 @@ def train(job: TrainJob) -> None:
     accelerator = open_accelerator(job.precision)
     settings = agent_settings(job)
     main = accelerator.is_main_process
-    share, rest = divmod(settings.environment.num_environments, accelerator.num_processes)
-    require(rest == 0, "num_environments", job.num_environments, "a multiple of the processes")
+    share, rest = divmod(settings.environment.num_envs, accelerator.num_processes)
+    require(rest == 0, "num_envs", job.num_envs, "a multiple of the processes")
     alone = accelerator.num_processes == 1 or not job.play_workers
     require(alone, "play_workers", job.play_workers, "0 with several processes")
-    environment = open_environment(settings.environment, num_environments=share)
-    players = planner = None
+    environment = open_environment(settings.environment, num_envs=share)
+    training = None
     try:
-        training = Training(settings, environment, accelerator)
-        players, planner = build_workers(
-            fields_of(WorkerSettings, job),
-            settings,
-            training.network,
-            training.target_network,
-            seed=step_seed(job.seed, f"process-{accelerator.process_index}"),
-            num_environments=share,
-        )
-        training.employ(players, planner)
+        workers = fields_of(WorkerSettings, job)
+        training = Training(settings, environment, accelerator, workers)
         if job.compile_network:
             compile_networks(training)
         # Last, so that a mistake in the settings leaves no folder behind.
@@ -180,9 +171,8 @@ def train(job: TrainJob) -> None:
             write_report(run)
     finally:
         environment.close()
-        for workers in (players, planner):
-            if workers is not None:
-                workers.close()
+        if training is not None:
+            training.close()
 
 
 def compile_networks(training: Training) -> None:
@@ -237,16 +227,16 @@ def _judge(job: TrainJob, run: RunDirectory, training: Training) -> None:
         return
     settings = training.settings
     environment = open_environment(
-        judged_environment(settings.environment), num_environments=job.evaluation_games
+        eval_environment_config(settings.environment), num_envs=job.evaluation_games
     )
     model = NetworkModel(training.network, discount=settings.learning.discount)
     found: dict[str, Evaluation] = {}
     try:
-        search = judging_planner(settings.search)
+        search = eval_planner(settings.search)
         planners: dict[str, Planner] = {
             "search": search,
             "sampled": SampledActions(search),
-            "policy": RawPolicy(sample=True),
+            "policy": PolicyOnly(sample=True),
         }
         for name, planner in planners.items():
             found[name] = evaluate_agent(
@@ -269,7 +259,7 @@ def _judge(job: TrainJob, run: RunDirectory, training: Training) -> None:
     run.finish(step, result, records=records)
 
 
-def judged_environment(config: EnvironmentConfig) -> EnvironmentConfig:
+def eval_environment_config(config: EnvironmentConfig) -> EnvironmentConfig:
     """The environment of evaluation: raw rewards, and only the game itself ends a game.
 
     It goes on for half an hour of play (108,000 frames), however early training cuts games off.

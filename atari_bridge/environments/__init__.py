@@ -1,1 +1,1 @@
-"""Environments: N games stepped together, and what an agent sees of them."""
+"""Vector environments: Atari games and Gymnasium environments."""

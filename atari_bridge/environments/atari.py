@@ -1,44 +1,40 @@
-"""N games of one Atari title on ale-py's vector of emulators, which runs them in threads.
+"""N Atari games on ale-py's vector of emulators, which runs them in threads.
 
-This file knows nothing of what is learned: rewards are raw, and a lost life ends nothing. The
-vector's own way of beginning anew, of stacking frames and of ending episodes is not used.
+Its own resets, frame stacks and time limits are not used.
 """
 
 import os
 
 import numpy as np
 
-from atari_bridge.environments.checking import check_reset, check_step
 from atari_bridge.environments.games import rom_name
-from atari_bridge.environments.interface import VectorStep
+from atari_bridge.environments.interface import VectorStep, check_reset, check_step
 
 _NEVER = 2**30  # frames; more would overflow the emulators' own counter
 
 
 class AtariEnvironments:
-    """N games, a `VectorEnvironment` with images `[C, image_size, image_size]` uint8.
+    """N Atari games as a `VectorEnvironment` with images `[C, image_size, image_size]` uint8.
 
-    A decision presses one action for `frame_skip` frames; the frame seen is the pixelwise maximum
-    of the last two, scaled by areas. Observations of games that are over show what was seen before
-    the last decision, since the emulators take no picture of the end; nothing is predicted there.
-
-    Each game begun costs about 0.13 s (150 decisions), for only a game loaded anew takes a seed.
-
-    No FIRE is pressed for the agent at the start, and none is in EfficientZero.
+    A decision repeats one action for `frame_skip` frames; its observation is the pixelwise maximum
+    of the last two, downscaled by area. Rewards are raw, and a lost life does not end an episode.
+    The last observation of a terminated game is the one before its last decision (emulators render
+    none after it); no value is bootstrapped there. A reset costs about 0.13 s (150 decisions),
+    since a seed takes effect only when the game is loaded. As in EfficientZero, no FIRE is pressed
+    at the start.
 
     Args:
         game: Its name ("MsPacman").
-        num_environments: N.
+        num_envs: N.
         frame_skip: Emulator frames a decision, at least 1.
         image_size: Pixels.
         grayscale: One channel (luminance) instead of red, green and blue.
-        noop_max: An episode opens with 0 to so many frames of no-op, drawn by its seed.
-        sticky_actions: Probability with which a frame repeats the action of the one before; drawn
-            by the episode's seed, too.
+        noop_max: Most no-op frames at the start of an episode; its seed draws their number.
+        sticky_actions: Probability with which a frame repeats the action of the one before, drawn
+            by the episode's seed.
         full_action_space: All 18 actions.
-        max_episode_frames: An episode is truncated once it has so many frames, opening included.
-            The decision under way is finished, so that it may have up to `frame_skip` - 1 more.
-        num_threads: Of the emulators. None: one for each game or processor, whichever are fewer.
+        max_episode_frames: An episode is truncated at the end of the decision that reaches so many
+            frames, no-ops at the start included.
 
     Raises:
         ImportError: Without ale-py or gymnasium.
@@ -51,7 +47,7 @@ class AtariEnvironments:
     def __init__(
         self,
         game: str,
-        num_environments: int,
+        num_envs: int,
         *,
         frame_skip: int = 4,
         image_size: int = 96,
@@ -60,7 +56,6 @@ class AtariEnvironments:
         sticky_actions: float = 0.0,
         full_action_space: bool = False,
         max_episode_frames: int = 108_000,
-        num_threads: int | None = None,
     ) -> None:
         rom = rom_name(game)
         try:
@@ -72,13 +67,12 @@ class AtariEnvironments:
             ) from error
         self._emulators = AtariVectorEnv(
             rom,
-            num_environments,
-            num_threads=num_threads or min(num_environments, _processors()),
-            # In this mode a game that is over waits for the call after; in the other it begins
-            # anew within the step that ended it. `step` refuses to make that call.
+            num_envs,
+            num_threads=min(num_envs, _processors()),
+            # A game that is over is reset by the next step, which `step` refuses to make.
             autoreset_mode="NextStep",
-            # Games that the vector truncates show a mixture of two frames last; a value must be
-            # predicted from that picture, so `step` truncates them instead.
+            # The vector's own truncation returns a mixture of two frames, of which a value would
+            # be predicted; `step` truncates instead.
             max_num_frames_per_episode=_NEVER,
             img_height=image_size,
             img_width=image_size,
@@ -93,30 +87,25 @@ class AtariEnvironments:
             repeat_action_probability=sticky_actions,
             full_action_space=full_action_space,
         )
-        self.num_environments = num_environments
+        self.num_envs = num_envs
         self.frame_skip = frame_skip
         self.observation_shape: tuple[int, ...] = (1 if grayscale else 3, image_size, image_size)
         self.observation_dtype = np.dtype(np.uint8)
         self.action_meanings = tuple(action.name for action in self._emulators.ale.get_action_set())
         self.num_actions = len(self.action_meanings)
         self._max_episode_frames = max_episode_frames
-        self._begun = np.zeros(num_environments, bool)
-        self._under_way = np.zeros(num_environments, bool)
-        self._lives = np.zeros(num_environments, np.int32)
-        self._frames = np.zeros(num_environments, np.int64)
+        self._begun = np.zeros(num_envs, bool)
+        self._under_way = np.zeros(num_envs, bool)
+        self._lives = np.zeros(num_envs, np.int32)
+        self._frames = np.zeros(num_envs, np.int64)
 
-    @property
-    def episode_frames(self) -> np.ndarray:
-        """`[N]` int64, emulator frames since the episodes began, opening no-ops included."""
-        return self._frames.copy()
-
-    def reset(self, rows: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    def reset(self, env_index: np.ndarray, seeds: np.ndarray) -> np.ndarray:
         """Begins episodes; see `VectorEnvironment`."""
-        rows, seeds = np.asarray(rows), np.asarray(seeds)
-        check_reset(rows, seeds, begun=self._begun)
-        mask = np.zeros(self.num_environments, bool)
-        mask[rows] = True
-        in_order = seeds[np.argsort(rows)].astype(np.int64)
+        env_index, seeds = np.asarray(env_index), np.asarray(seeds)
+        check_reset(env_index, seeds, begun=self._begun)
+        mask = np.zeros(self.num_envs, bool)
+        mask[env_index] = True
+        in_order = seeds[np.argsort(env_index)].astype(np.int64)
         observation, info = self._emulators.reset(
             seed=in_order, options=None if mask.all() else {"reset_mask": mask}
         )

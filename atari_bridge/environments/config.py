@@ -1,4 +1,4 @@
-"""What an environment is made from, as values. This file makes none (`opening.py` does)."""
+"""Configuration of the environments."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -9,29 +9,29 @@ from prefsearch.config.checks import check_types, require
 
 @dataclass(frozen=True)
 class EnvironmentConfig:
-    """Which game is played, and what of it the agent sees.
+    """The game, and the agent's observations and rewards.
 
     Attributes:
-        game: An Atari game ("Boxing", "MsPacman"), or a gymnasium id ("CartPole-v1").
-        num_environments: N.
+        game: An Atari game ("Boxing", "MsPacman"), or a Gymnasium id ("CartPole-v1").
+        num_envs: N.
         frame_skip: Emulator frames a decision. This and the next settings up to
             `max_episode_frames`, `frame_stack` excepted, are for Atari games only.
-        image_size: Height and width of a frame, pixels.
+        image_size: Height and width of a frame in pixels.
         grayscale: One channel instead of three.
         frame_stack: S, frames of an observation; 1 where observations are vectors.
-        noop_max: Most no-ops (emulator frames) that open an episode; its seed decides how many.
+        noop_max: Most no-op frames at the start of an episode; its seed draws their number.
         sticky_actions: Probability with which the emulator repeats the action of the frame before.
             0 in Atari 100k.
         full_action_space: All 18 actions instead of those that do something in the game.
         max_episode_frames: Training only: emulator frames after which an episode is truncated;
-            evaluation has 108,000. In gymnasium environments their own limit applies.
-        life_loss_ends: Training only: the learner sees a lost life as the end of an episode.
-        clip_rewards: Training only: the learner sees the signs of rewards. Right for Atari; set it
-            to false for gymnasium ids whose rewards have sizes.
+            evaluation has 108,000. Gymnasium environments have their own limit.
+        life_loss_ends: Training only: a lost life ends the learner's episode.
+        clip_rewards: Training only: rewards are replaced by their signs, as usual for Atari; set it
+            to false where the size of rewards matters.
     """
 
     game: str = "Pong"
-    num_environments: Annotated[int, Within(least=1, most=2**16)] = 8
+    num_envs: Annotated[int, Within(least=1, most=2**16)] = 8
     frame_skip: Annotated[int, Within(least=1, most=1024)] = 4
     image_size: Annotated[int, Within(least=8, most=4096, unit="pixels")] = 96
     grayscale: bool = False

@@ -1,6 +1,4 @@
-"""The last S frames of N environments: what an agent sees. This file knows no environment."""
-
-from collections.abc import Mapping
+"""Frame stacking: the last S frames of N environments."""
 
 import numpy as np
 
@@ -8,10 +6,10 @@ import numpy as np
 class FrameStack:
     """The last S frames of N environments.
 
-    Before an episode's start its first frame is repeated.
+    Stacks that begin before the episode repeat its first frame.
 
     Args:
-        num_environments: N.
+        num_envs: N.
         frames: S, at least 1; 1 where observations are vectors.
         observation_shape: Of one frame: `(C, H, W)`, or `(D,)` of a vector.
         observation_dtype: Of one frame.
@@ -22,7 +20,7 @@ class FrameStack:
 
     def __init__(
         self,
-        num_environments: int,
+        num_envs: int,
         frames: int,
         observation_shape: tuple[int, ...],
         observation_dtype: np.dtype,
@@ -34,11 +32,11 @@ class FrameStack:
                 f"frame_stack: found {frames} with observations of shape {observation_shape}; "
                 "required: 1, for vectors are not stacked. Set frame_stack to 1"
             )
-        self._frames = np.zeros((num_environments, frames, *observation_shape), observation_dtype)
+        self._frames = np.zeros((num_envs, frames, *observation_shape), observation_dtype)
 
     @property
     def newest(self) -> np.ndarray:
-        """`[N, *observation_shape]`, the last frames: a view that the next push writes to."""
+        """`[N, *observation_shape]`, the last frames: a view that the next push overwrites."""
         return self._frames[:, -1]
 
     @property
@@ -48,26 +46,25 @@ class FrameStack:
         # [N, S, C, H, W] -> [N, S*C, H, W], or [N, 1, D] -> [N, D]
         return self._frames.reshape(count, frames * channels, *rest).copy()
 
-    def reset(self, rows: np.ndarray, observation: np.ndarray) -> None:
-        """Begins the stacks of `rows` `[M]` with what all environments `[N, ...]` show."""
-        self._frames[rows] = observation[rows, None]
+    def reset(self, env_index: np.ndarray, observation: np.ndarray) -> None:
+        """Fills the stacks of environments `[M]` with their frames of `observation` `[N, ...]`."""
+        self._frames[env_index] = observation[env_index, None]
 
     def push(self, observation: np.ndarray) -> None:
-        """Adds the frames `[N, *observation_shape]` that all environments show now."""
+        """Appends the newest frames `[N, *observation_shape]`."""
         self._frames[:, :-1] = self._frames[:, 1:]
         self._frames[:, -1] = observation
 
-    def state(self) -> dict[str, np.ndarray]:
-        """Arrays for a checkpoint, to be handed to `load_state`."""
-        return {"frames": self._frames.copy()}
+    def state(self) -> np.ndarray:
+        """`[N, S, *observation_shape]`, for a checkpoint."""
+        return self._frames.copy()
 
-    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        """Goes back to what `state` returned.
+    def load_state(self, frames: np.ndarray) -> None:
+        """Restores `state`.
 
         Raises:
-            ValueError: If the arrays are those of other environments or another S.
+            ValueError: If the frames are those of other environments or another S.
         """
-        frames = state["frames"]
         if frames.shape != self._frames.shape or frames.dtype != self._frames.dtype:
             raise ValueError(
                 f"frame stack: found frames {frames.shape} {frames.dtype}; required: "

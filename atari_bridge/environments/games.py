@@ -1,7 +1,4 @@
-"""Names of Atari games: ours ("ChopperCommand"), the emulator's ("chopper_command"), gymnasium's.
-
-This file starts no emulator.
-"""
+"""Names of Atari games: ours ("ChopperCommand"), ale-py's ("chopper_command"), Gymnasium's."""
 
 import difflib
 import re
@@ -49,22 +46,20 @@ _ATARI_ID = re.compile(
 
 
 def names_gymnasium_id(name: str) -> bool:
-    """Whether a name is a gymnasium id ("CartPole-v1", "MinAtar/Breakout-v1"), by its form."""
+    """Whether a name has the form of a Gymnasium id ("CartPole-v1", "MinAtar/Breakout-v1")."""
     return _GYMNASIUM_ID.search(name) is not None
 
 
 def game_name(rom: str) -> str:
-    """The name of the emulator's `rom`: "up_n_down" is "UpNDown".
+    """The name of ale-py's `rom`: "up_n_down" is "UpNDown".
 
-    Source: the spelling under which gymnasium knows the games.
+    Source: the spelling of Gymnasium.
     """
     return rom.title().replace("_", "")
 
 
 def rom_name(game: str) -> str:
-    """The emulator's name of a game: "UpNDown" is "up_n_down".
-
-    Any game that ale-py brings for one player is known, not only the 26.
+    """ale-py's name of a game for one player: "UpNDown" is "up_n_down".
 
     Raises:
         ImportError: Without ale-py.
@@ -87,13 +82,13 @@ def rom_name(game: str) -> str:
 
 
 def atari_game_of_id(gymnasium_id: str) -> str | None:
-    """The game that a gymnasium id means ("Pong" of "ALE/Pong-v5"), or None if it is not Atari."""
+    """The Atari game of a Gymnasium id ("Pong" of "ALE/Pong-v5"), or None."""
     found = _ATARI_ID.match(gymnasium_id.rpartition(":")[2])
     if found is None:
         return None
     if found["space"] or found["kind"]:
         return found["game"]
-    # "Pong-v4", but not "Blackjack-v1", which is gymnasium's own.
+    # "Pong-v4", but not Gymnasium's "Blackjack-v1".
     return found["game"] if found["version"] in ("0", "4") and _is_known(found["game"]) else None
 
 
@@ -107,9 +102,9 @@ def _is_known(game: str) -> bool:
 
 @cache
 def _playable() -> dict[str, str]:
-    """The emulator's names by ours, of all games that one player can play alone.
+    """ale-py's names by ours, of all games for one player.
 
-    Four more need two; the emulator would end the process over them.
+    Four more need two players; loading them would end the process.
 
     Raises:
         ImportError: Without ale-py.
@@ -121,14 +116,14 @@ def _playable() -> dict[str, str]:
 
 
 def _nearest(game: str, known: dict[str, str]) -> list[str]:
-    """The names most like a wrong one, whatever its case and underscores."""
+    """The nearest names, ignoring case and underscores."""
     plain = {name.lower(): name for name in known}
     near = difflib.get_close_matches(game.replace("_", "").lower(), plain, n=3, cutoff=0.6)
     return [repr(plain[name]) for name in near] or ["'Pong'", "'Breakout'", "'MsPacman'"]
 
 
 def _nearest_ids(name: str) -> list[str]:
-    """The gymnasium ids whose names, without a version, are most like a wrong one."""
+    """The nearest Gymnasium ids, ignoring versions."""
     try:
         from gymnasium import registry
     except ImportError:

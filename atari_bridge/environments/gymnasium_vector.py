@@ -1,35 +1,31 @@
-"""N environments of one gymnasium id, stepped one after the other.
-
-Environments are made as registered (`making`), so that their time limit truncates.
-"""
+"""N Gymnasium environments of one id, stepped one after the other."""
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from atari_bridge.environments.checking import check_reset, check_step
-from atari_bridge.environments.interface import VectorStep
+from atari_bridge.environments.interface import VectorStep, check_reset, check_step
 from atari_bridge.environments.making import make_environment, running_environment
 
 _MOST_ACTIONS = 2**16
-_LARGEST_VECTOR = 4096  # numbers; more are a picture in a type that is not a picture's
+_LARGEST_VECTOR = 4096  # numbers; more are probably an image of another dtype
 
 
 class GymnasiumEnvironments:
-    """N environments, a `VectorEnvironment` without an emulator: `frame_skip` is 1.
+    """N Gymnasium environments as a `VectorEnvironment`; `frame_skip` is 1.
 
     Observations of uint8 or bool with shape `[H, W]` or `[H, W, C]` (any C, MinAtar's planes for
     one) become images `[C, H, W]` uint8, where a plane's True is 255. All other boxes of up to
     4096 numbers become vectors `[D]` float32.
 
-    Each episode is played in an environment made for it, so that it depends on its seed and actions
-    alone. No life is ever lost: gymnasium has no word for it.
+    Each episode has an environment of its own, so that it depends on its seed and actions alone.
+    `life_lost` is always False.
 
     Args:
         gymnasium_id: As registered, with its version ("CartPole-v1"). "module:id" imports the
             module that registers it.
-        num_environments: N.
+        num_envs: N.
 
     Raises:
         ImportError: Without gymnasium, or what the environment needs.
@@ -37,57 +33,55 @@ class GymnasiumEnvironments:
             observations cannot be used, or its own code fails.
     """
 
-    def __init__(self, gymnasium_id: str, num_environments: int) -> None:
+    def __init__(self, gymnasium_id: str, num_envs: int) -> None:
         self._id = gymnasium_id
-        self._environments = [make_environment(gymnasium_id) for _ in range(num_environments)]
+        self._environments = [make_environment(gymnasium_id) for _ in range(num_envs)]
         one = self._environments[0]
         self.num_actions, self._first_action = _actions(gymnasium_id, one.action_space)
         self._convert, self.observation_shape, self.observation_dtype = _observations(
             gymnasium_id, one.observation_space
         )
-        self.num_environments = num_environments
+        self.num_envs = num_envs
         self.frame_skip = 1
-        with running_environment(gymnasium_id, "asked for its actions' names"):
+        with running_environment(gymnasium_id, "queried for its action meanings"):
             self.action_meanings = _meanings(one, self._first_action, self.num_actions)
-        self._under_way = np.zeros(num_environments, bool)
-        self._begun = np.zeros(num_environments, bool)
-        self._observation = np.zeros(
-            (num_environments, *self.observation_shape), self.observation_dtype
-        )
+        self._under_way = np.zeros(num_envs, bool)
+        self._begun = np.zeros(num_envs, bool)
+        self._observation = np.zeros((num_envs, *self.observation_shape), self.observation_dtype)
 
-    def reset(self, rows: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    def reset(self, env_index: np.ndarray, seeds: np.ndarray) -> np.ndarray:
         """Begins episodes; see `VectorEnvironment`."""
-        rows, seeds = np.asarray(rows), np.asarray(seeds)
-        check_reset(rows, seeds, begun=self._begun)
-        for row, seed in zip(rows.tolist(), seeds.tolist(), strict=True):
-            if self._begun[row]:
-                # Seeding does not clear everything: MinAtar's sticky actions remember the last
-                # action of the episode before. So each episode has an environment of its own.
+        env_index, seeds = np.asarray(env_index), np.asarray(seeds)
+        check_reset(env_index, seeds, begun=self._begun)
+        for env, seed in zip(env_index.tolist(), seeds.tolist(), strict=True):
+            if self._begun[env]:
+                # Seeding does not reset everything: MinAtar's sticky actions keep the last action
+                # of the episode before.
                 with running_environment(self._id, "closed"):
-                    self._environments[row].close()
-                self._environments[row] = make_environment(self._id)
+                    self._environments[env].close()
+                self._environments[env] = make_environment(self._id)
             with running_environment(self._id, "reset"):
-                observation, _ = self._environments[row].reset(seed=seed)
-            self._show(row, observation)
-        self._begun[rows] = True
-        self._under_way[rows] = True
+                observation, _ = self._environments[env].reset(seed=seed)
+            self._show(env, observation)
+        self._begun[env_index] = True
+        self._under_way[env_index] = True
         return self._observation.copy()
 
     def step(self, actions: np.ndarray) -> VectorStep:
         """Takes one decision in each environment; see `VectorEnvironment`."""
         actions = np.asarray(actions)
         check_step(actions, self.num_actions, under_way=self._under_way)
-        reward = np.zeros(self.num_environments, np.float32)
-        terminated = np.zeros(self.num_environments, bool)
-        truncated = np.zeros(self.num_environments, bool)
-        for row, action in enumerate(actions.tolist()):
-            # A reward beyond float32 becomes an infinity, which is refused below.
+        reward = np.zeros(self.num_envs, np.float32)
+        terminated = np.zeros(self.num_envs, bool)
+        truncated = np.zeros(self.num_envs, bool)
+        for env, action in enumerate(actions.tolist()):
+            # A reward beyond float32 becomes infinite, which is refused below.
             with running_environment(self._id, "stepped"), np.errstate(over="ignore"):
-                observation, reward[row], *ended, _ = self._environments[row].step(
+                observation, reward[env], *ended, _ = self._environments[env].step(
                     self._first_action + action
                 )
-                terminated[row], truncated[row] = map(_flag, ended)
-            self._show(row, observation)
+                terminated[env], truncated[env] = map(_flag, ended)
+            self._show(env, observation)
         if not np.isfinite(reward).all():
             raise ValueError(
                 f"game {self._id!r}: found rewards {reward.tolist()}; required: finite numbers, "
@@ -100,22 +94,22 @@ class GymnasiumEnvironments:
             reward=reward,
             terminated=terminated,
             truncated=truncated & ~terminated,
-            life_lost=np.zeros(self.num_environments, bool),
+            life_lost=np.zeros(self.num_envs, bool),
         )
 
-    def _show(self, row: int, observation: Any) -> None:
-        """Keeps what an environment shows, if it is what its space says."""
+    def _show(self, env: int, observation: Any) -> None:
+        """Stores an observation, if it fits the observation space."""
         with running_environment(self._id, "read"), np.errstate(over="ignore"):
             shown = self._convert(observation)
         finite = shown.dtype == np.uint8 or bool(np.isfinite(shown).all())
         if shown.shape != self.observation_shape or not finite:
-            promised = self._environments[row].observation_space
+            promised = self._environments[env].observation_space
             raise ValueError(
                 f"game {self._id!r}: found an observation of shape {np.shape(observation)}"
                 f"{'' if finite else ' with numbers that are not finite'}; required: what its "
                 f"observation_space promises, {promised}. Mend the environment"
             )
-        self._observation[row] = shown
+        self._observation[env] = shown
 
     def close(self) -> None:
         """Closes the environments."""
@@ -127,14 +121,14 @@ class GymnasiumEnvironments:
 
 
 def _flag(ended: Any) -> bool:
-    """Whether an episode has ended, as `step` says; anything but a truth value may run for ever."""
+    """A flag that `step` returned; anything but a truth value is refused."""
     if isinstance(ended, bool | np.bool | int):
         return bool(ended)
     raise TypeError(f"terminated and truncated are bool, found {type(ended).__name__}")
 
 
 def _actions(gymnasium_id: str, space: Any) -> tuple[int, int]:
-    """The number of actions, and gymnasium's number of the first."""
+    """The number of actions, and Gymnasium's number of the first."""
     from gymnasium.spaces import Discrete
 
     if not isinstance(space, Discrete):
@@ -155,7 +149,7 @@ def _actions(gymnasium_id: str, space: Any) -> tuple[int, int]:
 def _observations(
     gymnasium_id: str, space: Any
 ) -> tuple[Callable[[np.ndarray], np.ndarray], tuple[int, ...], np.dtype]:
-    """How to convert an observation; its shape and dtype after that."""
+    """The conversion of an observation, and its resulting shape and dtype."""
     from gymnasium.spaces import Box
 
     if not isinstance(space, Box):
@@ -199,7 +193,7 @@ def _to_vector(observation: np.ndarray) -> np.ndarray:
 
 
 def _meanings(environment: Any, first: int, count: int) -> tuple[str, ...]:
-    """What actions do, where the environment says so; else their numbers."""
+    """Names of the actions where the environment has them; else their numbers."""
     meanings = getattr(environment.unwrapped, "get_action_meanings", None)
     if meanings is not None and len(names := meanings()) == count:
         return tuple(str(name) for name in names)

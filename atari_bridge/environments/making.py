@@ -1,7 +1,6 @@
-"""From a gymnasium id to one environment, or to what is wrong with the id or missing for it.
+"""Makes one Gymnasium environment from its id, with helpful errors.
 
-Environments are code of others: whatever they raise is named by the id. This file knows no Atari:
-those games are named, not made by gymnasium, which skips frames of its own.
+Atari games are not made here: Gymnasium's environments skip frames of their own.
 """
 
 import difflib
@@ -24,11 +23,11 @@ _EXTRAS = {
     "gymnasium.envs.classic_control": "gymnasium[classic-control]",
     "gymnasium.envs.toy_text": "gymnasium[toy-text]",
 }
-"""What to install for environments that gymnasium brings, by the module of their code."""
+"""Extras to install for Gymnasium's own environments, by the module of their code."""
 
 
 def make_environment(gymnasium_id: str) -> Any:
-    """Makes one environment, with its time limit and without checks at every step.
+    """Makes one environment with its time limit, without Gymnasium's checks of every step.
 
     Args:
         gymnasium_id: As registered; "module:id" imports the module that registers it.
@@ -53,7 +52,7 @@ def make_environment(gymnasium_id: str) -> Any:
         _register_minatar(gymnasium_id)
     if not _is_known(name, list(gymnasium.registry)):
         raise ValueError(_unknown(gymnasium_id, name, list(gymnasium.registry)))
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         try:
             with running_environment(gymnasium_id, "made"):
                 made = gymnasium.make(name, disable_env_checker=True)
@@ -61,18 +60,18 @@ def make_environment(gymnasium_id: str) -> Any:
             if isinstance(error.__cause__, ImportError | gymnasium.error.DependencyNotInstalled):
                 raise _missing_extra(gymnasium_id, name, error.__cause__) from error.__cause__
             raise
-    for warning in told:  # of an environment that cannot be made, the error says enough
+    for warning in caught:  # not of an environment that could not be made
         warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     return made
 
 
 @contextmanager
 def running_environment(gymnasium_id: str, doing: str) -> Iterator[None]:
-    """Names the environment in whatever its code raises.
+    """Names the environment in exceptions of its code.
 
     Args:
         gymnasium_id: Of the environment.
-        doing: What is done to it: "made", "reset", "stepped".
+        doing: For the message: "made", "reset", "stepped".
 
     Raises:
         UserCodeError: Instead of any exception but an interrupt.
@@ -84,7 +83,7 @@ def running_environment(gymnasium_id: str, doing: str) -> Iterator[None]:
 
 
 def _parts(gymnasium_id: str) -> tuple[str, str]:
-    """The module that an id names, or "", and the id itself.
+    """Splits "module:id" into the module, or "", and the id.
 
     Raises:
         ValueError: If it has another form.
@@ -103,8 +102,8 @@ def _refuse_atari(gymnasium_id: str) -> None:
     game = atari_game_of_id(gymnasium_id)
     if game is None:
         return
-    with suppress(ImportError):  # which is said once the game is named as it should be
-        rom_name(game)  # names the nearest where there is no such game
+    with suppress(ImportError):  # raised when the game is opened by its name
+        rom_name(game)  # raises with the nearest name if there is no such game
     raise ValueError(
         f"game: found the gymnasium id {gymnasium_id!r} of an Atari game; required: the game's "
         "name, for gymnasium may skip frames and repeat actions of its own, on top of frame_skip "
@@ -113,7 +112,7 @@ def _refuse_atari(gymnasium_id: str) -> None:
 
 
 def _import_registering(gymnasium_id: str, module: str) -> None:
-    """Imports the module that an id names, and so runs its code."""
+    """Imports the module of an id, which runs its code."""
     what = f"game {gymnasium_id!r}: the module {module!r} could not be imported"
     remedy = "a module that registers the environment. Install it, or correct its name"
     with running_user_code(what, required=remedy):
@@ -121,7 +120,7 @@ def _import_registering(gymnasium_id: str, module: str) -> None:
 
 
 def _register_minatar(gymnasium_id: str) -> None:
-    """Makes MinAtar's games known, which importing it does not."""
+    """Registers MinAtar's games, which importing it does not."""
     try:
         module = importlib.import_module("minatar.gym")
     except ImportError as error:
@@ -133,7 +132,7 @@ def _register_minatar(gymnasium_id: str) -> None:
 
 
 def _is_known(name: str, registered: list[str]) -> bool:
-    """Whether gymnasium can make an id; one without a version stands for the newest."""
+    """Whether an id is registered; one without a version stands for the newest."""
     return name in registered or any(
         other.rpartition("-v")[0] == name and other.rpartition("-v")[2].isdigit()
         for other in registered
@@ -141,10 +140,10 @@ def _is_known(name: str, registered: list[str]) -> bool:
 
 
 def _unknown(gymnasium_id: str, name: str, registered: list[str]) -> str:
-    """What to say of an id that nobody registered."""
+    """The message for an id that is not registered."""
     known = [other for other in registered if atari_game_of_id(other) is None]
     form = _FORM.fullmatch(name)
-    assert form is not None, "looked at before"
+    assert form is not None, "checked by _parts"
     bare = name.rpartition("-v")[0] or name
     others = [other for other in known if other.rpartition("-v")[0] == bare][::-1]  # newest first
     folded = {other.lower(): other for other in known}
@@ -163,7 +162,7 @@ def _unknown(gymnasium_id: str, name: str, registered: list[str]) -> str:
 
 
 def _missing_extra(gymnasium_id: str, name: str, error: BaseException) -> ImportError:
-    """What to install for an environment whose package is missing."""
+    """The error for an environment whose package is missing."""
     import gymnasium
 
     versions = (s for other, s in gymnasium.registry.items() if other.startswith(f"{name}-v"))
@@ -172,7 +171,7 @@ def _missing_extra(gymnasium_id: str, name: str, error: BaseException) -> Import
     extra = next((needed for code, needed in _EXTRAS.items() if place.startswith(code)), None)
     missing = getattr(error, "name", None)
     said = " ".join(str(error).split())
-    # Its own advice comes first where gymnasium no longer brings the environment.
+    # Gymnasium's own advice comes first for environments that moved to other packages.
     if extra is not None and "gymnasium-robotics" not in said:
         remedy = f'Install it by pip install "{extra}"'
     elif "pip install" in said or "gymnasium-robotics" in said:

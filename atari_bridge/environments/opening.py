@@ -1,4 +1,4 @@
-"""Opens the environments that a configuration names."""
+"""Opens the environments of a configuration."""
 
 from atari_bridge.environments.atari import AtariEnvironments
 from atari_bridge.environments.config import EnvironmentConfig
@@ -9,20 +9,20 @@ from prefsearch.config.checks import require
 
 
 def open_environment(
-    config: EnvironmentConfig, *, num_environments: int | None = None
+    config: EnvironmentConfig, *, num_envs: int | None = None
 ) -> VectorEnvironment:
     """Opens N environments: an Atari game by its name, any other by its gymnasium id.
 
     Args:
-        config: What is opened.
-        num_environments: N instead of the configuration's.
+        config: Of the environments.
+        num_envs: N instead of the configuration's.
 
     Raises:
         ImportError: Without ale-py or gymnasium.
-        ValueError: If there is no such environment, it cannot be played by this package, or a
-            setting was changed that it does not have.
+        ValueError: If there is no such environment, it is not supported, or a setting was
+            changed that it does not have.
     """
-    count = config.num_environments if num_environments is None else num_environments
+    count = config.num_envs if num_envs is None else num_envs
     if names_gymnasium_id(config.game):
         only_atari = f"its default, for {config.game!r} is no Atari game and does not have it"
         require(config.sticky_actions == 0, "sticky_actions", config.sticky_actions, only_atari)

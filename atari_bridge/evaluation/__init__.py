@@ -1,1 +1,1 @@
-"""Episodes played by a trained agent, and how they are shown."""
+"""Evaluation episodes of an agent, and reports of a run."""

@@ -1,7 +1,6 @@
-"""How good an agent is: whole games, raw rewards, no lost life that counts as an end.
+"""Evaluation: whole games with raw rewards.
 
-Every game is played to its end in an environment of its own, all at once, so that short games do
-not crowd out long ones. This file does not know how the agent was trained.
+One game is played in each of N environments, so that short games are not overrepresented.
 """
 
 import time
@@ -21,24 +20,24 @@ from search.planners.muzero import sample_by_visits
 
 
 @dataclass(frozen=True)
-class RawPolicy:
-    """A planner that does not plan: the policy of the root, its best action or a sample.
+class PolicyOnly:
+    """A planner without search: the network's policy, its best action or a sample.
 
     Attributes:
-        sample: Whether to draw the action; otherwise the best is taken.
+        sample: Whether to sample the action instead of taking the best.
     """
 
     sample: bool = False
 
     @property
     def num_simulations(self) -> int:
-        """None at all."""
+        """0."""
         return 0
 
     def plan(
         self, model: PlanningModel, observation: Tensor, *, generator: torch.Generator | None = None
     ) -> SearchOutput:
-        """Evaluates the roots and acts by their priors."""
+        """Acts by the priors of the roots."""
         with torch.inference_mode():
             root = model.root(observation, generator=generator)
         logits = root.prior_logits.masked_fill(~root.valid_actions, -torch.inf)
@@ -50,10 +49,9 @@ class RawPolicy:
 
 @dataclass(frozen=True)
 class SampledActions:
-    """A planner whose action is drawn by what its search found, instead of the best.
+    """A planner that samples actions from the search's action weights.
 
-    The best action of every moment can be a rut: in a game without chance, whoever always does the
-    same in the same place never leaves it.
+    In deterministic games the best actions can form a loop.
 
     Attributes:
         planner: Searches.
@@ -69,7 +67,7 @@ class SampledActions:
     def plan(
         self, model: PlanningModel, observation: Tensor, *, generator: torch.Generator | None = None
     ) -> SearchOutput:
-        """Searches, and draws from the action weights."""
+        """Searches, and samples from the action weights."""
         output = self.planner.plan(model, observation, generator=generator)
         action = sample_by_visits(output.action_weights, temperature=1.0, generator=generator)
         return replace(output, action=action)
@@ -77,19 +75,19 @@ class SampledActions:
 
 @dataclass(frozen=True)
 class RandomPolicy:
-    """A planner that asks no model: all actions alike."""
+    """A uniformly random policy, as a planner."""
 
     num_actions: int
 
     @property
     def num_simulations(self) -> int:
-        """None at all."""
+        """0."""
         return 0
 
     def plan(
         self, model: PlanningModel, observation: Tensor, *, generator: torch.Generator | None = None
     ) -> SearchOutput:
-        """Draws actions."""
+        """Samples actions."""
         rows = observation.shape[0]
         policy = torch.full((rows, self.num_actions), 1 / self.num_actions)
         action = torch.randint(self.num_actions, (rows,), generator=generator)
@@ -101,11 +99,11 @@ class Evaluation:
     """Whole games of one agent.
 
     Attributes:
-        returns: Sum of raw rewards, one number a game.
-        decisions: One number a game.
+        returns: Sum of raw rewards of each game.
+        decisions: Of each game.
         frames: Emulator frames of all games.
         seconds: Wall clock.
-        simulations: Of a decision.
+        simulations: Per decision.
         seed: Of the games and the agent.
     """
 
@@ -134,27 +132,27 @@ def evaluate_agent(
 ) -> Evaluation:
     """Plays one game in each of N environments.
 
-    Games that are over leave the batch: nothing is planned for them any more.
+    Games that are over are not planned for.
 
     Args:
-        environment: N environments; they are begun anew.
-        model: What is planned with.
-        planner: How.
+        environment: N environments; they are reset.
+        model: The planning model.
+        planner: Chooses the actions.
         frame_stack: S.
-        seed: Of the games and the agent's draws; not that of training.
-        max_decisions: Games are broken off, and count as they stand, after so many. None: never.
-        on_progress: Told decisions so far, games over and games in all, after each decision.
+        seed: Of the games and the agent; not that of training.
+        max_decisions: Games are cut off after so many decisions. None: never.
+        on_progress: Called with decisions so far, games over and N, after each decision.
 
     Returns:
-        The games, in the environments' order.
+        The games, in the order of the environments.
     """
     started = time.perf_counter()
-    games = environment.num_environments
+    games = environment.num_envs
     stack = FrameStack(
         games, frame_stack, environment.observation_shape, environment.observation_dtype
     )
     generator = torch.Generator().manual_seed(seed)
-    seeds = np.array([episode_seed(seed, lane, 0) for lane in range(games)], np.int64)
+    seeds = np.array([episode_seed(seed, env, 0) for env in range(games)], np.int64)
     stack.reset(np.arange(games), environment.reset(np.arange(games), seeds))
     returns, decisions = np.zeros(games), np.zeros(games, np.int64)
     going = np.ones(games, bool)
@@ -170,7 +168,7 @@ def evaluate_agent(
         stack.push(step.observation)
         over = np.flatnonzero(ended)
         if len(over):
-            # Games that are over are begun again so that the batch can be stepped; nobody counts.
+            # Environments are only stepped together, so those that are over begin uncounted games.
             fresh = np.array([episode_seed(seed, int(n), 1) for n in over], np.int64)
             stack.reset(over, environment.reset(over, fresh))
         going &= ~ended

@@ -1,4 +1,4 @@
-"""Pictures of play: what the agent saw, as a GIF or a picture inside a page."""
+"""Recordings of games: GIFs, and frames inside a page."""
 
 import base64
 import io
@@ -10,7 +10,7 @@ from PIL import Image
 
 from prefsearch.storage.files import write_bytes_atomic
 
-# Emulator frames a second, of an NTSC console.
+# Emulator frames per second, of an NTSC console.
 _CONSOLE_RATE = 60
 
 
@@ -18,9 +18,8 @@ def picture_of(frame: np.ndarray, *, scale: int = 2) -> Image.Image:
     """One frame as a picture.
 
     Args:
-        frame: `[C, H, W]` uint8, C = 1 gray, 3 colors, or any number of planes, which get a shade
-            each.
-        scale: Screen pixels a pixel.
+        frame: `[C, H, W]` uint8: 1 gray channel, 3 colors, or planes, each drawn in a shade.
+        scale: Screen pixels per pixel.
     """
     channels, height, width = frame.shape
     if channels == 3:
@@ -36,13 +35,13 @@ def picture_of(frame: np.ndarray, *, scale: int = 2) -> Image.Image:
 def write_gif(
     frames: Sequence[np.ndarray], path: str | Path, *, frame_skip: int, every: int = 1
 ) -> Path:
-    """Writes frames as a GIF that plays at the console's speed, as far as GIFs can.
+    """Writes frames as a GIF at the console's speed, as far as GIFs allow.
 
     Args:
-        frames: `[C, H, W]` uint8 each, one a decision.
+        frames: `[C, H, W]` uint8 each, one per decision.
         path: The file.
         frame_skip: Emulator frames a decision.
-        every: Keep one frame in so many, for smaller files at the same speed.
+        every: Keep one frame in so many, at the same speed.
 
     Raises:
         ValueError: If there is no frame, or frames are vectors.
@@ -66,7 +65,7 @@ def write_gif(
 
 
 def data_address(frame: np.ndarray, *, scale: int = 3) -> str:
-    """A frame as a `data:` address, for pages that may load nothing."""
+    """A frame as a `data:` URL, for pages that load nothing."""
     buffer = io.BytesIO()
     picture_of(frame, scale=scale).save(buffer, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -1,1 +1,1 @@
-"""How a network learns from remembered play: targets, losses, augmentation, updates."""
+"""Learning from the replay: targets, losses, augmentation, updates."""

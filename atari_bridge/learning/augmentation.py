@@ -1,7 +1,6 @@
-"""Random changes to images that keep their meaning, so that few of them teach more.
+"""Image augmentation: random shift and random intensity.
 
-Every stack of frames is changed by itself, its frames all alike: a shift between the frames of a
-stack would look like movement. This file does not know what an image is for.
+All frames of a stack are changed alike: a shift between them would look like movement.
 
 Source: random shift of DrQ (Kostrikov et al. 2021) and intensity of SPR (Schwarzer et al. 2021),
 both as EfficientZero uses them.
@@ -12,17 +11,17 @@ from torch import Tensor
 
 from atari_bridge.learning.config import AugmentationName
 
-# Of the height: EfficientZero's 4 pixels of 96. On small images 4 pixels would be a giant's step.
+# Of the height: EfficientZero's 4 pixels of 96.
 _SHIFT = 4 / 96
 
 
 def random_shift(images: Tensor, *, generator: torch.Generator, pixels: int = 4) -> Tensor:
-    """Moves each stack by up to `pixels` in both directions; edges are repeated.
+    """Shifts each stack by up to `pixels` in both directions; edges are repeated.
 
     Args:
         images: `[..., C, H, W]`, bytes or floats; each `[C, H, W]` is one stack.
         generator: Of any device; two integers a stack are drawn.
-        pixels: Greatest move, at least 0.
+        pixels: Largest shift, at least 0.
 
     Returns:
         A new tensor shaped as `images`.
@@ -33,15 +32,15 @@ def random_shift(images: Tensor, *, generator: torch.Generator, pixels: int = 4)
         2 * pixels + 1, (2, len(stacks)), generator=generator, device=generator.device
     ).to(images.device)
     padded = _repeat_edges(_repeat_edges(stacks, pixels, dim=2), pixels, dim=3)
-    # A view of all windows, [B, C, 2P+1, 2P+1, H, W]: choosing one of them a stack copies whole
-    # rows of pixels, five times as fast on a CPU as indices a pixel.
+    # A view of all windows, [B, C, 2P+1, 2P+1, H, W]: indexing it copies whole rows of pixels, five
+    # times as fast on a CPU as indexing pixels.
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)
     row = torch.arange(len(stacks), device=images.device)
     return windows[row, :, corner[0], corner[1]].reshape(*leading, channels, height, width)
 
 
 def _repeat_edges(images: Tensor, count: int, *, dim: int) -> Tensor:
-    """The first and the last row or column `count` times more; torch pads no bytes on a GPU."""
+    """Pads with the first and the last row or column; torch cannot pad bytes on a GPU."""
     size = images.shape[dim]
     shape = [count if axis == dim else length for axis, length in enumerate(images.shape)]
     first, last = images.narrow(dim, 0, 1), images.narrow(dim, size - 1, 1)
@@ -68,14 +67,12 @@ def as_floats(images: Tensor) -> Tensor:
     """Bytes as floats in [0, 1]; floats as they are."""
     if images.dtype != torch.uint8:
         return images
-    # In place: a second block of this size costs a CPU far more to get than the division.
+    # In place: allocating a second tensor costs more than the division.
     return images.float().div_(255)
 
 
 def augment(images: Tensor, name: AugmentationName, *, generator: torch.Generator) -> Tensor:
     """Applies the augmentation of that name, shift before intensity.
-
-    Bytes are shifted as bytes: on a CPU most of a shift is getting memory, and they need a quarter.
 
     Args:
         images: `[..., C, H, W]` bytes, or floats in [0, 1].

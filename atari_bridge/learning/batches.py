@@ -1,8 +1,7 @@
-"""From sampled rows to a batch to learn from: observations, fresh searches, targets.
+"""Makes batches of sampled rows: observations, reanalysis and targets.
 
-Everything here is evaluated with the target network, whose weights stand still between its
-refreshes, so a batch may be made while the one before is learned from. This file does not know
-losses or gradients.
+All is computed with the target network, which changes only when it is refreshed, so a batch can be
+made during the update before it.
 """
 
 from dataclasses import dataclass, fields
@@ -25,14 +24,16 @@ from atari_bridge.replay.replay import Replay
 from atari_bridge.replay.rows import FrameWindow, Sample, Window
 from search import Planner
 
+_MAX_ROOTS = 2048  # observations that the model evaluates at a time
+
 
 @dataclass(frozen=True)
 class Batch:
-    """B rows, ready for an update; targets are those of `learning.targets.Targets`.
+    """B rows, ready for an update; targets as in `learning.targets.Targets`.
 
     Attributes:
         observation: `[B, S*C, H, W]` uint8, or `[B, D]` float32; of the sampled rows.
-        future: `[B, K, ...]`, of the K rows after them, for self-supervision; None where unused.
+        future: `[B, K, ...]`, of the K rows after them, for self-supervision, or None.
         weight: `[B]` importance weights, not yet normalized over processes.
         action: `[B, K]` int64.
         reward: `[B, K]`.
@@ -59,17 +60,16 @@ class Batch:
 
 @dataclass(frozen=True)
 class BatchMaker:
-    """Makes batches of one agent.
+    """Makes batches.
 
     Attributes:
         config: How targets are made.
         model: The target network, as a planning model.
-        planner: Searches old rows anew.
-        clip_rewards: Whether rewards count by their sign.
-        prefix_horizon: Steps over which a value prefix runs; None: rewards are single.
-        with_future: Whether later observations are wanted.
+        planner: The planner of reanalysis.
+        clip_rewards: Whether rewards are replaced by their signs.
+        prefix_horizon: Steps of a value prefix; None: rewards.
+        with_future: Whether batches have `future`.
         device: Where batches are put.
-        max_roots: The most observations that the model evaluates at a time.
     """
 
     config: LearningConfig
@@ -79,7 +79,6 @@ class BatchMaker:
     prefix_horizon: int | None
     with_future: bool
     device: torch.device
-    max_roots: int = 2048
 
     def make(
         self,
@@ -91,14 +90,14 @@ class BatchMaker:
         generator: np.random.Generator,
         search_generator: torch.Generator,
     ) -> Batch:
-        """Gathers what the replay knows of B sampled rows, and finds out the rest.
+        """Makes the batch of B sampled rows.
 
         Args:
-            replay: Where the rows lie.
-            sample: Which, and how much each counts.
-            decisions_made: Of the run so far; a row's age is counted from here.
-            updates_made: Of the run so far.
-            generator: Chooses rows to be searched anew, and actions past an episode's end.
+            replay: Of the rows.
+            sample: The rows and their weights.
+            decisions_made: In the run so far; the age of a row is counted from here.
+            updates_made: In the run so far.
+            generator: Chooses the rows to reanalyze, and actions past an episode's end.
             search_generator: Source of the searches' noise.
         """
         config = self.config
@@ -116,7 +115,7 @@ class BatchMaker:
             td=td,
             unroll_steps=config.unroll_steps,
         )
-        policy, searched, fresh = self._search_anew(
+        policy, searched, fresh = self._reanalyze(
             window, stacks, generator=generator, search_generator=search_generator
         )
         targets = make_targets(
@@ -140,7 +139,7 @@ class BatchMaker:
         return self._batch(stacks, targets, sample.weight)
 
     def _batch(self, stacks: "_Stacks", targets: Targets, weight: np.ndarray) -> Batch:
-        """Everything on the device."""
+        """Moves all tensors to the device."""
         rows = np.arange(len(weight))
         steps = self.config.unroll_steps
         named = {f.name: torch.from_numpy(getattr(targets, f.name)) for f in fields(targets)}
@@ -151,7 +150,7 @@ class BatchMaker:
             **{name: tensor.to(self.device) for name, tensor in named.items()},
         )
 
-    def _search_anew(
+    def _reanalyze(
         self,
         window: Window,
         stacks: "_Stacks",
@@ -159,11 +158,11 @@ class BatchMaker:
         generator: np.random.Generator,
         search_generator: torch.Generator,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Policies `[B, K+1, A]` with a share of the rows searched anew.
+        """Policies `[B, K+1, A]`, of a share of the rows from new searches.
 
         Returns:
-            The policies; root values `[B, K+1]` of the searches, 0 where none was made; and which
-            rows were searched `[B]` bool.
+            The policies; root values `[B, K+1]` of the searches, 0 where none was made; and
+            `[B]` bool, which rows were searched.
         """
         steps = self.config.unroll_steps + 1
         policy = window.policy[:, :steps].copy()
@@ -172,7 +171,7 @@ class BatchMaker:
         count = round(self.config.reanalyze_policy * len(policy))
         fresh[generator.permutation(len(policy))[:count]] = True
         at = np.nonzero(window.alive[:, :steps] & fresh[:, None])
-        for part in _parts(len(at[0]), self.max_roots):
+        for part in _parts(len(at[0]), _MAX_ROOTS):
             row, step = at[0][part], at[1][part]
             found = self.planner.plan(self.model, stacks.at(row, step), generator=search_generator)
             policy[row, step] = found.action_weights.float().cpu().numpy()
@@ -187,12 +186,12 @@ class BatchMaker:
         *,
         search_generator: torch.Generator,
     ) -> np.ndarray:
-        """Values `[B, W]`, fresh ones where n-step returns end."""
+        """Values `[B, W]`, recomputed where n-step returns end."""
         value = window.value.copy()
         if self.config.bootstrap == "played":
             return value
         at = np.nonzero(horizon.reads(value.shape[1]))
-        for part in _parts(len(at[0]), self.max_roots):
+        for part in _parts(len(at[0]), _MAX_ROOTS):
             row, step = at[0][part], at[1][part]
             observation = stacks.at(row, step)
             if self.config.bootstrap == "search":
@@ -206,7 +205,7 @@ class BatchMaker:
 
 
 class _Stacks:
-    """Observations out of frames that were moved to the device once each."""
+    """Stacks frames into observations, on the device."""
 
     def __init__(self, window: FrameWindow, device: torch.device) -> None:
         self._frames = torch.from_numpy(window.frames).to(device)  # [B, F, ...]

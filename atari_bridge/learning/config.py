@@ -1,7 +1,4 @@
-"""How a network learns from remembered play, as plain values.
-
-This file holds values and their bounds. It knows no network, no replay and no game.
-"""
+"""Configuration of targets, losses and the optimizer."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -21,31 +18,31 @@ from prefsearch.config.bounds import (
 from prefsearch.config.checks import check_types
 
 Bootstrap = Literal["network", "search", "played"]
-UnrollScaling = Literal["all", "imagined"]
+UnrollScaling = Literal["all", "unrolled"]
 AugmentationName = Literal["none", "shift", "intensity", "shift_intensity"]
 
 
 @dataclass(frozen=True)
 class LearningConfig:
-    """What the learner optimizes, and how. The defaults are EfficientZero's on Atari 100k.
+    """Targets, losses and optimizer. The defaults are EfficientZero's on Atari 100k.
 
     EZ: EfficientZero (Ye et al. 2021). EZ-V2: EfficientZero V2 (Wang et al. 2024). A decision is
     one step of the agent (several emulator frames).
 
     Attributes:
-        unroll_steps: K, steps imagined from each sampled row (MuZero, EZ, EZ-V2: 5).
+        unroll_steps: K, steps unrolled from each sampled row (MuZero, EZ, EZ-V2: 5).
         td_steps: Rewards summed before a value target bootstraps (EZ, EZ-V2: 5).
         discount: Per decision (EZ: .997 a frame, so .997 ** 4; MuZero: .997).
-        off_policy_correction: Sum fewer rewards for older rows (EZ; not its MuZero baseline).
-        correction_interval: Decisions of age that take one reward away (EZ: 30,000).
-        bootstrap: Value at the end of the sum: the target network's (EZ), the root value of a
-            fresh search (MuZero Reanalyze), or what the search had when the row was made (MuZero).
-        search_value_after: Updates after which old rows take the root value of a fresh search as
-            their target instead of the sum (EZ-V2: 30,000), where their policy
-            is searched anew; null: never (EZ).
+        off_policy_correction: Shorter n-step returns for older rows (EZ; not its MuZero baseline).
+        correction_interval: Decisions of age that shorten them by one step (EZ: 30,000).
+        bootstrap: Value at the end of n-step returns: the target network's ("network", EZ), the
+            root value of a new search ("search", MuZero Reanalyze), or of the search in self-play
+            ("played", MuZero).
+        search_value_after: Updates after which the value targets of old rows are root values of
+            new searches, where their policies are reanalyzed (EZ-V2: 30,000); null: never (EZ).
         search_value_age: Age in decisions from which a row is old in that sense (EZ-V2: 5,000).
-        reanalyze_policy: Share of rows whose policy targets are searched anew (EZ: .99; EZ-V2: 1;
-            MuZero: 0).
+        reanalyze_policy: Share of rows whose policy targets are from new searches (EZ: .99; EZ-V2:
+            1; MuZero: 0).
         batch_size: Rows an update (EZ, EZ-V2: 256).
         optimizer: `sgd` (EZ, EZ-V2) or `adamw`.
         learning_rate: At its peak (EZ, EZ-V2: .2).
@@ -55,14 +52,14 @@ class LearningConfig:
         decay_updates: The rate is multiplied by `decay_factor` each time so many updates are made
             (EZ: 100,000).
         decay_factor: See `decay_updates` (EZ: .1; EZ-V2: 1, no decay).
-        clip_gradient: Greatest norm of all gradients together (EZ: 5).
-        unroll_scaling: `all` divides the losses of the root and of the imagined steps by K (EZ);
-            `imagined` divides only those of the imagined steps (MuZero).
+        clip_gradient: Largest norm of the whole gradient (EZ: 5).
+        unroll_scaling: `all` divides the losses of the root and of the unrolled steps by K (EZ);
+            `unrolled` divides only those of the unrolled steps (MuZero).
         reward_weight: Of the reward or value-prefix loss (EZ: 1).
         value_weight: Of the value loss (EZ: .25; EZ-V2: .5).
         policy_weight: Of the policy loss (EZ: 1).
         self_supervised_weight: Of the auxiliary loss (EZ: 2; EZ-V2: 5; its MuZero baseline: 0).
-        entropy_weight: Of the policy's entropy, which is rewarded (EZ: 0; EZ-V2: .005).
+        entropy_weight: Of the bonus for the policy's entropy (EZ: 0; EZ-V2: .005).
         priority_beta: Exponent of the importance weights at the start; it rises linearly to 1 at
             the run's end (EZ: .4; EZ-V2: 1).
         target_interval: Updates between copies to the target network (EZ, EZ-V2: 200).
@@ -107,7 +104,7 @@ class LearningConfig:
 
     @property
     def lookahead(self) -> int:
-        """Rows after a sampled one that its targets read."""
+        """Rows after a sampled one that its targets use."""
         return self.unroll_steps + self.td_steps
 
     def beta(self, progress: float) -> float:

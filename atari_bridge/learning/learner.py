@@ -1,7 +1,4 @@
-"""One update: losses of the unrolled network, their gradient, a step of the optimizer.
-
-This file does not know where batches come from, nor what the losses mean (`learning.losses`).
-"""
+"""Updates of the network: loss, gradient, optimizer step, target network."""
 
 import math
 from dataclasses import dataclass, fields
@@ -20,11 +17,11 @@ from atari_bridge.networks.interface import MuZeroNetwork
 
 @dataclass(frozen=True)
 class Update:
-    """What an update found.
+    """The result of an update.
 
     Attributes:
         losses: Means over the batch, by name.
-        priorities: `[B]` float32 on the CPU, distance of root values from their targets.
+        priorities: `[B]` float32 on the CPU, absolute errors of the root values.
     """
 
     losses: dict[str, float]
@@ -32,15 +29,14 @@ class Update:
 
 
 class Learner:
-    """Trains a network; keeps the target network that lags behind it.
+    """Trains a network, and refreshes its target network.
 
     Args:
-        network: The one that learns.
-        target_network: Of the same shape; refreshed every `target_interval` updates
-            by `refresh_target`.
+        network: To be trained.
+        target_network: Of the same shape; copied every `target_interval` updates.
         config: Optimizer and weights of the losses.
         accelerator: Devices and processes.
-        generator: Source of the augmentation's draws.
+        generator: Source of the augmentation's randomness.
     """
 
     def __init__(
@@ -63,7 +59,7 @@ class Learner:
         self._loss: nn.Module = accelerator.prepare_model(loss)
 
     def update(self, batch: Batch) -> Update:
-        """Learns from one batch.
+        """Makes one update.
 
         Raises:
             FloatingPointError: If the loss or its gradient is not finite; no weight is changed.
@@ -74,7 +70,7 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(losses.total)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_gradient)
-        named = self._look_at(losses, norm)
+        named = self._checked(losses, norm)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, self.updates)
         self.optimizer.step()
@@ -83,17 +79,17 @@ class Learner:
         return Update(named, wrong.float().cpu().numpy())
 
     def refresh_target(self) -> bool:
-        """Copies the network to the target network if that is due; returns whether it was.
+        """Copies the weights to the target network if that is due; returns whether it was.
 
-        To be called before each batch is begun, never while one is being made.
+        To be called before each batch, never while one is being made.
         """
         due = self.updates > 0 and self.updates % self.config.target_interval == 0
         if due:
             self.target_network.load_state_dict(self.network.state_dict())
         return due
 
-    def _look_at(self, losses: Losses, norm: Tensor) -> dict[str, float]:
-        """What is logged, after making sure that all is well.
+    def _checked(self, losses: Losses, norm: Tensor) -> dict[str, float]:
+        """The losses as numbers, after checking that they are finite.
 
         Raises:
             FloatingPointError: If a loss or the gradient is not finite.
@@ -113,21 +109,17 @@ class Learner:
         return named
 
     def _greatest(self, weight: Tensor) -> Tensor:
-        """The greatest importance weight of all processes."""
+        """The largest importance weight of all processes."""
         greatest = weight.max().reshape(1)
-        if not self._several:
+        if self.accelerator.num_processes == 1:
             return greatest
         gathered = self.accelerator.gather(greatest)
         assert isinstance(gathered, Tensor)
         return gathered.max()
 
-    @property
-    def _several(self) -> bool:
-        return self.accelerator.num_processes > 1
-
 
 def build_optimizer(network: nn.Module, config: LearningConfig) -> torch.optim.Optimizer:
-    """SGD with momentum, or AdamW; biases and normalization are not decayed by AdamW."""
+    """SGD with momentum, or AdamW without decay of biases and normalization."""
     if config.optimizer == "sgd":
         return torch.optim.SGD(
             network.parameters(),
@@ -146,6 +138,6 @@ def build_optimizer(network: nn.Module, config: LearningConfig) -> torch.optim.O
 
 
 def learning_rate(config: LearningConfig, update: int) -> float:
-    """The rate of an update, counted from 0: linear warm-up, then steps down."""
+    """The rate of an update, counted from 0: linear warm-up, then step decay."""
     warm = min(1.0, (update + 1) / max(1, config.warmup_updates))
     return config.learning_rate * warm * config.decay_factor ** (update // config.decay_updates)

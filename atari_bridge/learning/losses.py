@@ -1,17 +1,12 @@
-"""Losses of an unrolled network, from logits and targets to one number.
+"""Losses of an unrolled network: pure functions of logits and targets."""
 
-Pure functions. This file knows no network, no optimizer and no support of scalars: a value target
-comes as a distribution over bins, whoever made it.
-"""
-
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from atari_bridge.learning.config import UnrollScaling
-from prefsearch.config.bounds import NonNegative
-from prefsearch.config.checks import check_types
 
 
 def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
@@ -34,70 +29,40 @@ def entropy(logits: Tensor) -> Tensor:
 
 
 def scale_gradient(tensor: Tensor, factor: float) -> Tensor:
-    """The same values, with `factor` of the gradient; a tensor of integers returns unchanged.
-
-    MuZero and EfficientZero halve the gradient of the state at each imagined step, so that a long
-    unroll does not outweigh the root.
+    """Scales the gradient by `factor` and keeps the values; integers are returned unchanged.
 
     Source: MuZero (Schrittwieser et al. 2020), appendix G.
     """
     if not tensor.is_floating_point():
         return tensor
     still = tensor.detach()
-    # The difference is exactly 0: half precision rounds nothing, unlike a weighted sum.
+    # The difference is exactly 0, so the value is not rounded, unlike in a weighted sum.
     return still + factor * (tensor - still)
 
 
 @dataclass(frozen=True)
-class UnrollLosses:
-    """Losses per row and position before masks and weights, with the masks (True: counts).
+class MaskedLoss:
+    """One part of the loss, per row and position.
 
     Attributes:
-        reward: Of the imagined steps, `[B, K]`.
-        value: Of the root and the imagined steps, `[B, K+1]`.
-        policy: `[B, K+1]`.
-        entropy: Of the policy, `[B, K+1]`.
-        self_supervised: Of the imagined steps, `[B, K]`; with the root's, `[B, K+1]`; or None.
-        reward_mask: `[B, K]` bool.
-        value_mask: `[B, K+1]` bool.
-        policy_mask: `[B, K+1]` bool; of the entropy too.
-        self_supervised_mask: As `self_supervised`, bool; or None.
+        loss: Of the unrolled steps, `[B, K]`, or of the root and these, `[B, K+1]`.
+        mask: As `loss`, bool; True where the prediction counts.
+        weight: In the total; negative for a bonus.
     """
 
-    reward: Tensor
-    value: Tensor
-    policy: Tensor
-    entropy: Tensor
-    reward_mask: Tensor
-    value_mask: Tensor
-    policy_mask: Tensor
-    self_supervised: Tensor | None = None
-    self_supervised_mask: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class LossWeights:
-    """Of the parts in the total; the entropy is rewarded, the others are costs."""
-
-    reward: NonNegative = 1.0
-    value: NonNegative = 0.25
-    policy: NonNegative = 1.0
-    entropy: NonNegative = 0.0
-    self_supervised: NonNegative = 2.0
-
-    def __post_init__(self) -> None:
-        """Checks types and bounds."""
-        check_types(self)
+    loss: Tensor
+    mask: Tensor
+    weight: float
 
 
 @dataclass(frozen=True)
 class Losses:
-    """What to minimize, and its parts to look at; all scalars.
+    """The loss and its parts; all scalars.
 
     Attributes:
         total: Weighted by part, position and row; carries the gradient.
-        reward: Mean over the predictions that count, without any weight; detached, as are the
-            other parts. 0 where none counts.
+        reward: Unweighted mean over unmasked predictions, detached, as are the other parts; 0 where
+            there is none.
         value: As `reward`.
         policy: As `reward`.
         entropy: As `reward`, in nats.
@@ -113,77 +78,58 @@ class Losses:
 
 
 def combine(
-    losses: UnrollLosses,
+    parts: Mapping[str, MaskedLoss],
     *,
-    weights: LossWeights,
+    unroll_steps: int,
     row_weights: Tensor,
     unroll_scaling: UnrollScaling,
 ) -> Losses:
     """The batch's loss: the mean over rows of the weighted sums over the unroll.
 
-    With K imagined steps, each imagined step's losses count 1/K. The root's count 1 with
-    `unroll_scaling="imagined"` (MuZero), and 1/K with `"all"` (EfficientZero, which divides the
-    whole gradient by K). Predictions that do not count add 0 and are not made up for.
+    Losses of each of K unrolled steps are divided by K, and so are the root's with
+    `unroll_scaling="all"` (EfficientZero), but not with `"unrolled"` (MuZero). Masked predictions
+    add 0.
 
     Args:
-        losses: Per row and position.
-        weights: Of the parts.
+        parts: By name, those of `Losses`.
+        unroll_steps: K.
         row_weights: Importance weights of the rows, `[B]`.
-        unroll_scaling: See above.
+        unroll_scaling: "all" or "unrolled".
 
     Raises:
         ValueError: If a part has a shape other than its mask's or than the unroll's, or
             `unroll_scaling` is unknown.
     """
-    if unroll_scaling not in ("all", "imagined"):
+    if unroll_scaling not in ("all", "unrolled"):
         raise ValueError(
-            f"unroll_scaling: found {unroll_scaling!r}; required: 'all' or 'imagined'. Correct it"
+            f"unroll_scaling: found {unroll_scaling!r}; required: 'all' or 'unrolled'. Correct it"
         )
-    steps = losses.reward.shape[1]
-    root = 1.0 if unroll_scaling == "imagined" else 1.0 / steps
-    parts: dict[str, tuple[float, Tensor | None, Tensor | None]] = {
-        "reward": (weights.reward, losses.reward, losses.reward_mask),
-        "value": (weights.value, losses.value, losses.value_mask),
-        "policy": (weights.policy, losses.policy, losses.policy_mask),
-        "entropy": (-weights.entropy, losses.entropy, losses.policy_mask),
-        "self_supervised": (
-            weights.self_supervised,
-            losses.self_supervised,
-            losses.self_supervised_mask,
-        ),
-    }
-    total = losses.reward.new_zeros(len(row_weights))  # [B]
+    root = 1.0 if unroll_scaling == "unrolled" else 1.0 / unroll_steps
+    total = row_weights.new_zeros(len(row_weights))  # [B]
     means: dict[str, Tensor] = {}
-    for name, (weight, loss, mask) in parts.items():
-        if loss is None or mask is None:
-            means[name] = total.new_zeros(())
-            continue
-        counted = _masked(name, loss, mask)
-        # A weight of 0 is multiplied like any other: data-parallel wrappers want every parameter's
-        # gradient.
-        total = total + weight * _over_unroll(counted, steps=steps, root=root)
+    for name, part in parts.items():
+        loss, mask = part.loss, part.mask
+        if loss.shape != mask.shape:
+            raise ValueError(
+                f"{name}: found losses {tuple(loss.shape)} with a mask {tuple(mask.shape)}; "
+                "required: one mask entry for each loss. Cut both to the same positions"
+            )
+        # `where`, not a product: a masked loss may be infinite.
+        counted = torch.where(mask, loss, torch.zeros_like(loss))
+        # Parts of weight 0 are added too: data-parallel wrappers need every parameter's gradient.
+        total = total + part.weight * _over_unroll(counted, steps=unroll_steps, root=root)
         means[name] = counted.detach().sum() / mask.sum().clamp_min(1)
     return Losses(total=(row_weights.detach() * total).mean(), **means)
 
 
-def _masked(name: str, loss: Tensor, mask: Tensor) -> Tensor:
-    if loss.shape != mask.shape:
-        raise ValueError(
-            f"{name}: found losses {tuple(loss.shape)} with a mask {tuple(mask.shape)}; required: "
-            "one mask entry for each loss. Cut both to the same positions"
-        )
-    # `where`, not a product: a prediction that does not count may be infinite.
-    return torch.where(mask, loss, torch.zeros_like(loss))
-
-
 def _over_unroll(loss: Tensor, *, steps: int, root: float) -> Tensor:
-    """Weighted sum over positions, `[B]`: of K imagined steps, or of the root and these."""
-    imagined = loss[:, -steps:].sum(dim=1) / steps
+    """Weighted sum over positions, `[B]`: of K unrolled steps, or of the root and these."""
+    unrolled = loss[:, -steps:].sum(dim=1) / steps
     if loss.shape[1] == steps:
-        return imagined
+        return unrolled
     if loss.shape[1] != steps + 1:
         raise ValueError(
-            f"found losses at {loss.shape[1]} positions; required: {steps} imagined steps, or "
+            f"found losses at {loss.shape[1]} positions; required: {steps} unrolled steps, or "
             f"{steps + 1} with the root. Correct the losses given"
         )
-    return root * loss[:, 0] + imagined
+    return root * loss[:, 0] + unrolled

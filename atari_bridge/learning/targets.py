@@ -1,14 +1,10 @@
-"""What a network should predict for a row and for the steps imagined after it.
+"""Training targets of the root and the unrolled steps: pure functions of windows of rows.
 
-Pure functions on windows of remembered rows: position j of a window of W rows is the row j
-decisions after the sampled one, which is position 0. A row holds an observation, the action taken
-there, and the reward and the end that this action brought. This file does not know where rows or
-values come from: no replay, no network, no search.
+Position j of a window of W rows is the row j decisions after the sampled one, which is position 0.
+A row holds an observation, the action taken there, and its reward and termination.
 
-Three kinds of position follow an episode's last action. After a termination they are *absorbing*:
-nothing happens there, so reward and value are 0, and the network learns that. After a truncation
-the game would have gone on, nobody knows how: nothing there counts. The void row of a truncation
-holds its last observation, which gives the value that replaces the rewards not seen.
+Positions after a termination are *absorbing*: reward and value targets are 0. Positions after a
+truncation are masked; the value of its last observation, in the void row, is bootstrapped.
 """
 
 from dataclasses import dataclass, replace
@@ -18,17 +14,17 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Targets:
-    """What K imagined steps should predict; masks are True where the target counts.
+    """Targets of K unrolled steps; masks are True where a target is known.
 
     Attributes:
-        action: Taken at each imagined step, random where none was, `[B, K]` int64.
-        reward: Of each imagined step, or the value prefix, `[B, K]` float32.
+        action: Of each unrolled step, random where none was taken, `[B, K]` int64.
+        reward: Of each unrolled step, or the value prefix, `[B, K]` float32.
         value: Expected return, `[B, K+1]` float32.
-        policy: Search weights, `[B, K+1, A]` float32; uniform where they do not count.
+        policy: Search weights, `[B, K+1, A]` float32; uniform where masked.
         reward_mask: `[B, K]` bool.
         value_mask: `[B, K+1]` bool.
-        policy_mask: `[B, K+1]` bool; also where an action was taken.
-        observed: Where an observation of this episode exists, `[B, K+1]` bool; for
+        policy_mask: `[B, K+1]` bool, where an action was taken.
+        observed: `[B, K+1]` bool, where an observation of this episode exists, for
             self-supervision.
     """
 
@@ -44,14 +40,14 @@ class Targets:
 
 @dataclass(frozen=True)
 class Horizon:
-    """How far the sum of rewards of each value target reaches; all arrays `[B, K+1]`.
+    """The n-step return of each value target; all arrays `[B, K+1]`.
 
     Attributes:
         steps: Rewards summed, int64; 0 where no action was taken.
         position: Window position at which the value is read, int64.
-        bootstraps: Whether the value at `position` ends the sum.
-        counts: Whether the target is known: an action was taken there, and the sum ends in a value
-            or a termination; or the state is absorbing.
+        bootstraps: Whether the value at `position` is added.
+        counts: Whether the target is known: the return ends in a value or a termination, or the
+            state is absorbing.
     """
 
     steps: np.ndarray
@@ -60,7 +56,7 @@ class Horizon:
     counts: np.ndarray
 
     def reads(self, width: int) -> np.ndarray:
-        """Which window positions' values are read at all, `[B, W]` bool."""
+        """Positions whose values are bootstrapped, `[B, W]` bool."""
         read = np.zeros((len(self.position), width), dtype=bool)
         row, step = np.nonzero(self.bootstraps)
         read[row, self.position[row, step]] = True
@@ -68,12 +64,12 @@ class Horizon:
 
 
 def off_policy_horizon(age: np.ndarray, td_steps: int, interval: int) -> np.ndarray:
-    """The number of rewards to sum per row: fewer, the older the row.
+    """Steps of the n-step return of each row: fewer for older rows.
 
     Args:
-        age: Decisions made since the row was made, `[B]` int.
-        td_steps: The number for a new row.
-        interval: Decisions of age that take one reward away.
+        age: Decisions since the row was made, `[B]` int.
+        td_steps: Of a new row.
+        interval: Decisions of age that take one step away.
 
     Returns:
         `[B]` int64 in `[1, td_steps]`.
@@ -84,7 +80,7 @@ def off_policy_horizon(age: np.ndarray, td_steps: int, interval: int) -> np.ndar
 
 
 def absorbing_states(*, alive: np.ndarray, terminated: np.ndarray) -> np.ndarray:
-    """Which positions of a window lie past a termination of its episode, `[B, W]` bool."""
+    """Positions past a termination, `[B, W]` bool."""
     before = np.cumsum(alive & terminated, axis=1)
     return np.concatenate([np.zeros_like(alive[:, :1]), before[:, :-1] > 0], axis=1)
 
@@ -97,16 +93,15 @@ def value_horizon(
     td: np.ndarray,
     unroll_steps: int,
 ) -> Horizon:
-    """How far each value target sums, and where it reads a value.
+    """Length of each n-step return, and where it bootstraps.
 
-    Separate from `value_targets` so that values are computed only where they are read: `B * (K+1)`
-    of a window's `B * W` positions at most.
+    Separate from `value_targets` so that values are computed only where they are needed.
 
     Args:
-        alive: Position is a row of the sampled row's episode and no void row, `[B, W]` bool.
+        alive: A decision of the sampled row's episode, `[B, W]` bool.
         bootstrap: Alive, or the void row of a truncation, `[B, W]` bool.
         terminated: The row's action ended the game, `[B, W]` bool.
-        td: Most rewards a row's targets sum, `[B]` int, each at least 1.
+        td: Most steps of each row's returns, `[B]` int, each at least 1.
         unroll_steps: K.
 
     Raises:
@@ -117,8 +112,8 @@ def value_horizon(
     if width < unroll_steps + longest + 1:
         raise ValueError(
             f"a window of {width} rows is too short for {unroll_steps} unroll steps and sums of "
-            f"{longest} rewards; required: {unroll_steps + longest + 1} rows. Ask the replay for "
-            "longer windows"
+            f"{longest} rewards; required: {unroll_steps + longest + 1} rows. Take longer "
+            "windows from the replay"
         )
     absorbing = absorbing_states(alive=alive, terminated=terminated)
     going = np.ones((batch, columns), dtype=bool)
@@ -136,17 +131,16 @@ def value_horizon(
 def value_targets(
     *, reward: np.ndarray, values: np.ndarray, horizon: Horizon, discount: float
 ) -> np.ndarray:
-    """n-step returns: discounted rewards, then the value where the sum ends.
+    """n-step returns: discounted rewards and the bootstrapped value.
 
     Args:
-        reward: Of each row's action, already clipped if it is to be, `[B, W]`.
-        values: At each position; only those of `Horizon.reads` matter, the rest may be NaN,
-            `[B, W]`.
+        reward: Of each row's action, clipped if need be, `[B, W]`.
+        values: `[B, W]`; only those of `Horizon.reads` are used, the rest may be NaN.
         horizon: Of `value_horizon`.
         discount: Per decision.
 
     Returns:
-        `[B, K+1]` float32; 0 where the target does not count.
+        `[B, K+1]` float32; 0 where the target is unknown.
     """
     columns = horizon.steps.shape[1]
     total = np.zeros(horizon.steps.shape)  # float64: rewards of unclipped games are large
@@ -159,13 +153,13 @@ def value_targets(
 
 
 def reward_targets(*, reward: np.ndarray, prefix_horizon: int | None) -> np.ndarray:
-    """The reward of each imagined step, or the sum of the rewards since the last reset.
+    """The reward of each unrolled step, or the value prefix.
 
-    The sum is not discounted, as in EfficientZero's code: over so few steps it hardly matters.
+    A value prefix is not discounted, as in EfficientZero's code.
 
     Args:
-        reward: Of the K imagined steps, 0 where none is known, `[B, K]`.
-        prefix_horizon: The sum begins anew every so many imagined steps; None: rewards.
+        reward: Of the K unrolled steps, 0 where unknown, `[B, K]`.
+        prefix_horizon: Steps after which the prefix is reset to 0; None: rewards.
 
     Returns:
         `[B, K]` float32.
@@ -196,7 +190,7 @@ def make_targets(
     clip_rewards: bool,
     generator: np.random.Generator,
 ) -> Targets:
-    """All targets of a batch of windows.
+    """Targets of a batch of windows.
 
     Args:
         action: `[B, W]` int.
@@ -204,12 +198,12 @@ def make_targets(
         terminated: `[B, W]` bool.
         alive: `[B, W]` bool.
         bootstrap: `[B, W]` bool.
-        policy: Search weights, of play or of a new search, `[B, K+1 or more, A]`.
-        values: Where `horizon.reads`, from whatever source, `[B, W]`.
+        policy: Search weights, of self-play or reanalysis, `[B, K+1 or more, A]`.
+        values: `[B, W]`, where `horizon.reads`.
         horizon: Of `value_horizon` with the same windows.
         discount: Per decision.
         prefix_horizon: See `reward_targets`.
-        clip_rewards: Learn from the sign of each reward.
+        clip_rewards: Whether to replace rewards by their signs.
         generator: Draws the actions past an episode's end.
     """
     rows, columns = horizon.steps.shape
@@ -218,7 +212,7 @@ def make_targets(
     acted = alive[:, :columns]
     learned = np.sign(reward) if clip_rewards else reward
     learned = np.where(alive, learned, 0.0)
-    # Drawn for every position, needed or not: the draws do not depend on where episodes end.
+    # Drawn for every position, so that draws do not depend on where episodes end.
     drawn = generator.integers(num_actions, size=(rows, unroll))
     weights = np.where(acted[..., None], policy[:, :columns], 1 / num_actions)
     return Targets(
@@ -234,15 +228,15 @@ def make_targets(
 
 
 def with_search_values(targets: Targets, *, searched: np.ndarray, rows: np.ndarray) -> Targets:
-    """Replaces sums of rewards by root values of a search, in the rows given.
+    """Replaces n-step returns by root values of new searches, in some rows.
 
-    A search with the newest network does not lean on the actions that an old policy took; a weak
-    search is biased, so young rows keep their sums.
+    Root values do not depend on the actions of an old policy, but are biased by the model, so new
+    rows keep their returns.
 
     Args:
         targets: Of `make_targets`.
-        searched: Root values, `[B, K+1]`; read only where an action was taken in one of `rows`.
-        rows: Which rows are replaced, `[B]` bool.
+        searched: Root values, `[B, K+1]`.
+        rows: `[B]` bool, the rows to replace.
 
     Source: EfficientZero V2 (Wang et al. 2024), mixed value target.
     """

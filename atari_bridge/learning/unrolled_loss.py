@@ -1,7 +1,7 @@
-"""The network unrolled over K actions, and what it got wrong: one module, one `forward`.
+"""The loss of the network unrolled over K actions.
 
-It is a module so that data-parallel wrappers see an ordinary forward pass. All agents of the family
-are this loss with other weights; none has a branch of its own here.
+It is a module, so that data-parallel wrappers see an ordinary forward pass. All agents of the
+MuZero family are this loss with other weights.
 """
 
 import torch
@@ -12,8 +12,7 @@ from atari_bridge.learning.batches import Batch
 from atari_bridge.learning.config import LearningConfig
 from atari_bridge.learning.losses import (
     Losses,
-    LossWeights,
-    UnrollLosses,
+    MaskedLoss,
     combine,
     entropy,
     scale_gradient,
@@ -26,9 +25,9 @@ class UnrolledLoss(nn.Module):
     """The loss of a batch.
 
     Args:
-        network: Learns.
-        target_network: Lags behind; some kinds of self-supervision ask it.
-        config: Weights, and how images are augmented.
+        network: To be trained.
+        target_network: For self-supervision whose targets it projects.
+        config: Weights, and augmentation.
     """
 
     def __init__(
@@ -37,77 +36,74 @@ class UnrolledLoss(nn.Module):
         super().__init__()
         self.network = network
         self.config = config
-        # Not a submodule: its weights are no parameters of this loss. It only evaluates, or batches
-        # of it would change its statistics between refreshes.
+        # In a list, so that it is no submodule: its weights are not trained. In evaluation mode, so
+        # that it updates no batch statistics.
         self._target_network = [target_network.eval()]
-        self.weights = LossWeights(
-            reward=config.reward_weight,
-            value=config.value_weight,
-            policy=config.policy_weight,
-            entropy=config.entropy_weight,
-            self_supervised=config.self_supervised_weight,
-        )
 
     def forward(
         self, batch: Batch, row_weights: Tensor, generator: torch.Generator
     ) -> tuple[Losses, Tensor]:
-        """Unrolls and judges.
+        """Computes the losses of a batch.
 
         Args:
             batch: B rows.
             row_weights: `[B]`.
-            generator: Source of the augmentation's draws.
+            generator: Source of the augmentation's randomness.
 
         Returns:
             The losses; and the decoded root values `[B]`, without gradient.
         """
         network, support = self.network, self.network.support
-        latent = network.represent(self._seen(batch.observation, generator))
-        root = network.predict(latent)
+        latent = network.representation(self._augmented(batch.observation, generator))
+        root = network.prediction(latent)
         values, policies = [root.value_logits], [root.policy_logits]
-        rewards, imagined = [], []
+        rewards, unrolled = [], []
         for k in range(batch.action.shape[1]):
-            dynamics = network.imagine(latent, batch.action[:, k])
+            dynamics = network.dynamics(latent, batch.action[:, k])
             rewards.append(dynamics.reward_logits)
-            imagined.append(dynamics.latent["hidden"])
-            prediction = network.predict(dynamics.latent)
+            unrolled.append(dynamics.latent["hidden"])
+            prediction = network.prediction(dynamics.latent)
             values.append(prediction.value_logits)
             policies.append(prediction.policy_logits)
             latent = halve_gradient(dynamics.latent)
         value_logits = torch.stack(values, dim=1)  # [B, K+1, bins]
         policy_logits = torch.stack(policies, dim=1)  # [B, K+1, A]
         reward_logits = torch.stack(rewards, dim=1)  # [B, K, bins]
-        found = UnrollLosses(
-            reward=soft_cross_entropy(reward_logits, support.encode(batch.reward)),
-            value=soft_cross_entropy(value_logits, support.encode(batch.value)),
-            policy=soft_cross_entropy(policy_logits, batch.policy),
-            entropy=entropy(policy_logits),
-            reward_mask=batch.reward_mask,
-            value_mask=batch.value_mask,
-            policy_mask=batch.policy_mask,
-            self_supervised=self._self_supervised(imagined, batch, generator),
-            self_supervised_mask=batch.observed[:, 1:],
-        )
+        reward = soft_cross_entropy(reward_logits, support.encode(batch.reward))
+        value = soft_cross_entropy(value_logits, support.encode(batch.value))
+        policy = soft_cross_entropy(policy_logits, batch.policy)
+        auxiliary = self._self_supervised(unrolled, batch, generator)
+        auxiliary = torch.zeros_like(reward) if auxiliary is None else auxiliary
+        config, policy_mask = self.config, batch.policy_mask
+        parts = {
+            "reward": MaskedLoss(reward, batch.reward_mask, config.reward_weight),
+            "value": MaskedLoss(value, batch.value_mask, config.value_weight),
+            "policy": MaskedLoss(policy, policy_mask, config.policy_weight),
+            "entropy": MaskedLoss(entropy(policy_logits), policy_mask, -config.entropy_weight),
+            "self_supervised": MaskedLoss(
+                auxiliary, batch.observed[:, 1:], config.self_supervised_weight
+            ),
+        }
         losses = combine(
-            found,
-            weights=self.weights,
+            parts,
+            unroll_steps=batch.action.shape[1],
             row_weights=row_weights,
-            unroll_scaling=self.config.unroll_scaling,
+            unroll_scaling=config.unroll_scaling,
         )
         with torch.no_grad():
             decoded = support.decode(root.value_logits.float())
         return losses, decoded
 
     def _self_supervised(
-        self, imagined: list[Tensor], batch: Batch, generator: torch.Generator
+        self, unrolled: list[Tensor], batch: Batch, generator: torch.Generator
     ) -> Tensor | None:
-        """Losses `[B, K]` of imagined states against what was seen there, or None."""
+        """Losses `[B, K]` of unrolled states against later observations, or None."""
         auxiliary = self.network.auxiliary
         if auxiliary is None or batch.future is None:
             return None
         rows, steps = batch.future.shape[:2]
         seen = batch.future.flatten(0, 1)  # [B*K, ...]
-        hidden = torch.stack(imagined, dim=1).flatten(0, 1)  # [B*K, ...]
+        hidden = torch.stack(unrolled, dim=1).flatten(0, 1)  # [B*K, ...]
         if auxiliary.teacher == "pixels":
             target = as_floats(seen)
         else:
@@ -115,11 +111,11 @@ class UnrolledLoss(nn.Module):
             teacher = self.network if own else self._target_network[0]
             assert teacher.auxiliary is not None
             with torch.no_grad():
-                known = teacher.represent(self._seen(seen, generator))["hidden"]
+                known = teacher.representation(self._augmented(seen, generator))["hidden"]
                 target = teacher.auxiliary.project(known)
         return auxiliary.loss(hidden, target).unflatten(0, (rows, steps))
 
-    def _seen(self, observation: Tensor, generator: torch.Generator) -> Tensor:
+    def _augmented(self, observation: Tensor, generator: torch.Generator) -> Tensor:
         """Pixels in [0, 1], augmented; vectors as they are."""
         if observation.ndim < 4:
             return observation
@@ -127,9 +123,9 @@ class UnrolledLoss(nn.Module):
 
 
 def halve_gradient(latent: Latent) -> Latent:
-    """The same state for the next step, from which half the gradient flows back.
+    """The state as input of the next step, with half its gradient.
 
-    What is predicted of the state itself, and its reward, reach it in full (MuZero's pseudocode;
-    EfficientZero's code halves these too, which scales all steps alike).
+    Predictions of the state itself and its reward keep the full gradient, as in MuZero's
+    pseudocode; EfficientZero's code halves these too.
     """
     return {**latent, "hidden": scale_gradient(latent["hidden"], 0.5)}

@@ -1,1 +1,1 @@
-"""Networks of the MuZero family: what they are made of, and how they are built."""
+"""Networks of the MuZero family."""

@@ -1,8 +1,4 @@
-"""Encoders to a vector, and steps and backbones of vectors: cheap enough for a CPU.
-
-A convolutional state costs most of an update to step; a vector of a few hundred numbers costs next
-to nothing, so nearly all work is seeing. What is seen in a stack of frames is encoded as in DQN.
-"""
+"""Networks whose hidden state is a vector, for CPUs: dynamics and prediction cost little."""
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +12,8 @@ def image_encoder(
 ) -> nn.Sequential:
     """Strided convolutions and one layer: `[B, S*C, H, W]` to `[B, hidden_size]`.
 
-    The strides are those of DQN (Mnih et al. 2015), with as many channels as asked for, from 36
-    pixels on; smaller images are convolved at full size once and then halved, and padded, so that
-    ten by ten planes do not end in one point.
+    From 36 pixels on the strides are those of DQN (Mnih et al. 2015); smaller images are padded,
+    convolved at full size once and then halved.
     """
     depth, height, width = shape
     is_large = min(height, width) >= 36
@@ -36,7 +31,7 @@ def image_encoder(
             nn.ReLU(inplace=True),
         ]
     convolved = nn.Sequential(*layers)
-    with torch.no_grad():  # the shape alone, whatever the sizes
+    with torch.no_grad():
         features = convolved.eval()(torch.zeros(1, *shape)).numel()
     convolved.train()
     return nn.Sequential(
@@ -58,8 +53,8 @@ def vector_encoder(features: int, *, hidden_size: int, kind: Normalization) -> n
     )
 
 
-class VectorStep(nn.Module):
-    """One imagined step: what an action adds to a vector.
+class VectorDynamics(nn.Module):
+    """Dynamics of a vector: the action's effect is added to it.
 
     Args:
         hidden_size: Of the state.
@@ -82,7 +77,7 @@ class VectorStep(nn.Module):
 
 
 def vector_backbone(hidden_size: int, *, kind: Normalization) -> nn.Sequential:
-    """What policy and value share."""
+    """The layer that policy and value share."""
     return nn.Sequential(
         nn.Linear(hidden_size, hidden_size, bias=False),
         normalize_vector(hidden_size, kind),

@@ -1,4 +1,4 @@
-"""What a network is made of, as plain values. This file builds nothing."""
+"""Configuration of the networks."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -13,29 +13,28 @@ SelfSupervision = Literal["none", "consistency", "spr", "contrastive", "reconstr
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """A network's sizes. The defaults are EfficientZero's on Atari, but for `scale_hidden`.
+    """Kind and sizes of a network; the defaults are EfficientZero's, but for `scale_hidden`.
 
     Attributes:
-        network: "residual": convolutions throughout, the state is a small image (MuZero,
-            EfficientZero); "compact": strided convolutions to a vector, then layers of it, for
-            CPUs; "dense": layers throughout, for observations that are vectors.
-        channels: residual: of the state; compact: of the first convolution.
-        blocks: Residual blocks of the representation's end, of a step and of the prediction.
-        hidden_size: compact, dense: of the state and of layers.
-        support: Greatest transformed value or reward that a head can say.
+        network: "residual": convolutions, the hidden state is a small image (MuZero,
+            EfficientZero); "compact": strided convolutions to a vector, for CPUs; "dense": linear
+            layers, for observations that are vectors.
+        channels: Of the hidden state (residual) or the first convolution (compact).
+        blocks: Residual blocks of the representation's end, of the dynamics and of the prediction.
+        hidden_size: Of the hidden state and of layers (compact, dense).
+        support: Largest transformed value or reward that can be represented.
         support_bins: Bins from -support to support; an odd number.
-        value_prefix: Predict the sum of rewards along a line by an LSTM (EfficientZero), or each
-            reward by itself (MuZero).
-        prefix_horizon: Steps after which that sum and the LSTM begin anew.
+        value_prefix: Predict the sum of rewards along an unroll by an LSTM (EfficientZero) instead
+            of each reward (MuZero).
+        prefix_horizon: Steps after which that sum and the LSTM are reset.
         lstm_size: Units of the LSTM.
-        normalization: "batch", as published; "layer" depends on no other row, and suits small
-            batches.
-        scale_hidden: Bring each state to [0, 1] (MuZero; EfficientZero's code can, and does not).
-        self_supervised: What imagined states are also held to: nothing; the encoding of what was
-            then seen ("consistency", EfficientZero's SimSiam); the same by the target network
-            ("spr"); to tell it from others ("contrastive"); or its pixels ("reconstruction").
+        normalization: "batch", as published, or "layer", which suits small batches.
+        scale_hidden: Scale each hidden state to [0, 1] (MuZero; off in EfficientZero's code).
+        self_supervised: Auxiliary loss of unrolled states: "none"; "consistency" with encodings of
+            later observations (EfficientZero's SimSiam); "spr", with encodings of the target
+            network; "contrastive" (InfoNCE); or "reconstruction" of the observations.
         projection_size: Of the self-supervised projections.
-        prediction_size: Of the layer inside their predictor.
+        prediction_size: Of the hidden layer of their predictor.
     """
 
     network: NetworkName = "residual"

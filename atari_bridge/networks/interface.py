@@ -1,11 +1,12 @@
-"""What every network of the family is: represent, predict, imagine.
+"""The network of the MuZero family: representation, dynamics and prediction functions.
 
-This file knows no layer: an encoder, a step, heads and perhaps a value prefix are plugged in.
+Encoder, dynamics step, heads and value prefix are modules passed in.
 """
 
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from atari_bridge.networks.scalars import ScalarSupport
@@ -13,13 +14,13 @@ from atari_bridge.networks.self_supervised import SelfSupervisedLoss
 from atari_bridge.networks.value_prefix import ValuePrefix
 
 Latent: TypeAlias = dict[str, Tensor]
-"""A state: leaves `[B, ...]`. "hidden" always; with a value prefix also "lstm_h" and "lstm_c"
-`[B, L]` and "age" `[B]` int64 (steps of the prefix so far; 0: it begins with the next)."""
+"""A hidden state: leaves `[B, ...]`. Always "hidden"; with a value prefix also "lstm_h" and
+"lstm_c" `[B, L]` and "age" `[B]` int64, the steps of the prefix so far."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is expected of a state.
+    """Output of the prediction function f.
 
     Attributes:
         policy_logits: `[B, A]`.
@@ -32,11 +33,11 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Dynamics:
-    """What an action leads to.
+    """Output of the dynamics function g.
 
     Attributes:
-        latent: The state after it.
-        reward_logits: `[B, bins]`: of the reward, or of the value prefix up to and with it.
+        latent: The next state.
+        reward_logits: `[B, bins]`, of the reward, or of the value prefix that includes it.
     """
 
     latent: Latent
@@ -56,9 +57,9 @@ class MuZeroNetwork(nn.Module):
         value_head: See `policy_head`.
         reward_head: See `policy_head`; None with a value prefix.
         value_prefix: In place of `reward_head`.
-        backbone: What policy and value share before their heads.
+        backbone: Layers that policy and value share before their heads.
         auxiliary: Self-supervised loss, or None.
-        scale_hidden: Bring each state to [0, 1].
+        scale_hidden: Scale each state to [0, 1].
     """
 
     def __init__(
@@ -86,13 +87,8 @@ class MuZeroNetwork(nn.Module):
         self.auxiliary = auxiliary
         self._scale_hidden = scale_hidden
 
-    @property
-    def uses_value_prefix(self) -> bool:
-        """Whether `Dynamics.reward_logits` are of sums."""
-        return self.value_prefix is not None
-
-    def represent(self, observation: Tensor) -> Latent:
-        """Encodes observations `[B, S*C, H, W]` in [0, 1], or `[B, D]`.
+    def representation(self, observation: Tensor) -> Latent:
+        """MuZero's h: encodes observations `[B, S*C, H, W]` in [0, 1], or `[B, D]`.
 
         Raises:
             ValueError: If observations have another shape than the network was built for.
@@ -109,13 +105,13 @@ class MuZeroNetwork(nn.Module):
             latent |= self.value_prefix.begin(len(hidden), like=hidden)
         return latent
 
-    def predict(self, latent: Latent) -> Prediction:
-        """Policy and value of states."""
+    def prediction(self, latent: Latent) -> Prediction:
+        """MuZero's f: policy and value of states."""
         shared = self.backbone(latent["hidden"])
         return Prediction(self.policy_head(shared), self.value_head(shared))
 
-    def imagine(self, latent: Latent, action: Tensor) -> Dynamics:
-        """Takes `action` `[B]` int64 in each state."""
+    def dynamics(self, latent: Latent, action: Tensor) -> Dynamics:
+        """MuZero's g: the next state and reward after `action` `[B]` int64 in each state."""
         hidden = self._scaled(self.step(latent["hidden"], action))
         if self.value_prefix is None:
             assert self.reward_head is not None
@@ -124,10 +120,27 @@ class MuZeroNetwork(nn.Module):
         return Dynamics({"hidden": hidden, **memory}, logits)
 
     def _scaled(self, hidden: Tensor) -> Tensor:
-        """Each row to [0, 1]. Source: MuZero, Appendix G."""
+        """Scales each row to [0, 1]. Source: MuZero, Appendix G."""
         if not self._scale_hidden:
             return hidden
         axes = tuple(range(1, hidden.ndim))
         # Not `aminmax`, which a CPU takes ten times as long over.
         low, high = hidden.amin(dim=axes, keepdim=True), hidden.amax(dim=axes, keepdim=True)
         return (hidden - low) / (high - low).clamp_min(1e-5)
+
+
+def compile_functions(network: MuZeroNetwork) -> MuZeroNetwork:
+    """Applies `torch.compile` to a network's functions, in place; returns the network.
+
+    Results are the same up to rounding, and checkpoints are unchanged; do not deep-copy a compiled
+    network. `torch.compile` is not thread-safe: compile no network that one thread evaluates while
+    another evaluates a compiled one. Needs a C++ compiler on the CPU, Triton on a GPU.
+    """
+    modules: list[tuple[nn.Module, tuple[str, ...]]]
+    modules = [(network, ("representation", "prediction", "dynamics"))]
+    if network.auxiliary is not None:
+        modules.append((network.auxiliary, ("loss", "project")))
+    for module, names in modules:
+        for name in names:
+            setattr(module, name, torch.compile(getattr(module, name)))
+    return network

@@ -1,4 +1,4 @@
-"""Small building blocks: normalization by name, residual blocks, heads."""
+"""Building blocks of networks: normalization, residual blocks, heads."""
 
 from torch import Tensor, nn
 
@@ -6,22 +6,22 @@ from atari_bridge.networks.config import Normalization
 
 
 def normalize_image(channels: int, kind: Normalization) -> nn.Module:
-    """Of `[B, C, H, W]`; "layer" looks at each row alone."""
+    """Normalization of `[B, C, H, W]`; "layer" normalizes each row by itself."""
     return nn.BatchNorm2d(channels) if kind == "batch" else nn.GroupNorm(1, channels)
 
 
 def normalize_vector(features: int, kind: Normalization) -> nn.Module:
-    """Of `[B, F]`."""
+    """Normalization of `[B, F]`."""
     return nn.BatchNorm1d(features) if kind == "batch" else nn.LayerNorm(features)
 
 
 def convolution(inputs: int, outputs: int, *, stride: int = 1) -> nn.Conv2d:
-    """3×3, padded; a normalization follows, so there is no bias."""
+    """3×3, padded, without a bias: a normalization follows."""
     return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions and what came in; a strided one halves height and width.
+    """Two convolutions with a skip connection; stride 2 halves height and width.
 
     Args:
         inputs: Channels.
@@ -51,7 +51,7 @@ class ResidualBlock(nn.Module):
 
 
 def image_to_features(channels: int, area: int, *, kind: Normalization) -> tuple[nn.Module, int]:
-    """From a state image to a vector by a 1×1 convolution; the module and its features."""
+    """A 1×1 convolution from a state image to a vector; the module and the vector's size."""
     reduced = 16
     module = nn.Sequential(
         nn.Conv2d(channels, reduced, 1, bias=False),
@@ -63,7 +63,7 @@ def image_to_features(channels: int, area: int, *, kind: Normalization) -> tuple
 
 
 def vector_head(features: int, outputs: int, *, width: int, kind: Normalization) -> nn.Sequential:
-    """One hidden layer, and an output that starts at 0: all bins and actions alike."""
+    """One hidden layer, and an output layer of zeros: uniform over bins or actions at first."""
     last = nn.Linear(width, outputs)
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)

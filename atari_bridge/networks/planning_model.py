@@ -1,7 +1,6 @@
-"""A network as a model to plan with: the contract of `search.model` over its three functions."""
+"""A MuZero network as a planning model."""
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,15 +10,15 @@ from search import Embedding, RootOutput, StepOutput
 
 
 class NetworkModel:
-    """A `search.PlanningModel` whose steps are imagined.
+    """A `search.PlanningModel` whose steps are the network's dynamics.
 
-    All actions are allowed everywhere, and no imagined state is an end: a network that has learned
-    that nothing follows says so by its value and rewards.
+    All actions are valid at every node, and no node is terminal: after a termination the network is
+    trained to predict rewards and values of 0.
 
     Args:
-        network: Evaluated in its evaluation mode, wherever its weights are.
-        discount: Of a step, constant.
-        amp_dtype: Of matrix products on a GPU, such as `torch.bfloat16`; None: float32.
+        network: Used in evaluation mode, on its own device.
+        discount: Per decision.
+        amp_dtype: Of matrix products, such as `torch.bfloat16`; None: float32.
     """
 
     def __init__(
@@ -37,7 +36,7 @@ class NetworkModel:
 
         Args:
             observation: `[B, S*C, H, W]` uint8 or in [0, 1], or `[B, D]`; moved to the network.
-            generator: Unused: the network draws nothing.
+            generator: Unused: the network is deterministic.
 
         Raises:
             ValueError: If the shape is not that of the network.
@@ -47,11 +46,11 @@ class NetworkModel:
         if seen.dtype == torch.uint8:
             seen = seen.float().div_(255)
         with torch.inference_mode(), self._precision(seen):
-            latent = network.represent(seen)
-            prediction = network.predict(latent)
+            latent = network.representation(seen)
+            prediction = network.prediction(latent)
             logits, value = prediction.policy_logits.float(), prediction.value_logits
             embedding = _plain(latent)
-            if network.uses_value_prefix:
+            if network.value_prefix is not None:
                 embedding["prefix"] = torch.zeros_like(logits[:, 0])
             return RootOutput(
                 prior_logits=logits,
@@ -63,18 +62,18 @@ class NetworkModel:
     def step(
         self, embedding: Embedding, action: Tensor, *, generator: torch.Generator | None = None
     ) -> StepOutput:
-        """Imagines `action` `[M]` int64 from the states `embedding`."""
+        """Takes `action` `[M]` int64 in the states `embedding`."""
         network = self._evaluated()
         with torch.inference_mode(), self._precision(action):
-            dynamics = network.imagine(dict(embedding), action)
-            prediction = network.predict(dynamics.latent)
+            dynamics = network.dynamics(dict(embedding), action)
+            prediction = network.prediction(dynamics.latent)
             logits = prediction.policy_logits.float()
-            # Decoded together: on small batches each operation costs more than its numbers.
+            # Decoded together, which is faster on small batches.
             scalars = torch.stack([prediction.value_logits, dynamics.reward_logits])
             value, reward = network.support.decode(scalars)  # [M] each
             child = _plain(dynamics.latent)
-            if network.uses_value_prefix:
-                # Of the step alone: what it adds. The next prefix begins at 0 where this one ends.
+            if network.value_prefix is not None:
+                # The reward is the difference of two prefixes. A prefix that was reset begins at 0.
                 child["prefix"] = torch.where(child["age"] > 0, reward, 0.0)
                 reward = reward - embedding["prefix"]
             return StepOutput(
@@ -91,14 +90,14 @@ class NetworkModel:
             self.network.eval()
         return self.network
 
-    def _precision(self, like: Tensor) -> AbstractContextManager[Any]:
+    def _precision(self, like: Tensor) -> AbstractContextManager[object]:
         if self._amp_dtype is None:
             return nullcontext()
         return torch.autocast(like.device.type, dtype=self._amp_dtype)
 
 
 def _plain(latent: Latent) -> Latent:
-    """States in float32 whatever the precision of the layers, so that all nodes are alike."""
+    """States in float32, whatever the precision of the layers."""
     return {
         name: leaf.float() if leaf.is_floating_point() else leaf for name, leaf in latent.items()
     }

@@ -1,4 +1,4 @@
-"""Convolutions throughout: the state is a small image (MuZero, EfficientZero).
+"""Networks whose hidden state is a small image (MuZero, EfficientZero).
 
 Source: Ye et al. 2021 (EfficientZero), Appendix A.1.
 """
@@ -13,7 +13,7 @@ from atari_bridge.networks.layers import ResidualBlock, convolution, normalize_i
 
 
 def halvings(height: int, width: int) -> int:
-    """How often an image is halved so that its shorter side comes nearest to 6, at most 4."""
+    """How often to halve an image so that its shorter side comes nearest to 6, at most 4 times."""
     return min(4, max(0, round(math.log2(min(height, width) / 6))))
 
 
@@ -23,7 +23,7 @@ def image_representation(
     """`[B, S*C, H, W]` to `[B, channels, H', W']`, 6×6 of 96×96.
 
     The first halving is a strided convolution to half the channels, the second a strided residual
-    block, the others average pools after a block; smaller images go without the later ones.
+    block, the others average pools after a block; smaller images are halved less often.
     """
     depth, height, width = shape
     times = halvings(height, width)
@@ -49,16 +49,16 @@ def state_shape(encoder: nn.Module, shape: tuple[int, int, int]) -> tuple[int, i
     return channels, height, width
 
 
-class ImageStep(nn.Module):
-    """One imagined step of a state image.
+class ImageDynamics(nn.Module):
+    """Dynamics of a state image.
 
-    Deviation from EfficientZero: the action enters as one plane each of a one-hot code, not as one
-    plane of a number, in which neighboring actions look alike.
+    Deviation from EfficientZero: the action enters as planes of a one-hot code, not as one plane of
+    its number.
 
     Args:
         channels: Of the state.
         num_actions: A.
-        blocks: Residual blocks after the action has come in.
+        blocks: Residual blocks after the action.
         kind: Of normalization.
     """
 
@@ -81,5 +81,5 @@ class ImageStep(nn.Module):
 
 
 def image_backbone(channels: int, *, blocks: int, kind: Normalization) -> nn.Sequential:
-    """What policy and value share."""
+    """The blocks that policy and value share."""
     return nn.Sequential(*[ResidualBlock(channels, kind=kind) for _ in range(blocks)])

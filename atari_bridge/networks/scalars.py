@@ -1,4 +1,4 @@
-"""Values and rewards as distributions over bins of a transformed scale.
+"""Categorical values and rewards on a transformed scale.
 
 Source: Schrittwieser et al. 2020 (MuZero), Appendix F; the transform is of Pohlen et al. 2018.
 """
@@ -10,15 +10,15 @@ _SLOPE = 0.001
 
 
 def transform(value: Tensor) -> Tensor:
-    """h(x) = sign(x) (sqrt(|x| + 1) - 1) + 0.001 x: large numbers shrink, and h can be undone."""
+    """h(x) = sign(x) (sqrt(|x| + 1) - 1) + 0.001 x: shrinks large numbers, and is invertible."""
     # sign(x) (r - 1) is x / (r + 1), which loses no digits of a small x.
     return value / ((value.abs() + 1).sqrt() + 1) + _SLOPE * value
 
 
 def inverse_transform(value: Tensor) -> Tensor:
-    """The x of which h(x) is `value`."""
-    # The published form subtracts nearly equal numbers, twice; in float32 it returns 0.9999 for 1.
-    # With u its quotient, which is at least 1, x = u^2 - 1 = (u - 1) (|u - 1| + 2).
+    """The inverse of `transform`."""
+    # The published form cancels twice; in float32 it returns 0.9999 for 1. With u its quotient,
+    # which is at least 1, x = u^2 - 1 = (u - 1) (|u - 1| + 2).
     size = value.abs()
     start = 1 + 2 * _SLOPE  # the root at 0
     root = (4 * _SLOPE * size + start * start).sqrt()
@@ -40,14 +40,13 @@ class ScalarSupport(nn.Module):
     def __init__(self, low: float, high: float, bins: int) -> None:
         super().__init__()
         self.low, self.high, self.bins = low, high, bins
-        # Follows its module between devices; made anew from the settings, so not saved.
+        # A buffer, to move with the module; not saved, since it follows from the settings.
         self.register_buffer("centers", torch.linspace(low, high, bins), persistent=False)
 
     def encode(self, value: Tensor) -> Tensor:
         """Two-hot distributions: `[...]` values to `[..., bins]` float32.
 
-        The two bins beside a value share it so that their mean is the value; what lies beyond the
-        support counts as its end.
+        The mean of the distribution is the value, clipped to the support.
         """
         spacing = (self.high - self.low) / (self.bins - 1)
         place = ((transform(value.float()) - self.low) / spacing).clamp(0, self.bins - 1)  # [...]
@@ -59,6 +58,6 @@ class ScalarSupport(nn.Module):
         return encoded.scatter_(-1, at, shares)
 
     def decode(self, logits: Tensor) -> Tensor:
-        """The means of distributions, on the scale of rewards: `[..., bins]` to `[...]`."""
+        """Means of distributions, on the scale of rewards: `[..., bins]` to `[...]`."""
         mean = (logits.float().softmax(dim=-1) * self.centers).sum(dim=-1)
         return inverse_transform(mean)

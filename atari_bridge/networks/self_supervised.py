@@ -1,8 +1,4 @@
-"""What else an imagined state can be held to: what was really seen where it ends up.
-
-Four kinds behind one interface. None knows the networks whose states it compares; the learner
-hands it imagined states and, from a teacher, projections of seen ones or the pixels themselves.
-"""
+"""Self-supervised losses: unrolled states against the observations at the same step."""
 
 from typing import Literal
 
@@ -16,26 +12,26 @@ Teacher = Literal["network", "target_network", "pixels"]
 
 
 class SelfSupervisedLoss(nn.Module):
-    """What the kinds have in common.
+    """Interface of self-supervised losses.
 
     Attributes:
-        teacher: Whose projections of what was seen are the targets; "pixels": the observations
-            themselves.
+        teacher: The network whose projections of observations are the targets; "pixels": the
+            observations are.
     """
 
     teacher: Teacher = "network"
 
     def project(self, hidden: Tensor) -> Tensor:
-        """Seen states `[M, ...]` to targets `[M, P]`; called without gradient."""
+        """Encoded observations `[M, ...]` to targets `[M, P]`; called without gradient."""
         raise NotImplementedError
 
     def loss(self, hidden: Tensor, target: Tensor) -> Tensor:
-        """Imagined states `[M, ...]` against targets `[M, ...]`, one loss a row: `[M]`."""
+        """Losses `[M]` of unrolled states `[M, ...]` against targets `[M, ...]`."""
         raise NotImplementedError
 
 
 class ProjectedCosine(SelfSupervisedLoss):
-    """Imagined states predict projections of seen ones; no negatives.
+    """Negative cosine between predictions from unrolled states and projected observations.
 
     With the network itself as teacher this is EfficientZero's consistency (SimSiam), with the
     target network SPR.
@@ -82,7 +78,7 @@ class ProjectedCosine(SelfSupervisedLoss):
 
 
 class Contrast(SelfSupervisedLoss):
-    """Imagined states pick out their own seen state among those of the whole batch.
+    """InfoNCE: unrolled states identify their observations among those of the batch.
 
     Args:
         features: Of a flattened state.
@@ -107,24 +103,24 @@ class Contrast(SelfSupervisedLoss):
         return self.projector(hidden.flatten(1))
 
     def loss(self, hidden: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy of picking out the right row, `[M]`."""
+        """Cross-entropy of identifying the right row, `[M]`."""
         predicted = normalize(self.predictor(self.project(hidden)).float(), dim=-1)
         keys = normalize(target.float().detach(), dim=-1)
-        with torch.autocast(hidden.device.type, enabled=False):  # bf16 has steps of .04 here
+        with torch.autocast(hidden.device.type, enabled=False):  # bf16 is too coarse here
             similarity = predicted @ keys.T / self.temperature  # [M, M]
         right = torch.arange(len(hidden), device=hidden.device)
         return cross_entropy(similarity, right, reduction="none")
 
 
 class Reconstruction(SelfSupervisedLoss):
-    """Imagined states are decoded to the newest frame of what was seen there.
+    """Unrolled states are decoded to the newest frame of the observations.
 
     Args:
         features: Of a flattened state.
         frame: Shape of one frame, `(C, H, W)` or `(D,)`.
         width: Of the decoder's hidden layer.
 
-    Source: Anand et al. 2022, MuZero with reconstruction; the decoder is our own.
+    Source: Anand et al. 2022, MuZero with reconstruction; the decoder is ours.
     """
 
     teacher = "pixels"
@@ -135,11 +131,11 @@ class Reconstruction(SelfSupervisedLoss):
         self.decoder = _decoder(features, frame=frame, width=width)
 
     def project(self, hidden: Tensor) -> Tensor:
-        """Nothing: pixels are their own targets."""
+        """Unused: pixels are the targets."""
         return hidden
 
     def loss(self, hidden: Tensor, target: Tensor) -> Tensor:
-        """Squared error, mean over pixels: `[M]`; of a stack `[M, S*C, H, W]` the last frame."""
+        """Mean squared error over the pixels of the last frame, `[M]`."""
         newest = target[:, -self.frame[0] :] if len(self.frame) == 3 else target
         decoded = self.decoder(hidden.flatten(1)).float()
         if len(self.frame) == 3:  # upsampled by powers of two, then cut to size
@@ -172,10 +168,10 @@ def build_auxiliary(
     projection: int,
     prediction: int,
 ) -> SelfSupervisedLoss | None:
-    """The module of that name, or None.
+    """Builds the self-supervised loss of a name, or None.
 
     Args:
-        kind: Its name.
+        kind: The name.
         features: Of a flattened state.
         frame: Shape of one frame.
         projection: Size of projections.

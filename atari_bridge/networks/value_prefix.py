@@ -1,7 +1,7 @@
-"""EfficientZero's value prefix: an LSTM that sums rewards along an imagined line.
+"""EfficientZero's value prefix: an LSTM that predicts the sum of rewards along an unroll.
 
-When exactly a reward falls is hard to foresee; how much has fallen so far is easier, and is all
-that a search needs: the reward of a step is the difference of two prefixes.
+The sum is easier to predict than the step of each reward, and suffices for search: the reward of a
+step is the difference of two prefixes.
 
 Source: Ye et al. 2021 (EfficientZero), section 4.2.
 """
@@ -11,15 +11,15 @@ from torch import Tensor, nn
 
 
 class ValuePrefix(nn.Module):
-    """Predicts the undiscounted sum of rewards since it last began anew.
+    """Predicts the undiscounted sum of rewards since the last reset.
 
-    Every row counts its own steps, so rows of a search may differ in depth.
+    Each row counts its own steps, so rows of a search may differ in depth.
 
     Args:
         reduction: Hidden states to `[B, F]`.
         features: F.
         size: L, units of the LSTM.
-        horizon: Steps after which a row begins anew.
+        horizon: Steps after which the state is reset.
         head: `[B, L]` to `[B, bins]`.
     """
 
@@ -32,7 +32,7 @@ class ValuePrefix(nn.Module):
         self.size, self.horizon = size, horizon
 
     def begin(self, rows: int, *, like: Tensor) -> dict[str, Tensor]:
-        """The memory of `rows` states from which nothing was imagined yet."""
+        """The initial LSTM state of `rows` root states."""
         zeros = torch.zeros(rows, self.size, dtype=torch.float32, device=like.device)
         age = torch.zeros(rows, dtype=torch.int64, device=like.device)
         return {"lstm_h": zeros, "lstm_c": zeros.clone(), "age": age}
@@ -40,17 +40,17 @@ class ValuePrefix(nn.Module):
     def forward(
         self, hidden: Tensor, memory: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Goes one step on.
+        """Advances by one step.
 
         Args:
-            hidden: The state arrived in.
-            memory: Of the state it was imagined from.
+            hidden: The next state.
+            memory: LSTM state of the state before.
 
         Returns:
-            Logits of the prefix `[B, bins]`; and the memory of the new state: at the horizon, that
-            of a state from which nothing was imagined yet.
+            Logits of the prefix `[B, bins]`, and the LSTM state of the next state, which is reset
+            at the horizon.
         """
         h, c = self.cell(self.reduction(hidden), (memory["lstm_h"], memory["lstm_c"]))
         age = (memory["age"] + 1) % self.horizon
-        goes_on = (age > 0).to(torch.float32)[:, None]
-        return self.head(h), {"lstm_h": h * goes_on, "lstm_c": c * goes_on, "age": age}
+        keep = (age > 0).to(torch.float32)[:, None]
+        return self.head(h), {"lstm_h": h * keep, "lstm_c": c * keep, "age": age}

@@ -1,1 +1,1 @@
-"""What published agents scored, as data."""
+"""Published scores of other agents."""

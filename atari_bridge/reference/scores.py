@@ -1,6 +1,6 @@
-"""Published scores on Atari 100k, and the scale that makes games comparable.
+"""Published scores on Atari 100k, and human-normalized scores.
 
-The numbers lie in `atari_100k.json`, with their sources. This file knows no agent of ours.
+The scores and their sources are in `atari_100k.json`.
 """
 
 import json
@@ -16,12 +16,12 @@ from scipy.stats import trim_mean
 
 @dataclass(frozen=True)
 class PublishedAgent:
-    """What one agent scored after 100,000 decisions (400,000 frames) of each game.
+    """Scores of one agent after 100,000 decisions (400,000 frames) of each game.
 
     Attributes:
         name: As its paper writes it.
-        source: Where the scores were read.
-        precision: How exact they are.
+        source: Of the scores.
+        precision: Of the scores.
         scores: Raw score by game, 26 games.
     """
 
@@ -37,13 +37,13 @@ class PublishedAgent:
 
 @dataclass(frozen=True)
 class Aggregate:
-    """One agent's human-normalized scores over games, summed up; 1 is a human's level.
+    """Aggregates of one agent's human-normalized scores; 1 is human level.
 
     Attributes:
-        mean: Over games; a few games rule it.
+        mean: Over games.
         median: Over games.
-        iqm: Interquartile mean: the mean of the middle half. Over games, where each is the mean of
-            its runs; over all runs of all games it is a little lower.
+        iqm: Interquartile mean over games, where each is the mean of its runs; over all runs of
+            all games it is a little lower.
     """
 
     mean: float
@@ -63,12 +63,12 @@ def games() -> tuple[str, ...]:
 
 
 def agents() -> tuple[str, ...]:
-    """Names of the agents that `published` knows."""
+    """Names of the agents with published scores."""
     return tuple(_data()["agents"])
 
 
 def random_score(game: str) -> float:
-    """What a random policy scores in a game.
+    """The score of a random policy in a game.
 
     Raises:
         ValueError: If the game is not one of the 26.
@@ -77,7 +77,7 @@ def random_score(game: str) -> float:
 
 
 def human_score(game: str) -> float:
-    """What a human scored in a game.
+    """The score of a human in a game.
 
     Raises:
         ValueError: If the game is not one of the 26.
@@ -96,7 +96,7 @@ def _normalizer(policy: str, game: str) -> float:
 
 
 def human_normalized(game: str, score: float) -> float:
-    """A raw score on the scale where a random policy has 0 and a human 1.
+    """A raw score on a scale where a random policy has 0 and a human 1.
 
     Raises:
         ValueError: If the game is not one of the 26.
@@ -122,7 +122,7 @@ def published(agent: str) -> PublishedAgent:
 
 
 def aggregate(normalized: Iterable[float]) -> Aggregate:
-    """Sums up human-normalized scores, one a game.
+    """Aggregates human-normalized scores, one for each game.
 
     Raises:
         ValueError: If there are none.

@@ -1,1 +1,1 @@
-"""Remembered play: rows of many lanes, drawn by priority, and their files."""
+"""Prioritized experience replay, and its files."""

@@ -1,4 +1,4 @@
-"""How much play is remembered, and how it is drawn, as plain values."""
+"""Configuration of the replay."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -9,14 +9,13 @@ from prefsearch.config.checks import check_types
 
 @dataclass(frozen=True)
 class ReplayConfig:
-    """What a replay keeps.
+    """Capacity and priorities of the replay.
 
     Attributes:
-        replay_capacity: Rows over all lanes; each lane keeps the same share, rounded down.
-        priority_exponent: Power to which priorities are raised (EZ: .6; EZ-V2: 1; 0: all rows
-            alike).
-        priority_offset: Added to a priority before it is raised, so that no row is lost for good.
-        compress_frames: Keep images compressed, without loss. Vectors never are.
+        replay_capacity: Rows of all environments; each keeps the same share, rounded down.
+        priority_exponent: Alpha of prioritized replay (EZ: .6; EZ-V2: 1; 0: uniform).
+        priority_offset: Added to each priority, so that every row can be sampled.
+        compress_frames: Keep images compressed in memory, without loss.
 
     Source: Schaul et al. 2016 (alpha and epsilon); EZ: EfficientZero (Ye et al. 2021); EZ-V2:
         EfficientZero V2 (Wang et al. 2024).

@@ -1,11 +1,10 @@
-"""Packs a block of similar images without loss: only what differs is kept, then deflated.
+"""Lossless compression of blocks of similar images.
 
-Each frame is taken in words of 8 bytes. A word is replaced by its difference (exclusive or) to the
-same word of the frame before; in the block's first frame, to the word a line of pixels above. Most
-words are then 0. A bit for each word says which are not, those follow one another, and zlib packs
-both. Measured on Boxing, Pong, Breakout and MsPacman, 96x96 RGB: 0.2 to 1.2 kB a frame of 27.6 kB,
-smaller than zlib (level 1 to 3) of the differences, and unpacked about twice as fast, since
-zlib touches a tenth of the bytes. This file does not know where blocks are kept.
+Each frame is read as words of 8 bytes and XORed with the frame before (the first frame of a block:
+with the line of pixels above). Most words are then 0: a bit mask says which are not, those follow,
+and zlib compresses both. Measured on Boxing, Pong, Breakout and MsPacman, 96x96 RGB: 0.2 to 1.2 kB
+a frame of 27.6 kB, smaller than zlib (level 1 to 3) of the differences, and about twice as fast to
+read.
 """
 
 import zlib
@@ -14,7 +13,7 @@ import numpy as np
 from numba import njit
 
 _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
-_LEVEL = 1  # of zlib; level 3 gains 2 to 4%
+_LEVEL = 1  # of zlib; level 3 saves 2 to 4%
 
 
 @njit(**_OPTIONS)
@@ -71,7 +70,7 @@ def spread(frames, chosen, rows, out):
 
 
 class FrameCodec:
-    """Packs and unpacks blocks of up to `length` frames of `shape` `(C, H, W)` uint8.
+    """Compresses and decompresses blocks of up to `length` frames of `shape` `(C, H, W)` uint8.
 
     Args:
         shape: Of one frame.
@@ -101,7 +100,7 @@ class FrameCodec:
             length: Frames of the whole block.
 
         Raises:
-            ValueError: If the bytes are no such block.
+            ValueError: If the bytes are not such a block.
         """
         try:
             raw = zlib.decompress(data, bufsize=max(1, length * self._groups * 12))

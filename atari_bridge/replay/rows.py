@@ -1,4 +1,4 @@
-"""What goes into a replay and what comes out, as arrays. This file keeps nothing."""
+"""Rows of experience: what is appended to a replay, and what is sampled from it."""
 
 from dataclasses import dataclass, fields
 
@@ -7,24 +7,23 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Rows:
-    """M remembered decisions, at most one of a lane. A is the number of actions.
+    """M decisions, at most one of each environment. A is the number of actions.
 
     Attributes:
-        lanes: `[M]` int64, whose they are: 0 to the number of lanes - 1, no two alike.
-        frame: `[M, *observation_shape]`, what was seen before the action, a single frame.
+        env_index: `[M]` int64, the environments, 0 to `num_envs` - 1, no two alike.
+        frame: `[M, *observation_shape]`, a single frame, observed before the action.
         action: `[M]` int64.
         reward: `[M]` float32, raw.
-        terminated: `[M]` bool, the action ended the episode as the learner sees it (a lost life
-            may).
-        truncated: `[M]` bool, only the clock ran out after the action. A void row follows.
-        first: `[M]` bool, the episode as the learner sees it begins here.
-        void: `[M]` bool, holds only what was last seen of an ended episode; no action was taken.
-        made_at: `[M]` int64, decisions of the whole run when the row was made.
-        policy: `[M, A]` float32, weights that the search gave the actions.
-        value: `[M]` float32, the search's value of the root.
+        terminated: `[M]` bool, the action ended the learner's episode (a lost life may).
+        truncated: `[M]` bool, a time limit ended the episode after the action. A void row follows.
+        first: `[M]` bool, the learner's episode begins here.
+        void: `[M]` bool, the row holds only the last observation of an ended episode.
+        made_at: `[M]` int64, decisions of the whole run at that time.
+        policy: `[M, A]` float32, action weights of the search.
+        value: `[M]` float32, root value of the search.
     """
 
-    lanes: np.ndarray
+    env_index: np.ndarray
     frame: np.ndarray
     action: np.ndarray
     reward: np.ndarray
@@ -39,10 +38,10 @@ class Rows:
 
 @dataclass(frozen=True)
 class Sample:
-    """B rows that were drawn.
+    """B sampled rows.
 
     Attributes:
-        index: `[B]` int64, where they lie: lane * rows of a lane + slot.
+        index: `[B]` int64, env_index * capacity_per_env + position in its buffer.
         weight: `[B]` float32 importance weights, not normalized.
     """
 
@@ -52,9 +51,9 @@ class Sample:
 
 @dataclass(frozen=True)
 class Window:
-    """B sampled rows, each with the W - 1 rows that follow it in its lane.
+    """B sampled rows, each with the W - 1 rows that follow it in its environment.
 
-    Past the lane's newest row all is 0. Past the episode's end stands what came next in the lane.
+    Past the newest row all is 0; past the episode's end stand the rows of the next one.
 
     Attributes:
         action: `[B, W]` int64; the others as in `Rows`.
@@ -66,8 +65,8 @@ class Window:
         value: `[B, W]` float32.
         policy: `[B, W, A]` float32.
         alive: `[B, W]` bool, a decision of the sampled row's episode.
-        bootstrap: `[B, W]` bool, alive, or the void row of that episode if it was truncated: a
-            value stands for what would have followed.
+        bootstrap: `[B, W]` bool, alive, or the void row of that episode if it was truncated: its
+            value replaces the rewards that were not observed.
     """
 
     action: np.ndarray
@@ -84,13 +83,13 @@ class Window:
 
 @dataclass(frozen=True)
 class FrameWindow:
-    """The frames that W observations of B sampled rows are stacked from, once each.
+    """The frames of W stacked observations of B sampled rows, each frame once.
 
     Attributes:
         frames: `[B, S - 1 + W, *observation_shape]`, of the S - 1 rows before and the W rows from
-            the sampled one on. Outside the remembered rows the nearest frame is repeated.
-        stack_index: `[B, W, S]` int64 into the second axis, oldest first; before an episode's
-            first row, or the lane's oldest, that row's frame is repeated.
+            the sampled one on. Outside the buffer the nearest frame is repeated.
+        stack_index: `[B, W, S]` int64 into the second axis, oldest first; before the first row of
+            an episode or buffer, that row's frame is repeated.
     """
 
     frames: np.ndarray
@@ -100,7 +99,7 @@ class FrameWindow:
 def columns(
     observation_shape: tuple[int, ...], observation_dtype: np.dtype, num_actions: int
 ) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-    """Shape and dtype of one row of each field of `Rows` but `lanes`."""
+    """Shape and dtype of one row of each field of `Rows` but `env_index`."""
     whole, real, truth = np.dtype(np.int64), np.dtype(np.float32), np.dtype(np.bool_)
     return {
         "frame": (observation_shape, np.dtype(observation_dtype)),
@@ -117,29 +116,29 @@ def columns(
 
 
 def check_rows(
-    rows: Rows, *, lanes: int, expected: dict[str, tuple[tuple[int, ...], np.dtype]]
+    rows: Rows, *, num_envs: int, expected: dict[str, tuple[tuple[int, ...], np.dtype]]
 ) -> None:
-    """Refuses rows that do not fit.
+    """Checks shapes, dtypes and environment indices of rows.
 
     Raises:
         ValueError: Naming the field, what was found and what is required.
     """
-    named = np.asarray(rows.lanes)
+    named = np.asarray(rows.env_index)
     bad = named.ndim != 1 or named.dtype.kind not in "iu"
-    if bad or len(np.unique(named)) != len(named) or ((named < 0) | (named >= lanes)).any():
+    if bad or len(np.unique(named)) != len(named) or ((named < 0) | (named >= num_envs)).any():
         raise ValueError(
-            f"rows.lanes: found {named.dtype} {named.tolist()}; required: whole numbers from 0 to "
-            f"{lanes - 1}, no two alike. Append a lane's rows by one call each"
+            f"rows.env_index: found {named.dtype} {named.tolist()}; required: integers from 0 to "
+            f"{num_envs - 1}, no two alike. Append the rows of one environment one by one"
         )
     for field in fields(rows):
-        if field.name == "lanes":
+        if field.name == "env_index":
             continue
         array = np.asarray(getattr(rows, field.name))
         shape, dtype = expected[field.name]
         if array.shape != (len(named), *shape) or not np.can_cast(array.dtype, dtype, "same_kind"):
             raise ValueError(
                 f"rows.{field.name}: found {array.shape} {array.dtype}; required: "
-                f"{(len(named), *shape)} {dtype}, a row for each of {len(named)} lanes"
+                f"{(len(named), *shape)} {dtype}, a row for each of {len(named)} environments"
             )
 
 
@@ -151,17 +150,17 @@ def check_order(
     truncated: np.ndarray,
     void: np.ndarray,
 ) -> None:
-    """Refuses rows that cannot follow the newest rows of their lanes.
+    """Checks that rows can follow the newest rows of their environments.
 
     Args:
         rows: M of them.
-        begins: `[M]` bool, the lane holds nothing yet, or its stream was broken off.
-        terminated: `[M]` bool, of the lane's newest row; so are the next two.
-        truncated: See there.
-        void: See there.
+        begins: `[M]` bool, the buffer is empty, or its last episode was cut.
+        terminated: `[M]` bool, of the newest row.
+        truncated: As `terminated`.
+        void: As `terminated`.
 
     Raises:
-        ValueError: Naming the lane, what it was given and what is required.
+        ValueError: Naming the environment, what was found and what is required.
     """
     may_begin = begins | void | terminated
     may_be_void = (terminated | truncated) & ~begins
@@ -174,10 +173,11 @@ def check_order(
     marks = [n for n in ("first", "void", "terminated", "truncated") if getattr(rows, n)[at]]
     ends = {"void": void, "terminated": terminated, "truncated": truncated}
     before = next((f"a {name} row" for name, is_so in ends.items() if is_so[at]), "a row under way")
+    after = "nothing or a cut" if begins[at] else before
     raise ValueError(
-        f"rows of lane {rows.lanes[at]}: found one marked {' and '.join(marks) or 'as nothing'} "
-        f"after {'nothing or a cut' if begins[at] else before}; required: a first row after "
+        f"rows of environment {rows.env_index[at]}: found one marked "
+        f"{' and '.join(marks) or 'as nothing'} after {after}; required: a first row after "
         "nothing, a cut or a void row, a void or a first one after a terminated row, a void one "
         "after a truncated row, else neither; and at most one of terminated, truncated and void. "
-        "Where a stream was broken off, call cut(lane)"
+        "Where an episode was interrupted, call cut(env_index)"
     )

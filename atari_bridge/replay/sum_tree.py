@@ -1,8 +1,7 @@
-"""A binary tree of sums: draws of leaves in proportion to their values, in logarithmic time.
+"""A binary tree of sums, to sample leaves in proportion to their values in logarithmic time.
 
-A node is always the sum of its two children and is never changed by differences, so the tree is a
-function of its leaves alone: rebuilt from them it is the same to the last bit, and no rounding
-error gathers over a long run. This file does not know what a leaf stands for.
+Each node is computed from its two children, never updated by differences: the tree is a function of
+its leaves, bit for bit, and rounding errors do not accumulate.
 """
 
 import numpy as np
@@ -13,7 +12,7 @@ _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
 
 @njit(**_OPTIONS)
 def _set_leaves(nodes, index, values):
-    """Sets leaves and every sum above them; of a leaf named twice the last value counts."""
+    """Sets leaves and every sum above them; of repeated leaves the last value counts."""
     leaves = nodes.shape[0] // 2
     for i in range(index.shape[0]):
         at = leaves + index[i]
@@ -31,8 +30,8 @@ def _find_leaves(nodes, targets, found):
         rest, at = targets[i], 1
         while at < leaves:
             at *= 2
-            # A sum rounds, so the target may lie past the last leaf that has a value: a subtree
-            # without any is never entered.
+            # Sums are rounded, so a target may lie past the last leaf above 0: subtrees of 0 are
+            # never entered.
             if rest >= nodes[at] and nodes[at + 1] > 0:
                 rest -= nodes[at]
                 at += 1

@@ -1,1 +1,1 @@
-"""A training run of an agent, and what is kept of it."""
+"""The training loop, its configuration and its checkpoints."""

@@ -1,4 +1,4 @@
-"""A trained agent out of a checkpoint, to be judged, watched or gone on from."""
+"""Loads a trained agent from a checkpoint."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,24 +10,23 @@ from atari_bridge.acting.search_settings import SearchSettings
 from atari_bridge.environments.config import EnvironmentConfig
 from atari_bridge.networks.building import build_network
 from atari_bridge.networks.config import NetworkConfig
-from atari_bridge.networks.interface import MuZeroNetwork
 from atari_bridge.networks.planning_model import NetworkModel
 from atari_bridge.training.checkpoints import (
     MANIFEST,
+    checkpoints_of,
     load_module,
-    newest_checkpoint,
     read_manifest,
 )
 
 
 @dataclass(frozen=True)
 class Agent:
-    """What a checkpoint's weights need to play.
+    """A trained network and the settings that it plays with.
 
     Attributes:
         model: The network as a planning model, on the GPU if there is one.
-        environment: Of training; lost lives and clipped rewards included.
-        search: Of self-play.
+        environment: Settings of training, such as `life_loss_ends` and `clip_rewards`.
+        search: Settings of self-play.
         facts: The checkpoint's manifest.
         folder: The checkpoint.
     """
@@ -40,7 +39,7 @@ class Agent:
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """The checkpoint that a path means: itself, or the newest of a run's folder.
+    """Resolves a path to a checkpoint: itself, or the newest one of a run's folder.
 
     Raises:
         ValueError: If there is none.
@@ -48,13 +47,13 @@ def find_checkpoint(path: str | Path) -> Path:
     path = Path(path)
     if (path / MANIFEST).is_file():
         return path
-    newest = newest_checkpoint(path / "checkpoints") or newest_checkpoint(path)
-    if newest is None:
+    found = checkpoints_of(path / "checkpoints") or checkpoints_of(path)
+    if not found:
         raise ValueError(
             f"{path}: found no checkpoint; required: a run of `prefsearch atari train`, or one of "
             "the folders in its checkpoints"
         )
-    return newest
+    return found[-1]
 
 
 def load_agent(path: str | Path, *, game: str | None = None) -> Agent:
@@ -62,8 +61,8 @@ def load_agent(path: str | Path, *, game: str | None = None) -> Agent:
 
     Args:
         path: Of either.
-        game: The game that the caller expects. Needed where it is "module:id", whose module is
-            imported when the game is opened: no code that a file names is run.
+        game: The expected game. Required for a "module:id": its module is imported, and no code is
+            run that only a file names.
 
     Raises:
         ValueError: If there is no checkpoint, it is damaged, or of another game than `game`; naming
@@ -76,9 +75,9 @@ def load_agent(path: str | Path, *, game: str | None = None) -> Agent:
         _require_game(folder, environment.game, game)
         search = SearchSettings(**facts["search"])
         discount = facts["discount"]
-        network = network_for(
+        network = build_network(
             NetworkConfig(**facts["network"]),
-            frame=tuple(facts["observation_shape"]),
+            frame_shape=tuple(facts["observation_shape"]),
             frame_stack=environment.frame_stack,
             num_actions=facts["num_actions"],
         )
@@ -100,7 +99,7 @@ def load_agent(path: str | Path, *, game: str | None = None) -> Agent:
 
 
 def _require_game(folder: Path, found: str, expected: str | None) -> None:
-    """Refuses a checkpoint of another game, or one whose game names a module that nobody gave."""
+    """Refuses a checkpoint of another game, or a module that the caller did not name."""
     if expected and expected != found:
         raise ValueError(
             f"{folder / MANIFEST}: found a checkpoint of the game {found!r}; required: "
@@ -112,23 +111,3 @@ def _require_game(folder: Path, found: str, expected: str | None) -> None:
             "required: the same id from the caller, since no code that a file names is run. If you "
             f"trust it, pass game={found!r}"
         )
-
-
-def network_for(
-    config: NetworkConfig, *, frame: tuple[int, ...], frame_stack: int, num_actions: int
-) -> MuZeroNetwork:
-    """Builds the network of an agent that sees S frames at a time.
-
-    Args:
-        config: Sizes.
-        frame: Shape of one frame, `(C, H, W)`, or `(D,)` of vectors.
-        frame_stack: S.
-        num_actions: A.
-    """
-    is_image = len(frame) == 3
-    return build_network(
-        config,
-        observation_shape=(frame_stack * frame[0], *frame[1:]) if is_image else frame,
-        num_actions=num_actions,
-        frame_channels=frame[0] if is_image else None,
-    )

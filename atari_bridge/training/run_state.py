@@ -1,14 +1,13 @@
-"""What of a run goes into a checkpoint, and how a run takes it up again.
+"""Saves and loads a whole training run.
 
-The main process writes weights, moments and counters; every process writes its own replay, games
-and random states. `atari_bridge.training.checkpoints` knows the files.
+The main process writes weights, moments and counters; every process writes its own replay,
+episodes under way and random states.
 """
 
 import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -16,12 +15,11 @@ from accelerate.utils import broadcast_object_list
 from atari_bridge.replay.files import load_replay, save_replay
 from atari_bridge.training.checkpoints import (
     checkpoint_name,
-    drop_older,
+    checkpoints_of,
     load_module,
     load_numpy,
     load_optimizer,
     load_tensors,
-    newest_whole_checkpoint,
     read_manifest,
     save_numpy,
     save_optimizer,
@@ -31,11 +29,12 @@ from atari_bridge.training.checkpoints import (
 from atari_bridge.training.loop import Training
 from atari_bridge.training.progress import Counters
 from prefsearch.run.directory import RunDirectory
+from prefsearch.storage.checkpoints import newest_intact, remove_oldest
 from prefsearch.storage.files import write_json_atomic
 
 
 def save_training(run: RunDirectory, training: Training, *, max_part_bytes: int | None) -> Path:
-    """Writes a checkpoint of all processes in one rename, and drops older ones.
+    """Writes a checkpoint of all processes in one rename, and removes older ones.
 
     Args:
         run: The run's folder.
@@ -53,9 +52,9 @@ def save_training(run: RunDirectory, training: Training, *, max_part_bytes: int 
             _write_own(folder, training, max_part_bytes)
             write_manifest(folder, facts(training))
     else:
-        # Every process writes beside the others; the main one gives the whole its name.
+        # Every process writes its own folder; the main one moves them into the checkpoint.
         shared = run.checkpoints / f"{name}.gathering"
-        # What a process that was killed while gathering left behind.
+        # Left behind by a process that was killed here.
         shutil.rmtree(shared / f"process-{accelerator.process_index}", ignore_errors=True)
         _write_own(shared, training, max_part_bytes)
         accelerator.wait_for_everyone()
@@ -68,12 +67,13 @@ def save_training(run: RunDirectory, training: Training, *, max_part_bytes: int 
             shared.rmdir()
         accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        drop_older(run.checkpoints, keep=training.settings.length.keep_checkpoints)
+        keep = training.settings.length.keep_checkpoints
+        remove_oldest(checkpoints_of(run.checkpoints), keep=keep)
     return run.checkpoints / name
 
 
-def facts(training: Training) -> dict[str, Any]:
-    """What a checkpoint says of itself: enough to build its agent without the run's folder."""
+def facts(training: Training) -> dict[str, object]:
+    """The manifest's facts: enough to build the agent without the run's folder."""
     settings = training.settings
     return {
         "game": settings.environment.game,
@@ -109,8 +109,7 @@ def _write_own(folder: Path, training: Training, max_part_bytes: int | None) -> 
     own = folder / f"process-{training.accelerator.process_index}"
     own.mkdir(parents=True, exist_ok=True)
     save_replay(training.replay, own / "replay", max_part_bytes=max_part_bytes)
-    assert training.players is not None
-    save_numpy(own / "games.safetensors", training.players.state())
+    save_numpy(own / "games.safetensors", training.actors.state())
     states = {name: generator.get_state() for name, generator in _generators(training).items()}
     states["torch"] = torch.get_rng_state()
     save_tensors(own / "random.safetensors", states)
@@ -128,7 +127,7 @@ def _generators(training: Training) -> dict[str, torch.Generator]:
 
 
 def load_training(run: RunDirectory, training: Training) -> bool:
-    """Takes up the newest checkpoint of a run, if there is one.
+    """Loads the newest intact checkpoint of a run, if there is one.
 
     Returns:
         Whether there was one.
@@ -137,13 +136,13 @@ def load_training(run: RunDirectory, training: Training) -> bool:
         ValueError: If it is damaged or of other settings, naming the file and the remedy.
     """
     run.require_all_steps()
-    # The main process looks which one is whole, for all.
+    # The main process chooses for all.
     main = training.accelerator.is_main_process
-    folder = newest_whole_checkpoint(run.checkpoints) if main else None
+    folder = newest_intact(checkpoints_of(run.checkpoints), read_manifest) if main else None
     folder = broadcast_object_list([folder])[0]
     if folder is None:
         return False
-    manifest = read_manifest(folder, check_files=False)  # which the main process did
+    manifest = read_manifest(folder, check_files=False)  # the main process did
     processes = training.accelerator.num_processes
     if manifest.get("processes") != processes:
         raise ValueError(
@@ -157,8 +156,7 @@ def load_training(run: RunDirectory, training: Training) -> bool:
     training.counters = Counters(**json.loads((folder / "counters.json").read_text()))
     training.learner.updates = training.counters.updates
     load_replay(training.replay, own / "replay")
-    assert training.players is not None
-    training.players.restore(load_numpy(own / "games.safetensors"))
+    training.actors.restore(load_numpy(own / "games.safetensors"))
     states = load_tensors(own / "random.safetensors")
     for name, generator in _generators(training).items():
         generator.set_state(states[name])

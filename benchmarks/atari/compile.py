@@ -46,7 +46,7 @@ CELLS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "residual": (
         "atari_bridge/efficientzero",
         {
-            "num_environments": 8,
+            "num_envs": 8,
             "num_simulations": 16,
             "image_size": 64,
             "grayscale": True,
@@ -159,7 +159,7 @@ def measure(name: str, rounds: int, *, rows: int, moves: int, updates: int) -> d
             times.append(this)
     for side in sides.values():
         side.close()
-    units = {"play": moves * job.num_environments, "batches": updates, "updates": updates}
+    units = {"play": moves * job.num_envs, "batches": updates, "updates": updates}
     return {
         "config": config,
         "changed": dict(changed),

@@ -29,9 +29,9 @@ import numpy as np
 
 from atari_bridge.cli.evaluate import EvaluateJob, judge
 from atari_bridge.cli.train import TrainJob, train
-from atari_bridge.evaluation.figures import budget_curves
 from atari_bridge.reference.scores import human_normalized
 from atari_bridge.training.agent import load_agent
+from benchmarks.atari.budget_figure import budget_curves
 from benchmarks.harness.documents import update
 from benchmarks.harness.provenance import ROOT, held_sources, provenance
 from prefsearch.cli.command_line import parse

@@ -36,7 +36,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from atari_bridge.cli.train import TrainJob, agent_settings, open_accelerator, train
 from atari_bridge.environments.opening import open_environment
-from atari_bridge.networks.compiling import compile_functions
+from atari_bridge.networks.interface import compile_functions
 from atari_bridge.training.loop import Training
 from prefsearch.cli.command_line import parse
 from prefsearch.cli.entry import shipped_configurations
@@ -64,7 +64,7 @@ _SMALL = {
     "num_simulations": 4,
     "replay_capacity": 2_000,
     "total_decisions": 600,
-    "start_decisions": 200,
+    "learning_starts": 200,
     "part_decisions": 200,
     "updates_per_decision": 0.1,
     "last_updates": 10,

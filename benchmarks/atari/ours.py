@@ -19,8 +19,7 @@ import yaml
 from accelerate import Accelerator
 from torch import Tensor
 
-from atari_bridge.acting.players import LocalPlayers
-from atari_bridge.acting.search_settings import SearchSettings, playing_planner, reanalysing_planner
+from atari_bridge.acting.search_settings import SearchSettings, reanalyze_planner, self_play_planner
 from atari_bridge.acting.self_play import SelfPlay
 from atari_bridge.environments.config import EnvironmentConfig
 from atari_bridge.environments.interface import VectorEnvironment
@@ -33,7 +32,7 @@ from atari_bridge.networks.config import NetworkConfig
 from atari_bridge.networks.interface import MuZeroNetwork
 from atari_bridge.networks.planning_model import NetworkModel
 from atari_bridge.replay.config import ReplayConfig
-from atari_bridge.training.agent_settings import AgentSettings, RunLength
+from atari_bridge.training.config import AgentSettings, RunLength
 from atari_bridge.training.loop import Training
 from benchmarks.atari.cells import (
     BATCH,
@@ -55,7 +54,7 @@ from benchmarks.atari.cells import (
 from benchmarks.atari.worker import network_facts
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "atari_bridge" / "ale_cpu.yaml"
-START_DECISIONS = 160  # of a profile, before its first update
+LEARNING_STARTS = 160  # of a profile, before its first update
 PART_DECISIONS = 8
 
 
@@ -84,13 +83,18 @@ class OurSide:
         settings = SearchSettings(search="efficientzero", num_simulations=max(1, cell.simulations))
         match cell.kind:
             case "play":
-                play = SelfPlay(self._open(cell), frame_stack=FRAME_STACK, seed=0)
-                model = NetworkModel(network, discount=DISCOUNT)
-                planner = playing_planner(settings, progress=0.0)
-                self._run = partial(count_played, play, model, planner, generator)
+                play = SelfPlay(
+                    self._open(cell),
+                    NetworkModel(network, discount=DISCOUNT),
+                    lambda progress: self_play_planner(settings, progress=progress),
+                    generator,
+                    frame_stack=FRAME_STACK,
+                    seed=0,
+                )
+                self._run = partial(count_played, play)
             case "search":
                 model = NetworkModel(network, discount=DISCOUNT)
-                planner = reanalysing_planner(settings)
+                planner = reanalyze_planner(settings)
                 seen = random_images((cell.size, *stacked_shape(cell)))
                 self._run = partial(count_searched, model, planner, seen, generator)
             case "update":
@@ -122,13 +126,13 @@ class OurSide:
         emulators = Watched(open_environment(settings.environment), ("step", "reset"))
         environment: Any = emulators
         training = Training(settings, environment, Accelerator(cpu=True))
-        players = training.players
-        assert isinstance(players, LocalPlayers)
-        playing = Watched(players._model, ("root", "step"))
-        players._model = cast(NetworkModel, playing)
+        actors = training.actors
+        assert isinstance(actors, SelfPlay)
+        playing = Watched(actors.model, ("root", "step"))
+        actors.model = cast(NetworkModel, playing)
         learning = Watched(training.batches.model, ("root", "step"))
         training.batches = replace(training.batches, model=cast(NetworkModel, learning))
-        while training.counters.decisions < START_DECISIONS:  # no update is made in here
+        while training.counters.decisions < LEARNING_STARTS:  # no update is made in here
             training.run_part()
         for one in (emulators, playing, learning):
             one.seconds = 0.0
@@ -166,7 +170,7 @@ class RandomPlay:
         """Begins N games."""
         self._environment = environment
         self._draw = np.random.default_rng(0)
-        self._count = environment.num_environments
+        self._count = environment.num_envs
         environment.reset(np.arange(self._count), np.arange(self._count))
 
     def step(self) -> int:
@@ -202,7 +206,7 @@ def environment_config(cell: Cell) -> EnvironmentConfig:
     """N games as the cell wants them."""
     return EnvironmentConfig(
         game=GAME,
-        num_environments=cell.size,
+        num_envs=cell.size,
         frame_skip=FRAME_SKIP,
         frame_stack=FRAME_STACK,
         image_size=cell.image_size,
@@ -247,7 +251,7 @@ def stacked_shape(cell: Cell) -> tuple[int, int, int]:
 def make_network(cell: Cell) -> MuZeroNetwork:
     """A network with random weights."""
     return build_network(
-        network_config(cell), observation_shape=stacked_shape(cell), num_actions=NUM_ACTIONS
+        network_config(cell), frame_shape=stacked_shape(cell), num_actions=NUM_ACTIONS
     )
 
 
@@ -292,12 +296,10 @@ def random_batch(cell: Cell) -> Batch:
     )
 
 
-def count_played(
-    play: SelfPlay, model: NetworkModel, planner: Any, generator: torch.Generator
-) -> int:
+def count_played(play: SelfPlay) -> int:
     """One decision in each environment."""
-    play.play(model, planner, decisions_made=0, generator=generator)
-    return play.environment.num_environments
+    play.play(decisions_made=0, progress=0.0)
+    return play.environment.num_envs
 
 
 def count_searched(
@@ -320,13 +322,13 @@ def pieces(cell: Cell, network: MuZeroNetwork) -> tuple[Callable[[], Any], Calla
     action = torch.zeros(1, dtype=torch.long)
     network.eval()
     with torch.no_grad():
-        root = network.represent(seen)
+        root = network.representation(seen)
 
     def first() -> Any:
-        return network.predict(network.represent(seen))
+        return network.prediction(network.representation(seen))
 
     def next_() -> Any:
-        return network.predict(network.imagine(root, action).latent)
+        return network.prediction(network.dynamics(root, action).latent)
 
     return first, next_
 
@@ -338,7 +340,7 @@ def training_settings(cell: Cell) -> tuple[AgentSettings, dict[str, Any]]:
         The settings, and what is told of them.
     """
     length = RunLength(
-        total_decisions=10**6, start_decisions=START_DECISIONS, part_decisions=PART_DECISIONS
+        total_decisions=10**6, learning_starts=LEARNING_STARTS, part_decisions=PART_DECISIONS
     )
     if CONFIG.exists():
         from atari_bridge.cli.train import TrainJob, agent_settings

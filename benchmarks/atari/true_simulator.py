@@ -26,15 +26,15 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from atari_bridge.environments.simulator import AtariSimulator
-from atari_bridge.evaluation.true_planning import (
+from atari_bridge.reference.scores import human_normalized, human_score, random_score
+from benchmarks.atari.emulator import AtariSimulator
+from benchmarks.atari.true_planning import (
     HeldRollouts,
     TrueEpisode,
     play_at_random,
     play_by_planning,
     play_greedily,
 )
-from atari_bridge.reference.scores import human_normalized, human_score, random_score
 from benchmarks.harness.documents import update
 from benchmarks.harness.provenance import ROOT, provenance, require_sources, same_sources
 from prefsearch.storage.files import write_json_atomic

@@ -1,7 +1,7 @@
-"""Searches of reanalysis by workers beside the process that learns.
+"""Searches of reanalysis by Ray actors.
 
-With a worker that dies nothing is lost: another searches its share, with the same seed. This file
-does not know what is searched for, nor where workers live.
+No result depends on which worker computes it: if one dies, another repeats its share with the same
+seed.
 """
 
 import copy
@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from atari_bridge.acting.worker_pool import (
-    Crew,
-    Host,
+    RayBackend,
     ReceivedWeights,
     WorkerDiedError,
+    WorkerPool,
     weight_arrays,
 )
 from atari_bridge.networks.interface import MuZeroNetwork
@@ -24,13 +24,13 @@ from atari_bridge.networks.planning_model import NetworkModel
 from search import Planner, PlanningModel, SearchOutput
 
 
-class PlanWorker:
-    """A copy of the target network that searches, in a process of its own.
+class ReanalyzeWorker:
+    """A worker with a copy of the target network.
 
     Args:
-        network: Of the right shape; its weights do not matter.
+        network: Of the right shape, with any weights.
         planner: Searches.
-        discount: Of a step.
+        discount: Per decision.
         device: Where it computes.
     """
 
@@ -43,28 +43,27 @@ class PlanWorker:
     def plan(
         self, weights: Mapping[str, np.ndarray], version: int, observation: np.ndarray, seed: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Action `[M]`, its weights `[M, A]` and value `[M]`, for M observations."""
-        self._weights.take_up(weights, version)
+        """Action `[M]`, action weights `[M, A]` and value `[M]` for M observations."""
+        self._weights.load(weights, version)
         generator = torch.Generator().manual_seed(seed)
         found = self._planner.plan(self._model, torch.tensor(observation), generator=generator)
         action, weight, value = found.action, found.action_weights, found.value
         return action.cpu().numpy(), weight.cpu().numpy(), value.cpu().numpy()
 
 
-class RemotePlanner:
-    """A `search.Planner` for reanalysis: K workers search a share of the batch each.
+class RayPlanner:
+    """A `search.Planner` that splits each batch among K workers.
 
-    Every share has a seed of its own, drawn from the generator, so that what is found does not
-    depend on who finds it; it does depend on K where the search is noisy. No tree is handed back.
+    Each share has a seed of its own, drawn from the generator; results of noisy searches depend on
+    K. No tree is returned.
 
     Args:
-        network: The target network; read at the first search, afterwards `refresh` tells.
-        planner: What the workers search with.
-        host: Where workers live.
+        network: The target network; read at the first search, afterwards by `refresh`.
+        planner: The workers' planner.
+        backend: Runs the workers.
         workers: K.
-        discount: Of a step.
+        discount: Per decision.
         device: Where workers compute.
-        max_restarts: Deaths of workers that are put up with.
     """
 
     def __init__(
@@ -72,22 +71,21 @@ class RemotePlanner:
         network: MuZeroNetwork,
         planner: Planner,
         *,
-        host: Host,
+        backend: RayBackend,
         workers: int,
         discount: float,
         device: str = "cpu",
-        max_restarts: int = 10,
     ) -> None:
-        self._network, self._planner, self._host = network, planner, host
+        self._network, self._planner, self._backend = network, planner, backend
         self._discount, self._device = discount, device
-        self._weights, self._version, self._blank = None, 0, None
-        self.crew = Crew(host, "reanalyze", self._start, size=workers, max_restarts=max_restarts)
+        self._weights, self._version, self._template = None, 0, None
+        self.pool = WorkerPool(backend, "reanalyze", self._start, size=workers)
 
-    def _start(self, worker: int) -> Any:
-        if self._blank is None:
-            self._blank = self._host.put(copy.deepcopy(self._network).cpu())
-        return self._host.start(
-            PlanWorker, self._blank, self._planner, self._discount, self._device
+    def _start(self, index: int) -> Any:
+        if self._template is None:
+            self._template = self._backend.put(copy.deepcopy(self._network).cpu())
+        return self._backend.start(
+            ReanalyzeWorker, self._template, self._planner, self._discount, self._device
         )
 
     @property
@@ -96,8 +94,8 @@ class RemotePlanner:
         return self._planner.num_simulations
 
     def refresh(self, state: Mapping[str, Tensor]) -> None:
-        """Searches with these weights from now on; to be called whenever the target changed."""
-        self._weights = self._host.put(weight_arrays(state))
+        """Sends new weights; to be called whenever the target network changes."""
+        self._weights = self._backend.put(weight_arrays(state))
         self._version += 1
 
     def plan(
@@ -106,43 +104,40 @@ class RemotePlanner:
         """Searches from each observation.
 
         Args:
-            model: Not used: the workers have copies of it.
+            model: Unused: the workers have copies of it.
             observation: `[B, ...]`.
             generator: Source of the shares' seeds, on the CPU.
-
-        Returns:
-            The decision, on the observations' device.
 
         Raises:
             ChildProcessError: If workers died too often.
         """
         if self._weights is None:
             self.refresh(self._network.state_dict())
-        size = self.crew.size
+        size = self.pool.size
         seeds = torch.randint(2**31, (size,), generator=generator).tolist()
         parts = observation.cpu().tensor_split(max(1, min(size, len(observation))))
         found: list[tuple[np.ndarray, ...]] = [()] * len(parts)
-        under_way: dict[Any, tuple[int, int, Any]] = {}
+        pending: dict[Any, tuple[int, int, Any]] = {}
 
-        def ask(part: int, worker: int) -> None:
-            handle, seen = self.crew[worker], parts[part].numpy()
-            ticket = self._host.ask(handle, "plan", self._weights, self._version, seen, seeds[part])
-            under_way[ticket] = part, worker, handle
+        def submit(part: int, worker: int) -> None:
+            handle, seen = self.pool[worker], parts[part].numpy()
+            arguments = (self._weights, self._version, seen, seeds[part])
+            pending[self._backend.call(handle, "plan", *arguments)] = part, worker, handle
 
         for part in range(len(parts)):
-            ask(part, part)
-        while under_way:
-            for ticket in self._host.done(list(under_way)):
-                part, worker, handle = under_way.pop(ticket)
+            submit(part, part)
+        while pending:
+            for future in self._backend.wait(list(pending)):
+                part, worker, handle = pending.pop(future)
                 try:
-                    found[part] = self._host.take(ticket)
+                    found[part] = self._backend.get(future)
                 except WorkerDiedError as error:
-                    self.crew.bury(worker, handle, error)
-                    ask(part, (worker + 1) % size)
+                    self.pool.restart(worker, handle, error)
+                    submit(part, (worker + 1) % size)
         columns = [torch.tensor(np.concatenate(arrays)) for arrays in zip(*found, strict=True)]
         action, weights, value = (column.to(observation.device) for column in columns)
         return SearchOutput(action=action, action_weights=weights, value=value, tree=None)
 
     def close(self) -> None:
         """Ends the workers."""
-        self.crew.close()
+        self.pool.close()

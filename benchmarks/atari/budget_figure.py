@@ -1,4 +1,4 @@
-"""Curves of a run: how good the agent was after how many frames, and what it cost."""
+"""The figure of `benchmarks/atari/cpu.py`: returns during training, and by search budget."""
 
 # pyright: reportUnknownMemberType=false
 import os
@@ -7,57 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from prefsearch.report.plotting import FAINT, PALETTE, label_text, open_canvas
-
-_LABELS = {
-    "search": "search, best action",
-    "sampled": "search, sampled action",
-    "policy": "the policy alone, sampled",
-}
-
-
-def learning_curve(
-    evaluations: Sequence[Mapping[str, Any]],
-    parts: Sequence[Mapping[str, Any]],
-    path: str | os.PathLike[str],
-    *,
-    title: str,
-) -> tuple[Path, Path]:
-    """Draws returns against emulator frames: evaluations with their intervals, play as dots.
-
-    Args:
-        evaluations: Results with `frames` and `NAME_return` of `estimate`, `low` and `high`.
-        parts: Summaries with `frames` and `mean_return`, which may be None.
-        path: Where to write; PNG and SVG.
-        title: Over the figure.
-
-    Returns:
-        Paths of the PNG and the SVG.
-    """
-    with open_canvas(7.2, 4.4) as (figure, save):
-        axis = figure.subplots()
-        played = [part for part in parts if part.get("mean_return") is not None]
-        axis.plot(
-            [part["frames"] for part in played],
-            [part["mean_return"] for part in played],
-            ".",
-            color=FAINT,
-            markersize=4,
-            label="self-play, with noise",
-        )
-        for rank, (name, label) in enumerate(_LABELS.items()):
-            rows = [row for row in evaluations if f"{name}_return" in row]
-            frames = [row["frames"] for row in rows]
-            low = [row[f"{name}_return"]["low"] for row in rows]
-            high = [row[f"{name}_return"]["high"] for row in rows]
-            color = PALETTE[rank]
-            axis.fill_between(frames, low, high, color=color, alpha=0.18, linewidth=0)
-            means = [row[f"{name}_return"]["estimate"] for row in rows]
-            axis.plot(frames, means, color=color, marker="os^"[rank], markersize=5, label=label)
-        axis.set_xlabel("emulator frames")
-        axis.set_ylabel("return of a game, 95 % over games")
-        axis.set_title(label_text(title))
-        axis.legend()
-        return save(path)
 
 
 def budget_curves(
