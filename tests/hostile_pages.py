@@ -17,8 +17,7 @@ from prefsearch.report.page import Report
 from prefsearch.run.directory import RunDirectory
 from prefsearch.statistics.intervals import interval_over_seeds
 from rewardmodel.synthetic.world import SimulatedHuman
-from search.evaluation.figures import Curve, gain_curves, overoptimization, search_tree
-from search.viewer.layout import SearchNode
+from search.evaluation.figures import Curve, gain_curves, overoptimization
 from search.viewer.page import NamedView, render_html
 from search.viewer.view import NodeView, arrange
 
@@ -53,16 +52,14 @@ def report_page(folder: Path, text: str) -> Path:
     words = {"x_label": text, "y_label": text, "title": text}
     gains = gain_curves(curves, folder / "gains", **words)
     bend = overoptimization(curves, folder / "bend", title=text, y_label=text)
-    node: SearchNode = {"text": text, "visits": 3, "value": 0.5}
-    tree: SearchNode = {"text": text, "visits": 4, "value": 0.4, "children": [node]}
-    drawn = search_tree(tree, folder / "tree", title=text)
     page = Report(text, subtitle=text).section(text, text).prose(text)
-    for picture in (gains, bend, drawn):
+    for picture in (gains, bend):
         page.figure(picture[1], alt=text, caption=text)
     page.table([{text: text, "n": 1}], caption=text)
     page.table([{"k": text}], {"k": text}, caption=text)
     page.examples(text, [(text, text, {text: text})])
-    page.tree(tree, summary=text)
+    page.preformatted(text, summary=text)
+    page.link("file.html", text)
     page.settings(text, {text: text, "nested": {text: [text, {text: text}]}}, opened=True)
     return page.write(folder / "report.html")
 
