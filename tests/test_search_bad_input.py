@@ -10,7 +10,6 @@ import torch
 from search import (
     GumbelMuZeroPlanner,
     MuZeroPlanner,
-    PlannerConfig,
     build_planner,
     qtransform_by_min_max,
     qtransform_by_parent_and_siblings,
@@ -240,11 +239,11 @@ SHARED = {
 ROOT = {
     "leaf_without_rows": (
         lambda o: {"embedding": {**o.embedding, "extra": torch.zeros(7)}},
-        r'embedding\["extra"\]: found shape \[7\]; required shape \[4, ...\], one row per obs',
+        r'embedding\["extra"\]: found shape \[7\].*required shape \[4, ...\]',
     ),
     "leaf_scalar": (
         lambda o: {"embedding": {**o.embedding, "extra": torch.tensor(1.0)}},
-        r'embedding\["extra"\]: found shape \[\]; required shape \[4, ...\]',
+        r'embedding\["extra"\]: found shape \[\].*required shape \[4, ...\]',
     ),
     "no_valid_action": (
         lambda o: {"valid_actions": with_item(o.valid_actions, 3, False)},
@@ -287,7 +286,7 @@ STEP = {
         lambda o: {
             "embedding": {name.replace("t", "T"): leaf for name, leaf in o.embedding.items()}
         },
-        r"embedding: found leaves .*required the root's leaves .*same leaves from root and from",
+        r"embedding: found leaves .*required the root's leaves .*same leaves",
     ),
     "leaf_of_other_shape": (
         lambda o: {"embedding": {**o.embedding, "trace": o.embedding["trace"][:, :2]}},
@@ -299,7 +298,7 @@ STEP = {
     ),
     "leaf_of_too_few_rows": (
         lambda o: {"embedding": {**o.embedding, "state": o.embedding["state"][:2]}},
-        r'embedding\["state"\]: found shape \[2\] .*required \[4\] and torch.int64',
+        r'embedding\["state"\]: found shape \[2\] .*required shape \[4, ...\]',
     ),
 }
 
@@ -335,18 +334,6 @@ def test_malformed_step_of_a_single_tree_is_named(fault, planner):
 # Numbers and names that users pass.
 
 
-@pytest.mark.parametrize("bad", [0, -1, 2.0, True, "8", None])
-@pytest.mark.parametrize("owner", ["MuZeroPlanner", "GumbelMuZeroPlanner", "PlannerConfig"])
-def test_budget_that_is_no_positive_int_is_refused(owner, bad):
-    """By planners and configuration; run_mcts is next."""
-    kind = {"MuZeroPlanner": MuZeroPlanner, "GumbelMuZeroPlanner": GumbelMuZeroPlanner}.get(
-        owner, lambda budget: PlannerConfig(num_simulations=budget)
-    )
-    expected = rf"{owner}.num_simulations: found {bad!r} \(.*required an int of at least 1\. Pass a"
-    with pytest.raises(ValueError, match=expected):
-        kind(bad)
-
-
 def search(*, select=SELECT, **options):
     """`run_mcts` on a table model."""
     model = random_tables(3)
@@ -379,12 +366,19 @@ def test_run_mcts_refuses_what_planners_refuse(options, message):
         search(**options)
 
 
+@pytest.mark.parametrize("bad", [0, -1, 2.0, True, "8", None])
+@pytest.mark.parametrize("kind", [MuZeroPlanner, GumbelMuZeroPlanner])
+def test_budget_that_is_no_positive_int_is_refused(kind, bad):
+    expected = rf"{kind.__name__}.num_simulations: found {bad!r} \(.*required an int of at least 1"
+    with pytest.raises(ValueError, match=expected):
+        kind(bad)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
         ("backend", "jax", r"found 'jax'; required one of auto, torch, numba, triton. Correct the"),
         ("backend", 1, r"found 1; required one of auto, torch, numba, triton"),
-        ("mode", "alphazero", r"found 'alphazero'; required one of mctx, efficientzero"),
         ("mode", None, r"found None; required one of mctx, efficientzero"),
         ("value_delta_max", 0, r"found 0 \(int\); required a finite number above 0.0"),
         ("value_delta_max", -1.0, r"found -1.0 \(float\); required a finite number above 0.0"),
@@ -394,29 +388,12 @@ def test_run_mcts_refuses_what_planners_refuse(options, message):
         ("leaves_per_step", 51, r"found 51; required at most num_simulations = 50"),
     ],
 )
-def test_new_settings_are_checked_by_planners_and_configuration(name, value, message):
-    """Whichever planner a configuration names."""
-    for planner in ("muzero", "gumbel", "best_of_n", "beam"):
-        with pytest.raises(ValueError, match=rf"PlannerConfig.{name}: {message}"):
-            PlannerConfig(planner=planner, num_simulations=50, **{name: value})
+def test_settings_of_the_loop_are_checked_by_planners(name, value, message):
     with pytest.raises(ValueError, match=rf"MuZeroPlanner.{name}: {message}"):
         MuZeroPlanner(50, **{name: value})
     if name in ("backend", "leaves_per_step"):
         with pytest.raises(ValueError, match=rf"GumbelMuZeroPlanner.{name}: {message}"):
             GumbelMuZeroPlanner(50, **{name: value})
-
-
-def test_configuration_passes_the_new_settings_on():
-    """Each to the planners that know it."""
-    settings = {"leaves_per_step": 3, "backend": "torch"}
-    muzero = {"mode": "efficientzero", "value_delta_max": 0.5}
-    config = PlannerConfig(planner="muzero", num_simulations=6, **settings, **muzero)
-    assert build_planner(config) == MuZeroPlanner(6, **settings, **muzero)
-    assert build_planner(replace(config, planner="gumbel")) == GumbelMuZeroPlanner(6, **settings)
-    for name in ("best_of_n", "beam"):
-        assert build_planner(replace(config, planner=name)).num_simulations == 6
-    default = PlannerConfig()
-    assert (default.leaves_per_step, default.backend, default.mode) == (1, "auto", "mctx")
 
 
 # Backends that cannot.
@@ -481,7 +458,7 @@ def test_triton_is_refused_on_the_cpu(planner):
 
 def test_compiled_backend_without_its_package_is_refused(monkeypatch):
     """And auto falls back to torch."""
-    monkeypatch.setattr("search.mcts._is_installed", lambda package: False)
+    monkeypatch.setattr("search.backends.dispatch._is_installed", lambda package: False)
     with pytest.raises(ValueError, match=rf"found 'numba' with no package 'numba'; {REQUIRED}"):
         search(backend="numba")
     assert torch.equal(search(backend="auto").node_values, search(backend="torch").node_values)
@@ -610,12 +587,12 @@ def test_a_row_is_named_by_its_observation_where_other_trees_need_no_model(backe
         planner.plan(model, torch.arange(3))
 
 
-@pytest.mark.parametrize("name", ["best_of_n", "beam", "dvts", "rejection", "regularized"])
+@pytest.mark.parametrize("name", ["best_of_n", "beam", "dvts", "rejection", "controlled_decoding"])
 def test_planners_by_levels_name_the_observation(name):
     def change(output):
         return {"value": with_item(output.value, -1, float("nan"))}
 
-    planner = build_planner(PlannerConfig(planner=name, num_simulations=8))
+    planner = build_planner(name, 8)
     with pytest.raises(ValueError, match=r"StepOutput.value, row 3: found nan"):
         planner.plan(FaultyModel(change, call=1), torch.arange(4))
 

@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 from search import (
     GumbelMuZeroPlanner,
     MuZeroPlanner,
-    PlannerConfig,
     Tree,
-    build_planner,
     qtransform_by_parent_and_siblings,
     run_mcts,
 )
@@ -302,12 +300,10 @@ BAD = [
 
 @pytest.mark.parametrize(("leaves", "message"), BAD)
 def test_width_out_of_range_is_refused(leaves, message):
-    """By planners, configuration and run_mcts, each by its own name."""
+    """By planners and run_mcts, each by its own name."""
     for kind in (MuZeroPlanner, GumbelMuZeroPlanner):
         with pytest.raises(ValueError, match=rf"{kind.__name__}.leaves_per_step: {message}"):
             kind(8, leaves_per_step=leaves)
-    with pytest.raises(ValueError, match=rf"PlannerConfig.leaves_per_step: {message}"):
-        PlannerConfig(num_simulations=8, leaves_per_step=leaves)
     model = random_tables(11)
     with pytest.raises(ValueError, match=rf"run_mcts.leaves_per_step: {message}"):
         run_mcts(
@@ -326,14 +322,3 @@ def test_whole_budget_in_one_step_is_allowed():
     assert make_planner("gumbel", 8, leaves_per_step=8).leaves_per_step == 8
     with pytest.raises(ValueError, match=r"leaves_per_step: found 8; required at most .* = 7"):
         replace(make_planner("gumbel", 8, leaves_per_step=8), num_simulations=7)
-
-
-@pytest.mark.parametrize("name", ["muzero", "gumbel"])
-def test_configuration_passes_the_width_on(name):
-    """And the planner it builds uses it."""
-    config = PlannerConfig(planner=name, num_simulations=12, leaves_per_step=6, backend="torch")
-    model = LoggingModel(random_tables(12, num_actions=8))
-    planner = build_planner(config)
-    assert (planner.leaves_per_step, planner.backend) == (6, "torch")
-    planner.plan(model, ROWS, generator=torch.Generator().manual_seed(0))
-    assert len(model.steps) == 2

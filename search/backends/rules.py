@@ -1,7 +1,6 @@
-"""Selection rules as plain numbers, for the compiled forms of the search.
+"""Encode selection rules as plain numbers, for the compiled backends of the search.
 
-This file knows which pairs of rules have a compiled form, and nothing of how that is compiled. All
-others (a user's own function, a Q-transform of one's own) run in torch.
+Pairs of rules without such a form (a user's own function or Q-transform) run in torch.
 """
 
 from dataclasses import dataclass

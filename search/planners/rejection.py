@@ -1,7 +1,6 @@
-"""Speculative rejection as a planner: begin many lines at once, drop the poor ones on the way.
+"""Speculative rejection: begin many lines of actions at once and drop the worst on the way.
 
-This file does not know what an action is; with blocks of tokens as actions it is best-of-N that
-stops writing what has begun badly.
+With blocks of tokens as actions this is best-of-N that stops generating responses of low score.
 """
 
 import math
@@ -71,8 +70,8 @@ class RejectionPlanner:
 
         Args:
             model: The planning model; stepped once for each step of the longest line.
-            observation: Handed to `model.root`.
-            generator: Handed to the model; the planner itself draws nothing.
+            observation: Passed to `model.root`.
+            generator: Passed to the model; the planner itself draws nothing.
 
         Returns:
             The decision, with its tree.
