@@ -102,11 +102,6 @@ class Tree:
         """N - 1: the budget, and in a tree that was kept from an earlier search more than that."""
         return self.num_nodes - 1
 
-    @property
-    def root_invalid_actions(self) -> Tensor:
-        """`[B, A]` bool, True where a root action is not allowed (mctx's convention)."""
-        return ~self.valid_actions[:, self.ROOT]
-
     @cached_property
     def rows(self) -> Tensor:
         """`[B]` int64, 0..B-1: the first index of every per-row gather, made once."""

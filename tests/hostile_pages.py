@@ -138,12 +138,12 @@ def gain_pages(folder: Path, text: str, policy: Path) -> list[Path]:
     runs = []
     for seed in ("0", "1"):
         runs.append(folder / f"{NAME}{seed}")
-        sizes = ["--methods", "gumbel", "--budgets", "2", "--pool", "2", "--seed", seed]
+        sizes = ["--methods", "gumbel_muzero", "--budgets", "2", "--pool", "2", "--seed", seed]
         _run("policy", "evaluate", *flags, *sizes, "--out", str(runs[-1]))
     both = folder / f"{NAME} both"
     _run("policy", "combine", "--runs", *map(str, runs), "--out", str(both))
     planned = folder / f"{NAME} planned.jsonl"
-    search = ["--method", "gumbel", "--budget", "2", "--keep_trees", "2"]
+    search = ["--method", "gumbel_muzero", "--budget", "2", "--keep_trees", "2"]
     _run("policy", "plan", *flags, *search, "--out", str(planned))
     shown = planned.with_name(f"{planned.name}.html")
     _run("tree", "show", str(planned))

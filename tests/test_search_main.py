@@ -192,7 +192,7 @@ def test_help_teaches_with_examples(capsys):
     out = capsys.readouterr().out
     for word in ("--row", "--format", "--output", "--open", "--max-depth", "--max-nodes"):
         assert f"  {word}" in out
-    assert "prefsearch tree show runs/demo/data/search-gumbel-8.json --format text" in out
+    assert "prefsearch tree show runs/demo/data/search-gumbel_muzero-8.json --format text" in out
     assert "save_tree(" in out
 
 

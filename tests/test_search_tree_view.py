@@ -100,20 +100,19 @@ def test_a_row_that_is_not_there_is_named(row):
 
 
 @CHECKS
-@given(st.integers(0, 300), LIMITS, LIMITS, LIMITS)
-def test_limits_keep_the_principal_line_and_count_what_they_leave_out(seed, nodes, depth, children):
+@given(st.integers(0, 300), LIMITS, LIMITS)
+def test_limits_keep_the_principal_line_and_count_what_they_leave_out(seed, nodes, depth):
     view = view_tree(searched(seed=seed), 0)
-    kept = limit_view(view, max_nodes=nodes, max_depth=depth, max_children=children)
+    kept = limit_view(view, max_nodes=nodes, max_depth=depth)
     assert len(kept.nodes) + kept.hidden == len(view.nodes)
     assert len(kept.nodes) <= (nodes or len(view.nodes))
     assert kept.depth <= (depth or view.depth)
-    assert max(map(len, children_of(kept))) <= (children or 99)
     line = [node.action for node in view.nodes if node.principal][1:]
     assert kept.principal_line == line[: min(nodes - 1 if nodes else 99, depth or 99)]
     for at, node in enumerate(kept.nodes):
         assert node.parent < at
         assert at == 0 or kept.nodes[node.parent].depth == node.depth - 1
-    assert limit_view(kept, max_nodes=nodes, max_depth=depth, max_children=children) == kept
+    assert limit_view(kept, max_nodes=nodes, max_depth=depth) == kept
     again = limit_view(kept, max_nodes=2)
     assert len(again.nodes) + again.hidden == len(view.nodes)
 
@@ -128,7 +127,7 @@ def test_beyond_the_principal_line_the_most_visited_nodes_are_kept():
     assert [node.hidden for node in kept.nodes] == [0, 0, 0, 1, 0, 1]
 
 
-@pytest.mark.parametrize("name", ["max_nodes", "max_depth", "max_children"])
+@pytest.mark.parametrize("name", ["max_nodes", "max_depth"])
 def test_a_limit_below_one_is_refused(name):
     with pytest.raises(ValueError, match=rf"{name}: found 0; required at least 1"):
         limit_view(chain(3), **{name: 0})

@@ -28,7 +28,7 @@ _PLANNERS: dict[str, tuple[str, Mapping[str, object]]] = {
 """Name to class, in `search.planners`, and the defaults that differ from the class's own."""
 
 PLANNER_NAMES = tuple(_PLANNERS)
-_ALIASES = {"gumbel": "gumbel_muzero"}
+ALIASES = {"gumbel": "gumbel_muzero"}
 
 
 def planner_name(name: str, *, setting: str = "planner") -> str:
@@ -41,7 +41,7 @@ def planner_name(name: str, *, setting: str = "planner") -> str:
     Raises:
         ValueError: If there is no such planner.
     """
-    found = _ALIASES.get(name, name)
+    found = ALIASES.get(name, name)
     if found not in _PLANNERS:
         known = ", ".join(PLANNER_NAMES)
         raise ValueError(f"{setting}: found {shown(name)}; required: one of {known}")

@@ -1,4 +1,4 @@
-"""The door of search trees: `prefsearch tree show FILE`."""
+"""The `prefsearch tree show FILE` command: search trees as an HTML page, text or JSON."""
 
 import argparse
 import io
@@ -41,7 +41,7 @@ a demo or an evaluation, and the lines of `prefsearch policy plan --keep_trees N
 examples:
   prefsearch policy plan --config policies/plan_demo --save_trees runs/trees
   prefsearch tree show runs/trees/prompt-0-decision-0.safetensors --open
-  prefsearch tree show runs/demo/data/search-gumbel-8.json --format text --max-depth 3
+  prefsearch tree show runs/demo/data/search-gumbel_muzero-8.json --format text --max-depth 3
   prefsearch tree show tree.safetensors --format json --output tree.json
 
 In Python:
@@ -51,7 +51,7 @@ In Python:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Mistakes are the door's to report."""
+    """Raises mistakes instead of exiting, so that the command reports them."""
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message[:200]}; `{self.prog} --help` explains the options")

@@ -1,8 +1,7 @@
-"""Search trees on disk: one safetensors file holds a batch of trees and the text of their nodes.
+"""Save and load search trees: one safetensors file holds a batch of trees and their nodes' text.
 
-Everything in it is tensors and JSON, so opening a stranger's file runs nothing. What comes back is
-checked before anyone follows an index: a damaged file ends here, with its name, and not as a wrong
-number later. This file does not know how a tree is shown.
+A file holds tensors and JSON only, so opening one runs no code. All indices are checked on loading:
+a damaged file is an error with its name, never a wrong number later.
 """
 
 import dataclasses

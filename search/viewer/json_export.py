@@ -1,6 +1,6 @@
-"""Search trees as nested JSON: the form in which the text tenant exports them, read and written.
+"""Read and write search trees as nested JSON, one dict a node with its children.
 
-Reading checks every field it shows; writing does not recurse. Both speak `TreeView`.
+Reading checks every field it uses; writing does not recurse.
 """
 
 import math

@@ -1,8 +1,7 @@
-"""A search tree as a list of nodes to be shown: what every rendering reads.
+"""The node model that every rendering of a search tree reads.
 
-A row of a `Tree` and the nested dict that the text tenant exports become the same list. Nothing
-here recurses, so a chain of ten thousand nodes is as welcome as a bush. This file does not know
-what a page, a terminal or a graph looks like.
+A row of a `Tree` and a tree of nested dicts become the same list of nodes. Nothing here recurses,
+so that a chain of ten thousand nodes can be shown.
 """
 
 import heapq
@@ -177,7 +176,6 @@ def limit_view(
     *,
     max_nodes: int | None = None,
     max_depth: int | None = None,
-    max_children: int | None = None,
 ) -> TreeView:
     """Keeps the principal line and the most visited nodes; the rest is counted in `hidden`.
 
@@ -185,16 +183,15 @@ def limit_view(
         view: The tree.
         max_nodes: Nodes kept in all.
         max_depth: Levels kept below the root.
-        max_children: Children kept of each node.
 
     Raises:
         ValueError: If a limit is below 1.
     """
-    limits = {"max_nodes": max_nodes, "max_depth": max_depth, "max_children": max_children}
+    limits = {"max_nodes": max_nodes, "max_depth": max_depth}
     for name, limit in limits.items():
         if limit is not None and limit < 1:
             raise ValueError(f"{name}: found {limit}; required at least 1, or None for no limit")
-    most, deepest, widest = (math.inf if x is None else x for x in limits.values())
+    most, deepest = (math.inf if x is None else x for x in limits.values())
     below = children_of(view)
     queue = [(False, 0, 0)]
     kept: set[int] = set()
@@ -204,10 +201,9 @@ def limit_view(
         kept.add(at)
         if view.nodes[at].depth >= deepest:
             continue
-        for rank, child in enumerate(below[at]):
-            if rank < widest:
-                node = view.nodes[child]
-                heapq.heappush(queue, (not node.principal, -node.visits, child))
+        for child in below[at]:
+            node = view.nodes[child]
+            heapq.heappush(queue, (not node.principal, -node.visits, child))
     size = [1 + node.hidden for node in view.nodes]  # of the subtree
     hidden = [node.hidden for node in view.nodes]
     for at in range(len(size) - 1, 0, -1):  # children before parents
