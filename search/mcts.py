@@ -22,6 +22,7 @@ from search.model import (
     RootOutput,
     check_root_form,
     evaluate_step,
+    to_list,
     validate_root,
 )
 from search.planners.base import require_choice, require_int
@@ -180,7 +181,8 @@ def search_in_torch(
     column = tree.num_nodes - num_simulations
     while column < tree.num_nodes:
         width = min(leaves_per_step, tree.num_nodes - column)
-        leaves, new = [], []
+        leaves: list[Tensor] = []
+        new: list[Tensor] = []
         for node in range(column, column + width):
             leaf, is_new = _simulate(
                 tree,
@@ -254,7 +256,7 @@ def _goes_on(going: Tensor, action: Tensor, tree: Tree) -> bool:
     """
     failed = action < 0
     # One host synchronization a level: how deep the walk goes is known to the tree alone.
-    goes_on, has_failed = torch.stack([going.any(), failed.any()]).tolist()
+    goes_on, has_failed = to_list(torch.stack([going.any(), failed.any()]))
     if has_failed:
         raise_no_score(tree.raw_values.dtype, row=int(failed.nonzero()[0, 0]))
     return goes_on

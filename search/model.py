@@ -320,11 +320,16 @@ def check_finite(
     where = f" where {mask} is True" if numbers[field].ndim > 1 else ""
     fail(
         f"{owner}.{field}, row {row if rows is None else int(rows[row])}",
-        found=f"{numbers[field][row].tolist()}",
+        found=f"{to_list(numbers[field][row])}",
         required=f"finite values{where}",
         remedy=f"Check the model's weights and inputs for this row; mark "
         f"{mask.removeprefix('valid_')} that cannot be taken in {mask} instead of in the numbers.",
     )
+
+
+def to_list(tensor: Tensor) -> Any:
+    """A tensor as nested lists (or a number); torch's stub leaves their type open."""
+    return tensor.tolist()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
 
 
 def _first_row(bad: Tensor) -> int:

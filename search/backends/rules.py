@@ -25,7 +25,7 @@ from search.selection import (
 # Compiled kernels are stored with these numbers in them: to change one, touch kernels.py as well.
 PUCT, EFFICIENT, HALVING, IMPROVED = range(4)
 MIN_MAX, SIBLINGS, MIXED = range(3)
-_TRANSFORMS = {
+_TRANSFORMS: dict[Any, int] = {
     qtransform_by_min_max: MIN_MAX,
     qtransform_by_parent_and_siblings: SIBLINGS,
     qtransform_completed_by_mix_value: MIXED,

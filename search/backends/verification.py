@@ -150,7 +150,7 @@ def compare_forms(variant: Variant, compiled: SearchMaker, plain: SearchMaker) -
         root = model.root(None)
         rules = _fix_rules(variant, root)
         for leaves_per_step in (1, 3):
-            limits = {**_LIMITS, "leaves_per_step": leaves_per_step}
+            limits: dict[str, Any] = {**_LIMITS, "leaves_per_step": leaves_per_step}
             expected = plain(rules)(model, root, **limits)
             try:
                 found = compiled(rules)(model, root, **limits)

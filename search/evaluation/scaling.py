@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 
 
 class FitRefusedError(ValueError):
-    """The data do not support the quantity asked of them; the message says what would."""
+    """The data do not support a fit; the message names what would."""
 
 
 @dataclass(frozen=True)
@@ -259,12 +259,12 @@ def gain_at_equal_cost(
         raise ValueError(f"cost is {means.tolist()}, required positive and strictly increasing")
 
     def gain_of(means: Array) -> Array:  # [..., 2 + 2L]
-        return np.array(
-            [
-                row[1] - np.interp(np.log(row[0]), np.log(row[2 : 2 + budgets]), row[2 + budgets :])
-                for row in means
-            ]
-        )
+        found: list[float] = []
+        rows: list[Array] = list(means)
+        for row in rows:
+            curve, score = np.log(row[2 : 2 + budgets]), row[2 + budgets :]
+            found.append(float(row[1] - np.interp(np.log(row[0]), curve, score)))  # pyright: ignore
+        return np.array(found)
 
     return jackknife_values(gain_of, np.column_stack([spent, reached, costs, scores]))
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from search.model import PlanningModel, evaluate_root
+from search.model import PlanningModel, evaluate_root, to_list
 from search.planners.base import SearchOutput, release_output, require_float, require_int
 from search.planners.level_search import (
     EMPTY,
@@ -102,8 +102,10 @@ def _best_unfinished(level: Level, batch_size: int, *, keep: float) -> Tensor:
     """The best share of each row's unfinished nodes of a level, `[B, P]` int64, best first."""
     rows: list[list[int]] = [[] for _ in range(batch_size)]
     # Host synchronization once a level: how many go on decides the next step's batch.
-    scores, alive = level.score.tolist(), (~level.terminal).tolist()
-    for node, row in enumerate(level.rows.tolist()):
+    scores: list[float] = to_list(level.score)
+    alive: list[bool] = to_list(~level.terminal)
+    trees: list[int] = to_list(level.rows)
+    for node, row in enumerate(trees):
         if alive[node]:
             rows[row].append(node)
     for row, nodes in enumerate(rows):

@@ -26,7 +26,7 @@ def view_nested(root: Mapping[str, Any]) -> TreeView:
     while stack:
         source, parent, where, place = stack.pop()
         entries.append(_read_node(source, where, number=len(entries), parent=parent, place=place))
-        children = source.get("children") or []
+        children: object = source.get("children") or []
         if not isinstance(children, list):
             raise ValueError(f"{where}.children: found {_kind(children)}; required a list")
         below = cast("list[Any]", children)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from search.model import to_list
 from search.tree import Tree
 
 
@@ -112,10 +113,10 @@ def view_tree(tree: Tree, row: int, *, labels: Mapping[int, str] | None = None) 
     edge = (parents[columns[1:]], tree.action_from_parent[row].long().cpu()[columns[1:]])
 
     def of_nodes(field: Tensor) -> list[Any]:
-        return _plain(field[row].cpu()[columns])
+        return to_list(field[row].cpu()[columns])
 
     def of_edges(field: Tensor) -> list[Any]:
-        return [None, *_plain(field.cpu()[edge])]
+        return [None, *to_list(field.cpu()[edge])]
 
     discounts = tree.children_discounts[row]
     priors = torch.softmax(tree.children_prior_logits[row].double(), dim=-1)  # [N, A]
@@ -124,7 +125,7 @@ def view_tree(tree: Tree, row: int, *, labels: Mapping[int, str] | None = None) 
     visits, terminal = of_nodes(tree.node_visits), of_nodes(tree.terminal)
     q, p = of_edges(qvalues), of_edges(priors)
     r, d = of_edges(tree.children_rewards[row]), of_edges(discounts)
-    above, actions = [-1, *_plain(place[edge[0]])], [None, *_plain(edge[1])]
+    above, actions = [-1, *to_list(place[edge[0]])], [None, *to_list(edge[1])]
     return arrange(
         [
             NodeView(
@@ -142,7 +143,7 @@ def view_tree(tree: Tree, row: int, *, labels: Mapping[int, str] | None = None) 
                 discount=d[i],
                 terminal=terminal[i],
             )
-            for i, column in enumerate(_plain(columns))
+            for i, column in enumerate(to_list(columns))
         ]
     )
 
@@ -234,8 +235,3 @@ def _rank(node: NodeView) -> tuple[int, float, int]:
     worth = node.value if node.qvalue is None else node.qvalue
     known = -worth if worth is not None and not math.isnan(worth) else math.inf
     return -node.visits, known, node.action or 0
-
-
-def _plain(tensor: Tensor) -> list[Any]:
-    """A tensor as nested lists; torch's stub leaves the items' type open."""
-    return tensor.tolist()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
