@@ -1,8 +1,9 @@
-"""What users and models can get wrong in a tree search, and that every backend says it alike."""
+"""Errors of users and models: every backend and planner names them alike."""
 
 import re
 from dataclasses import replace
 from functools import partial
+from itertools import product
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from search import (
     run_mcts,
 )
 from search.selection import PuctSelection
+from tests.pairwise import pairwise
 from tests.search_reference import TableModel, random_tables
 
 ROWS = torch.arange(4)
@@ -27,6 +29,10 @@ PLANNERS = {
         MuZeroPlanner, 9, dirichlet_fraction=0, temperature=0, mode="efficientzero"
     ),
     "gumbel": partial(GumbelMuZeroPlanner, 9, gumbel_scale=0),
+}
+LEVEL_PLANNERS = {
+    name: partial(build_planner, name, 9)
+    for name in ("best_of_n", "beam", "dvts", "rejection", "controlled_decoding")
 }
 SELECT = PuctSelection(qtransform_by_parent_and_siblings)
 NUMBERS = {"nan": float("nan"), "inf": float("inf"), "-inf": -float("inf")}
@@ -59,10 +65,12 @@ class FaultyModel:
 def fail(change, *, call, planner, rows=4, tables=None, **options):
     """The one message with which all backends refuse a changed output."""
     messages = set()
-    for backend in BACKENDS:
+    for backend in BACKENDS if planner in PLANNERS else [None]:
+        if backend is not None:
+            options["backend"] = backend
         model = FaultyModel(change, call=call, tables=tables)
         with pytest.raises(ValueError, match=r"found .*required ") as error:
-            PLANNERS[planner](backend=backend, **options).plan(model, torch.arange(rows))
+            (PLANNERS | LEVEL_PLANNERS)[planner](**options).plan(model, torch.arange(rows))
         assert model.calls == call
         messages.add(str(error.value))
     assert len(messages) == 1, messages
@@ -79,14 +87,14 @@ def with_item(tensor, index, value):
 # Numbers that are none.
 
 
-@pytest.mark.parametrize("number", NUMBERS)
-@pytest.mark.parametrize("planner", PLANNERS)
-@pytest.mark.parametrize(
-    ("call", "field"),
-    [(0, "value"), *((call, f) for call in (1, 4, 9) for f in ("value", "reward", "discount"))],
+@pairwise(
+    place=[(0, "value"), *product((1, 4, 9), ("value", "reward", "discount"))],
+    planner=PLANNERS,
+    number=NUMBERS,
 )
-def test_number_that_is_not_finite_is_named(call, field, planner, number):
+def test_number_that_is_not_finite_is_named(place, planner, number):
     """Owner, field, row and number, from the root, the first, a middle and the very last step."""
+    call, field = place
     owner = "StepOutput" if call else "RootOutput"
     message = fail(
         lambda output: {field: with_item(getattr(output, field), 2, NUMBERS[number])},
@@ -97,10 +105,7 @@ def test_number_that_is_not_finite_is_named(call, field, planner, number):
     assert re.match(expected, message), message
 
 
-@pytest.mark.parametrize("rows", [1, 4])
-@pytest.mark.parametrize("number", NUMBERS)
-@pytest.mark.parametrize("planner", PLANNERS)
-@pytest.mark.parametrize("call", [0, 1, 4, 9])
+@pairwise(call=[0, 1, 4, 9], planner=PLANNERS, number=NUMBERS, rows=[1, 4])
 def test_logits_that_are_not_finite_are_named(call, planner, number, rows):
     """Where the action is valid: the whole row is shown, and the mask is what is asked for."""
     owner, row = ("StepOutput" if call else "RootOutput"), rows - 1
@@ -147,9 +152,9 @@ def test_row_is_that_of_the_observation_with_several_leaves(planner):
     assert message.startswith("StepOutput.reward, row 3: found nan")
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("planner", PLANNERS)
-@pytest.mark.parametrize("junk", [float("nan"), float("inf"), -float("inf"), 1e300])
+@pairwise(
+    junk=[float("nan"), float("inf"), -float("inf"), 1e300], planner=PLANNERS, backend=BACKENDS
+)
 def test_logits_of_invalid_actions_may_be_anything(junk, planner, backend):
     """At the root and below: the tree is that of zeros there."""
     plain = random_tables(2, invalid=0.5)
@@ -303,8 +308,7 @@ STEP = {
 }
 
 
-@pytest.mark.parametrize("planner", PLANNERS)
-@pytest.mark.parametrize("fault", SHARED | ROOT)
+@pairwise(fault=SHARED | ROOT, planner=[*PLANNERS, *LEVEL_PLANNERS])
 def test_malformed_root_is_named(fault, planner):
     """Before any step."""
     change, expected = (SHARED | ROOT)[fault]
@@ -312,12 +316,16 @@ def test_malformed_root_is_named(fault, planner):
     assert re.match(f"RootOutput.{expected}", message), message
 
 
-@pytest.mark.parametrize("call", [1, 5])
-@pytest.mark.parametrize("planner", PLANNERS)
-@pytest.mark.parametrize("fault", [f for f in SHARED if f != "value_empty"] + list(STEP))
+@pairwise(
+    fault=[f for f in SHARED if f != "value_empty"] + list(STEP),
+    planner=[*PLANNERS, *LEVEL_PLANNERS],
+    call=[1, 5],
+)
 def test_malformed_step_is_named(fault, planner, call):
     """In the call that returned it."""
     change, expected = (SHARED | STEP)[fault]
+    if planner in LEVEL_PLANNERS:  # they step several edges of an observation
+        call, expected = 1, re.sub(r"\b[345]\b", r"\\d+", expected)
     message = fail(change, call=call, planner=planner)
     assert re.match(f"StepOutput.{expected}", message), message
 
@@ -587,7 +595,7 @@ def test_a_row_is_named_by_its_observation_where_other_trees_need_no_model(backe
         planner.plan(model, torch.arange(3))
 
 
-@pytest.mark.parametrize("name", ["best_of_n", "beam", "dvts", "rejection", "controlled_decoding"])
+@pytest.mark.parametrize("name", LEVEL_PLANNERS)
 def test_planners_by_levels_name_the_observation(name):
     def change(output):
         return {"value": with_item(output.value, -1, float("nan"))}
@@ -612,3 +620,21 @@ def test_a_decision_whose_scores_overflow_at_the_end_is_refused():
     planner = GumbelMuZeroPlanner(4, gumbel_scale=0, max_depth=1, qtransform=overflowing)
     with pytest.raises(ValueError, match="search, row 0: found a return or an action's score"):
         planner.plan(model, torch.arange(1))
+
+
+@pytest.mark.parametrize("name", [*PLANNERS, *LEVEL_PLANNERS])
+def test_logits_of_invalid_actions_are_ignored_and_outputs_can_be_trained_on(name):
+    """Planning runs under inference mode; weights and value are ordinary tensors."""
+    planner = (PLANNERS | LEVEL_PLANNERS)[name]()
+    plain, outputs = random_tables(3, invalid=0.5), []
+    for junk in (0.0, -torch.inf, torch.nan, 1e30):
+        logits = plain.prior_logits.masked_fill(~plain.valid_actions, junk)
+        outputs.append(planner.plan(replace(plain, prior_logits=logits), ROWS))
+    for output in outputs[1:]:
+        assert torch.equal(output.action, outputs[0].action)
+        assert torch.equal(output.action_weights, outputs[0].action_weights)
+    logits = torch.zeros(4, 5, dtype=torch.float64, requires_grad=True)
+    loss = torch.nn.functional.cross_entropy(logits, output.action_weights)
+    ((logits.sum(dim=-1) * output.value).sum() + loss).backward()
+    assert logits.grad is not None
+    assert output.tree.node_values.is_inference()

@@ -16,6 +16,7 @@ from search import (
     run_mcts,
 )
 from search.selection import PuctSelection
+from tests.pairwise import pairwise
 from tests.search_reference import TableModel, random_tables
 from tests.test_search_reroot import BACKENDS, MODES, WORLDS, assert_consistent, make_planner
 
@@ -70,9 +71,7 @@ def assert_same_trees(found, expected, *, exactly=False):
         assert torch.equal(found.embeddings[name][used], leaf[used]), name
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("world", WORLDS)
+@pairwise(world=WORLDS, mode=MODES, backend=BACKENDS)
 def test_one_leaf_a_step_is_the_sequential_search(world, mode, backend):
     """Bit for bit the default's tree, and one row a tree and call."""
     model = LoggingModel(random_tables(1, **WORLDS[world]))
@@ -86,10 +85,7 @@ def test_one_leaf_a_step_is_the_sequential_search(world, mode, backend):
         assert len(set(tables)) == len(tables)
 
 
-@pytest.mark.parametrize("max_depth", [None, 2])
-@pytest.mark.parametrize("leaves", [2, 3, 8, SIMULATIONS])
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("world", WORLDS)
+@pairwise(world=WORLDS, mode=MODES, leaves=[2, 3, 8, SIMULATIONS], max_depth=[None, 2])
 def test_both_backends_grow_the_same_trees(world, mode, leaves, max_depth):
     """Node for node in float64, and the model is asked the same in the same order."""
     models = {backend: LoggingModel(random_tables(2, **WORLDS[world])) for backend in BACKENDS}
