@@ -232,34 +232,3 @@ def test_tried_actions_have_columns_in_action_order():
         assert [c["action"] for c in children] == sorted(likeliest(model, row, 3))
         assert [c["node"] for c in children] == list(range(1, 1 + len(children)))
         assert int(tree.node_visits[row, 0]) == 1 + len(children)
-
-
-def test_rows_of_a_batch_equal_rows_alone():
-    """Also where rows have different numbers of valid actions."""
-    model, planner = random_tables(11, **WORLD), ControlledDecodingPlanner(4)
-    together = planner.plan(model, TABLES)
-    for row in range(8):
-        apart = planner.plan(model, torch.tensor([row]))
-        assert torch.equal(apart.action, together.action[row : row + 1])
-        assert torch.equal(apart.value, together.value[row : row + 1])
-        assert torch.equal(apart.action_weights, together.action_weights[row : row + 1])
-
-
-@pytest.mark.parametrize(
-    ("name", "bad", "required"),
-    [
-        ("num_simulations", 0, r"0 \(int\); required an int of at least 1"),
-        ("num_simulations", 2.0, r"2.0 \(float\); required an int of at least 1"),
-        ("kl_weight", 0.0, r"0.0 \(float\); required a finite number above 0.0"),
-        ("kl_weight", -0.1, r"-0.1 \(float\); required a finite number above 0.0"),
-        ("kl_weight", float("inf"), r"inf \(float\); required a finite number above 0.0"),
-        ("kl_weight", "1e-3", r"'1e-3' \(str\); required a finite number .* write 1.0e-3"),
-        ("temperature", -1.0, r"-1.0 \(float\); required a finite number of at least 0.0"),
-        ("temperature", True, r"True \(bool\); required a finite number of at least 0.0"),
-    ],
-)
-def test_numbers_out_of_range_are_refused(name, bad, required):
-    """The message names the parameter, what was found and what is required."""
-    numbers = {"num_simulations": 10, name: bad}
-    with pytest.raises(ValueError, match=rf"ControlledDecodingPlanner.{name}: found {required}"):
-        ControlledDecodingPlanner(numbers.pop("num_simulations"), **numbers)

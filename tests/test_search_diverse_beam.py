@@ -241,33 +241,3 @@ def test_ties_go_to_the_lowest_action():
     for row in range(4):
         children = output.tree.to_dict(row)["children"]
         assert [len(child["children"]) for child in children] == [2, 0, 2, 0]
-
-
-def test_rows_of_a_batch_equal_rows_alone():
-    """Decision and tree, though rows end at different levels and with different numbers of them."""
-    model = random_tables(10, num_tables=8, **WORLD)
-    planner = dvts(17, num_groups=3, num_children=2)
-    together = planner.plan(model, torch.arange(8))
-    for row in range(8):
-        apart = planner.plan(model, torch.tensor([row]))
-        assert torch.equal(apart.action, together.action[row : row + 1])
-        assert torch.equal(apart.value, together.value[row : row + 1])
-        assert apart.tree.to_dict(0) == together.tree.to_dict(row)
-
-
-def test_negative_discount_is_refused():
-    """The best path for one player is not what two would play."""
-    model = random_tables(11, discount=-1.0)
-    expected = r"BeamPlanner: found a discount of -1.0; required .* Use MuZeroPlanner"
-    with pytest.raises(ValueError, match=expected):
-        dvts(10).plan(model, torch.arange(4))
-
-
-@pytest.mark.parametrize("name", ["num_simulations", "num_groups", "num_children", "max_depth"])
-@pytest.mark.parametrize("bad", [0, -1, 1.0, True, "2"])
-def test_numbers_out_of_range_are_refused(name, bad):
-    """The message names the parameter, what was found and what is required."""
-    numbers = {"num_simulations": 10, name: bad}
-    expected = rf"BeamPlanner.{name}: found {bad!r} \(\w+\); required an int of at least 1"
-    with pytest.raises(ValueError, match=expected):
-        dvts(numbers.pop("num_simulations"), **numbers)

@@ -72,6 +72,11 @@ BAD = [
     ("keep", 0.0, "above 0.0 and at most 1.0"),
     ("keep", 1.5, "above 0.0 and at most 1.0"),
     ("kl_weight", 0, r"0 \(int\); required a finite number above 0.0"),
+    ("kl_weight", -0.1, r"-0.1 \(float\); required a finite number above 0.0"),
+    ("kl_weight", float("inf"), r"inf \(float\); required a finite number above 0.0"),
+    ("temperature", -1.0, r"-1.0 \(float\); required a finite number of at least 0.0"),
+    ("temperature", True, r"True \(bool\); required a finite number of at least 0.0"),
+    ("num_simulations", 2.0, r"2.0 \(float\); required an int of at least 1"),
     ("kl_weight", "1e-3", r"\(str\); required a finite number .* write 1.0e-3"),
 ]
 

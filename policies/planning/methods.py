@@ -184,8 +184,8 @@ def build_searcher(
     *,
     policy: Policy,
     reward_model: RewardModel,
-    leaf_value: LeafValue | None,
     proposal: Proposal,
+    leaf_value: LeafValue | None = None,
     segment_reward: SegmentReward | None = None,
     options: SearchOptions | None = None,
 ) -> SearchPolicy:
@@ -196,9 +196,9 @@ def build_searcher(
         budget: What is tried at a decision.
         policy: Proposes segments.
         reward_model: Scores finished responses.
-        leaf_value: Values unfinished ones; None scores the text so far by the reward model.
         proposal: Where segments end; best-of-N always takes whole responses, controlled decoding
             always tokens, and speculative rejection blocks where the unit is a response or token.
+        leaf_value: Values unfinished ones; None scores the text so far by the reward model.
         segment_reward: What segments earn on the way.
         options: How to search; None takes the defaults.
 
@@ -264,7 +264,7 @@ def method_planner(
     leaves = min(options.leaves_per_step, budget)
     known = planner_settings(name)
     wanted = {"dirichlet_fraction": 0.0, "gumbel_scale": 0.0, "temperature": 0.0}
-    settings = {key: value for key, value in wanted.items() if key in known}
+    settings: dict[str, object] = {key: wanted[key] for key in wanted.keys() & known.keys()}
     if "leaves_per_step" in known:
         settings["leaves_per_step"] = leaves
     match name:

@@ -107,10 +107,6 @@ class LogLinearFit:
     lowest: float
     highest: float
 
-    def predict(self, cost: ArrayLike) -> Array:
-        """Return the score at each cost, any shape."""
-        return self.intercept + self.slope * np.log(np.asarray(cost, dtype=np.float64))
-
 
 def fit_best_of_n(kl: ArrayLike, score: ArrayLike) -> BestOfNFit:
     """Fit the best-of-n over-optimization law to one curve.

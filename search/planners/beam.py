@@ -96,15 +96,7 @@ class BeamPlanner:
     def plan(
         self, model: PlanningModel, observation: Any, *, generator: torch.Generator | None = None
     ) -> SearchOutput:
-        """Searches from each observation; see `search.planners.base.Planner.plan`.
-
-        Args:
-            model: The planning model; stepped once a depth.
-            observation: Passed to `model.root`.
-            generator: Passed to the model; the planner itself draws nothing.
-
-        Returns:
-            The decision, with its tree.
+        """Plans from each observation; see `search.planners.base.Planner.plan`.
 
         Raises:
             ValueError: If the model's outputs break the contract, or a discount is negative

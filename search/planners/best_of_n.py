@@ -43,19 +43,7 @@ class BestOfNPlanner:
     def plan(
         self, model: PlanningModel, observation: Any, *, generator: torch.Generator | None = None
     ) -> SearchOutput:
-        """Tries N actions from each observation; see `search.planners.base.Planner.plan`.
-
-        Args:
-            model: The planning model; stepped once, on the `[B*K]` tried actions of all rows.
-            observation: Passed to `model.root`.
-            generator: Passed to the model; the planner itself draws nothing.
-
-        Returns:
-            The decision, with its tree.
-
-        Raises:
-            ValueError: If the model's outputs break the contract.
-        """
+        """Plans from each observation; see `search.planners.base.Planner.plan`."""
         with torch.inference_mode():
             root = evaluate_root(model, observation, generator=generator)
             tried = root.valid_actions & (root.valid_actions.cumsum(-1) <= self.num_simulations)

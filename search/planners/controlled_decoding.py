@@ -72,19 +72,7 @@ class ControlledDecodingPlanner:
     def plan(
         self, model: PlanningModel, observation: Any, *, generator: torch.Generator | None = None
     ) -> SearchOutput:
-        """Tries actions from each observation; see `search.planners.base.Planner.plan`.
-
-        Args:
-            model: The planning model; stepped once, on the tried actions of all rows.
-            observation: Passed to `model.root`.
-            generator: Source of the sampled action and of the model's randomness.
-
-        Returns:
-            The decision, with its tree.
-
-        Raises:
-            ValueError: If the model's outputs break the contract.
-        """
+        """Plans from each observation; see `search.planners.base.Planner.plan`."""
         with torch.inference_mode():
             root = evaluate_root(model, observation, generator=generator)
             tree = plant_tree(

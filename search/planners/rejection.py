@@ -66,19 +66,7 @@ class RejectionPlanner:
     def plan(
         self, model: PlanningModel, observation: Any, *, generator: torch.Generator | None = None
     ) -> SearchOutput:
-        """Follows lines from each observation; see `search.planners.base.Planner.plan`.
-
-        Args:
-            model: The planning model; stepped once for each step of the longest line.
-            observation: Passed to `model.root`.
-            generator: Passed to the model; the planner itself draws nothing.
-
-        Returns:
-            The decision, with its tree.
-
-        Raises:
-            ValueError: If the model's outputs break the contract.
-        """
+        """Plans from each observation; see `search.planners.base.Planner.plan`."""
         with torch.inference_mode():
             root = evaluate_root(model, observation, generator=generator)
             levels = [root_level(root)]
