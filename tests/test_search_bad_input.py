@@ -360,6 +360,8 @@ def search(*, select=SELECT, **options):
     [
         ({"num_simulations": 0}, r"num_simulations: found 0 \(int\); .*at least 1"),
         ({"num_simulations": False}, r"num_simulations: found False \(bool\)"),
+        ({"num_simulations": -3}, r"num_simulations: found -3 \(int\); .*at least 1"),
+        ({"num_simulations": 2.0}, r"num_simulations: found 2.0 \(float\)"),
         ({"max_depth": 0}, r"max_depth: found 0 .*at least 1 or None \(no limit\)"),
         ({"max_depth": 1.5}, r"max_depth: found 1.5 \(float\)"),
         ({"leaves_per_step": 0}, r"leaves_per_step: found 0 .*at least 1"),
@@ -393,6 +395,8 @@ def test_budget_that_is_no_positive_int_is_refused(kind, bad):
         ("value_delta_max", float("nan"), r"found nan \(float\); required a finite number"),
         ("value_delta_max", "1e-2", r"found '1e-2' \(str\); .*write 1.0e-3"),
         ("leaves_per_step", 0, r"found 0 \(int\); required an int of at least 1"),
+        ("leaves_per_step", "4", r"found '4' \(str\); required an int of at least 1"),
+        ("leaves_per_step", True, r"found True \(bool\); required an int of at least 1"),
         ("leaves_per_step", 51, r"found 51; required at most num_simulations = 50"),
     ],
 )

@@ -10,10 +10,8 @@ from hypothesis import strategies as st
 
 from search import (
     GumbelMuZeroPlanner,
-    MuZeroPlanner,
     Tree,
     qtransform_by_parent_and_siblings,
-    run_mcts,
 )
 from search.selection import PuctSelection
 from tests.pairwise import pairwise
@@ -278,39 +276,6 @@ def test_width_can_differ_from_search_to_search(backend):
         tree = planner.plan(model, ROWS).tree
         if leaves == 1:
             assert_same_trees(tree, expected)
-
-
-BAD = [
-    (0, r"found 0 \(int\); required an int of at least 1. Pass a whole number"),
-    (-2, r"found -2 \(int\); required an int of at least 1"),
-    (2.0, r"found 2.0 \(float\); required an int of at least 1"),
-    (True, r"found True \(bool\); required an int of at least 1"),
-    (None, r"found None \(NoneType\); required an int of at least 1"),
-    ("4", r"found '4' \(str\); required an int of at least 1"),
-    (
-        9,
-        r"found 9; required at most num_simulations = 8.* Lower leaves_per_step or raise num_sim",
-    ),
-]
-
-
-@pytest.mark.parametrize(("leaves", "message"), BAD)
-def test_width_out_of_range_is_refused(leaves, message):
-    """By planners and run_mcts, each by its own name."""
-    for kind in (MuZeroPlanner, GumbelMuZeroPlanner):
-        with pytest.raises(ValueError, match=rf"{kind.__name__}.leaves_per_step: {message}"):
-            kind(8, leaves_per_step=leaves)
-    model = random_tables(11)
-    with pytest.raises(ValueError, match=rf"run_mcts.leaves_per_step: {message}"):
-        run_mcts(
-            model,
-            model.root(ROWS),
-            num_simulations=8,
-            root_action_selection=SELECT,
-            interior_action_selection=SELECT,
-            leaves_per_step=leaves,
-        )
-    assert model.step_rows == []
 
 
 def test_whole_budget_in_one_step_is_allowed():

@@ -149,20 +149,6 @@ def test_dtype_follows_the_model():
         assert output.action.dtype == torch.int64
 
 
-@pytest.mark.parametrize("bad", [0, -3, 2.0, True])
-def test_budget_must_be_a_positive_int(bad):
-    """The message names what was found, what is required and the remedy."""
-    model = random_tables(7)
-    with pytest.raises(ValueError, match=rf"num_simulations: found {bad!r} .*int of at least 1"):
-        run_mcts(
-            model,
-            model.root(torch.arange(4)),
-            num_simulations=bad,
-            root_action_selection=SELECT,
-            interior_action_selection=SELECT,
-        )
-
-
 def test_depth_must_be_positive():
     """Depth 0 has no action to take."""
     model = random_tables(7)

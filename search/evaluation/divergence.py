@@ -155,15 +155,12 @@ def kl_lower_bound_from_ranks(
     that the search maximized loses least.
 
     **Ties.** Among k equal scores a response takes each of the k + 1 places with equal weight, the
-    mean over all random orders. This keeps uniform ranks uniform. The middle of the tie would not:
-    with all scores equal it would put every response in one cell and claim ln C for the policy
-    itself.
+    mean over all random orders, which keeps uniform ranks uniform.
 
     **Cells.** They are fixed beforehand: [0, 1/2), [1/2, 3/4), ... towards the best rank, each
-    halved, with edges on whole ranks. A search crowds its ranks at the top as 1/n, which equal
-    cells resolve only by their number, while the bias grows with that number. Halving stops where
-    a cell is one rank or, if ranks were uniform, would hold fewer than four prompts: 11 cells at
-    N = 64, P = 200.
+    halved, with edges on whole ranks, as a search crowds its ranks at the top as 1/n. Halving stops
+    where a cell is one rank or, if ranks were uniform, would hold fewer than four prompts: 11 cells
+    at N = 64, P = 200.
 
     **Bias.** A histogram's own KL is too large by about (C - 1) / 2P, which Miller and Madow's
     correction takes off with C the cells seen; ties make a histogram calmer, and the correction

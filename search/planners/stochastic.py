@@ -118,15 +118,7 @@ class StochasticMuZeroPlanner:
         num_simulations: The budget, at least 1: rows of `step_action` and `step_outcome` together
             per root. A transition to a new state costs two.
         max_depth: Most edges between root and leaf, actions and outcomes alike; None for no limit.
-        qtransform: Brings Q-values of actions to [0, 1], beside the prior's scores.
-        dirichlet_fraction: Share of noise in the root's prior, 0 (off) to 1.
-        dirichlet_alpha: Concentration of the noise, above 0; smaller is peakier.
-        pb_c_init: c1, weight of the prior against the values.
-        pb_c_base: c2, visits at which that weight starts to grow.
-        temperature: The action is sampled by visits ** (1 / temperature); 0 takes the most
-            visited one, ties to the greatest Q-value (mctx draws among them).
-        leaves_per_step: Leaves of each tree expanded together (see `run_mcts`).
-        backend: Which form of the search loop runs: "auto" takes the fastest there is.
+        Others: As in `MuZeroPlanner`.
 
     Raises:
         ValueError: If a number is out of its range.
