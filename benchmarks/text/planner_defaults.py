@@ -41,7 +41,7 @@ VARIANTS: dict[str, tuple[MethodName, SearchOptions]] = {
     "gumbel, self-play": ("gumbel_muzero", SELF_PLAY),
     "gumbel, 0.02": ("gumbel_muzero", SearchOptions(value_scale=0.02, maxvisit_init=50.0)),
     "gumbel, default": ("gumbel_muzero", SearchOptions()),
-    "muzero, exploration 5": ("muzero", SearchOptions(exploration=5.0)),
+    "muzero, exploration 5": ("muzero", SearchOptions(c_puct=5.0)),
     "muzero, default": ("muzero", SearchOptions()),
 }
 BASE = {

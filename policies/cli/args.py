@@ -216,7 +216,7 @@ class SearchSettings(ProposalSettings):
             controlled_decoding.
         leaves_per_step: Tree search: leaves of each tree that go through the models at once. More
             is faster on large models and searches a little less well.
-        exploration: muzero: how much a slot counts that was tried little; null takes 1.25 for
+        c_puct: muzero: the weight of exploration, c1 of its rule; null takes 1.25 for
             ranked tokens and 10 for samples, whose prior is uniform.
         value_scale: gumbel_muzero: weight of values against the prior, per visit of a node's most
             visited slot; more follows the best slot found so far sooner and tries the others later.
@@ -247,7 +247,7 @@ class SearchSettings(ProposalSettings):
     method: MethodName = "gumbel_muzero"
     budget: Size = 8
     leaves_per_step: Size = 1
-    exploration: NonNegative | None = None
+    c_puct: NonNegative | None = None
     value_scale: Positive | None = None
     maxvisit_init: NonNegative | None = None
     token_budget: Count | None = None
@@ -286,7 +286,7 @@ class SearchSettings(ProposalSettings):
         """How methods search, beside their budgets."""
         return SearchOptions(
             leaves_per_step=self.leaves_per_step,
-            exploration=self.exploration,
+            c_puct=self.c_puct,
             value_scale=self.value_scale,
             maxvisit_init=self.maxvisit_init,
             token_budget=self.token_budget,

@@ -55,7 +55,7 @@ class SearchOptions:
 
     Attributes:
         leaves_per_step: Tree search: leaves of each tree that go through the model at once.
-        exploration: MuZero: c1, the weight of exploration. None takes the planner's default for
+        c_puct: MuZero: c1, the weight of exploration. None takes the planner's default for
             ranked tokens, and `sample_exploration` for samples.
         value_scale: Gumbel MuZero: weight of Q-values against the prior; more follows the best
             candidate found so far sooner. None takes the planner's default for ranked tokens, and
@@ -74,7 +74,7 @@ class SearchOptions:
     """
 
     leaves_per_step: Size = 1
-    exploration: NonNegative | None = None
+    c_puct: NonNegative | None = None
     # At 0 samples, whose prior is uniform, would all be alike whatever their values.
     value_scale: Positive | None = None
     maxvisit_init: NonNegative | None = None
@@ -279,7 +279,7 @@ def method_planner(
         case "controlled_decoding":
             settings["kl_weight"] = options.kl_weight
         case "muzero":
-            explored = options.exploration
+            explored = options.c_puct
             if explored is None and not proposal.ranked:
                 explored = sample_exploration(candidates, budget)
             if explored is not None:
