@@ -32,6 +32,6 @@ prefsearch reward evaluate --model "$OUT/reward/checkpoints/model" --max_length 
 prefsearch policy evaluate --policy "$OUT/sft/checkpoints/model" \
   --reward_model "$OUT/reward/checkpoints/model" --dataset "$OUT/data/test.jsonl" --limit 64 \
   --on_long_prompt skip --max_new_tokens 96 \
-  --methods beam gumbel --budgets 4 8 --pool 16 --out "$OUT/evaluate"
+  --methods beam gumbel_muzero --budgets 4 8 --pool 16 --out "$OUT/evaluate"
 
 python benchmarks/reward/real_data.py collect --run "$OUT" --out "$RESULTS"

@@ -33,7 +33,7 @@ from policies.finetuning.collection import (
 from policies.finetuning.policy_kl import kl_to
 from policies.generation.language_model import Policy, TinyModel, build_tiny_model, fine_tune
 from policies.generation.proposals import Proposal
-from policies.planning.methods import TITLES, MethodName, build_searcher
+from policies.planning.methods import TITLES, MethodName, build_searcher, seed_name
 from prefsearch.cli.console import PlainConsole
 from prefsearch.cli.outputs import Output, settle_outputs
 from prefsearch.config.bounds import Count, Seed, Threads, Within
@@ -100,7 +100,7 @@ class DemoConfig:
     def ladder(self) -> list[tuple[MethodName, int]]:
         """The methods and budgets that are measured beside best-of-N."""
         budgets = (4,) if self.fast else (4, 8, 16)
-        return [(method, b) for method in ("beam", "muzero", "gumbel") for b in budgets]
+        return [(method, b) for method in ("beam", "muzero", "gumbel_muzero") for b in budgets]
 
 
 PROPOSAL = Proposal(unit="sentence", max_new_tokens=128)
@@ -300,7 +300,7 @@ class Demo:
             HUMAN.utilities,
             method=TITLES[method],
             budget=str(budget),
-            seed=self.seed(f"search-{method}-{budget}"),
+            seed=self.seed(seed_name(method, budget)),
             keep_trees=1,
         )
         texts = [result.response for result in results]
@@ -323,7 +323,7 @@ class Demo:
         requests = sample_requests(count, seed=self.seed("improve"))
         prompts = [request.prompt for request in requests]
         budget = 4 if self.config.fast else 8
-        results = self._searcher("gumbel", budget).generate(
+        results = self._searcher("gumbel_muzero", budget).generate(
             prompts, seed=self.seed("improve"), progress="searching"
         )
         found = searched_demonstrations(

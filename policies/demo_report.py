@@ -138,7 +138,7 @@ def write_report(
     results = {name: run.result(name) or {} for name in _STEPS}
     write_json_atomic(run.path / "summary.json", {"rows": rows, "steps": results})
     searched = min(
-        (run.path / "data").glob("search-gumbel-*.json"), key=lambda p: (len(p.name), p.name)
+        (run.path / "data").glob("search-gumbel_muzero-*.json"), key=lambda p: (len(p.name), p.name)
     )
     report = Report(
         "Planning against a learned model of the human",

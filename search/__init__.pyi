@@ -5,11 +5,10 @@ from .planners.action_distributions import ActionDistribution, CategoricalAction
 from .planners.base import Planner, SearchOutput
 from .planners.beam import BeamPlanner
 from .planners.best_of_n import BestOfNPlanner
-from .planners.diverse_beam import DiverseBeamPlanner
+from .planners.controlled_decoding import ControlledDecodingPlanner
 from .planners.gumbel import GumbelMuZeroPlanner
 from .planners.muzero import MuZeroPlanner
-from .planners.registry import PlannerConfig, build_planner
-from .planners.regularized import RegularisedPlanner
+from .planners.registry import PLANNER_NAMES, build_planner, planner_name, planner_settings
 from .planners.rejection import RejectionPlanner
 from .planners.sampled import (
     SampledModel,
@@ -20,8 +19,11 @@ from .planners.sampled import (
     SampledStepOutput,
     sampled_policy_loss,
 )
-from .planners.stochastic import StochasticMuZeroPlanner
-from .planners.stochastic_model import AfterstateOutput, StochasticPlanningModel
+from .planners.stochastic import (
+    AfterstateOutput,
+    StochasticMuZeroPlanner,
+    StochasticPlanningModel,
+)
 from .qtransforms import (
     qtransform_by_min_max,
     qtransform_by_parent_and_siblings,
@@ -33,13 +35,14 @@ from .simulators.interface import CloneableEnvironment, Simulator, Snapshot, Tra
 from .tree import Tree
 
 __all__ = [
+    "PLANNER_NAMES",
     "ActionDistribution",
     "AfterstateOutput",
     "BeamPlanner",
     "BestOfNPlanner",
     "CategoricalActions",
     "CloneableEnvironment",
-    "DiverseBeamPlanner",
+    "ControlledDecodingPlanner",
     "Embedding",
     "ExactModel",
     "GaussianActions",
@@ -47,9 +50,7 @@ __all__ = [
     "LeafEvaluator",
     "MuZeroPlanner",
     "Planner",
-    "PlannerConfig",
     "PlanningModel",
-    "RegularisedPlanner",
     "RejectionPlanner",
     "RootOutput",
     "SampledModel",
@@ -70,6 +71,8 @@ __all__ = [
     "ZeroValues",
     "build_planner",
     "keep_subtree",
+    "planner_name",
+    "planner_settings",
     "qtransform_by_min_max",
     "qtransform_by_parent_and_siblings",
     "qtransform_completed_by_mix_value",

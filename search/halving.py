@@ -1,7 +1,7 @@
-"""Sequential Halving as a schedule: the visit count that may be visited at each simulation.
+"""Sequential Halving as a schedule of visit counts.
 
 A root that always visits the best action *among those with the scheduled number of visits* runs
-Sequential Halving without keeping any other state. This file does not know about trees.
+Sequential Halving without any other state.
 """
 
 import math

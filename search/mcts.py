@@ -1,41 +1,34 @@
-"""Monte Carlo tree search over a batch of trees: simulate, expand, back up, as often as allowed.
+"""Monte Carlo tree search over a batch of trees: simulate, expand, back up.
 
-This file does not know how actions are chosen: a variant of the search is a pair of selection
-rules, one for the root and one for all other nodes, handed to the one loop below.
+A variant of the search is a pair of selection rules, one for the root and one for all other nodes,
+passed to the one loop below. Every simulation walks each tree from its root until it would leave
+the known tree, adds the node it would have reached, and averages its value into every node on the
+path.
 
-Every simulation walks each tree from its root until it would leave the known tree, adds the node
-it would have reached, and averages what it found there into every node it came through.
-
-The loop stands here in plain torch: it is the definition, runs on any device and takes any rule.
-The rules of `search.selection` have compiled forms as well, which `run_mcts` prefers: on the CPU
-`search.backends.numba_search`, on CUDA `search.backends.triton_search`, which is compared with this
-one beforehand (`search.backends.verification`).
+The loop in plain torch is the definition: it runs on any device and takes any rule. The rules of
+`search.selection` have compiled forms as well, which `run_mcts` prefers (`search.backends`).
 """
 
-import importlib.util
-from functools import cache, partial
-from typing import Any, Literal, TypeAlias, get_args
+from functools import partial
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from prefsearch.config.checks import shown
-from search.backends.rules import Rules, encode_rules
-from search.backends.verification import MAX_DEPTH, NUM_SIMULATIONS, FormCheck, name_variant
+from search.backends.dispatch import Backend, Selections, choose_search
 from search.model import (
     PlanningModel,
     RootOutput,
     check_root_form,
     evaluate_step,
+    to_list,
     validate_root,
 )
 from search.planners.base import require_choice, require_int
 from search.reuse import replace_roots
 from search.selection import ActionSelection, raise_no_score, require_scores
-from search.tree import Tree, add_children, allocate_tree, tree_dtype
-
-Backend: TypeAlias = Literal["auto", "torch", "numba", "triton"]
-"""Which form of the loop: plain torch, compiled for the CPU or for CUDA, or the best there is."""
+from search.tree import Tree, add_children, allocate_tree
 
 
 def run_mcts(
@@ -59,8 +52,8 @@ def run_mcts(
     step those that another walk of the same step has just found.
 
     With `leaves_per_step` above 1, each tree is walked that often before the model is called once
-    for all leaves. A walk counts as a visit of all it passes from the moment it passes; a leaf
-    the model has not yet seen counts as worth what its parent is worth; values change when it has.
+    for all leaves. A walk counts as a visit of every node on its path at once; a leaf that the
+    model has not yet evaluated has the value of its parent; values change when it has.
 
     Deviation from mctx: mctx searches on below a node reached by discount 0 (what it finds there
     is multiplied by 0), and knows no invalid actions below the root. It also steps a node at
@@ -76,12 +69,12 @@ def run_mcts(
         max_depth: Most edges between root and leaf, at least 1; None for no limit.
         leaves_per_step: W, leaves of each tree a call of the model expands; at most
             `num_simulations`. 1 is the sequential search.
-        kept: Trees of K nodes of `search.reuse.keep_subtree` to go on from, whose roots become
-            what `root` says (`search.reuse.replace_roots`). None to start anew.
+        kept: Subtrees of K nodes to reuse, of `search.reuse.keep_subtree`; `root` replaces their
+            roots (`search.reuse.replace_roots`). None to start anew.
         backend: "auto" takes the compiled form where there is one; on CUDA only if it grows the
-            trees of plain torch on a small fixed problem, which the first search of a process
-            finds out (`search.backends.verification`).
-        generator: Handed to the model.
+            trees of plain torch on a small fixed problem, compared at the first search of a process
+            (`search.backends.verification`).
+        generator: Passed to the model.
 
     Returns:
         Trees with N = num_simulations + 1 (K with kept trees, instead of 1). The node first reached
@@ -124,109 +117,25 @@ def grow_trees(
     backend: Backend,
     generator: torch.Generator | None,
 ) -> Tree:
-    """`run_mcts` for planners, whose numbers and root are checked, and kept roots replaced."""
-    rules = encode_rules(root_action_selection, interior_action_selection)
-    form = _choose_form(backend, root, rules)
-    if form == "triton":
-        assert rules is not None
-        form = _check_triton(backend, root, rules)
-    if form == "torch" or kept is not None:
-        validate_root(root, model.num_actions)  # compiled forms find bad numbers as they read them
-    return _run_form(
-        form,
-        model,
+    """`run_mcts` for planners that have checked numbers and root, and replaced kept roots."""
+    name, search = choose_search(
+        backend,
         root,
         (root_action_selection, interior_action_selection),
-        num_simulations=num_simulations,
-        max_depth=max_depth,
-        leaves_per_step=leaves_per_step,
-        kept=kept,
-        generator=generator,
+        plain=lambda selections: partial(search_in_torch, selections=selections),
     )
-
-
-def _run_form(
-    form: str,
-    model: PlanningModel,
-    root: RootOutput,
-    selections: tuple[ActionSelection, ActionSelection],
-    *,
-    num_simulations: int,
-    max_depth: int | None,
-    leaves_per_step: int,
-    kept: Tree | None = None,
-    generator: torch.Generator | None = None,
-) -> Tree:
-    """Grows trees in one form of the loop, by the rules of the root and of all other nodes."""
+    if name == "torch" or kept is not None:
+        validate_root(root, model.num_actions)  # compiled forms find bad numbers as they read them
     with torch.inference_mode():
-        if form == "torch":
-            return _search(
-                model,
-                root,
-                num_simulations=num_simulations,
-                root_action_selection=selections[0],
-                interior_action_selection=selections[1],
-                max_depth=max_depth,
-                leaves_per_step=leaves_per_step,
-                kept=kept,
-                generator=generator,
-            )
-        rules = encode_rules(*selections)
-        assert rules is not None
-        # Compiled forms are imported where they are wanted: numba alone takes half a second.
-        if form == "numba":
-            from search.backends.numba_search import search_on_cpu as search
-        else:
-            from search.backends.triton_search import search_on_cuda as search
         return search(
             model,
             root,
-            rules,
             num_simulations=num_simulations,
             max_depth=max_depth,
             leaves_per_step=leaves_per_step,
             kept=kept,
             generator=generator,
         )
-
-
-_triton_check = FormCheck()
-
-
-def _check_triton(backend: Backend, root: RootOutput, rules: Rules) -> str:
-    """The form to run where triton is wanted: plain torch, unless triton agrees with it here.
-
-    To be dropped once the kernels' tests have been run on a GPU and their result is on record.
-
-    Raises:
-        ValueError: If triton was asked for by name and does not agree.
-    """
-    if root.value.is_cuda and torch.cuda.is_current_stream_capturing():
-        return "triton"  # nothing can be compared in a capture; the run before it was
-    variant = name_variant(
-        rules, root.prior_logits.shape[1], like=root.value, dtype=tree_dtype(root)
-    )
-
-    def grow(form: str, model: PlanningModel, root: RootOutput, *rest: Any) -> Tree:
-        *selections, leaves = rest
-        return _run_form(
-            form,
-            model,
-            root,
-            (selections[0], selections[1]),
-            num_simulations=NUM_SIMULATIONS,
-            max_depth=MAX_DEPTH,
-            leaves_per_step=leaves,
-        )
-
-    problem = _triton_check.find_problem(variant, partial(grow, "triton"), partial(grow, "torch"))
-    if problem is not None and backend == "triton":
-        raise ValueError(
-            f"backend: found 'triton', which does not grow the trees of plain torch on "
-            f"{root.value.device} ({problem}); required a form that does. Take backend='auto' or "
-            "'torch'."
-        )
-    return "triton" if problem is None else "torch"
 
 
 def require_search_numbers(
@@ -255,65 +164,30 @@ def require_search_numbers(
         )
 
 
-def _choose_form(backend: Backend, root: RootOutput, rules: Rules | None) -> str:
-    """The form of the loop to run: "torch", "numba" or "triton".
-
-    Raises:
-        ValueError: If a form was asked for that cannot run these rules on this device.
-    """
-    if backend == "torch":
-        return "torch"
-    devices = {root.value.device.type, *(leaf.device.type for leaf in root.embedding.values())}
-    fitting = {"cpu": "numba", "cuda": "triton"}.get(devices.pop()) if len(devices) == 1 else None
-    if backend == "auto":
-        return fitting if fitting and rules is not None and _is_installed(fitting) else "torch"
-    problem = (
-        "rules without a compiled form (a selection or Q-transform of one's own)"
-        if rules is None
-        else f"a model on {root.value.device}"
-        if fitting != backend
-        else f"no package {backend!r}"
-        if not _is_installed(backend)
-        else None
-    )
-    if problem is not None:
-        raise ValueError(
-            f"backend: found {backend!r} with {problem}; required: rules of search.selection and "
-            "search.qtransforms, the CPU with numba or CUDA with triton. Take backend='auto'."
-        )
-    return backend
-
-
-@cache
-def _is_installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
-
-
-def _search(
+def search_in_torch(
     model: PlanningModel,
     root: RootOutput,
     *,
+    selections: Selections,
     num_simulations: int,
-    root_action_selection: ActionSelection,
-    interior_action_selection: ActionSelection,
     max_depth: int | None,
     leaves_per_step: int,
     kept: Tree | None,
     generator: torch.Generator | None,
 ) -> Tree:
-    """The search in plain torch; arguments as in `run_mcts`."""
+    """The search in plain torch; `selections` for the root and all other nodes, else `run_mcts`."""
     tree = allocate_tree(root, num_simulations, kept=kept)
     pending = torch.zeros_like(tree.node_visits)  # [B, N], walks of this step through each node
     column = tree.num_nodes - num_simulations
     while column < tree.num_nodes:
         width = min(leaves_per_step, tree.num_nodes - column)
-        leaves, new = [], []
+        leaves: list[Tensor] = []
+        new: list[Tensor] = []
         for node in range(column, column + width):
             leaf, is_new = _simulate(
                 tree,
                 pending,
-                root_action_selection,
-                interior_action_selection,
+                selections,
                 node=node,
                 max_depth=tree.num_nodes if max_depth is None else max_depth,
             )
@@ -330,22 +204,21 @@ def _search(
 def _simulate(
     tree: Tree,
     pending: Tensor,
-    root_action_selection: ActionSelection,
-    interior_action_selection: ActionSelection,
+    selections: Selections,
     *,
     node: int,
     max_depth: int,
 ) -> tuple[Tensor, Tensor]:
     """Walks down each tree, counting visits; returns its leaf, `[B]` int64, and whether it is new.
 
-    A new leaf takes column `node`. Until the model has spoken it counts as an end of walks, worth
-    what its parent is worth.
+    A new leaf takes column `node`. Until the model has evaluated it, walks end there and its value
+    is its parent's.
     """
     at = torch.zeros_like(tree.rows)
     going = torch.ones_like(tree.terminal[:, Tree.ROOT])
     parent, action, depth = at, at, 0
     while _goes_on(going, action, tree):
-        select = root_action_selection if depth == 0 else interior_action_selection
+        select = selections[0] if depth == 0 else selections[1]
         # Rows that have arrived are computed along and left as they are.
         parent = torch.where(going, at, parent)
         action = torch.where(going, select(tree, parent), action)
@@ -357,7 +230,7 @@ def _simulate(
         child = tree.children_index[tree.rows, parent, action]
         at = torch.where(going & (child != Tree.NONE), child, at)
         depth += 1
-        # Index -1 reads the last column; `child != NONE` discards what it says.
+        # Index -1 reads the last column; `child != NONE` discards it.
         ends = (child == Tree.NONE) | tree.terminal[tree.rows, child]
         going = going & ~ends if depth < max_depth else torch.zeros_like(going)
     child = tree.children_index[tree.rows, parent, action]
@@ -383,7 +256,7 @@ def _goes_on(going: Tensor, action: Tensor, tree: Tree) -> bool:
     """
     failed = action < 0
     # One host synchronization a level: how deep the walk goes is known to the tree alone.
-    goes_on, has_failed = torch.stack([going.any(), failed.any()]).tolist()
+    goes_on, has_failed = to_list(torch.stack([going.any(), failed.any()]))
     if has_failed:
         raise_no_score(tree.raw_values.dtype, row=int(failed.nonzero()[0, 0]))
     return goes_on
@@ -397,7 +270,7 @@ def _expand(
     *,
     generator: torch.Generator | None,
 ) -> None:
-    """Asks the model for the new ones of `leaves` `[B, W]` and writes what it says."""
+    """Steps the model to the new ones of `leaves` `[B, W]` and writes its outputs."""
     # Host synchronization: rows that arrived at a known node cost no model call, so the model
     # gets a smaller batch; append-only models (text) keep no nodes that nobody reached.
     rows, walk = is_new.nonzero(as_tuple=True)  # [M] each

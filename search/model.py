@@ -1,7 +1,7 @@
-"""The contract between the planning core and whoever brings a model to plan with.
+"""The interface of a planning model, and the validation of what it returns.
 
-This file does not know what a model is made of: a learned dynamics network, a language model and
-a table all look the same from here, two functions that return the same four tensors.
+A learned dynamics network, a language model and a table all implement the same two functions, which
+return the same four tensors.
 """
 
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 Embedding: TypeAlias = Mapping[str, Tensor]
-"""What a model remembers of a node: named leaves `[B, ...]` of any dtype, opaque to the core."""
+"""A model's state at a node: named leaves `[B, ...]` of any dtype, opaque to the core."""
 
 
 @dataclass(frozen=True)
 class RootOutput:
-    """What a planning model says of the state a search starts from.
+    """Outputs of a planning model for the state a search starts from.
 
     Attributes:
         prior_logits: `[B, A]` float; unnormalized log-probabilities of the policy. Must be finite
@@ -35,7 +35,7 @@ class RootOutput:
 
 @dataclass(frozen=True)
 class StepOutput:
-    """What a planning model says of one transition and of the child it leads to.
+    """Outputs of a planning model for one transition and the child it leads to.
 
     Attributes:
         prior_logits: `[B, A]` float; the child's, as in `RootOutput`.
@@ -60,16 +60,16 @@ class PlanningModel(Protocol):
 
     Rows are independent: planners call `step` with any batch size, on rows gathered in any
     order and with repetition. A tree search steps only the rows that need a new node, and
-    best-of-N flattens `[B, K]` slots into `[B*K]` rows. Whatever a row needs must therefore be
+    best-of-N flattens `[B, K]` actions into `[B*K]` rows. Whatever a row needs must therefore be
     in its embedding, never in its position. Both functions run under `torch.inference_mode`.
 
-    What they return is the search's until it ends: a model must not write to those tensors again
-    (it returns a clone of a buffer that its next call overwrites), nor to the embedding that it is
-    handed, which may be one of them. To return the same unchanged tensor twice is fine.
+    The search reads the returned tensors until it ends: a model must not write to them again (it
+    returns a clone of a buffer that its next call overwrites), nor to the embedding it is given,
+    which may be one of them. To return the same unchanged tensor twice is fine.
 
-    On CUDA, `step` may be called for rows whose answer is thrown away, so that no search waits for
-    the host. A model that must not be asked in vain, since it remembers all that it is asked, says
-    so by an attribute `append_only = True`.
+    On CUDA, `step` may be called for rows whose outputs are discarded, so that no search waits for
+    the host. A model that stores every row it steps sets an attribute `append_only = True`, and is
+    stepped only with the rows that are needed.
     """
 
     @property
@@ -84,7 +84,7 @@ class PlanningModel(Protocol):
     def step(
         self, embedding: Embedding, action: Tensor, *, generator: torch.Generator | None = None
     ) -> StepOutput:
-        """Takes `action` `[M]` int64 from the nodes remembered by `embedding` `[M, ...]`."""
+        """Takes `action` `[M]` int64 from the nodes of `embedding` `[M, ...]`."""
         ...
 
 
@@ -109,7 +109,7 @@ def evaluate_step(
     rows: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> StepOutput:
-    """Calls `planning_model.step` on `[M, ...]` leaves and `[M]` actions and validates the answer.
+    """Calls `planning_model.step` on `[M, ...]` leaves and `[M]` actions and validates the output.
 
     Raises:
         ValueError: See `validate_step`, where `rows` is described.
@@ -124,7 +124,7 @@ def validate_root(root: RootOutput, num_actions: int) -> None:
     """Checks shapes, dtypes, finite values and that each root has a valid action.
 
     Args:
-        root: The model's answer, batch `[B]` read off `root.value`.
+        root: The model's output, batch `[B]` read off `root.value`.
         num_actions: A.
 
     Raises:
@@ -134,9 +134,10 @@ def validate_root(root: RootOutput, num_actions: int) -> None:
     if root.value.is_cuda and torch.cuda.is_current_stream_capturing():
         return  # what is being recorded has no numbers yet
     has_valid = root.valid_actions.any(dim=-1)
-    _check_finite(root, {"value": root.value})
+    numbers = {"prior_logits": root.prior_logits, "value": root.value}
+    check_finite("RootOutput", numbers, valid=root.valid_actions)
     if not bool(has_valid.all()):
-        _fail(
+        fail(
             f"RootOutput.valid_actions, row {_first_row(~has_valid)}",
             found=f"0 of {num_actions} actions valid",
             required="at least one valid action at the root",
@@ -151,14 +152,7 @@ def check_root_form(root: RootOutput, num_actions: int) -> None:
         ValueError: Naming the field, what was found, what is required and the remedy.
     """
     _check_form(root, num_actions)
-    for name, leaf in root.embedding.items():
-        if leaf.ndim < 1 or leaf.shape[0] != root.value.shape[0]:
-            _fail(
-                f'RootOutput.embedding["{name}"]',
-                found=f"shape {list(leaf.shape)}",
-                required=f"shape [{root.value.shape[0]}, ...], one row per observation",
-                remedy="Give every leaf of the embedding the batch as its first dimension.",
-            )
+    check_leaves("RootOutput", root.embedding, root.value.shape[0], like=None, whose="")
 
 
 def validate_step(
@@ -183,15 +177,16 @@ def validate_step(
         ValueError: Naming the field, the row, what was found, what is required and the remedy.
     """
     check_form(step, num_actions, num_rows=num_rows, parent=parent)
-    named = {"value": step.value, "reward": step.reward, "discount": step.discount}
-    _check_finite(step, named, rows=rows)
+    fields = ("prior_logits", "value", "reward", "discount")
+    numbers = {field: getattr(step, field) for field in fields}
+    check_finite("StepOutput", numbers, valid=step.valid_actions, rows=rows)
 
 
 def check_form(step: StepOutput, num_actions: int, *, num_rows: int, parent: Embedding) -> None:
     """Checks the shapes and dtypes of a step of M rows, and reads no number.
 
     Args:
-        step: The model's answer.
+        step: The model's output.
         num_actions: A.
         num_rows: M, the number of actions stepped.
         parent: The embedding that was stepped, leaves `[M, ...]`: the child's must have the same
@@ -202,67 +197,54 @@ def check_form(step: StepOutput, num_actions: int, *, num_rows: int, parent: Emb
     """
     _check_form(step, num_actions)
     if step.value.shape[0] != num_rows:
-        _fail(
+        fail(
             "StepOutput.value",
             found=f"{step.value.shape[0]} rows",
             required=f"{num_rows} rows, one per action stepped",
             remedy="Read the batch size off the action, not off the observation.",
         )
-    if step.embedding.keys() != parent.keys():
-        _fail(
-            "StepOutput.embedding",
-            found=f"leaves {sorted(step.embedding)}",
-            required=f"the root's leaves {sorted(parent)}",
-            remedy="Return the same leaves from root and from step.",
-        )
-    for name, leaf in step.embedding.items():
-        if leaf.shape != parent[name].shape or leaf.dtype != parent[name].dtype:
-            _fail(
-                f'StepOutput.embedding["{name}"]',
-                found=f"shape {list(leaf.shape)} and dtype {leaf.dtype}",
-                required=f"{list(parent[name].shape)} and {parent[name].dtype}, as stepped from",
-                remedy="Give each leaf one shape and dtype at every node.",
-            )
+    check_leaves("StepOutput", step.embedding, num_rows, like=parent, whose="the root's")
     for name, leaf in (("reward", step.reward), ("discount", step.discount)):
-        _check_tensor("StepOutput", name, leaf, shape=tuple(step.value.shape))
+        check_tensor("StepOutput", name, leaf, shape=tuple(step.value.shape))
 
 
 def _check_form(output: RootOutput | StepOutput, num_actions: int) -> None:
     """Checks the shapes and dtypes of the fields root and step share."""
     owner = type(output).__name__
     if output.value.ndim != 1 or output.value.shape[0] == 0:
-        _fail(
+        fail(
             f"{owner}.value",
             found=f"shape {list(output.value.shape)}",
             required="shape [B] with B at least 1",
             remedy="Return one scalar value per row (squeeze a trailing dimension).",
         )
     shape = (output.value.shape[0], num_actions)
-    _check_tensor(owner, "value", output.value, shape=shape[:1])
-    _check_tensor(owner, "prior_logits", output.prior_logits, shape=shape)
-    _check_tensor(owner, "valid_actions", output.valid_actions, shape=shape, mask=True)
+    check_tensor(owner, "value", output.value, shape=shape[:1])
+    check_tensor(owner, "prior_logits", output.prior_logits, shape=shape)
+    check_tensor(owner, "valid_actions", output.valid_actions, shape=shape, mask=True)
 
 
-def _check_tensor(
+def check_tensor(
     owner: str, field: str, tensor: Tensor, *, shape: tuple[int, ...], mask: bool = False
 ) -> None:
     """Checks one tensor's shape, and that it is boolean (`mask`) or floating point."""
     if tuple(tensor.shape) != shape:
-        _fail(
+        fail(
             f"{owner}.{field}",
             found=f"shape {list(tensor.shape)}",
             required=f"shape {list(shape)}",
-            remedy="Rows come first, one per state; then num_actions where the field has actions.",
+            remedy="Rows come first, one per state; then num_actions or num_outcomes where the "
+            "field has them.",
         )
     if mask and tensor.dtype != torch.bool:
-        _fail(
+        fail(
             f"{owner}.{field}",
             found=f"dtype {tensor.dtype}",
-            required="dtype torch.bool, True where the action is allowed",
+            required="dtype torch.bool, True where allowed",
             remedy="Convert with .bool(), and check that it is not a mask of invalid actions.",
         )
     if not mask and not tensor.dtype.is_floating_point:
-        _fail(
+        fail(
             f"{owner}.{field}",
             found=f"dtype {tensor.dtype}",
             required="a floating-point dtype",
@@ -270,39 +252,90 @@ def _check_tensor(
         )
 
 
-def _check_finite(
-    output: RootOutput | StepOutput, named: Mapping[str, Tensor], *, rows: Tensor | None = None
+def check_leaves(
+    owner: str, embedding: Embedding, num_rows: int, *, like: Embedding | None, whose: str
 ) -> None:
-    """Checks `[M]` tensors, and the logits of valid actions, for NaN and infinities.
+    """Checks that an embedding's leaves have M rows, and the names and forms of `like`, if given.
 
     Args:
-        output: What the model said of M rows.
-        named: Further fields.
+        owner: The output, for errors.
+        embedding: Leaves `[M, ...]`.
+        num_rows: M.
+        like: Leaves `[M, ...]` that share a buffer with these.
+        whose: What errors call them.
+    """
+    if like is not None and embedding.keys() != like.keys():
+        fail(
+            f"{owner}.embedding",
+            found=f"leaves {sorted(embedding)}",
+            required=f"{whose} leaves {sorted(like)}",
+            remedy="Return the same leaves for every state.",
+        )
+    for name, leaf in embedding.items():
+        form = f"shape {list(leaf.shape)} and dtype {leaf.dtype}"
+        if leaf.ndim < 1 or leaf.shape[0] != num_rows:
+            fail(
+                f'{owner}.embedding["{name}"]',
+                found=form,
+                required=f"shape [{num_rows}, ...], one row per state",
+                remedy="Give every leaf of the embedding the batch as its first dimension.",
+            )
+        if like is not None and (leaf.shape != like[name].shape or leaf.dtype != like[name].dtype):
+            fail(
+                f'{owner}.embedding["{name}"]',
+                found=form,
+                required=f"{list(like[name].shape)} and {like[name].dtype}, as at first",
+                remedy="Give each leaf one shape and dtype at every node.",
+            )
+
+
+def check_finite(
+    owner: str,
+    numbers: Mapping[str, Tensor],
+    *,
+    valid: Tensor,
+    mask: str = "valid_actions",
+    rows: Tensor | None = None,
+) -> None:
+    """Checks numbers of M rows for NaN and infinities.
+
+    Args:
+        owner: The output, for errors.
+        numbers: By field, `[M]`, or `[M, A]` of which only valid entries count.
+        valid: `[M, A]` bool.
+        mask: The field of `valid`.
         rows: `[M]` int64, the number by which errors name each row; None for its own.
     """
-    logits_finite = (torch.isfinite(output.prior_logits) | ~output.valid_actions).all(dim=-1)
-    finite = {"prior_logits": logits_finite}  # [B] bool each
-    finite |= {field: torch.isfinite(tensor) for field, tensor in named.items()}
+    finite = {
+        field: torch.isfinite(tensor)
+        if tensor.ndim == 1
+        else (torch.isfinite(tensor) | ~valid).all(dim=-1)
+        for field, tensor in numbers.items()
+    }  # [M] bool each
     # The one host synchronization of a validation: a NaN found later has no name.
     if bool(torch.stack(list(finite.values())).all()):
         return
     field = next(field for field, good in finite.items() if not bool(good.all()))
     row = _first_row(~finite[field])
-    tensor = getattr(output, field)
-    where = " where valid_actions is True" if field == "prior_logits" else ""
-    name = row if rows is None else int(rows[row])
-    _fail(
-        f"{type(output).__name__}.{field}, row {name}",
-        found=f"{tensor[row].tolist()}",
+    where = f" where {mask} is True" if numbers[field].ndim > 1 else ""
+    fail(
+        f"{owner}.{field}, row {row if rows is None else int(rows[row])}",
+        found=f"{to_list(numbers[field][row])}",
         required=f"finite values{where}",
-        remedy="Check the model's weights and inputs for this row; mark actions that cannot be "
-        "taken in valid_actions instead of in the numbers.",
+        remedy=f"Check the model's weights and inputs for this row; mark "
+        f"{mask.removeprefix('valid_')} that cannot be taken in {mask} instead of in the numbers.",
     )
+
+
+def to_list(tensor: Tensor) -> Any:
+    """A tensor as nested lists (or a number); torch's stub leaves their type open."""
+    return tensor.tolist()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
 
 
 def _first_row(bad: Tensor) -> int:
     return int(bad.nonzero()[0, 0])
 
 
-def _fail(subject: str, *, found: str, required: str, remedy: str) -> NoReturn:
+def fail(subject: str, *, found: str, required: str, remedy: str) -> NoReturn:
+    """Raises the error of an output that breaks the contract."""
     raise ValueError(f"{subject}: found {found}; required {required}. {remedy}")

@@ -1,7 +1,7 @@
-"""Q-values to scores that can be added to a policy's: one monotonic transform a function.
+"""Monotonic transforms of Q-values to scores that can be added to those of a policy.
 
 Each takes the trees and one node a row, and returns `[B, A]`. The keyword options and their
-defaults are mctx's; fix them with `functools.partial` before handing a transform to a planner.
+defaults are mctx's; fix them with `functools.partial` before passing a transform to a planner.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
-"""Going on from an earlier search: the subtree below the action that was taken becomes the tree.
+"""Subtree reuse: continue a search from the subtree below the action that was taken.
 
-This file does not know planners. It cuts a subtree out (`keep_subtree`), and puts what the model
-says of the new observation at its root (`replace_roots`), so that a search can go on from there.
+`keep_subtree` cuts a subtree out; `replace_roots` puts the model's outputs for the new observation
+at its root.
 """
 
 from dataclasses import fields
@@ -9,7 +9,7 @@ from dataclasses import fields
 import torch
 from torch import Tensor
 
-from search.model import RootOutput
+from search.model import RootOutput, to_list
 from search.tree import Tree, mask_logits, tree_dtype
 
 _FILLS = {"parents": Tree.NONE, "action_from_parent": Tree.NONE, "children_index": Tree.NONE}
@@ -41,7 +41,7 @@ def keep_subtree(tree: Tree, action: Tensor) -> Tree:
         )
     if bool(((action < 0) | (action >= tree.num_actions)).any()):
         raise ValueError(
-            f"keep_subtree.action: found {action.tolist()}; required 0 to {tree.num_actions - 1}. "
+            f"keep_subtree.action: found {to_list(action)}; required 0 to {tree.num_actions - 1}. "
             "Pass the index of an action for each row."
         )
     with torch.inference_mode():
@@ -53,7 +53,7 @@ def keep_subtree(tree: Tree, action: Tensor) -> Tree:
 
 
 def replace_roots(kept: Tree, root: RootOutput) -> Tree:
-    """Puts what the model says of an observation at the roots of kept trees.
+    """Puts the model's outputs for new observations at the roots of kept subtrees.
 
     Logits, raw value, valid actions and embedding become those of `root`. Visits and values of the
     children stay, but for actions that are no longer valid, which lose their subtrees. The root's
@@ -144,15 +144,15 @@ def _compact(tree: Tree, keep: Tensor) -> Tree:
 def _require_match(kept: Tree, root: RootOutput) -> None:
     """Checks that kept trees can go on with an output."""
     leaves = {name: (leaf.shape[1:], leaf.dtype) for name, leaf in root.embedding.items()}
-    remembered = {name: (leaf.shape[2:], leaf.dtype) for name, leaf in kept.embeddings.items()}
+    stored = {name: (leaf.shape[2:], leaf.dtype) for name, leaf in kept.embeddings.items()}
     for name, found, required in (
         ("rows and actions", [kept.batch_size, kept.num_actions], list(root.prior_logits.shape)),
         ("dtype", kept.raw_values.dtype, tree_dtype(root)),
-        ("embedding", remembered, leaves),
+        ("embedding", stored, leaves),
     ):
         if found != required:
             raise ValueError(
-                f"kept: found trees with {name} {found}; required {required}, as the model says "
-                "of these observations. Keep trees of the same model, and drop finished rows from "
-                "trees and observations alike."
+                f"kept: found trees with {name} {found}; required {required}, as in the model's "
+                "outputs. Keep trees of the same model, and drop finished rows from trees and "
+                "observations alike."
             )

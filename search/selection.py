@@ -1,10 +1,9 @@
-"""Where a simulation goes next: the rules by which planners choose an action at a node.
+"""Selection rules: which action a simulation takes at a node.
 
-Each rule is a frozen record of its numbers and, called, the readable torch form of itself:
-`(tree, node_index [B] int64) -> action [B] int64`, always a valid action of that node, ties to the
-lowest index; -1 where a score is NaN, which ends the search with an error. The compiled forms of
-the same rules (`search.backends.numba_kernels`, `search.backends.triton_kernels`) are tested
-against these. This file does not know how trees are grown.
+Each rule is a frozen dataclass of its numbers, called as `(tree, node_index [B] int64) -> action
+[B] int64`: always a valid action of that node, ties to the lowest index; -1 where a score is NaN,
+which ends the search with an error. The compiled forms of the same rules
+(`search.backends.numba_kernels`, `search.backends.triton_kernels`) are tested against these.
 """
 
 from collections.abc import Callable
@@ -65,7 +64,7 @@ def raise_no_score(dtype: torch.dtype, *, row: int) -> NoReturn:
         f"search, row {row}: found a return or an action's score that is no finite {dtype}; "
         "required rewards, values, noise and settings whose sums, differences and scaled values "
         "this dtype can hold. Scale rewards and values down, check the numbers of the Q-transform "
-        "and of the planner, or let the model answer in torch.float64."
+        "and of the planner, or let the model return torch.float64."
     )
 
 

@@ -1,7 +1,6 @@
 """A batch of search trees as tensors: one row a tree, one column a node, node 0 the root.
 
-This file does not know how a tree is grown or which planner grew it. Planners allocate a tree
-once, write nodes into it in place, and hand it out to be read.
+Planners allocate a tree once and write nodes into it in place.
 """
 
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from search.model import RootOutput, StepOutput
+from search.model import RootOutput, StepOutput, to_list
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Tree:
         valid_actions: `[B, N, A]` bool, True where allowed.
         terminal: `[B, N]` bool, True where nothing can follow: reached by discount 0, or without
             a valid action.
-        embeddings: Leaves `[B, N, ...]`, what the model remembers of each node; undefined in
+        embeddings: Leaves `[B, N, ...]`, the model's state at each node; undefined in
             unused columns.
 
     Source: field names and meanings follow mctx's `Tree` (Babuschkin et al., DeepMind JAX
@@ -101,11 +100,6 @@ class Tree:
     def num_simulations(self) -> int:
         """N - 1: the budget, and in a tree that was kept from an earlier search more than that."""
         return self.num_nodes - 1
-
-    @property
-    def root_invalid_actions(self) -> Tensor:
-        """`[B, A]` bool, True where a root action is not allowed (mctx's convention)."""
-        return ~self.valid_actions[:, self.ROOT]
 
     @cached_property
     def rows(self) -> Tensor:
@@ -159,9 +153,9 @@ class Tree:
             ValueError: If the batch has no such row.
         """
         self._require_row(row)
-        children = _plain(self.children_index[row])
-        visits = _plain(self.children_visits[row])
-        qvalues = _plain(
+        children = to_list(self.children_index[row])
+        visits = to_list(self.children_visits[row])
+        qvalues = to_list(
             self.children_rewards[row] + self.children_discounts[row] * self.children_values[row]
         )
         line: list[int] = []
@@ -185,12 +179,12 @@ class Tree:
             ValueError: If the batch has no such row.
         """
         self._require_row(row)
-        visits, values = _plain(self.node_visits[row]), _plain(self.node_values[row])
-        parents, actions = _plain(self.parents[row]), _plain(self.action_from_parent[row])
-        priors = _plain(torch.softmax(self.children_prior_logits[row].double(), dim=-1))
+        visits, values = to_list(self.node_visits[row]), to_list(self.node_values[row])
+        parents, actions = to_list(self.parents[row]), to_list(self.action_from_parent[row])
+        priors = to_list(torch.softmax(self.children_prior_logits[row].double(), dim=-1))
         rewards, discounts = (
-            _plain(self.children_rewards[row]),
-            _plain(self.children_discounts[row]),
+            to_list(self.children_rewards[row]),
+            to_list(self.children_discounts[row]),
         )
         nodes: dict[int, dict[str, Any]] = {}
         # Parents have lower columns than their children: one pass, no recursion.
@@ -223,16 +217,11 @@ class Tree:
             )
 
 
-def _plain(tensor: Tensor) -> list[Any]:
-    """A tensor as nested lists; torch's stub leaves the items' type open."""
-    return tensor.tolist()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-
-
 def mask_logits(prior_logits: Tensor, valid_actions: Tensor) -> Tensor:
     """Gives invalid actions no probability: `[..., A]` logits and bool mask to `[..., A]` logits.
 
     The most negative finite number rather than `-inf`, so that a node without valid actions has
-    a softmax (which nobody uses) instead of NaN.
+    a softmax (which is not used) instead of NaN.
     """
     return prior_logits.masked_fill(~valid_actions, torch.finfo(prior_logits.dtype).min)
 

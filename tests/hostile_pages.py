@@ -17,8 +17,7 @@ from prefsearch.report.page import Report
 from prefsearch.run.directory import RunDirectory
 from prefsearch.statistics.intervals import interval_over_seeds
 from rewardmodel.synthetic.world import SimulatedHuman
-from search.evaluation.figures import Curve, gain_curves, overoptimization, search_tree
-from search.viewer.layout import SearchNode
+from search.evaluation.figures import Curve, gain_curves, overoptimization
 from search.viewer.page import NamedView, render_html
 from search.viewer.view import NodeView, arrange
 
@@ -53,16 +52,14 @@ def report_page(folder: Path, text: str) -> Path:
     words = {"x_label": text, "y_label": text, "title": text}
     gains = gain_curves(curves, folder / "gains", **words)
     bend = overoptimization(curves, folder / "bend", title=text, y_label=text)
-    node: SearchNode = {"text": text, "visits": 3, "value": 0.5}
-    tree: SearchNode = {"text": text, "visits": 4, "value": 0.4, "children": [node]}
-    drawn = search_tree(tree, folder / "tree", title=text)
     page = Report(text, subtitle=text).section(text, text).prose(text)
-    for picture in (gains, bend, drawn):
+    for picture in (gains, bend):
         page.figure(picture[1], alt=text, caption=text)
     page.table([{text: text, "n": 1}], caption=text)
     page.table([{"k": text}], {"k": text}, caption=text)
     page.examples(text, [(text, text, {text: text})])
-    page.tree(tree, summary=text)
+    page.preformatted(text, summary=text)
+    page.link("file.html", text)
     page.settings(text, {text: text, "nested": {text: [text, {text: text}]}}, opened=True)
     return page.write(folder / "report.html")
 
@@ -141,12 +138,12 @@ def gain_pages(folder: Path, text: str, policy: Path) -> list[Path]:
     runs = []
     for seed in ("0", "1"):
         runs.append(folder / f"{NAME}{seed}")
-        sizes = ["--methods", "gumbel", "--budgets", "2", "--pool", "2", "--seed", seed]
+        sizes = ["--methods", "gumbel_muzero", "--budgets", "2", "--pool", "2", "--seed", seed]
         _run("policy", "evaluate", *flags, *sizes, "--out", str(runs[-1]))
     both = folder / f"{NAME} both"
     _run("policy", "combine", "--runs", *map(str, runs), "--out", str(both))
     planned = folder / f"{NAME} planned.jsonl"
-    search = ["--method", "gumbel", "--budget", "2", "--keep_trees", "2"]
+    search = ["--method", "gumbel_muzero", "--budget", "2", "--keep_trees", "2"]
     _run("policy", "plan", *flags, *search, "--out", str(planned))
     shown = planned.with_name(f"{planned.name}.html")
     _run("tree", "show", str(planned))

@@ -28,7 +28,7 @@ PACKAGES = ("rewardmodel", "policies", "prefsearch", "search", "atari_bridge")
 # Flags of programs that are not ours, and stand-ins of usage lines.
 FOREIGN = {"no-deps", "upgrade", "nproc_per_node", "cpu", "multi_gpu", "flag", "config", "help"}
 # Files that write pages and graphs, whose attributes and colors look like advice.
-PAGES = ("search/viewer/page", "search/viewer/dot", "prefsearch/report/", "rewardmodel/data/report")
+PAGES = ("search/viewer/page", "prefsearch/report/", "rewardmodel/data/report")
 TREE_FLAGS = set(re.findall(r'"--([a-z-]+)"', (ROOT / "search" / "viewer" / "cli.py").read_text()))
 # Keyword arguments of other libraries that messages name.
 OTHERS = {"task_type", "modules_to_save", "function_to_apply"}

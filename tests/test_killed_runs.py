@@ -142,8 +142,9 @@ def command_of(name: str, policy: Path) -> list[str]:
     trained = flags(batch_size=4, learning_rate=1e-3, save_steps=1)
     commands = {
         "evaluate": ["policy", "evaluate", *searched,
-                     *flags(methods="gumbel", budgets=2, pool=2, gold="the_judge:judge")],
-        "finetune": ["policy", "finetune", *searched, *flags(method="gumbel", budget=2), *trained],
+                     *flags(methods="gumbel_muzero", budgets=2, pool=2, gold="the_judge:judge")],
+        "finetune": ["policy", "finetune", *searched,
+                     *flags(method="gumbel_muzero", budget=2), *trained],
         "sft": ["policy", "sft", *flags(model=policy, dataset="pairs.jsonl"), *trained],
         "reward": ["reward", "train", *flags(model=policy, dataset="pairs.jsonl", holdout=0.3),
                    *trained],

@@ -18,7 +18,7 @@ PROMPTS = ["Write of rain.", "Write of the sea.", "Write of a crow."]
 BLOCKS = Proposal(unit="block", segment_tokens=4, max_new_tokens=12)
 
 
-@pytest.mark.parametrize("method", ["gumbel", "muzero", "beam", "dvts", "rejection"])
+@pytest.mark.parametrize("method", ["gumbel_muzero", "muzero", "beam", "dvts", "rejection"])
 def test_the_kl_bound_counts_every_segment_of_the_answer(
     policy: Policy, method: MethodName
 ) -> None:
@@ -59,7 +59,7 @@ def test_segments_drawn_again_are_within_the_token_budget(policy: Policy, resamp
         assert model.tree.generated_tokens[0] <= budget
 
 
-@pytest.mark.parametrize("method", ["gumbel", "muzero", "beam"])
+@pytest.mark.parametrize("method", ["gumbel_muzero", "muzero", "beam"])
 @pytest.mark.parametrize("rollout", [False, True])
 def test_no_search_goes_beyond_its_token_budget(
     policy: Policy, method: MethodName, rollout: bool

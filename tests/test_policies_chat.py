@@ -79,7 +79,7 @@ def test_a_fine_tuned_policy_ends_its_turn_and_its_reply_is_bare(shape, tmp_path
 
 @pytest.mark.parametrize(
     ("policy", "judge", "method"),
-    [("qwen", "gemma", "gumbel"), ("mistral", "qwen-instruct", "best_of_n")],
+    [("qwen", "gemma", "gumbel_muzero"), ("mistral", "qwen-instruct", "best_of_n")],
 )
 def test_a_plan_is_scored_by_the_reward_models_own_template(policy, judge, method, tmp_path):
     reward_model = load_reward_model(write_chat_scorer(tmp_path / "reward", judge))
@@ -131,7 +131,7 @@ def test_doors_keep_messages_from_prompt_to_record(tmp_path):
     assert row["scores"] == pytest.approx(expected, abs=1e-4)
 
     measured = tmp_path / "measured"
-    several = ["--methods", "gumbel", "--budgets", "2", "--pool", "2"]
+    several = ["--methods", "gumbel_muzero", "--budgets", "2", "--pool", "2"]
     judged_by = ["--gold", "tests.test_policies_chat:message_judge"]
     evaluate = ["evaluate", *shared, "--reward_model", judge, *several, *judged_by]
     assert main([*evaluate, "--out", str(measured)]) == 0

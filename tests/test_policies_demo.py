@@ -32,9 +32,11 @@ def summary(out: Path) -> Any:
 
 
 def test_the_demo_leaves_what_it_promises(demo_run: Path) -> None:
-    for name in ("gains", "overoptimization", "tree"):
-        for suffix in (".png", ".svg"):
-            assert (demo_run / "figures" / name).with_suffix(suffix).stat().st_size > 1000
+    for name in ("gains.png", "gains.svg", "overoptimization.png", "tree.html"):
+        assert (demo_run / "figures" / name).stat().st_size > 1000
+    page = (demo_run / "report.html").read_text()
+    assert '<a href="./figures/tree.html">' in page
+    assert "* principal line" in page
     for name in ("config.yaml", "metrics.jsonl", "records.jsonl", "summary.json", "report.html"):
         assert (demo_run / name).is_file()
     records = [json.loads(line) for line in (demo_run / "records.jsonl").read_text().splitlines()]

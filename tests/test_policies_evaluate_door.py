@@ -73,7 +73,7 @@ def desk(
     (tmp_path / "the_judge.py").write_text(JUDGE)
     settings: dict[str, Any] = {
         "policy": str(policy_folder), "reward_model": str(reward_folder),
-        "dataset": "prompts.jsonl", "methods": ["gumbel"], "budgets": [2], "pool": 4,
+        "dataset": "prompts.jsonl", "methods": ["gumbel_muzero"], "budgets": [2], "pool": 4,
         "max_new_tokens": 10, "segment_tokens": 4, "search_batch_size": 2,
         "gold": "the_judge:judge",
     }  # fmt: skip
@@ -112,10 +112,12 @@ def lines(path: Path) -> list[Any]:
 
 def left(out: str) -> dict[str, Any]:
     """All that a run left, but for seconds."""
-    files = ["records.jsonl", "data/pool.jsonl", "data/search-gumbel-2.jsonl"]
+    files = ["records.jsonl", "data/pool.jsonl", "data/search-gumbel_muzero-2.jsonl"]
     found = {name: untimed(lines(Path(out) / name)) for name in files}
     found["summary"] = untimed(json.loads((Path(out) / "summary.json").read_text()))
-    found["tree"] = json.loads((Path(out) / "data" / "search-gumbel-2.tree.json").read_text())
+    found["tree"] = json.loads(
+        (Path(out) / "data" / "search-gumbel_muzero-2.tree.json").read_text()
+    )
     found["data"] = sorted(path.name for path in (Path(out) / "data").iterdir())
     return found
 
@@ -271,7 +273,7 @@ def test_a_run_killed_in_the_middle_of_a_cell_ends_with_the_same_records(desk: P
     # Four batches of the pool, then the third of the search.
     killed = start(ALONE, "killed", KILLED_AT="0:7")
     assert killed.returncode == -signal.SIGKILL
-    cell = desk / "killed" / "data" / "search-gumbel-2.jsonl"
+    cell = desk / "killed" / "data" / "search-gumbel_muzero-2.jsonl"
     assert [line["prompt"] for line in lines(cell)] == [0, 1, 2, 3]
     before = [{k: v for k, v in line.items() if k != "checksum"} for line in lines(cell)]
     with cell.open("a") as file:
@@ -314,7 +316,7 @@ def test_what_two_processes_left_when_one_was_killed_is_finished_by_one(desk: Pa
     killed = start(TWO, "killed", KILLED_AT="1:4")
     assert killed.returncode != 0
     data = desk / "killed" / "data"
-    assert [x["prompt"] for x in lines(data / "search-gumbel-2.rank-1.jsonl")] == [2, 3]
+    assert [x["prompt"] for x in lines(data / "search-gumbel_muzero-2.rank-1.jsonl")] == [2, 3]
     assert evaluate("killed", "--resume", "true") == 0
     assert evaluate("alone") == 0
     assert left("killed") == left("alone"), "no file of the other process is left either"
@@ -371,7 +373,7 @@ def test_every_method_is_measured_and_what_was_left_explains_itself(desk: Path) 
     found = {(row["method"], row["budget"]) for row in rows}
     searches = (
         "speculative rejection", "beam search", "DVTS", "MCTS (MuZero)", "MCTS (Gumbel)",
-        "guided decoding",
+        "controlled decoding",
     )  # fmt: skip
     assert found == (
         {("best-of-N", n) for n in "124"}
@@ -383,9 +385,10 @@ def test_every_method_is_measured_and_what_was_left_explains_itself(desk: Path) 
         assert row["model_tokens"] == pytest.approx(row["forward_tokens"] + row["scored_tokens"])
         assert row["gold"]["low"] <= row["gold"]["estimate"] <= row["gold"]["high"]
         assert (row["pass_at_k"] is not None) == (row["method"] == "best-of-N"), "gold is 0 or 1"
-        assert (row["kl"] is None) == (row["method"] == "guided decoding")
+        assert (row["kl"] is None) == (row["method"] == "controlled decoding")
         assert (row["kl_low"] is not None) == (row["method"] in searches)
-    for name in ("gains", "gains_model_tokens", "best_of_n", "tree"):
+    assert (desk / "all" / "figures" / "tree.html").stat().st_size > 1000
+    for name in ("gains", "gains_model_tokens", "best_of_n"):
         for suffix in (".png", ".svg"):
             assert (desk / "all" / "figures" / name).with_suffix(suffix).stat().st_size > 1000
     page = (desk / "all" / "report.html").read_text()
@@ -465,7 +468,7 @@ def test_settings_reach_the_search(desk: Path, policy: Policy, policy_folder: Pa
     flags = ["--unit", "step", "--delimiter", "##", "--stop", "Human:", "END", "--min_new_tokens",
              "2", "--leaves_per_step", "2", "--token_budget", "50", "--answer_form", "boxed",
              "--max_rows", "9", "--leaf", "rollout"]  # fmt: skip
-    searcher = job(desk, *flags).searcher(models, "gumbel", 4)
+    searcher = job(desk, *flags).searcher(models, "gumbel_muzero", 4)
     assert (searcher.proposal.unit, searcher.proposal.delimiter) == ("step", "##")
     assert searcher.proposal.stop == ("Human:", "END")
     assert searcher.proposal.min_new_tokens == 2
@@ -473,7 +476,7 @@ def test_settings_reach_the_search(desk: Path, policy: Policy, policy_folder: Pa
     assert searcher.batch_size == 2
     assert searcher.planner.leaves_per_step == 2  # type: ignore[attr-defined]
     assert isinstance(searcher.leaf_value, Rollout)
-    guided = job(desk, "--kl_weight", "0.7").searcher(models, "guided", 4)
+    guided = job(desk, "--kl_weight", "0.7").searcher(models, "controlled_decoding", 4)
     assert guided.planner.kl_weight == 0.7  # type: ignore[attr-defined]
     rejection = job(desk, "--rejection_keep", "0.3").searcher(models, "rejection", 4)
     assert rejection.planner.keep == 0.3  # type: ignore[attr-defined]

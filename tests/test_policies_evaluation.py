@@ -175,7 +175,14 @@ def test_a_value_head_learns_what_the_state_shows_and_survives_saving(
 
 def test_a_larger_budget_draws_more_tokens(policy: Policy) -> None:
     # Not of MuZero's: it may spend simulations on a line that it has drawn already.
-    for method in ("best_of_n", "rejection", "beam", "dvts", "gumbel", "guided"):
+    for method in (
+        "best_of_n",
+        "rejection",
+        "beam",
+        "dvts",
+        "gumbel_muzero",
+        "controlled_decoding",
+    ):
         spent = []
         for budget in (2, 8):
             searcher = build_searcher(
@@ -353,7 +360,12 @@ def test_the_divergence_of_best_of_n_knows_how_likely_the_chosen_are(policy: Pol
 def test_a_search_is_bounded_from_below_by_its_ranks_in_the_pool(policy: Policy) -> None:
     pool, _ = pool_of(policy)
     searcher = build_searcher(
-        "gumbel", 4, policy=policy, reward_model=CountingReward(), leaf_value=None, proposal=SHORT
+        "gumbel_muzero",
+        4,
+        policy=policy,
+        reward_model=CountingReward(),
+        leaf_value=None,
+        proposal=SHORT,
     )
     records, results = search_records(searcher, PROMPTS, None, method="MCTS", budget="4", seed=9)
     rows = [*pool_records(pool, "best_of_n", counts=[1, 4], seed=0), *records]

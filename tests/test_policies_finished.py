@@ -120,8 +120,8 @@ def test_a_stop_string_finishes_a_reply(policy: Policy) -> None:
         "beam",
         "dvts",
         "muzero",
-        "gumbel",
-        "guided",
+        "gumbel_muzero",
+        "controlled_decoding",
     ],
 )
 @pytest.mark.parametrize("unit", ["sentence", "block"])
@@ -204,7 +204,7 @@ def test_evaluations_keep_the_share_of_finished_answers() -> None:
 
 
 def test_records_of_searches_keep_it(policy: Policy) -> None:
-    searcher = build_searcher("gumbel", 2, policy=policy, reward_model=CountingReward(),
+    searcher = build_searcher("gumbel_muzero", 2, policy=policy, reward_model=CountingReward(),
                               leaf_value=None, proposal=Proposal(max_new_tokens=4))  # fmt: skip
     lines = search_lines(searcher.generate(PROMPTS, seed=0), None)
     assert [line["response_finished"] for line in lines] == [False] * 3

@@ -22,7 +22,7 @@ from search.qtransforms import qtransform_completed_by_mix_value
 from tests.fakes import CountingReward
 
 SENTENCES = Proposal(unit="block", segment_tokens=4, max_new_tokens=12)
-MCTS: tuple[MethodName, ...] = ("muzero", "gumbel")
+MCTS: tuple[MethodName, ...] = ("muzero", "gumbel_muzero")
 TOYS = {
     "4 candidates": [
         Toy("additive", 3, 4, "additive"),
@@ -85,7 +85,10 @@ def test_the_best_of_64_responses_is_found(method: MethodName, policy: Policy) -
 
 @pytest.mark.parametrize(
     ("method", "others"),
-    [("gumbel", {"value_scale": 0.1, "maxvisit_init": 50.0}), ("muzero", {"exploration": 5.0})],
+    [
+        ("gumbel_muzero", {"value_scale": 0.1, "maxvisit_init": 50.0}),
+        ("muzero", {"c_puct": 5.0}),
+    ],
 )
 def test_small_budgets_are_no_worse_than_with_other_numbers(
     method: MethodName, others: dict[str, float], policy: Policy
@@ -104,7 +107,7 @@ def test_every_slot_of_a_node_is_tried_more_often_as_budgets_grow(policy: Policy
     """Also where the first slot looks best from the start and most visits rightly go there."""
     least, share = [], []
     for budget in (512, 1024, 4096):
-        planner = planner_of(policy, "gumbel", budget)
+        planner = planner_of(policy, "gumbel_muzero", budget)
         tree = planner.plan(_OneGoodSlot(), torch.zeros(1, dtype=torch.int64)).tree
         assert tree is not None
         child = tree.children_index[0, Tree.ROOT, 0]
@@ -169,7 +172,7 @@ def test_the_best_slot_is_visited_so_often_before_another(simulations: int, visi
 
 
 def test_both_numbers_are_the_users_to_set(policy: Policy) -> None:
-    planner = planner_of(policy, "gumbel", 16, value_scale=0.3, maxvisit_init=7.0)
+    planner = planner_of(policy, "gumbel_muzero", 16, value_scale=0.3, maxvisit_init=7.0)
     assert isinstance(planner, GumbelMuZeroPlanner)
     assert isinstance(planner.qtransform, partial)
     assert planner.qtransform.keywords == {"value_scale": 0.3, "maxvisit_init": 7.0}
@@ -183,7 +186,7 @@ def test_both_numbers_are_the_users_to_set(policy: Policy) -> None:
 
 def test_ranked_tokens_keep_the_numbers_of_an_informative_prior(policy: Policy) -> None:
     searcher = build_searcher(
-        "gumbel", 16, policy=policy, reward_model=CountingReward(), leaf_value=None,
+        "gumbel_muzero", 16, policy=policy, reward_model=CountingReward(), leaf_value=None,
         proposal=Proposal(unit="token"),
     )  # fmt: skip
     assert isinstance(searcher.planner, GumbelMuZeroPlanner)

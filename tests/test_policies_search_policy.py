@@ -31,7 +31,7 @@ def texts_of(node: dict) -> list:
         (BeamPlanner(100, beam_width=2), False, "block"),
         (BestOfNPlanner(3), True, "response"),
     ],
-    ids=["gumbel", "muzero", "beam", "best_of_n"],
+    ids=["gumbel_muzero", "muzero", "beam", "best_of_n"],
 )
 def test_every_decision_leaves_its_trees_and_the_answer_is_the_same(
     planner: Planner,

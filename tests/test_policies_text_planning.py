@@ -247,7 +247,7 @@ def test_rollouts_finish_the_text_and_may_be_the_answer(policy: Policy) -> None:
         (BeamPlanner(200, beam_width=2), False),
         (BestOfNPlanner(3), True),
     ],
-    ids=["gumbel", "muzero", "beam", "best_of_n"],
+    ids=["gumbel_muzero", "muzero", "beam", "best_of_n"],
 )
 def test_every_planner_answers_and_a_seed_repeats_it(
     planner: Planner, replan: bool, policy: Policy

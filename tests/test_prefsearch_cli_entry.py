@@ -192,7 +192,17 @@ def test_policy_doors_from_demonstrations_to_a_report(tmp_path: Path, policy_fol
     assert entry.main(["policy", "finetune", *against, "--out", str(tuned)]) == 0
     assert (tuned / "checkpoints" / "model" / "model.safetensors").is_file()
     run = tmp_path / "evaluate"
-    ladder = ["--methods", "beam", "gumbel", "--budgets", "2", "--pool", "4", "--gold", "simulated"]
+    ladder = [
+        "--methods",
+        "beam",
+        "gumbel_muzero",
+        "--budgets",
+        "2",
+        "--pool",
+        "4",
+        "--gold",
+        "simulated",
+    ]
     assert entry.main(["policy", "evaluate", *against, *ladder, "--out", str(run)]) == 0
     assert (run / "report.html").stat().st_size > 10_000
     methods = {row["method"] for row in json.loads((run / "summary.json").read_text())}

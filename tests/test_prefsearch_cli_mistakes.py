@@ -79,7 +79,7 @@ def test_what_was_recorded_before_a_judge_fails_is_kept_and_gone_on_with(
 ) -> None:
     command = [
         "policy", "evaluate", "--policy", policy_folder, "--reward_model", "reward",
-        "--dataset", "prompts.jsonl", "--methods", "gumbel", "--budgets", 2, "--pool", 2,
+        "--dataset", "prompts.jsonl", "--methods", "gumbel_muzero", "--budgets", 2, "--pool", 2,
         "--max_new_tokens", 6, "--segment_tokens", 3, "--search_batch_size", 2,
         "--gold", "python:judges.py:late", "--out", "run",
     ]  # fmt: skip
@@ -98,7 +98,7 @@ def test_data_and_models_that_changed_are_refused_when_a_run_goes_on(
 ) -> None:
     command = [
         "policy", "evaluate", "--policy", policy_folder, "--reward_model", "reward",
-        "--dataset", "prompts.jsonl", "--methods", "gumbel", "--budgets", 2, "--pool", 2,
+        "--dataset", "prompts.jsonl", "--methods", "gumbel_muzero", "--budgets", 2, "--pool", 2,
         "--max_new_tokens", 6, "--segment_tokens", 3, "--gold", "python:judges.py:good",
         "--out", "run", "--resume", "true",
     ]  # fmt: skip
@@ -144,7 +144,7 @@ def test_only_runs_of_this_process_that_recorded_nothing_are_withdrawn(tmp_path:
 def test_a_search_that_fails_leaves_no_trees_behind(desk: Path, policy_folder: Path) -> None:
     command = [
         "policy", "plan", "--policy", policy_folder, "--dataset", "prompts.jsonl",
-        "--reward_model", "python:judges.py:late", "--method", "gumbel", "--budget", 2,
+        "--reward_model", "python:judges.py:late", "--method", "gumbel_muzero", "--budget", 2,
         "--max_new_tokens", 6, "--segment_tokens", 3, "--search_batch_size", 2,
         "--save_trees", "trees", "--out", "planned.jsonl",
     ]  # fmt: skip

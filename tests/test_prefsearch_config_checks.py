@@ -31,11 +31,10 @@ from rewardmodel.data.formats.options import ConvertOptions
 from rewardmodel.synthetic.world import SimulatedHuman
 from rewardmodel.training.loss_config import LossConfig
 from rewardmodel.training.optim_config import OptimConfig
-from search import PlannerConfig
 from tests.settings_classes import HUGE, VALUES, needed, settings_classes
 
 KNOWN = (
-    *(OptimConfig, LossConfig, Proposal, SearchOptions, TinyModel, PlannerConfig, AgentSettings),
+    *(OptimConfig, LossConfig, Proposal, SearchOptions, TinyModel, AgentSettings),
     *(SimulatedHuman, LearningConfig, ConvertOptions),
 )
 # Built of other settings.
@@ -189,7 +188,7 @@ def check_one(kind: type, name: str, value: object) -> None:
     if message is None:
         assert len(allowed) > 1, f"{kind.__name__} takes {name}={shown(value)}"
     else:
-        named = message.partition(":")[0].removeprefix("PlannerConfig.").replace(" ", "_")
+        named = message.partition(":")[0].replace(" ", "_")
         assert named in allowed
         assert len(message) < 600
 

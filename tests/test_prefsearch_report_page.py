@@ -14,8 +14,7 @@ import torch
 from prefsearch.report.page import Report, format_cell
 from prefsearch.statistics.metrics import Interval
 from prefsearch.storage.files import StorageError
-from search.evaluation.figures import Curve, gain_curves, search_tree
-from search.viewer.layout import SearchNode
+from search.evaluation.figures import Curve, gain_curves
 
 HOSTILE = '<script>alert("x")</script> & <img src="http://evil.example/a.png" onerror=x>'
 NAMESPACES = {"http://www.w3.org/2000/svg"}
@@ -53,31 +52,18 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-def tree(depth: int = 0) -> SearchNode:
-    children = [tree(depth + 1), tree(depth + 1)] if depth < 3 else []
-    return {
-        "text": f"level {depth} {HOSTILE}",
-        "visits": 16 // 2**depth,
-        "value": 0.25,
-        "prior": 0.5,
-        "reward": None,
-        "children": children,
-    }
-
-
 def full_report(folder: Path) -> Report:
     curve = Curve("a <b>", [1.0, 10.0], [0.0, 1.0], [-1.0, 0.0], [1.0, 2.0], "gold")
-    _, gain = gain_curves([curve], folder / "gain", x_label="x", y_label="y", title="t")
-    png, _ = search_tree(tree(), folder / "tree")
+    png, gain = gain_curves([curve], folder / "gain", x_label="x", y_label="y", title="t")
     return (
         Report(f"Title {HOSTILE}", subtitle=HOSTILE)
         .section(HOSTILE, f"First {HOSTILE}\n\nSecond")
         .table([{"planner": HOSTILE, "n": 1}], {"planner": HOSTILE, "n": "n"}, caption=HOSTILE)
         .figure(gain, alt=f'alt " {HOSTILE}', caption=HOSTILE)
-        .figure(png, alt="a tree", caption="tree")
+        .figure(png, alt="a curve", caption="again")
         .section("Examples")
         .examples(HOSTILE, [(HOSTILE, f"{HOSTILE}\nnext", {HOSTILE: HOSTILE})])
-        .tree(tree(), summary=HOSTILE)
+        .preformatted(f"{HOSTILE}\n  next", summary=HOSTILE)
         .settings(HOSTILE, {HOSTILE: {HOSTILE: HOSTILE}})
     )
 
@@ -170,15 +156,18 @@ def test_cells_read_as_a_person_would_write_them(value: object, shown: str) -> N
     assert format_cell(value) == shown
 
 
-def test_tree_opens_along_the_principal_line_only() -> None:
-    page = Page(Report("t").tree(tree(), summary="One search", max_children=1).html())
-    details = page.all("details")
-    assert details[0] == {"class": "tree"}  # closed until asked for
-    assert ["open" in d for d in details[1:]] == [True] * 3
-    items = [a.get("class") for a in page.all("li")]
-    assert items == ["principal"] * 4 + ["more"] * 3
-    assert "n 16 · v 0.25 · p 0.5" in page.text
-    assert "1 more not shown" in page.text
+def test_preformatted_text_keeps_its_lines_and_links_stay_inside_the_folder() -> None:
+    report = (
+        Report("t").preformatted("a\n  <b>", summary="One & two").link("figures/a b.html", "<i>")
+    )
+    html = report.html()
+    assert "<pre>a\n  &lt;b&gt;</pre>" in html
+    assert "<summary>One &amp; two</summary>" in html
+    assert '<a href="./figures/a%20b.html">&lt;i&gt;</a>' in html
+    for outside in ("", "/etc/passwd", "../a.html", "a/../../b"):
+        with pytest.raises(ValueError, match="link: found"):
+            Report("t").link(outside, "x")
+    assert 'href="./javascript%3Ax"' in Report("t").link("javascript:x", "x").html()
 
 
 def test_page_is_accessible_dark_aware_and_printable(tmp_path: Path) -> None:

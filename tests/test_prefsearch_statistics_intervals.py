@@ -18,7 +18,7 @@ from prefsearch.statistics.intervals import (
 )
 from prefsearch.statistics.metrics import bootstrap_interval, wilson_interval
 from prefsearch.statistics.right_or_wrong import effective_clusters
-from search.evaluation.equal_cost import gain_at_equal_cost
+from search.evaluation.scaling import gain_at_equal_cost
 
 Array = NDArray[np.float64]
 SIMULATIONS = 1500  # of 95 %, the share covered has a standard error of 0.0056
@@ -334,3 +334,5 @@ def test_a_gain_is_not_read_beyond_the_curve() -> None:
     assert turned == pytest.approx([0.0] * 3)
     with pytest.raises(ValueError, match="the same prompts"):
         gain_at_equal_cost([1.0] * 2, [1.0] * 2, curve, scores)
+    with pytest.raises(ValueError, match="strictly increasing"):
+        gain_at_equal_cost([1.0] * 3, [1.0] * 3, np.ones((3, 2)), scores)

@@ -18,11 +18,6 @@ from prefsearch.statistics.metrics import (
     pass_at_k,
     wilson_interval,
 )
-from search.evaluation.equal_cost import (
-    difference_at_equal_cost,
-    interpolate_at,
-    shared_cost_range,
-)
 
 
 def enumerate_best_of_n(proxy: list[float], metric: list[float], n: int) -> float:
@@ -204,33 +199,6 @@ def test_wilson_matches_published_values_and_stays_inside_bounds() -> None:
         assert wilson_interval(total, total).high == 1.0
     with pytest.raises(ValueError, match="0 <= successes"):
         wilson_interval(3, 2)
-
-
-def test_interpolation_is_linear_in_log_cost_and_refuses_to_extrapolate() -> None:
-    cost, score = [10.0, 100.0, 1000.0], [[0.0, 1.0, 3.0], [5.0, 5.0, 4.0]]
-    at = [10.0, math.sqrt(1000), 1000.0]
-    np.testing.assert_allclose(interpolate_at(cost, score, at), [[0, 0.5, 3], [5, 5, 4]])
-    assert interpolate_at(cost, score, 100.0).tolist() == [1.0, 5.0]
-    for outside in (9.9, 1001.0):
-        with pytest.raises(ValueError, match=r"\[10, 1000\]"):
-            interpolate_at(cost, score, outside)
-    with pytest.raises(ValueError, match="strictly increasing"):
-        interpolate_at([10.0, 10.0, 20.0], score, 10.0)
-    with pytest.raises(ValueError, match=r"\[P, L\]"):
-        interpolate_at(cost, score[0], 10.0)
-
-
-def test_difference_at_equal_cost_compares_at_the_same_tokens() -> None:
-    noise = np.random.default_rng(5).normal(size=(20, 1))
-    slow, fast = np.array([10.0, 100.0, 1000.0]), np.array([20.0, 200.0])
-    a = (slow, np.log(slow) + noise)
-    b = (fast, np.log(fast) - 0.25 + noise)
-    low, high = shared_cost_range(slow, fast)
-    assert (low, high) == (20.0, 200.0)
-    for interval in difference_at_equal_cost(a, b, [low, 77.0, high], seed=0):
-        assert interval.estimate == pytest.approx(0.25)
-    with pytest.raises(ValueError, match="do not overlap"):
-        shared_cost_range([1.0, 2.0], [3.0, 4.0])
 
 
 def test_accuracy_counts_ties_half() -> None:

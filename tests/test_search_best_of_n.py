@@ -70,10 +70,3 @@ def test_action_never_tried_is_not_taken_when_all_returns_are_negative():
     output = BestOfNPlanner(2).plan(model, torch.arange(4))
     assert bool((output.action < 2).all())
     assert bool((output.value < 0).all())
-
-
-@pytest.mark.parametrize("bad", [0, -1, 1.5, "4"])
-def test_budget_must_be_a_positive_int(bad):
-    """The message names the parameter, what was found and what is required."""
-    with pytest.raises(ValueError, match=r"BestOfNPlanner.num_simulations: found .* at least 1"):
-        BestOfNPlanner(bad)

@@ -20,12 +20,12 @@ from search import (
     GumbelMuZeroPlanner,
     MuZeroPlanner,
     keep_subtree,
-    mcts,
     qtransform_by_min_max,
     qtransform_by_parent_and_siblings,
     qtransform_completed_by_mix_value,
     run_mcts,
 )
+from search.backends import dispatch
 from search.backends.rules import encode_rules
 from search.backends.verification import FormCheck
 from search.selection import (
@@ -53,7 +53,7 @@ pytest.importorskip("triton", reason="triton is not installed; it comes with tor
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICES = ["cpu"] if INTERPRETED else [pytest.param("cuda", marks=pytest.mark.gpu)]
 SIMULATIONS = 14
-CHECK_TRITON = mcts._check_triton
+CHECK_TRITON = dispatch._check_triton
 TOLERANCE = 1e-11  # float64: sums over actions may be rounded in another order
 PUCT = PuctSelection(qtransform_by_parent_and_siblings)
 SETTINGS: dict[str, Any] = {
@@ -97,14 +97,14 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     """Where the kernels run; `backend="triton"` is let through on the CPU as well."""
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device; set CUDA_VISIBLE_DEVICES on a machine with one")
-    choose = mcts._choose_form
+    choose = dispatch._choose_name
     monkeypatch.setattr(
-        mcts,
-        "_choose_form",
+        dispatch,
+        "_choose_name",
         lambda backend, *rest: "triton" if backend == "triton" else choose(backend, *rest),
     )
     # Compared once in a test of its own: on a small problem, which is a long one to interpret.
-    monkeypatch.setattr(mcts, "_check_triton", lambda *arguments: "triton")
+    monkeypatch.setattr(dispatch, "_check_triton", lambda *arguments: "triton")
     return request.param
 
 
@@ -285,8 +285,8 @@ def test_append_only_model_is_never_asked_in_vain(leaves, device):
 )
 def test_form_agrees_with_torch_on_the_fixed_problem(kind, device, monkeypatch, caplog):
     """The comparison that stands before the first search of a process."""
-    monkeypatch.setattr(mcts, "_check_triton", CHECK_TRITON)
-    monkeypatch.setattr(mcts, "_triton_check", FormCheck())
+    monkeypatch.setattr(dispatch, "_check_triton", CHECK_TRITON)
+    monkeypatch.setattr(dispatch, "_triton_check", FormCheck())
     model = place(random_tables(1, num_tables=1), device)
     with caplog.at_level("INFO", logger="search.backends.verification"):
         planner(kind, "triton").plan(model, torch.arange(1))

@@ -7,11 +7,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search import BeamPlanner, DiverseBeamPlanner
+from search import BeamPlanner, build_planner
 from tests.search_reference import TableModel, random_tables
 
 WORLD = {"num_actions": 6, "invalid": 0.3, "terminal": 0.2, "dead": 0.1}
 CHECKS = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+
+
+def dvts(budget: int, **settings) -> BeamPlanner:
+    return build_planner("dvts", budget, **settings)
 
 
 def paths_by_plain_dvts(
@@ -79,9 +83,7 @@ def test_equals_the_search_over_lists(
         dead=ends,
         discount=discount,
     )
-    planner = DiverseBeamPlanner(
-        budget, num_subtrees=subtrees, subtree_width=width, max_depth=depth
-    )
+    planner = dvts(budget, num_groups=subtrees, num_children=width, max_depth=depth)
     output = planner.plan(model, torch.arange(3))
     spent = []
     for table in range(3):
@@ -103,7 +105,7 @@ def test_equals_the_search_over_lists(
 def test_one_subtree_as_wide_as_the_actions_is_greedy_beam_search(budget):
     """The same tree, tensor for tensor."""
     model, tables = random_tables(1, num_tables=8, **WORLD), torch.arange(8)
-    found = DiverseBeamPlanner(budget, num_subtrees=1, subtree_width=6).plan(model, tables)
+    found = dvts(budget, num_groups=1, num_children=6).plan(model, tables)
     expected = BeamPlanner(budget, beam_width=1).plan(model, tables)
     assert torch.equal(found.action, expected.action)
     assert torch.equal(found.value, expected.value)
@@ -115,8 +117,8 @@ def test_one_subtree_as_wide_as_the_actions_is_greedy_beam_search(budget):
 def test_subtrees_are_independent():
     """Each finds what it finds alone, with only its own first candidates valid at the root."""
     model, tables = random_tables(2, num_tables=8, **WORLD), torch.arange(8)
-    together = DiverseBeamPlanner(90, num_subtrees=3, subtree_width=2, max_depth=5)
-    alone = replace(together, num_subtrees=1)
+    together = dvts(90, num_groups=3, num_children=2, max_depth=5)
+    alone = replace(together, num_groups=1)
     tree = together.plan(model, tables).tree
     found = [paths_in_tree(tree.to_dict(row)) for row in range(8)]
     order = model.valid_actions[:, 0].cumsum(dim=-1) - 1
@@ -143,8 +145,8 @@ def test_subtrees_keep_what_beam_search_crowds_out():
     model.reward[0, 3, 1] = 9.0  # what only those find who look below move 2
     tables = torch.arange(1)
     beam = BeamPlanner(40, beam_width=1, max_depth=2).plan(model, tables)
-    dvts = DiverseBeamPlanner(40, num_subtrees=2, subtree_width=2, max_depth=2)
-    diverse = dvts.plan(model, tables)
+    planner = dvts(40, num_groups=2, num_children=2, max_depth=2)
+    diverse = planner.plan(model, tables)
     assert (int(beam.action), float(beam.value)) == (0, 2.0)
     assert (int(diverse.action), float(diverse.value)) == (2, 11.0)
 
@@ -155,7 +157,7 @@ def test_valid_root_actions_are_dealt_out_in_order():
     model.valid_actions[:, 0] = torch.tensor(
         [[0, 1, 0, 1, 1, 1], [0, 0, 1, 1, 0, 1], [1, 0, 0, 0, 0, 0]], dtype=torch.bool
     )
-    planner = DiverseBeamPlanner(50, num_subtrees=2, subtree_width=2, max_depth=2)
+    planner = dvts(50, num_groups=2, num_children=2, max_depth=2)
     tree = planner.plan(model, torch.arange(3)).tree
     tried = [[c["action"] for c in tree.to_dict(row)["children"]] for row in range(3)]
     assert tried == [[1, 3, 4, 5], [2, 3, 5], [0]]
@@ -181,7 +183,7 @@ def test_valid_root_actions_are_dealt_out_in_order():
 def test_partly_affordable_level_expands_subtrees_in_order(budget):
     """First levels cost 4, then 4 each; of the last subtree reached, the likeliest action."""
     model = random_tables(5, num_tables=4, num_actions=4)
-    planner = DiverseBeamPlanner(budget, num_subtrees=2, subtree_width=2, max_depth=2)
+    planner = dvts(budget, num_groups=2, num_children=2, max_depth=2)
     tree = planner.plan(model, torch.arange(4)).tree
     assert sum(model.step_rows) == 4 * min(budget, 8)
     assert tree.num_nodes == 1 + min(budget, 8)
@@ -202,7 +204,7 @@ def test_subtree_ends_while_others_go_on():
     model = random_tables(6, num_tables=1, num_actions=4)
     model.next_state.clamp_(min=1)
     model.reward[0, 0, :2], model.discount[0, 0, :2] = torch.tensor([0.0, 50.0]), 0.0
-    output = DiverseBeamPlanner(14, num_subtrees=2, subtree_width=2).plan(model, torch.arange(1))
+    output = dvts(14, num_groups=2, num_children=2).plan(model, torch.arange(1))
     assert model.step_rows == [4, 2, 2, 2, 2, 2]
     assert (int(output.action), float(output.value)) == (1, 50.0)
     children = output.tree.to_dict(0)["children"]
@@ -214,7 +216,7 @@ def test_all_finished_ends_the_search():
     for ends in ({"terminal": 1.0}, {"dead": 1.0}):
         model = random_tables(7, num_actions=4, **ends)
         model.next_state.clamp_(min=1)
-        DiverseBeamPlanner(50, num_subtrees=2, subtree_width=2).plan(model, torch.arange(4))
+        dvts(50, num_groups=2, num_children=2).plan(model, torch.arange(4))
         assert model.step_rows == [16]
 
 
@@ -222,7 +224,7 @@ def test_all_finished_ends_the_search():
 def test_max_depth_bounds_the_calls(depth):
     """One call a level, for all subtrees of all rows."""
     model = random_tables(8, num_actions=4)
-    planner = DiverseBeamPlanner(1000, num_subtrees=2, subtree_width=2, max_depth=depth)
+    planner = dvts(1000, num_groups=2, num_children=2, max_depth=depth)
     tree = planner.plan(model, torch.arange(4)).tree
     assert model.step_rows == [16] * depth
     assert tree.num_nodes == 1 + 4 * depth
@@ -233,39 +235,9 @@ def test_ties_go_to_the_lowest_action():
     model = random_tables(9, num_actions=4, discount=1.0)
     for table in (model.reward, model.value):
         table.zero_()
-    planner = DiverseBeamPlanner(50, num_subtrees=2, subtree_width=2, max_depth=2)
+    planner = dvts(50, num_groups=2, num_children=2, max_depth=2)
     output = planner.plan(model, torch.arange(4))
     assert output.action.tolist() == [0, 0, 0, 0]
     for row in range(4):
         children = output.tree.to_dict(row)["children"]
         assert [len(child["children"]) for child in children] == [2, 0, 2, 0]
-
-
-def test_rows_of_a_batch_equal_rows_alone():
-    """Decision and tree, though rows end at different levels and with different numbers of them."""
-    model = random_tables(10, num_tables=8, **WORLD)
-    planner = DiverseBeamPlanner(17, num_subtrees=3, subtree_width=2)
-    together = planner.plan(model, torch.arange(8))
-    for row in range(8):
-        apart = planner.plan(model, torch.tensor([row]))
-        assert torch.equal(apart.action, together.action[row : row + 1])
-        assert torch.equal(apart.value, together.value[row : row + 1])
-        assert apart.tree.to_dict(0) == together.tree.to_dict(row)
-
-
-def test_negative_discount_is_refused():
-    """The best path for one player is not what two would play."""
-    model = random_tables(11, discount=-1.0)
-    expected = r"DiverseBeamPlanner: found a discount of -1.0; required .* Use MuZeroPlanner"
-    with pytest.raises(ValueError, match=expected):
-        DiverseBeamPlanner(10).plan(model, torch.arange(4))
-
-
-@pytest.mark.parametrize("name", ["num_simulations", "num_subtrees", "subtree_width", "max_depth"])
-@pytest.mark.parametrize("bad", [0, -1, 1.0, True, "2"])
-def test_numbers_out_of_range_are_refused(name, bad):
-    """The message names the parameter, what was found and what is required."""
-    numbers = {"num_simulations": 10, name: bad}
-    expected = rf"DiverseBeamPlanner.{name}: found {bad!r} \(\w+\); required an int of at least 1"
-    with pytest.raises(ValueError, match=expected):
-        DiverseBeamPlanner(numbers.pop("num_simulations"), **numbers)

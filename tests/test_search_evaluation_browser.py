@@ -10,8 +10,7 @@ import pytest
 
 from prefsearch.report.page import Report
 from prefsearch.statistics.metrics import Interval
-from search.evaluation.figures import Curve, gain_curves, search_tree
-from search.viewer.layout import SearchNode
+from search.evaluation.figures import Curve, gain_curves
 from tests.browser import CHROMIUM, QUIET
 
 FLAGS = (
@@ -66,18 +65,15 @@ def report(tmp_path: Path) -> Path:
         for label in ("best-of-n", "search")
         for panel in ("gold", "proxy")
     ]
-    node: SearchNode = {"text": "Thank you", "visits": 3, "value": 0.5}
-    tree: SearchNode = {"text": "Say thanks", "visits": 4, "value": 0.4, "children": [node]}
     gain = gain_curves(curves, tmp_path / "gain", x_label="tokens", y_label="score", title="Gain")
-    drawn = search_tree(tree, tmp_path / "tree")
     return (
         Report("A report")
         .section("Gain", "Search gains.")
         .figure(gain[1], alt="Search gains.", caption="Gain against tokens.")
         .table([{"planner": "search", "gold": Interval(1.0, 0.8, 1.2)}], caption="Gold gain.")
         .examples("Say thanks", [("one", '<img src="http://page.example/a.png">', {})])
-        .figure(drawn[1], alt="A tree.", caption="One search.")
-        .tree(tree, summary="The tree")
+        .figure(gain[1], alt="The same.", caption="Once more.")
+        .preformatted("Say thanks\n└─ Thank you", summary="The tree")
         .write(tmp_path / "report.html")
     )
 
@@ -96,7 +92,7 @@ def test_the_report_of_the_demo_shows_its_figures_and_asks_no_host(
 ) -> None:
     dom, hosts = browse(demo_run / "report.html", tmp_path, "--dump-dom")
     assert hosts == set()
-    assert dom.count("<svg") == 3, "gains, over-optimization, a search tree"
+    assert dom.count("<svg") == 2, "gains, over-optimization"
     for heading in ("What was gained", "Examples", "A search tree", "How it was made"):
         assert heading in dom
 

@@ -87,7 +87,7 @@ def test_segment_bound_adds_logs_and_refuses_what_is_no_count() -> None:
     for n in (2, 16):
         assert segment_kl_bound([n]) - best_of_n_kl(n) == pytest.approx((n - 1) / n)
     for wrong in ([2, 0], [2, 1.5], [2, math.nan]):
-        with pytest.raises(ValueError, match=r"slots_per_segment\[1\]"):
+        with pytest.raises(ValueError, match=r"candidates_per_segment\[1\]"):
             segment_kl_bound(wrong)
     with pytest.raises(ValueError, match=r"required \[M\]"):
         segment_kl_bound(4)

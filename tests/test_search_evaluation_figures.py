@@ -11,9 +11,8 @@ import pytest
 
 from prefsearch.statistics.metrics import best_of_n_kl
 from prefsearch.storage.files import StorageError
-from search.evaluation.figures import Curve, gain_curves, overoptimization, search_tree
+from search.evaluation.figures import Curve, gain_curves, overoptimization
 from search.evaluation.scaling import fit_best_of_n
-from search.viewer.layout import SearchNode, place_tree
 
 KL = np.array([best_of_n_kl(n) for n in (1, 2, 4, 16, 64)])
 
@@ -23,35 +22,20 @@ def curve(label: str, panel: str, cost: Any = (10.0, 100.0, 1000.0)) -> Curve:
     return Curve(label, cost, estimate, estimate - 0.2, estimate + 0.1, panel)
 
 
-def node(text: str, visits: int, *children: SearchNode, value: float | None = 0.5) -> SearchNode:
-    return {"text": text, "visits": visits, "value": value, "children": children}
-
-
-TREE = node(
-    "prompt & <b>",
-    20,
-    node("rare", 2, value=0.9),
-    node("never", 0, value=None),
-    node("often", 12, node("left $x", 6, value=0.1), node("right $y", 6, value=0.2)),
-    node("sometimes", 5),
-)
-
-
 def draw_all(folder: Path) -> list[Path]:
     gains = [curve(label, panel) for panel in ("gold", "proxy") for label in ("beam", "search")]
-    options = {"x_label": "tokens", "y_label": "score", "title": "gains"}
+    options = {"x_label": "tokens", "y_label": "score", "title": "a $ title"}
     over = [curve(label, panel, KL) for panel in ("few", "many") for label in ("gold", "proxy")]
     fits = {("few", "gold"): fit_best_of_n(KL, np.sqrt(KL) * (1 - np.sqrt(KL)))}
     return [
-        *gain_curves(gains, folder / "gain", **options),
+        *gain_curves(gains, folder / "gain.v2.png", **options),
         *overoptimization(over, folder / "over.svg", title="over", fits=fits),
-        *search_tree(TREE, folder / "tree.v2.png", title="a $ title"),
     ]
 
 
 def test_every_figure_is_written_as_png_and_svg_and_is_the_same_again(tmp_path: Path) -> None:
     first, second = draw_all(tmp_path / "first"), draw_all(tmp_path / "second")
-    names = ["gain.png", "gain.svg", "over.png", "over.svg", "tree.v2.png", "tree.v2.svg"]
+    names = ["gain.v2.png", "gain.v2.svg", "over.png", "over.svg"]
     assert [p.name for p in first] == names
     assert sorted(p.name for p in (tmp_path / "first").iterdir()) == sorted(names)
     for one, other in zip(first, second, strict=True):
@@ -117,75 +101,6 @@ def test_overoptimization_draws_against_distance_and_marks_n(
     assert few.get_ylim() == many.get_ylim()
 
 
-def test_search_tree_shows_text_literally_and_colors_by_value(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    figures = capture_figures(monkeypatch)
-    search_tree(TREE, tmp_path / "tree")
-    axis = figures[0].axes[0]
-    texts = [t for t in axis.texts if t.get_text()]
-    shown = {t.get_text() for t in texts}
-    assert {"prompt & <b>", "often", "left $x", "n 12 · v 0.50"} <= shown
-    assert "n 20 · v 0.50 · +1" in shown  # the child that was never visited
-    assert not any(t.get_parse_math() for t in texts if "$" in t.get_text())
-    circles = {tuple(c.get_offsets()[0]): c for c in axis.collections}
-    sizes = [circles[place].get_sizes()[0] for place in sorted(circles)]
-    assert sizes[0] == max(sizes)
-    colors = {tuple(c.get_facecolor()[0]) for c in circles.values()}
-    assert len(colors) == 4  # values 0.1, 0.2, 0.5, 0.9
-    orange = [p for p in axis.patches if p.get_edgecolor()[0] > 0.8]
-    assert len(orange) == 2  # prompt, often, right
-
-
-def test_placed_tree_keeps_the_principal_line_and_the_most_visited() -> None:
-    root = place_tree(TREE, max_children=2, max_depth=2, max_nodes=10)
-    assert [(n.text, n.depth, n.hidden, n.principal) for n in root.walk()] == [
-        ("prompt & <b>", 0, 2, True),
-        ("often", 1, 0, True),
-        ("right $y", 2, 0, True),  # as many visits as its sibling, and a higher value
-        ("left $x", 2, 0, False),
-        ("sometimes", 1, 0, False),
-    ]
-    assert [n.row for n in root.walk()] == [1.25, 0.5, 0.0, 1.0, 2.0]
-
-
-def test_placed_tree_obeys_its_limits() -> None:
-    def texts(**limits: int) -> list[str]:
-        wide = {"max_children": 9, "max_depth": 9, "max_nodes": 99} | limits
-        root = place_tree(TREE, **wide)
-        nodes = list(root.walk())
-        everything = 7
-        assert len(nodes) + sum(n.hidden for n in nodes) <= everything
-        return [n.text for n in nodes]
-
-    assert texts(max_depth=1) == ["prompt & <b>", "often", "sometimes", "rare"]
-    assert texts(max_nodes=3) == ["prompt & <b>", "often", "right $y"]
-    assert texts(max_nodes=4) == ["prompt & <b>", "often", "right $y", "left $x"]
-    assert texts(max_nodes=1) == ["prompt & <b>"]
-    assert place_tree(TREE, max_children=9, max_depth=9, max_nodes=1).hidden == 4
-    with pytest.raises(ValueError, match="at least 1"):
-        texts(max_children=0)
-
-
-@pytest.mark.parametrize(
-    ("broken", "message"),
-    [
-        ({"text": "a", "visits": 1}, r"tree is .* required a mapping with text, visits and value"),
-        (node("a", 3, node("b", -1)), r"tree\.children\[0\]\.visits is -1"),
-        (node("a", 3, node("b", 1, value=float("nan"))), r"children\[0\]\.value is nan"),
-        (node("a", 3, node("b", 1, value="high")), "required a number or None"),  # pyright: ignore
-    ],
-)
-def test_broken_trees_are_refused_with_their_place(broken: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        place_tree(broken, max_children=3, max_depth=3, max_nodes=9)
-
-
-def test_single_node_and_unknown_values_are_drawn(tmp_path: Path) -> None:
-    for name, tree in (("one", node("", 1)), ("none", node("a", 2, node("b", 1), value=None))):
-        assert all(p.stat().st_size > 1000 for p in search_tree(tree, tmp_path / name))
-
-
 def test_curves_refuse_what_would_mislead(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="bounds, not half-widths"):
         Curve("a", [1.0, 2.0], [5.0, 5.0], [0.1, 0.1], [0.2, 0.2], "gold")
@@ -213,7 +128,7 @@ def test_curve_sorts_its_points_by_cost() -> None:
 def test_unwritable_place_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="a part of the path is a file"):
-        search_tree(TREE, tmp_path / "file" / "tree")
+        overoptimization([curve("a", "few", KL)], tmp_path / "file" / "over", title="t")
 
 
 def capture_figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
@@ -237,10 +152,8 @@ def test_text_that_xml_cannot_hold_is_drawn_and_reported(tmp_path: Path) -> None
     from prefsearch.report.page import Report
 
     wild = "bell\x03\x1b and \ud800 & <b> $x"
-    child: SearchNode = {"text": wild, "visits": 1, "value": 0.0}
-    tree: SearchNode = {"text": wild, "visits": 2, "value": 0.0, "children": [child]}
-    _, svg = search_tree(tree, tmp_path / "tree")
+    _, svg = overoptimization([curve(wild, wild, KL)], tmp_path / "over", title=wild, y_label=wild)
     ElementTree.parse(svg)
     page = Report("A page").examples(wild, [(wild, wild, {})]).figure(svg, alt="t", caption=wild)
-    page.tree(tree, summary=wild).write(tmp_path / "page.html")
+    page.preformatted(wild, summary=wild).write(tmp_path / "page.html")
     assert "\x03" not in (tmp_path / "page.html").read_text()

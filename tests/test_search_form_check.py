@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from search import MuZeroPlanner, mcts
-from search.backends import verification as form_check
+from search.backends import dispatch
 from search.backends.rules import Rules, encode_rules
 from search.backends.verification import FormCheck, compare_forms, name_variant
 from search.qtransforms import (
@@ -26,6 +26,7 @@ from search.selection import (
 from tests.search_reference import random_tables
 
 CPU = torch.zeros(1)
+ROOT = random_tables(1).root(torch.arange(4))
 PUCT = PuctSelection(qtransform_by_parent_and_siblings)
 
 
@@ -54,23 +55,24 @@ RULES = {
 
 
 def form(name, *, change=None, log=None):
-    """One of the CPU's forms as the check is handed it; `change` is made to its trees."""
+    """One of the CPU's backends as the check is given it; `change` is made to its trees."""
 
-    def grow(model, root, root_rule, rule, leaves):
-        if log is not None:
-            log.append(leaves)
-        tree = mcts._run_form(
-            name,
-            model,
-            root,
-            (root_rule, rule),
-            num_simulations=form_check.NUM_SIMULATIONS,
-            max_depth=form_check.MAX_DEPTH,
-            leaves_per_step=leaves,
-        )
-        return tree if change is None else change(tree)
+    def make(selections):
+        _, search = dispatch.choose_search(name, ROOT, selections, plain=plain)
 
-    return grow
+        def grow(*arguments, **options):
+            if log is not None:
+                log.append(options["leaves_per_step"])
+            tree = search(*arguments, **options)
+            return tree if change is None else change(tree)
+
+        return grow
+
+    return make
+
+
+def plain(selections):
+    return partial(mcts.search_in_torch, selections=selections)
 
 
 def variant(name="puct", num_actions=6, dtype=torch.float32):
@@ -184,19 +186,28 @@ def test_forms_are_compared_once_a_process_and_variant(caplog):
 
 @pytest.fixture
 def triton_of_numba(monkeypatch):
-    """Has "triton" run where the CPU's trees are asked for; what it does is handed in."""
-    monkeypatch.setattr(mcts, "_triton_check", FormCheck())
-    monkeypatch.setattr(mcts, "_choose_form", lambda backend, *rest: "triton")
-    run, forms = mcts._run_form, []
+    """Runs "triton" by numba on the CPU, its trees changed by the test's function."""
+    monkeypatch.setattr(dispatch, "_triton_check", FormCheck())
+    monkeypatch.setattr(dispatch, "_choose_name", lambda backend, *rest: "triton")
+    compiled, names = dispatch._compiled, []
+
+    def logged(name, search, change=None):
+        def grow(*arguments, **options):
+            names.append(name)
+            tree = search(*arguments, **options)
+            return tree if change is None else change(tree)
+
+        return grow
 
     def install(change):
-        def run_form(form, *arguments, **options):
-            forms.append(form)
-            tree = run("numba" if form == "triton" else form, *arguments, **options)
-            return change(tree) if form == "triton" else tree
-
-        monkeypatch.setattr(mcts, "_run_form", run_form)
-        return forms
+        monkeypatch.setattr(
+            dispatch,
+            "_compiled",
+            lambda name, rules: logged(name, compiled("numba", rules), change),
+        )
+        torch_form = logged("torch", mcts.search_in_torch)
+        monkeypatch.setattr(mcts, "search_in_torch", torch_form)
+        return names
 
     return install
 

@@ -187,9 +187,9 @@ def test_a_second_process_compiles_nothing(tmp_path):
 
 def test_search_runs_in_torch_where_numba_is_missing(monkeypatch):
     """Without numba "auto" falls back, and asking for numba says what is missing."""
-    from search import mcts
+    from search.backends import dispatch
 
-    monkeypatch.setattr(mcts, "_is_installed", lambda package: False)
+    monkeypatch.setattr(dispatch, "_is_installed", lambda package: False)
     monkeypatch.setattr(cpu, "search_on_cpu", None)
     model = random_tables(27)
     assert MuZeroPlanner(4).plan(model, torch.arange(4)).tree.num_simulations == 4

@@ -10,14 +10,11 @@ from hypothesis import strategies as st
 
 from search import (
     GumbelMuZeroPlanner,
-    MuZeroPlanner,
-    PlannerConfig,
     Tree,
-    build_planner,
     qtransform_by_parent_and_siblings,
-    run_mcts,
 )
 from search.selection import PuctSelection
+from tests.pairwise import pairwise
 from tests.search_reference import TableModel, random_tables
 from tests.test_search_reroot import BACKENDS, MODES, WORLDS, assert_consistent, make_planner
 
@@ -72,9 +69,7 @@ def assert_same_trees(found, expected, *, exactly=False):
         assert torch.equal(found.embeddings[name][used], leaf[used]), name
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("world", WORLDS)
+@pairwise(world=WORLDS, mode=MODES, backend=BACKENDS)
 def test_one_leaf_a_step_is_the_sequential_search(world, mode, backend):
     """Bit for bit the default's tree, and one row a tree and call."""
     model = LoggingModel(random_tables(1, **WORLDS[world]))
@@ -88,10 +83,7 @@ def test_one_leaf_a_step_is_the_sequential_search(world, mode, backend):
         assert len(set(tables)) == len(tables)
 
 
-@pytest.mark.parametrize("max_depth", [None, 2])
-@pytest.mark.parametrize("leaves", [2, 3, 8, SIMULATIONS])
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("world", WORLDS)
+@pairwise(world=WORLDS, mode=MODES, leaves=[2, 3, 8, SIMULATIONS], max_depth=[None, 2])
 def test_both_backends_grow_the_same_trees(world, mode, leaves, max_depth):
     """Node for node in float64, and the model is asked the same in the same order."""
     models = {backend: LoggingModel(random_tables(2, **WORLDS[world])) for backend in BACKENDS}
@@ -286,54 +278,8 @@ def test_width_can_differ_from_search_to_search(backend):
             assert_same_trees(tree, expected)
 
 
-BAD = [
-    (0, r"found 0 \(int\); required an int of at least 1. Pass a whole number"),
-    (-2, r"found -2 \(int\); required an int of at least 1"),
-    (2.0, r"found 2.0 \(float\); required an int of at least 1"),
-    (True, r"found True \(bool\); required an int of at least 1"),
-    (None, r"found None \(NoneType\); required an int of at least 1"),
-    ("4", r"found '4' \(str\); required an int of at least 1"),
-    (
-        9,
-        r"found 9; required at most num_simulations = 8.* Lower leaves_per_step or raise num_sim",
-    ),
-]
-
-
-@pytest.mark.parametrize(("leaves", "message"), BAD)
-def test_width_out_of_range_is_refused(leaves, message):
-    """By planners, configuration and run_mcts, each by its own name."""
-    for kind in (MuZeroPlanner, GumbelMuZeroPlanner):
-        with pytest.raises(ValueError, match=rf"{kind.__name__}.leaves_per_step: {message}"):
-            kind(8, leaves_per_step=leaves)
-    with pytest.raises(ValueError, match=rf"PlannerConfig.leaves_per_step: {message}"):
-        PlannerConfig(num_simulations=8, leaves_per_step=leaves)
-    model = random_tables(11)
-    with pytest.raises(ValueError, match=rf"run_mcts.leaves_per_step: {message}"):
-        run_mcts(
-            model,
-            model.root(ROWS),
-            num_simulations=8,
-            root_action_selection=SELECT,
-            interior_action_selection=SELECT,
-            leaves_per_step=leaves,
-        )
-    assert model.step_rows == []
-
-
 def test_whole_budget_in_one_step_is_allowed():
     """W = S: the widest search there is."""
     assert make_planner("gumbel", 8, leaves_per_step=8).leaves_per_step == 8
     with pytest.raises(ValueError, match=r"leaves_per_step: found 8; required at most .* = 7"):
         replace(make_planner("gumbel", 8, leaves_per_step=8), num_simulations=7)
-
-
-@pytest.mark.parametrize("name", ["muzero", "gumbel"])
-def test_configuration_passes_the_width_on(name):
-    """And the planner it builds uses it."""
-    config = PlannerConfig(planner=name, num_simulations=12, leaves_per_step=6, backend="torch")
-    model = LoggingModel(random_tables(12, num_actions=8))
-    planner = build_planner(config)
-    assert (planner.leaves_per_step, planner.backend) == (6, "torch")
-    planner.plan(model, ROWS, generator=torch.Generator().manual_seed(0))
-    assert len(model.steps) == 2

@@ -58,9 +58,9 @@ def test_a_page_of_one_tree_and_fewer_nodes(saved, tmp_path, capsys):
     assert "tree 2: 21 nodes" in capsys.readouterr().out
 
 
-def test_text_dot_and_json_go_to_the_terminal_or_a_file(saved, tmp_path, capsys):
+def test_text_and_json_go_to_the_terminal_or_a_file(saved, tmp_path, capsys):
     shown = {}
-    for kind, opening in (("text", "tree.safetensors: Three"), ("dot", "digraph"), ("json", "{")):
+    for kind, opening in (("text", "tree.safetensors: Three"), ("json", "{")):
         assert show(saved, "--row", 1, "--format", kind) == 0
         shown[kind] = capsys.readouterr().out
         assert shown[kind].startswith(opening)
@@ -92,7 +92,7 @@ def test_limits_are_kept_and_said(saved, capsys):
 def test_trees_of_every_planner_are_shown(planner, tmp_path, capsys):
     tree = planner(12).plan(random_tables(1, num_tables=1), torch.arange(1)).tree
     path = save_tree(tree, tmp_path / "t.safetensors", embeddings=False)
-    for kind in ("html", "text", "dot", "json"):
+    for kind in ("html", "text", "json"):
         assert show(path, "--format", kind) == 0
     assert "principal line" in capsys.readouterr().out
 
@@ -125,7 +125,7 @@ def test_json_of_the_text_searches_is_opened(content, tmp_path, capsys):
         (["FILE", "--format", "png"], "invalid choice: 'png'"),
         (["FILE", "--max-nodes", "0"], "max_nodes: found 0; required at least 1"),
         (["FILE", "--max-depth", "0"], "max_depth: found 0"),
-        (["FILE", "--format", "dot", "--open"], "--open: found --format dot"),
+        (["FILE", "--format", "text", "--open"], "--open: found --format text"),
         (["FILE", "--output", "FILE"], "is read as the file to show"),
         (["FILE", "--output", "FILE/x.html"], "which is no folder, above it"),
         (["FILE", "--output", "new/../tree.safetensors"], "is read as the file to show"),
@@ -192,7 +192,7 @@ def test_help_teaches_with_examples(capsys):
     out = capsys.readouterr().out
     for word in ("--row", "--format", "--output", "--open", "--max-depth", "--max-nodes"):
         assert f"  {word}" in out
-    assert "prefsearch tree show runs/demo/data/search-gumbel-8.json --format text" in out
+    assert "prefsearch tree show runs/demo/data/search-gumbel_muzero-8.json --format text" in out
     assert "save_tree(" in out
 
 

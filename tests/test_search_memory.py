@@ -11,6 +11,7 @@ import torch
 from search import GumbelMuZeroPlanner, MuZeroPlanner, Tree, release_memory
 from search.backends import memory as memory_module
 from search.backends.memory import Memory, borrow_memory, return_memory
+from tests.pairwise import pairwise
 from tests.search_reference import random_tables
 
 SHAPES = {"a": ((3,), np.float32), "b": ((2, 2), np.int64)}
@@ -601,9 +602,7 @@ class Remembering(PlanningInside):
         return replace(self.outer.step(known, action), embedding={})
 
 
-@pytest.mark.parametrize("leaves", [1, 4])
-@pytest.mark.parametrize("rows", [1, 4])
-@pytest.mark.parametrize("change", CHANGES)
+@pairwise(change=CHANGES, rows=[1, 4], leaves=[1, 4])
 def test_outputs_of_every_make_are_read_as_torch_reads_them(change, rows, leaves):
     """dtypes, layouts, parameters and leaves of every shape: the trees are those of torch."""
     kind = Remembering if CHANGES[change] is None else each_output(CHANGES[change])

@@ -1,6 +1,7 @@
 """Properties every search must have, on worlds hypothesis makes up."""
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 from hypothesis import given, settings
@@ -9,10 +10,9 @@ from hypothesis import strategies as st
 from search import (
     BeamPlanner,
     BestOfNPlanner,
-    DiverseBeamPlanner,
+    ControlledDecodingPlanner,
     GumbelMuZeroPlanner,
     MuZeroPlanner,
-    RegularisedPlanner,
     RejectionPlanner,
 )
 from tests.search_reference import random_tables
@@ -32,12 +32,13 @@ BUDGETS = st.integers(1, 24)
 DEPTHS = st.sampled_from([None, 1, 2])
 TREE_SEARCHES = {"muzero": MuZeroPlanner, "gumbel": GumbelMuZeroPlanner}
 LEVEL_SEARCHES = {
+    "best_of_n": BestOfNPlanner,
     "beam": BeamPlanner,
-    "dvts": DiverseBeamPlanner,
+    "dvts": partial(BeamPlanner, beam_width=1, num_groups=4, num_children=4),
     "rejection": RejectionPlanner,
-    "regularized": RegularisedPlanner,
+    "controlled_decoding": ControlledDecodingPlanner,
 }
-KINDS = {**TREE_SEARCHES, "best_of_n": BestOfNPlanner, **LEVEL_SEARCHES}
+KINDS = {**TREE_SEARCHES, **LEVEL_SEARCHES}
 QUIET = {"muzero": {"dirichlet_fraction": 0, "temperature": 0}, "gumbel": {"gumbel_scale": 0}}
 CHECKS = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 

@@ -13,6 +13,7 @@ from search.model import RootOutput
 from search.qtransforms import qtransform_by_parent_and_siblings
 from search.reuse import replace_roots
 from search.selection import PuctSelection
+from tests.pairwise import pairwise
 from tests.search_reference import (
     ReferenceSearch,
     assert_same_tree,
@@ -192,9 +193,7 @@ def output_of(kept, **changes):
 # Cutting a subtree out.
 
 
-@pytest.mark.parametrize("choose", [most_visited, least_visited])
-@pytest.mark.parametrize("max_depth", [None, 1, 2])
-@pytest.mark.parametrize("world", WORLDS)
+@pairwise(world=WORLDS, max_depth=[None, 1, 2], choose=[most_visited, least_visited])
 def test_kept_tree_is_the_subtree_below_the_action(world, max_depth, choose):
     """Every field of every node, at columns that keep their order."""
     tree = search(world, max_depth=max_depth)
@@ -575,9 +574,7 @@ def choose_moves(tree, model, observation):
     return torch.where(open_, tree.children_visits[:, 0] + 1, 0).argmax(dim=-1)
 
 
-@pytest.mark.parametrize("leaves", [1, 3])
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("world", WORLDS)
+@pairwise(world=WORLDS, mode=MODES, leaves=[1, 3])
 def test_both_backends_go_on_alike(world, mode, leaves):
     """Three moves in a row: the same trees node for node, consistent, and within the budget."""
     budget = 15
@@ -672,10 +669,7 @@ class ContinuedSearch(ReferenceSearch):
         return first_best(self.root_scores(), allowed)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("max_depth", [None, 2])
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("world", WORLDS)
+@pairwise(world=WORLDS, mode=MODES, max_depth=[None, 2], backend=BACKENDS)
 def test_search_that_goes_on_equals_the_reference_that_goes_on(world, mode, max_depth, backend):
     """Node for node: what the model says of the new root is what it said of the node before."""
     tables = random_tables(8, **WORLDS[world])

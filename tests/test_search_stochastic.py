@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search import MuZeroPlanner, StepOutput, StochasticMuZeroPlanner
+from tests.pairwise import pairwise
 from tests.search_reference import assert_same_tree, to_dict
 from tests.stochastic_reference import (
     TRACE,
@@ -59,9 +60,7 @@ def plan(model, budget, *, seed=0, tables=None, **options):
     return planner.plan(model, tables, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("backend", ["torch", "numba"])
-@pytest.mark.parametrize("max_depth", [None, 1, 2, 5])
-@pytest.mark.parametrize("world", WORLDS)
+@pairwise(world=WORLDS, max_depth=[None, 1, 2, 5], backend=["torch", "numba"])
 def test_tree_equals_recursive_reference(world, max_depth, backend):
     """Topology, visits, values, probabilities, action and weights of every tree."""
     model = random_games(1, **WORLDS[world])

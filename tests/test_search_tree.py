@@ -86,7 +86,6 @@ def test_fresh_tree_is_a_root_and_nothing_else():
     assert tree.embeddings["id"].tolist() == [[7, 0, 0]]
     assert tree.embeddings["hidden"].shape == (1, 3, 2, 2)
     assert tree.embeddings["hidden"].dtype == torch.bfloat16
-    assert tree.root_invalid_actions.tolist() == [[False, True, False]]
     assert tree.summary().visit_probs.tolist() == [[0.5, 0.0, 0.5]]
     assert tree.principal_line(0) == []
 

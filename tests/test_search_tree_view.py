@@ -1,11 +1,9 @@
-"""A search tree as text, DOT, JSON and a page: complete, legible, and safe with hostile labels."""
+"""A search tree as text, JSON and a page: complete, legible, and safe with hostile labels."""
 
 import base64
 import hashlib
 import json
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 
 import pytest
@@ -14,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search import BeamPlanner, BestOfNPlanner, GumbelMuZeroPlanner, MuZeroPlanner
-from search.viewer.dot import render_dot
 from search.viewer.json_export import nested_json, view_nested
 from search.viewer.page import NamedView, render_html
 from search.viewer.text import format_column, one_line, render_text, summary_line
@@ -103,20 +100,19 @@ def test_a_row_that_is_not_there_is_named(row):
 
 
 @CHECKS
-@given(st.integers(0, 300), LIMITS, LIMITS, LIMITS)
-def test_limits_keep_the_principal_line_and_count_what_they_leave_out(seed, nodes, depth, children):
+@given(st.integers(0, 300), LIMITS, LIMITS)
+def test_limits_keep_the_principal_line_and_count_what_they_leave_out(seed, nodes, depth):
     view = view_tree(searched(seed=seed), 0)
-    kept = limit_view(view, max_nodes=nodes, max_depth=depth, max_children=children)
+    kept = limit_view(view, max_nodes=nodes, max_depth=depth)
     assert len(kept.nodes) + kept.hidden == len(view.nodes)
     assert len(kept.nodes) <= (nodes or len(view.nodes))
     assert kept.depth <= (depth or view.depth)
-    assert max(map(len, children_of(kept))) <= (children or 99)
     line = [node.action for node in view.nodes if node.principal][1:]
     assert kept.principal_line == line[: min(nodes - 1 if nodes else 99, depth or 99)]
     for at, node in enumerate(kept.nodes):
         assert node.parent < at
         assert at == 0 or kept.nodes[node.parent].depth == node.depth - 1
-    assert limit_view(kept, max_nodes=nodes, max_depth=depth, max_children=children) == kept
+    assert limit_view(kept, max_nodes=nodes, max_depth=depth) == kept
     again = limit_view(kept, max_nodes=2)
     assert len(again.nodes) + again.hidden == len(view.nodes)
 
@@ -131,7 +127,7 @@ def test_beyond_the_principal_line_the_most_visited_nodes_are_kept():
     assert [node.hidden for node in kept.nodes] == [0, 0, 0, 1, 0, 1]
 
 
-@pytest.mark.parametrize("name", ["max_nodes", "max_depth", "max_children"])
+@pytest.mark.parametrize("name", ["max_nodes", "max_depth"])
 def test_a_limit_below_one_is_refused(name):
     with pytest.raises(ValueError, match=rf"{name}: found 0; required at least 1"):
         limit_view(chain(3), **{name: 0})
@@ -142,7 +138,6 @@ def test_a_chain_of_many_nodes_is_shown_without_recursion():
     assert view.depth == 19_999
     assert limit_view(view, max_nodes=10).hidden == 19_990
     assert nested_json(view).count('"node"') == 20_000
-    assert render_dot(view, max_nodes=50).count(" -> ") == 50
     assert "… 19940 more not shown" in render_text(view, max_nodes=60)
     assert len(render_html([NamedView("chain", view)], title="t")) < 2_000_000
 
@@ -253,92 +248,6 @@ def test_numbers_of_a_column_have_their_points_below_each_other():
     assert format_column([12.345, float("nan")]) == ["12.35", "nan"]
     assert format_column([1e-5, 2e-4]) == ["1e-05", "0.0002"]
     assert format_column([]) == []
-
-
-# ------------------------------------------------------------------------------------------- DOT
-
-_DOT = re.compile(
-    r'\s*(?:(?P<string>"(?:\\.|[^"\\])*")|(?P<word>[A-Za-z_][A-Za-z_0-9]*|-?\d+(?:\.\d+)?)'
-    r"|(?P<sign>->|[][{}=,;]))",
-    re.DOTALL,
-)
-
-
-def read_dot(text):
-    """Parses the part of DOT that is written here: nodes and edges with their attributes."""
-    words, at = [], 0
-    while text[at:].strip():
-        match = _DOT.match(text, at)
-        assert match, f"no DOT at {text[at : at + 40]!r}"
-        words.append(match)
-        at = match.end()
-    values = [m[m.lastgroup] for m in words]
-    assert values[:3] == ["digraph", "search_tree", "{"]
-    assert values[-1] == "}"
-    nodes, edges, at = {}, {}, 3
-    while at < len(values) - 1:
-        head = [values[at]]
-        at += 1
-        while values[at] == "->":
-            head.append(values[at + 1])
-            at += 2
-        attributes = {}
-        assert values[at] == "["
-        at += 1
-        while values[at] != "]":
-            assert values[at + 1] == "="
-            assert words[at].lastgroup == "word"
-            attributes[values[at]] = values[at + 2]
-            at += 3 + (values[at + 3] == ",")
-        assert values[at + 1] == ";"
-        at += 2
-        (edges if len(head) == 2 else nodes)[tuple(head)] = attributes
-    return nodes, edges
-
-
-def test_dot_holds_every_node_with_its_numbers():
-    tree = small_tree()
-    nodes, edges = read_dot(render_dot(view_tree(tree, 0, labels={1: 'say "no"\\'}), title="T & t"))
-    assert nodes["graph",]["label"] == '"T &amp; t"'
-    assert nodes["n0",]["label"] == r'"(root)\n4 visits · value 1.188"'
-    assert nodes["n1",]["label"] == r'"say \"no\"\\\n2 visits · value 2.750"'
-    assert edges["n0", "n1"]["label"] == r'"action 0\nprior 0.500\nreward 1.000"'
-    assert edges.keys() == {("n0", "n1"), ("n1", "n2"), ("n0", "n3")}
-    widths = {ends: float(edge["penwidth"]) for ends, edge in edges.items()}
-    assert widths["n0", "n1"] == pytest.approx(0.6 + 5.4 * 2 / 4)
-    assert widths["n0", "n3"] < widths["n0", "n1"]
-    assert {ends for ends, edge in edges.items() if "color" in edge} == {("n0", "n1"), ("n1", "n2")}
-    assert "color" not in nodes["n3",]
-
-
-def test_dot_says_what_it_leaves_out():
-    view = view_tree(searched(), 0)
-    nodes, edges = read_dot(render_dot(view, max_nodes=5))
-    left = len(view.nodes) - 5
-    assert nodes["graph",]["label"] == f'"5 of {len(view.nodes)} nodes, {left} left out"'
-    told = [
-        int(re.search(r"\+(\d+) more", n["label"])[1]) for k, n in nodes.items() if k[0][0] == "h"
-    ]
-    assert sum(told) == left
-    assert sum(end.startswith("n") for _, end in edges) == 4
-
-
-def test_hostile_labels_stay_inside_their_quotes():
-    view = view_tree(searched(), 0, labels=dict.fromkeys(range(31), HOSTILE))
-    dot = render_dot(view, title=HOSTILE)
-    nodes, edges = read_dot(dot)
-    assert len(nodes) == len(view.nodes) + 3
-    assert len(edges) == len(view.nodes) - 1
-    assert not re.search(r"&(?!amp;)|(?<!\\)(?:\\\\)*\\[NGELTHlr]", dot)
-    assert not re.search("[\x00-\x09\x0b-\x1f\ud800-\udfff\u202e]", dot)
-
-
-@pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz is not installed")
-def test_graphviz_draws_it():
-    view = view_tree(searched(), 0, labels=dict.fromkeys(range(31), HOSTILE))
-    dot = render_dot(view, title=HOSTILE)
-    drawn = subprocess.run(["dot", "-Tsvg"], input=dot, capture_output=True, text=True, check=True)
-    assert drawn.stdout.count('class="node"') == len(view.nodes)
 
 
 # ------------------------------------------------------------------------------------------ page

@@ -29,7 +29,8 @@ def test_a_wheel_runs_the_demo_from_an_empty_folder(tmp_path: Path) -> None:
     subprocess.run(build, check=True, timeout=600)
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     carried = zipfile.ZipFile(wheel).namelist()
-    assert "atari_bridge/reference/atari_100k.json" in carried
+    data = {f"search/viewer/page.{kind}" for kind in ("html", "css", "js")}
+    assert {"atari_bridge/reference/atari_100k.json", *data} <= set(carried)
     site, empty = tmp_path / "site", tmp_path / "empty"
     install = [*pip, "install", "--quiet", "--no-deps", "--target", str(site), str(wheel)]
     subprocess.run(install, check=True, timeout=600)

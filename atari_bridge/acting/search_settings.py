@@ -1,23 +1,22 @@
-"""Which search an agent plays, learns and is judged by.
+"""Settings of the planner that an agent uses in self-play, reanalysis and evaluation.
 
-The three differ in noise alone: play and reanalysis have it, as in EfficientZero and Gumbel MuZero,
-and evaluation has none.
+The three differ in noise alone: self-play and reanalysis add it, as in EfficientZero and Gumbel
+MuZero; evaluation does not.
 """
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated
 
 from prefsearch.config.bounds import Fraction, Positive, Size, Within
 from prefsearch.config.checks import check_types
 from search import (
-    GumbelMuZeroPlanner,
-    MuZeroPlanner,
     Planner,
+    build_planner,
+    planner_name,
+    planner_settings,
     qtransform_completed_by_mix_value,
 )
-
-SearchName = Literal["gumbel", "puct", "efficientzero"]
 
 
 @dataclass(frozen=True)
@@ -25,20 +24,21 @@ class SearchSettings:
     """The search's numbers.
 
     Attributes:
-        search: "gumbel" improves the policy with few simulations (Gumbel MuZero); "puct" is
-            MuZero's search; "efficientzero" is PUCT as EfficientZero's own tree does it.
+        search: A planner of `search.planners.registry`: "gumbel_muzero" improves the policy with
+            few simulations; "muzero" is MuZero's search; "efficientzero" is PUCT as in
+            EfficientZero.
         num_simulations: Simulations of a decision, in play and in reanalysis.
-        max_num_considered_actions: gumbel: actions that the root tries at first.
-        rescale_values: gumbel: bring the Q-values of a node to [0, 1] before they are weighed
-            against its prior (mctx). False weighs them as they are: what hardly differs then hardly
-            counts, which suits clipped rewards and models that have seen little.
-        dirichlet_fraction: puct: share of noise in the root's prior, in play and reanalysis.
-        dirichlet_alpha: puct: concentration of that noise.
-        temperature: puct: actions are drawn by visits to the power of 1 / temperature; it falls to
-            a half after 50 % of the run and to a quarter after 75 %.
+        max_num_considered_actions: Gumbel MuZero: actions that the root tries at first.
+        rescale_values: Gumbel MuZero: bring the Q-values of a node to [0, 1] before they are
+            weighed against its prior (mctx). False weighs them as they are: what hardly differs
+            then hardly counts, which suits clipped rewards and models that have seen little.
+        dirichlet_fraction: MuZero: share of noise in the root's prior, in play and reanalysis.
+        dirichlet_alpha: MuZero: concentration of that noise.
+        temperature: MuZero: actions are drawn by visits to the power of 1 / temperature; it falls
+            to a half after 50 % of the run and to a quarter after 75 %.
     """
 
-    search: SearchName = "gumbel"
+    search: str = "gumbel_muzero"
     num_simulations: Size = 16
     max_num_considered_actions: Size = 16
     rescale_values: bool = True
@@ -49,6 +49,7 @@ class SearchSettings:
     def __post_init__(self) -> None:
         """Checks types; the planners check their numbers."""
         check_types(self)
+        object.__setattr__(self, "search", planner_name(self.search, setting="search"))
         self_play_planner(self, progress=0.0)
         eval_planner(self)
 
@@ -82,19 +83,17 @@ def _build(
     num_simulations: Size | None = None,
 ) -> Planner:
     simulations = settings.num_simulations if num_simulations is None else num_simulations
-    if settings.search == "gumbel":
-        return GumbelMuZeroPlanner(
-            simulations,
-            qtransform=partial(
-                qtransform_completed_by_mix_value, rescale_values=settings.rescale_values
-            ),
-            max_num_considered_actions=settings.max_num_considered_actions,
-            gumbel_scale=noise,
+    wanted = {
+        "max_num_considered_actions": settings.max_num_considered_actions,
+        "gumbel_scale": noise,
+        "dirichlet_fraction": noise * settings.dirichlet_fraction,
+        "dirichlet_alpha": settings.dirichlet_alpha,
+        "temperature": temperature,
+    }
+    known = planner_settings(settings.search)
+    chosen = {name: value for name, value in wanted.items() if name in known}
+    if known.get("qtransform") is qtransform_completed_by_mix_value:
+        chosen["qtransform"] = partial(
+            qtransform_completed_by_mix_value, rescale_values=settings.rescale_values
         )
-    return MuZeroPlanner(
-        simulations,
-        dirichlet_fraction=noise * settings.dirichlet_fraction,
-        dirichlet_alpha=settings.dirichlet_alpha,
-        temperature=temperature,
-        mode="efficientzero" if settings.search == "efficientzero" else "mctx",
-    )
+    return build_planner(settings.search, simulations, **chosen)

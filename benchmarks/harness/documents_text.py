@@ -13,6 +13,7 @@ from prefsearch.statistics.verdicts import count_verdicts, describe_need
 Results = Mapping[str, Any]
 DIFFERENCES = ("best_of_16_above_base", "fine_tuned_above_base_without_search")
 _DEFAULTS = ("gumbel, default", "muzero, default")
+_RECORDED_NAME = "guided decoding"  # of controlled decoding, in results before its renaming
 SMALLEST = 0.2  # difference of gold utility that is worth deciding
 OUR_VARIANTS = "ours, "  # how names of our sides begin, beside the one that ratios are taken to
 
@@ -239,7 +240,8 @@ def _with_fit(cell: Results, results: Results) -> str:
     """Tokens generated and read with a prompt's share of what fitting the value head took."""
     tokens, read = cell["tokens"], cell["model_tokens"]
     if cell["method"] != BEST_OF_N:
-        unit = "token" if cell["method"] == TITLES["guided"] else "sentence"
+        by_token = cell["method"] in (TITLES["controlled_decoding"], _RECORDED_NAME)
+        unit = "token" if by_token else "sentence"
         for heads in results["value_heads"].values():
             if "samples" not in heads:
                 return NOT_RECORDED
@@ -271,9 +273,9 @@ def _fitting(results: Results) -> str:
         "Searches take the value of unfinished text from a head on the policy's hidden states, "
         f"fitted in each seed to the reward model's scores of {responses} responses to training "
         f"prompts. Over all seeds that took {minutes:.1f} minutes; sampling and scoring: "
-        f"{sampled}; the head at sentences' ends: {cost[0]}; that at every token, of guided "
-        f"decoding: {cost[1]}. They explain {listed(explained)} of the scores' variance on "
-        "held-out responses."
+        f"{sampled}; the head at sentences' ends: {cost[0]}; that at every token, of "
+        f"controlled decoding: {cost[1]}. They explain {listed(explained)} of the scores' variance "
+        "on held-out responses."
     )
 
 

@@ -67,7 +67,7 @@ LEFT_OUT = (
     "search/evaluation/figures.py",
     "prefsearch/report/page.py",
     "prefsearch/report/style.py",
-    "search/viewer/layout.py",
+    "search/viewer/*.py",
 )
 _COMMAND = ("prefsearch.cli.entry", "prefsearch.cli.command_line")  # of any `prefsearch VERB`
 _GAME = "configs/atari_bridge/ale_cpu.yaml"

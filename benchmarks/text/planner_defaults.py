@@ -29,20 +29,19 @@ from benchmarks.harness.provenance import ROOT, provenance
 from benchmarks.text.planner_toys import Toy, ToyTexts, search_toys
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
-from policies.planning.methods import MethodName, SearchOptions, build_searcher, planner_config
+from policies.planning.methods import MethodName, SearchOptions, build_searcher, method_planner
 from prefsearch.statistics.metrics import bootstrap_interval
 from prefsearch.storage.files import write_json_atomic
 from rewardmodel.synthetic.world import SimulatedHuman, sample_requests
-from search import build_planner
 
 NAME = "text_planner_defaults"
 SENTENCES = Proposal(unit="sentence", max_new_tokens=128)
 SELF_PLAY = SearchOptions(value_scale=0.1, maxvisit_init=50.0)
 VARIANTS: dict[str, tuple[MethodName, SearchOptions]] = {
-    "gumbel, self-play": ("gumbel", SELF_PLAY),
-    "gumbel, 0.02": ("gumbel", SearchOptions(value_scale=0.02, maxvisit_init=50.0)),
-    "gumbel, default": ("gumbel", SearchOptions()),
-    "muzero, exploration 5": ("muzero", SearchOptions(exploration=5.0)),
+    "gumbel, self-play": ("gumbel_muzero", SELF_PLAY),
+    "gumbel, 0.02": ("gumbel_muzero", SearchOptions(value_scale=0.02, maxvisit_init=50.0)),
+    "gumbel, default": ("gumbel_muzero", SearchOptions()),
+    "muzero, exploration 5": ("muzero", SearchOptions(c_puct=5.0)),
     "muzero, default": ("muzero", SearchOptions()),
 }
 BASE = {
@@ -76,7 +75,7 @@ def study_toys(budgets: Sequence[int], prompts: int, seed: int) -> list[dict[str
     for budget in budgets:
         found: dict[str, dict[str, Tensor]] = {}
         for name, (method, options) in VARIANTS.items():
-            planner = build_planner(planner_config(method, budget, SENTENCES, options))
+            planner = method_planner(method, budget, SENTENCES, options)
             outcome = search_toys(texts, planner)
             found[name] = {"answered": outcome.answered, "committed": outcome.committed}
         for name, regret in found.items():

@@ -49,11 +49,16 @@ from search.evaluation.figures import gain_curves
 RUNS = {
     "sentences": {
         "value_head": "value_sentence",
-        "methods": ["rejection", "beam", "dvts", "muzero", "gumbel"],
+        "methods": ["rejection", "beam", "dvts", "muzero", "gumbel_muzero"],
         "budgets": [4, 8, 16, 32],
         "pool": 64,
     },
-    "tokens": {"value_head": "value_token", "methods": ["guided"], "budgets": [4, 8], "pool": 8},
+    "tokens": {
+        "value_head": "value_token",
+        "methods": ["controlled_decoding"],
+        "budgets": [4, 8],
+        "pool": 8,
+    },
 }
 NAME = "text_gains"
 GAINS = ("gain_at_equal_tokens", "gain_at_equal_model_tokens")
@@ -159,7 +164,7 @@ def records_of(runs: Mapping[str, RunDirectory], seed: int) -> tuple[list[Any], 
     """Records of a seed, marked with it, and its pool."""
     records = read_records(runs["sentences"].records)
     guided = read_records(runs["tokens"].records)
-    records += [record for record in guided if record["method"] == TITLES["guided"]]
+    records += [record for record in guided if record["method"] == TITLES["controlled_decoding"]]
     return [{**record, "run": seed} for record in records], load_pool(runs["sentences"])
 
 

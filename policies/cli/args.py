@@ -12,7 +12,13 @@ from typing import Annotated, Literal
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal, Unit
 from policies.planning.leaf_values import LeafValue, PartialReward, Rollout
-from policies.planning.methods import MethodName, SearchOptions, build_searcher, check_budget
+from policies.planning.methods import (
+    MethodName,
+    SearchOptions,
+    build_searcher,
+    check_budget,
+    method_name,
+)
 from policies.planning.searcher import SearchPolicy
 from policies.planning.segment_rewards import KLPenalty, SegmentReward
 from policies.planning.value_head import ValueHead
@@ -204,19 +210,20 @@ class SearchSettings(ProposalSettings):
         value_head: Folder of a value head.
         method: best_of_n; weighted or majority, a vote of N responses, by score or by count;
             rejection, best-of-N that gives up on bad beginnings; beam; dvts, several small beams;
-            muzero or gumbel, tree searches; guided, one token at a time by what the reward model
-            expects of it.
+            muzero or gumbel_muzero, tree searches; controlled_decoding, one token at a time
+            by the value of what it leads to.
         budget: Responses of best_of_n, weighted, majority and rejection; segments a step of beam
-            and dvts; simulations a decision of muzero and gumbel; tokens considered of guided.
+            and dvts; simulations a decision of muzero and gumbel_muzero; tokens considered of
+            controlled_decoding.
         leaves_per_step: Tree search: leaves of each tree that go through the models at once. More
             is faster on large models and searches a little less well.
-        exploration: muzero: how much a slot counts that was tried little; null takes 1.25 for
+        c_puct: muzero: the weight of exploration, c1 of its rule; null takes 1.25 for
             ranked tokens and 10 for samples, whose prior is uniform.
-        value_scale: gumbel: weight of values against the prior, per visit of a node's most visited
-            slot; more follows the best slot found so far sooner and tries the others later. Null
-            takes 0.1 for ranked tokens and log(1 + budget) / (2 * budget) for samples.
-        maxvisit_init: gumbel: visits added to those that value_scale multiplies: the product of
-            both is what values weigh at a new node. Null takes 50 for ranked tokens, and for
+        value_scale: gumbel_muzero: weight of values against the prior, per visit of a node's most
+            visited slot; more follows the best slot found so far sooner and tries the others later.
+            Null takes 0.1 for ranked tokens and log(1 + budget) / (2 * budget) for samples.
+        maxvisit_init: gumbel_muzero: visits added to those that value_scale multiplies: the product
+            of both is what values weigh at a new node. Null takes 50 for ranked tokens, and for
             samples what gives the best of K slots odds of 1 + 8 K / budget to 1 there against all
             others together.
         token_budget: The most tokens sampled for a prompt, at least max_new_tokens; null sets no
@@ -224,10 +231,10 @@ class SearchSettings(ProposalSettings):
         answer_form: Votes and references: how an answer is read from a response: "gsm8k", what
             follows the last ####; "boxed"; "number", the last one; "auto", the first of these that
             is there; "regex:PATTERN", the one group of the last match.
-        kl_weight: Guided decoding: what a nat from the policy costs; less follows the reward model
-            further.
+        kl_weight: Controlled decoding: cost of one nat of divergence from the policy; less follows
+            the reward model further.
         rejection_keep: Speculative rejection: the share of responses that goes on after each
-            segment.
+            segment; null takes the planner's default.
         kl_beta: Price of a nat of drift from the reference, taken from each segment's reward; 0
             for none.
         reference: Policy to stay near, named as policy is, with the policy's vocabulary; required
@@ -238,16 +245,16 @@ class SearchSettings(ProposalSettings):
     input_format: ChosenFormat = "auto"
     leaf: Literal["partial", "value_head", "rollout"] | None = None
     value_head: str | None = None
-    method: MethodName = "gumbel"
+    method: MethodName = "gumbel_muzero"
     budget: Size = 8
     leaves_per_step: Size = 1
-    exploration: NonNegative | None = None
+    c_puct: NonNegative | None = None
     value_scale: Positive | None = None
     maxvisit_init: NonNegative | None = None
     token_budget: Count | None = None
     answer_form: str = "auto"
     kl_weight: KLWeight = 0.3
-    rejection_keep: PositiveFraction = 0.5
+    rejection_keep: PositiveFraction | None = None
     kl_beta: NonNegative = 0.0
     reference: str | None = None
 
@@ -255,6 +262,7 @@ class SearchSettings(ProposalSettings):
         """Checks types and bounds."""
         super().__post_init__()
         require(bool(self.reward_model), "reward_model", self.reward_model, "a reward model")
+        self.method = method_name(self.method)
         check_budget(self.method, self.budget)
         if self.leaf == "value_head":
             wanted = 'the folder of a value head, since leaf is "value_head"'
@@ -279,7 +287,7 @@ class SearchSettings(ProposalSettings):
         """How methods search, beside their budgets."""
         return SearchOptions(
             leaves_per_step=self.leaves_per_step,
-            exploration=self.exploration,
+            c_puct=self.c_puct,
             value_scale=self.value_scale,
             maxvisit_init=self.maxvisit_init,
             token_budget=self.token_budget,

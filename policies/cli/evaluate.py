@@ -22,6 +22,7 @@ from prefsearch.config.checks import require
 from prefsearch.distributed import join_processes
 from prefsearch.storage.json_text import json_text
 from rewardmodel.models.verifiers import AnswerMatch
+from search.planners.registry import ALIASES
 
 
 @dataclass
@@ -30,7 +31,8 @@ class EvaluateJob(SearchSettings):
 
     Attributes:
         methods: What to measure beside best_of_n, which always is: some of weighted, majority,
-            rejection, beam, dvts, muzero, gumbel, guided; "all" takes every one.
+            rejection, beam, dvts, muzero, gumbel_muzero, controlled_decoding; "all" takes every
+            one.
         budgets: Of each of them.
         method: Not used here; see methods.
         budget: Not used here; see budgets.
@@ -54,7 +56,8 @@ class EvaluateJob(SearchSettings):
     def __post_init__(self) -> None:
         """Checks types and bounds."""
         super().__post_init__()
-        self.methods = list(dict.fromkeys(self.methods or ["beam", "gumbel"]))
+        methods = self.methods or ["beam", "gumbel_muzero"]
+        self.methods = list(dict.fromkeys(ALIASES.get(method, method) for method in methods))
         if self.methods == ["all"]:
             self.methods = list(METHOD_NAMES)
         self.budgets = sorted(set(self.budgets or [4, 8]))

@@ -19,11 +19,15 @@ from prefsearch.statistics.intervals import SeedInterval, seed_interval_from
 from prefsearch.statistics.metrics import Interval
 from prefsearch.statistics.verdicts import Verdict, count_verdicts
 from prefsearch.statistics.verdicts import verdict as verdict_of
-from prefsearch.storage.files import read_records, write_json_atomic
+from prefsearch.storage.files import read_records, write_json_atomic, write_text_atomic
 from rewardmodel.data.conversation import prompt_of
-from search.evaluation.figures import gain_curves, search_tree
+from search.evaluation.figures import gain_curves
+from search.viewer.json_export import view_nested
+from search.viewer.page import NamedView, render_html
+from search.viewer.text import node_text, render_text, summary_line
 
 BOOTSTRAP_SEED = 0
+_TREE_NODES = 40
 _COLUMNS = {
     "policy": "policy",
     "method": "method, budget",
@@ -285,22 +289,21 @@ def _add_curves(
 
 
 def add_tree(report: Report, run: RunDirectory, saved: Path) -> None:
-    """Adds the section with one search tree, drawn and to be opened."""
+    """Adds the section on one search tree: its most visited nodes, and a page with all of it."""
     tree = json.loads(saved.read_text(encoding="utf-8"))["tree"]
     if tree is None:
         return
+    view = view_nested(tree)
+    title = "The first decision on the first prompt"
+    page = render_html([NamedView(node_text(view.root), view)], title=title)
+    path = write_text_atomic(run.figures / "tree.html", page)
     report.section(
         "A search tree",
-        "The first decision on the first prompt: which segment to begin with. Values are expected "
-        "reward-model scores.",
+        f"{title}: which segment to begin with. Values are expected reward-model scores.",
     )
-    search_tree(tree, run.figures / "tree.svg")
-    report.figure(
-        run.figures / "tree.svg",
-        alt="A search tree over segments, node size by visits, color by value",
-        caption="The most visited nodes.",
-    )
-    report.tree(tree, summary="Open the whole tree")
+    shown = f"{summary_line(view)}\n\n{render_text(view, max_nodes=_TREE_NODES)}"
+    report.preformatted(shown, summary="The most visited nodes")
+    report.link(path.relative_to(run.path).as_posix(), "Open the whole tree")
 
 
 def add_making(report: Report, run: RunDirectory, **blocks: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from policies.evaluation.records import SEARCH_FIELDS, records_of_lines, search_
 from policies.finetuning.collection import sample_responses
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
-from policies.planning.methods import TITLES, MethodName
+from policies.planning.methods import TITLES, MethodName, seed_name
 from policies.planning.searcher import SearchPolicy
 from prefsearch.distributed import Processes
 from prefsearch.run.directory import RunDirectory, step_seed
@@ -137,7 +137,7 @@ class Measurement:
         name = f"search-{method}-{budget}"
         if self.run.result(name) is not None:
             return
-        seed = step_seed(self.seed, name)
+        seed = step_seed(self.seed, seed_name(method, budget))
 
         def batch(index: int) -> list[Line]:
             ((first, results),) = searcher.stream(

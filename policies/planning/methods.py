@@ -1,13 +1,14 @@
-"""The planners as they are used on text: one name and one budget make a searching policy.
+"""Search methods for text: a planner, its budget, and the settings that suit samples of a policy.
 
-The budget is what is tried at a decision: N responses for best-of-N and its kin, simulations for a
-tree search, segments a step for beam search, tokens considered for guided decoding. Planning is for
-use, not for self-play, so no noise is added: samples of the policy bring the variety.
+The budget is the number of responses for best-of-N and its variants, simulations of a decision for
+a tree search, segments a step for beam search, and tokens considered for controlled decoding. No
+noise is added: samples of the policy bring the variety.
 """
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from functools import partial
+from typing import TypeAlias
 
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
@@ -15,15 +16,16 @@ from policies.planning.leaf_values import LeafValue, NoValue, PartialReward
 from policies.planning.searcher import Answer, SearchPolicy
 from policies.planning.segment_rewards import SegmentReward
 from prefsearch.config.bounds import Count, KLWeight, NonNegative, Positive, PositiveFraction, Size
-from prefsearch.config.checks import check_types, require
+from prefsearch.config.checks import check_types, require, shown
 from rewardmodel.interface import RewardModel
-from search import PlannerConfig, build_planner
+from search.planners.base import Planner
+from search.planners.registry import ALIASES, PLANNER_NAMES, build_planner, planner_settings
+from search.qtransforms import qtransform_completed_by_mix_value
 
-MethodName = Literal[
-    "best_of_n", "weighted", "majority", "rejection", "beam", "dvts", "muzero", "gumbel", "guided"
-]
-METHOD_NAMES: tuple[MethodName, ...] = get_args(MethodName)
-TITLES: dict[str, str] = {
+MethodName: TypeAlias = str
+"""One of `METHOD_NAMES`, or any other planner of `search.planners.registry`."""
+
+TITLES: dict[MethodName, str] = {
     "best_of_n": "best-of-N",
     "weighted": "weighted best-of-N",
     "majority": "majority vote",
@@ -31,20 +33,20 @@ TITLES: dict[str, str] = {
     "beam": "beam search",
     "dvts": "DVTS",
     "muzero": "MCTS (MuZero)",
-    "gumbel": "MCTS (Gumbel)",
-    "guided": "guided decoding",
+    "gumbel_muzero": "MCTS (Gumbel)",
+    "controlled_decoding": "controlled decoding",
 }
+METHOD_NAMES: tuple[MethodName, ...] = tuple(TITLES)
+TITLES |= {name: name for name in PLANNER_NAMES if name not in TITLES}
 POOLED: tuple[MethodName, ...] = ("best_of_n", "weighted", "majority")
 """Methods that choose among whole responses, all of them samples of the policy."""
-_BY_LEVELS: tuple[MethodName, ...] = ("beam", "dvts", "rejection")
-_ANSWERS: dict[str, Answer] = {"weighted": "weighted", "majority": "majority"}
-_SLOTS = 8
-_BEAM_SLOTS = 4
-_REDRAWS = 1
-_RANKED_EXPLORATION = 1.25  # MuZero's c1, where the prior is informative
+_BY_LEVELS = ("beam", "dvts", "rejection")
+_ANSWERS: dict[MethodName, Answer] = {"weighted": "weighted", "majority": "majority"}
+_CANDIDATES = 8
+_BEAM_CANDIDATES = 4
+_RESAMPLES = 1
 _SEGMENTS = 8  # of a response, roughly; set on toys and training prompts
-_LEAST_VISITS, _MOST_VISITS = 1.0, 3.0  # of the best slot before another; set as _SEGMENTS was
-_RANKED_SCALE = (0.1, 50.0)  # Gumbel MuZero's, where the prior is informative
+_LEAST_VISITS, _MOST_VISITS = 1.0, 3.0  # of the best candidate before another; set as _SEGMENTS was
 
 
 @dataclass(frozen=True)
@@ -53,34 +55,33 @@ class SearchOptions:
 
     Attributes:
         leaves_per_step: Tree search: leaves of each tree that go through the model at once.
-        exploration: MCTS (MuZero): c1 of its rule, how much a slot counts that was tried little.
-            None takes MuZero's 1.25 for ranked tokens, and `sample_exploration` for samples.
-        value_scale: MCTS (Gumbel): weight of Q-values against the prior; more follows the best
-            slot found so far sooner. None takes Gumbel MuZero's 0.1 for ranked tokens, and
+        c_puct: MuZero: c1, the weight of exploration. None takes the planner's default for
+            ranked tokens, and `sample_exploration` for samples.
+        value_scale: Gumbel MuZero: weight of Q-values against the prior; more follows the best
+            candidate found so far sooner. None takes the planner's default for ranked tokens, and
             `sample_scale` for samples.
-        maxvisit_init: MCTS (Gumbel): visits added to those that `value_scale` multiplies, so that
-            a new node weighs Q-values by the product of both. None takes Gumbel MuZero's 50 for
-            ranked tokens, and `sample_scale` for samples.
+        maxvisit_init: Gumbel MuZero: visits added to those that `value_scale` multiplies, so that
+            a new node weighs Q-values by the product of both. None as for `value_scale`.
         token_budget: The most tokens sampled for a prompt. None is no limit for tree search and
-            guided decoding, and what so many whole responses could take for searches by levels.
+            controlled decoding, and what so many whole responses could take for level searches.
         answer_form: Weighted best-of-N and majority vote: how answers are read,
             `rewardmodel.models.answers.extract_answer`.
-        kl_weight: Guided decoding: what a nat from the policy costs.
+        kl_weight: Controlled decoding: cost of one nat of divergence from the policy.
         rejection_keep: Speculative rejection: share of the responses that goes on after each
-            segment.
+            segment. None takes the planner's default.
         batch_size: Prompts searched side by side.
         max_rows: The most segments that are sampled side by side.
     """
 
     leaves_per_step: Size = 1
-    exploration: NonNegative | None = None
+    c_puct: NonNegative | None = None
     # At 0 samples, whose prior is uniform, would all be alike whatever their values.
     value_scale: Positive | None = None
     maxvisit_init: NonNegative | None = None
     token_budget: Count | None = None
     answer_form: str = "auto"
     kl_weight: KLWeight = 0.3
-    rejection_keep: PositiveFraction = 0.5
+    rejection_keep: PositiveFraction | None = None
     batch_size: Size = 64
     max_rows: Size = 256
 
@@ -91,6 +92,24 @@ class SearchOptions:
         require(scale is None or scale >= 1e-9, "value_scale", scale, "at least 1e-9, or null")
 
 
+def method_name(name: str) -> MethodName:
+    """The name of a method, aliases resolved (`gumbel` is `gumbel_muzero`).
+
+    Raises:
+        ValueError: If there is no such method.
+    """
+    found = ALIASES.get(name, name)
+    if found not in TITLES:
+        raise ValueError(f"method: found {shown(name)}; required: one of {', '.join(METHOD_NAMES)}")
+    return found
+
+
+def seed_name(method: MethodName, budget: int) -> str:
+    """The name of a search's random stream; two methods keep the names recorded runs drew by."""
+    recorded = {"gumbel_muzero": "gumbel", "controlled_decoding": "guided"}
+    return f"search-{recorded.get(method, method)}-{budget}"
+
+
 def check_budget(method: MethodName, budget: int) -> None:
     """Checks a method and its budget.
 
@@ -98,36 +117,35 @@ def check_budget(method: MethodName, budget: int) -> None:
         ValueError: If the method is unknown, the budget is not positive, or beams of four segments
             cannot use it up.
     """
-    if method not in METHOD_NAMES:
-        raise ValueError(f"method: found {method!r}; required: one of {', '.join(METHOD_NAMES)}")
+    method = method_name(method)
     if budget < 1:
         raise ValueError(f"budget: found {budget}; required: at least 1")
-    if method in ("beam", "dvts") and budget > _BEAM_SLOTS and budget % _BEAM_SLOTS:
+    if method in ("beam", "dvts") and budget > _BEAM_CANDIDATES and budget % _BEAM_CANDIDATES:
         raise ValueError(
-            f"budget: found {budget} for {TITLES[method]}; required: at most {_BEAM_SLOTS}, or a "
-            f"multiple of {_BEAM_SLOTS}, the segments that each beam tries"
+            f"budget: found {budget} for {TITLES[method]}; required: at most {_BEAM_CANDIDATES}, "
+            f"or a multiple of {_BEAM_CANDIDATES}, the segments that each beam tries"
         )
 
 
 def sample_scale(
-    num_slots: int, num_simulations: int, *, value_scale: float | None = None
+    num_candidates: int, num_simulations: int, *, value_scale: float | None = None
 ) -> tuple[float, float]:
-    """How MCTS (Gumbel) weighs Q-values of samples, whose prior is uniform over K slots.
+    """How Gumbel MuZero weighs Q-values of samples, whose prior is uniform over K candidates.
 
     The improved policy is the softmax of `(maxvisit_init + most visits) * value_scale * q`, with q
-    in [0, 1]. Where one slot has q = 1 and the others 0, both numbers follow from the odds of the
-    one against the others together. At a new node they are 1 + 8K / n : 1, so that the best line
-    is followed while the n / K simulations of a slot pay for little more than one line below it
-    (a response has some 8 segments or fewer), and the best slot gets half of the visits where
-    there are many more. A slot that was visited n times has sqrt(1 + n) times these odds, and none
-    can have more. So a node that is visited N times gives its worst slot at least the order of
-    N / log n visits, and its best slot a share that goes to 1: every slot is tried more and more
-    often as budgets grow, and values approach those of the best continuation. (A constant
-    `value_scale`, as in self-play with a learned prior, makes the share of the others fall like
-    exp(-value_scale * N), and what is not tried early is never tried.)
+    in [0, 1]. Where one candidate has q = 1 and the others 0, both numbers follow from the odds of
+    the one against the others together. At a new node they are 1 + 8K / n : 1, so that the best
+    line is followed while the n / K simulations of a candidate pay for little more than one line
+    below it (a response has some 8 segments or fewer), and the best candidate gets half of the
+    visits where there are many more. A candidate that was visited n times has sqrt(1 + n) times
+    these odds, and none can have more. So a node that is visited N times gives its worst candidate
+    at least the order of N / log n visits, and its best candidate a share that goes to 1: every
+    candidate is tried more and more often as budgets grow, and values approach those of the best
+    continuation. (A constant `value_scale`, as in self-play with a learned prior, makes the share
+    of the others fall like exp(-value_scale * N), and what is not tried early is never tried.)
 
     Args:
-        num_slots: K.
+        num_candidates: K.
         num_simulations: n, of one plan.
         value_scale: Given by the user, more than 0; the odds at a new node stay the same.
 
@@ -137,27 +155,27 @@ def sample_scale(
     scale = value_scale
     if scale is None:
         scale = 0.5 * math.log1p(num_simulations) / num_simulations
-    odds = 1 + _SEGMENTS * num_slots / num_simulations
-    at_new_node = math.log(odds * max(1, num_slots - 1))
+    odds = 1 + _SEGMENTS * num_candidates / num_simulations
+    at_new_node = math.log(odds * max(1, num_candidates - 1))
     return scale, at_new_node / scale
 
 
-def sample_exploration(num_slots: int, num_simulations: int) -> float:
-    """How much MCTS (MuZero) explores among samples, whose prior is uniform over K slots.
+def sample_exploration(num_candidates: int, num_simulations: int) -> float:
+    """How much MuZero explores among samples, whose prior is uniform over K candidates.
 
-    Where one slot has q = 1 and the others, untried, 0, it is visited m times before another is
-    tried if c1 = K sqrt(m + 1) / m: then the bonus of an untried slot, c1 / K times the root of the
-    node's m + 1 visits, reaches what is left of 1 and the own bonus. Small budgets pay for breadth
-    alone (m = 1 for 8 simulations), larger ones follow the best slot deeper, as the number of
-    levels that they pay for grows with their logarithm: m = log2(n) - 2, up to 3. PUCT's bonus
-    grows with the root of a node's visits, so every slot is tried in the end.
+    Where one candidate has q = 1 and the others, untried, 0, it is visited m times before another
+    is tried if c1 = K sqrt(m + 1) / m: then the bonus of an untried candidate, c1 / K times the
+    root of the node's m + 1 visits, reaches what is left of 1 and the own bonus. Small budgets pay
+    for breadth alone (m = 1 for 8 simulations), larger ones follow the best candidate deeper, as
+    the number of levels that they pay for grows with their logarithm: m = log2(n) - 2, up to 3.
+    PUCT's bonus grows with the root of a node's visits, so every candidate is tried in the end.
 
     Args:
-        num_slots: K.
+        num_candidates: K.
         num_simulations: n, of one plan.
     """
     visits = min(max(math.log2(num_simulations) - 2, _LEAST_VISITS), _MOST_VISITS)
-    return num_slots * math.sqrt(visits + 1) / visits
+    return num_candidates * math.sqrt(visits + 1) / visits
 
 
 def build_searcher(
@@ -166,21 +184,21 @@ def build_searcher(
     *,
     policy: Policy,
     reward_model: RewardModel,
-    leaf_value: LeafValue | None,
     proposal: Proposal,
+    leaf_value: LeafValue | None = None,
     segment_reward: SegmentReward | None = None,
     options: SearchOptions | None = None,
 ) -> SearchPolicy:
-    """Makes a searching policy.
+    """Makes a policy that searches.
 
     Args:
         method: Which planner.
         budget: What is tried at a decision.
-        policy: Proposes.
-        reward_model: Judges finished responses.
-        leaf_value: Values unfinished ones; None asks the reward model about the text so far.
-        proposal: Where segments end; best-of-N always takes whole responses, guided decoding
+        policy: Proposes segments.
+        reward_model: Scores finished responses.
+        proposal: Where segments end; best-of-N always takes whole responses, controlled decoding
             always tokens, and speculative rejection blocks where the unit is a response or token.
+        leaf_value: Values unfinished ones; None scores the text so far by the reward model.
         segment_reward: What segments earn on the way.
         options: How to search; None takes the defaults.
 
@@ -188,21 +206,20 @@ def build_searcher(
         ValueError: As `check_budget` and `SearchPolicy`.
     """
     check_budget(method, budget)
-    options = options or SearchOptions()
+    method, options = method_name(method), options or SearchOptions()
     proposal = _proposal_of(method, proposal)
     token_budget = options.token_budget
     if method in _BY_LEVELS and token_budget is None:
         token_budget = budget * proposal.max_new_tokens
-    slots = {"beam": _BEAM_SLOTS, "muzero": _SLOTS, "gumbel": _SLOTS}.get(method, budget)
     return SearchPolicy(
         policy=policy,
         reward_model=reward_model,
         leaf_value=NoValue() if method in POOLED else leaf_value or PartialReward(),
-        planner=build_planner(planner_config(method, budget, proposal, options)),
+        planner=method_planner(method, budget, proposal, options),
         proposal=proposal,
-        num_proposals=min(slots, budget),
+        num_proposals=_num_candidates(method, budget),
         segment_reward=segment_reward,
-        resamples=None if method in POOLED or method == "rejection" else _REDRAWS,
+        resamples=None if method in POOLED or method == "rejection" else _RESAMPLES,
         token_budget=token_budget,
         replan=method not in _BY_LEVELS,
         answer=_ANSWERS.get(method, "best"),
@@ -216,64 +233,68 @@ def _proposal_of(method: MethodName, proposal: Proposal) -> Proposal:
     """The proposal with the segments that a method needs."""
     if method in POOLED:
         return replace(proposal, unit="response")
-    if method == "guided":
+    if method == "controlled_decoding":
         return replace(proposal, unit="token")
     if method == "rejection" and proposal.unit in ("token", "response"):
         return replace(proposal, unit="block")
     return proposal
 
 
-def planner_config(
+def _num_candidates(method: MethodName, budget: int) -> int:
+    """Segments that a node can hold."""
+    if method == "beam":
+        return min(_BEAM_CANDIDATES, budget)
+    by_budget = method in (*POOLED, *_BY_LEVELS, "controlled_decoding")
+    return budget if by_budget else min(_CANDIDATES, budget)
+
+
+def method_planner(
     method: MethodName, budget: int, proposal: Proposal, options: SearchOptions
-) -> PlannerConfig:
-    """A method's planner and its numbers."""
-    levels = proposal.max_new_tokens  # the most that there can be: each has at least one token
-    width = min(_BEAM_SLOTS, budget)
-    match method:
-        case "best_of_n" | "weighted" | "majority":
-            return PlannerConfig(planner="best_of_n", num_simulations=budget)
+) -> Planner:
+    """A method's planner: its own defaults, without noise, and what suits the proposal.
+
+    Args:
+        method: As `build_searcher`, as are the others.
+        budget: What is tried at a decision.
+        proposal: Where segments end.
+        options: How to search.
+    """
+    name = "best_of_n" if method in POOLED else method_name(method)
+    width, candidates = min(_BEAM_CANDIDATES, budget), _num_candidates(name, budget)
+    leaves = min(options.leaves_per_step, budget)
+    known = planner_settings(name)
+    wanted = {"dirichlet_fraction": 0.0, "gumbel_scale": 0.0, "temperature": 0.0}
+    settings: dict[str, object] = {key: wanted[key] for key in wanted.keys() & known.keys()}
+    if "leaves_per_step" in known:
+        settings["leaves_per_step"] = leaves
+    match name:
         case "rejection":
-            return PlannerConfig(
-                planner="rejection",
-                num_simulations=budget * levels,
-                num_lines=budget,
-                keep=options.rejection_keep,
-            )
+            settings["num_lines"] = budget
+            if options.rejection_keep is not None:
+                settings["keep"] = options.rejection_keep
         case "beam":
-            return PlannerConfig(
-                planner="beam",
-                num_simulations=budget * levels,
-                beam_width=max(1, budget // width),
-            )
+            settings["beam_width"] = max(1, budget // width)
         case "dvts":
-            return PlannerConfig(
-                planner="dvts",
-                num_simulations=budget * levels,
-                num_subtrees=max(1, budget // width),
-                subtree_width=width,
-            )
-        case "guided":
-            return PlannerConfig(
-                planner="regularized",
-                num_simulations=budget,
-                kl_weight=options.kl_weight,
-                temperature=0.0,
-            )
-        case "muzero" | "gumbel":
-            slots = min(_SLOTS, budget)
-            scale, visits = sample_scale(slots, budget, value_scale=options.value_scale)
-            explored = sample_exploration(slots, budget)
-            if proposal.ranked:
-                (scale, visits), explored = _RANKED_SCALE, _RANKED_EXPLORATION
-            return PlannerConfig(
-                planner=method,
-                num_simulations=budget,
-                dirichlet_fraction=0.0,
-                pb_c_init=explored if options.exploration is None else options.exploration,
-                temperature=0.0,
-                gumbel_scale=0.0,
-                max_num_considered_actions=slots,
-                value_scale=scale if options.value_scale is None else options.value_scale,
-                maxvisit_init=visits if options.maxvisit_init is None else options.maxvisit_init,
-                leaves_per_step=min(options.leaves_per_step, budget),
-            )
+            settings |= {"num_groups": max(1, budget // width), "num_children": width}
+        case "controlled_decoding":
+            settings["kl_weight"] = options.kl_weight
+        case "muzero":
+            explored = options.c_puct
+            if explored is None and not proposal.ranked:
+                explored = sample_exploration(candidates, budget)
+            if explored is not None:
+                settings["pb_c_init"] = explored
+        case "gumbel_muzero":
+            settings["max_num_considered_actions"] = candidates
+            numbers: dict[str, float | None] = {}
+            if not proposal.ranked:
+                scale = sample_scale(candidates, budget, value_scale=options.value_scale)
+                numbers = dict(zip(("value_scale", "maxvisit_init"), scale, strict=True))
+            given = {"value_scale": options.value_scale, "maxvisit_init": options.maxvisit_init}
+            numbers |= {key: value for key, value in given.items() if value is not None}
+            if numbers:
+                settings["qtransform"] = partial(qtransform_completed_by_mix_value, **numbers)
+        case _:
+            pass
+    levels = proposal.max_new_tokens  # the most that there can be: each has at least one token
+    return build_planner(name, budget * levels if name in _BY_LEVELS else budget, **settings)

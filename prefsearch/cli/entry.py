@@ -25,7 +25,7 @@ COMMANDS = {
         "atari_bridge.__main__",
         "games: train, evaluate, play (MuZero family on Atari and gymnasium)",
     ),
-    "tree": ("search.viewer.cli", "search trees: show one as HTML, text, DOT or JSON"),
+    "tree": ("search.viewer.cli", "search trees: show one as HTML, text or JSON"),
 }
 
 

@@ -11,8 +11,9 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from html import escape as escape_markup
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Self, cast
+from urllib.parse import quote
 from xml.etree import ElementTree
 
 import numpy as np
@@ -20,7 +21,7 @@ import numpy as np
 from prefsearch.report.style import STYLE
 from prefsearch.statistics.metrics import Interval
 from prefsearch.storage.files import naming_path, plain_number, write_text_atomic
-from search.viewer.layout import PlacedNode, SearchNode, place_tree, printable
+from prefsearch.storage.visible_text import printable
 
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
@@ -156,33 +157,34 @@ class Report:
         )
         return self
 
-    def tree(
-        self,
-        tree: SearchNode,
-        *,
-        summary: str,
-        max_children: int = 6,
-        max_depth: int = 24,
-        max_nodes: int = 300,
-    ) -> Self:
-        """Show a search tree that opens node by node, its principal line open and marked.
+    def preformatted(self, text: str, *, summary: str) -> Self:
+        """Add a collapsible block of text in a fixed-width font, line breaks kept.
 
         Args:
-            tree: the root.
+            text: the block.
             summary: the line that opens it.
-            max_children: children shown of each node, most visited first.
-            max_depth: levels shown below the root.
-            max_nodes: nodes shown in all.
+        """
+        self._parts.append(
+            f'<details class="preformatted"><summary>{escape(summary)}</summary>'
+            f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(summary)}">'
+            f"<pre>{escape(text)}</pre></div></details>"
+        )
+        return self
+
+    def link(self, path: str, text: str) -> Self:
+        """Add a link to a file in the report's folder.
+
+        Args:
+            path: relative to the report, below its folder.
+            text: what the link reads.
 
         Raises:
-            ValueError: a node lacks a field or holds a wrong one, or a limit is below 1.
+            ValueError: the path is absolute or leads out of the folder.
         """
-        root = place_tree(tree, max_children=max_children, max_depth=max_depth, max_nodes=max_nodes)
-        self._parts.append(
-            f'<details class="tree"><summary>{escape(summary)}</summary>'
-            '<p class="key">n: visits · v: value · p: prior · r: reward · marked: the most visited '
-            f"line</p><ul>{_tree_item(root)}</ul></details>"
-        )
+        parts = PurePosixPath(path).parts
+        if not parts or PurePosixPath(path).is_absolute() or ".." in parts:
+            raise ValueError(f"link: found {path!r}; required: a path below the report's folder")
+        self._parts.append(f'<p><a href="./{escape(quote(path))}">{escape(text)}</a></p>')
         return self
 
     def settings(self, heading: str, values: Mapping[str, object], *, opened: bool = False) -> Self:
@@ -278,21 +280,6 @@ def _flatten(values: Mapping[str, object], prefix: str = "") -> dict[str, object
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def _tree_item(node: PlacedNode) -> str:
-    numbers = {"v": node.value, "p": node.prior, "r": node.reward}
-    facts = [f"n {node.visits}"]
-    facts += [f"{name} {number:.3g}" for name, number in numbers.items() if number is not None]
-    text = escape(node.text.strip() or ("(start)" if node.depth == 0 else "(empty)"))
-    label = f'<span class="text">{text}</span> <span class="facts">{" · ".join(facts)}</span>'
-    kind = ' class="principal"' if node.principal else ""
-    more = f'<li class="more">{node.hidden} more not shown</li>' if node.hidden else ""
-    if not node.children and not more:
-        return f"<li{kind}>{label}</li>"
-    below = "".join(_tree_item(child) for child in node.children) + more
-    opened = " open" if node.principal else ""
-    return f"<li{kind}><details{opened}><summary>{label}</summary><ul>{below}</ul></details></li>"
 
 
 def _inline_svg(content: bytes, source: Path, *, prefix: str, alt: str) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefsearch.storage.files import write_bytes_atomic
-from search.viewer.layout import printable
+from prefsearch.storage.visible_text import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -21,7 +21,7 @@ p { max-width: 44rem; margin: .6rem 0; }
 a { color: var(--link); }
 a:focus-visible, summary:focus-visible, .scroll:focus-visible { outline: 2px solid var(--link);
   outline-offset: 2px; }
-.subtitle, figcaption, caption, .facts, .key, .more { color: var(--soft); }
+.subtitle, figcaption, caption, .key { color: var(--soft); }
 .subtitle { font-size: 1.05rem; }
 nav ol { display: flex; flex-wrap: wrap; gap: .2rem 1.4rem; padding: 0; margin: .8rem 0 0;
   list-style-position: inside; }
@@ -49,18 +49,12 @@ dl div { display: flex; gap: .4rem; }
 dt { color: var(--soft); }
 dd { margin: 0; font-variant-numeric: tabular-nums; }
 details { margin: .2rem 0; }
-details.tree, details.settings { margin: 1rem 0; border: 1px solid var(--line); border-radius: 6px;
-  padding: .6rem 1rem; }
+details.preformatted, details.settings { margin: 1rem 0; border: 1px solid var(--line);
+  border-radius: 6px; padding: .6rem 1rem; }
 summary { cursor: pointer; }
-details.tree > summary, details.settings > summary { font-weight: 600; }
-.tree ul { list-style: none; margin: 0; padding-left: 1.15rem; border-left: 1px solid var(--line); }
-.tree > ul { border: 0; padding: 0; }
-.tree li:not(:has(> details)) { padding-left: 1.05rem; }
-.tree .text { white-space: normal; }
-.principal > details > summary > .text, .principal > .text { color: var(--mark);
-  font-weight: 600; }
-.facts { font-size: .83rem; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.key, .more { font-size: .85rem; }
+details.preformatted > summary, details.settings > summary { font-weight: 600; }
+.key { font-size: .85rem; }
+pre { font: .82rem/1.4 ui-monospace, "DejaVu Sans Mono", monospace; margin: 0; }
 .settings th { font-weight: 400; color: var(--soft); }
 .settings td { font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size: .87rem;
   overflow-wrap: anywhere; }

@@ -1,4 +1,4 @@
-"""Text that a terminal shows as it is: nothing in it moves a cursor or turns what is beside it."""
+"""Replace characters that a terminal would obey, or that XML and HTML cannot hold."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ import re
 # Controls of C0 and C1 but tab and line feed, surrogates, and what turns the direction of text.
 _UNSAFE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
+_NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
+
 
 def visible(text: str) -> str:
     r"""Writes characters that a terminal would obey, or cannot encode, as escapes such as \x1b."""
     return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def printable(text: str) -> str:
+    """Replaces what XML and HTML cannot hold, such as control characters and surrogates."""
+    return _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text)

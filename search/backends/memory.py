@@ -1,8 +1,7 @@
-"""The memory of a search: allocated once for a shape, and used again once nobody reads it.
+"""Reuse of the memory of a search: arrays are recycled once no tensor refers to them.
 
-A finished tree is handed out as tensors that share these arrays. Whether somebody still holds one
-(a tensor, or any view of it) is read off the arrays' reference counts, so memory is never
-overwritten under a reader, and never copied to be safe. This file does not know what is stored.
+A finished tree's tensors share these arrays. Reference counts tell whether a tensor or a view is
+still in use, so memory is never overwritten under a reader, and never copied to be safe.
 """
 
 import sys
@@ -36,7 +35,7 @@ class Memory:
         return sum(array.nbytes for array in self.arrays.values())
 
     def is_read(self) -> bool:
-        """Whether anybody but this object holds one of the arrays."""
+        """Whether anything but this object refers to one of the arrays."""
         return self.count_holders() > _UNREAD
 
     def count_holders(self) -> int:
@@ -45,8 +44,8 @@ class Memory:
 
 
 _UNREAD = Memory({"probe": ((1,), np.uint8)}).count_holders()
-"""What `count_holders` says where nobody else holds an array: measured, since releases of Python
-differ in how many references a call takes (3.14 takes fewer than those before it)."""
+"""`count_holders` where nothing else refers to an array: measured, since releases of Python differ
+in how many references a call takes (3.14 takes fewer than those before it)."""
 
 
 class _Shelf(threading.local):
@@ -64,7 +63,7 @@ def borrow_memory(key: Hashable, shapes: Callable[[], Shapes]) -> Memory:
 
     Args:
         key: Stands for the shapes.
-        shapes: Says what to allocate where no memory of that key is free.
+        shapes: Returns what to allocate where no memory of that key is free.
     """
     for number, (found, memory) in _shelf.memories.items():
         if found == key and not memory.is_read():

@@ -1,11 +1,10 @@
-"""What the kernels and the model hand each other on the CPU: embeddings one way, numbers the other.
-
-This file does not know what either does with them.
-"""
+"""Data exchange between the CPU kernels and the model: embeddings one way, outputs the other."""
 
 from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -13,18 +12,23 @@ from search.backends.memory import Array, Memory
 from search.model import Embedding, RootOutput, StepOutput, check_form
 
 
+def as_tensor(array: npt.NDArray[Any]) -> Tensor:
+    """A tensor that shares the array's memory; torch's stub leaves the array's type open."""
+    return torch.from_numpy(array)  # pyright: ignore[reportUnknownMemberType]
+
+
 class Pool:
     """One leaf of every node's embedding `[N * B, ...]`: column by column, and there tree by tree.
 
-    torch cannot gather every dtype it knows (float8, unsigned integers): such a leaf is kept as
-    integers of the same size.
+    torch cannot gather every dtype (float8, unsigned integers): such a leaf is stored as integers
+    of the same size.
     """
 
     def __init__(self, memory: Array, leaf: Tensor, num_rows: int) -> None:
         self.dtype = leaf.dtype
         stored, shape = _stored_dtype(leaf.dtype), (num_rows, *leaf.shape[1:])
         self.rows = (
-            torch.from_numpy(memory).view(stored).view(shape)
+            as_tensor(memory).view(stored).view(shape)
             if memory.size > 0
             else torch.empty(shape, dtype=stored)  # no bytes can be seen as something else
         )
@@ -67,8 +71,8 @@ class PooledEmbeddings:
     def __init__(self, pools: Mapping[str, Pool], memory: Memory) -> None:
         self.pools = pools
         self.gather, self.scatter = memory.arrays["gather"], memory.arrays["scatter"]
-        self.gather_rows = torch.from_numpy(self.gather)
-        self.scatter_rows = torch.from_numpy(self.scatter)
+        self.gather_rows = as_tensor(self.gather)
+        self.scatter_rows = as_tensor(self.scatter)
 
     def read(self, count: int) -> dict[str, Tensor]:
         """Embeddings of the parents of `count` rows."""
@@ -87,7 +91,7 @@ class PooledEmbeddings:
 
 
 class KeptEmbeddings(PooledEmbeddings):
-    """Embeddings of a single tree: the model's own tensors are kept and handed back.
+    """Embeddings of a single tree: the model's own tensors are kept and passed back.
 
     A gather and a write cost more than the walk of one tree. The pools are filled at the end.
     """
@@ -174,7 +178,7 @@ class Outputs:
             if not tensor.is_cpu:
                 raise ValueError(
                     f"StepOutput: found a tensor on {tensor.device}; required the root's device, "
-                    "cpu. Let root and step answer on one device."
+                    "cpu. Return the outputs of root and step on one device."
                 )
         self.held = tuple(
             tensor.to(tensor.dtype if tensor.dtype is torch.bool else self.dtype).contiguous()

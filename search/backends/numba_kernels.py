@@ -1,17 +1,19 @@
+# pyright: basic
+# (numba types these functions when it compiles them.)
 """The per-tree loops of the search, compiled for the CPU by numba: select, expand, back up.
 
 One call of `advance` does for every tree of a batch what happens between two calls of the model: it
-writes the nodes the model has just described, backs their values up, and walks down to the next
-leaves. `export` writes the finished trees in the public layout of `search.tree`, and `adopt` reads
-trees kept from an earlier search.
+writes the model's last outputs as nodes, backs their values up, and walks down to the next leaves.
+`export` writes the finished trees in the public layout of `search.tree`, and `load` reads subtrees
+kept from an earlier search.
 
 What a walk reads of a node lies in one block, the nodes a walk passed are noted so that its way
 back waits for nothing, and while one tree is at work the last walk of the next is fetched: a search
 of many trees is bound by the latency of memory. The public tensors are written once, at the end.
 Below `advance`, arrays are pointers: a numba array is a dozen words to hand on, and slicing one
-costs two atomic operations on a counter that all threads share. This file knows neither torch nor
-models; it is tested, number for number, against the torch form of the same search (`search.mcts`).
-It is one file because numba's cache on disk notices a change in a function's own file only.
+costs two atomic operations on a counter that all threads share. The kernels are tested, number for
+number, against the same search in torch (`search.mcts`). They are one file because numba's cache on
+disk notices a change in a function's own file only.
 
 Arrays (F is float32 or float64; W leaves a step, D the deepest walk):
     blocks: `[B, N, 10 + 4 * A]` F, a node: the fields named below, then four numbers of each
@@ -29,9 +31,10 @@ from types import FunctionType
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit, prange
+from llvmlite import ir
+from numba import njit, prange, types
+from numba.extending import intrinsic
 
-from search.backends.pointers import data, moved, number, pointer, prefetch
 from search.backends.rules import EFFICIENT, HALVING, MIN_MAX, MIXED, PUCT, SIBLINGS
 
 VALUE, COUNT, PENDING, REWARD, DISCOUNT, RAW, END, CHANCE, PARENT, ACTION = range(10)
@@ -54,7 +57,7 @@ score made of them is not. In `rows`, NO_SCORE marks the trees concerned."""
 NO_ACTION = -1
 """What a rule returns where a score is NaN or the greatest is not finite: none is taken for it."""
 
-_OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
+_OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
 
 
 class _Layout(NamedTuple):
@@ -85,6 +88,68 @@ def _compile(function: FunctionType, *, parallel: bool) -> Any:
     return njit(parallel=parallel, **_OPTIONS)(copy)
 
 
+# Pointers in place of arrays, which are heavier to pass on.
+
+
+def _type_data(_typing, array):
+    """The address of an array's first item, as a pointer."""
+
+    def generate(context, builder, signature, arguments):
+        return context.make_array(signature.args[0])(context, builder, arguments[0]).data
+
+    return types.CPointer(array.dtype)(array), generate
+
+
+def _type_pointer(_typing, address, like):
+    """An address as a pointer of the kind of `like`."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+    return like(address, like), generate
+
+
+def _type_moved(_typing, pointer, offset):
+    """The pointer to item `offset` of a pointer."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.gep(arguments[0], [arguments[1]])
+
+    return pointer(pointer, types.intp), generate
+
+
+def _type_number(_typing, like, number):
+    """A number as an item of the pointer `like`: a plain 1 would make float64 of a float32."""
+
+    def generate(context, builder, signature, arguments):
+        return context.cast(builder, arguments[1], signature.args[1], signature.return_type)
+
+    return like.dtype(like, number), generate
+
+
+def _type_prefetch(_typing, pointer, offset):
+    """Prefetches the cache line of `pointer[offset]`; changes nothing."""
+
+    def generate(context, builder, signature, arguments):
+        address = builder.gep(arguments[0], [arguments[1]])
+        address = builder.bitcast(address, ir.IntType(8).as_pointer())
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [address.type, number, number, number])
+        call = builder.module.declare_intrinsic("llvm.prefetch", [address.type], kind)
+        # Read, keep in all caches, data.
+        builder.call(call, [address, number(0), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(pointer, types.intp), generate
+
+
+data: Any = intrinsic(_type_data)
+pointer: Any = intrinsic(_type_pointer)
+moved: Any = intrinsic(_type_moved)
+number: Any = intrinsic(_type_number)
+prefetch: Any = intrinsic(_type_prefetch)
+
+
 def advance(
     blocks, paths, rows, scratch, stored_logits, stored_valid, settings, numbers, rates, gumbel,
     kept_visits, schedule, logits_at, value_at, valid_at, reward_at, discount_at, gather, scatter,
@@ -95,8 +160,8 @@ def advance(
     `settings` and `numbers` hold the rules, by the fields above; `rates` `[visits]` F is PUCT's
     `sqrt(n) * pb_c(n)` by n. `gumbel` and `kept_visits` `[B, A]` F and `schedule` `[B, S]` int64
     are Sequential Halving's. `logits_at` (`[M, A]` F), `value_at` (`[M]` F), `valid_at` (`[M, A]`
-    bool), `reward_at` and `discount_at` (`[M]` F) are the addresses of what the model said of the
-    M rows asked for last (at the start: of the B roots); making arrays of tensors would cost more
+    bool), `reward_at` and `discount_at` (`[M]` F) are the addresses of the model's outputs for the
+    M rows stepped last (at the start: of the B roots); making arrays of tensors would cost more
     than all else in a small search. `previous` is the number of leaves of the last step, -1 at the
     start; `first` the column of the next leaf; `width` the leaves to walk to, 0 to finish. Filled
     are `gather` and `scatter` `[B * W]` int64 and row `step` of `actions` `[steps, B * W]` int64:
@@ -189,20 +254,20 @@ def _advance_tree(
         if blocks[tree + END] > zero:
             bad += 1  # nothing to choose
     for w in range(previous):
-        asked = np.int64(rows[row + w])
-        if asked >= 0:
+        output = np.int64(rows[row + w])
+        if output >= 0:
             walk = path + w * layout.path
             leaf = np.int64(paths[walk + np.int64(paths[walk])])
             at = tree + leaf * size
-            blocks[at + REWARD] = reward[asked]
-            blocks[at + DISCOUNT] = discount[asked]
-            if not (math.isfinite(reward[asked]) and math.isfinite(discount[asked])):
+            blocks[at + REWARD] = reward[output]
+            blocks[at + DISCOUNT] = discount[output]
+            if not (math.isfinite(reward[output]) and math.isfinite(discount[output])):
                 bad += 1
             bad += _write_node(
                 blocks, at, stored_logits, stored_valid, (b * num_nodes + leaf) * num_actions,
-                logits, value, valid, asked, settings, numbers, layout,
+                logits, value, valid, output, settings, numbers, layout,
             )  # fmt: skip
-            if discount[asked] == zero:
+            if discount[output] == zero:
                 blocks[at + END] = one
     if bad > 0:
         return NOT_FINITE
@@ -227,7 +292,7 @@ def _advance_tree(
 
 @njit(**_OPTIONS)
 def _fetch_walk(blocks, tree, paths, path, layout, itemsize):
-    """Asks for the blocks of a tree's last walk: its way back reads them, its next walk most."""
+    """Prefetches the blocks of a tree's last walk: its back-up reads them, its next walk most."""
     line = 64 // itemsize
     for step in range(1, np.int64(paths[path]) + 1):
         at = tree + np.int64(paths[path + step]) * layout.size
@@ -240,17 +305,17 @@ def _write_node(
     blocks, at, stored_logits, stored_valid, stored_at, logits, value, valid, row, settings,
     numbers, layout,
 ):  # fmt: skip
-    """Writes what the model says of a node in one of its rows; returns 1 where it is not finite."""
+    """Writes one row of the outputs as a node; returns 1 where a number is not finite."""
     zero, one = number(blocks, 0), number(blocks, 1)
-    asked = row * layout.actions
+    start = row * layout.actions
     top = numbers[LOWEST]
     bad = 0 if math.isfinite(value[row]) else 1
     offered = 0
     outcomes = zero
     for a in range(layout.actions):
-        is_valid = valid[asked + a]
+        is_valid = valid[start + a]
         stored_valid[stored_at + a] = is_valid
-        logit = logits[asked + a] if is_valid else numbers[LOWEST]
+        logit = logits[start + a] if is_valid else numbers[LOWEST]
         stored_logits[stored_at + a] = logit
         blocks[at + layout.qvalues + a] = zero
         blocks[at + layout.visits + a] = zero
@@ -265,12 +330,12 @@ def _write_node(
     total = zero
     for a in range(layout.actions):
         weight = -one
-        if valid[asked + a]:
-            weight = math.exp(logits[asked + a] - top)
+        if valid[start + a]:
+            weight = math.exp(logits[start + a] - top)
             total += weight
         blocks[at + layout.priors + a] = weight
     for a in range(layout.actions):
-        if valid[asked + a]:
+        if valid[start + a]:
             blocks[at + layout.priors + a] /= total
     blocks[at + RAW] = value[row]
     blocks[at + VALUE] = value[row]
@@ -318,8 +383,8 @@ def _walk(
     """Walks from the root to a leaf and notes the way.
 
     Returns 0 where the leaf is new, -1 where it is known and NO_SCORE where a rule found no action.
-    A new leaf gets `column`. Until the model has spoken, other walks of the same step take it for
-    an end, worth what its parent is worth.
+    A new leaf gets `column`. Until the model has evaluated it, other walks of the same step end
+    there, and its value is its parent's.
     """
     zero, one = number(blocks, 0), number(blocks, 1)
     leaf = tree + column * layout.size
@@ -747,7 +812,7 @@ def _export_tree(
 
 
 @njit(**_OPTIONS)
-def adopt(
+def load(
     blocks, priors, valid_actions, node_visits, raw_values, node_values, parents,
     action_from_parent, children_index, children_visits, children_rewards, children_discounts,
     children_values, terminal, decisions,

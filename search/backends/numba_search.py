@@ -1,7 +1,6 @@
-"""The compiled search on the CPU: memory for the kernels, and the model between two of their calls.
+"""The compiled search on the CPU: memory for the kernels, and model steps between them.
 
-This file does not know how trees are walked (`search.backends.numba_kernels`) nor what a rule means
-(`search.backends.rules`): it lends the kernels memory, asks the model, and hands out the trees.
+Trees are walked in `search.backends.numba_kernels`; rules are encoded in `search.backends.rules`.
 """
 
 import math
@@ -17,7 +16,13 @@ from torch import Tensor
 
 from search.backends import numba_kernels as kernels
 from search.backends.memory import Array, Memory, Shapes, borrow_memory, return_memory
-from search.backends.numba_exchange import KeptEmbeddings, Outputs, Pool, PooledEmbeddings
+from search.backends.numba_exchange import (
+    KeptEmbeddings,
+    Outputs,
+    Pool,
+    PooledEmbeddings,
+    as_tensor,
+)
 from search.backends.rules import HALVING, Rules
 from search.model import (
     Embedding,
@@ -103,7 +108,7 @@ def search_on_cpu(
             for name, leaf in root.embedding.items()
         }
         if kept is not None:
-            _adopt(kept, memory, pools, rules)
+            _load(kept, memory, pools, rules)
         else:
             for name, pool in pools.items():
                 pool.write_first(root.embedding[name])
@@ -120,7 +125,7 @@ def search_on_cpu(
         )
         export = kernels.export_parallel if _uses_threads(memory) else kernels.export_serial
         export(*(memory.arrays[name] for name in _EXPORTED))
-        public = {name: torch.from_numpy(memory.arrays[name]) for name in _PUBLIC}
+        public = {name: as_tensor(memory.arrays[name]) for name in _PUBLIC}
         public["valid_actions"] = public["valid_actions"].view(torch.bool)
         return Tree(
             **public,
@@ -150,7 +155,7 @@ def _grow(
     store = (KeptEmbeddings if num_trees * width == 1 else PooledEmbeddings)(pools, memory)
     # The model may hold on to the actions that it is given: each step has its own.
     actions = np.empty((num_steps + 1, num_trees * width), np.int64)
-    action_rows = torch.from_numpy(actions).unbind(0)
+    action_rows = as_tensor(actions).unbind(0)
     outputs = Outputs(tree_dtype(root), num_actions)
     addresses = outputs.read_root(root)
     step: StepOutput | None = None
@@ -191,14 +196,15 @@ def _start_threads() -> int:
     Threads that spin while they wait cost a hundred times what they save as soon as another process
     wants the core. OpenMP reads how they should wait when it is loaded, which is here.
     """
-    is_told = "OMP_WAIT_POLICY" in os.environ
+    was_set = "OMP_WAIT_POLICY" in os.environ
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         number = numba.get_num_threads()
         # Where numba finds neither OpenMP nor TBB, two callers at a time would end the process.
-        return 1 if numba.threading_layer() == "workqueue" else number
+        layer: str = numba.threading_layer()  # pyright: ignore[reportPrivateImportUsage]
+        return 1 if layer == "workqueue" else number
     finally:
-        if not is_told:
+        if not was_set:
             del os.environ["OMP_WAIT_POLICY"]
 
 
@@ -210,18 +216,18 @@ def _explain(
     num_actions: int,
     gather: Array,
 ) -> NoReturn:
-    """Raises the error that says which number of the model's last output is not finite."""
+    """Raises an error that names the number of the model's last outputs that is not finite."""
     if step is None:
         validate_root(root, num_actions)
     else:
         num_rows = step.value.shape[0]
         # The rows of a pool `[N, B]`: all nodes of the first column, then those of the second.
-        rows = torch.from_numpy(gather[:num_rows]) % root.value.shape[0]
+        rows = as_tensor(gather[:num_rows]) % root.value.shape[0]
         validate_step(step, num_actions, num_rows=num_rows, parent=embedding, rows=rows)
     dtype = tree_dtype(root)
     raise ValueError(
         f"StepOutput: found a number beyond the range of {dtype}; required numbers that the tree "
-        "can hold, whose dtype is the root's. Let root and step answer in one dtype."
+        "can hold, whose dtype is the root's. Return the outputs of root and step in one dtype."
     )
 
 
@@ -259,17 +265,17 @@ def _shapes(size: _Size) -> Shapes:
     }
 
 
-def _adopt(kept: Tree, memory: Memory, pools: Mapping[str, Pool], rules: Rules) -> None:
+def _load(kept: Tree, memory: Memory, pools: Mapping[str, Pool], rules: Rules) -> None:
     """Copies a kept tree into the memory of a search."""
     arrays = memory.arrays
     dtype = arrays["blocks"].dtype
     num_kept, num_actions = kept.num_nodes, kept.num_actions
     fields = ("valid_actions", *_NODE_FIELDS, *_EDGE_FIELDS, "terminal")
-    adopted = [np.ascontiguousarray(getattr(kept, name).numpy()) for name in fields]
+    fields_of_kept = [np.ascontiguousarray(getattr(kept, name).numpy()) for name in fields]
     priors = _float(torch.softmax(kept.children_prior_logits, dim=-1), dtype)
     decisions = rules.decisions(num_actions)
-    adopt: Any = kernels.adopt
-    adopt(arrays["blocks"], priors, *adopted, decisions)
+    load: Any = kernels.load  # pyright: ignore
+    load(arrays["blocks"], priors, *fields_of_kept, decisions)
     arrays["children_prior_logits"][:, :num_kept] = kept.children_prior_logits.numpy()
     arrays["valid_actions"][:, :num_kept] = kept.valid_actions.numpy()
     for name, pool in pools.items():
@@ -328,6 +334,6 @@ def _encode(rules: Rules, memory: Memory, kept: Tree | None, *, max_depth: int) 
 @lru_cache(maxsize=32)
 def puct_rates(pb_c_init: float, pb_c_base: float, most_visits: int, dtype: np.dtype[Any]) -> Array:
     """PUCT's weight of the prior by visits n, `sqrt(n) * (c1 + log((n + c2 + 1) / c2))`."""
-    visits = torch.from_numpy(np.arange(most_visits + 1, dtype=dtype))
+    visits = as_tensor(np.arange(most_visits + 1, dtype=dtype))
     pb_c = pb_c_init + torch.log((visits + pb_c_base + 1.0) / pb_c_base)
     return (visits.sqrt() * pb_c).numpy()

@@ -1,7 +1,6 @@
-"""Selection rules as plain numbers, for the compiled forms of the search.
+"""Encode selection rules as plain numbers, for the compiled backends of the search.
 
-This file knows which pairs of rules have a compiled form, and nothing of how that is compiled. All
-others (a user's own function, a Q-transform of one's own) run in torch.
+Pairs of rules without such a form (a user's own function or Q-transform) run in torch.
 """
 
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from search.selection import (
 # Compiled kernels are stored with these numbers in them: to change one, touch kernels.py as well.
 PUCT, EFFICIENT, HALVING, IMPROVED = range(4)
 MIN_MAX, SIBLINGS, MIXED = range(3)
-_TRANSFORMS = {
+_TRANSFORMS: dict[Any, int] = {
     qtransform_by_min_max: MIN_MAX,
     qtransform_by_parent_and_siblings: SIBLINGS,
     qtransform_completed_by_mix_value: MIXED,

@@ -1,18 +1,19 @@
+# pyright: basic
+# (triton types these functions when it compiles them.)
 """The per-tree loops of the search as one Triton kernel: write, back up, walk, one program a tree.
 
 One launch of `advance` does for every tree what happens between two calls of the model. It works on
 the public tensors of `search.tree.Tree` in place, since a warp reads the actions of a node in one
-coalesced load whatever the layout, and nothing has to be exported at the end. All it says to the
-host lies in device tensors, and all it is told are numbers the host knows without asking, so a
-search is a fixed sequence of launches.
+coalesced load whatever the layout, and nothing has to be exported at the end. All its results lie
+in device tensors, and its arguments are numbers the host has without a synchronization, so a search
+is a fixed sequence of launches.
 
 Within a program a number stored by one lane may be loaded by another: `tl.debug_barrier` stands
 between a store and later loads of the same address, and between loads and a store over them. A
 program is one warp wherever a node's actions fit, where a barrier costs next to nothing.
 
-This file knows neither torch nor models. It needs `triton`, which comes with torch's CUDA builds on
-Linux; under `TRITON_INTERPRET=1` it runs on the CPU. It is tested against the torch form of the
-same search (`search.mcts`).
+It needs `triton`, which comes with torch's CUDA builds on Linux; under `TRITON_INTERPRET=1` it runs
+on the CPU. It is tested against the same search in torch (`search.mcts`).
 
 Letters: B batch, N node, A action, W leaves a step, M = W * B rows of a step (row `w * B + b`), F
 the float of the trees (float32 or float64). Literals take the other operand's type, so a float32
@@ -72,7 +73,7 @@ class Trees(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """Pointers to what the model said: `[M, A]` and `[M]`, of any float; `valid_actions` uint8."""
+    """Pointers to the model's outputs, `[M, A]` and `[M]`, of any float; `valid_actions` uint8."""
 
     prior_logits: Any
     value: Any
@@ -171,10 +172,10 @@ def advance(
     `first + w`); `width` the walks to make, 0 to finish. Filled are `gather` and `actions` `[M]`
     int64: where the parents' embeddings lie in a pool `[N, B, ...]` seen as rows, and what to step.
     A walk that ended at a known node repeats the step that led there, and a tree with a fault
-    steps its root: such a row is asked in vain and never read.
+    steps its root: the outputs of such a row are never read.
 
     `ROOT_RULE` to `USE_MIXED` are fields of `search.backends.rules.Rules` (below HALVING the rule
-    is IMPROVED, below all others the same); `HAS_OUTCOMES` tells whether actions from
+    is IMPROVED, below all others the same); `HAS_OUTCOMES` is whether actions from
     `num_decisions` on are chance outcomes; `BLOCK` is a power of two of at least A.
     """
     # int64, so that offsets of a batch may exceed 2^31; all offsets below are made of these.
@@ -262,14 +263,14 @@ def _load_numbers(numbers):
 
 @triton.jit
 def _write_node(tree, outputs, n, node, row, num_actions, lanes):
-    """Writes what the model says of a node in one of its rows; returns the fault found, or -1."""
+    """Writes one row of the outputs as a node; returns the fault found, or -1."""
     kind = tree.node_values.dtype.element_ty
     inside = lanes < num_actions
-    asked = row * num_actions + lanes
+    fields = row * num_actions + lanes
     edges = node * num_actions + lanes
-    offered = tl.load(outputs.valid_actions + asked, mask=inside, other=0)
+    offered = tl.load(outputs.valid_actions + fields, mask=inside, other=0)
     valid = offered != 0
-    logits = tl.load(outputs.prior_logits + asked, mask=inside, other=0.0).to(kind)
+    logits = tl.load(outputs.prior_logits + fields, mask=inside, other=0.0).to(kind)
     value = tl.load(outputs.value + row).to(kind)
     reward = tl.load(outputs.reward + row).to(kind)
     discount = tl.load(outputs.discount + row).to(kind)
@@ -346,8 +347,8 @@ def _walk(
     """Walks from the root to a leaf, counting visits.
 
     Returns the leaf, its parent, the action taken there, and the fault found on the way, or -1. A
-    new leaf gets `column`. Until the model has spoken, other walks of the same step take it for
-    an end, worth what its parent is worth.
+    new leaf gets `column`. Until the model has evaluated it, other walks of the same step end
+    there, and its value is its parent's.
     """
     low, high = n.low, n.high
     if ROOT_RULE == EFFICIENT:

@@ -1,13 +1,12 @@
+# pyright: basic
+# (triton, and with it the kernels, has no types where it is not installed.)
 """The compiled search on CUDA: a fixed sequence of kernels and calls of the model.
 
 Nothing returns to the host between the first launch and the last, so the device never waits, and
 all of it can be captured in a CUDA graph (run it once before, so that all is compiled). For that
-every step asks the model for B * W rows, also where a walk ended at a known node: such an answer is
-thrown away. A model that would remember rows asked in vain says so by an attribute `append_only =
-True`; it gets the rows that need it and no others, at the price of one host synchronization a step.
-
-This file does not know how trees are walked (`search.backends.triton_kernels`) nor what a rule
-means (`search.backends.rules`).
+every step gives the model B * W rows, also where a walk ended at a known node: such outputs are
+discarded. A model that stores every row it steps sets an attribute `append_only = True`; it gets
+only the rows that need it, at the price of one host synchronization a step.
 """
 
 from dataclasses import replace
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from search.backends import triton_kernels as kernels
 from search.backends.rules import HALVING, Rules
-from search.model import PlanningModel, RootOutput, StepOutput, check_form
+from search.model import PlanningModel, RootOutput, StepOutput, check_form, to_list
 from search.selection import raise_no_score
 from search.tree import Tree, allocate_tree
 
@@ -122,7 +121,7 @@ def _rows_in_need(leaves: Tensor, first: int) -> Tensor:
 
 
 def _spread(outputs: kernels.Outputs, rows: Tensor, num_rows: int) -> kernels.Outputs:
-    """What the model said of some rows, each in its place among all: the rest is never read."""
+    """The outputs of some rows, each in its place among all; the rest is never read."""
     return kernels.Outputs(
         *(
             leaf.new_zeros((num_rows, *leaf.shape[1:])).index_copy_(0, rows, leaf)
@@ -144,7 +143,7 @@ def _as_outputs(output: RootOutput | StepOutput) -> kernels.Outputs:
 
 
 def _require_device(step: StepOutput, device: torch.device) -> None:
-    """Checks where the model's answer lies: an address elsewhere would end the process.
+    """Checks the device of the model's outputs: an address elsewhere would end the process.
 
     Raises:
         ValueError: Naming the field, what was found, what is required and the remedy.
@@ -154,7 +153,7 @@ def _require_device(step: StepOutput, device: torch.device) -> None:
         if tensor.device != device:
             raise ValueError(
                 f"StepOutput.{field}: found a tensor on {tensor.device}; required the root's "
-                f"device, {device}. Let root and step answer on one device."
+                f"device, {device}. Return the outputs of root and step on one device."
             )
 
 
@@ -273,8 +272,8 @@ class _Pool:
     """One leaf of every node's embedding: `[N * B, ...]`, column by column, in each tree by tree.
 
     So all new leaves of a step lie together, in the order of the model's rows. A row keeps the
-    order of dimensions that the model's memory has (channels last, say), which saves the model
-    from copying what it is given.
+    memory format of the model's outputs (such as channels last), which saves the model from copying
+    its inputs.
     """
 
     def __init__(self, leaf: Tensor, num_nodes: int, kept: Tensor | None) -> None:
@@ -326,14 +325,14 @@ def _find_root_faults(tree: Tree) -> Tensor:
 
 
 def _require_finite(tree: Tree, faults: Tensor, *, num_kept: int) -> None:
-    """Raises the error that says which number of the model was not finite, and where.
+    """Raises an error that names the number of the model that is not finite, and its row.
 
     Raises:
         ValueError: Naming the field, the row, the simulation, what was found, what is required and
             the remedy.
     """
     # The one host synchronization of a search.
-    found = faults.tolist()
+    found = to_list(faults)
     if max(found) < 0:
         return
     row = next(row for row, fault in enumerate(found) if fault >= 0)
@@ -361,7 +360,7 @@ def _require_finite(tree: Tree, faults: Tensor, *, num_kept: int) -> None:
     )
     where = " where valid_actions is True" if field == "prior_logits" else ""
     raise ValueError(
-        f"{owner}.{field}, row {row}{when}: found {number.tolist()}; required finite "
+        f"{owner}.{field}, row {row}{when}: found {to_list(number)}; required finite "
         f"values{where}. Check the model's weights and inputs for this row; mark actions that "
         "cannot be taken in valid_actions instead of in the numbers."
     )

@@ -1,8 +1,8 @@
-"""Whether a compiled form of the search can be trusted here: it is held to plain torch once.
+"""Verify a compiled search against plain torch on a small fixed problem, once a process.
 
-The CUDA kernels are compiled on the user's machine, for a device that the tests may never have met.
-So the first search of a process with a compiled variant grows the trees of a small fixed problem in
-both forms. This file knows neither form: it is handed two functions (`search.mcts` hands them).
+The CUDA kernels are compiled on the user's machine, for a device that may never have been tested.
+So the first search of a process with a compiled variant grows the trees of a small fixed problem
+with both backends.
 """
 
 import logging
@@ -11,14 +11,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
 from search.backends.rules import EFFICIENT, HALVING, MIN_MAX, SIBLINGS, Rules
 from search.halving import considered_visits_table
-from search.model import Embedding, RootOutput, StepOutput
+from search.model import Embedding, PlanningModel, RootOutput, StepOutput
 from search.qtransforms import (
     QTransform,
     qtransform_by_min_max,
@@ -37,13 +37,34 @@ from search.tree import Tree, mask_logits
 
 logger = logging.getLogger(__name__)
 
-NUM_SIMULATIONS, MAX_DEPTH = 12, 5
+_LIMITS: dict[str, Any] = {"num_simulations": 12, "max_depth": 5, "kept": None, "generator": None}
 _NUM_TREES, _NUM_STATES, _MOST_VALID = 3, 16, 12
 _TOLERANCES = {torch.float32: 1e-4, torch.float64: 1e-9}
 
-Form: TypeAlias = Callable[[Any, RootOutput, ActionSelection, ActionSelection, int], Tree]
-"""`(model, root, root rule, rule below, leaves a step) -> trees`, of `NUM_SIMULATIONS` simulations
-and depth `MAX_DEPTH`."""
+Selections: TypeAlias = tuple[ActionSelection, ActionSelection]
+"""The rules of the root and of all other nodes."""
+
+
+class Search(Protocol):
+    """A search whose rules are fixed; arguments as in `search.mcts.run_mcts`."""
+
+    def __call__(
+        self,
+        model: PlanningModel,
+        root: RootOutput,
+        *,
+        num_simulations: int,
+        max_depth: int | None,
+        leaves_per_step: int,
+        kept: Tree | None,
+        generator: torch.Generator | None,
+    ) -> Tree:
+        """Grows trees."""
+        ...
+
+
+SearchMaker: TypeAlias = Callable[[Selections], Search]
+"""Makes the search of one backend by the rules given."""
 
 
 @dataclass(frozen=True)
@@ -92,10 +113,12 @@ class FormCheck:
         self._problems: dict[Variant, str | None] = {}
         self._lock = threading.Lock()
 
-    def find_problem(self, variant: Variant, compiled: Form, plain: Form) -> str | None:
+    def find_problem(
+        self, variant: Variant, compiled: SearchMaker, plain: SearchMaker
+    ) -> str | None:
         """What is wrong with the compiled form of a variant, None where nothing is.
 
-        The first call compares, and says so in the log; later ones remember.
+        The first call compares, and logs the outcome; later ones remember it.
         """
         with self._lock:
             if variant not in self._problems:
@@ -120,16 +143,17 @@ class FormCheck:
             return self._problems[variant]
 
 
-def compare_forms(variant: Variant, compiled: Form, plain: Form) -> str | None:
+def compare_forms(variant: Variant, compiled: SearchMaker, plain: SearchMaker) -> str | None:
     """Grows trees of the fixed problem in both forms; returns how they differ, or None."""
     model = _FixedProblem(variant)
     with torch.inference_mode():
         root = model.root(None)
         rules = _fix_rules(variant, root)
         for leaves_per_step in (1, 3):
-            expected = plain(model, root, *rules, leaves_per_step)
+            limits: dict[str, Any] = {**_LIMITS, "leaves_per_step": leaves_per_step}
+            expected = plain(rules)(model, root, **limits)
             try:
-                found = compiled(model, root, *rules, leaves_per_step)
+                found = compiled(rules)(model, root, **limits)
                 problem = _find_difference(found, expected)
             except Exception as error:  # noqa: BLE001 whatever a compiler or a driver raises
                 problem = f"{type(error).__name__}: {error}"
@@ -160,8 +184,8 @@ def _find_difference(found: Tree, expected: Tree) -> str | None:
     return None
 
 
-def _fix_rules(variant: Variant, root: RootOutput) -> tuple[ActionSelection, ActionSelection]:
-    """The variant's rules with numbers of their own; the kernels do not depend on a rule's."""
+def _fix_rules(variant: Variant, root: RootOutput) -> Selections:
+    """The variant's rules with fixed numbers; the kernels do not depend on them."""
     qtransform: QTransform = partial(
         qtransform_completed_by_mix_value,
         rescale_values=variant.rescale_values,
@@ -172,7 +196,7 @@ def _fix_rules(variant: Variant, root: RootOutput) -> tuple[ActionSelection, Act
     elif variant.transform == SIBLINGS:
         qtransform = qtransform_by_parent_and_siblings
     if variant.root_rule == HALVING:
-        table = considered_visits_table(4, NUM_SIMULATIONS, device=root.value.device)
+        table = considered_visits_table(4, _LIMITS["num_simulations"], device=root.value.device)
         num_considered = root.valid_actions.sum(dim=-1).clamp_max(4)
         logits = mask_logits(root.prior_logits, root.valid_actions)
         gumbel = 0.5 * torch.sin(5.0 * logits.clamp(-9.0, 9.0))

@@ -1,4 +1,4 @@
-"""How far a search goes from its policy: bounds and estimates of KL(search || policy), in nats.
+"""Bounds and estimates of KL(search || policy), in nats: how far a search goes from its policy.
 
 A search has no density that could be written down, so its divergence is bracketed. From above by
 what it drew: an answer picked among K samples cannot be more than K times as likely as under the
@@ -30,37 +30,38 @@ _FEWEST_IN_A_CELL = 4
 _REMEDY = "leave the prompt out of both"
 
 
-def segment_kl_bound(slots_per_segment: ArrayLike) -> float:
+def segment_kl_bound(candidates_per_segment: ArrayLike) -> float:
     """Upper bound on the KL of a search that picks each segment among K samples: sum of ln K_i.
 
-    All slots may be thought drawn beforehand. A response y can be the answer only if it is one of
-    the K_1 * ... * K_m lines through them, each of which is y with the policy's probability of y;
-    so q(y) <= K_1 * ... * K_m * policy(y), whatever the search knows or looks at, and the KL is at
-    most the mean log of that factor. Where answers differ in their number of segments, the mean of
-    their bounds bounds the KL. A segment that may be drawn again r times counts K * (1 + r) slots.
-    The bound is reached only by searches that never pick twice the same way; best-of-n is
-    `(n - 1) / n` below it.
+    All candidates may be thought drawn beforehand. A response y can be the answer only if it is one
+    of the K_1 * ... * K_m lines through them, each of which is y with the policy's probability of
+    y; so q(y) <= K_1 * ... * K_m * policy(y), whatever the search knows or looks at, and the KL is
+    at most the mean log of that factor. Where answers differ in their number of segments, the mean
+    of their bounds bounds the KL. A segment that may be drawn again r times counts K * (1 + r). The
+    bound is reached only by searches that never pick twice the same way; best-of-n is `(n - 1) / n`
+    below it.
 
     Args:
-        slots_per_segment: [M] how many independent samples of the policy each segment of the
+        candidates_per_segment: [M] how many independent samples of the policy each segment of the
             answer was picked from.
 
     Raises:
-        ValueError: it is not [M], or a number of slots is no whole number of at least 1.
+        ValueError: it is not [M], or a number of candidates is no whole number of at least 1.
     """
-    slots = np.asarray(slots_per_segment, dtype=np.float64)
-    if slots.ndim != 1:
+    counts = np.asarray(candidates_per_segment, dtype=np.float64)
+    if counts.ndim != 1:
         raise ValueError(
-            f"slots_per_segment has shape {list(slots.shape)}, required [M]: one number a segment"
+            f"candidates_per_segment has shape {list(counts.shape)}, required [M]: one number a "
+            "segment"
         )
-    wrong = ~(np.isfinite(slots) & (slots >= 1) & (slots == np.floor(slots)))
+    wrong = ~(np.isfinite(counts) & (counts >= 1) & (counts == np.floor(counts)))
     if wrong.any():
         where = int(np.argmax(wrong))
         raise ValueError(
-            f"slots_per_segment[{where}] is {slots[where]:g}, required a whole number of at least "
-            "1: a segment that was not chosen counts 1"
+            f"candidates_per_segment[{where}] is {counts[where]:g}, required a whole number of at "
+            "least 1: a segment that was not chosen counts 1"
         )
-    return float(np.log(slots).sum())
+    return float(np.log(counts).sum())
 
 
 def best_of_n_kl_estimate(log_probabilities: ArrayLike, n: int) -> Array:
@@ -154,15 +155,12 @@ def kl_lower_bound_from_ranks(
     that the search maximized loses least.
 
     **Ties.** Among k equal scores a response takes each of the k + 1 places with equal weight, the
-    mean over all random orders. This keeps uniform ranks uniform. The middle of the tie would not:
-    with all scores equal it would put every response in one cell and claim ln C for the policy
-    itself.
+    mean over all random orders, which keeps uniform ranks uniform.
 
     **Cells.** They are fixed beforehand: [0, 1/2), [1/2, 3/4), ... towards the best rank, each
-    halved, with edges on whole ranks. A search crowds its ranks at the top as 1/n, which equal
-    cells resolve only by their number, while the bias grows with that number. Halving stops where
-    a cell is one rank or, if ranks were uniform, would hold fewer than four prompts: 11 cells at
-    N = 64, P = 200.
+    halved, with edges on whole ranks, as a search crowds its ranks at the top as 1/n. Halving stops
+    where a cell is one rank or, if ranks were uniform, would hold fewer than four prompts: 11 cells
+    at N = 64, P = 200.
 
     **Bias.** A histogram's own KL is too large by about (C - 1) / 2P, which Miller and Madow's
     correction takes off with C the cells seen; ties make a histogram calmer, and the correction

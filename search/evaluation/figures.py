@@ -1,4 +1,4 @@
-"""The figures of a run: curves of gain, over-optimization, and one search tree.
+"""Draw the figures of an evaluation: gain against cost, and over-optimization against KL.
 
 Each function draws one figure and writes it twice, as PNG for a README and as SVG for the report.
 The same input gives the same bytes. Nothing here computes a score, an interval or a fit.
@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import math
 import os
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,7 +21,6 @@ from numpy.typing import ArrayLike, NDArray
 from prefsearch.report.plotting import FAINT, INK, PALETTE, label_text, open_canvas
 from prefsearch.statistics.metrics import best_of_n_kl
 from search.evaluation.scaling import BestOfNFit
-from search.viewer.layout import PlacedNode, SearchNode, place_tree
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -31,8 +29,6 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-# Width of a tree's column in inches, and of a character in columns, at sizes 9.5 and 8.5.
-_COLUMN, _LETTER, _SMALL_LETTER = 2.7, 0.0305, 0.0262
 _FITTED = "fitted law"
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
@@ -213,67 +209,6 @@ def overoptimization(
         return save(path)
 
 
-def search_tree(
-    tree: SearchNode,
-    path: str | os.PathLike[str],
-    *,
-    title: str = "",
-    max_children: int = 3,
-    max_depth: int = 3,
-    max_nodes: int = 18,
-) -> tuple[Path, Path]:
-    """Draw one search tree from left to right, most visited children first.
-
-    A circle's area grows with visits and its color with value; the principal line, the most
-    visited child all the way down, is thick and orange. What is pruned is counted under its parent.
-
-    Args:
-        tree: the root.
-        path: where to write; its suffix, if .png or .svg, is replaced by both.
-        title: over the tree.
-        max_children: children drawn of each node.
-        max_depth: levels drawn below the root.
-        max_nodes: nodes drawn in all; the least visited go first.
-
-    Returns:
-        Paths of the PNG and the SVG.
-
-    Raises:
-        ValueError: the tree lacks a field, or a limit is below 1.
-        StorageError: a file could not be written.
-    """
-    root = place_tree(tree, max_children=max_children, max_depth=max_depth, max_nodes=max_nodes)
-    nodes = list(root.walk())
-    columns = 1 + max(n.depth for n in nodes)
-    rows = 1 + max(n.row for n in nodes)
-    with open_canvas(1.0 + _COLUMN * columns, 1.2 + 0.8 * max(rows, 2)) as (figure, save):
-        from matplotlib.cm import ScalarMappable
-        from matplotlib.colors import Normalize
-
-        axis = figure.subplots()
-        values = [n.value for n in nodes if n.value is not None] or [0.0]
-        margin = 0.5 if min(values) == max(values) else 0.0
-        norm = Normalize(min(values) - margin, max(values) + margin)
-        color = ScalarMappable(norm, "viridis")
-        for node in nodes:
-            _draw_edges(axis, node)
-            fill = "white" if node.value is None else color.to_rgba(node.value)  # pyright: ignore
-            _draw_node(axis, node, fill, share=node.visits / max(root.visits, 1))
-        axis.set_xlim(-0.14, columns - 0.05)
-        axis.set_ylim(rows - 0.5, -0.5)
-        axis.axis("off")
-        bar = figure.colorbar(color, ax=axis, fraction=0.02, pad=0.01, aspect=24, shrink=0.8)
-        bar.set_label("v: value (expected return)", fontsize=10)
-        figure.supxlabel(
-            "n: visits, the circle's area · orange: the most visited line · +k: children not shown",
-            fontsize=9,
-            color=FAINT,
-        )
-        if title:
-            figure.suptitle(label_text(title), fontsize=13)
-        return save(path)
-
-
 def _draw_curve(
     axis: Axes, x: Array, estimate: Array, low: Array, high: Array, *, rank: int, label: str
 ) -> None:
@@ -332,62 +267,3 @@ def _finish(figure: Figure, axes: Sequence[Axes], title: str) -> None:
     figure.suptitle(label_text(title), fontsize=13)
     columns = min(len(entries), 4)  # more are cut off at the page's edge
     figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns)
-
-
-def _draw_edges(axis: Axes, node: PlacedNode) -> None:
-    """Draw the edges to a node's children, from the end of its label."""
-    from matplotlib.patches import PathPatch
-    from matplotlib.path import Path as Outline
-
-    *text, numbers = _label_lines(node)
-    label = max(_LETTER * max(map(len, text)), _SMALL_LETTER * len(numbers))
-    start = node.depth + min(0.13 + label, 0.82)
-    bend, y = node.depth + 0.82, node.row
-    for child in reversed(node.children):  # the principal child last, on top
-        end = child.depth - 0.02
-        middle = (bend + end) / 2
-        points = [(start, y), (bend, y), (middle, y), (middle, child.row), (end, child.row)]
-        codes = [Outline.MOVETO, Outline.LINETO, *[Outline.CURVE4] * 3]
-        look = ("#D55E00", 3.0) if child.principal else ("#b5b5b5", 1.2)
-        patch = PathPatch(
-            Outline(points, codes), fill=False, edgecolor=look[0], linewidth=look[1], zorder=1
-        )
-        axis.add_patch(patch)
-
-
-def _draw_node(axis: Axes, node: PlacedNode, fill: Any, *, share: float) -> None:
-    """Draw a node's circle, its text and its numbers; `share` is of the root's visits."""
-    axis.scatter(
-        [node.depth],
-        [node.row],
-        s=30 + 330 * share,
-        color=[fill],
-        edgecolors="#D55E00" if node.principal else FAINT,
-        linewidths=2.0 if node.principal else 0.8,
-        zorder=3,
-    )
-    *text, numbers = _label_lines(node)
-    look: dict[str, Any] = {"xy": (node.depth + 0.11, node.row), "textcoords": "offset points"}
-    # Lines are 13.2 points apart; text and numbers together are centerd on the circle.
-    rise = 6.6 * len(text) + 4.0
-    axis.annotate(
-        "\n".join(text),
-        **look,
-        xytext=(0, rise),
-        va="top",
-        fontsize=9.5,
-        linespacing=1.2,
-        color=INK,
-        weight="bold" if node.principal else "normal",
-        parse_math=False,
-    )
-    below = (0, rise - 13.2 * len(text))
-    axis.annotate(numbers, **look, xytext=below, va="top", fontsize=8.5, color=FAINT)
-
-
-def _label_lines(node: PlacedNode) -> list[str]:
-    """A node's text in at most three short lines, then its numbers."""
-    words = " ".join(node.text.split()) or ("(start)" if node.depth == 0 else "(empty)")
-    lines = textwrap.wrap(words, width=22, max_lines=3, placeholder=" …")
-    numbers = f"n {node.visits}" + ("" if node.value is None else f" · v {node.value:.2f}")
-    return [*lines, numbers + (f" · +{node.hidden}" if node.hidden else "")]

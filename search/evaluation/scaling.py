@@ -1,7 +1,7 @@
-"""Laws fitted to measured curves: over-optimization in KL, and gains in log compute.
+"""Scaling laws fitted to measured curves, and gains over a curve at equal cost.
 
-A fit summarizes the points it was given; each one carries its range, so that whoever reports it can
-say where extrapolation begins. L is points of a curve, P prompts.
+Laws are over-optimization in KL and gains in log compute. A fit carries the range of its points, so
+that reports can mark extrapolation. L is points of a curve, P prompts.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from prefsearch.statistics.metrics import Interval, bootstrap_interval
+from prefsearch.statistics.intervals import jackknife_values
+from prefsearch.statistics.metrics import finite
 
 Array = NDArray[np.float64]
 
 
 class FitRefusedError(ValueError):
-    """The data do not support the quantity asked of them; the message says what would."""
+    """The data do not support a fit; the message names what would."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class BestOfNFit:
         alpha: initial slope, score per root-nat.
         beta: how fast over-optimization sets in, score per nat.
         offset: score at KL 0, subtracted before the fit.
-        r_squared: share of the recenterd gains' sum of squares that the fit explains (about zero,
+        r_squared: share of the recentered gains' sum of squares that the fit explains (about zero,
             as the fit has no intercept); NaN where all gains are 0.
         farthest: largest fitted distance d.
     """
@@ -106,15 +107,11 @@ class LogLinearFit:
     lowest: float
     highest: float
 
-    def predict(self, cost: ArrayLike) -> Array:
-        """Return the score at each cost, any shape."""
-        return self.intercept + self.slope * np.log(np.asarray(cost, dtype=np.float64))
-
 
 def fit_best_of_n(kl: ArrayLike, score: ArrayLike) -> BestOfNFit:
     """Fit the best-of-n over-optimization law to one curve.
 
-    The gain is recenterd on the score measured at KL 0 (n = 1), so that R(0) = 0, and alpha and
+    The gain is recentered on the score measured at KL 0 (n = 1), so that R(0) = 0, and alpha and
     beta come from least squares without an intercept on [d, -d^2].
 
     Args:
@@ -127,11 +124,11 @@ def fit_best_of_n(kl: ArrayLike, score: ArrayLike) -> BestOfNFit:
 
     Source: Gao et al. 2022, the best-of-n form R = d (alpha - beta d).
     """
-    distance, gain, offset = _recenterd(kl, score)
+    distance, gain, offset = _recentered(kl, score)
     if gain.ndim != 1:
         raise ValueError(
             f"score has {gain.ndim} axes, required [L]: fit the mean over prompts, and see "
-            "fit_best_of_n_intervals for prompts"
+            "best_of_n_coefficients for prompts"
         )
     coefficients, *_ = np.linalg.lstsq(_design(distance), gain, rcond=None)
     alpha, beta = (float(c) for c in coefficients)
@@ -145,35 +142,6 @@ def fit_best_of_n(kl: ArrayLike, score: ArrayLike) -> BestOfNFit:
     )
 
 
-def fit_best_of_n_intervals(
-    kl: ArrayLike, scores: ArrayLike, *, seed: int, confidence: float = 0.95, resamples: int = 2000
-) -> tuple[Interval, Interval]:
-    """Bootstrap alpha and beta over prompts.
-
-    The fit is linear in the scores, so the mean of the prompts' own coefficients is the fit of the
-    mean curve, and resampling prompts needs no refitting.
-
-    Args:
-        kl: [L] in nats, one of them 0.
-        scores: [P, L] each prompt's score at each KL.
-        seed: of the resampling.
-        confidence: coverage aimed at, in (0, 1).
-        resamples: number of bootstrap means.
-
-    Returns:
-        The intervals of alpha and beta.
-
-    Raises:
-        ValueError: as `fit_best_of_n`, or fewer than two prompts.
-        FitRefusedError: fewer than three distinct KLs above 0.
-    """
-    alpha, beta = (
-        bootstrap_interval(row, seed=seed, confidence=confidence, resamples=resamples)
-        for row in best_of_n_coefficients(kl, scores)
-    )
-    return alpha, beta
-
-
 def best_of_n_coefficients(kl: ArrayLike, scores: ArrayLike) -> Array:
     """Each prompt's own alpha and beta, [2, P]; their mean is the fit of the mean curve.
 
@@ -185,36 +153,11 @@ def best_of_n_coefficients(kl: ArrayLike, scores: ArrayLike) -> Array:
         ValueError: as `fit_best_of_n`.
         FitRefusedError: fewer than three distinct KLs above 0.
     """
-    distance, gains, _ = _recenterd(kl, scores)
+    distance, gains, _ = _recentered(kl, scores)
     if gains.ndim != 2:
         raise ValueError(f"scores has shape {list(gains.shape)}, required [P, L]")
     coefficients, *_ = np.linalg.lstsq(_design(distance), gains.T, rcond=None)
     return np.asarray(coefficients, dtype=np.float64)
-
-
-def extrapolation_error(kl: ArrayLike, score: ArrayLike, *, fitted_to: float) -> float:
-    """Fit the law up to one KL and return the root mean squared error beyond it.
-
-    Args:
-        kl: [L] in nats, one of them 0.
-        score: [L] mean score at each KL.
-        fitted_to: largest KL in nats that the fit sees.
-
-    Returns:
-        The error, in the score's unit.
-
-    Raises:
-        ValueError: as `fit_best_of_n`.
-        FitRefusedError: too few points to fit, or none beyond `fitted_to`.
-    """
-    x, y = _pair(kl, score)
-    seen = x <= fitted_to
-    if seen.all():
-        raise FitRefusedError(
-            f"no KL lies beyond fitted_to={fitted_to:g} (the largest is {x.max():g}): lower it"
-        )
-    fit = fit_best_of_n(x[seen], y[seen])
-    return float(np.sqrt(np.mean((fit.predict(x[~seen]) - y[~seen]) ** 2)))
 
 
 def best_of_n_from_kl(kl: float) -> float:
@@ -256,8 +199,8 @@ def fit_log_linear(cost: ArrayLike, score: ArrayLike) -> LogLinearFit:
     if distinct < 3:
         raise FitRefusedError(f"found {distinct} distinct cost(s), required at least 3: run more")
     log_cost = np.log(x)
-    centerd = log_cost - log_cost.mean()
-    slope = float(centerd @ (y - y.mean()) / (centerd @ centerd))
+    centered = log_cost - log_cost.mean()
+    slope = float(centered @ (y - y.mean()) / (centered @ centered))
     intercept = float(y.mean() - slope * log_cost.mean())
     residual = y - (intercept + slope * log_cost)
     return LogLinearFit(
@@ -267,6 +210,59 @@ def fit_log_linear(cost: ArrayLike, score: ArrayLike) -> LogLinearFit:
         lowest=float(x.min()),
         highest=float(x.max()),
     )
+
+
+def gain_at_equal_cost(
+    cost: ArrayLike, score: ArrayLike, curve_cost: ArrayLike, curve_score: ArrayLike
+) -> Array | None:
+    """Score of a method above a curve at the method's own mean cost, of one seed.
+
+    The curve is read between its mean costs over the log of cost. The gain is no mean of the
+    prompts' gains, since all costs are means over prompts, too; so what comes back are values whose
+    mean is the gain and whose spread holds the costs' as well (`intervals.jackknife_values`).
+
+    Args:
+        cost: [P] what each prompt cost the method.
+        score: [P] what it reached.
+        curve_cost: [P, L] the same of the curve's budgets, for the same prompts, in any order of L.
+        curve_score: [P, L].
+
+    Returns:
+        [P], or None where the method's mean cost lies outside the curve's: it is not extrapolated.
+
+    Raises:
+        ValueError: the shapes disagree, a value is not finite, or two budgets have one mean cost.
+    """
+    spent, reached = finite(cost, "cost"), finite(score, "score")
+    costs, scores = finite(curve_cost, "curve_cost"), finite(curve_score, "curve_score")
+    if spent.ndim != 1 or reached.shape != spent.shape or costs.shape != scores.shape:
+        raise ValueError(
+            f"found shapes {list(spent.shape)}, {list(reached.shape)}, {list(costs.shape)} and "
+            f"{list(scores.shape)}, required [P], [P], [P, L] and [P, L]"
+        )
+    if costs.ndim != 2 or costs.shape[0] != spent.shape[0]:
+        raise ValueError(
+            f"the curve has shape {list(costs.shape)} and the method {list(spent.shape)}: compare "
+            "the same prompts"
+        )
+    order = np.argsort(costs.mean(axis=0), kind="stable")
+    costs, scores = costs[:, order], scores[:, order]
+    budgets = costs.shape[1]
+    if not costs[:, 0].mean() <= spent.mean() <= costs[:, -1].mean():
+        return None
+    means = costs.mean(axis=0)
+    if means[0] <= 0 or bool((np.diff(means) <= 0).any()):
+        raise ValueError(f"cost is {means.tolist()}, required positive and strictly increasing")
+
+    def gain_of(means: Array) -> Array:  # [..., 2 + 2L]
+        found: list[float] = []
+        rows: list[Array] = list(means)
+        for row in rows:
+            curve, score = np.log(row[2 : 2 + budgets]), row[2 + budgets :]
+            found.append(float(row[1] - np.interp(np.log(row[0]), curve, score)))  # pyright: ignore
+        return np.array(found)
+
+    return jackknife_values(gain_of, np.column_stack([spent, reached, costs, scores]))
 
 
 def _design(distance: Array) -> Array:
@@ -279,7 +275,7 @@ def _explained(residual: Array, target: Array) -> float:
     return 1.0 - float(residual @ residual) / total if total > 0 else math.nan
 
 
-def _recenterd(kl: ArrayLike, score: ArrayLike) -> tuple[Array, Array, Array]:
+def _recentered(kl: ArrayLike, score: ArrayLike) -> tuple[Array, Array, Array]:
     """Check a curve and return its distances [L'], gains [..., L'] and offset [...] at KL 0."""
     x, y = _pair(kl, score)
     if (x < 0).any():
@@ -288,7 +284,7 @@ def _recenterd(kl: ArrayLike, score: ArrayLike) -> tuple[Array, Array, Array]:
     if not start.any():
         raise ValueError(
             f"kl is {x.tolist()}, required to include 0: add the score at n = 1, on which the "
-            "gain is centerd"
+            "gain is centered"
         )
     distinct = np.unique(x[~start]).size
     if distinct < 3:

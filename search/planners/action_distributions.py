@@ -1,8 +1,7 @@
-"""Policies over actions too many to list: objects that can be sampled and scored.
+"""Policies over actions too many to list: distributions that can be sampled and scored.
 
-This file does not know about search. A planning model over sampled actions
-(`search.planners.sampled`) answers with one of these for the policy at its nodes; a user's own
-class need only have the three functions of `ActionDistribution`.
+A planning model over sampled actions (`search.planners.sampled`) returns one of these as the policy
+of its nodes; a user's own class needs only the three functions of `ActionDistribution`.
 """
 
 import math
@@ -18,8 +17,8 @@ from search.tree import mask_logits
 class ActionDistribution(Protocol):
     """The policies of M states, one a row, and the proposals that samples are drawn from.
 
-    The policy π is what the network says; the proposal β is what is sampled. They are the same
-    unless a temperature, or the class itself, tells them apart. Actions have any dtype and any
+    The policy π is the network's; the proposal β is what is sampled. They are the same unless a
+    temperature, or the class itself, makes them differ. Actions have any dtype and any
     trailing shape, the same at every node.
     """
 

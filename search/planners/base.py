@@ -1,8 +1,4 @@
-"""What every planner is: a budget and one function from observations to a decision.
-
-This file does not know any planner; it holds the signature they share and the checks of the
-numbers users give them.
-"""
+"""The interface of a planner, and checks of the numbers users pass to planners."""
 
 import math
 from dataclasses import dataclass
@@ -12,13 +8,13 @@ import torch
 from torch import Tensor
 
 from prefsearch.config.checks import shown
-from search.model import PlanningModel
+from search.model import PlanningModel, to_list
 from search.tree import Tree
 
 
 @dataclass(frozen=True)
 class SearchOutput:
-    """What a planner decided for each of B observations.
+    """A planner's decision for each of B observations.
 
     Attributes:
         action: `[B]` int64, the action to take, always a valid one.
@@ -49,7 +45,7 @@ class Planner(Protocol):
 
         Args:
             model: The planning model.
-            observation: Handed to `model.root` as it is.
+            observation: Passed to `model.root` as it is.
             generator: Source of all randomness, the planner's and the model's; torch's default
                 generator if None.
 
@@ -169,6 +165,6 @@ def require_rows(owner: str, name: str, tensor: Tensor, *, good: Tensor, require
     if not bool(good.all()):
         row = int((~good).nonzero()[0, 0])
         raise ValueError(
-            f"{owner}.{name}, row {row}: found {tensor[row].tolist()}; required {required}. Leave "
+            f"{owner}.{name}, row {row}: found {to_list(tensor[row])}; required {required}. Leave "
             f"{name} out to have it drawn."
         )

@@ -1,7 +1,6 @@
-"""Best-of-N as a planner: try N actions once, side by side, and take the best.
+"""Best-of-N: evaluate N root actions in one batch and take the best.
 
-This file does not know what an action is; with whole responses as actions it is best-of-N
-sampling, with single moves it is one-step lookahead.
+With whole responses as actions this is best-of-N sampling; with single moves, one-step lookahead.
 """
 
 from dataclasses import dataclass
@@ -9,23 +8,22 @@ from typing import Any
 
 import torch
 
-from search.model import PlanningModel, evaluate_root, evaluate_step
+from search.model import PlanningModel, evaluate_root
 from search.planners.base import SearchOutput, release_output, require_int
-from search.selection import masked_argmax
-from search.tree import Tree, add_children, allocate_tree
+from search.planners.level_search import evaluate_root_actions, plant_tree, read_decision
 
 
 @dataclass(frozen=True)
 class BestOfNPlanner:
     """Steps the first `num_simulations` valid root actions in one call and takes the best.
 
-    An action's worth is Q = reward + discount * value. The action is the argmax (ties to the
+    An action's score is Q = reward + discount * value. The action is the argmax (ties to the
     lowest index), `action_weights` are one-hot on it and `value` is its Q. A row with fewer valid
-    actions uses what it has.
+    actions uses those it has.
 
     The tree has depth one. Column k holds the row's k-th tried action; every child has one visit
     and the root 1 + the number tried. The root's `node_values` is the greatest Q (a max back-up,
-    where MCTS keeps means), so that the tree's summary says what the planner says.
+    where MCTS keeps means). N = 1 + the most actions that any row tried.
 
     Attributes:
         num_simulations: N, at least 1.
@@ -45,47 +43,15 @@ class BestOfNPlanner:
     def plan(
         self, model: PlanningModel, observation: Any, *, generator: torch.Generator | None = None
     ) -> SearchOutput:
-        """Tries N actions from each observation; see `search.planners.base.Planner.plan`.
-
-        Args:
-            model: The planning model; stepped once, on the `[B*K]` tried slots of all rows.
-            observation: Handed to `model.root`.
-            generator: Handed to the model; the planner itself draws nothing.
-
-        Returns:
-            The decision, with its tree.
-
-        Raises:
-            ValueError: If the model's outputs break the contract.
-        """
+        """Plans from each observation; see `search.planners.base.Planner.plan`."""
         with torch.inference_mode():
             root = evaluate_root(model, observation, generator=generator)
-            tree = allocate_tree(root, self.num_simulations)
-            order = root.valid_actions.cumsum(dim=-1)  # [B, A], 1 for the first valid action
-            tried = root.valid_actions & (order <= self.num_simulations)
-            rows, action = tried.nonzero(as_tuple=True)  # [M] each, M at most B * K
-            step = evaluate_step(
-                model,
-                {name: leaf[rows] for name, leaf in root.embedding.items()},
-                action=action,
-                rows=rows,
-                generator=generator,
+            tried = root.valid_actions & (root.valid_actions.cumsum(-1) <= self.num_simulations)
+            tree = plant_tree(
+                root,
+                evaluate_root_actions(
+                    model, root, tried, num_simulations=self.num_simulations, generator=generator
+                ),
             )
-            add_children(
-                tree,
-                rows,
-                parent=torch.zeros_like(rows),
-                action=action,
-                node=order[rows, action],
-                step=step,
-            )
-            tree.node_visits[rows, order[rows, action]] = 1
-            tree.node_visits[:, Tree.ROOT] += tried.sum(dim=-1)
-            tree.children_visits[:, Tree.ROOT] = tried.to(tree.children_visits.dtype)
-            tree.children_values[rows, Tree.ROOT, action] = step.value.to(tree.raw_values.dtype)
-            qvalues = tree.summary().qvalues
-            best = masked_argmax(qvalues, tried)
-            weights = torch.nn.functional.one_hot(best, tree.num_actions).to(qvalues.dtype)
-            value = qvalues[tree.rows, best]
-            tree.node_values[:, Tree.ROOT] = value
-        return release_output(best, weights, value, tree)
+            action, weights, value = read_decision(tree)
+        return release_output(action, weights, value, tree)

@@ -1,7 +1,4 @@
-"""Gumbel MuZero's planner: Sequential Halving at the root, an improved policy everywhere.
-
-This file does not know how trees are grown (`search.mcts`), only where to go next in one.
-"""
+"""Gumbel MuZero: Sequential Halving at the root, the improved policy at all other nodes."""
 
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
@@ -9,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from search.backends.dispatch import Backend
 from search.halving import considered_visits_table, score_considered
-from search.mcts import Backend, grow_trees, require_search_numbers
+from search.mcts import grow_trees, require_search_numbers
 from search.model import PlanningModel, check_root_form
 from search.planners.base import (
     SearchOutput,
@@ -91,10 +89,10 @@ class GumbelMuZeroPlanner:
 
         Args:
             model: The planning model.
-            observation: Handed to `model.root`.
+            observation: Passed to `model.root`.
             generator: Source of the Gumbel noise and of the model's randomness.
             root_gumbel: `[B, A]` standard Gumbel noise to use in place of drawn noise (for tests).
-            kept: Trees of `search.reuse.keep_subtree` to go on from. Sequential Halving counts
+            kept: Subtrees to reuse, of `search.reuse.keep_subtree`. Sequential Halving counts
                 new simulations only; values and the improved policy know all.
 
         Returns:

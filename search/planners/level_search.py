@@ -1,9 +1,7 @@
-"""Searching level by level: what beam search, tree search by verifier and one step have in common.
+"""Level-by-level search, shared by the planners that step all candidates of a depth in one call.
 
-All rows and all their candidates take one step in one call of the model. What the calls returned
-is kept until the end, when it is known how many nodes there are, and only then written as a tree.
-This file does not know planners; it sees places for candidates, and numbers that say who competes
-with whom and for what.
+The outputs of the model are kept until the end, when the number of nodes is known, and only then
+written as a tree. A planner chooses which nodes of the last level to expand, and which actions.
 """
 
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ from search.selection import masked_argmax
 from search.tree import Tree, add_children, allocate_tree, mask_logits, tree_dtype
 
 EMPTY = -1
-"""What a place holds where there is no node to expand."""
+"""Marks a place of the frontier without a node to expand."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,7 @@ class Level:
     Attributes:
         output: What the model returned, leaves `[M, ...]`.
         rows: `[M]` int64, the tree each node belongs to, in ascending order.
-        place: `[M]` int64, the frontier's place its parent held.
+        place: `[M]` int64, the place of its parent in the frontier.
         parent: `[M]` int64, column of the parent in the tree.
         action: `[M]` int64, taken there.
         node: `[M]` int64, the node's own column.
@@ -51,20 +49,6 @@ class Level:
 
 
 @dataclass(frozen=True)
-class Frontier:
-    """The candidates kept in the P places of each of B rows.
-
-    Attributes:
-        open: `[B, P]` int64, which node of the last level may be expanded, `EMPTY` where none.
-        finished_score: `[B, P]`, score of the finished candidate that keeps the place, `-inf`
-            where none.
-    """
-
-    open: Tensor
-    finished_score: Tensor
-
-
-@dataclass(frozen=True)
 class Edges:
     """M edges to evaluate, `[M]` int64 each; `source` is the parent in the last level."""
 
@@ -73,66 +57,6 @@ class Edges:
     source: Tensor
     action: Tensor
     node: Tensor
-
-
-def search_levels(
-    model: PlanningModel,
-    root: RootOutput,
-    *,
-    owner: str,
-    num_simulations: int,
-    num_groups: int,
-    group_width: int,
-    num_children: int | None = None,
-    max_depth: int | None = None,
-    generator: torch.Generator | None = None,
-) -> Tree:
-    """Searches level by level, candidates competing within their group.
-
-    Each of G groups keeps its `group_width` best candidates at every level and expands all of them,
-    in one step call for all rows. At the root the valid actions, in order, are dealt out in blocks
-    of `num_children`, the m-th to group m; below it the first `num_children` valid actions are
-    tried. A row ends when all it keeps is finished, at `max_depth`, or when its budget is spent; a
-    level it can only partly afford expands the places in order, of the last one the actions of
-    highest prior.
-
-    Args:
-        model: Stepped once a level.
-        root: Validated output of B rows and A actions.
-        owner: The planner's name, for errors.
-        num_simulations: The budget of step rows per root.
-        num_groups: G.
-        group_width: Candidates each group keeps.
-        num_children: Actions tried at a node; None for all valid ones (and thus one group).
-        max_depth: Most actions from the root; None for no limit but the budget.
-        generator: Handed to the model.
-
-    Returns:
-        The trees of `plant_tree`.
-
-    Raises:
-        ValueError: If the model's outputs break the contract, or a discount is negative.
-    """
-    num_actions = root.prior_logits.shape[1]
-    block = num_actions if num_children is None else min(num_children, num_actions)
-    num_groups = min(num_groups, -(-num_actions // block))  # more would never get an action
-    levels = [root_level(root)]
-    first = levels[0].rows.unsqueeze(-1).expand(-1, num_groups)  # [B, G], all the root
-    frontier = Frontier(first, torch.full_like(first, -torch.inf, dtype=levels[0].score.dtype))
-    group = torch.arange(num_groups, device=first.device).view(1, -1, 1)
-    while max_depth is None or len(levels) <= max_depth:
-        last = levels[-1]
-        valid = last.output.valid_actions[frontier.open.clamp_min(0)]  # [B, P, A]
-        dealt = (valid.cumsum(dim=-1) - 1) // block == (group if len(levels) == 1 else 0)
-        wanted = valid & dealt & (frontier.open != EMPTY).unsqueeze(-1)
-        edges = afford_edges(last, frontier.open, wanted, num_simulations=num_simulations)
-        if edges.rows.numel() == 0:
-            break
-        level = evaluate_edges(model, last, edges, generator=generator)
-        _require_one_player(owner, level)
-        frontier = _keep_best(frontier, level, num_groups=num_groups, group_width=group_width)
-        levels.append(level)
-    return plant_tree(root, levels)
 
 
 def root_level(root: RootOutput) -> Level:
@@ -220,6 +144,27 @@ def evaluate_edges(
     )
 
 
+def evaluate_root_actions(
+    model: PlanningModel,
+    root: RootOutput,
+    tried: Tensor,
+    *,
+    num_simulations: int,
+    generator: torch.Generator | None,
+) -> list[Level]:
+    """Steps the root actions `tried` `[B, A]` bool in one call; the levels of a tree of depth one.
+
+    Where a row tries more than `num_simulations`, those of highest prior are stepped.
+
+    Raises:
+        ValueError: If the model's output breaks the contract.
+    """
+    top = root_level(root)
+    frontier = top.rows.unsqueeze(-1)  # [B, 1], one place a row: the root
+    edges = afford_edges(top, frontier, tried.unsqueeze(1), num_simulations=num_simulations)
+    return [top, evaluate_edges(model, top, edges, generator=generator)]
+
+
 def plant_tree(root: RootOutput, levels: list[Level]) -> Tree:
     """Writes levels as trees, as large as they need to be, and backs them up.
 
@@ -272,43 +217,3 @@ def read_decision(tree: Tree) -> tuple[Tensor, Tensor, Tensor]:
     value = tree.node_values[:, Tree.ROOT]
     weights = torch.nn.functional.one_hot(action, tree.num_actions).to(value.dtype)
     return action, weights, value
-
-
-def _keep_best(frontier: Frontier, level: Level, *, num_groups: int, group_width: int) -> Frontier:
-    """The best finished and new candidates of each group, best first; old ones win ties."""
-    batch_size = frontier.open.shape[0]
-    edges = (*frontier.open.shape, level.output.prior_logits.shape[1])  # [B, P, A]
-    edge = (level.rows, level.place, level.action)
-    # Open candidates have become their children; what the budget left out is not kept either, as
-    # a row without budget never expands again.
-    new_score = level.score.new_full(edges, -torch.inf)
-    new_score[edge] = level.score
-    new_node = level.rows.new_full(edges, EMPTY)
-    new_node[edge] = torch.arange(level.rows.shape[0], device=level.rows.device)
-
-    def candidates(old: Tensor, new: Tensor) -> Tensor:
-        by_group = (batch_size, num_groups, -1)
-        return torch.cat([old.reshape(by_group), new.view(by_group)], dim=-1)  # [B, G, P/G*(1+A)]
-
-    score = candidates(frontier.finished_score, new_score)
-    node = candidates(torch.full_like(frontier.open, EMPTY), new_node)
-    best = score.argsort(dim=-1, descending=True, stable=True)[..., :group_width]
-    score = score.gather(-1, best).flatten(1)  # [B, P]
-    node = node.gather(-1, best).flatten(1)
-    finished = (node == EMPTY) | level.terminal[node.clamp_min(0)]
-    return Frontier(
-        open=node.masked_fill(finished, EMPTY),
-        finished_score=score.masked_fill(~finished, -torch.inf),
-    )
-
-
-def _require_one_player(owner: str, level: Level) -> None:
-    """Raises if a discount is negative."""
-    step = level.output
-    if isinstance(step, StepOutput) and bool((step.discount < 0).any()):
-        found = float(step.discount.min())
-        raise ValueError(
-            f"{owner}: found a discount of {found}; required discounts of at least 0, as the best "
-            "path for one player is not what two would play. Use MuZeroPlanner or "
-            "GumbelMuZeroPlanner for two players."
-        )

@@ -1,7 +1,4 @@
-"""MuZero's planner: PUCT at every node, Dirichlet noise at the root, acting by visit counts.
-
-This file does not know how trees are grown (`search.mcts`), only where to go next in one.
-"""
+"""MuZero: PUCT at every node, Dirichlet noise at the root, actions by visit counts."""
 
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Literal, TypeAlias, get_args
@@ -9,7 +6,8 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from search.mcts import Backend, grow_trees, require_search_numbers
+from search.backends.dispatch import Backend
+from search.mcts import grow_trees, require_search_numbers
 from search.model import PlanningModel, RootOutput, check_root_form, validate_root
 from search.planners.base import (
     SearchOutput,
@@ -99,10 +97,10 @@ class MuZeroPlanner:
 
         Args:
             model: The planning model.
-            observation: Handed to `model.root`.
+            observation: Passed to `model.root`.
             generator: Source of the noise, of sampled actions and of the model's randomness.
             dirichlet_noise: `[B, A]` probabilities to use in place of drawn noise (for tests).
-            kept: Trees of `search.reuse.keep_subtree` to go on from. Their visits count in
+            kept: Subtrees to reuse, of `search.reuse.keep_subtree`. Their visits count in
                 `action_weights`; the budget counts new simulations.
 
         Returns:

@@ -1,7 +1,6 @@
-"""Speculative rejection as a planner: begin many lines at once, drop the poor ones on the way.
+"""Speculative rejection: begin many lines of actions at once and drop the worst on the way.
 
-This file does not know what an action is; with blocks of tokens as actions it is best-of-N that
-stops writing what has begun badly.
+With blocks of tokens as actions this is best-of-N that stops generating responses of low score.
 """
 
 import math
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from search.model import PlanningModel, evaluate_root
+from search.model import PlanningModel, evaluate_root, to_list
 from search.planners.base import SearchOutput, release_output, require_float, require_int
 from search.planners.level_search import (
     EMPTY,
@@ -67,19 +66,7 @@ class RejectionPlanner:
     def plan(
         self, model: PlanningModel, observation: Any, *, generator: torch.Generator | None = None
     ) -> SearchOutput:
-        """Follows lines from each observation; see `search.planners.base.Planner.plan`.
-
-        Args:
-            model: The planning model; stepped once for each step of the longest line.
-            observation: Handed to `model.root`.
-            generator: Handed to the model; the planner itself draws nothing.
-
-        Returns:
-            The decision, with its tree.
-
-        Raises:
-            ValueError: If the model's outputs break the contract.
-        """
+        """Plans from each observation; see `search.planners.base.Planner.plan`."""
         with torch.inference_mode():
             root = evaluate_root(model, observation, generator=generator)
             levels = [root_level(root)]
@@ -103,8 +90,10 @@ def _best_unfinished(level: Level, batch_size: int, *, keep: float) -> Tensor:
     """The best share of each row's unfinished nodes of a level, `[B, P]` int64, best first."""
     rows: list[list[int]] = [[] for _ in range(batch_size)]
     # Host synchronization once a level: how many go on decides the next step's batch.
-    scores, alive = level.score.tolist(), (~level.terminal).tolist()
-    for node, row in enumerate(level.rows.tolist()):
+    scores: list[float] = to_list(level.score)
+    alive: list[bool] = to_list(~level.terminal)
+    trees: list[int] = to_list(level.rows)
+    for node, row in enumerate(trees):
         if alive[node]:
             rows[row].append(node)
     for row, nodes in enumerate(rows):

@@ -1,9 +1,8 @@
-"""Planning over actions sampled at each node: large, continuous or structured action spaces.
+"""Sampled MuZero: planning over sampled actions, for large or continuous action spaces.
 
-An adapter turns a model whose policy can be sampled into a `PlanningModel` over K slots: each node
-holds K actions drawn for it, and an action of the search is the number of a slot. Planners know
-nothing of it, so all of them work. This file does not know how policies are made
-(`search.planners.action_distributions`), nor how trees are grown.
+An adapter turns a model whose policy can be sampled into a `PlanningModel` over K candidates: each
+node holds K actions drawn for it, and an action of the search is the index of a candidate. Any
+planner works with it.
 """
 
 from dataclasses import KW_ONLY, dataclass
@@ -22,12 +21,12 @@ SAMPLED_ACTIONS = "sampled_actions"
 
 @dataclass(frozen=True)
 class SampledRootOutput:
-    """What a model with a policy over many actions says of the state a search starts from.
+    """Outputs of a model with a policy over many actions for the state a search starts from.
 
     Attributes:
         policy: The policies of the B states, one a row.
         value: `[B]` float; expected discounted return, for the player to move.
-        embedding: leaves `[B, ...]`, handed back to `SampledPlanningModel.step`. The name
+        embedding: leaves `[B, ...]`, passed back to `SampledPlanningModel.step`. The name
             `sampled_actions` is reserved.
     """
 
@@ -38,11 +37,11 @@ class SampledRootOutput:
 
 @dataclass(frozen=True)
 class SampledStepOutput:
-    """What such a model says of one transition and of the child it leads to.
+    """Outputs of such a model for one transition and the child it leads to.
 
     Attributes:
         policy: The children's policies. A child whose samples all have log-probability `-inf` is
-            terminal; one reached by discount 0 is too, whatever its policy says.
+            terminal; one reached by discount 0 is too, whatever its policy.
         value: `[M]` float; the child's expected discounted return, for the child's player.
         embedding: leaves `[M, ...]`; the child's, with the root's names, dtypes and shapes.
         reward: `[M]` float; reward of the transition, for the parent's player.
@@ -74,25 +73,25 @@ class SampledPlanningModel(Protocol):
     def step(
         self, embedding: Embedding, action: Tensor, *, generator: torch.Generator | None = None
     ) -> SampledStepOutput:
-        """Takes `action` `[M, ...]` from the nodes remembered by `embedding` `[M, ...]`."""
+        """Takes `action` `[M, ...]` from the nodes of `embedding` `[M, ...]`."""
         ...
 
 
 @dataclass(frozen=True)
 class SampledModel:
-    """A `PlanningModel` over K slots, each node's filled with actions drawn from its policy.
+    """A `PlanningModel` over K candidates, actions drawn from each node's policy.
 
-    The prior of the slots is the corrected one, (β̂/β)π, with π the policy, β the proposal the
-    actions were drawn from and β̂ = n/K their frequencies. `exp(prior_logits)` is that very
-    product: an unbiased estimate of π, before planners normalize it over the slots. Equal samples
-    are merged: the first slot has their count n, the others are invalid. So are slots of actions
-    that cannot be taken. Trees cannot be kept for another search: a new root has new samples.
+    The prior of the candidates is the corrected one, (β̂/β)π, with π the policy, β the proposal the
+    actions were drawn from and β̂ = n/K their frequencies. `exp(prior_logits)` is that
+    product: an unbiased estimate of π, before planners normalize it over the candidates. Equal
+    samples are merged: the first has their count n, the others are invalid. So are actions that
+    cannot be taken. Trees cannot be kept for another search: a new root has new samples.
 
     Attributes:
         model: The user's.
         num_samples: K, at least 1.
         proposal_temperature: τ above 0, of the proposal; the ready policies have β = π^(1/τ),
-            normalized. At 1 the slots' prior is n/K, uniform where no samples coincide.
+            normalized. At 1 the candidates' prior is n/K, uniform where no samples coincide.
 
     Raises:
         ValueError: If a number is out of its range.
@@ -111,7 +110,7 @@ class SampledModel:
 
     @property
     def num_actions(self) -> int:
-        """K, the number of slots."""
+        """K, the number of candidates."""
         return self.num_samples
 
     @property
@@ -122,7 +121,7 @@ class SampledModel:
     def root(self, observation: Any, *, generator: torch.Generator | None = None) -> RootOutput:
         """Evaluates B observations and draws K actions for each."""
         output = self.model.root(observation, generator=generator)
-        logits, valid, embedding = self._fill_slots(output, generator)
+        logits, valid, embedding = self._sample_actions(output, generator)
         return RootOutput(
             prior_logits=logits, value=output.value, valid_actions=valid, embedding=embedding
         )
@@ -130,12 +129,12 @@ class SampledModel:
     def step(
         self, embedding: Embedding, action: Tensor, *, generator: torch.Generator | None = None
     ) -> StepOutput:
-        """Takes the actions of slots `action` `[M]` int64, and draws K for each child."""
+        """Takes the candidates `action` `[M]` int64, and draws K actions for each child."""
         own = dict(embedding)
-        slots = own.pop(SAMPLED_ACTIONS)  # [M, K, ...]
-        taken = slots[torch.arange(action.shape[0], device=action.device), action]  # [M, ...]
+        candidates = own.pop(SAMPLED_ACTIONS)  # [M, K, ...]
+        taken = candidates[torch.arange(action.shape[0], device=action.device), action]  # [M, ...]
         output = self.model.step(own, taken, generator=generator)
-        logits, valid, child = self._fill_slots(output, generator)
+        logits, valid, child = self._sample_actions(output, generator)
         return StepOutput(
             prior_logits=logits,
             value=output.value,
@@ -145,7 +144,7 @@ class SampledModel:
             discount=output.discount,
         )
 
-    def _fill_slots(
+    def _sample_actions(
         self, output: SampledRootOutput | SampledStepOutput, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor, Embedding]:
         """Draws actions; returns corrected logits and validity `[M, K]`, and the full embedding."""
@@ -157,12 +156,12 @@ class SampledModel:
             )
         policy, temperature = output.policy, self.proposal_temperature
         actions = policy.sample(self.num_samples, temperature=temperature, generator=generator)
-        slots = (output.value.shape[0], self.num_samples)
-        _require_slots(owner, "policy.sample", tuple(actions.shape[:2]), slots, "[M, K, ...]")
+        form = (output.value.shape[0], self.num_samples)
+        _require_samples(owner, "policy.sample", tuple(actions.shape[:2]), form, "[M, K, ...]")
         log_prob = policy.log_prob(actions)
         proposal = policy.proposal_log_prob(actions, temperature=temperature)
         for name, found in (("log_prob", log_prob), ("proposal_log_prob", proposal)):
-            _require_slots(owner, f"policy.{name}", tuple(found.shape), slots, "[M, K]")
+            _require_samples(owner, f"policy.{name}", tuple(found.shape), form, "[M, K]")
         logits, valid = correct_prior(actions, log_prob=log_prob, proposal_log_prob=proposal)
         return logits, valid, {**output.embedding, SAMPLED_ACTIONS: actions}
 
@@ -188,7 +187,7 @@ def correct_prior(
     num_samples = actions.shape[1]
     flat = actions.reshape(*actions.shape[:2], -1)  # [M, K, D]
     same = (flat.unsqueeze(2) == flat.unsqueeze(1)).all(dim=-1)  # [M, K, K]
-    repeated = same.tril(diagonal=-1).any(dim=-1)  # equal to a sample in an earlier slot
+    repeated = same.tril(diagonal=-1).any(dim=-1)  # equal to an earlier sample
     log_frequency = (same.sum(dim=-1).to(log_prob.dtype) / num_samples).log()
     # Only an impossible action is invalid; NaN goes on, to be reported by the core.
     valid = ~repeated & (log_prob != -torch.inf)
@@ -198,15 +197,15 @@ def correct_prior(
 
 @dataclass(frozen=True)
 class SampledOutput:
-    """What a planner over sampled actions decided for each of B observations.
+    """The decision of a planner over sampled actions for each of B observations.
 
     Attributes:
         action: `[B, ...]`, the action to take.
-        actions: `[B, K, ...]`, the root's sampled actions; column k of all that `search` says is
-            about `actions[:, k]`.
-        search: The planner's output over the K slots. Its `action` is the slot taken, and its
+        actions: `[B, K, ...]`, the root's sampled actions; column k of `search` belongs
+            to `actions[:, k]`.
+        search: The planner's output over the K candidates. Its `action` is the one taken, and its
             `action_weights` `[B, K]` with `actions` are the policy's target: store both, and
-            train on `sampled_policy_loss`. Weights are 0 in slots that repeat another.
+            train on `sampled_policy_loss`. Weights are 0 where one repeats another.
     """
 
     action: Tensor
@@ -221,13 +220,13 @@ class SampledPlanner:
     A wrapper rather than a planner of its own, because sampling changes the model and not the
     search: with `MuZeroPlanner` it is Sampled MuZero, with `GumbelMuZeroPlanner` its Gumbel
     variant, with `BestOfNPlanner` of N = K it tries all samples of the root. Exploration is the
-    wrapped planner's: MuZero's Dirichlet noise is drawn over the valid slots of the root.
+    wrapped planner's: MuZero's Dirichlet noise is drawn over the valid candidates of the root.
 
-    With few simulations a slot, MuZero's rule settles on the first good one, as it scores
+    With few simulations a candidate, MuZero's rule settles on the first good one, as it scores
     unvisited ones lowest; Gumbel MuZero's tries `max_num_considered_actions` of them: give it K.
 
     Attributes:
-        planner: Searches over the slots.
+        planner: Searches over the candidates.
         num_samples: K, at least 1.
         proposal_temperature: Above 0; above 1 proposes more widely than the policy.
 
@@ -262,7 +261,7 @@ class SampledPlanner:
 
         Args:
             model: The planning model, its policy sampled.
-            observation: Handed to `model.root` as it is.
+            observation: Passed to `model.root` as it is.
             generator: Source of all randomness: sampled actions, the planner's and the model's.
 
         Returns:
@@ -271,14 +270,14 @@ class SampledPlanner:
         Raises:
             ValueError: If the model's outputs break the contract.
         """
-        slots = SampledModel(
+        sampled = SampledModel(
             model,
             num_samples=self.num_samples,
             proposal_temperature=self.proposal_temperature,
         )
         with torch.inference_mode():
-            root = slots.root(observation, generator=generator)
-        output = self.planner.plan(_FromRoot(slots, root), observation, generator=generator)
+            root = sampled.root(observation, generator=generator)
+        output = self.planner.plan(_FromRoot(sampled, root), observation, generator=generator)
         # Copied outside inference mode: stored actions are trained on.
         actions = root.embedding[SAMPLED_ACTIONS].clone()
         rows = torch.arange(actions.shape[0], device=actions.device)
@@ -328,7 +327,7 @@ def sampled_policy_loss(
     Source: Hubert et al. 2021, Section 5 (the search's policy projected onto the network's).
     """
     log_prob = policy.log_prob(actions)
-    # Slots without weight may hold impossible actions: 0 * -inf must be 0.
+    # Candidates without weight may hold impossible actions: 0 * -inf must be 0.
     return -(action_weights * log_prob.masked_fill(action_weights == 0, 0.0)).sum(dim=-1)
 
 
@@ -338,7 +337,7 @@ def _require_numbers(owner: object, num_samples: int, proposal_temperature: floa
     require_float(name, "proposal_temperature", proposal_temperature, above=True)
 
 
-def _require_slots(
+def _require_samples(
     owner: str, field: str, found: tuple[int, ...], required: tuple[int, int], form: str
 ) -> None:
     """Checks that something a policy returned has one entry per row and sample."""

@@ -1,30 +1,101 @@
-"""Stochastic MuZero's planner: actions and chance outcomes take turns in one tree.
+"""Stochastic MuZero: planning where the outcome of an action is partly chance.
 
-This file does not know how trees are grown (`search.mcts`): it gives a model of two step functions
-the form of one with A + C actions, where outcomes are the actions of chance nodes.
+A stochastic model has two step functions, for actions and for chance outcomes. The search sees it
+as one model of A + C actions, in which outcomes are the actions of chance nodes.
 """
 
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from search.mcts import Backend, run_mcts
-from search.model import Embedding, RootOutput, StepOutput, validate_root, validate_step
+from search.backends.dispatch import Backend
+from search.mcts import run_mcts
+from search.model import (
+    Embedding,
+    RootOutput,
+    StepOutput,
+    check_finite,
+    check_leaves,
+    check_tensor,
+    fail,
+    validate_root,
+    validate_step,
+)
 from search.planners.base import (
     SearchOutput,
     release_output,
     require_int,
 )
 from search.planners.muzero import mix_dirichlet_noise, require_puct_numbers, sample_by_visits
-from search.planners.stochastic_model import StochasticPlanningModel, validate_afterstate
 from search.qtransforms import QTransform, qtransform_by_parent_and_siblings
 from search.selection import PuctSelection, StochasticSelection
 from search.tree import allocate_tree
 
 STATE, AFTERSTATE, IS_DECISION = "state.", "afterstate.", "is_decision"
+
+
+@dataclass(frozen=True)
+class AfterstateOutput:
+    """Outputs of a stochastic model for an afterstate: action taken, chance outcome pending.
+
+    Attributes:
+        chance_logits: `[M, C]` float; unnormalized log-probabilities of the outcomes. Must be
+            finite where the outcome is valid, ignored elsewhere.
+        value: `[M]` float; expected discounted return of the state and action, the reward to come
+            included. For the player who acted, in games of two players too.
+        embedding: leaves `[M, ...]`, passed to `StochasticPlanningModel.step_outcome`. Their names,
+            shapes and dtypes may be others than the states'.
+        valid_outcomes: `[M, C]` bool, True where possible, at least one a row; None: all are.
+    """
+
+    chance_logits: Tensor
+    value: Tensor
+    embedding: Embedding
+    valid_outcomes: Tensor | None = None
+
+
+class StochasticPlanningModel(Protocol):
+    """A planning model in which actions have chance outcomes.
+
+    A transition is two steps: an action leads from a state to an afterstate, without reward or
+    discount, and a chance outcome from there to the next state. With two players `step_outcome`
+    has discount -1 and its reward is for the player who acted, as the afterstate's value is.
+
+    Rows are independent, as in `PlanningModel`; each function is called with only those rows that
+    need it, in any number, under `torch.inference_mode`.
+    """
+
+    @property
+    def num_actions(self) -> int:
+        """A, the number of actions, valid or not."""
+        ...
+
+    @property
+    def num_outcomes(self) -> int:
+        """C, the number of chance outcomes, valid or not, at least 1."""
+        ...
+
+    def root(self, observation: Any, *, generator: torch.Generator | None = None) -> RootOutput:
+        """Evaluates a batch of B observations: states, where an action is to be chosen."""
+        ...
+
+    def step_action(
+        self, embedding: Embedding, action: Tensor, *, generator: torch.Generator | None = None
+    ) -> AfterstateOutput:
+        """Takes `action` `[M]` int64, 0 to A-1, from the states of `embedding`."""
+        ...
+
+    def step_outcome(
+        self, embedding: Embedding, outcome: Tensor, *, generator: torch.Generator | None = None
+    ) -> StepOutput:
+        """Lets `outcome` `[M]` int64, 0 to C-1, happen at the afterstates of `embedding`.
+
+        Returns the outputs for the next state, in the leaves of `root`.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -47,15 +118,7 @@ class StochasticMuZeroPlanner:
         num_simulations: The budget, at least 1: rows of `step_action` and `step_outcome` together
             per root. A transition to a new state costs two.
         max_depth: Most edges between root and leaf, actions and outcomes alike; None for no limit.
-        qtransform: Brings Q-values of actions to [0, 1], beside the prior's scores.
-        dirichlet_fraction: Share of noise in the root's prior, 0 (off) to 1.
-        dirichlet_alpha: Concentration of the noise, above 0; smaller is peakier.
-        pb_c_init: c1, weight of the prior against the values.
-        pb_c_base: c2, visits at which that weight starts to grow.
-        temperature: The action is sampled by visits ** (1 / temperature); 0 takes the most
-            visited one, ties to the greatest Q-value (mctx draws among them).
-        leaves_per_step: Leaves of each tree expanded together (see `run_mcts`).
-        backend: Which form of the search loop runs: "auto" takes the fastest there is.
+        Others: As in `MuZeroPlanner`.
 
     Raises:
         ValueError: If a number is out of its range.
@@ -92,7 +155,7 @@ class StochasticMuZeroPlanner:
 
         Args:
             model: The stochastic model; not a `PlanningModel`, hence this is no `Planner`.
-            observation: Handed to `model.root`.
+            observation: Passed to `model.root`.
             generator: Source of the noise, of sampled actions and of the model's randomness.
             dirichlet_noise: `[B, A]` probabilities to use in place of drawn noise (for tests).
 
@@ -143,9 +206,9 @@ class StochasticMuZeroPlanner:
 class _AlternatingModel:
     """A stochastic model as a `PlanningModel` of A + C actions, opened at the roots of one search.
 
-    Every node needs the leaves of both kinds, and those of afterstates show in the first answer of
-    `step_action` only. So the first edge of every root is stepped here, and answered from memory
-    when the search asks for it: no row is spent on finding out.
+    Every node needs the leaves of both kinds, and those of afterstates are known only after the
+    first call of `step_action`. So the first edge of every root is stepped here, and its output is
+    kept for the search's first step: no extra row is spent.
     """
 
     def __init__(
@@ -183,7 +246,7 @@ class _AlternatingModel:
         """Steps each row as its kind requires: `[M]` actions, or outcomes numbered from A."""
         first, self._first = self._first, None
         # A search's first call has the roots' rows in their order. Were the action another (a
-        # compiled rule may round a near tie differently), the remembered answer is not used.
+        # compiled rule may round a near tie differently), the kept output is not used.
         if first is not None and torch.equal(first[0], action):
             return first[1]
         is_decision = embedding[IS_DECISION]
@@ -246,6 +309,41 @@ class _AlternatingModel:
             IS_DECISION: torch.ones_like(action, dtype=torch.bool),
         }
         return replace(_widen(step, self._model.num_outcomes), embedding=widened)
+
+
+def validate_afterstate(
+    afterstate: AfterstateOutput, num_outcomes: int, *, num_rows: int, like: Embedding | None
+) -> None:
+    """Checks shapes, dtypes, finite values and that each row has a valid outcome.
+
+    Args:
+        afterstate: The model's output.
+        num_outcomes: C.
+        num_rows: M, the number of actions stepped.
+        like: Leaves `[M, ...]` whose names, shapes and dtypes the embedding must have, as all
+            afterstates share one buffer; None for the first, which sets them.
+
+    Raises:
+        ValueError: Naming the field, the row, what was found, what is required and the remedy.
+    """
+    owner, shape = "AfterstateOutput", (num_rows, num_outcomes)
+    logits, valid = afterstate.chance_logits, afterstate.valid_outcomes
+    check_tensor(owner, "value", afterstate.value, shape=shape[:1])
+    check_tensor(owner, "chance_logits", logits, shape=shape)
+    if valid is None:
+        valid = torch.ones_like(logits, dtype=torch.bool)
+    check_tensor(owner, "valid_outcomes", valid, shape=shape, mask=True)
+    check_leaves(owner, afterstate.embedding, num_rows, like=like, whose="the first afterstates'")
+    numbers = {"value": afterstate.value, "chance_logits": logits}
+    check_finite(owner, numbers, valid=valid, mask="valid_outcomes")
+    none_valid = ~valid.any(dim=-1)
+    if bool(none_valid.any()):
+        fail(
+            f"{owner}.valid_outcomes, row {int(none_valid.nonzero()[0, 0])}",
+            found=f"0 of {num_outcomes} outcomes valid",
+            required="at least one valid outcome at an afterstate",
+            remedy="End an episode by discount 0 in step_outcome; chance itself always has one.",
+        )
 
 
 _Output = TypeVar("_Output", RootOutput, StepOutput)

@@ -1,19 +1,18 @@
-"""Planning with a true simulator: states are Python values, leaves are valued by an evaluator.
+"""Planning with a true simulator: an exact planning model whose leaves are valued by an evaluator.
 
-`ExactModel` makes a `PlanningModel` of the two. Trees hold numbers of states; the states
-themselves lie in a store that the model owns. This file does not know what a state is
-(`search.simulators.interface`), nor how trees are grown.
+States are Python values (`search.simulators.interface`), kept in a store of `ExactModel`; trees
+hold their numbers.
 """
 
 import random
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-from search.model import Embedding, RootOutput, StepOutput
+from search.model import Embedding, RootOutput, StepOutput, to_list
 from search.planners.base import require_float, require_int
 from search.simulators.interface import Simulator, State, Transition
 from search.tree import Tree
@@ -23,7 +22,7 @@ STATE = "state"
 
 
 class LeafEvaluator(Protocol):
-    """Says what a learned model would say of states: which actions look good, and what to expect.
+    """Gives states a prior over actions and a value, in place of a learned model.
 
     Called with M at least 1 states that have not terminated; truncated ones are among them.
     """
@@ -37,7 +36,7 @@ class LeafEvaluator(Protocol):
 
 @dataclass(frozen=True)
 class ZeroValues:
-    """The evaluator that knows nothing: uniform prior, value 0. The search must see rewards.
+    """Uniform prior and value 0: all information must come from rewards within the search.
 
     Attributes:
         num_actions: A.
@@ -57,7 +56,7 @@ class UniformRollouts:
     """Uniform prior, and the mean discounted return of random play as the value.
 
     A rollout chooses uniformly among valid actions until the world ends or nothing is valid, and
-    goes on through truncations, which say nothing of the world. After `max_steps` the rest counts
+    goes on through truncations. After `max_steps` the rest counts
     as 0. With two players (discount -1) returns alternate like values.
 
     Attributes:
@@ -122,8 +121,8 @@ class ExactModel:
     their discount and their evaluator's value, so that they bootstrap, but have no valid action:
     nothing is searched below them.
 
-    Who owns the states: this model, in a store that every step adds to. Numbers are counted up and
-    never used twice, so that a state that is gone is an error and never another state. `root`
+    The model keeps the states in a store that every step adds to. Numbers are counted up and never
+    used twice, so that a released state is an error and never another state. `root`
     first forgets all earlier searches: over an episode the store holds one search. To search on
     from kept trees, set `keep_states` and release, before each search, what they dropped:
 
@@ -192,7 +191,7 @@ class ExactModel:
         """Steps the simulator once a row, and evaluates the children that have not terminated."""
         device = action.device
         # Host synchronization: the simulator and its states live in Python.
-        numbers, actions = embedding[STATE].tolist(), action.tolist()
+        numbers, actions = to_list(embedding[STATE]), to_list(action)
         transitions = [
             self._step(number, chosen) for number, chosen in zip(numbers, actions, strict=True)
         ]
@@ -224,7 +223,7 @@ class ExactModel:
         Raises:
             ValueError: If one was released.
         """
-        return [self._find(number) for number in numbers.tolist()]
+        return [self._find(number) for number in to_list(numbers)]
 
     def release(self, *, keep: Tree | None = None) -> None:
         """Forgets all states, but those of the nodes of `keep`.
@@ -234,8 +233,8 @@ class ExactModel:
         """
         kept: list[int] = []
         if keep is not None:
-            used = keep.node_visits > 0  # in other columns the leaf says nothing
-            kept = keep.embeddings[STATE][used].tolist()
+            used = keep.node_visits > 0  # in other columns the leaf is undefined
+            kept = to_list(keep.embeddings[STATE][used])
         self._states = {number: self._find(number) for number in kept}
 
     def _store(self, states: list[State]) -> Tensor:
@@ -255,8 +254,8 @@ class ExactModel:
         return self._states[number]
 
     def _step(self, number: int, action: int) -> Transition:
-        """Steps one state, and checks the form of the answer."""
-        transition: object = self.simulator.step(self._find(number), action)
+        """Steps one state, and checks the form of the transition."""
+        transition: Any = self.simulator.step(self._find(number), action)
         if not isinstance(transition, Transition):
             raise ValueError(
                 f"Simulator.step: found {type(transition).__name__}; required a Transition. "

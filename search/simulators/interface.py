@@ -1,7 +1,6 @@
-"""True simulators: the real thing to step from any state, in place of a learned model.
+"""The interface of a simulator that can be stepped from any state, and cloned environments.
 
-This file does not know about search or values; `search.simulators.exact` plans with what is
-described here.
+`search.simulators.exact` plans with it.
 """
 
 import copy
@@ -10,7 +9,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any, Protocol
 
 State = Any
-"""A state of a simulator: an opaque Python value that nobody changes once it is handed out."""
+"""A state of a simulator: an opaque Python value, never changed once it is returned."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Simulator(Protocol):
 
 
 class Environment(Protocol):
-    """What `CloneableEnvironment` asks of an environment: gymnasium's two functions."""
+    """What `CloneableEnvironment` needs of an environment: gymnasium's two functions."""
 
     def reset(self, *, seed: int | None = None) -> tuple[Any, Any]:
         """Starts an episode: observation and info."""
@@ -106,7 +105,7 @@ class CloneableEnvironment:
         environment: The instance.
         num_actions: A.
         save: Returns a memory of an environment's state that later steps do not change.
-        restore: Puts an environment into a remembered state, any number of times.
+        restore: Puts an environment into a saved state, any number of times.
         valid_actions_of: Returns one bool per action from an environment; None: all are allowed.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The door of search trees: `prefsearch tree show FILE`."""
+"""The `prefsearch tree show FILE` command: search trees as an HTML page, text or JSON."""
 
 import argparse
 import io
@@ -16,14 +16,12 @@ from prefsearch.config.flags import NEGATIVE_NUMBER, asks_for_help, read_flags
 from prefsearch.config.numerals import read_int
 from prefsearch.storage.files import write_text_atomic
 from prefsearch.storage.visible_text import visible
-from search.viewer.dot import render_dot
 from search.viewer.json_export import nested_json
 from search.viewer.page import NamedView, render_html
 from search.viewer.source import TreeSource, open_trees
 from search.viewer.text import node_text, one_line, render_text, summary_line
 from search.viewer.view import limit_view
 
-_DOT_NODES = 100
 _TEXT_NODES = 200
 _SUMMARIZED = 8
 _USAGE = "usage: prefsearch tree show FILE [options]"
@@ -32,7 +30,7 @@ _HELP = f"""{_USAGE}
 Look into a search: which actions were tried, how often, and what they were found to be worth.
 
 verbs:
-  show       Show the trees of a file as an HTML page, text, DOT or JSON.
+  show       Show the trees of a file as an HTML page, text or JSON.
 
 `prefsearch tree show --help` explains the options.
 """
@@ -43,8 +41,7 @@ a demo or an evaluation, and the lines of `prefsearch policy plan --keep_trees N
 examples:
   prefsearch policy plan --config policies/plan_demo --save_trees runs/trees
   prefsearch tree show runs/trees/prompt-0-decision-0.safetensors --open
-  prefsearch tree show runs/demo/data/search-gumbel-8.json --format text --max-depth 3
-  prefsearch tree show tree.safetensors --row 2 --format dot | dot -Tsvg -o tree.svg
+  prefsearch tree show runs/demo/data/search-gumbel_muzero-8.json --format text --max-depth 3
   prefsearch tree show tree.safetensors --format json --output tree.json
 
 In Python:
@@ -54,7 +51,7 @@ In Python:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Mistakes are the door's to report."""
+    """Raises mistakes instead of exiting, so that the command reports them."""
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message[:200]}; `{self.prog} --help` explains the options")
@@ -98,16 +95,16 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         "--row",
         type=_integer,
         metavar="N",
-        help="which tree, from 0 (default: a page of all, or the first as text, dot or json)",
+        help="which tree, from 0 (default: a page of all, or the first as text or json)",
     )
     parser.add_argument(
-        "--format", choices=("html", "text", "dot", "json"), default="html", help="default: html"
+        "--format", choices=("html", "text", "json"), default="html", help="default: html"
     )
     parser.add_argument(
         "--output",
         type=Path,
         metavar="PATH",
-        help="where to write (default: FILE.html beside FILE; text, dot and json to the terminal)",
+        help="where to write (default: FILE.html beside FILE; text and json to the terminal)",
     )
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
     parser.add_argument("--max-depth", type=_integer, metavar="N", help="levels below the root")
@@ -116,7 +113,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         type=_integer,
         metavar="N",
         help="nodes in all, the most visited; what is left out is counted "
-        f"(default: {_TEXT_NODES} for text, {_DOT_NODES} for dot, else all)",
+        f"(default: {_TEXT_NODES} for text, else all)",
     )
     parser._negative_number_matcher = NEGATIVE_NUMBER
     if asks_for_help(argv):
@@ -151,21 +148,19 @@ def _show(options: argparse.Namespace) -> None:
             f"--row: found {row}; required 0 to {source.count - 1}, as {options.file} holds "
             f"{source.count} {_plural('tree', source.count)}"
         )
-    most = {"text": _TEXT_NODES, "dot": _DOT_NODES}.get(options.format)
-    most = most if options.max_nodes is None else options.max_nodes
-
     if options.format == "html":
         _write_page(source, options)
         return
     number = row or 0
     title = f"{source.path.name}: {source.title}, row {number} of {source.count}"
     whole = source.view(number)
+    most = options.max_nodes
+    if most is None and options.format == "text":
+        most = _TEXT_NODES
     shown = limit_view(whole, max_nodes=most, max_depth=options.max_depth)
     if options.format == "text":
         content = f"{one_line(title, 200)}\n{summary_line(whole)}\n\n"
         content += render_text(shown, width=_width())
-    elif options.format == "dot":
-        content = render_dot(shown, title=title)
     else:
         content = nested_json(shown)
     if options.output is None:

@@ -1,8 +1,7 @@
-"""Search trees on disk: one safetensors file holds a batch of trees and the text of their nodes.
+"""Save and load search trees: one safetensors file holds a batch of trees and their nodes' text.
 
-Everything in it is tensors and JSON, so opening a stranger's file runs nothing. What comes back is
-checked before anyone follows an index: a damaged file ends here, with its name, and not as a wrong
-number later. This file does not know how a tree is shown.
+A file holds tensors and JSON only, so opening one runs no code. All indices are checked on loading:
+a damaged file is an error with its name, never a wrong number later.
 """
 
 import dataclasses
@@ -21,6 +20,7 @@ from torch import Tensor
 from prefsearch.storage.files import naming_path, write_bytes_atomic
 from prefsearch.storage.json_text import json_text
 from prefsearch.storage.text_files import refuse_special
+from search.model import to_list
 from search.tree import Tree
 
 Labels = Sequence[Mapping[int, str]]
@@ -55,7 +55,7 @@ class SavedTree:
     Attributes:
         tree: B trees on the CPU, dtypes as saved; `embeddings` is empty if they were left out.
         labels: For each row, the text of its nodes by column; None if none were saved.
-        title: What the trees are; None if not said.
+        title: What the trees are, or None.
     """
 
     tree: Tree
@@ -78,15 +78,15 @@ def save_tree(
         path: The file; an old one is replaced.
         labels: For each of the B rows, text by node column: what the action that led there added,
             and at the root what the search began from.
-        title: What the trees are, for whoever opens the file.
-        embeddings: Whether to write what the model remembers of each node, often the largest part.
+        title: What the trees are.
+        embeddings: Whether to write the model's state at each node, often the largest part.
 
     Returns:
         The path as given.
 
     Raises:
         ValueError: If the labels do not fit the trees or take more than 100 MB, or a leaf has a
-            dtype that safetensors does not know.
+            dtype that safetensors lacks.
         StorageError: If the file could not be written; an old one is untouched.
     """
     path = Path(path)
@@ -248,7 +248,7 @@ def _check_links(path: Path, tree: Tree) -> None:
     """Checks that parents and children name each other, so that every walk ends at the root."""
     parents, actions = tree.parents.long(), tree.action_from_parent.long()  # [B, N]
     reached = _reached(tree)
-    # Nobody walks through an unused column, whatever it holds.
+    # Unused columns are never read, whatever they hold.
     children = tree.children_index.long().masked_fill(~reached.unsqueeze(-1), Tree.NONE)
     column = torch.arange(parents.shape[1])
     _check_range(path, "parents", parents, low=-1, below=column)
@@ -281,7 +281,7 @@ def _check_range(
         # A parent lies in a column before its children's: column 0, the root, has none.
         bad |= tensor >= below if isinstance(below, int) else tensor >= below.clamp(min=0)
     if bool(bad.any()):
-        where = cast("list[int]", bad.nonzero()[0].tolist())
+        where = cast("list[int]", to_list(bad.nonzero()[0]))
         last = below if isinstance(below, int) else where[1] if below is not None else None
         required = f"at least {low}" + ("" if last is None else f" and below {last}")
         _refuse(path, f"{name}{where} = {int(tensor[tuple(where)])}", required)

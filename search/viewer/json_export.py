@@ -1,6 +1,6 @@
-"""Search trees as nested JSON: the form in which the text tenant exports them, read and written.
+"""Read and write search trees as nested JSON, one dict a node with its children.
 
-Reading checks every field it shows; writing does not recurse. Both speak `TreeView`.
+Reading checks every field it uses; writing does not recurse.
 """
 
 import math
@@ -26,7 +26,7 @@ def view_nested(root: Mapping[str, Any]) -> TreeView:
     while stack:
         source, parent, where, place = stack.pop()
         entries.append(_read_node(source, where, number=len(entries), parent=parent, place=place))
-        children = source.get("children") or []
+        children: object = source.get("children") or []
         if not isinstance(children, list):
             raise ValueError(f"{where}.children: found {_kind(children)}; required a list")
         below = cast("list[Any]", children)

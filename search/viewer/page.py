@@ -1,8 +1,8 @@
-"""Search trees as one HTML page that opens node by node and asks nothing of any host.
+"""Render search trees as one self-contained HTML page whose nodes open on a click.
 
-The page carries its data as JSON and draws rows only where a branch is open. Texts in a tree are a
-model's and not trusted: they enter the document as text nodes, and a content security policy lets
-nothing run but the one script whose hash it names.
+The page loads nothing from any host. It carries its data as JSON and draws rows only where a branch
+is open. Texts in a tree come from a model and are not trusted: they enter the document as text
+nodes, and a content security policy allows only the one script whose hash it names.
 """
 
 import base64
@@ -10,14 +10,15 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from string import Template
 from typing import Any
 
 from prefsearch.report.page import escape
 from prefsearch.report.style import STYLE
 from prefsearch.storage.json_text import json_text
-from search.viewer.layout import printable
-from search.viewer.page_script import SCRIPT
-from search.viewer.page_style import TREE_STYLE
+from prefsearch.storage.visible_text import printable
 from search.viewer.text import one_line, render_text
 from search.viewer.view import NodeView, TreeView
 
@@ -84,63 +85,31 @@ def render_html(trees: Sequence[NamedView], *, title: str, subtitle: str = "") -
         f"<div><dt>{heading}</dt><dd>{escape(meaning)}</dd></div>"
         for _, heading, meaning in COLUMNS
     )
-    style = STYLE + TREE_STYLE
+    style, script = STYLE + _asset("page.css"), _asset("page.js")
     policy = (
-        f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(SCRIPT)}; "
+        f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; "
         "img-src data:; base-uri 'none'; form-action 'none'"
     )
-    plain = escape(render_text(trees[0].view, max_nodes=_UNSCRIPTED_NODES))
-    hidden = "" if len(trees) > 1 else " hidden"
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<link rel="icon" href="data:,">
-<title>{escape(title)}</title>
-<style>{style}</style>
-</head>
-<body>
-<header><h1><bdi>{escape(title)}</bdi></h1><p class="subtitle"><bdi>{escape(subtitle)}</bdi></p>
-</header>
-<main>
-<form class="controls" role="search" aria-label="This tree">
-<label{hidden}>Tree <select id="row">{options}</select></label>
-<label>Find <input id="find" type="search" autocomplete="off" spellcheck="false"
- placeholder="text or action"></label><output id="found" for="find"></output>
-<span class="buttons"><button type="button" id="line">Principal line</button>
-<button type="button" id="all">Expand all</button>
-<button type="button" id="none">Collapse all</button></span>
-</form>
-{pictures}
-<p id="summary" class="summary" role="status"></p>
-<noscript><p>The tree opens node by node where scripts may run. As text:</p>
-<pre>{plain}</pre></noscript>
-<div class="room">
-<div class="frame"><div id="grid" role="treegrid" aria-label="Search tree">
-<div role="row" class="row head"><span role="columnheader">Node</span>{heads}</div>
-<div id="rows" role="rowgroup"></div>
-</div></div>
-<aside id="detail" aria-label="Selected node"></aside>
-</div>
-<details class="settings legend"><summary>What the numbers mean, and keys</summary>
-<dl class="meanings">{meanings}
-<div><dt>◆ Principal line</dt><dd>From the root always the most visited child; among equals the
-greater Q.</dd></div>
-<div><dt>■ End</dt><dd>Nothing can follow: the episode, or the text, is over.</dd></div></dl>
-<p class="key"><kbd>↑</kbd> <kbd>↓</kbd> move · <kbd>→</kbd> open, then enter · <kbd>←</kbd> close,
-then leave · <kbd>Enter</kbd> open or close · <kbd>Home</kbd> <kbd>End</kbd> <kbd>Page Up</kbd>
-<kbd>Page Down</kbd> jump · <kbd>*</kbd> open all siblings · <kbd>/</kbd> find, then
-<kbd>Enter</kbd> for the next match, <kbd>Shift</kbd>+<kbd>Enter</kbd> for the one before,
-<kbd>Esc</kbd> back to the tree</p></details>
-</main>
-{data}
-<script>{SCRIPT}</script>
-</body>
-</html>
-"""
+    return Template(_asset("page.html")).substitute(
+        policy=escape(policy),
+        title=escape(title),
+        subtitle=escape(subtitle),
+        style=style,
+        script=script,
+        hidden="" if len(trees) > 1 else " hidden",
+        options=options,
+        pictures=pictures,
+        plain=escape(render_text(trees[0].view, max_nodes=_UNSCRIPTED_NODES)),
+        heads=heads,
+        meanings=meanings,
+        data=data,
+    )
+
+
+@cache
+def _asset(name: str) -> str:
+    """The text of a file beside this module, in an installed wheel too."""
+    return files("search.viewer").joinpath(name).read_text(encoding="utf-8")
 
 
 def _data(view: TreeView) -> str:

@@ -1,7 +1,6 @@
-"""Files that hold search trees, whatever wrote them, behind one reading.
+"""Open a file of search trees: tensors written by `save_tree`, or JSON of the text searches.
 
-`save_tree` writes tensors. The text tenant writes JSON: one tree, an object with a `tree` in it, or
-a line for each prompt with a `tree` in some of them.
+JSON is one tree, an object with a `tree` in it, or a line for each prompt with a `tree` in some.
 """
 
 import json
@@ -24,7 +23,7 @@ class TreeSource:
 
     Attributes:
         path: The file.
-        title: What the trees are, in the file's words, or just that.
+        title: What the trees are, if the file has a title.
         count: How many there are.
         facts: What they have in common.
         view: Lists the nodes of one of them, by number.

@@ -1,7 +1,7 @@
-"""A search tree as plain text for a terminal: numbers in columns on the left, the tree beside them.
+"""Render a search tree as plain text: numbers in columns on the left, the tree beside them.
 
-The texts in a tree come from a model, so nothing that moves a cursor, rings a bell or turns the
-reading direction reaches the terminal.
+Texts in a tree come from a model, so control characters and marks that change the reading direction
+are replaced.
 """
 
 import math
@@ -19,17 +19,13 @@ def render_text(
     view: TreeView,
     *,
     max_nodes: int | None = None,
-    max_depth: int | None = None,
-    max_children: int | None = None,
     width: int = 120,
 ) -> str:
-    """Draws a tree, siblings by visits; says how many nodes each limit left out.
+    """Draws a tree, siblings by visits; with the number of nodes left out.
 
     Args:
         view: The tree.
         max_nodes: Nodes shown in all, the most visited.
-        max_depth: Levels shown below the root.
-        max_children: Children shown of each node.
         width: Columns of the terminal; texts are cut to fit.
 
     Returns:
@@ -38,7 +34,7 @@ def render_text(
     Raises:
         ValueError: If a limit is below 1.
     """
-    shown = limit_view(view, max_nodes=max_nodes, max_depth=max_depth, max_children=max_children)
+    shown = limit_view(view, max_nodes=max_nodes)
     columns: dict[str, list[float | None]] = {
         "value": [node.value for node in shown.nodes],
         "Q": [node.qvalue for node in shown.nodes],

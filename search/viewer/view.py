@@ -1,8 +1,7 @@
-"""A search tree as a list of nodes to be shown: what every rendering reads.
+"""The node model that every rendering of a search tree reads.
 
-A row of a `Tree` and the nested dict that the text tenant exports become the same list. Nothing
-here recurses, so a chain of ten thousand nodes is as welcome as a bush. This file does not know
-what a page, a terminal or a graph looks like.
+A row of a `Tree` and a tree of nested dicts become the same list of nodes. Nothing here recurses,
+so that a chain of ten thousand nodes can be shown.
 """
 
 import heapq
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from search.model import to_list
 from search.tree import Tree
 
 
@@ -113,10 +113,10 @@ def view_tree(tree: Tree, row: int, *, labels: Mapping[int, str] | None = None) 
     edge = (parents[columns[1:]], tree.action_from_parent[row].long().cpu()[columns[1:]])
 
     def of_nodes(field: Tensor) -> list[Any]:
-        return _plain(field[row].cpu()[columns])
+        return to_list(field[row].cpu()[columns])
 
     def of_edges(field: Tensor) -> list[Any]:
-        return [None, *_plain(field.cpu()[edge])]
+        return [None, *to_list(field.cpu()[edge])]
 
     discounts = tree.children_discounts[row]
     priors = torch.softmax(tree.children_prior_logits[row].double(), dim=-1)  # [N, A]
@@ -125,7 +125,7 @@ def view_tree(tree: Tree, row: int, *, labels: Mapping[int, str] | None = None) 
     visits, terminal = of_nodes(tree.node_visits), of_nodes(tree.terminal)
     q, p = of_edges(qvalues), of_edges(priors)
     r, d = of_edges(tree.children_rewards[row]), of_edges(discounts)
-    above, actions = [-1, *_plain(place[edge[0]])], [None, *_plain(edge[1])]
+    above, actions = [-1, *to_list(place[edge[0]])], [None, *to_list(edge[1])]
     return arrange(
         [
             NodeView(
@@ -143,7 +143,7 @@ def view_tree(tree: Tree, row: int, *, labels: Mapping[int, str] | None = None) 
                 discount=d[i],
                 terminal=terminal[i],
             )
-            for i, column in enumerate(_plain(columns))
+            for i, column in enumerate(to_list(columns))
         ]
     )
 
@@ -177,7 +177,6 @@ def limit_view(
     *,
     max_nodes: int | None = None,
     max_depth: int | None = None,
-    max_children: int | None = None,
 ) -> TreeView:
     """Keeps the principal line and the most visited nodes; the rest is counted in `hidden`.
 
@@ -185,16 +184,15 @@ def limit_view(
         view: The tree.
         max_nodes: Nodes kept in all.
         max_depth: Levels kept below the root.
-        max_children: Children kept of each node.
 
     Raises:
         ValueError: If a limit is below 1.
     """
-    limits = {"max_nodes": max_nodes, "max_depth": max_depth, "max_children": max_children}
+    limits = {"max_nodes": max_nodes, "max_depth": max_depth}
     for name, limit in limits.items():
         if limit is not None and limit < 1:
             raise ValueError(f"{name}: found {limit}; required at least 1, or None for no limit")
-    most, deepest, widest = (math.inf if x is None else x for x in limits.values())
+    most, deepest = (math.inf if x is None else x for x in limits.values())
     below = children_of(view)
     queue = [(False, 0, 0)]
     kept: set[int] = set()
@@ -204,10 +202,9 @@ def limit_view(
         kept.add(at)
         if view.nodes[at].depth >= deepest:
             continue
-        for rank, child in enumerate(below[at]):
-            if rank < widest:
-                node = view.nodes[child]
-                heapq.heappush(queue, (not node.principal, -node.visits, child))
+        for child in below[at]:
+            node = view.nodes[child]
+            heapq.heappush(queue, (not node.principal, -node.visits, child))
     size = [1 + node.hidden for node in view.nodes]  # of the subtree
     hidden = [node.hidden for node in view.nodes]
     for at in range(len(size) - 1, 0, -1):  # children before parents
@@ -238,8 +235,3 @@ def _rank(node: NodeView) -> tuple[int, float, int]:
     worth = node.value if node.qvalue is None else node.qvalue
     known = -worth if worth is not None and not math.isnan(worth) else math.inf
     return -node.visits, known, node.action or 0
-
-
-def _plain(tensor: Tensor) -> list[Any]:
-    """A tensor as nested lists; torch's stub leaves the items' type open."""
-    return tensor.tolist()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]

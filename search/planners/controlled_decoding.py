@@ -1,7 +1,7 @@
-"""One step of lookahead, weighed against the prior: the optimal policy under a KL penalty.
+"""Controlled decoding: one step of lookahead, and the optimal policy under a KL penalty.
 
-This file does not know what an action is; with tokens it is value-guided (controlled) decoding,
-with sampled segments or whole responses a soft best-of-N.
+With tokens as actions this is value-guided decoding; with sampled segments or whole responses, a
+soft best-of-N.
 """
 
 from dataclasses import KW_ONLY, dataclass
@@ -12,13 +12,13 @@ from torch import Tensor
 
 from search.model import PlanningModel, evaluate_root
 from search.planners.base import SearchOutput, release_output, require_float, require_int
-from search.planners.level_search import afford_edges, evaluate_edges, plant_tree, root_level
+from search.planners.level_search import evaluate_root_actions, plant_tree
 from search.planners.muzero import sample_by_visits
 from search.tree import Tree
 
 
 @dataclass(frozen=True)
-class RegularisedPlanner:
+class ControlledDecodingPlanner:
     """Tries the likeliest root actions once and tilts the prior towards the good ones.
 
     The `num_simulations` valid root actions of highest prior, ties to the lowest index, take one
@@ -72,32 +72,21 @@ class RegularisedPlanner:
     def plan(
         self, model: PlanningModel, observation: Any, *, generator: torch.Generator | None = None
     ) -> SearchOutput:
-        """Tries actions from each observation; see `search.planners.base.Planner.plan`.
-
-        Args:
-            model: The planning model; stepped once, on the tried actions of all rows.
-            observation: Handed to `model.root`.
-            generator: Source of the sampled action and of the model's randomness.
-
-        Returns:
-            The decision, with its tree.
-
-        Raises:
-            ValueError: If the model's outputs break the contract.
-        """
+        """Plans from each observation; see `search.planners.base.Planner.plan`."""
         with torch.inference_mode():
             root = evaluate_root(model, observation, generator=generator)
-            top = root_level(root)
-            edges = afford_edges(
-                top,
-                top.rows.unsqueeze(-1),  # [B, 1], one place a row, which the root holds
-                root.valid_actions.unsqueeze(1),  # [B, 1, A]
-                num_simulations=self.num_simulations,
+            tree = plant_tree(
+                root,
+                evaluate_root_actions(
+                    model,
+                    root,
+                    root.valid_actions,
+                    num_simulations=self.num_simulations,
+                    generator=generator,
+                ),
             )
-            step = evaluate_edges(model, top, edges, generator=generator)
-            tree = plant_tree(root, [top, step])
             dtype = tree.raw_values.dtype
-            weights, value = regularized_optimum(
+            weights, value = kl_regularized_policy(
                 tree.summary().qvalues,
                 root.prior_logits,
                 valid_actions=root.valid_actions,
@@ -109,7 +98,7 @@ class RegularisedPlanner:
         return release_output(action, weights.to(dtype), value.to(dtype), tree)
 
 
-def regularized_optimum(
+def kl_regularized_policy(
     qvalues: Tensor,
     prior_logits: Tensor,
     *,
@@ -117,7 +106,7 @@ def regularized_optimum(
     tried: Tensor,
     kl_weight: float,
 ) -> tuple[Tensor, Tensor]:
-    """The best trade of Q against divergence from the prior, among tried actions.
+    """The policy over tried actions of greatest mean Q less its KL divergence from the prior.
 
     Args:
         qvalues: `[B, A]`, read where tried.

@@ -1,10 +1,6 @@
-"""What the page of a search tree does: draws the open rows, and answers mouse and keys.
-
-Every text of the tree enters the document through `textContent`. Rows of a closed branch do not
-exist; a node with many children shows them by the hundred.
-"""
-
-SCRIPT = r"""
+// Draws the open rows of a search tree and handles mouse and keys. Every text of the tree enters the
+// document through textContent. Rows of a closed branch do not exist; a node with many children
+// shows them by the hundred.
 "use strict";
 (() => {
 const CHUNK = 200;      // children of one node that are shown at first, and more at a time
@@ -424,4 +420,3 @@ find("none").addEventListener("click", closeAll);
 find("row").addEventListener("change", event => load(Number(event.target.value)));
 load(Number(find("row").value) || 0);
 })();
-"""

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search import BestOfNPlanner, RegularisedPlanner
+from search import BestOfNPlanner, ControlledDecodingPlanner
 from tests.search_reference import TableModel, hopeless_prior_table, random_tables
 
 WORLD = {"num_tables": 8, "num_actions": 6, "invalid": 0.3, "terminal": 0.2, "dead": 0.1}
@@ -68,7 +68,7 @@ def test_weights_and_value_follow_the_formula(
         discount=discount,
         uniform_prior=uniform,
     )
-    output = RegularisedPlanner(budget, kl_weight=kl_weight).plan(model, torch.arange(3))
+    output = ControlledDecodingPlanner(budget, kl_weight=kl_weight).plan(model, torch.arange(3))
     num_tried = []
     for table in range(3):
         tried, prior = likeliest(model, table, budget), priors(model, table)
@@ -87,7 +87,7 @@ def test_weights_and_value_follow_the_formula(
 def test_weights_are_optimal_and_the_value_is_what_they_reach(budget):
     """No shift of weight between two tried actions improves E[Q] - b * KL."""
     model = random_tables(1, **WORLD)
-    output = RegularisedPlanner(budget, kl_weight=0.5).plan(model, TABLES)
+    output = ControlledDecodingPlanner(budget, kl_weight=0.5).plan(model, TABLES)
     for table in range(8):
         tried = likeliest(model, table, budget)
         policy = {a: float(output.action_weights[table, a]) for a in tried}
@@ -105,7 +105,7 @@ def test_weights_are_optimal_and_the_value_is_what_they_reach(budget):
 def test_weight_of_almost_0_is_best_of_n(kl_weight, dtype):
     """Action, weights and value, when both try every action; also for weights below float32."""
     model = random_tables(2, dtype=dtype, **WORLD)
-    output = RegularisedPlanner(6, kl_weight=kl_weight).plan(model, TABLES)
+    output = ControlledDecodingPlanner(6, kl_weight=kl_weight).plan(model, TABLES)
     best = BestOfNPlanner(6).plan(model, TABLES)
     assert torch.equal(output.action, best.action)
     torch.testing.assert_close(output.action_weights, best.action_weights)
@@ -116,7 +116,7 @@ def test_weight_of_almost_0_is_best_of_n(kl_weight, dtype):
 def test_huge_weight_is_the_prior(kl_weight):
     """The prior's argmax and weights; the value is the prior's mean of Q, digits not lost."""
     model = random_tables(3, **WORLD)
-    output = RegularisedPlanner(6, kl_weight=kl_weight).plan(model, TABLES)
+    output = ControlledDecodingPlanner(6, kl_weight=kl_weight).plan(model, TABLES)
     for table in range(8):
         prior = priors(model, table)
         assert int(output.action[table]) == likeliest(model, table, 1)[0]
@@ -130,7 +130,7 @@ def test_value_grows_with_the_budget_up_to_the_greatest_q():
     """Each action more adds prior mass; never more than best-of-N's value."""
     model = random_tables(4, num_tables=8, num_actions=6)
     values = torch.stack(
-        [RegularisedPlanner(n, kl_weight=0.5).plan(model, TABLES).value for n in range(1, 8)]
+        [ControlledDecodingPlanner(n, kl_weight=0.5).plan(model, TABLES).value for n in range(1, 8)]
     )
     assert bool((values[1:6] > values[:5]).all())
     assert torch.equal(values[6], values[5])
@@ -142,7 +142,7 @@ def test_ties_go_to_the_lowest_index():
     model = random_tables(5, num_actions=5, uniform_prior=True, discount=0.0)
     model.reward.zero_()
     model.valid_actions[:, 0, 1] = False
-    output = RegularisedPlanner(3).plan(model, torch.arange(4))
+    output = ControlledDecodingPlanner(3).plan(model, torch.arange(4))
     assert output.action.tolist() == [0] * 4
     third = 1 / 3
     for row in output.action_weights.tolist():
@@ -157,7 +157,7 @@ def test_large_q_and_small_weight_stay_finite(size, dtype):
     model = random_tables(6, dtype=dtype, **WORLD)
     for table in (model.reward, model.value):
         table.mul_(size)
-    output = RegularisedPlanner(6, kl_weight=1e-6).plan(model, TABLES)
+    output = ControlledDecodingPlanner(6, kl_weight=1e-6).plan(model, TABLES)
     expected = torch.float64 if dtype == torch.float64 else torch.float32
     assert (output.value.dtype, output.action_weights.dtype) == (expected, expected)
     assert bool(torch.isfinite(output.action_weights).all())
@@ -172,7 +172,7 @@ def test_hopeless_prior_is_outweighed_or_not():
     model = hopeless_prior_table()  # values 100 and, of state 1, 100: made -100 here
     model.value[0, 1] = -100.0
     for kl_weight, action, value in ((0.9, 1, 100.0 - 180.0), (1.1, 0, -100.0)):
-        output = RegularisedPlanner(2, kl_weight=kl_weight).plan(model, torch.arange(1))
+        output = ControlledDecodingPlanner(2, kl_weight=kl_weight).plan(model, torch.arange(1))
         assert int(output.action) == action
         assert float(output.value) == pytest.approx(value, abs=1e-4)
 
@@ -182,9 +182,9 @@ def test_actions_are_sampled_by_sharpened_weights(temperature):
     """Frequencies of 20,000 draws within 0.015 (4 standard deviations); weights are not touched."""
     model = random_tables(7, num_tables=2, num_actions=5, invalid_at_root=0.3)
     rows = torch.arange(2).repeat_interleave(20_000)
-    planner = RegularisedPlanner(4, kl_weight=2.0, temperature=temperature)
+    planner = ControlledDecodingPlanner(4, kl_weight=2.0, temperature=temperature)
     output = planner.plan(model, rows, generator=torch.Generator().manual_seed(0))
-    still = RegularisedPlanner(4, kl_weight=2.0).plan(model, torch.arange(2))
+    still = ControlledDecodingPlanner(4, kl_weight=2.0).plan(model, torch.arange(2))
     torch.testing.assert_close(output.action_weights[::20_000], still.action_weights)
     sharpened = still.action_weights ** (1 / temperature)
     expected = sharpened / sharpened.sum(dim=-1, keepdim=True)
@@ -200,7 +200,7 @@ def test_generator_alone_decides_the_draw():
     model, rows = random_tables(8, num_actions=5), torch.arange(4).repeat(50)
 
     def actions(seed: int, temperature: float) -> torch.Tensor:
-        planner = RegularisedPlanner(5, kl_weight=5.0, temperature=temperature)
+        planner = ControlledDecodingPlanner(5, kl_weight=5.0, temperature=temperature)
         torch.rand(3)
         return planner.plan(model, rows, generator=torch.Generator().manual_seed(seed)).action
 
@@ -212,7 +212,7 @@ def test_generator_alone_decides_the_draw():
 def test_tree_is_best_of_n_but_for_the_root_value():
     """Depth one, columns in action order, one visit a child; the root is worth the value."""
     model = random_tables(9, **WORLD)
-    output = RegularisedPlanner(6).plan(model, TABLES)
+    output = ControlledDecodingPlanner(6).plan(model, TABLES)
     expected = BestOfNPlanner(6).plan(model, TABLES).tree
     num_nodes = output.tree.num_nodes
     assert torch.equal(output.tree.node_values[:, 0], output.value)
@@ -226,40 +226,9 @@ def test_tree_is_best_of_n_but_for_the_root_value():
 def test_tried_actions_have_columns_in_action_order():
     """With a budget for three, the three likeliest, and no others, are children."""
     model = random_tables(10, **WORLD)
-    tree = RegularisedPlanner(3).plan(model, TABLES).tree
+    tree = ControlledDecodingPlanner(3).plan(model, TABLES).tree
     for row in range(8):
         children = tree.to_dict(row)["children"]
         assert [c["action"] for c in children] == sorted(likeliest(model, row, 3))
         assert [c["node"] for c in children] == list(range(1, 1 + len(children)))
         assert int(tree.node_visits[row, 0]) == 1 + len(children)
-
-
-def test_rows_of_a_batch_equal_rows_alone():
-    """Also where rows have different numbers of valid actions."""
-    model, planner = random_tables(11, **WORLD), RegularisedPlanner(4)
-    together = planner.plan(model, TABLES)
-    for row in range(8):
-        apart = planner.plan(model, torch.tensor([row]))
-        assert torch.equal(apart.action, together.action[row : row + 1])
-        assert torch.equal(apart.value, together.value[row : row + 1])
-        assert torch.equal(apart.action_weights, together.action_weights[row : row + 1])
-
-
-@pytest.mark.parametrize(
-    ("name", "bad", "required"),
-    [
-        ("num_simulations", 0, r"0 \(int\); required an int of at least 1"),
-        ("num_simulations", 2.0, r"2.0 \(float\); required an int of at least 1"),
-        ("kl_weight", 0.0, r"0.0 \(float\); required a finite number above 0.0"),
-        ("kl_weight", -0.1, r"-0.1 \(float\); required a finite number above 0.0"),
-        ("kl_weight", float("inf"), r"inf \(float\); required a finite number above 0.0"),
-        ("kl_weight", "1e-3", r"'1e-3' \(str\); required a finite number .* write 1.0e-3"),
-        ("temperature", -1.0, r"-1.0 \(float\); required a finite number of at least 0.0"),
-        ("temperature", True, r"True \(bool\); required a finite number of at least 0.0"),
-    ],
-)
-def test_numbers_out_of_range_are_refused(name, bad, required):
-    """The message names the parameter, what was found and what is required."""
-    numbers = {"num_simulations": 10, name: bad}
-    with pytest.raises(ValueError, match=rf"RegularisedPlanner.{name}: found {required}"):
-        RegularisedPlanner(numbers.pop("num_simulations"), **numbers)
