@@ -217,7 +217,7 @@ def build_searcher(
         leaf_value=NoValue() if method in POOLED else leaf_value or PartialReward(),
         planner=method_planner(method, budget, proposal, options),
         proposal=proposal,
-        num_proposals=_num_candidates(method, budget),
+        num_proposals=_num_proposals(method, budget),
         segment_reward=segment_reward,
         resamples=None if method in POOLED or method == "rejection" else _RESAMPLES,
         token_budget=token_budget,
@@ -240,7 +240,7 @@ def _proposal_of(method: MethodName, proposal: Proposal) -> Proposal:
     return proposal
 
 
-def _num_candidates(method: MethodName, budget: int) -> int:
+def _num_proposals(method: MethodName, budget: int) -> int:
     """Segments that a node can hold."""
     if method == "beam":
         return min(_BEAM_CANDIDATES, budget)
@@ -260,7 +260,7 @@ def method_planner(
         options: How to search.
     """
     name = "best_of_n" if method in POOLED else method_name(method)
-    width, candidates = min(_BEAM_CANDIDATES, budget), _num_candidates(name, budget)
+    width, candidates = min(_BEAM_CANDIDATES, budget), _num_proposals(name, budget)
     leaves = min(options.leaves_per_step, budget)
     known = planner_settings(name)
     wanted = {"dirichlet_fraction": 0.0, "gumbel_scale": 0.0, "temperature": 0.0}
