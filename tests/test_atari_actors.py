@@ -13,13 +13,14 @@ import torch
 
 pytest.importorskip("gymnasium", reason="pip install 'prefsearch[atari]'")
 
-from atari_bridge.acting.actors import WorkerSettings, build_workers
+from atari_bridge.acting.actors import build_workers
 from atari_bridge.acting.remote_planner import RemotePlanner
 from atari_bridge.acting.remote_players import RemotePlayers
 from atari_bridge.acting.search_settings import judging_planner, reanalysing_planner
 from atari_bridge.acting.worker_pool import Host, WorkerDiedError
 from atari_bridge.networks.planning_model import NetworkModel
 from atari_bridge.training.checkpoints import newest_checkpoint, read_manifest
+from atari_bridge.training.config import WorkerSettings
 from atari_bridge.training.loop import Training
 from atari_bridge.training.run_state import load_training, save_training
 from prefsearch.run.directory import RunDirectory

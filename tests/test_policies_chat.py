@@ -8,14 +8,13 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from policies.__main__ import main
 from policies.evaluation.gold_scorer import judged
 from policies.finetuning.collection import sample_responses
 from policies.generation.language_model import Policy, fine_tune
 from policies.generation.proposals import Proposal
 from policies.planning.leaf_values import PartialReward
 from policies.planning.methods import build_searcher
-from rewardmodel.__main__ import main as reward_main
+from prefsearch.cli.entry import main
 from rewardmodel.data.conversation import Conversation, prompt_of, row_of
 from rewardmodel.models.functions import FunctionRewardModel
 from rewardmodel.models.loading import load_reward_model
@@ -108,7 +107,7 @@ def test_doors_keep_messages_from_prompt_to_record(tmp_path):
     shared = ["--policy", policy, "--dataset", prompts, "--max_new_tokens", "6"]
     planned = tmp_path / "planned.jsonl"
     search = ["--reward_model", judge, "--method", "best_of_n", "--budget", "2"]
-    assert main(["plan", *shared, *search, "--out", str(planned)]) == 0
+    assert main(["policy", "plan", *shared, *search, "--out", str(planned)]) == 0
     rows = lines_of(planned)
     assert [row["prompt"] for row in rows] == [list(prompt.messages) for prompt in PROMPTS]
     for row in rows:
@@ -118,11 +117,11 @@ def test_doors_keep_messages_from_prompt_to_record(tmp_path):
         assert row["score"] == pytest.approx(expected, abs=1e-4)
 
     samples = tmp_path / "samples.jsonl"
-    assert main(["sample", *shared, "--per_prompt", "4", "--out", str(samples)]) == 0
+    assert main(["policy", "sample", *shared, "--per_prompt", "4", "--out", str(samples)]) == 0
     assert lines_of(samples)[2]["prompt"] == list(PROMPTS[2].messages)
     scored = tmp_path / "scored.jsonl"
     score = ["score", "--model", judge, "--dataset", str(samples), "--out", str(scored)]
-    assert reward_main(score) == 0
+    assert main(score) == 0
     row = lines_of(scored)[0]
     expected = [
         own_score(judge, PROMPTS[0], text, finished=finished)

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from policies.demo import Demo, DemoConfig
+from policies.cli.demo_args import DemoArgs
+from policies.demo import Demo
 from rewardmodel.synthetic.requests import assignment_of, count_held_out
 from tests.fakes import demo_command, start_demo
 
@@ -62,7 +63,7 @@ def test_no_two_of_eight_seeds_measure_on_one_set_of_things(tmp_path: Path) -> N
     quiet = Console(quiet=True)
     named = []
     for seed in range(1, 9):
-        config = DemoConfig(out=str(tmp_path / str(seed)), seed=seed, eval_prompts=200)
+        config = DemoArgs(out=str(tmp_path / str(seed)), seed=seed, eval_prompts=200)
         demo = Demo(config, quiet)
         named += demo.clusters()
         assert demo.clusters() == [assignment_of(prompt) for prompt in demo.eval_prompts()]
@@ -82,12 +83,12 @@ def test_sizes_out_of_bounds_are_named_and_fast_is_smaller() -> None:
         ("threads", 0, "at least 1"),
     ):
         with pytest.raises(ValueError, match=f"{name}: found {value}; required: {bound}"):
-            DemoConfig(**{name: value})  # type: ignore[arg-type]
-    DemoConfig(
+            DemoArgs(**{name: value})  # type: ignore[arg-type]
+    DemoArgs(
         eval_prompts=most, demonstrations=100, comparisons=20, few_labels=10, pool=16,
         improve_prompts=2, threads=1,
     )  # fmt: skip
-    whole, fast = DemoConfig(), DemoConfig(fast=True)
+    whole, fast = DemoArgs(), DemoArgs(fast=True)
     assert {budget for _, budget in whole.ladder} == {4, 8, 16}
     assert {budget for _, budget in fast.ladder} == {4}
     for name in ("demonstrations", "comparisons", "few_labels", "eval_prompts", "improve_prompts"):

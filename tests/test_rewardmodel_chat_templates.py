@@ -14,7 +14,7 @@ from transformers import (
     LlamaForTokenClassification,
 )
 
-from rewardmodel.__main__ import main
+from prefsearch.cli.entry import main
 from rewardmodel.data.chat_template import ChatTemplate
 from rewardmodel.data.conversation import Conversation, prompts_of, row_of
 from rewardmodel.data.preferences import load_preferences

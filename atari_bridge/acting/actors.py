@@ -7,39 +7,12 @@ A worker that dies is replaced, with a warning that names the cause; see `remote
 `remote_planner` for what that costs. Ten deaths of either kind are put up with.
 """
 
-from dataclasses import dataclass
-from typing import Annotated
-
 from atari_bridge.acting.ray_host import RayHost
 from atari_bridge.acting.remote_planner import RemotePlanner
 from atari_bridge.acting.remote_players import RemotePlayers
 from atari_bridge.acting.search_settings import reanalysing_planner
 from atari_bridge.networks.interface import MuZeroNetwork
-from atari_bridge.training.agent_settings import AgentSettings
-from prefsearch.config.bounds import Within
-from prefsearch.config.checks import check_types
-
-
-@dataclass(frozen=True)
-class WorkerSettings:
-    """Who plays and searches anew.
-
-    Attributes:
-        play_workers: Actors among which the environments are shared out; 0: this process plays,
-            between updates. Needs prefsearch[ray].
-        reanalyze_workers: Actors among which the searches of old rows are shared out; 0: this
-            process searches. Needs prefsearch[ray].
-        worker_gpus: Share of a GPU that each actor takes, such as 0.2; 0: they compute on the CPU.
-            Ray does not know of the memory that learning takes on the same GPU.
-    """
-
-    play_workers: Annotated[int, Within(least=0, most=2**16)] = 0
-    reanalyze_workers: Annotated[int, Within(least=0, most=2**16)] = 0
-    worker_gpus: Annotated[float, Within(least=0, most=1024)] = 0.0
-
-    def __post_init__(self) -> None:
-        """Checks types and bounds."""
-        check_types(self)
+from atari_bridge.training.config import AgentSettings, WorkerSettings
 
 
 def build_workers(

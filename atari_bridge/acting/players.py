@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from atari_bridge.acting.search_settings import SearchSettings, playing_planner
+from atari_bridge.acting.config import SearchSettings
+from atari_bridge.acting.search_settings import playing_planner
 from atari_bridge.acting.self_play import Played, SelfPlay
 from atari_bridge.acting.timed_planner import TimedPlanner
 from atari_bridge.networks.planning_model import NetworkModel

@@ -24,7 +24,7 @@ from atari_bridge.acting.worker_pool import (
 from atari_bridge.environments.opening import open_environment
 from atari_bridge.networks.interface import MuZeroNetwork
 from atari_bridge.networks.planning_model import NetworkModel
-from atari_bridge.training.agent_settings import AgentSettings
+from atari_bridge.training.config import AgentSettings
 from prefsearch.config.checks import require
 from prefsearch.run.directory import step_seed
 

@@ -7,9 +7,9 @@ and a checkpoint holds no emulator's memory.
 from collections.abc import Sequence
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from atari_bridge.environments.interface import VectorEnvironment
+from prefsearch.progress import track
 
 
 def replay_episodes(
@@ -47,7 +47,7 @@ def replay_episodes(
         table[starts[lane] :, lane] = taken
     over = np.zeros(count, bool)
     observation = environment.reset(np.arange(count), seeds)
-    for time in tqdm(range(longest), desc="playing games again", delay=2, leave=False):
+    for time in track(range(longest), "playing games again"):
         # Lanes whose turn it is, and waiting ones that cannot be stepped on.
         begin = ((starts == time) & (time > 0)) | (over & (starts > time))
         observation = _begin(environment, begin, seeds, observation)

@@ -28,7 +28,7 @@ from atari_bridge.networks.planning_model import NetworkModel
 from atari_bridge.replay.replay import Replay
 from atari_bridge.replay.rows import Sample
 from atari_bridge.training.agent import network_for
-from atari_bridge.training.agent_settings import AgentSettings
+from atari_bridge.training.config import AgentSettings
 from atari_bridge.training.progress import Clock, Counters
 from prefsearch.config.checks import require
 from prefsearch.run.directory import step_seed

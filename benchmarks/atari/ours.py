@@ -19,8 +19,9 @@ import yaml
 from accelerate import Accelerator
 from torch import Tensor
 
+from atari_bridge.acting.config import SearchSettings
 from atari_bridge.acting.players import LocalPlayers
-from atari_bridge.acting.search_settings import SearchSettings, playing_planner, reanalysing_planner
+from atari_bridge.acting.search_settings import playing_planner, reanalysing_planner
 from atari_bridge.acting.self_play import SelfPlay
 from atari_bridge.environments.config import EnvironmentConfig
 from atari_bridge.environments.interface import VectorEnvironment
@@ -33,7 +34,7 @@ from atari_bridge.networks.config import NetworkConfig
 from atari_bridge.networks.interface import MuZeroNetwork
 from atari_bridge.networks.planning_model import NetworkModel
 from atari_bridge.replay.config import ReplayConfig
-from atari_bridge.training.agent_settings import AgentSettings, RunLength
+from atari_bridge.training.config import AgentSettings, RunLength
 from atari_bridge.training.loop import Training
 from benchmarks.atari.cells import (
     BATCH,
@@ -53,6 +54,7 @@ from benchmarks.atari.cells import (
     Cell,
 )
 from benchmarks.atari.worker import network_facts
+from prefsearch.config.settings import build
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "atari_bridge" / "ale_cpu.yaml"
 START_DECISIONS = 160  # of a profile, before its first update
@@ -341,10 +343,10 @@ def training_settings(cell: Cell) -> tuple[AgentSettings, dict[str, Any]]:
         total_decisions=10**6, start_decisions=START_DECISIONS, part_decisions=PART_DECISIONS
     )
     if CONFIG.exists():
-        from atari_bridge.cli.train import TrainJob, agent_settings
+        from atari_bridge.cli.args import AtariTrainArgs
 
         values = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
-        settings = agent_settings(TrainJob(**{**values, "out": "unused"}))
+        settings = build(AtariTrainArgs, **{**values, "out": "unused"}).agent
         each = settings.length.updates_per_decision
         settings = replace(settings, length=replace(length, updates_per_decision=each))
         named: dict[str, Any] = {"config": f"configs/atari_bridge/{CONFIG.name}", **values}

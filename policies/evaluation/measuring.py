@@ -18,7 +18,7 @@ from policies.evaluation.pooled import POOL_FIELDS, Pool, pool_lines, pool_recor
 from policies.finetuning.collection import sample_responses
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
-from policies.planning.methods import TITLES, MethodName
+from policies.planning.options import TITLES, MethodName
 from policies.planning.searcher import SearchPolicy
 from prefsearch.distributed import Processes
 from prefsearch.run.directory import RunDirectory, step_seed

@@ -6,107 +6,31 @@ use, not for self-play, so no noise is added: samples of the policy bring the va
 """
 
 import math
-from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from dataclasses import replace
 
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
 from policies.planning.leaf_values import LeafValue, NoValue, PartialReward
+from policies.planning.options import (
+    BEAM_SLOTS,
+    POOLED,
+    MethodName,
+    SearchOptions,
+    check_budget,
+)
 from policies.planning.searcher import Answer, SearchPolicy
 from policies.planning.segment_rewards import SegmentReward
-from prefsearch.config.bounds import Count, KLWeight, NonNegative, Positive, PositiveFraction, Size
-from prefsearch.config.checks import check_types, require
 from rewardmodel.interface import RewardModel
 from search import PlannerConfig, build_planner
 
-MethodName = Literal[
-    "best_of_n", "weighted", "majority", "rejection", "beam", "dvts", "muzero", "gumbel", "guided"
-]
-METHOD_NAMES: tuple[MethodName, ...] = get_args(MethodName)
-TITLES: dict[str, str] = {
-    "best_of_n": "best-of-N",
-    "weighted": "weighted best-of-N",
-    "majority": "majority vote",
-    "rejection": "speculative rejection",
-    "beam": "beam search",
-    "dvts": "DVTS",
-    "muzero": "MCTS (MuZero)",
-    "gumbel": "MCTS (Gumbel)",
-    "guided": "guided decoding",
-}
-POOLED: tuple[MethodName, ...] = ("best_of_n", "weighted", "majority")
-"""Methods that choose among whole responses, all of them samples of the policy."""
 _BY_LEVELS: tuple[MethodName, ...] = ("beam", "dvts", "rejection")
 _ANSWERS: dict[str, Answer] = {"weighted": "weighted", "majority": "majority"}
 _SLOTS = 8
-_BEAM_SLOTS = 4
 _REDRAWS = 1
 _RANKED_EXPLORATION = 1.25  # MuZero's c1, where the prior is informative
 _SEGMENTS = 8  # of a response, roughly; set on toys and training prompts
 _LEAST_VISITS, _MOST_VISITS = 1.0, 3.0  # of the best slot before another; set as _SEGMENTS was
 _RANKED_SCALE = (0.1, 50.0)  # Gumbel MuZero's, where the prior is informative
-
-
-@dataclass(frozen=True)
-class SearchOptions:
-    """How methods search, beside their budgets.
-
-    Attributes:
-        leaves_per_step: Tree search: leaves of each tree that go through the model at once.
-        exploration: MCTS (MuZero): c1 of its rule, how much a slot counts that was tried little.
-            None takes MuZero's 1.25 for ranked tokens, and `sample_exploration` for samples.
-        value_scale: MCTS (Gumbel): weight of Q-values against the prior; more follows the best
-            slot found so far sooner. None takes Gumbel MuZero's 0.1 for ranked tokens, and
-            `sample_scale` for samples.
-        maxvisit_init: MCTS (Gumbel): visits added to those that `value_scale` multiplies, so that
-            a new node weighs Q-values by the product of both. None takes Gumbel MuZero's 50 for
-            ranked tokens, and `sample_scale` for samples.
-        token_budget: The most tokens sampled for a prompt. None is no limit for tree search and
-            guided decoding, and what so many whole responses could take for searches by levels.
-        answer_form: Weighted best-of-N and majority vote: how answers are read,
-            `rewardmodel.models.answers.extract_answer`.
-        kl_weight: Guided decoding: what a nat from the policy costs.
-        rejection_keep: Speculative rejection: share of the responses that goes on after each
-            segment.
-        batch_size: Prompts searched side by side.
-        max_rows: The most segments that are sampled side by side.
-    """
-
-    leaves_per_step: Size = 1
-    exploration: NonNegative | None = None
-    # At 0 samples, whose prior is uniform, would all be alike whatever their values.
-    value_scale: Positive | None = None
-    maxvisit_init: NonNegative | None = None
-    token_budget: Count | None = None
-    answer_form: str = "auto"
-    kl_weight: KLWeight = 0.3
-    rejection_keep: PositiveFraction = 0.5
-    batch_size: Size = 64
-    max_rows: Size = 256
-
-    def __post_init__(self) -> None:
-        """Checks types and bounds."""
-        check_types(self)
-        scale = self.value_scale  # maxvisit_init is divided by it
-        require(scale is None or scale >= 1e-9, "value_scale", scale, "at least 1e-9, or null")
-
-
-def check_budget(method: MethodName, budget: int) -> None:
-    """Checks a method and its budget.
-
-    Raises:
-        ValueError: If the method is unknown, the budget is not positive, or beams of four segments
-            cannot use it up.
-    """
-    if method not in METHOD_NAMES:
-        raise ValueError(f"method: found {method!r}; required: one of {', '.join(METHOD_NAMES)}")
-    if budget < 1:
-        raise ValueError(f"budget: found {budget}; required: at least 1")
-    if method in ("beam", "dvts") and budget > _BEAM_SLOTS and budget % _BEAM_SLOTS:
-        raise ValueError(
-            f"budget: found {budget} for {TITLES[method]}; required: at most {_BEAM_SLOTS}, or a "
-            f"multiple of {_BEAM_SLOTS}, the segments that each beam tries"
-        )
 
 
 def sample_scale(
@@ -193,7 +117,7 @@ def build_searcher(
     token_budget = options.token_budget
     if method in _BY_LEVELS and token_budget is None:
         token_budget = budget * proposal.max_new_tokens
-    slots = {"beam": _BEAM_SLOTS, "muzero": _SLOTS, "gumbel": _SLOTS}.get(method, budget)
+    slots = {"beam": BEAM_SLOTS, "muzero": _SLOTS, "gumbel": _SLOTS}.get(method, budget)
     return SearchPolicy(
         policy=policy,
         reward_model=reward_model,
@@ -207,7 +131,7 @@ def build_searcher(
         replan=method not in _BY_LEVELS,
         answer=_ANSWERS.get(method, "best"),
         answer_form=options.answer_form,
-        batch_size=options.batch_size,
+        batch_size=options.search_batch_size,
         max_rows=options.max_rows,
     )
 
@@ -228,7 +152,7 @@ def planner_config(
 ) -> PlannerConfig:
     """A method's planner and its numbers."""
     levels = proposal.max_new_tokens  # the most that there can be: each has at least one token
-    width = min(_BEAM_SLOTS, budget)
+    width = min(BEAM_SLOTS, budget)
     match method:
         case "best_of_n" | "weighted" | "majority":
             return PlannerConfig(planner="best_of_n", num_simulations=budget)

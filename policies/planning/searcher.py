@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rich.progress import track
-
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
 from policies.planning.batch_search import BatchSearch
 from policies.planning.leaf_values import LeafValue
 from policies.planning.result import SearchResult
 from policies.planning.segment_rewards import SegmentReward
+from prefsearch.progress import track
 from rewardmodel.data.conversation import Prompt
 from rewardmodel.data.text_rows import require_rows
 from rewardmodel.interface import RewardModel
@@ -118,7 +117,7 @@ class SearchPolicy:
         batches = self.stream(prompts, seed=seed, keep_trees=keep_trees, save_trees=save_trees)
         if progress:
             count = -(-len(prompts) // self.batch_size)
-            batches = track(batches, progress, total=count, transient=True)
+            batches = track(batches, progress, total=count)
         return [result for _, results in batches for result in results]
 
     def stream(

@@ -161,11 +161,11 @@ class OrderlyExit:
             sys.stderr.flush()
 
     def _advice(self) -> str:
-        job = self.settings
-        if job is None:
+        args = self.settings
+        if args is None:
             return "Nothing was written; start it again with the same command"
-        out = str(getattr(job, "out", ""))
-        if not hasattr(job, "resume"):
+        out = str(getattr(args, "out", ""))
+        if not hasattr(args, "resume"):
             return "Start it again with the same command"
         if not (Path(out) / "config.yaml").is_file():
             return f"Nothing was written to {out}; start it again with the same command"
@@ -182,7 +182,10 @@ def _leave(number: int) -> NoReturn:
 
 def close_bars() -> None:
     """Takes progress bars off the line, which their loops would do once they are collected."""
-    module = sys.modules.get("tqdm")
+    ours = sys.modules.get("prefsearch.progress")
+    if ours is not None:
+        ours.close_bars()
+    module = sys.modules.get("tqdm")  # the trainers'
     for bar in list(getattr(getattr(module, "tqdm", None), "_instances", ())):
         with contextlib.suppress(Exception):
             bar.close()

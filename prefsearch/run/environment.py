@@ -8,8 +8,6 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import torch
-
 _RECORDED_PACKAGES = (
     "prefsearch", "torch", "numpy", "transformers", "trl", "accelerate", "peft", "datasets",
 )  # fmt: skip
@@ -22,6 +20,8 @@ def step_seed(seed: int, name: str) -> int:
 
 def environment() -> dict[str, Any]:
     """What a result depends on beside its configuration: versions, commit, threads."""
+    import torch
+
     versions: dict[str, str] = {"python": platform.python_version()}
     for package in _RECORDED_PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

@@ -11,17 +11,16 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, TypeVar, cast
 
-from tqdm.auto import tqdm
-
+from prefsearch.progress import track
 from prefsearch.storage.json_reading import unusable_text
 from prefsearch.storage.visible_text import visible
+from rewardmodel.choices import OnBadRow
 
 logger = logging.getLogger(__name__)
 
 Row = Mapping[str, Any]
-OnBadRow = Literal["error", "skip"]
 Record = TypeVar("Record")
 
 
@@ -204,9 +203,7 @@ def parse_rows(
     first: PreferenceDataError | None = None
     columns = columns or ColumnUse()
     kept = 0
-    # Seen only where reading takes longer than two seconds.
-    bar = tqdm(places, desc=visible(f"reading {source}"), unit=" rows", delay=2, leave=False)
-    for location, found in bar:
+    for location, found in track(places, visible(f"reading {source}")):
         try:
             if isinstance(found, PreferenceDataError):
                 raise found

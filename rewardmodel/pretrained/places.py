@@ -12,8 +12,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
-from prefsearch.cli.outputs import settle_outputs
-from prefsearch.cli.overwriting import require_kept
+from prefsearch.cli.outputs import require_kept, settle_outputs
 from rewardmodel.models.ensemble_file import member_source
 from rewardmodel.pretrained.source import (
     ANSWERS,

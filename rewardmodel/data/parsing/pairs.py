@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from rewardmodel.choices import FormatName
 from rewardmodel.data.conversation import row_of
 from rewardmodel.data.formats.fields import read_number
 from rewardmodel.data.formats.options import ConvertOptions
 from rewardmodel.data.formats.table import (
     Format,
-    FormatName,
     format_named,
     format_of_source,
     recognize,

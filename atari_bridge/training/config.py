@@ -1,9 +1,9 @@
-"""What an agent and its run are, as plain values: one room's settings beside the other's."""
+"""Configuration of a training run and of the agent that it trains."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
-from atari_bridge.acting.search_settings import SearchSettings
+from atari_bridge.acting.config import SearchSettings
 from atari_bridge.environments.config import EnvironmentConfig
 from atari_bridge.learning.config import LearningConfig
 from atari_bridge.networks.config import NetworkConfig
@@ -46,16 +46,38 @@ class RunLength:
 
 
 @dataclass(frozen=True)
-class AgentSettings:
-    """Everything that an agent's numbers depend on, room by room."""
+class WorkerSettings:
+    """Ray actors for asynchronous self-play and reanalysis.
 
-    environment: EnvironmentConfig
-    network: NetworkConfig
-    search: SearchSettings
-    replay: ReplayConfig
-    learning: LearningConfig
-    length: RunLength
-    seed: Seed
+    Attributes:
+        play_workers: Actors among which the environments are shared out; 0: this process plays,
+            between updates. Needs prefsearch[ray].
+        reanalyze_workers: Actors among which the searches of old rows are shared out; 0: this
+            process searches. Needs prefsearch[ray].
+        worker_gpus: Share of a GPU that each actor takes, such as 0.2; 0: they compute on the CPU.
+            Ray does not know of the memory that learning takes on the same GPU.
+    """
+
+    play_workers: Annotated[int, Within(least=0, most=2**16)] = 0
+    reanalyze_workers: Annotated[int, Within(least=0, most=2**16)] = 0
+    worker_gpus: Annotated[float, Within(least=0, most=1024)] = 0.0
+
+    def __post_init__(self) -> None:
+        """Checks types and bounds."""
+        check_types(self)
+
+
+@dataclass(frozen=True)
+class AgentSettings:
+    """All settings that an agent's numbers depend on."""
+
+    environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    search: SearchSettings = field(default_factory=SearchSettings)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    learning: LearningConfig = field(default_factory=LearningConfig)
+    length: RunLength = field(default_factory=RunLength)
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         """Checks types and bounds."""

@@ -15,7 +15,7 @@ import yaml
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from policies.cli.args import SearchModels
-from policies.cli.evaluate import EvaluateJob
+from policies.cli.evaluate_args import PolicyEvaluateArgs
 from policies.finetuning.collection import sample_responses
 from policies.generation.language_model import Policy
 from policies.planning.leaf_values import PartialReward, Rollout, ValueHead
@@ -447,8 +447,8 @@ def test_bad_input_is_named(
     assert message in " ".join(capsys.readouterr().err.split())
 
 
-def job(desk: Path, *flags: str) -> EvaluateJob:
-    return parse(EvaluateJob, ["--config", str(desk / "settings.yaml"), *flags], prog="x")
+def job(desk: Path, *flags: str) -> PolicyEvaluateArgs:
+    return parse(PolicyEvaluateArgs, ["--config", str(desk / "settings.yaml"), *flags], prog="x")
 
 
 def test_a_budget_too_small_for_one_response_is_refused_before_anything_is_loaded(
