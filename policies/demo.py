@@ -3,9 +3,9 @@
 In the embedded world (`rewardmodel.synthetic.world`) a small Llama learns to write from uneven
 demonstrations; a simulated human compares what it writes; a reward model learns the human from
 these comparisons; best-of-N, beam search and tree search plan against the reward model; the policy
-is fine-tuned on what the search found; and the human's own utility, which nothing above ever saw,
-says what all of that gained. Each step seeds itself and leaves its result, so a killed run goes
-on.
+is fine-tuned on what the search found; and the human's own utility, which nothing above ever
+saw, measures what all of that gained. Each step seeds itself and leaves its result, so a killed
+run continues.
 """
 
 import functools

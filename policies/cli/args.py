@@ -96,14 +96,12 @@ class SampleArgs(PromptArgs):
             max_new_tokens.
     """
 
+    WRITES: ClassVar = None
+
     per_prompt: Size = 4
     search_batch_size: Size = _BATCH
     max_rows: Size = 256
     out: str = "runs/samples.jsonl"
-
-    def outputs(self) -> list[Output]:
-        """What is written."""
-        return [Output("out", self.out)]
 
 
 @dataclass

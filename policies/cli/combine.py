@@ -215,7 +215,7 @@ def _common(found: Mapping[str, Cells]) -> tuple[list[Record], dict[tuple[str, s
 def _notes(
     settings: Mapping[str, Mapping[str, Any]], left: Mapping[tuple[str, str], Sequence[str]]
 ) -> list[str]:
-    """What the report leaves out and what its intervals do not say."""
+    """What the report leaves out, and what its intervals do not cover."""
     notes: list[str] = []
     if len({(one.get("policy"), one.get("reward_model")) for one in settings.values()}) == 1:
         notes.append(

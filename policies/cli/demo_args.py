@@ -4,14 +4,14 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from policies.planning.options import MethodName
-from prefsearch.cli.outputs import Output, settle_outputs
 from prefsearch.config.bounds import Count, Seed, Threads, Within
-from prefsearch.config.checks import check_types, require
+from prefsearch.config.checks import require
+from rewardmodel.cli.data_args import CheckedArgs
 from rewardmodel.synthetic.requests import count_held_out
 
 
 @dataclass
-class DemoArgs:
+class DemoArgs(CheckedArgs):
     """Train, search, fine-tune and report in the embedded world, in minutes.
 
     Attributes:
@@ -40,20 +40,14 @@ class DemoArgs:
     improve_prompts: Annotated[int, Within(least=2, most=10_000_000)] = 128
     threads: Threads = 2
 
-    def __post_init__(self) -> None:
-        """Checks types and bounds, and shrinks the run where `fast` asks for it."""
-        check_types(self)
+    def check(self) -> None:
+        """Shrinks the run where `fast` is given, and checks that there are so many prompts."""
         if self.fast:
             self.demonstrations, self.comparisons, self.few_labels = 1600, 150, 50
             self.eval_prompts, self.pool, self.improve_prompts = 12, 16, 24
         most = count_held_out()
         bounds = f"2 to {most}, the held-out assignments of the embedded world"
         require(2 <= self.eval_prompts <= most, "eval_prompts", self.eval_prompts, bounds)
-        settle_outputs(self)
-
-    def outputs(self) -> list[Output]:
-        """What is written."""
-        return [Output("out", self.out, ())]
 
     @property
     def sweep(self) -> list[tuple[MethodName, int]]:

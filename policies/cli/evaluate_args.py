@@ -6,9 +6,10 @@ from typing import Annotated, cast
 
 from policies.cli.args import SearchArgs
 from policies.planning.options import METHOD_NAMES, POOLED, MethodName, check_budget
-from prefsearch.cli.outputs import Output, home_expanded, require_outside, settle_outputs
+from prefsearch.cli.outputs import home_expanded, require_outside
 from prefsearch.config.bounds import Size, Within
-from prefsearch.config.checks import check_types, require
+from prefsearch.config.checks import require
+from rewardmodel.cli.data_args import CheckedArgs
 
 
 @dataclass
@@ -70,7 +71,7 @@ class PolicyEvaluateArgs(SearchArgs):
 
 
 @dataclass
-class CombineArgs:
+class CombineArgs(CheckedArgs):
     """Put evaluations of several seeds into one report, its intervals over the seeds.
 
     Attributes:
@@ -89,18 +90,16 @@ class CombineArgs:
     resume: bool = False
 
     def __post_init__(self) -> None:
-        """Checks types and bounds."""
-        check_types(self)
+        """Checks that the report goes into none of the runs, too."""
+        super().__post_init__()
+        require_outside({"runs": self.runs}, self.out)
+
+    def check(self) -> None:
+        """Checks that there are several runs."""
         require(len(self.runs) >= 2, "runs", self.runs, "at least 2 folders of evaluations")
         self.runs = [home_expanded(run, "runs") for run in self.runs]
         once = len(set(self.runs)) == len(self.runs)
         require(once, "runs", self.runs, "different folders; name each folder once")
-        settle_outputs(self)
-        require_outside({"runs": self.runs}, self.out)
-
-    def outputs(self) -> list[Output]:
-        """What is written."""
-        return [Output("out", self.out, ())]
 
     def check_inputs(self) -> None:
         """Checks that the runs are finished."""

@@ -122,7 +122,7 @@ def run_command(prog: str, command: Command, argv: Sequence[str]) -> int:
         argv: Its flags.
 
     Returns:
-        The exit code: 0, or 2 for a mistake of the user, which is told in one line;
+        The exit code: 0, or 2 for a mistake of the user, reported in one line;
         `PREFSEARCH_TRACEBACK=1` shows where it arose.
     """
     from prefsearch.cli.command_line import as_flags, parse

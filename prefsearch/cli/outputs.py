@@ -51,17 +51,17 @@ class Output:
         return [Path(self.place, name) for name in names]
 
 
-def settle_outputs(job: Any) -> list[Output]:
-    """Expands and checks what a job will write.
+def settle_outputs(args: Any) -> list[Output]:
+    """Expands and checks the paths that a command will write.
 
     Args:
-        job: A dataclass instance with `outputs()`, a list of `Output`.
+        args: A dataclass instance with `outputs()`, a list of `Output`.
 
     Raises:
         ValueError: Naming the setting, what was found and what is required.
     """
-    expand_home(job, *(output.setting for output in job.outputs()))
-    outputs: list[Output] = job.outputs()
+    expand_home(args, *(output.setting for output in args.outputs()))
+    outputs: list[Output] = args.outputs()
     check_outputs(outputs)
     return outputs
 

@@ -109,7 +109,7 @@ def describe_bounds(hint: Any) -> str:
 
 
 def _fits(value: object, hint: Any, *, bounded: bool = True) -> bool:
-    """Whether a value has a hint's type, and lies within its bounds if these are asked for."""
+    """Whether a value has a hint's type, and lies within its bounds if `bounded`."""
     if len(alternatives(hint)) > 1:
         return any(_fits(value, part, bounded=bounded) for part in alternatives(hint))
     base, bounds = _split(hint)

@@ -1,4 +1,4 @@
-"""What a run writes down: atomic files and one JSON record a line.
+"""Atomic files, and records as JSON lines.
 
 A file written here is either the old one or the new one, never half of one. `records.jsonl` grows
 a line at a time, so a killed run loses at most the line it was writing. This file does not know

@@ -1,4 +1,4 @@
-"""Text that a terminal shows as it is: nothing in it moves a cursor or turns what is beside it."""
+"""Text for a terminal, its control characters shown as escapes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights are whole and finite: a network with one that is missing or NaN computes only noise."""
+"""Reading of weights: all that a network has, of the right shapes, and finite."""
 
 from __future__ import annotations
 

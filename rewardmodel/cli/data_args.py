@@ -26,6 +26,8 @@ class CheckedArgs:
     """Models that are read."""
     DATA: ClassVar[tuple[str, ...]] = ()
     """Data that are read."""
+    WRITES: ClassVar[tuple[str, ...] | None] = ()
+    """Files that are written in the folder `out`; None: `out` is a file."""
 
     def __post_init__(self) -> None:
         """Checks types, bounds, and that no output takes the place of an input."""
@@ -39,9 +41,9 @@ class CheckedArgs:
         """Checks what settings require of each other."""
 
     def outputs(self) -> list[Output]:
-        """What is written: by default the folder of a run."""
+        """What is written."""
         out: str | None = getattr(self, "out", None)
-        return [] if out is None else [Output("out", out, ())]
+        return [] if out is None else [Output("out", out, self.WRITES)]
 
     def check_inputs(self) -> None:
         """Checks that files and packages that are named are there; opens none.
@@ -138,15 +140,12 @@ class SplitArgs(PairArgs):
     """
 
     MODELS: ClassVar = ("model",)
+    WRITES: ClassVar = ("train.jsonl", "test.jsonl", "data_report.json")
 
     model: str | None = None
     holdout: ProperFraction = 0.1
     seed: Seed = 0
     out: str = "runs/split"
-
-    def outputs(self) -> list[Output]:
-        """What is written."""
-        return [Output("out", self.out, ("train.jsonl", "test.jsonl", "data_report.json"))]
 
 
 @dataclass
@@ -161,6 +160,7 @@ class InspectArgs(PairArgs):
     """
 
     MODELS: ClassVar = ("model",)
+    WRITES: ClassVar = ("data_report.json", "data_report.html")
 
     model: str | None = None
     max_length: Tokens | None = None
@@ -170,10 +170,6 @@ class InspectArgs(PairArgs):
         """Checks that there is a tokenizer to count with."""
         if self.max_length is not None:
             require(bool(self.model), "model", self.model, "a tokenizer for max_length, by --model")
-
-    def outputs(self) -> list[Output]:
-        """What is written."""
-        return [Output("out", self.out, ("data_report.json", "data_report.html"))]
 
 
 @dataclass
@@ -189,6 +185,7 @@ class ConvertArgs(PairArgs):
     """
 
     MODELS: ClassVar = ("model",)
+    WRITES: ClassVar = None
 
     model: str | None = None
     margins: bool = False
@@ -200,10 +197,6 @@ class ConvertArgs(PairArgs):
         require(self.out.endswith(".jsonl"), "out", self.out, "a file that ends in .jsonl")
         if self.query_tokens is not None:
             require(bool(self.model), "model", self.model, "a tokenizer to count with, by --model")
-
-    def outputs(self) -> list[Output]:
-        """What is written."""
-        return [Output("out", self.out)]
 
 
 @dataclass
@@ -219,6 +212,8 @@ class WorldArgs(CheckedArgs):
             different held-out prompts.
     """
 
+    WRITES: ClassVar = tuple(f"{name}.jsonl" for name in _WORLD)
+
     out: str = "runs/world"
     demonstrations: Annotated[int, Within(least=1, most=10_000_000)] = 6000
     prompts: Count = 200
@@ -229,10 +224,6 @@ class WorldArgs(CheckedArgs):
         most = count_held_out()
         bounds = f"1 to {most}, the held-out assignments of the embedded world"
         require(1 <= self.prompts <= most, "prompts", self.prompts, bounds)
-
-    def outputs(self) -> list[Output]:
-        """What is written."""
-        return [Output("out", self.out, tuple(f"{name}.jsonl" for name in _WORLD))]
 
 
 @dataclass
@@ -249,12 +240,9 @@ class LabelArgs(CheckedArgs):
 
     REQUIRED: ClassVar = MappingProxyType({"responses": "a file, by --responses"})
     DATA: ClassVar = ("responses",)
+    WRITES: ClassVar = None
 
     responses: str = ""
     on_bad_row: OnBadRow = "error"
     out: str = "runs/world/preferences.jsonl"
     seed: Seed = 0
-
-    def outputs(self) -> list[Output]:
-        """What is written."""
-        return [Output("out", self.out)]

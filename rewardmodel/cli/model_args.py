@@ -209,6 +209,7 @@ class ScoreArgs(DataArgs):
 
     REQUIRED: ClassVar = _MODEL_AND_DATA
     MODELS: ClassVar = ("model",)
+    WRITES: ClassVar = None
 
     model: str = ""
     kind: Kind = "auto"
@@ -222,10 +223,6 @@ class ScoreArgs(DataArgs):
     def check(self) -> None:
         """Checks the file's name."""
         require(self.out.endswith(".jsonl"), "out", self.out, "a file that ends in .jsonl")
-
-    def outputs(self) -> list[Output]:
-        """What is written."""
-        return [Output("out", self.out)]
 
 
 @dataclass
@@ -270,6 +267,7 @@ class EnsembleArgs(CheckedArgs):
     REQUIRED: ClassVar = MappingProxyType({"models": "folders or hub ids, by --models A B ..."})
     MODELS: ClassVar = ("models",)
     DATA: ClassVar = ("standardize_on",)
+    WRITES: ClassVar = (".", "ensemble.json")
 
     models: list[str] | None = None
     aggregate: Aggregate = "mean"
@@ -278,10 +276,6 @@ class EnsembleArgs(CheckedArgs):
     limit: Rows | None = None
     on_bad_row: OnBadRow = "error"
     out: str = "runs/ensemble"
-
-    def outputs(self) -> list[Output]:
-        """What is written."""
-        return [Output("out", self.out, (".", "ensemble.json"))]
 
 
 def _require_unset(args: PairArgs, wanted: str, *, except_for: str = "") -> None:

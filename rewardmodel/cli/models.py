@@ -1,4 +1,4 @@
-"""`prefsearch reward average`, `ensemble`, `score`, `train_prm`: all kinds of reward model."""
+"""`prefsearch reward score`, `average`, `ensemble` and `train_prm`."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -74,7 +74,7 @@ def ensemble(args: EnsembleArgs) -> None:
         rows = load_responses(args.standardize_on, limit=args.limit, on_bad_row=args.on_bad_row)
         prompts = [row["prompt"] for row in rows for _ in row["responses"]]
         texts = [text for row in rows for text in row["responses"]]
-        finished = [told for row in rows for told in row["finished"]]
+        finished = [mark for row in rows for mark in row["finished"]]
         made = made.standardize(prompts, texts, finished=finished)
     path = write_ensemble(
         args.out,
@@ -233,7 +233,7 @@ def _scored(reward_model: Any, rows: Sequence[dict[str, Any]]) -> list[dict[str,
     """Rows as they were read, with their scores."""
     prompts = [row["prompt"] for row in rows for _ in row["responses"]]
     texts = [text for row in rows for text in row["responses"]]
-    finished = [told for row in rows for told in row["finished"]]
+    finished = [mark for row in rows for mark in row["finished"]]
     scores = score_replies(reward_model, prompts, texts, finished=finished)
     columns: dict[str, list[Any]] = {"score": scores.tolist()}
     if isinstance(reward_model, UncertainRewardModel):

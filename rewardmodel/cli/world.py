@@ -44,7 +44,7 @@ def _responses(row: Row) -> tuple[Prompt, list[str], list[bool]]:
     prompt, _ = split_prompt(turns, [], None, row=row, keep_messages=True)
     required = "a list of texts, as `prefsearch policy sample` writes it"
     texts = take_list(row, "responses", str, required=required)
-    return prompt, texts, [told is not False for told in replies_finished(row, len(texts))]
+    return prompt, texts, [mark is not False for mark in replies_finished(row, len(texts))]
 
 
 def label(args: LabelArgs) -> None:
@@ -55,9 +55,9 @@ def label(args: LabelArgs) -> None:
     sampled = parse_rows(
         rows, _responses, source=args.responses, on_bad_row=args.on_bad_row, limit=None
     )
-    for prompt, texts, told in sampled:
+    for prompt, texts, marks in sampled:
         triples += [(prompt, a, b) for a, b in zip(texts[::2], texts[1::2], strict=False)]
-        ended += zip(told[::2], told[1::2], strict=False)
+        ended += zip(marks[::2], marks[1::2], strict=False)
     if not triples:
         raise ValueError(
             f"{args.responses} holds no pair; required: two responses a prompt or more"
