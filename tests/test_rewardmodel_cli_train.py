@@ -297,9 +297,9 @@ COMMANDS = """
 import json, sys
 import torch
 torch.set_num_threads(1)
-from rewardmodel.cli.model_args import TrainPrmArgs
+from prefsearch.config.settings import build
+from rewardmodel.cli.model_args import RewardTrainArgs, TrainPrmArgs
 from rewardmodel.cli.models import train_prm
-from rewardmodel.cli.model_args import RewardTrainArgs
 from rewardmodel.cli.train import train
 
 jobs = json.loads(sys.argv[1])
@@ -308,7 +308,7 @@ train_prm(build(TrainPrmArgs, **jobs["steps"]))
 """
 
 
-def test_the_doors_train_in_two_processes_what_they_do_in_one(
+def test_commands_train_in_two_processes_what_they_do_in_one(
     policy_folder: Path, tmp_path: Path
 ) -> None:
     base = tmp_path / "base"

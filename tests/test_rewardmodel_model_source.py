@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import rewardmodel.pretrained.gguf as conversion
 from policies.cli.args import SearchArgs
+from policies.cli.loading import search_models
 from policies.evaluation.gold_scorer import load_gold_scorer
 from policies.generation.language_model import Policy, fine_tune, load_language_model
 from policies.planning.leaf_values import ValueHead
@@ -119,7 +120,7 @@ def test_a_search_takes_packages_for_all_its_models(package: Path, tmp_path: Pat
         kl_beta=0.1,
         dataset=str(tmp_path / "prompts.jsonl"),
     )
-    models = settings.models()
+    models = search_models(settings)
     assert isinstance(models.leaf_value, ValueHead)
 
 
