@@ -129,12 +129,12 @@ def test_what_benchmarks_run_by_prefsearch_is_among_their_sources(path: Path) ->
         return
     demo, package, verb = started.groups()
     folder = {"policy": "policies", "atari": "atari_bridge", "reward": "rewardmodel"}
-    door = "policies/demo.py" if demo else f"{folder[package]}/cli/{verb}.py"
+    command = "policies/demo.py" if demo else f"{folder[package]}/cli/{verb}.py"
     name = next(n for n, s in SOURCES.items() if s.roots[0].endswith(f".{path.stem}"))
     assert {
         ROOT / "prefsearch/cli/entry.py",
         ROOT / "prefsearch/cli/command_line.py",
-        ROOT / door,
+        ROOT / command,
     } <= set(source_files(name))
 
 

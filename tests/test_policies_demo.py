@@ -131,16 +131,16 @@ def test_a_run_that_is_there_is_not_overwritten(demo_run: Path) -> None:
     assert (demo_run / "summary.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("door", ["policies/plan", "policies/evaluate", "rewardmodel/train"])
+@pytest.mark.parametrize("name", ["policies/plan", "policies/evaluate", "rewardmodel/train"])
 def test_the_demo_configurations_work_after_the_demo(
-    door: str, demo_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, demo_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from prefsearch.cli import entry
 
     shutil.copytree(demo_run, tmp_path / "runs" / "demo")
     monkeypatch.chdir(tmp_path)
-    package, verb = door.split("/")
-    small = {"plan": ["--limit", "2"], "evaluate": ["--limit", "2"], "train": []}[verb]
-    small += [] if verb == "train" else ["--max_new_tokens", "24"]
+    package, subcommand = name.split("/")
+    small = {"plan": ["--limit", "2"], "evaluate": ["--limit", "2"], "train": []}[subcommand]
+    small += [] if subcommand == "train" else ["--max_new_tokens", "24"]
     command = {"policies": "policy", "rewardmodel": "reward"}[package]
-    assert entry.main([command, verb, "--config", f"{door}_demo", *small]) == 0
+    assert entry.main([command, subcommand, "--config", f"{name}_demo", *small]) == 0

@@ -1,4 +1,4 @@
-"""The door, its files and its page: all that was measured is written, by JSON and by figure."""
+"""The report of `prefsearch reward evaluate`: all figures, as JSON and as a page."""
 
 import dataclasses
 import json
@@ -9,7 +9,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from rewardmodel.cli import evaluate as door_evaluate
+from rewardmodel.cli import evaluate as cli_evaluate
 from rewardmodel.cli.evaluate import evaluate, measure, show_measures
 from rewardmodel.cli.model_args import RewardEvaluateArgs
 from rewardmodel.data.conversation import Conversation
@@ -66,7 +66,7 @@ def files(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door_evaluate, "load_reward_model", lambda source, max_length: Ensemble())
+    monkeypatch.setattr(cli_evaluate, "load_reward_model", lambda source, max_length: Ensemble())
 
 
 @pytest.mark.usefixtures("loaded")
@@ -123,7 +123,7 @@ def test_json_alone_keeps_the_figures_at_the_top(files: Path):
 
 @pytest.mark.usefixtures("loaded")
 @pytest.mark.parametrize("benchmark", ["rewardbench", "rewardbench2"])
-def test_benchmarks_go_through_the_door(files: Path, capsys, benchmark):
+def test_benchmarks_are_evaluated_by_the_command(files: Path, capsys, benchmark):
     source = files / ("bench.jsonl" if benchmark == "rewardbench" else "bench2.jsonl")
     job = RewardEvaluateArgs(
         model="m", dataset=str(source), benchmark=benchmark, out=str(files / "out")
@@ -217,7 +217,7 @@ def test_ensemble_is_given_questions_as_messages_where_a_member_has_a_template(
             asked.update(prompts)
             return super().score(prompts, responses)
 
-    monkeypatch.setattr(door_evaluate, "load_reward_model", lambda source, max_length: Chat())
+    monkeypatch.setattr(cli_evaluate, "load_reward_model", lambda source, max_length: Chat())
     bench = str(files / "bench.jsonl")
     evaluate(RewardEvaluateArgs(model="m", dataset=bench, benchmark="rewardbench"))
     # Messages stay messages: each member renders them with its own template.

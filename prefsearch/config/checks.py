@@ -168,10 +168,17 @@ def nearest(word: str, known: Iterable[str]) -> str:
     if not plain:
         return ""
     begun = sorted((name for name in spelled if name.startswith(plain)), key=len)
-    near = difflib.get_close_matches(plain, spelled, n=1, cutoff=0.6)
+    near = closest(plain, spelled)
     # Three letters are an abbreviation; fewer begin too many names.
     chosen = [*begun, *near] if len(plain) > 2 else [*near, *begun]
     return f"did you mean {spelled[chosen[0]]}? " if chosen else ""
+
+
+def closest(word: str, known: Iterable[str], *, count: int = 1, cutoff: float = 0.6) -> list[str]:
+    """The known words that are most like a wrong one, regardless of case."""
+    lowered = {name.lower(): name for name in known}
+    found = difflib.get_close_matches(word.lower(), lowered, n=count, cutoff=cutoff)
+    return [lowered[name] for name in found]
 
 
 def _plain_name(name: str) -> str:

@@ -6,7 +6,6 @@ or is counted. A row remembers which of its columns were read, so that a loader 
 were not. Knows neither files nor preferences.
 """
 
-import difflib
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -255,10 +254,3 @@ def name_columns(columns: Iterable[str]) -> str:
 
 def _counted(reasons: Counter[str]) -> str:
     return ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common())
-
-
-def nearest_name(name: str, names: list[str], *, cutoff: float = 0.6) -> str | None:
-    """Return the one of `names` most like `name` regardless of case, or None."""
-    lowered = {candidate.lower(): candidate for candidate in names}
-    found = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=cutoff)
-    return lowered[found[0]] if found else None

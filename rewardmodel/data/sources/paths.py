@@ -1,9 +1,9 @@
 """Paths of user data, looked at before anything is opened; reads no file."""
 
-import difflib
 import os
 from pathlib import Path
 
+from prefsearch.config.checks import closest
 from prefsearch.storage.text_files import UnreadableFile, refuse_special
 from rewardmodel.data.rows import PreferenceDataError
 
@@ -72,8 +72,8 @@ def _missing_path(path: Path) -> PreferenceDataError:
     wanted = path.relative_to(parent).parts[0]
     names = sorted(entry.name for entry in parent.iterdir()) if parent.is_dir() else []
     stems = {Path(name).stem: name for name in names}
-    close = difflib.get_close_matches(wanted, names, n=3) or [
-        stems[stem] for stem in difflib.get_close_matches(Path(wanted).stem, list(stems), n=3)
+    close = closest(wanted, names, count=3) or [
+        stems[stem] for stem in closest(Path(wanted).stem, stems, count=3)
     ]
     hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"found {names[:10]}."
     return PreferenceDataError(f"{path} does not exist: {parent} holds no {wanted!r}; {hint}")
