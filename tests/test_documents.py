@@ -178,7 +178,7 @@ def test_a_file_that_makes_figures_is_among_their_sources(name: str, file: str) 
         ("reward_training", "search/backends/numba_kernels.py"),
         ("demo", "rewardmodel/cli/train.py"),
         ("cartpole", "policies/cli/train.py"),
-        ("text_gains", "policies/demo.py"),
+        ("text_gains", "policies/cli/train.py"),
     ],
 )
 def test_a_file_that_a_benchmark_does_not_run_is_not(name: str, file: str) -> None:

@@ -100,7 +100,7 @@ def test_a_plan_is_scored_by_the_reward_models_own_template(policy, judge, metho
         assert result.score == pytest.approx(expected, abs=1e-4)
 
 
-def test_doors_keep_messages_from_prompt_to_record(tmp_path):
+def test_commands_keep_messages_from_prompt_to_record(tmp_path):
     policy = write_chat_policy(tmp_path / "policy", "qwen")
     judge = write_chat_scorer(tmp_path / "reward", "gemma")
     prompts = write_prompts(tmp_path / "prompts.jsonl")
@@ -120,7 +120,7 @@ def test_doors_keep_messages_from_prompt_to_record(tmp_path):
     assert main(["policy", "sample", *shared, "--per_prompt", "4", "--out", str(samples)]) == 0
     assert lines_of(samples)[2]["prompt"] == list(PROMPTS[2].messages)
     scored = tmp_path / "scored.jsonl"
-    score = ["score", "--model", judge, "--dataset", str(samples), "--out", str(scored)]
+    score = ["reward", "score", "--model", judge, "--dataset", str(samples), "--out", str(scored)]
     assert main(score) == 0
     row = lines_of(scored)[0]
     expected = [
@@ -132,15 +132,24 @@ def test_doors_keep_messages_from_prompt_to_record(tmp_path):
     measured = tmp_path / "measured"
     several = ["--methods", "gumbel", "--budgets", "2", "--pool", "2"]
     judged_by = ["--gold", "tests.test_policies_chat:message_judge"]
-    evaluate = ["evaluate", *shared, "--reward_model", judge, *several, *judged_by]
+    evaluate = ["policy", "evaluate", *shared, "--reward_model", judge, *several, *judged_by]
     assert main([*evaluate, "--out", str(measured)]) == 0
     kept = json.loads((measured / "data" / "prompts.json").read_text())
     assert kept == [list(prompt.messages) for prompt in PROMPTS]
     assert main([*evaluate, "--out", str(measured), "--resume", "true"]) == 0
 
-    value = ["value", *shared, "--reward_model", judge, "--per_prompt", "6"]
+    value = ["policy", "value", *shared, "--reward_model", judge, "--per_prompt", "6"]
     assert main([*value, "--out", str(tmp_path / "value")]) == 0
-    tune = ["finetune", *shared, *search, "--out", str(tmp_path / "tuned"), "--epochs", "1"]
+    tune = [
+        "policy",
+        "finetune",
+        *shared,
+        *search,
+        "--out",
+        str(tmp_path / "tuned"),
+        "--epochs",
+        "1",
+    ]
     assert main(tune) == 0
     found = lines_of(tmp_path / "tuned" / "searched.jsonl")
     assert found[0]["prompt"] == list(PROMPTS[0].messages)
