@@ -140,7 +140,8 @@ def test_commands_keep_messages_from_prompt_to_record(tmp_path):
 
     value = ["policy", "value", *shared, "--reward_model", judge, "--per_prompt", "6"]
     assert main([*value, "--out", str(tmp_path / "value")]) == 0
-    tune = [
+    tune = ["policy", "finetune", *shared, *search, "--epochs", "1"]
+    tune += ["--out", str(tmp_path / "tuned")]
         "policy",
         "finetune",
         *shared,

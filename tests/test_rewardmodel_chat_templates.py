@@ -188,8 +188,8 @@ def test_a_trained_model_reads_as_it_was_trained(tmp_path):
     path = tmp_path / "pairs.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     out = str(tmp_path / "run")
-    command = [
-        "reward",
+    command = ["reward", "train", "--model", base, "--dataset", str(path), "--epochs", "1"]
+    command += ["--holdout", "0.3", "--out", out]
         "train",
         "--model",
         base,
