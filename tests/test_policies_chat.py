@@ -142,15 +142,6 @@ def test_commands_keep_messages_from_prompt_to_record(tmp_path):
     assert main([*value, "--out", str(tmp_path / "value")]) == 0
     tune = ["policy", "finetune", *shared, *search, "--epochs", "1"]
     tune += ["--out", str(tmp_path / "tuned")]
-        "policy",
-        "finetune",
-        *shared,
-        *search,
-        "--out",
-        str(tmp_path / "tuned"),
-        "--epochs",
-        "1",
-    ]
     assert main(tune) == 0
     found = lines_of(tmp_path / "tuned" / "searched.jsonl")
     assert found[0]["prompt"] == list(PROMPTS[0].messages)

@@ -190,17 +190,6 @@ def test_a_trained_model_reads_as_it_was_trained(tmp_path):
     out = str(tmp_path / "run")
     command = ["reward", "train", "--model", base, "--dataset", str(path), "--epochs", "1"]
     command += ["--holdout", "0.3", "--out", out]
-        "train",
-        "--model",
-        base,
-        "--dataset",
-        str(path),
-        "--epochs",
-        "1",
-        "--out",
-        out,
-    ]
-    command += ["--holdout", "0.3"]
     assert main(command) == 0
     (folder,) = (tmp_path / "run").glob("**/model/config.json")
     found = load_reward_model(str(folder.parent))
