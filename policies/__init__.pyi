@@ -1,10 +1,12 @@
 from .finetuning.collection import sample_responses, searched_demonstrations
 from .finetuning.policy_kl import kl_to
-from .generation.language_model import Policy, TinyModel, build_tiny_model, fine_tune
+from .generation.language_model import Policy, build_tiny_model, fine_tune
 from .generation.proposals import Proposal
 from .generation.segment_tree import SegmentTree
+from .generation.tiny_model import TinyModel
 from .planning.leaf_values import LeafValue, PartialReward, Rollout
-from .planning.methods import METHOD_NAMES, SearchOptions, build_searcher
+from .planning.methods import build_searcher
+from .planning.options import METHOD_NAMES, SearchOptions
 from .planning.planning_model import TextPlanningModel
 from .planning.result import Candidate, SearchResult
 from .planning.searcher import SearchPolicy

@@ -3,22 +3,23 @@
 In the embedded world (`rewardmodel.synthetic.world`) a small Llama learns to write from uneven
 demonstrations; a simulated human compares what it writes; a reward model learns the human from
 these comparisons; best-of-N, beam search and tree search plan against the reward model; the policy
-is fine-tuned on what the search found; and the human's own utility, which nothing above ever saw,
-says what all of that gained. Each step seeds itself and leaves its result, so a killed run goes
-on.
+is fine-tuned on what the search found; and the human's own utility, which nothing above ever
+saw, measures what all of that gained. Each step seeds itself and leaves its result, so a killed
+run continues.
 """
 
 import functools
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
 from rich.console import Console
 
+from policies.cli.demo_args import DemoArgs
 from policies.demo_report import closing_rows, write_report
 from policies.evaluation.clusters import clusters_of, with_clusters
 from policies.evaluation.gain_report import closing_table, scope_of, show_interval
@@ -33,11 +34,9 @@ from policies.finetuning.collection import (
 from policies.finetuning.policy_kl import kl_to
 from policies.generation.language_model import Policy, TinyModel, build_tiny_model, fine_tune
 from policies.generation.proposals import Proposal
-from policies.planning.methods import TITLES, MethodName, build_searcher, seed_name
+from policies.planning.methods import build_searcher
+from policies.planning.options import TITLES, MethodName, seed_name
 from prefsearch.cli.console import PlainConsole
-from prefsearch.cli.outputs import Output, settle_outputs
-from prefsearch.config.bounds import Count, Seed, Threads, Within
-from prefsearch.config.checks import check_types, require
 from prefsearch.run.directory import RunDirectory, step_seed
 from prefsearch.statistics.intervals import interval_over_seeds
 from prefsearch.storage.files import write_json_atomic, write_text_atomic
@@ -45,63 +44,10 @@ from rewardmodel.data.json_lines import json_lines
 from rewardmodel.data.preferences import load_demonstrations, load_preferences
 from rewardmodel.evaluation.accuracy import evaluate_reward_model
 from rewardmodel.models.sequence import SequenceRewardModel
-from rewardmodel.synthetic.requests import count_held_out, sample_requests
+from rewardmodel.synthetic.requests import sample_requests
 from rewardmodel.synthetic.world import SimulatedHuman, demonstrations
 from rewardmodel.training.optim_config import OptimConfig
 from rewardmodel.training.reward_model import train_reward_model
-
-
-@dataclass
-class DemoConfig:
-    """How large the demo is.
-
-    Attributes:
-        out: The run's folder.
-        resume: Continue the run in that folder.
-        fast: A much smaller run, about a minute, for trying it out; its figures mean little.
-        seed: Of everything.
-        demonstrations: Texts the policy learns to write from.
-        comparisons: Prompts with four responses each, compared two by two by the human.
-        few_labels: Comparisons for a second reward model, small enough to be over-optimized.
-        eval_prompts: Held-out prompts that everything is measured on.
-        pool: Responses to each held-out prompt, the largest N of best-of-N.
-        improve_prompts: Training prompts searched for fine-tuning.
-        threads: Torch threads.
-    """
-
-    out: str = "runs/demo"
-    resume: bool = False
-    fast: bool = False
-    seed: Seed = 0
-    demonstrations: Annotated[int, Within(least=100, most=10_000_000)] = 5000
-    comparisons: Annotated[int, Within(least=20, most=10_000_000)] = 1000
-    few_labels: Annotated[int, Within(least=10, most=10_000_000)] = 100
-    eval_prompts: Count = 48
-    pool: Annotated[int, Within(least=16, most=2**20)] = 64
-    improve_prompts: Annotated[int, Within(least=2, most=10_000_000)] = 128
-    threads: Threads = 2
-
-    def __post_init__(self) -> None:
-        """Checks types and bounds, and shrinks the run where `fast` asks for it."""
-        check_types(self)
-        if self.fast:
-            self.demonstrations, self.comparisons, self.few_labels = 1600, 150, 50
-            self.eval_prompts, self.pool, self.improve_prompts = 12, 16, 24
-        most = count_held_out()
-        bounds = f"2 to {most}, the held-out assignments of the embedded world"
-        require(2 <= self.eval_prompts <= most, "eval_prompts", self.eval_prompts, bounds)
-        settle_outputs(self)
-
-    def outputs(self) -> list[Output]:
-        """What it writes."""
-        return [Output("out", self.out, ())]
-
-    @property
-    def ladder(self) -> list[tuple[MethodName, int]]:
-        """The methods and budgets that are measured beside best-of-N."""
-        budgets = (4,) if self.fast else (4, 8, 16)
-        return [(method, b) for method in ("beam", "muzero", "gumbel_muzero") for b in budgets]
-
 
 PROPOSAL = Proposal(unit="sentence", max_new_tokens=128)
 HUMAN = SimulatedHuman()
@@ -110,7 +56,7 @@ HUMAN = SimulatedHuman()
 class Demo:
     """The steps of the demo; `run` takes them in order."""
 
-    def __init__(self, config: DemoConfig, console: Console) -> None:
+    def __init__(self, config: DemoArgs, console: Console) -> None:
         """Opens the run's folder.
 
         Raises:
@@ -164,7 +110,7 @@ class Demo:
         self.step("reward-few", what, self.reward_few, "checkpoints/reward-few")
         self.step("pool", "4/7  Best-of-N on held-out prompts", self.pool, "data/pool.json")
         title = "5/7  Planning against the reward model"
-        for method, budget in config.ladder:
+        for method, budget in config.sweep:
             name = f"search-{method}-{budget}"
             what = f"{title}: {TITLES[method]}, budget {budget}"
             work = functools.partial(self.search, method, budget)
@@ -393,7 +339,7 @@ class Demo:
         write_json_atomic(self.folder.path / "data" / f"{name}.json", kept)
 
 
-def run_demo(config: DemoConfig) -> None:
+def run_demo(config: DemoArgs) -> None:
     """Runs the demo and prints its closing table."""
     torch.set_num_threads(config.threads)
     console = PlainConsole()

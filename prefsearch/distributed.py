@@ -1,9 +1,9 @@
-"""One job in several processes: batches are dealt by number, results meet in the main process.
+"""The processes of a command: `torchrun`, `accelerate launch`, or one alone.
 
-Batches know nothing of each other, and draws belong to prompts, so results do not depend on how
-many processes there are (to the last digit, where each has as many threads: torchrun gives each
-one, unless OMP_NUM_THREADS says otherwise). Processes are those of `accelerate launch` or
-`torchrun`; a process by itself needs none of `torch.distributed`, and nothing of it is started.
+Batches are shared out by number and results gathered in the main process. Batches are independent
+of each other and random numbers belong to prompts, so results do not depend on how many processes
+there are (to the last digit, where each has as many threads: torchrun gives each one, unless
+OMP_NUM_THREADS says otherwise). A single process starts nothing of `torch.distributed`.
 """
 
 import datetime
@@ -13,30 +13,29 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
-
-import torch
-from rich import get_console
-from rich.console import Console
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from prefsearch.cli.console import PlainConsole
 from prefsearch.run.directory import RunDirectory
+
+if TYPE_CHECKING:  # torch and accelerate take seconds to import
+    from accelerate import Accelerator
 
 T = TypeVar("T")
 
 _logger = logging.getLogger(__name__)
 _SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
-"""Where launchers say how many processes there are: torchrun and accelerate, and those of MPI."""
+"""Variables with the number of processes: of torchrun and accelerate, and of MPI's launchers."""
 _PATIENCE = datetime.timedelta(days=7)
 """How long processes wait for each other: as long as the slowest share may take."""
 
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes of a job, as one of them sees it.
+    """The processes of a command, as one of them sees it.
 
     Attributes:
-        rank: Which this one is.
+        rank: Which this one is, from 0.
         count: How many there are.
     """
 
@@ -48,17 +47,12 @@ class Processes:
         """Whether this is the one that merges, reports and prints."""
         return self.rank == 0
 
-    @property
-    def quiet(self) -> bool:
-        """Whether progress bars stay away: from other processes, files and pipes."""
-        return not self.main or not get_console().is_terminal
-
     def share(self, batches: int) -> range:
-        """The batches of so many that this process does."""
+        """The numbers of the batches that are this process's."""
         return range(self.rank, batches, self.count)
 
-    def console(self) -> Console:
-        """A console that only the main process's words reach."""
+    def console(self) -> PlainConsole:
+        """A console that prints in the main process alone."""
         return PlainConsole(quiet=not self.main)
 
     def wait(self) -> None:
@@ -68,13 +62,15 @@ class Processes:
             ConnectionError: If another process has ended.
         """
         if self.count > 1:
-            _together(torch.distributed.barrier)
+            from torch import distributed
+
+            _together(distributed.barrier)
 
     def on_main(self, work: Callable[[], T]) -> T | None:
-        """Lets the main process do something while the others wait.
+        """Calls a function in the main process while the others wait.
 
         Args:
-            work: What to do.
+            work: The function.
 
         Returns:
             What `work` returned; None in the other processes.
@@ -84,12 +80,14 @@ class Processes:
         """
         if self.count == 1:
             return work()
+        from torch import distributed
+
         failed = [True]
         try:
             result = work() if self.main else None
             failed = [False]
         finally:
-            _together(lambda: torch.distributed.broadcast_object_list(failed, src=0))
+            _together(lambda: distributed.broadcast_object_list(failed, src=0))
         if failed[0]:
             raise SystemExit(2)
         return result
@@ -114,8 +112,10 @@ class Processes:
         """
         if self.count == 1:
             return list(items)
+        from torch import distributed
+
         found: Any = [None] * self.count if self.main else None
-        _together(lambda: torch.distributed.gather_object(list(items), found, dst=0))
+        _together(lambda: distributed.gather_object(list(items), found, dst=0))
         return [item for part in found or () for item in part]
 
     def leave_main(self) -> bool:
@@ -125,18 +125,23 @@ class Processes:
             Whether this is the main process, which is to go on.
         """
         if self.count > 1:
-            self.wait()
-            torch.distributed.destroy_process_group()
             from accelerate.state import PartialState
+            from torch import distributed
 
+            self.wait()
+            distributed.destroy_process_group()
             PartialState._reset_state()
             for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
                 os.environ.pop(name, None)  # or a trainer would look for the others
         return self.main
 
 
-def join_processes() -> Processes:
-    """Meets the other processes of this job, if there are any; returns once all are there."""
+def join_processes(*, training: bool = False) -> Processes:
+    """Joins the other processes of this command, if there are any; returns once all are there.
+
+    Args:
+        training: Whether gradients are exchanged, by the backend that suits the devices.
+    """
     if max(int(os.environ.get(name, "1")) for name in _SIZES) == 1:
         if os.environ.get("ACCELERATE_USE_CPU") == "True" and "MASTER_PORT" in os.environ:
             _logger.warning(
@@ -145,17 +150,37 @@ def join_processes() -> Processes:
                 "needs no GPU here"
             )
         return Processes()
+    import torch
     from accelerate import PartialState
 
+    options = {} if training else {"backend": "gloo", "timeout": _PATIENCE}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what it thinks of OMP_NUM_THREADS
-        state = PartialState(cpu=not torch.cuda.is_available(), backend="gloo", timeout=_PATIENCE)
+        warnings.simplefilter("ignore")  # about OMP_NUM_THREADS
+        state = PartialState(cpu=not torch.cuda.is_available(), **options)
     if state.device is not None and state.device.type == "cuda":
         torch.cuda.set_device(state.device)
     processes = Processes(state.process_index, state.num_processes)
     if not processes.main:
         logging.getLogger().setLevel(logging.ERROR)
     return processes
+
+
+def open_accelerator(precision: str) -> "Accelerator":
+    """The devices and processes of a training run of our own: GPUs if there are any."""
+    import torch
+    from accelerate import Accelerator, AutocastKwargs, InitProcessGroupKwargs
+
+    return Accelerator(
+        mixed_precision=precision,
+        cpu=not torch.cuda.is_available(),
+        kwargs_handlers=[
+            # The others wait while the main process plays whole games.
+            InitProcessGroupKwargs(timeout=datetime.timedelta(hours=6)),
+            # The cache of cast weights is the process's: the thread that makes batches would empty
+            # it in the middle of an update, and gradients would depend on which was faster.
+            AutocastKwargs(cache_enabled=False),
+        ],
+    )
 
 
 def _together(call: Callable[[], Any]) -> None:

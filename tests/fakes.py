@@ -2,14 +2,16 @@
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from policies.generation.language_model import Policy, TinyModel, build_tiny_model
+from prefsearch.cli.commands import Command
 from rewardmodel.pretrained.tokenization import TextEncoder
 from rewardmodel.synthetic.world import demonstrations
 
@@ -77,3 +79,16 @@ class Words:
     def __call__(self, text: str, *, add_special_tokens: bool = True) -> dict[str, list[int]]:
         begin = [self.bos_token_id] if add_special_tokens and self.begins else []
         return {"input_ids": [*begin, *map(int, text.split())]}
+
+
+def local_command(args: type, run: Callable[[Any], None]) -> Command:
+    """A command of a class and a function at hand."""
+
+    class Local(Command):
+        def load_args(self) -> type:
+            return args
+
+        def load_run(self) -> Callable[[Any], None]:
+            return run
+
+    return Local("", "")

@@ -9,8 +9,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from policies.demo import DemoConfig
-from prefsearch.cli import entry
+from prefsearch.cli.commands import COMMANDS
+from prefsearch.config.settings import settings_of_class
 
 PACKAGES = ("search", "rewardmodel", "policies", "atari_bridge", "prefsearch")
 NOT_IMPORTED = {
@@ -19,6 +19,7 @@ NOT_IMPORTED = {
 }  # they need triton
 NEEDED: dict[str, Any] = {
     "model": "m",
+    "file": "f",
     "dataset": "d",
     "policy": "p",
     "reward_model": "r",
@@ -55,18 +56,18 @@ def settings_classes() -> tuple[type, ...]:
 @cache
 def commands() -> dict[str, type]:
     """`reward train` and all others, each with its dataclass."""
-    found: dict[str, type] = {"demo": DemoConfig}
-    for name in ("reward", "policy", "atari"):
-        verbs = importlib.import_module(entry.COMMANDS[name][0]).COMMANDS
-        found |= {f"{name} {verb}": config for verb, (config, _) in verbs.items()}
-    return found
+    return {
+        f"{name} {subcommand}".strip(): command.load_args()
+        for name, group in COMMANDS.items()
+        for subcommand, command in group.subcommands.items()
+    }
 
 
 def needed(kind: type) -> dict[str, Any]:
     """Values that a settings class cannot do without."""
-    defaults = {field.name: field.default for field in dataclasses.fields(kind)}
-    kind_of_text = (str, type(None), type(dataclasses.MISSING))
-    return {n: v for n, v in NEEDED.items() if isinstance(defaults.get(n, 0), kind_of_text)}
+    defaults = {name: one.default for name, one in settings_of_class(kind).items()}
+    of_text = (str, type(None), list)
+    return {n: v for n, v in NEEDED.items() if isinstance(defaults.get(n, 0), of_text)}
 
 
 HUGE = (1e300, -1e300, 10**30, -(10**30), 10**5000, 10**18, 2**63, 2**32, 5e-324)

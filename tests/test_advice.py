@@ -1,8 +1,6 @@
 """What messages tell the user to type exists, and works when it is typed."""
 
 import ast
-import dataclasses
-import importlib
 import inspect
 import json
 import re
@@ -13,15 +11,17 @@ from typing import Any
 
 import pytest
 
-from policies.cli.args import ProposalSettings
-from policies.demo import DemoConfig
+from policies.cli.args import PromptArgs
+from policies.cli.loading import prompts_for
 from prefsearch.cli import entry
 from prefsearch.cli.command_line import as_flags, for_python
-from rewardmodel import __main__ as reward
+from prefsearch.config.settings import build, settings_of_class
 from rewardmodel.data.rankings import load_rankings
 from rewardmodel.models.process import load_step_scorer
 from rewardmodel.models.sequence import load_scorer
+from search.viewer.args import TreeShowArgs
 from tests.reward_folders import save_classifier
+from tests.settings_classes import commands
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("rewardmodel", "policies", "prefsearch", "search", "atari_bridge")
@@ -29,25 +29,16 @@ PACKAGES = ("rewardmodel", "policies", "prefsearch", "search", "atari_bridge")
 FOREIGN = {"no-deps", "upgrade", "nproc_per_node", "cpu", "multi_gpu", "flag", "config", "help"}
 # Files that write pages and graphs, whose attributes and colors look like advice.
 PAGES = ("search/viewer/page", "prefsearch/report/", "rewardmodel/data/report")
-TREE_FLAGS = set(re.findall(r'"--([a-z-]+)"', (ROOT / "search" / "viewer" / "cli.py").read_text()))
+TREE_FLAGS = {name.replace("_", "-") for name in settings_of_class(TreeShowArgs)}
 # Keyword arguments of other libraries that messages name.
 OTHERS = {"task_type", "modules_to_save", "function_to_apply"}
-
-
-def commands() -> dict[str, type]:
-    """`reward train` and all others, each with its dataclass."""
-    found: dict[str, type] = {"demo": DemoConfig}
-    for name in ("reward", "policy", "atari"):
-        verbs = importlib.import_module(entry.COMMANDS[name][0]).COMMANDS
-        found |= {f"{name} {verb}": config for verb, (config, _) in verbs.items()}
-    return found
 
 
 COMMANDS = commands()
 
 
 def flags_of(config: type) -> set[str]:
-    return {field.name for field in dataclasses.fields(config)}
+    return set(settings_of_class(config))
 
 
 def texts(package: str, *, docstrings: bool = True) -> Iterator[tuple[str, str]]:
@@ -93,7 +84,7 @@ def test_every_command_that_a_text_names_exists_with_the_flags_beside_it(package
         for name, verb, rest in re.findall(
             r"`prefsearch (reward|policy|atari) (\w+)([^`]*)`", " ".join(text.split())
         ):
-            if verb == "VERB":
+            if verb == "SUBCOMMAND":
                 continue
             assert f"{name} {verb}" in COMMANDS, f"{place}: no `prefsearch {name} {verb}`"
             unknown = set(re.findall(r"--(\w+)", rest)) - flags_of(COMMANDS[f"{name} {verb}"])
@@ -123,7 +114,7 @@ READERS = {
     **dict.fromkeys(("policy sample", "policy plan", "policy value", "policy finetune"), _DATA),
     "policy sft": _DATA,
     "reward score": ["rewardmodel/cli/models.py", "rewardmodel/data/parsing/prompt_columns.py"],
-    "reward train_steps": [
+    "reward train_prm": [
         "rewardmodel/data/steps.py",
         "rewardmodel/data/parsing/prompt_columns.py",
     ],
@@ -133,7 +124,7 @@ READERS = {
 _NOT_ADVISED = {
     "keep_messages": set(COMMANDS),
     "encoder": set(COMMANDS),
-    "format": {"policy sft", "reward score", "reward train_steps"},
+    "format": {"policy sft", "reward score", "reward train_prm"},
     "chosen_column": {name for name in COMMANDS if name.startswith("policy")},
     "rejected_column": {name for name in COMMANDS if name.startswith("policy")},
 }
@@ -167,7 +158,7 @@ def test_advice_is_written_as_the_command_s_flags() -> None:
         "margin=2 and x == 'y'": "margin=2 and x == 'y'",
     }.items():
         assert as_flags(python, config) == flag
-    assert as_flags("column='q'", ProposalSettings) == "--prompt_column q"
+    assert as_flags("column='q'", PromptArgs) == "--prompt_column q"
 
 
 def test_advice_for_a_file_beside_the_dataset_is_not_given_as_the_dataset_s_flags() -> None:
@@ -224,12 +215,12 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 def ways_out(message: str, config: type, column: str) -> list[list[str]]:
     """The flags that a message shows, each as what would be typed; joined ones together."""
-    hints = {field.name: field.type for field in dataclasses.fields(config)}
+    hints = {name: one.hint for name, one in settings_of_class(config).items()}
     found: list[list[str]] = []
     end = 0
     for match in re.finditer(r"--(\w+)(?: ('[^']*'|[^\s,;)]+))?", message):
         flag, value = match[1], match[2]
-        if hints[flag] in (bool, "bool"):
+        if hints[flag] is bool:
             typed = [f"--{flag}"]
         else:
             (word,) = shlex.split(value.rstrip("."))
@@ -248,7 +239,7 @@ def given(flag: str, value: str) -> dict[str, Any]:
 
 
 def run_reward(*argv: object) -> int:
-    return reward.main([str(word) for word in argv])
+    return entry.main(["reward", *map(str, argv)])
 
 
 @pytest.mark.parametrize(
@@ -285,34 +276,32 @@ def test_following_a_message_about_prompts_demonstrations_and_steps_succeeds(
     path = write(tmp_path / "p.jsonl", [{column: "Who?", "completions": ["a"], "labels": [1]}])
 
     def prompts(**options: Any) -> Any:
-        job = ProposalSettings(policy=str(policy_folder), dataset=str(path), **options)
-        return job.prompts(policy)
+        job = build(PromptArgs, policy=str(policy_folder), dataset=str(path), **options)
+        return prompts_for(job, policy)
 
     with pytest.raises(ValueError, match="'prompt' is missing") as caught:
         prompts()
-    ((flag, value),) = ways_out(
-        as_flags(str(caught.value), ProposalSettings), ProposalSettings, column
-    )
+    ((flag, value),) = ways_out(as_flags(str(caught.value), PromptArgs), PromptArgs, column)
     assert prompts(**given(flag, value)) == ["Who?"]
 
     from rewardmodel.data.steps import load_steps
 
     with pytest.raises(ValueError, match="'prompt' is missing") as caught:
         load_steps(path)
-    config = COMMANDS["reward train_steps"]
+    config = COMMANDS["reward train_prm"]
     ((flag, value),) = ways_out(as_flags(str(caught.value), config), config, column)
     assert load_steps(path, **given(flag, value))[0]["prompt"] == "Who?"
 
 
 def test_following_a_message_of_sft_and_score_succeeds(tmp_path, capsys) -> None:
-    from policies.cli.train import SftJob
+    from policies.cli.args import SftArgs
     from rewardmodel.cli.models import load_responses
     from rewardmodel.data.preferences import load_demonstrations
 
     path = write(tmp_path / "p.jsonl", [{"prompt": "Who?", "answer": "I."}])
     with pytest.raises(ValueError, match="'completion' is missing") as caught:
         load_demonstrations(path)
-    ((flag, value),) = ways_out(as_flags(str(caught.value), SftJob), SftJob, "answer")
+    ((flag, value),) = ways_out(as_flags(str(caught.value), SftArgs), SftArgs, "answer")
     assert len(load_demonstrations(path, **given(flag, value))) == 1
     with pytest.raises(ValueError, match="no responses") as caught:
         load_responses(str(path))
@@ -335,7 +324,7 @@ def test_a_classifier_of_other_labels_is_not_named_as_what_to_train_from(
 ) -> None:
     folder = save_classifier(policy_folder, tmp_path / "m", seed=0, labels=3, tokens=tokens)
     load = load_step_scorer if tokens else load_scorer
-    verb = "train_steps" if tokens else "train"
+    verb = "train_prm" if tokens else "train"
     with pytest.raises(ValueError, match=rf"3 labels.*base .*`prefsearch reward {verb} --model B"):
         load(str(folder), init_head=False)
     with pytest.raises(ValueError, match="Begin from the base that it was trained from"):

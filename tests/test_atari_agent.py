@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from atari_bridge.acting.search_settings import SearchSettings
-from atari_bridge.cli.evaluate import EvaluateJob, evaluate
-from atari_bridge.cli.play import PlayJob, play
+from atari_bridge.acting.config import SearchSettings
+from atari_bridge.cli.args import AtariEvaluateArgs, AtariPlayArgs
+from atari_bridge.cli.evaluate import evaluate
+from atari_bridge.cli.play import play
 from atari_bridge.environments.config import EnvironmentConfig
 from atari_bridge.networks.building import build_network
 from atari_bridge.networks.config import NetworkConfig
@@ -54,9 +55,9 @@ def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_module_that_a_checkpoint_names_is_not_imported(tmp_path: Path, ran: Path) -> None:
     source = str(checkpoint(tmp_path / "c", game=GAME))
     with pytest.raises(ValueError, match=r"checkpoint\.json: found the game 'evil_games:CartPole"):
-        evaluate(EvaluateJob(checkpoint=source, games=2, budgets=[], max_decisions=2))
+        evaluate(AtariEvaluateArgs(checkpoint=source, games=2, budgets=[], max_decisions=2))
     with pytest.raises(ValueError, match="whose module would be imported"):
-        play(PlayJob(checkpoint=source, out=str(tmp_path / "o"), max_decisions=2))
+        play(AtariPlayArgs(checkpoint=source, out=str(tmp_path / "o"), max_decisions=2))
     with pytest.raises(ValueError, match="required: 'evil_games:Other-v1', as asked"):
         load_agent(source, game="evil_games:Other-v1")
     assert not ran.exists()
@@ -64,14 +65,14 @@ def test_a_module_that_a_checkpoint_names_is_not_imported(tmp_path: Path, ran: P
 
 def test_a_module_that_the_command_names_too_is_imported(tmp_path: Path, ran: Path) -> None:
     source = str(checkpoint(tmp_path / "c", game=GAME))
-    job = EvaluateJob(checkpoint=source, game=GAME, games=2, budgets=[], max_decisions=2)
+    job = AtariEvaluateArgs(checkpoint=source, game=GAME, games=2, budgets=[], max_decisions=2)
     evaluate(job)
     assert ran.exists()
 
 
 def test_a_checkpoint_of_a_plain_id_needs_no_game(tmp_path: Path) -> None:
     source = str(checkpoint(tmp_path / "c", game="CartPole-v1"))
-    evaluate(EvaluateJob(checkpoint=source, games=2, budgets=[], max_decisions=2))
+    evaluate(AtariEvaluateArgs(checkpoint=source, games=2, budgets=[], max_decisions=2))
     with pytest.raises(ValueError, match="required: 'Acrobot-v1', as asked"):
         load_agent(source, game="Acrobot-v1")
 

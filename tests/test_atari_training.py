@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from prefsearch.config.settings import build, change
+
 pytest.importorskip("gymnasium", reason="pip install 'prefsearch[atari]'")
 
 from accelerate import Accelerator
 
-from atari_bridge.cli.train import TrainJob, agent_settings, train
+from atari_bridge.cli.args import AtariTrainArgs
+from atari_bridge.cli.train import train
 from atari_bridge.environments.opening import open_environment
 from atari_bridge.training.agent import load_agent
 from atari_bridge.training.checkpoints import (
@@ -27,7 +30,8 @@ from atari_bridge.training.loop import Training
 from atari_bridge.training.run_state import load_training, save_training
 from prefsearch.run.directory import RunDirectory, RunExistsError
 
-TINY = TrainJob(
+TINY = build(
+    AtariTrainArgs,
     out="unused",
     game="CartPole-v1",
     num_envs=4,
@@ -67,8 +71,8 @@ TINY = TrainJob(
 )
 
 
-def begin(job: TrainJob, workers: WorkerSettings | None = None) -> Training:
-    settings = agent_settings(job)
+def begin(job: AtariTrainArgs, workers: WorkerSettings | None = None) -> Training:
+    settings = job.agent
     environment = open_environment(settings.environment)
     return Training(settings, environment, Accelerator(cpu=True), workers or WorkerSettings())
 
@@ -92,7 +96,7 @@ def test_training_changes_weights_and_makes_the_stated_number_of_updates() -> No
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     tmp_path: Path, overlap: bool
 ) -> None:
-    job = replace(TINY, overlap=overlap)
+    job = change(TINY, overlap=overlap)
     whole = begin(job)
     while not whole.is_done:
         whole.run_part()
@@ -120,7 +124,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
 
 
 def test_the_door_trains_judges_reports_and_goes_on(tmp_path: Path) -> None:
-    job = replace(TINY, out=str(tmp_path / "run"), evaluate_every=160)
+    job = change(TINY, out=str(tmp_path / "run"), evaluate_every=160)
     train(job)
     run = tmp_path / "run"
     steps = {path.stem for path in (run / "steps").glob("*.json")}
@@ -145,7 +149,7 @@ def test_the_door_trains_judges_reports_and_goes_on(tmp_path: Path) -> None:
 
 
 def test_parts_of_updates_alone_are_judged_once_at_their_end(tmp_path: Path) -> None:
-    train(replace(TINY, out=str(tmp_path / "run"), evaluate_every=80, last_updates=30))
+    train(change(TINY, out=str(tmp_path / "run"), evaluate_every=80, last_updates=30))
     steps = sorted(path.stem for path in (tmp_path / "run" / "steps").glob("*.json"))
     assert sum(step.startswith("part-000000240") for step in steps) > 3
     assert [step for step in steps if step.startswith("evaluation")] == [
@@ -156,7 +160,7 @@ def test_parts_of_updates_alone_are_judged_once_at_their_end(tmp_path: Path) -> 
 
 
 def test_a_run_out_of_time_begins_no_evaluation(tmp_path: Path) -> None:
-    job = replace(TINY, out=str(tmp_path / "run"), evaluate_every=80, minutes=1e-9)
+    job = change(TINY, out=str(tmp_path / "run"), evaluate_every=80, minutes=1e-9)
     train(job)
     assert not (tmp_path / "run" / "metrics.jsonl").exists(), "not even a part"
 
@@ -189,7 +193,7 @@ def test_searches_of_play_and_reanalysis_are_timed() -> None:
 def test_the_target_network_is_refreshed_every_so_many_updates(
     overlap: bool, train_every: int
 ) -> None:
-    training = begin(replace(TINY, overlap=overlap, train_every=train_every, target_interval=2))
+    training = begin(change(TINY, overlap=overlap, train_every=train_every, target_interval=2))
     copied: list[int] = []
     training.on_new_target = lambda _: copied.append(training.counters.updates)
     while not training.is_done:
@@ -200,7 +204,7 @@ def test_the_target_network_is_refreshed_every_so_many_updates(
 
 def test_learning_cannot_begin_before_a_row_is_ready() -> None:
     with pytest.raises(ValueError, match=r"learning_starts: found 10; required: at least 28"):
-        begin(replace(TINY, learning_starts=10))
+        begin(change(TINY, learning_starts=10))
 
 
 def test_moments_lie_in_memory_as_their_weights_do(tmp_path: Path) -> None:
@@ -270,7 +274,7 @@ def test_the_newest_whole_checkpoint_is_taken_and_a_flipped_byte_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     run = RunDirectory.open(tmp_path / "run", {}, resume=False)
-    job = replace(TINY, keep_checkpoints=2)
+    job = change(TINY, keep_checkpoints=2)
     training = begin(job)
     training.run_part()
     first = training.counters.decisions
@@ -295,7 +299,7 @@ def test_a_checkpoint_of_another_network_is_named(tmp_path: Path) -> None:
     training.run_part()
     save_training(run, training, max_part_bytes=None)
     with pytest.raises(ValueError, match="required"):
-        load_training(run, begin(replace(TINY, hidden_size=24)))
+        load_training(run, begin(change(TINY, hidden_size=24)))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_its_name() -> None:

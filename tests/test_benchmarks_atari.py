@@ -6,13 +6,15 @@ from typing import Any
 import pytest
 from scipy import stats
 
+from prefsearch.config.settings import build
+
 pytest.importorskip("gymnasium", reason="pip install 'prefsearch[atari]'")
 
-from atari_bridge.cli.train import TrainJob
+from atari_bridge.cli.args import AtariTrainArgs
 from benchmarks.atari.budget_figure import budget_curves
 from benchmarks.atari.cpu import _summary
 
-JOB = TrainJob(out="x", game="UpNDown", num_simulations=16)
+JOB = build(AtariTrainArgs, out="x", game="UpNDown", num_simulations=16)
 SEARCH, POLICY = "search, 16 simulations, sampled", "policy, sampled"
 
 

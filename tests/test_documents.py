@@ -30,6 +30,7 @@ from benchmarks.harness.provenance import (
     source_digest,
     source_files,
 )
+from prefsearch.cli.commands import COMMANDS
 
 RESULTS = sorted((ROOT / "docs" / "results").glob("*.json"))
 REMEDY = "run: python benchmarks/harness/documents.py"
@@ -128,12 +129,12 @@ def test_what_benchmarks_run_by_prefsearch_is_among_their_sources(path: Path) ->
         return
     demo, package, verb = started.groups()
     folder = {"policy": "policies", "atari": "atari_bridge", "reward": "rewardmodel"}
-    door = "policies/cli/demo.py" if demo else f"{folder[package]}/cli/{verb}.py"
+    command = "policies/demo.py" if demo else f"{folder[package]}/cli/{verb}.py"
     name = next(n for n, s in SOURCES.items() if s.roots[0].endswith(f".{path.stem}"))
     assert {
         ROOT / "prefsearch/cli/entry.py",
         ROOT / "prefsearch/cli/command_line.py",
-        ROOT / door,
+        ROOT / command,
     } <= set(source_files(name))
 
 
@@ -145,19 +146,8 @@ def test_what_the_steps_before_a_benchmark_run_is_among_its_sources(name: str) -
     }
     found = source_files(name)
     for package, verb in set(re.findall(r"prefsearch (reward|policy) (\w+)", verbs[name])):
-        folder = {"reward": "rewardmodel", "policy": "policies"}[package]
-        main = ast.parse((ROOT / folder / "__main__.py").read_bytes())
-        table = next(node for node in main.body if isinstance(node, ast.Assign)).value
-        assert isinstance(table, ast.Dict)
-        doors = {
-            ast.literal_eval(key): ast.unparse(value)
-            .strip("(")
-            .partition(".")[0]
-            .removeprefix("door_")
-            for key, value in zip(table.keys, table.values, strict=True)
-            if key is not None
-        }
-        assert ROOT / folder / "cli" / f"{doors[verb]}.py" in found, verb
+        module = COMMANDS[package].subcommands[verb].run.partition(":")[0]
+        assert (ROOT / module.replace(".", "/")).with_suffix(".py") in found, verb
 
 
 @pytest.mark.parametrize(
@@ -187,8 +177,8 @@ def test_a_file_that_makes_figures_is_among_their_sources(name: str, file: str) 
         ("planning_core", "search/viewer/page.py"),
         ("reward_training", "search/backends/numba_kernels.py"),
         ("demo", "rewardmodel/cli/train.py"),
-        ("cartpole", "policies/__main__.py"),
-        ("text_gains", "policies/cli/demo.py"),
+        ("cartpole", "policies/cli/train.py"),
+        ("text_gains", "policies/cli/train.py"),
     ],
 )
 def test_a_file_that_a_benchmark_does_not_run_is_not(name: str, file: str) -> None:

@@ -17,8 +17,8 @@ from tests.reward_folders import save_classifier
 from tests.run_sweeps import chosen, sweep_command
 from tests.test_atari_parallel import CARTPOLE
 
-TEXT = ("policies.demo", "policies.cli.train", "policies.cli.evaluate", "rewardmodel.__main__",
-        "policies.__main__", "trl", "peft", "datasets")  # fmt: skip
+TEXT = ("policies.demo", "policies.cli.train", "policies.cli.evaluate", "policies.cli.search",
+        "rewardmodel.cli.train", "rewardmodel.cli.models", "trl", "peft", "datasets")  # fmt: skip
 PROMPTS = [f"Write of the bell, the lake and number {i}.\n" for i in range(4)]
 
 
@@ -130,7 +130,7 @@ def imports_of(name: str) -> tuple[str, ...]:
     if name != "atari":
         return TEXT
     pytest.importorskip("gymnasium", reason="pip install 'prefsearch[atari]'")
-    return ("atari_bridge.__main__", "atari_bridge.cli.train")
+    return ("atari_bridge.cli.train",)
 
 
 def command_of(name: str, policy: Path) -> list[str]:

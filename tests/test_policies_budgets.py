@@ -9,7 +9,8 @@ from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
 from policies.generation.segment_tree import SegmentTree
 from policies.planning.leaf_values import NoValue, Rollout
-from policies.planning.methods import MethodName, SearchOptions, build_searcher
+from policies.planning.methods import build_searcher
+from policies.planning.options import MethodName, SearchOptions
 from policies.planning.planning_model import TextPlanningModel
 from policies.planning.scoring import TreeScorer
 from tests.fakes import CountingReward

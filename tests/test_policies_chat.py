@@ -8,14 +8,13 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from policies.__main__ import main
 from policies.evaluation.gold_scorer import gold_scores
 from policies.finetuning.collection import sample_responses
 from policies.generation.language_model import Policy, fine_tune
 from policies.generation.proposals import Proposal
 from policies.planning.leaf_values import PartialReward
 from policies.planning.methods import build_searcher
-from rewardmodel.__main__ import main as reward_main
+from prefsearch.cli.entry import main
 from rewardmodel.data.conversation import Conversation, prompt_of, row_of
 from rewardmodel.models.functions import FunctionRewardModel
 from rewardmodel.models.loading import load_reward_model
@@ -101,14 +100,14 @@ def test_a_plan_is_scored_by_the_reward_models_own_template(policy, judge, metho
         assert result.score == pytest.approx(expected, abs=1e-4)
 
 
-def test_doors_keep_messages_from_prompt_to_record(tmp_path):
+def test_commands_keep_messages_from_prompt_to_record(tmp_path):
     policy = write_chat_policy(tmp_path / "policy", "qwen")
     judge = write_chat_scorer(tmp_path / "reward", "gemma")
     prompts = write_prompts(tmp_path / "prompts.jsonl")
     shared = ["--policy", policy, "--dataset", prompts, "--max_new_tokens", "6"]
     planned = tmp_path / "planned.jsonl"
     search = ["--reward_model", judge, "--method", "best_of_n", "--budget", "2"]
-    assert main(["plan", *shared, *search, "--out", str(planned)]) == 0
+    assert main(["policy", "plan", *shared, *search, "--out", str(planned)]) == 0
     rows = lines_of(planned)
     assert [row["prompt"] for row in rows] == [list(prompt.messages) for prompt in PROMPTS]
     for row in rows:
@@ -118,11 +117,11 @@ def test_doors_keep_messages_from_prompt_to_record(tmp_path):
         assert row["score"] == pytest.approx(expected, abs=1e-4)
 
     samples = tmp_path / "samples.jsonl"
-    assert main(["sample", *shared, "--per_prompt", "4", "--out", str(samples)]) == 0
+    assert main(["policy", "sample", *shared, "--per_prompt", "4", "--out", str(samples)]) == 0
     assert lines_of(samples)[2]["prompt"] == list(PROMPTS[2].messages)
     scored = tmp_path / "scored.jsonl"
-    score = ["score", "--model", judge, "--dataset", str(samples), "--out", str(scored)]
-    assert reward_main(score) == 0
+    score = ["reward", "score", "--model", judge, "--dataset", str(samples), "--out", str(scored)]
+    assert main(score) == 0
     row = lines_of(scored)[0]
     expected = [
         own_score(judge, PROMPTS[0], text, finished=finished)
@@ -133,15 +132,16 @@ def test_doors_keep_messages_from_prompt_to_record(tmp_path):
     measured = tmp_path / "measured"
     several = ["--methods", "gumbel_muzero", "--budgets", "2", "--pool", "2"]
     judged_by = ["--gold", "tests.test_policies_chat:message_judge"]
-    evaluate = ["evaluate", *shared, "--reward_model", judge, *several, *judged_by]
+    evaluate = ["policy", "evaluate", *shared, "--reward_model", judge, *several, *judged_by]
     assert main([*evaluate, "--out", str(measured)]) == 0
     kept = json.loads((measured / "data" / "prompts.json").read_text())
     assert kept == [list(prompt.messages) for prompt in PROMPTS]
     assert main([*evaluate, "--out", str(measured), "--resume", "true"]) == 0
 
-    value = ["value", *shared, "--reward_model", judge, "--per_prompt", "6"]
+    value = ["policy", "value", *shared, "--reward_model", judge, "--per_prompt", "6"]
     assert main([*value, "--out", str(tmp_path / "value")]) == 0
-    tune = ["finetune", *shared, *search, "--out", str(tmp_path / "tuned"), "--epochs", "1"]
+    tune = ["policy", "finetune", *shared, *search, "--epochs", "1"]
+    tune += ["--out", str(tmp_path / "tuned")]
     assert main(tune) == 0
     found = lines_of(tmp_path / "tuned" / "searched.jsonl")
     assert found[0]["prompt"] == list(PROMPTS[0].messages)

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from policies.demo import Demo, DemoConfig
+from policies.cli.demo_args import DemoArgs
+from policies.demo import Demo
 from rewardmodel.synthetic.requests import assignment_of, count_held_out
 from tests.fakes import demo_command, start_demo
 
@@ -64,7 +65,7 @@ def test_no_two_of_eight_seeds_measure_on_one_set_of_things(tmp_path: Path) -> N
     quiet = Console(quiet=True)
     named = []
     for seed in range(1, 9):
-        config = DemoConfig(out=str(tmp_path / str(seed)), seed=seed, eval_prompts=200)
+        config = DemoArgs(out=str(tmp_path / str(seed)), seed=seed, eval_prompts=200)
         demo = Demo(config, quiet)
         named += demo.clusters()
         assert demo.clusters() == [assignment_of(prompt) for prompt in demo.eval_prompts()]
@@ -84,12 +85,12 @@ def test_sizes_out_of_bounds_are_named_and_fast_is_smaller() -> None:
         ("threads", 0, "at least 1"),
     ):
         with pytest.raises(ValueError, match=f"{name}: found {value}; required: {bound}"):
-            DemoConfig(**{name: value})  # type: ignore[arg-type]
-    DemoConfig(
+            DemoArgs(**{name: value})  # type: ignore[arg-type]
+    DemoArgs(
         eval_prompts=most, demonstrations=100, comparisons=20, few_labels=10, pool=16,
         improve_prompts=2, threads=1,
     )  # fmt: skip
-    whole, fast = DemoConfig(), DemoConfig(fast=True)
+    whole, fast = DemoArgs(), DemoArgs(fast=True)
     assert {budget for _, budget in whole.ladder} == {4, 8, 16}
     assert {budget for _, budget in fast.ladder} == {4}
     for name in ("demonstrations", "comparisons", "few_labels", "eval_prompts", "improve_prompts"):
@@ -132,16 +133,16 @@ def test_a_run_that_is_there_is_not_overwritten(demo_run: Path) -> None:
     assert (demo_run / "summary.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("door", ["policies/plan", "policies/evaluate", "rewardmodel/train"])
+@pytest.mark.parametrize("name", ["policies/plan", "policies/evaluate", "rewardmodel/train"])
 def test_the_demo_configurations_work_after_the_demo(
-    door: str, demo_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, demo_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from prefsearch.cli import entry
 
     shutil.copytree(demo_run, tmp_path / "runs" / "demo")
     monkeypatch.chdir(tmp_path)
-    package, verb = door.split("/")
-    small = {"plan": ["--limit", "2"], "evaluate": ["--limit", "2"], "train": []}[verb]
-    small += [] if verb == "train" else ["--max_new_tokens", "24"]
+    package, subcommand = name.split("/")
+    small = {"plan": ["--limit", "2"], "evaluate": ["--limit", "2"], "train": []}[subcommand]
+    small += [] if subcommand == "train" else ["--max_new_tokens", "24"]
     command = {"policies": "policy", "rewardmodel": "reward"}[package]
-    assert entry.main([command, verb, "--config", f"{door}_demo", *small]) == 0
+    assert entry.main([command, subcommand, "--config", f"{name}_demo", *small]) == 0

@@ -12,7 +12,6 @@ from datasets import Dataset
 from torch import Tensor
 
 import policies.generation.language_model as language_model
-from policies.__main__ import main
 from policies.evaluation.cells import summarize
 from policies.evaluation.gold_scorer import ModelGoldScorer, gold_scores
 from policies.evaluation.pooled import Pool, pool_lines, pool_records
@@ -27,10 +26,11 @@ from policies.finetuning.collection import (
 from policies.generation.language_model import Policy, fine_tune
 from policies.generation.proposals import Proposal
 from policies.planning.leaf_values import Rollout
-from policies.planning.methods import MethodName, SearchOptions, build_searcher
+from policies.planning.methods import build_searcher
+from policies.planning.options import MethodName, SearchOptions
 from policies.planning.value_head import boundary_states
 from policies.planning.voting import choose
-from rewardmodel.__main__ import main as reward_main
+from prefsearch.cli.entry import main
 from rewardmodel.data.conversation import row_of
 from rewardmodel.data.json_lines import json_lines
 from rewardmodel.data.parsing.finished import replies_finished
@@ -398,12 +398,12 @@ def test_what_a_search_wrote_is_read_as_it_was_searched(
     found, scored = tmp_path / "plan.jsonl", tmp_path / "scored.jsonl"
     options = ["--policy", str(policy_folder), "--reward_model", scorer, "--dataset", str(data)]
     options += ["--method", "best_of_n", "--budget", "3", "--max_new_tokens", "6"]
-    assert main(["plan", *options, "--out", str(found)]) == 0
+    assert main(["policy", "plan", *options, "--out", str(found)]) == 0
     lines = [json.loads(line) for line in found.read_text().splitlines()]
     assert [line["num_candidates"] for line in lines] == [3] * len(PROMPTS)
     assert not all(line["response_finished"] for line in lines)
     assert (
-        reward_main(["score", "--model", scorer, "--dataset", str(found), "--out", str(scored)])
+        main(["reward", "score", "--model", scorer, "--dataset", str(found), "--out", str(scored)])
         == 0
     )
     again = [json.loads(line)["score"] for line in scored.read_text().splitlines()]

@@ -10,13 +10,8 @@ import torch
 from benchmarks.text.planner_toys import Outcome, Toy, ToyTexts, search_toys
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
-from policies.planning.methods import (
-    MethodName,
-    SearchOptions,
-    build_searcher,
-    sample_exploration,
-    sample_scale,
-)
+from policies.planning.methods import build_searcher, sample_exploration, sample_scale
+from policies.planning.options import MethodName, SearchOptions
 from search import Embedding, GumbelMuZeroPlanner, Planner, RootOutput, StepOutput, Tree
 from search.qtransforms import qtransform_completed_by_mix_value
 from tests.fakes import CountingReward

@@ -4,8 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-import policies.generation.proposals as proposals
-from policies.generation.proposals import Proposal, nucleus
+import policies.generation.nucleus as nucleus_sampling
+from policies.generation.nucleus import nucleus
+from policies.generation.proposals import Proposal
 
 
 def by_sorting(probabilities: Tensor, top_p: float) -> Tensor:
@@ -44,7 +45,7 @@ def test_a_large_vocabulary_is_not_sorted_with_its_places(
     logits = spread * torch.randn(8, 49_152, generator=torch.Generator().manual_seed(0))
     probabilities = logits.softmax(-1)
     wanted = by_sorting(probabilities, 0.95)
-    monkeypatch.setattr(proposals, "_nucleus_by_places", None)
+    monkeypatch.setattr(nucleus_sampling, "_nucleus_by_places", None)
     monkeypatch.setattr(torch.Tensor, "sort", None)
     assert torch.equal(nucleus(probabilities, 0.95), wanted)
 

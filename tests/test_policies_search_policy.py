@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from policies.cli.args import SearchModels
-from policies.cli.search import PlanJob
+from policies.cli import search
+from policies.cli.loading import SearchModels
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
 from policies.planning.leaf_values import PartialReward
@@ -89,7 +89,7 @@ def test_plan_saves_trees_to_a_new_folder_alone(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(
-        PlanJob, "models", lambda self: SearchModels(policy, CountingReward(), PartialReward())
+        search, "search_models", lambda _: SearchModels(policy, CountingReward(), PartialReward())
     )
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("".join(PROMPTS))

@@ -11,7 +11,8 @@ from policies.generation.language_model import Policy, TinyModel, build_tiny_mod
 from policies.generation.proposals import Proposal
 from policies.generation.segment_tree import SegmentTree
 from policies.planning.leaf_values import LeafValue, PartialReward, Rollout
-from policies.planning.methods import METHOD_NAMES, MethodName, SearchOptions, build_searcher
+from policies.planning.methods import build_searcher
+from policies.planning.options import METHOD_NAMES, MethodName, SearchOptions
 from policies.planning.planning_model import TextPlanningModel
 from policies.planning.scoring import TreeScorer
 from policies.planning.searcher import SearchPolicy
@@ -273,7 +274,7 @@ def test_a_prompt_is_searched_alike_in_any_company(method: MethodName, policy: P
     prompts = [*PROMPTS, "Tell a tale.\n", "Go on about the lake and the bell.\n"]
 
     def found(batch_size: int) -> list[tuple[str, int]]:
-        options = SearchOptions(batch_size=batch_size, max_rows=3)
+        options = SearchOptions(search_batch_size=batch_size, max_rows=3)
         search = build_searcher(
             method, 4, policy=policy, reward_model=CountingReward(), leaf_value=None,
             proposal=BLOCKS, options=options,

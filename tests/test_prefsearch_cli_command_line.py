@@ -11,12 +11,15 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from atari_bridge.cli.play import PlayJob
-from policies.cli.evaluate import EvaluateJob
-from policies.cli.search import PlanJob
+from atari_bridge.cli.args import AtariPlayArgs
+from policies.cli.args import PlanArgs
+from policies.cli.evaluate_args import PolicyEvaluateArgs
 from prefsearch.cli import entry
-from prefsearch.cli.command_line import parse, run_command
-from rewardmodel.cli.train import TrainJob
+from prefsearch.cli.command_line import parse
+from prefsearch.cli.entry import run_command
+from prefsearch.config.settings import settings_of_class
+from rewardmodel.cli.model_args import RewardTrainArgs
+from tests.fakes import local_command
 from tests.settings_classes import VALUES, commands
 
 GIVEN = {
@@ -27,14 +30,12 @@ GIVEN = {
 
 
 def run(*argv: str) -> tuple[int, str]:
-    """The exit code and what was told, of a command line whose job would do nothing."""
-    door, verb = argv[0].split() if " " in argv[0] else ("", argv[0])
-    config = commands()[argv[0]]
-    told = io.StringIO()
-    with contextlib.redirect_stderr(told), contextlib.redirect_stdout(io.StringIO()):
-        prog = f"prefsearch {door}".strip()
-        code = run_command(prog, {verb: (config, lambda job: None)}, [verb, *argv[1:]])
-    return code, told.getvalue()
+    """The exit code and the errors of a command line whose command would do nothing."""
+    command = local_command(commands()[argv[0]], lambda args: None)
+    errors = io.StringIO()
+    with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
+        code = run_command(f"prefsearch {argv[0]}", command, argv[1:])
+    return code, errors.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -117,13 +118,13 @@ def test_an_unknown_flag_is_named_before_a_missing_one_is_asked_for() -> None:
     ("argv", "message"),
     [
         (["rewrad", "train"], "unknown command 'rewrad'; did you mean reward? choose one of demo"),
-        (["reward", "trian"], "unknown verb 'trian'; did you mean train? choose one of"),
-        (["policy", "plans"], "unknown verb 'plans'; did you mean plan?"),
-        (["atari", "\ud800"], "unknown verb '\\ud800'; choose one of"),
-        (["tree", "shwo"], "unknown verb 'shwo'; choose show"),
-        (["tree", "show", "f", "--max-dept", "3"], "--max-dept; did you mean --max-depth?"),
+        (["reward", "trian"], "unknown subcommand 'trian'; did you mean train? choose one of"),
+        (["policy", "plans"], "unknown subcommand 'plans'; did you mean plan?"),
+        (["atari", "\ud800"], "unknown subcommand '\\ud800'; choose one of"),
+        (["tree", "shwo"], "unknown subcommand 'shwo'; did you mean show? choose one of show"),
+        (["tree", "show", "f", "--max-dept", "3"], "--max-dept; did you mean --max_depth?"),
         (["tree", "show", "f", "--row", "1", "--row=2"], "--row: found twice, with '1' and '2'"),
-        (["tree", "show", "f", "g"], "found the word 'g'; required: flags"),
+        (["tree", "show", "f", "g"], "found the word 'g' after FILE, which has its value"),
         (["reward", "train", "--config=none"], "--config: found 'none', no file and no shipped"),
         (["reward", "train", "--config", "a", "--config", "b"], "--config: found twice, with 'a'"),
         (["demo", "--config=a", "--config", "demo"], "--config: found twice, with 'a' and"),
@@ -142,10 +143,10 @@ def test_an_unknown_word_is_named_with_the_nearest(
 
 def test_values_may_begin_with_a_minus_and_lists_take_several() -> None:
     argv = ["--policy", "p", "--dataset", "d", "--reward_model", "r", "--delimiter=--", "--stop"]
-    job = parse(EvaluateJob, [*argv, "a", "- b", "--budgets", "4", "8"], prog="x")
-    assert (job.delimiter, job.stop, job.budgets) == ("--", ["a", "- b"], [4, 8])
+    job = parse(PolicyEvaluateArgs, [*argv, "a", "- b", "--budgets", "4", "8"], prog="x")
+    assert (job.proposal.delimiter, job.proposal.stop, job.budgets) == ("--", ("a", "- b"), [4, 8])
     argv = ["--policy", "p", "--dataset", "d", "--reward_model", "r", "--leaf", "null"]
-    assert parse(PlanJob, argv, prog="x").leaf is None
+    assert parse(PlanArgs, argv, prog="x").leaf is None
 
 
 def test_a_file_of_arguments_beside_the_program_is_not_read(
@@ -153,19 +154,19 @@ def test_a_file_of_arguments_beside_the_program_is_not_read(
 ) -> None:
     (tmp_path / "prefsearch.args").write_text("--seed 7")
     monkeypatch.setattr(sys, "argv", [str(tmp_path / "prefsearch")])
-    assert parse(TrainJob, ["--model", "m", "--dataset", "d"], prog="x").seed == 0
+    assert parse(RewardTrainArgs, ["--model", "m", "--dataset", "d"], prog="x").optim.seed == 0
 
 
 def test_help_wins_over_slips_and_shows_bounds(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        parse(PlayJob, ["--zzz", "--help"], prog="x")
+        parse(AtariPlayArgs, ["--zzz", "--help"], prog="x")
     assert ended.value.code == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "(default: 1; required: at least 1 (at most 1,000,000,000))" in told
 
 
 NAMES = st.sampled_from(
-    [(c, name) for c, kind in commands().items() for name in kind.__annotations__]
+    [(c, name) for c, kind in commands().items() for name in settings_of_class(kind)]
 )
 WORDS = st.one_of(
     st.sampled_from(["--seed", "--out", "--config", "--zzz", "-x", "--", "nan", "1e300", "-1"]),

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from atari_bridge.cli.evaluate import EvaluateJob
+from atari_bridge.cli.args import AtariEvaluateArgs
 from prefsearch.cli.command_line import parse
-from prefsearch.cli.configuration_file import read_configuration
-from prefsearch.config.numerals import read_float
-from rewardmodel.cli.train import TrainJob
+from prefsearch.cli.configuration_file import read_configuration, read_float
+from rewardmodel.cli.model_args import RewardTrainArgs
 
 BOMB = "a: &a [x, x]\nb: &b [*a, *a]\n" + "".join(
     f"c{i}: &c{i} [{', '.join(['*b'] * 9)}]\n" for i in range(9)
@@ -76,7 +75,7 @@ def test_a_bad_file_is_named_in_one_line(
 ) -> None:
     path, began = write(tmp_path, content), time.monotonic()
     with pytest.raises(ValueError, match=r".") as caught:
-        read_configuration(path, TrainJob)
+        read_configuration(path, RewardTrainArgs)
     told = str(caught.value)
     assert f"{path}{where}: " in told
     assert message in told
@@ -90,34 +89,34 @@ def test_what_is_no_regular_file_is_named_and_not_waited_for(tmp_path: Path) -> 
     os.mkfifo(fifo)
     kinds = {
         str(tmp_path): "a folder",
-        str(fifo): "a pipe or device",
-        "/dev/zero": "a pipe or device",
+        str(fifo): "a pipe",
+        "/dev/zero": "a device",
         str(tmp_path / "none.yaml"): "No such file",
         str(tmp_path / ("x" * 300)): "File name too long",
     }
     for path, message in kinds.items():
         with pytest.raises(ValueError, match=f"--config {path}: .*{message}"):
-            read_configuration(path, TrainJob)
+            read_configuration(path, RewardTrainArgs)
 
 
 def test_a_file_changes_no_environment_variable(tmp_path: Path) -> None:
     path = write(tmp_path, "env: {PREFSEARCH_TEST: x}\nmodel: m\n")
     with pytest.raises(ValueError, match="found env"):
-        parse(TrainJob, ["--config", path], prog="x")
+        parse(RewardTrainArgs, ["--config", path], prog="x")
     assert "PREFSEARCH_TEST" not in os.environ
 
 
 def test_numbers_that_yaml_takes_for_text_are_numbers(tmp_path: Path) -> None:
     path = write(tmp_path, "learning_rate: 1e-3\nmodel: 1e5\ndataset: d\nmax_length: null\n")
-    job = parse(TrainJob, ["--config", path], prog="x")
-    assert (job.learning_rate, job.model, job.max_length) == (1e-3, "1e5", None)
+    job = parse(RewardTrainArgs, ["--config", path], prog="x")
+    assert (job.optim.learning_rate, job.model, job.optim.max_length) == (1e-3, "1e5", None)
     path = write(tmp_path, "checkpoint: c\nbudgets: ['4', 8]\n")
-    assert parse(EvaluateJob, [f"--config={path}"], prog="x").budgets == [4, 8]
+    assert parse(AtariEvaluateArgs, [f"--config={path}"], prog="x").budgets == [4, 8]
 
 
 def test_a_mark_of_byte_order_is_no_part_of_the_first_key(tmp_path: Path) -> None:
     path = write(tmp_path, b"\xef\xbb\xbfmodel: m\n")
-    assert read_configuration(path, TrainJob) == {"model": "m"}
+    assert read_configuration(path, RewardTrainArgs) == {"model": "m"}
 
 
 ODD = ["010", "00", "1_0", "0x10", "0b11", "0o7", "1:30", "-1:30", "٣", "+0_1", "1:30.5", "0_1.5"]
@@ -130,13 +129,16 @@ def test_a_number_is_read_as_written_or_not_at_all(
 ) -> None:
     path = write(tmp_path, f"model: m\n{setting}: {written}\n")
     with pytest.raises(ValueError, match=r"line 2.*found '") as caught:
-        read_configuration(path, TrainJob)
+        read_configuration(path, RewardTrainArgs)
     assert written.split()[-1].strip("'") in str(caught.value)
 
 
 @pytest.mark.parametrize("written", ODD)
 def test_what_is_no_plain_number_is_text(written: str, tmp_path: Path) -> None:
-    assert read_configuration(write(tmp_path, f"model: {written}\n"), TrainJob)["model"] == written
+    assert (
+        read_configuration(write(tmp_path, f"model: {written}\n"), RewardTrainArgs)["model"]
+        == written
+    )
 
 
 @pytest.mark.parametrize(
@@ -144,6 +146,6 @@ def test_what_is_no_plain_number_is_text(written: str, tmp_path: Path) -> None:
     [("1.5", 1.5), ("+3", 3), (".5", 0.5), ("2.", 2.0), ("1.5e+1", 15.0), ("2e0", 2.0), ("0", 0)],
 )
 def test_plain_numbers_are_numbers(written: str, number: float, tmp_path: Path) -> None:
-    found = read_configuration(write(tmp_path, f"weight_decay: {written}\n"), TrainJob)
+    found = read_configuration(write(tmp_path, f"weight_decay: {written}\n"), RewardTrainArgs)
     assert found == {"weight_decay": number}
     assert read_float(written) == number

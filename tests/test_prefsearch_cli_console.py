@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from rich.table import Table
 
 from prefsearch.cli import entry
-from prefsearch.cli.command_line import configure_logging
 from prefsearch.cli.console import PlainConsole, VisibleFormatter
+from prefsearch.cli.entry import configure_logging
 from prefsearch.storage.visible_text import visible
 
 HOSTILE = (

@@ -1,5 +1,6 @@
 """The command as a user types it."""
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -9,24 +10,26 @@ from pathlib import Path
 import pytest
 import yaml
 
-from atari_bridge.cli.evaluate import EvaluateJob
+from atari_bridge.cli.args import AtariEvaluateArgs
 from prefsearch.cli import entry
-from prefsearch.cli.command_line import field_help, parse
-from rewardmodel.cli.train import TrainJob
+from prefsearch.cli.command_line import parse
+from prefsearch.cli.commands import COMMANDS
+from prefsearch.config.checks import _hints
+from prefsearch.config.settings import Setting, flatten, settings_of_class
+from rewardmodel.cli.model_args import RewardTrainArgs
+from tests.settings_classes import commands
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def test_help_lists_commands_without_loading_torch() -> None:
-    code = (
-        "import sys; from prefsearch.cli import entry; entry.main(['--help']); "
-        "sys.exit('torch' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0
-    for name in entry.COMMANDS:
-        assert f"  {name} " in done.stdout
-    assert "rewardmodel/train_demo" in done.stdout
+def test_help_lists_commands_and_shipped_configurations(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert entry.main(["--help"]) == 0
+    printed = capsys.readouterr().out
+    for name in COMMANDS:
+        assert f"  {name} " in printed
+    assert "rewardmodel/train_demo" in printed
 
 
 @pytest.mark.parametrize(
@@ -39,28 +42,86 @@ def test_an_unknown_word_ends_with_code_2(
     assert "'sing'" in capsys.readouterr().err
 
 
-def test_the_door_of_games_opens_without_loading_transformers() -> None:
-    """Games need none of it, and it costs seconds."""
-    code = (
-        "import sys\nfrom prefsearch.cli import entry\n"
-        "try: entry.main(['atari', 'train', '--help'])\n"
-        "finally: print('loaded', {'transformers', 'datasets'} & set(sys.modules))"
-    )
+HEAVY = {"torch", "transformers", "trl", "datasets", "scipy", "matplotlib", "accelerate", "numba"}
+LOADED = f"print('loaded', {HEAVY} & set(sys.modules))"
+
+
+def run_in_process(code: str) -> str:
+    """What a fresh interpreter prints."""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    assert "--evaluate_every" in done.stdout
-    assert "loaded set()" in done.stdout
+    return done.stdout
 
 
-@pytest.mark.parametrize("door", ["reward", "policy", "atari"])
-def test_each_verb_explains_every_flag(door: str) -> None:
-    import importlib
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        ("reward train --help", 0, "--learning_rate"),
+        ("policy plan --help", 0, "--leaves_per_step"),
+        ("atari train --help", 0, "--evaluate_every"),
+        ("tree show --help", 0, "--max_depth"),
+        ("policy plan --no_such", 2, "unrecognized arguments: --no_such"),
+        ("reward trian", 2, "unknown subcommand 'trian'"),
+        ("reward train --model m --dataset d --seed one", 2, "--seed: found 'one'"),
+        ("reward train --model m --dataset none.jsonl", 2, "none.jsonl does not exist"),
+        ("reward score --model package:no_such/m --dataset d", 2, "no installed package 'no_such'"),
+        ("atari play --checkpoint none --out o", 2, "checkpoint: found 'none'"),
+        ("tree show none.safetensors", 2, "none.safetensors"),
+    ],
+)
+def test_help_and_mistakes_are_answered_without_heavy_imports(
+    words: str, code: int, message: str
+) -> None:
+    printed = run_in_process(
+        "import io, sys; sys.stderr = sys.stdout\nfrom prefsearch.cli import entry\n"
+        f"try: code = entry.main({words.split()})\n"
+        "except SystemExit as ended: code = ended.code\n"
+        f"print('code', code); {LOADED}"
+    )
+    assert message in printed
+    assert printed.endswith(f"code {code}\nloaded set()\n")
 
-    verbs = importlib.import_module(entry.COMMANDS[door][0]).COMMANDS
-    for config, _ in verbs.values():
-        described = field_help(config)
-        missing = set(config.__dataclass_fields__) - set(described)
-        assert not missing, f"{config.__name__} does not explain {missing}"
+
+def test_the_help_of_every_command_explains_every_flag_without_heavy_imports() -> None:
+    printed = run_in_process(
+        "import sys\nfrom prefsearch.cli.command_line import parse\n"
+        "from prefsearch.cli.commands import COMMANDS\n"
+        "from prefsearch.config.settings import settings_of_class\n"
+        "for group in COMMANDS.values():\n"
+        "  for command in group.subcommands.values():\n"
+        "    args = command.load_args()\n"
+        "    for one in settings_of_class(args).values(): assert one.help, (args, one)\n"
+        "    try: parse(args, ['--help'], prog='x')\n"
+        f"    except SystemExit: pass\n{LOADED}"
+    )
+    assert printed.endswith("loaded set()\n")
+
+
+def test_the_base_is_imported_without_torch() -> None:
+    printed = run_in_process(
+        "import importlib, pkgutil, sys, prefsearch\n"
+        "for found in pkgutil.walk_packages(prefsearch.__path__, 'prefsearch.'):\n"
+        "  if not found.name.endswith('__main__'): importlib.import_module(found.name)\n"
+        "print('loaded', {'torch', 'transformers', 'accelerate'} & set(sys.modules))"
+    )
+    assert printed.endswith("loaded set()\n")
+
+
+def test_every_command_leads_to_a_function() -> None:
+    for group in COMMANDS.values():
+        for command in group.subcommands.values():
+            assert callable(command.load_run())
+
+
+def test_a_setting_that_several_parts_share_has_one_default_and_one_type() -> None:
+    for config in commands().values():
+        parts = [config, *filter(dataclasses.is_dataclass, _hints(config).values())]
+        found: dict[str, Setting] = {}
+        for one in parts:
+            for name, setting in settings_of_class(one).items():
+                first = found.setdefault(name, setting)
+                same = name == "search_batch_size" or first.default == setting.default
+                assert (first.hint, same) == (setting.hint, True), (config, name)
 
 
 def test_an_unknown_setting_in_a_file_is_named(
@@ -94,15 +155,15 @@ def test_a_flag_overrides_the_file(tmp_path: Path) -> None:
     path = tmp_path / "my.yaml"
     path.write_text("model: x\ndataset: y\nepochs: 3\n")
     arguments = ["--config", str(path), "--epochs", "5"]
-    assert parse(TrainJob, arguments, prog="x").epochs == 5.0
-    assert parse(TrainJob, arguments[:2], prog="x").epochs == 3
+    assert parse(RewardTrainArgs, arguments, prog="x").optim.epochs == 5.0
+    assert parse(RewardTrainArgs, arguments[:2], prog="x").optim.epochs == 3
 
 
 def test_null_on_the_command_line_takes_back_what_the_file_sets(tmp_path: Path) -> None:
     path = tmp_path / "my.yaml"
     path.write_text("checkpoint: runs/x\nmax_decisions: 10\nthreads: 1\n")
     arguments = ["--config", str(path), "--max_decisions", "null", "--threads", "2"]
-    parsed = parse(EvaluateJob, arguments, prog="x")
+    parsed = parse(AtariEvaluateArgs, arguments, prog="x")
     assert (parsed.max_decisions, parsed.threads) == (None, 2)
 
 
@@ -115,8 +176,6 @@ def test_a_missing_configuration_lists_the_shipped_ones(
 
 @pytest.mark.parametrize("name", sorted(entry.shipped_configurations()))
 def test_each_shipped_configuration_is_accepted_and_opens_with_its_command(name: str) -> None:
-    import importlib
-
     path = entry.shipped_configurations()[name]
     text = path.read_text()
     command = re.match(r"# prefsearch (\w+)(?: (\w+))? --config ([\w/]+)", text)
@@ -124,16 +183,13 @@ def test_each_shipped_configuration_is_accepted_and_opens_with_its_command(name:
     assert command[3] == name
     assert "Hardware:" in text
     assert "Result:" in text
-    if command[1] == "demo":
-        from policies.demo import DemoConfig as config
-    else:
-        config, _ = importlib.import_module(entry.COMMANDS[command[1]][0]).COMMANDS[command[2]]
-    parsed = parse(config, ["--config", str(path)], prog="x")
+    config = COMMANDS[command[1]].subcommands[command[2] or ""].load_args()
+    parsed = flatten(parse(config, ["--config", str(path)], prog="x"))
     for key, value in yaml.safe_load(text).items():
-        assert getattr(parsed, key) == value
+        assert parsed[key] == value or list(parsed[key]) == value
 
 
-def test_reward_doors_train_and_evaluate_alike(
+def test_reward_train_and_evaluate_agree(
     tmp_path: Path, policy_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = tmp_path / "pairs.jsonl"
@@ -158,7 +214,9 @@ def test_reward_doors_train_and_evaluate_alike(
     assert entry.main([*train, str(tmp_path / "run"), *flags, "--resume", "true"]) == 0
 
 
-def test_policy_doors_from_demonstrations_to_a_report(tmp_path: Path, policy_folder: Path) -> None:
+def test_policy_commands_from_demonstrations_to_a_report(
+    tmp_path: Path, policy_folder: Path
+) -> None:
     world = tmp_path / "world"
     sizes = ["--demonstrations", "40", "--prompts", "6"]
     assert entry.main(["reward", "world", "--out", str(world), *sizes]) == 0
@@ -184,26 +242,17 @@ def test_policy_doors_from_demonstrations_to_a_report(tmp_path: Path, policy_fol
     against = [*asked, "--reward_model", str(reward / "checkpoints" / "model")]
     head = str(tmp_path / "value")
     assert entry.main(["policy", "value", *against, "--out", head]) == 0
-    against += ["--value_head", head, "--budget", "3"]
+    against += ["--value_head", head]
+    searched = [*against, "--budget", "3"]
     planned = tmp_path / "planned.jsonl"
-    assert entry.main(["policy", "plan", *against, "--out", str(planned)]) == 0
+    assert entry.main(["policy", "plan", *searched, "--out", str(planned)]) == 0
     assert len(planned.read_text().splitlines()) == 6
     tuned = tmp_path / "tuned"
-    assert entry.main(["policy", "finetune", *against, "--out", str(tuned)]) == 0
+    assert entry.main(["policy", "finetune", *searched, "--out", str(tuned)]) == 0
     assert (tuned / "checkpoints" / "model" / "model.safetensors").is_file()
     run = tmp_path / "evaluate"
-    ladder = [
-        "--methods",
-        "beam",
-        "gumbel_muzero",
-        "--budgets",
-        "2",
-        "--pool",
-        "4",
-        "--gold",
-        "simulated",
-    ]
-    assert entry.main(["policy", "evaluate", *against, *ladder, "--out", str(run)]) == 0
+    sweep = ["--methods", "beam", "gumbel", "--budgets", "2", "--pool", "4", "--gold", "simulated"]
+    assert entry.main(["policy", "evaluate", *against, *sweep, "--out", str(run)]) == 0
     assert (run / "report.html").stat().st_size > 10_000
     methods = {row["method"] for row in json.loads((run / "summary.json").read_text())}
     assert methods == {"best-of-N", "beam search", "MCTS (Gumbel)"}

@@ -8,50 +8,51 @@ from typing import Any
 
 import pytest
 
-from atari_bridge.cli.evaluate import EvaluateJob as AtariEvaluateJob
-from atari_bridge.cli.play import PlayJob
-from atari_bridge.cli.train import TrainJob as AtariTrainJob
-from policies.cli.combine import CombineJob
-from policies.cli.evaluate import EvaluateJob as PolicyEvaluateJob
-from policies.cli.search import PlanJob, SampleJob
-from policies.cli.train import FinetuneJob, SftJob, ValueJob
-from policies.demo import DemoConfig
+from atari_bridge.cli.args import AtariEvaluateArgs, AtariPlayArgs, AtariTrainArgs
+from policies.cli.args import FinetuneArgs, PlanArgs, SampleArgs, SftArgs, ValueArgs
+from policies.cli.demo_args import DemoArgs
+from policies.cli.evaluate_args import CombineArgs, PolicyEvaluateArgs
 from prefsearch.cli import entry
 from prefsearch.cli.outputs import Output, check_outputs, home_expanded
-from rewardmodel.cli.data import ConvertJob, InspectJob, SplitJob
-from rewardmodel.cli.evaluate import EvaluateJob
-from rewardmodel.cli.models import AverageJob, EnsembleJob, ScoreJob, TrainStepsJob
-from rewardmodel.cli.train import TrainJob
-from rewardmodel.cli.world import LabelJob, WorldJob
+from prefsearch.config.settings import build
+from rewardmodel.cli.data_args import ConvertArgs, InspectArgs, LabelArgs, SplitArgs, WorldArgs
+from rewardmodel.cli.model_args import (
+    AverageArgs,
+    EnsembleArgs,
+    RewardEvaluateArgs,
+    RewardTrainArgs,
+    ScoreArgs,
+    TrainPrmArgs,
+)
 
 SEARCH = {"policy": "p", "dataset": "d", "reward_model": "r"}
 FILES: dict[str, Callable[[str], Any]] = {
-    "sample": lambda out: SampleJob(policy="p", dataset="d", out=out),
-    "plan": lambda out: PlanJob(**SEARCH, out=out),
-    "convert": lambda out: ConvertJob(dataset="d", out=out),
-    "score": lambda out: ScoreJob(model="m", dataset="d", out=out),
-    "label": lambda out: LabelJob(responses="r", out=out),
-    "figures": lambda out: EvaluateJob(model="m", dataset="d", out=out),
-    "games": lambda out: AtariEvaluateJob(checkpoint="c", out=out),
+    "sample": lambda out: build(SampleArgs, policy="p", dataset="d", out=out),
+    "plan": lambda out: build(PlanArgs, **SEARCH, out=out),
+    "convert": lambda out: ConvertArgs(dataset="d", out=out),
+    "score": lambda out: ScoreArgs(model="m", dataset="d", out=out),
+    "label": lambda out: LabelArgs(responses="r", out=out),
+    "figures": lambda out: RewardEvaluateArgs(model="m", dataset="d", out=out),
+    "games": lambda out: AtariEvaluateArgs(checkpoint="c", out=out),
 }
 FOLDERS: dict[str, Callable[[str], Any]] = {
-    "trees": lambda out: PlanJob(**SEARCH, out="planned.jsonl", save_trees=out),
-    "split": lambda out: SplitJob(dataset="d", out=out),
-    "inspect": lambda out: InspectJob(dataset="d", out=out),
-    "measure": lambda out: EvaluateJob(model="m", dataset="d", out=out),
-    "average": lambda out: AverageJob(models=["a", "b"], out=out),
-    "ensemble": lambda out: EnsembleJob(models=["a"], out=out),
-    "steps": lambda out: TrainStepsJob(model="m", dataset="d", out=out),
-    "train": lambda out: TrainJob(model="m", dataset="d", out=out),
-    "world": lambda out: WorldJob(out=out),
-    "sft": lambda out: SftJob(dataset="d", out=out),
-    "value": lambda out: ValueJob(**SEARCH, out=out),
-    "finetune": lambda out: FinetuneJob(**SEARCH, out=out),
-    "evaluate": lambda out: PolicyEvaluateJob(**SEARCH, out=out),
-    "combine": lambda out: CombineJob(runs=["a", "b"], out=out),
-    "demo": lambda out: DemoConfig(out=out),
-    "agent": lambda out: AtariTrainJob(out=out),
-    "play": lambda out: PlayJob(checkpoint="c", out=out),
+    "trees": lambda out: build(PlanArgs, **SEARCH, out="planned.jsonl", save_trees=out),
+    "split": lambda out: SplitArgs(dataset="d", out=out),
+    "inspect": lambda out: InspectArgs(dataset="d", out=out),
+    "measure": lambda out: RewardEvaluateArgs(model="m", dataset="d", out=out),
+    "average": lambda out: AverageArgs(models=["a", "b"], out=out),
+    "ensemble": lambda out: EnsembleArgs(models=["a"], out=out),
+    "steps": lambda out: build(TrainPrmArgs, model="m", dataset="d", out=out),
+    "train": lambda out: build(RewardTrainArgs, model="m", dataset="d", out=out),
+    "world": lambda out: WorldArgs(out=out),
+    "sft": lambda out: build(SftArgs, dataset="d", out=out),
+    "value": lambda out: build(ValueArgs, **SEARCH, out=out),
+    "finetune": lambda out: build(FinetuneArgs, **SEARCH, out=out),
+    "evaluate": lambda out: build(PolicyEvaluateArgs, **SEARCH, out=out),
+    "combine": lambda out: CombineArgs(runs=["a", "b"], out=out),
+    "demo": lambda out: DemoArgs(out=out),
+    "agent": lambda out: build(AtariTrainArgs, out=out),
+    "play": lambda out: AtariPlayArgs(checkpoint="c", out=out),
 }
 SUFFIX = {"figures": ".json", "games": ".json"}
 
@@ -98,7 +99,7 @@ def test_a_folder_that_cannot_be_made_is_named_first(verb: str, tmp_path: Path) 
 def test_a_name_in_a_folder_that_is_no_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "split" / "test.jsonl").mkdir(parents=True)
     with pytest.raises(ValueError, match=r"test\.jsonl, a folder; required"):
-        SplitJob(dataset="d", out="split")
+        SplitArgs(dataset="d", out="split")
 
 
 def test_an_open_pipe_is_named_for_what_it_is() -> None:
@@ -112,8 +113,8 @@ def test_an_open_pipe_is_named_for_what_it_is() -> None:
 @pytest.mark.parametrize("trees", ["o.jsonl", "./o.jsonl", "o.jsonl/trees", "new/../o.jsonl"])
 def test_two_outputs_are_not_in_the_way_of_each_other(trees: str) -> None:
     with pytest.raises(ValueError, match=r"save_trees: found .* in the way of"):
-        PlanJob(**SEARCH, out="o.jsonl", save_trees=trees)
-    PlanJob(**SEARCH, out="t/o.jsonl", save_trees="t")
+        build(PlanArgs, **SEARCH, out="o.jsonl", save_trees=trees)
+    build(PlanArgs, **SEARCH, out="t/o.jsonl", save_trees="t")
 
 
 def test_usable_places_pass_and_nothing_is_made(tmp_path: Path) -> None:

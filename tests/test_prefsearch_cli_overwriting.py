@@ -7,17 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from atari_bridge.cli.evaluate import EvaluateJob as AtariEvaluateJob
-from atari_bridge.cli.play import PlayJob
-from policies.cli.combine import CombineJob
-from policies.cli.search import PlanJob, SampleJob
-from policies.cli.train import ValueJob
+from atari_bridge.cli.args import AtariEvaluateArgs, AtariPlayArgs
+from policies.cli.args import PlanArgs, SampleArgs, ValueArgs
+from policies.cli.evaluate_args import CombineArgs
 from prefsearch.cli import entry
-from prefsearch.cli.overwriting import require_kept
-from rewardmodel.cli.data import ConvertJob, InspectJob, SplitJob
-from rewardmodel.cli.evaluate import EvaluateJob
-from rewardmodel.cli.models import AverageJob, EnsembleJob, ScoreJob
-from rewardmodel.cli.world import LabelJob
+from prefsearch.cli.outputs import require_kept
+from prefsearch.config.settings import build
+from rewardmodel.cli.data_args import ConvertArgs, InspectArgs, LabelArgs, SplitArgs
+from rewardmodel.cli.model_args import AverageArgs, EnsembleArgs, RewardEvaluateArgs, ScoreArgs
 
 ROW = {"prompt": "a", "chosen": "b", "rejected": "c", "responses": ["a", "b"]}
 
@@ -89,49 +86,56 @@ def test_a_model_that_is_read_is_not_replaced_or_written_into(tmp_path: Path) ->
     link.symlink_to(models[0])
     for out in (names[0], f"{names[1]}/", str(link), str(tmp_path)):
         with pytest.raises(ValueError, match=r"out: found .* is read as models"):
-            AverageJob(models=names, out=out)
+            AverageArgs(models=names, out=out)
     for out in (names[0], str(link)):
         with pytest.raises(ValueError, match=r"out: found .* is read as models"):
-            EnsembleJob(models=names, out=out)
-    EnsembleJob(models=names, out=str(tmp_path))  # beside its members
-    AverageJob(models=names, out=str(tmp_path / "c"))
+            EnsembleArgs(models=names, out=out)
+    EnsembleArgs(models=names, out=str(tmp_path))  # beside its members
+    AverageArgs(models=names, out=str(tmp_path / "c"))
     with pytest.raises(ValueError, match="is read as policy"):
-        ValueJob(policy=names[0], dataset="d", reward_model="r", out=names[0])
+        build(ValueArgs, policy=names[0], dataset="d", reward_model="r", out=names[0])
     with pytest.raises(ValueError, match="is read as models"):
-        AverageJob(models=[f"{names[0]}/inner", names[1]], out=names[0])
+        AverageArgs(models=[f"{names[0]}/inner", names[1]], out=names[0])
 
 
 def test_every_input_of_every_kind_is_kept(data: Path) -> None:
     out = str(data)
     with pytest.raises(ValueError, match="is read as value_head"):
-        PlanJob(policy="p", dataset="d", reward_model="r", value_head=str(data.parent), out=out)
+        build(
+            PlanArgs,
+            policy="p",
+            dataset="d",
+            reward_model="r",
+            value_head=str(data.parent),
+            out=out,
+        )
     with pytest.raises(ValueError, match="is read as reward_model"):
-        PlanJob(policy="p", dataset="d", reward_model=f"python:{data}:score", out=out)
+        build(PlanArgs, policy="p", dataset="d", reward_model=f"python:{data}:score", out=out)
     with pytest.raises(ValueError, match="is read as model"):
-        ScoreJob(model=f"answers:{data}", dataset="d", out=out)
+        ScoreArgs(model=f"answers:{data}", dataset="d", out=out)
     table = data.with_name("figures.json")
     table.write_text("[]")
     with pytest.raises(ValueError, match="is read as edits"):
-        EvaluateJob(model="m", dataset="d", edits=str(table), out=str(table))
+        RewardEvaluateArgs(model="m", dataset="d", edits=str(table), out=str(table))
     report = data.with_name("data_report.json")
     report.write_text("[]")
     with pytest.raises(ValueError, match="is read as dataset"):
-        InspectJob(dataset=str(report), out=str(data.parent))
+        InspectArgs(dataset=str(report), out=str(data.parent))
     test = data.with_name("test.jsonl")
     os.link(data, test)
     with pytest.raises(ValueError, match="written over and is read as dataset"):
-        SplitJob(dataset=str(test), out=str(test.parent))
+        SplitArgs(dataset=str(test), out=str(test.parent))
 
 
 def test_other_outputs_are_free(data: Path) -> None:
     other = data.with_name("other.jsonl")
-    ConvertJob(dataset=str(data), out=str(other))
+    ConvertArgs(dataset=str(data), out=str(other))
     other.write_text("older")
-    ConvertJob(dataset=str(data), out=str(other))
-    ConvertJob(dataset="owner/name", out=str(data))
-    SampleJob(policy="p", dataset=str(data), out=str(data.with_name("new.jsonl")))
-    LabelJob(responses=str(data), out=str(other))
-    SplitJob(dataset=str(data), out=str(data.parent / "split"))
+    ConvertArgs(dataset=str(data), out=str(other))
+    ConvertArgs(dataset="owner/name", out=str(data))
+    build(SampleArgs, policy="p", dataset=str(data), out=str(data.with_name("new.jsonl")))
+    LabelArgs(responses=str(data), out=str(other))
+    SplitArgs(dataset=str(data), out=str(data.parent / "split"))
     require_kept({"dataset": str(data.parent)}, files=[data.with_name("not_yet.jsonl")])
     require_kept({"dataset": "x" * 5000, "other": None, "more": ["", "a/b"]}, files=[data])
 
@@ -183,8 +187,8 @@ def test_the_models_behind_a_name_are_kept(tmp_path: Path, monkeypatch) -> None:
         ("~/m1", "new/../m1/config.json"),
     ):
         with pytest.raises(ValueError, match=r"out: found .* is read as reward_model"):
-            PlanJob(policy="p", dataset="d", reward_model=source, out=out)
-        PlanJob(policy="p", dataset="d", reward_model=source, out="free.jsonl")
+            build(PlanArgs, policy="p", dataset="d", reward_model=source, out=out)
+        build(PlanArgs, policy="p", dataset="d", reward_model=source, out="free.jsonl")
 
 
 def test_members_without_bounds_end(tmp_path: Path) -> None:
@@ -193,7 +197,7 @@ def test_members_without_bounds_end(tmp_path: Path) -> None:
         write_json(tmp_path / f"e{i}" / "ensemble.json", {"members": members})
     kept = tmp_path / "e7" / "ensemble.json"
     with pytest.raises(ValueError, match="is read as model"):
-        ScoreJob(model=str(tmp_path / "e0"), dataset="d", out=str(link_to(kept)))
+        ScoreArgs(model=str(tmp_path / "e0"), dataset="d", out=str(link_to(kept)))
 
 
 def link_to(file: Path) -> Path:
@@ -215,14 +219,14 @@ def test_places_are_those_of_the_disk(data: Path, monkeypatch) -> None:
         ("sl.jsonl", "x/y/../../train.jsonl"),
     ):
         with pytest.raises(ValueError, match="is read as dataset"):
-            ConvertJob(dataset=dataset, out=out)
+            ConvertArgs(dataset=dataset, out=out)
     with pytest.raises(ValueError, match="is read as dataset"):
-        SplitJob(dataset="train.jsonl", out="new/..")
+        SplitArgs(dataset="train.jsonl", out="new/..")
     model = write_json(folder / "rm" / "config.json", {}).parent
     with pytest.raises(ValueError, match="is read as models"):
-        EnsembleJob(models=[str(model)], out="nope/../rm")
+        EnsembleArgs(models=[str(model)], out="nope/../rm")
     with pytest.raises(ValueError, match="is read as models"):
-        AverageJob(models=["rm", "other"], out="nope/../rm")
+        AverageArgs(models=["rm", "other"], out="nope/../rm")
     assert not (folder / "new").exists()
 
 
@@ -253,8 +257,8 @@ def test_runs_that_are_read_are_not_written_into(tmp_path: Path) -> None:
     runs = [str(tmp_path / name) for name in ("a", "b")]
     for out in (runs[1], f"{runs[0]}/new/comb", f"{tmp_path}/none/../b/comb"):
         with pytest.raises(ValueError, match=r"out: found .* lies in .* read as runs"):
-            CombineJob(runs=runs, out=out)
-    CombineJob(runs=runs, out=str(tmp_path / "comb"))
+            CombineArgs(runs=runs, out=out)
+    CombineArgs(runs=runs, out=str(tmp_path / "comb"))
     checkpoint = str(next((tmp_path / "a" / "checkpoints").iterdir()))
     for source, out in (
         (runs[0], runs[0]),
@@ -264,8 +268,8 @@ def test_runs_that_are_read_are_not_written_into(tmp_path: Path) -> None:
         (checkpoint, f"{checkpoint}/new"),
     ):
         with pytest.raises(ValueError, match=r"out: found .* read as checkpoint"):
-            PlayJob(checkpoint=source, out=out)
-    PlayJob(checkpoint=runs[0], out=f"{runs[0]}/played")
+            AtariPlayArgs(checkpoint=source, out=out)
+    AtariPlayArgs(checkpoint=runs[0], out=f"{runs[0]}/played")
     manifest = write_json(Path(checkpoint, "checkpoint.json"), {})
     with pytest.raises(ValueError, match="is read as checkpoint"):
-        AtariEvaluateJob(checkpoint=runs[0], out=str(manifest))
+        AtariEvaluateArgs(checkpoint=runs[0], out=str(manifest))

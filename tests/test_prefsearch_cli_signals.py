@@ -16,17 +16,18 @@ import psutil
 import pytest
 
 from prefsearch.cli import entry, signals
-from prefsearch.cli.command_line import run_command
+from prefsearch.cli.commands import Command, Group
+from prefsearch.cli.entry import run_command
 from prefsearch.cli.signals import OrderlyExit, keeping_handlers
-from tests.fakes import demo_command
+from tests.fakes import demo_command, local_command
 
 ROOT = Path(__file__).resolve().parent.parent
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
 
 @dataclass
-class Job:
-    """A job.
+class Resumed:
+    """A command that is resumed.
 
     Attributes:
         out: Folder of the run.
@@ -39,7 +40,7 @@ class Job:
 
 @dataclass
 class Short:
-    """A job that is not gone on with.
+    """A command that is not resumed.
 
     Attributes:
         out: A file.
@@ -84,8 +85,8 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, told
 
 
-def raised_in(job: Callable[[object], None], config: type = Job, *words: str) -> int:
-    return run_command("prefsearch", {"run": (config, job)}, ["run", *words])
+def raised_in(run: Callable[[object], None], config: type = Resumed, *words: str) -> int:
+    return run_command("prefsearch run", local_command(config, run), words)
 
 
 def send(number: int) -> None:
@@ -147,10 +148,10 @@ def test_handlers_are_put_back_and_the_line_names_the_signal(
     if before[number] in (signal.SIG_IGN, None):
         pytest.skip("pytest itself was started with this signal ignored")
     out = str(tmp_path / "run")
-    assert raised_in(lambda job: send(number), Job, "--out", out) == CODES[number]
+    assert raised_in(lambda _: send(number), Resumed, "--out", out) == CODES[number]
     line = f"Nothing was written to {out}; start it again with the same command"
     assert line in capsys.readouterr().err
-    assert raised_in(lambda job: send(number), Short) == CODES[number]
+    assert raised_in(lambda _: send(number), Short) == CODES[number]
     assert "Start it again with the same command" in capsys.readouterr().err
     assert {n: signal.getsignal(n) for n in CODES} == before
 
@@ -200,7 +201,7 @@ def in_a_bare_except() -> None:
 
 
 def in_the_callback_of_a_weak_reference() -> None:
-    held = Job()
+    held = Resumed()
     watched = weakref.ref(held, lambda _: send(signal.SIGTERM))
     del held
     assert watched() is None
@@ -249,7 +250,7 @@ def test_only_the_main_process_of_several_tells(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("RANK", "1")
-    assert raised_in(lambda job: send(signal.SIGTERM), Short) == 143
+    assert raised_in(lambda _: send(signal.SIGTERM), Short) == 143
     assert capsys.readouterr().err == ""
 
 
@@ -259,7 +260,7 @@ def test_an_unrelated_error_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> Non
 
     with pytest.raises(RuntimeError, match="a fault of ours"):
         raised_in(fail, Short)
-    assert raised_in(lambda job: (_ for _ in ()).throw(BrokenPipeError("a socket")), Short) == 2
+    assert raised_in(lambda _: (_ for _ in ()).throw(BrokenPipeError("a socket")), Short) == 2
 
 
 def test_a_library_that_takes_signals_gives_them_back() -> None:
@@ -273,7 +274,7 @@ def test_bars_are_taken_off_the_line(capsys: pytest.CaptureFixture[str]) -> None
     from tqdm.auto import tqdm
 
     bar = tqdm(total=3, file=sys.stderr, leave=False)
-    assert raised_in(lambda job: send(signal.SIGTERM), Short) == 143
+    assert raised_in(lambda _: send(signal.SIGTERM), Short) == 143
     assert bar.disable
     assert capsys.readouterr().err.split("\r")[-1].startswith("stopped by SIGTERM")
 
@@ -298,13 +299,14 @@ def test_what_rich_makes_of_a_closed_pipe_is_one_too() -> None:
         import os, sys
         from dataclasses import dataclass
         from rich.console import Console
-        from prefsearch.cli.command_line import run_command
+        from prefsearch.cli.entry import run_command
+        from tests.fakes import local_command
         @dataclass
-        class Job:
-            \"\"\"A job.\"\"\"
-        def job(_):
+        class Args:
+            \"\"\"No arguments.\"\"\"
+        def run(_):
             for _ in range(100_000): Console().print("x" * 50)
-        sys.exit(run_command("prefsearch", {"run": (Job, job)}, ["run"]))
+        sys.exit(run_command("prefsearch run", local_command(Args, run), []))
     """)
     command = start([sys.executable, "-c", code])
     assert command.stdout is not None
@@ -376,8 +378,10 @@ def test_only_processes_of_a_launcher_watch_their_parent(monkeypatch: pytest.Mon
 
 
 def test_a_missing_package_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(entry.COMMANDS, "demo", ("no_such_package.door", "nothing"))
+    missing = Command("policies.cli.demo_args:DemoArgs", "no_such_package:run")
+    monkeypatch.setitem(entry.COMMANDS, "demo", Group("", {"": missing}))
+    monkeypatch.chdir(tmp_path)
     assert entry.main(["demo"]) == 2
     assert capsys.readouterr().err == "error: No module named 'no_such_package'\n"

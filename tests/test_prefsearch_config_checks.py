@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from atari_bridge.learning.config import LearningConfig
 from atari_bridge.training.config import AgentSettings
-from policies.generation.language_model import TinyModel
 from policies.generation.proposals import Proposal
-from policies.planning.methods import SearchOptions
+from policies.generation.tiny_model import TinyModel
+from policies.planning.options import SearchOptions
 from prefsearch.config import checks
 from prefsearch.config.bounds import Seed, Within
 from prefsearch.config.checks import (
@@ -27,6 +27,7 @@ from prefsearch.config.checks import (
     setting_hint,
     shown,
 )
+from prefsearch.config.settings import build, settings_of_class
 from rewardmodel.data.formats.options import ConvertOptions
 from rewardmodel.synthetic.world import SimulatedHuman
 from rewardmodel.training.loss_config import LossConfig
@@ -37,8 +38,6 @@ KNOWN = (
     *(OptimConfig, LossConfig, Proposal, SearchOptions, TinyModel, AgentSettings),
     *(SimulatedHuman, LearningConfig, ConvertOptions),
 )
-# Built of other settings.
-WHOLE = {AgentSettings}
 
 
 @dataclasses.dataclass
@@ -69,31 +68,30 @@ def test_every_known_settings_class_is_found() -> None:
 
 @pytest.mark.parametrize("kind", settings_classes(), ids=lambda kind: kind.__qualname__)
 def test_every_number_declares_a_lower_and_an_upper_bound(kind: type) -> None:
-    for field in dataclasses.fields(kind):
-        hint = setting_hint(kind, field.name)
+    for name in settings_of_class(kind):
+        hint = setting_hint(kind, name)
         if holds_numbers(hint):
             bounds = bounds_of(hint)
-            assert bounds, f"{kind.__name__}.{field.name} has no bounds; see evaluation/bounds.py"
-            assert all(bound.closed for bound in bounds), f"{kind.__name__}.{field.name}"
+            assert bounds, f"{kind.__name__}.{name} has no bounds; see prefsearch/config/bounds.py"
+            assert all(bound.closed for bound in bounds), f"{kind.__name__}.{name}"
 
 
 @pytest.mark.parametrize("kind", settings_classes(), ids=lambda kind: kind.__qualname__)
 def test_no_number_may_be_huge_or_other_than_a_finite_number(kind: type) -> None:
-    for field in dataclasses.fields(kind):
-        hint = setting_hint(kind, field.name)
+    for name in settings_of_class(kind):
+        hint = setting_hint(kind, name)
         if not holds_numbers(hint):
             continue
         bad = [math.nan, math.inf, -math.inf, 1e300, -1e300, 10**30, 10**5000, True, "1", {}]
         for value in bad:
             for given_value in (value, [value]):
-                with pytest.raises(ValueError, match=rf"{field.name}: found "):
-                    check_value(kind, field.name, given_value)
+                with pytest.raises(ValueError, match=rf"{name}: found "):
+                    check_value(kind, name, given_value)
 
 
 @pytest.mark.parametrize("kind", settings_classes(), ids=lambda kind: kind.__qualname__)
 def test_defaults_lie_within_their_bounds(kind: type) -> None:
-    if kind not in WHOLE:
-        kind(**needed(kind))
+    build(kind, **needed(kind))
 
 
 @pytest.mark.parametrize(
@@ -179,10 +177,10 @@ def check_one(kind: type, name: str, value: object) -> None:
     with contextlib.suppress(ValueError):
         check_value(kind, name, value)
         # What is right by itself may not go with the others, which the message names then.
-        allowed = {field.name for field in dataclasses.fields(kind)} | {"budget", "answers"}
+        allowed = {*settings_of_class(kind), "budget", "answers"}
     message = None
     try:
-        kind(**{**needed(kind), name: value})
+        build(kind, **{**needed(kind), name: value})
     except ValueError as error:
         message = str(error)
     if message is None:
@@ -194,7 +192,7 @@ def check_one(kind: type, name: str, value: object) -> None:
 
 
 CASES = st.sampled_from(
-    [(k, f.name) for k in settings_classes() if k not in WHOLE for f in dataclasses.fields(k)]
+    [(kind, name) for kind in settings_classes() for name in settings_of_class(kind)]
 )
 
 

@@ -14,7 +14,7 @@ from transformers import (
     LlamaForTokenClassification,
 )
 
-from rewardmodel.__main__ import main
+from prefsearch.cli.entry import main
 from rewardmodel.data.chat_template import ChatTemplate
 from rewardmodel.data.conversation import Conversation, prompts_of, row_of
 from rewardmodel.data.preferences import load_preferences
@@ -161,7 +161,7 @@ def test_accuracy_on_pairs_that_the_model_labeled_itself_is_one(shape, tmp_path)
     )
     assert found.accuracy.estimate == 1.0
     out = tmp_path / "found.json"
-    command = ["evaluate", "--model", source, "--dataset", str(path), "--out", str(out)]
+    command = ["reward", "evaluate", "--model", source, "--dataset", str(path), "--out", str(out)]
     assert main(command) == 0
     assert json.loads(out.read_text())["accuracy"]["estimate"] == 1.0
 
@@ -188,8 +188,8 @@ def test_a_trained_model_reads_as_it_was_trained(tmp_path):
     path = tmp_path / "pairs.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     out = str(tmp_path / "run")
-    command = ["train", "--model", base, "--dataset", str(path), "--epochs", "1", "--out", out]
-    command += ["--holdout", "0.3"]
+    command = ["reward", "train", "--model", base, "--dataset", str(path), "--epochs", "1"]
+    command += ["--holdout", "0.3", "--out", out]
     assert main(command) == 0
     (folder,) = (tmp_path / "run").glob("**/model/config.json")
     found = load_reward_model(str(folder.parent))

@@ -1,4 +1,4 @@
-"""The door, its files and its page: all that was measured is written, by JSON and by figure."""
+"""The report of `prefsearch reward evaluate`: all figures, as JSON and as a page."""
 
 import dataclasses
 import json
@@ -9,8 +9,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from rewardmodel.cli import evaluate as door_evaluate
-from rewardmodel.cli.evaluate import EvaluateJob, evaluate, measure, show_measures
+from rewardmodel.cli import evaluate as cli_evaluate
+from rewardmodel.cli.evaluate import evaluate, measure, show_measures
+from rewardmodel.cli.model_args import RewardEvaluateArgs
 from rewardmodel.data.conversation import Conversation
 from rewardmodel.data.preferences import load_preferences
 from rewardmodel.evaluation import report
@@ -65,13 +66,13 @@ def files(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door_evaluate, "load_reward_model", lambda source, max_length: Ensemble())
+    monkeypatch.setattr(cli_evaluate, "load_reward_model", lambda source, max_length: Ensemble())
 
 
 @pytest.mark.usefixtures("loaded")
 def test_folder_holds_the_page_the_numbers_and_every_figure(files: Path, capsys):
     evaluate(
-        EvaluateJob(
+        RewardEvaluateArgs(
             model="some/model",
             dataset=str(files / "pairs.jsonl"),
             holdout=0.5,
@@ -110,7 +111,7 @@ def test_folder_holds_the_page_the_numbers_and_every_figure(files: Path, capsys)
 @pytest.mark.usefixtures("loaded")
 def test_json_alone_keeps_the_figures_at_the_top(files: Path):
     out = files / "out.json"
-    evaluate(EvaluateJob(model="m", dataset=str(files / "pairs.jsonl"), out=str(out)))
+    evaluate(RewardEvaluateArgs(model="m", dataset=str(files / "pairs.jsonl"), out=str(out)))
     found = json.loads(out.read_text())
     assert found["settings"]["model"] == "m"
     assert found["pairs"] == 40
@@ -122,9 +123,11 @@ def test_json_alone_keeps_the_figures_at_the_top(files: Path):
 
 @pytest.mark.usefixtures("loaded")
 @pytest.mark.parametrize("benchmark", ["rewardbench", "rewardbench2"])
-def test_benchmarks_go_through_the_door(files: Path, capsys, benchmark):
+def test_benchmarks_are_evaluated_by_the_command(files: Path, capsys, benchmark):
     source = files / ("bench.jsonl" if benchmark == "rewardbench" else "bench2.jsonl")
-    job = EvaluateJob(model="m", dataset=str(source), benchmark=benchmark, out=str(files / "out"))
+    job = RewardEvaluateArgs(
+        model="m", dataset=str(source), benchmark=benchmark, out=str(files / "out")
+    )
     evaluate(job)
     found = json.loads((files / "out" / "evaluation.json").read_text())
     assert found["pairs"] is None
@@ -149,7 +152,7 @@ def test_page_of_a_benchmark_shows_the_edits_too_and_where_chance_lies(
 
     monkeypatch.setattr(report, "draw_strata", draw_and_note)
     for name, source in (("rewardbench", "bench"), ("rewardbench2", "bench2")):
-        job = EvaluateJob(
+        job = RewardEvaluateArgs(
             model="m",
             dataset=str(files / f"{source}.jsonl"),
             benchmark=name,
@@ -174,7 +177,7 @@ def test_prompts_that_were_trained_on_are_left_out_of_edits_and_the_other_way_ro
     (files / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[10:25]))
     out = files / "out.json"
     evaluate(
-        EvaluateJob(
+        RewardEvaluateArgs(
             model="m", dataset=str(pairs), holdout=0.5, edits=str(files / "same.jsonl"),
             out=str(out),
         )
@@ -182,7 +185,7 @@ def test_prompts_that_were_trained_on_are_left_out_of_edits_and_the_other_way_ro
     assert json.loads(out.read_text())["edits"]["edits"] == 15
     assert "left out 15 of 30 edits" in caplog.text
     test = str(files / "test.jsonl")
-    half = EvaluateJob(model="m", dataset=test, training_dataset=str(files / "half.jsonl"))
+    half = RewardEvaluateArgs(model="m", dataset=test, training_dataset=str(files / "half.jsonl"))
     evaluate(half)
     assert "left out 5 of 15 pairs" in caplog.text
     with pytest.raises(ValueError, match=r"all 15 pairs in .*test.jsonl have prompts that are bot"):
@@ -193,7 +196,7 @@ def test_prompts_that_were_trained_on_are_left_out_of_edits_and_the_other_way_ro
 def test_temperature_at_its_bound_is_not_printed_as_known(files: Path, capsys):
     rows = [{"prompt": f"q{n}", "chosen": "a" * (n + 1), "rejected": "b"} for n in range(10)]
     (files / "sure.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    evaluate(EvaluateJob(model="m", dataset=str(files / "sure.jsonl"), calibrate=True))
+    evaluate(RewardEvaluateArgs(model="m", dataset=str(files / "sure.jsonl"), calibrate=True))
     assert "(at its bound: not known)" in " ".join(capsys.readouterr().out.split())
 
 
@@ -214,9 +217,9 @@ def test_ensemble_is_given_questions_as_messages_where_a_member_has_a_template(
             asked.update(prompts)
             return super().score(prompts, responses)
 
-    monkeypatch.setattr(door_evaluate, "load_reward_model", lambda source, max_length: Chat())
+    monkeypatch.setattr(cli_evaluate, "load_reward_model", lambda source, max_length: Chat())
     bench = str(files / "bench.jsonl")
-    evaluate(EvaluateJob(model="m", dataset=bench, benchmark="rewardbench"))
+    evaluate(RewardEvaluateArgs(model="m", dataset=bench, benchmark="rewardbench"))
     # Messages stay messages: each member renders them with its own template.
     questions = ({"role": "user", "content": f"q{number}"} for number in range(3))
     assert asked == {Conversation((question,)) for question in questions}
@@ -224,13 +227,13 @@ def test_ensemble_is_given_questions_as_messages_where_a_member_has_a_template(
 
 def test_settings_that_make_no_sense_are_refused():
     with pytest.raises(ValueError, match="calibrate: found True; required: unset, for benchmark"):
-        EvaluateJob(model="m", dataset="d", benchmark="rewardbench", calibrate=True)
+        RewardEvaluateArgs(model="m", dataset="d", benchmark="rewardbench", calibrate=True)
     with pytest.raises(ValueError, match="training_dataset: found 'x'; required: unset where hold"):
-        EvaluateJob(model="m", dataset="d", holdout=0.1, training_dataset="x")
+        RewardEvaluateArgs(model="m", dataset="d", holdout=0.1, training_dataset="x")
     with pytest.raises(ValueError, match="benchmark: found 'x'"):
-        EvaluateJob(model="m", dataset="d", benchmark="x")
+        RewardEvaluateArgs(model="m", dataset="d", benchmark="x")
     with pytest.raises(ValueError, match="dataset"):
-        EvaluateJob(model="m")
+        RewardEvaluateArgs(model="m")
 
 
 def test_measure_gives_plain_values_that_train_can_keep(files: Path, capsys):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from prefsearch.cli.command_line import as_flags
-from rewardmodel.cli.models import ScoreJob
+from rewardmodel.cli.model_args import ScoreArgs
 from rewardmodel.interface import RewardModel
 from rewardmodel.models.functions import FunctionRewardModel
 from rewardmodel.models.loading import load_reward_model
@@ -135,7 +135,7 @@ def test_a_function_in_the_home_folder_is_found(
 def test_a_function_that_needs_a_column_is_answered_for_commands_and_for_python() -> None:
     with pytest.raises(ValueError, match="needs answer") as caught:
         FunctionRewardModel(of_trl)
-    said = as_flags(str(caught.value), ScoreJob)
+    said = as_flags(str(caught.value), ScoreArgs)
     assert "Commands give a function no other columns" in said
     assert "name answers:FILE" in said
     assert said.endswith(

@@ -12,10 +12,12 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import rewardmodel.pretrained.gguf as conversion
-from policies.cli.args import SearchSettings
+from policies.cli.args import SearchArgs
+from policies.cli.loading import search_models
 from policies.evaluation.gold_scorer import load_gold_scorer
 from policies.generation.language_model import Policy, fine_tune, load_language_model
 from policies.planning.value_head import ValueHead
+from prefsearch.config.settings import build
 from rewardmodel.models.averaging import average_weights
 from rewardmodel.models.ensemble import write_ensemble
 from rewardmodel.models.implicit import ImplicitRewardModel
@@ -109,7 +111,8 @@ def test_a_packaged_reward_model_loads_wherever_one_is_named(package: Path, tmp_
 
 def test_a_search_takes_packages_for_all_its_models(package: Path, tmp_path: Path) -> None:
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "Write."}\n')
-    settings = SearchSettings(
+    settings = build(
+        SearchArgs,
         policy="package:carries_models/policy",
         reward_model="package:carries_models/reward",
         value_head="package:carries_models/head",
@@ -117,7 +120,7 @@ def test_a_search_takes_packages_for_all_its_models(package: Path, tmp_path: Pat
         kl_beta=0.1,
         dataset=str(tmp_path / "prompts.jsonl"),
     )
-    models = settings.models()
+    models = search_models(settings)
     assert isinstance(models.leaf_value, ValueHead)
 
 

@@ -17,8 +17,11 @@ from transformers import (
     XLNetForSequenceClassification,
 )
 
-from rewardmodel.cli.data import InspectJob, inspect_data
-from rewardmodel.cli.train import TrainJob, train
+from prefsearch.config.settings import build
+from rewardmodel.cli.data import inspect_data
+from rewardmodel.cli.data_args import InspectArgs
+from rewardmodel.cli.model_args import RewardTrainArgs
+from rewardmodel.cli.train import train
 from rewardmodel.models.loading import load_reward_model
 from rewardmodel.training.optim_config import OptimConfig
 from rewardmodel.training.reward_model import train_reward_model
@@ -118,7 +121,7 @@ def write_chats(folder: Path) -> str:
 
 def test_data_are_inspected_as_the_pairs_that_an_encoder_is_given(tmp_path):
     source, data = write_encoder(tmp_path / "model", "bert"), write_chats(tmp_path)
-    inspect_data(InspectJob(dataset=data, model=source, out=str(tmp_path / "seen")))
+    inspect_data(InspectArgs(dataset=data, model=source, out=str(tmp_path / "seen")))
     report = json.loads((tmp_path / "seen" / "data_report.json").read_text())
     encoder = load_reward_model(source).encoder
     longest = max(
@@ -133,18 +136,18 @@ def test_data_are_inspected_in_the_form_that_a_model_was_trained_on(tmp_path):
     source, data = write_encoder(tmp_path / "model", "bert"), write_chats(tmp_path)
     set_json(tmp_path / "model" / "config.json", input_format={"version": 1, "name": "text"})
     with pytest.raises(ValueError, match="no chat template"):
-        inspect_data(InspectJob(dataset=data, model=source, out=str(tmp_path / "seen")))
+        inspect_data(InspectArgs(dataset=data, model=source, out=str(tmp_path / "seen")))
     causal = write_chat_scorer(tmp_path / "causal", "mistral")
     (tmp_path / "causal" / "chat_template.jinja").unlink()
     with pytest.raises(ValueError, match="no chat template"):
-        inspect_data(InspectJob(dataset=data, model=causal, out=str(tmp_path / "seen")))
+        inspect_data(InspectArgs(dataset=data, model=causal, out=str(tmp_path / "seen")))
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
 def test_a_transformer_from_scratch_is_given_the_pairs_that_the_encoder_is(kind, tmp_path):
     source, data = write_encoder(tmp_path / "model", kind), write_chats(tmp_path)
     out = tmp_path / "run"
-    train(TrainJob(
+    train(build(RewardTrainArgs,
         model=source, dataset=data, holdout=0.3, batch_size=4, max_length=64,
         scratch_baseline=True, out=str(out),
     ))  # fmt: skip

@@ -1,57 +1,19 @@
-"""Settings of the planner that an agent uses in self-play, reanalysis and evaluation.
+"""The planners of self-play, reanalysis and evaluation.
 
 The three differ in noise alone: self-play and reanalysis add it, as in EfficientZero and Gumbel
 MuZero; evaluation does not.
 """
 
-from dataclasses import dataclass
 from functools import partial
-from typing import Annotated
 
-from prefsearch.config.bounds import Fraction, Positive, Size, Within
-from prefsearch.config.checks import check_types
+from atari_bridge.acting.config import SearchSettings
+from prefsearch.config.bounds import Size
 from search import (
     Planner,
     build_planner,
-    planner_name,
     planner_settings,
     qtransform_completed_by_mix_value,
 )
-
-
-@dataclass(frozen=True)
-class SearchSettings:
-    """The search's numbers.
-
-    Attributes:
-        search: A planner of `search.planners.registry`: "gumbel_muzero" improves the policy with
-            few simulations; "muzero" is MuZero's search; "efficientzero" is PUCT as in
-            EfficientZero.
-        num_simulations: Simulations of a decision, in play and in reanalysis.
-        max_num_considered_actions: Gumbel MuZero: actions that the root tries at first.
-        rescale_values: Gumbel MuZero: bring the Q-values of a node to [0, 1] before they are
-            weighed against its prior (mctx). False weighs them as they are: what hardly differs
-            then hardly counts, which suits clipped rewards and models that have seen little.
-        dirichlet_fraction: MuZero: share of noise in the root's prior, in play and reanalysis.
-        dirichlet_alpha: MuZero: concentration of that noise.
-        temperature: MuZero: actions are drawn by visits to the power of 1 / temperature; it falls
-            to a half after 50 % of the run and to a quarter after 75 %.
-    """
-
-    search: str = "gumbel_muzero"
-    num_simulations: Size = 16
-    max_num_considered_actions: Size = 16
-    rescale_values: bool = True
-    dirichlet_fraction: Fraction = 0.25
-    dirichlet_alpha: Positive = 0.3
-    temperature: Annotated[float, Within(least=0, most=10_000)] = 1.0
-
-    def __post_init__(self) -> None:
-        """Checks types; the planners check their numbers."""
-        check_types(self)
-        object.__setattr__(self, "search", planner_name(self.search, setting="search"))
-        self_play_planner(self, progress=0.0)
-        eval_planner(self)
 
 
 def self_play_planner(settings: SearchSettings, *, progress: float) -> Planner:

@@ -1,1 +1,1 @@
-"""`prefsearch atari`."""
+"""The commands of `prefsearch atari`."""

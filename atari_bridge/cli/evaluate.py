@@ -2,14 +2,14 @@
 
 import hashlib
 import sys
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from rich.progress import Progress
 
 from atari_bridge.acting.search_settings import eval_planner
+from atari_bridge.cli.args import AtariEvaluateArgs
 from atari_bridge.cli.train import eval_environment_config
 from atari_bridge.environments.opening import open_environment
 from atari_bridge.evaluation.episodes import (
@@ -21,120 +21,70 @@ from atari_bridge.evaluation.episodes import (
 )
 from atari_bridge.reference.scores import games, human_normalized
 from atari_bridge.training.agent import Agent, load_agent
-from prefsearch.cli.outputs import Output, expand_home, settle_outputs
-from prefsearch.cli.overwriting import require_kept
-from prefsearch.config.bounds import Count, Seed, Size, Threads, Within
-from prefsearch.config.checks import check_types, require
+from prefsearch.progress import progress
 from prefsearch.storage.files import write_json_atomic
 from prefsearch.storage.json_reading import read_json
 from prefsearch.storage.visible_text import visible
 from search import Planner
 
 
-@dataclass(frozen=True)
-class EvaluateJob:
-    """Play whole games with a trained agent, at several search budgets and without search.
-
-    Attributes:
-        checkpoint: A run's folder, whose newest checkpoint is taken, or a checkpoint.
-        game: Its game. Needed only for one that names a module ("module:id"), which is imported.
-        budgets: Simulations a decision; for each, the best action and one drawn by what was found.
-        games: Whole games an evaluation.
-        policy: GoldScorer the network's own policy as well: its best action, and a sample.
-        random: GoldScorer random play as well.
-        max_decisions: Games are broken off after so many; null: the environment's own limit.
-        seed: Of games and draws; another than training's.
-        out: JSON of all games, written after each evaluation; those that stand in it are not made
-            again. Empty: none.
-        threads: Of torch on the CPU; null: torch's choice.
-    """
-
-    checkpoint: str = ""
-    game: str = ""
-    budgets: list[Size] = field(default_factory=lambda: [16])
-    games: Annotated[int, Within(least=2, most=2**16)] = 32
-    policy: bool = True
-    random: bool = True
-    max_decisions: Count | None = None
-    seed: Seed = 1_000
-    out: str = ""
-    threads: Threads | None = None
-
-    def __post_init__(self) -> None:
-        """Checks types and bounds."""
-        check_types(self)
-        require(bool(self.checkpoint), "checkpoint", self.checkpoint, "a run, by --checkpoint")
-        any_asked = self.policy or self.random or bool(self.budgets)
-        require(any_asked, "budgets", self.budgets, "some, if policy and random are false")
-        expand_home(self, "checkpoint")
-        for output in settle_outputs(self):
-            require_kept({"checkpoint": self.checkpoint}, files=output.files)
-
-    def outputs(self) -> list[Output]:
-        """What it writes."""
-        return [Output("out", self.out)] if self.out else []
-
-
-def evaluate(job: EvaluateJob) -> None:
-    """Judges an agent and prints a table."""
-    if job.threads is not None:
-        torch.set_num_threads(job.threads)
-    agent = load_agent(job.checkpoint, game=job.game or None)
-    found = judge(job, agent)
+def evaluate(args: AtariEvaluateArgs) -> None:
+    """Evaluates an agent and prints a table."""
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    agent = load_agent(args.checkpoint, game=args.game or None)
+    found = evaluate_all(args, agent)
     lines = [f"{agent.facts['game']}, {agent.facts['decisions']:,} decisions of training"]
     width = max(len(name) for name in found)
     for name, value in found.items():
         share = _share_of_human(agent, value)
         human = "" if share is None else f"  {share:6.1%} of human"
         lines.append(f"{name:<{width}}  {value.interval}{human}  ({value.seconds:.0f} s)")
-    until = "" if job.max_decisions is None else f" of at most {job.max_decisions:,} decisions"
+    until = "" if args.max_decisions is None else f" of at most {args.max_decisions:,} decisions"
     scope = next(iter(found.values())).interval.scope
-    lines.append(f"mean return of {job.games} games{until} [95 % interval {scope}]")
+    lines.append(f"mean return of {args.games} games{until} [95 % interval {scope}]")
     sys.stdout.write(visible("\n".join(lines)) + "\n")
 
 
-def judge(job: EvaluateJob, agent: Agent) -> dict[str, Evaluation]:
-    """Every evaluation the job asks for, by name.
+def evaluate_all(args: AtariEvaluateArgs, agent: Agent) -> dict[str, Evaluation]:
+    """Every evaluation that the arguments ask for, by name.
 
     Each is written to `out` as soon as it is made; those that stand there already are taken.
 
     Raises:
         ValueError: If `out` holds something else than evaluations of this agent on these games.
     """
-    about = _about(job, agent) if job.out else {}
-    found = _kept(Path(job.out), about) if job.out else {}
+    about = _about(args, agent) if args.out else {}
+    found = _kept(Path(args.out), about) if args.out else {}
     planners: dict[str, Planner] = {}
-    if job.random:
+    if args.random:
         planners["random"] = RandomPolicy(agent.facts["num_actions"])
-    if job.policy:
+    if args.policy:
         planners["policy, best action"] = PolicyOnly()
         planners["policy, sampled"] = PolicyOnly(sample=True)
-    for budget in job.budgets:
+    for budget in args.budgets:
         name = f"search, {budget} simulations"
         planners[name] = eval_planner(agent.search, num_simulations=budget)
         planners[f"{name}, sampled"] = SampledActions(planners[name])
     if planners.keys() <= found.keys():
         return {name: found[name] for name in planners}
-    environment = open_environment(eval_environment_config(agent.environment), num_envs=job.games)
+    environment = open_environment(eval_environment_config(agent.environment), num_envs=args.games)
     try:
-        with Progress(transient=True) as progress:
-            for name, planner in planners.items():
-                if name in found:
-                    continue
-                task = progress.add_task(name, total=job.games)
+        for name, planner in planners.items():
+            if name in found:
+                continue
+            with progress(name, args.games) as bar:
                 found[name] = evaluate_agent(
                     environment,
                     agent.model,
                     planner,
                     frame_stack=agent.environment.frame_stack,
-                    seed=job.seed,
-                    max_decisions=job.max_decisions,
-                    on_progress=lambda made, over, games, task=task: progress.update(
-                        task, completed=over, total=games
-                    ),
+                    seed=args.seed,
+                    max_decisions=args.max_decisions,
+                    on_progress=lambda made, over, games, bar=bar: bar.update(over, total=games),
                 )
-                if job.out:
-                    write_json_atomic(job.out, _results(agent, about, found))
+            if args.out:
+                write_json_atomic(args.out, _results(agent, about, found))
     finally:
         environment.close()
     return {name: found[name] for name in planners}
@@ -162,7 +112,7 @@ def _results(agent: Agent, about: dict[str, Any], found: dict[str, Evaluation]) 
     }
 
 
-def _about(job: EvaluateJob, agent: Agent) -> dict[str, Any]:
+def _about(args: AtariEvaluateArgs, agent: Agent) -> dict[str, Any]:
     """What evaluations must have in common to stand in one file, as JSON values."""
     return {
         "game": agent.facts["game"],
@@ -171,9 +121,9 @@ def _about(job: EvaluateJob, agent: Agent) -> dict[str, Any]:
         "updates": agent.facts["updates"],
         "environment": asdict(agent.environment),
         "search": asdict(agent.search),
-        "seed": job.seed,
-        "games": job.games,
-        "max_decisions": job.max_decisions,
+        "seed": args.seed,
+        "games": args.games,
+        "max_decisions": args.max_decisions,
     }
 
 

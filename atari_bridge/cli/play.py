@@ -2,25 +2,21 @@
 
 import logging
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-from rich.progress import Progress
 from torch import Tensor
 
 from atari_bridge.acting.search_settings import eval_planner
+from atari_bridge.cli.args import AtariPlayArgs
 from atari_bridge.cli.train import eval_environment_config
 from atari_bridge.environments.interface import VectorEnvironment
 from atari_bridge.environments.opening import open_environment
 from atari_bridge.evaluation.episodes import PolicyOnly, SampledActions, evaluate_agent
 from atari_bridge.evaluation.recording import data_address, write_gif
 from atari_bridge.training.agent import Agent, load_agent
-from prefsearch.cli.outputs import Output, expand_home, settle_outputs
-from prefsearch.cli.overwriting import require_kept, require_outside
-from prefsearch.config.bounds import Count, CountOrZero, Seed, SizeOrZero
-from prefsearch.config.checks import check_types, require
+from prefsearch.progress import Bar, progress
 from prefsearch.storage.files import write_json_atomic, write_text_atomic
 from prefsearch.storage.visible_text import visible
 from search import Planner, PlanningModel, SearchOutput
@@ -30,53 +26,6 @@ from search.viewer.view import limit_view, view_tree
 
 logger = logging.getLogger(__name__)
 _SHOWN_NODES = 400
-
-
-@dataclass(frozen=True)
-class PlayJob:
-    """Play games with a trained agent and keep pictures of them and of its searches.
-
-    Attributes:
-        checkpoint: A run's folder, whose newest checkpoint is taken, or a checkpoint.
-        game: Its game. Needed only for one that names a module ("module:id"), which is imported.
-        out: Folder of the GIFs and trees.
-        games: How many, one after another.
-        num_simulations: Of a decision; null: as in training, 0: the policy alone.
-        sample: Draw actions from what was found. False takes the best one, which in games without
-            chance can be a rut.
-        max_decisions: Games are broken off after so many; null: the environment's own limit.
-        trees_at: Decisions of the first game whose searches are kept, as pages and as files.
-        every: Keep one frame in so many, for smaller GIFs.
-        seed: Of games and draws.
-    """
-
-    checkpoint: str = ""
-    game: str = ""
-    out: str = ""
-    games: Count = 1
-    num_simulations: SizeOrZero | None = None
-    sample: bool = True
-    max_decisions: Count | None = None
-    trees_at: list[CountOrZero] = field(default_factory=lambda: [0, 50, 100])
-    every: Count = 2
-    seed: Seed = 2_000
-
-    def __post_init__(self) -> None:
-        """Checks types and bounds."""
-        check_types(self)
-        require(bool(self.checkpoint), "checkpoint", self.checkpoint, "a run, by --checkpoint")
-        require(bool(self.out), "out", self.out, "a folder, by --out")
-        expand_home(self, "checkpoint")
-        for output in settle_outputs(self):
-            require_kept({"checkpoint": self.checkpoint}, files=output.files)
-        # A folder of its own inside a run is a good place; one among its checkpoints is none.
-        kept = Path(self.checkpoint, "checkpoints")
-        kept = kept if kept.is_dir() else Path(self.checkpoint)
-        require_outside({"checkpoint": str(kept)}, self.out)
-
-    def outputs(self) -> list[Output]:
-        """What it writes."""
-        return [Output("out", self.out, (".", "games.json"))]
 
 
 class Recorder:
@@ -109,19 +58,18 @@ class Recorder:
         return output
 
 
-def play(job: PlayJob) -> None:
+def play(args: AtariPlayArgs) -> None:
     """Plays, and writes GIFs, trees and scores."""
-    agent = load_agent(job.checkpoint, game=job.game or None)
-    out, games = Path(job.out), []
+    agent = load_agent(args.checkpoint, game=args.game or None)
+    out, games = Path(args.out), []
     config = eval_environment_config(agent.environment)
-    with Progress(transient=True) as progress:
-        for game in range(job.games):
-            environment = open_environment(config, num_envs=1)
-            try:
-                task = progress.add_task(f"game {game + 1} of {job.games}", total=None)
-                games.append(_play_one(job, agent, environment, game, progress, task))
-            finally:
-                environment.close()
+    for game in range(args.games):
+        environment = open_environment(config, num_envs=1)
+        try:
+            with progress(f"game {game + 1} of {args.games}") as bar:
+                games.append(_play_one(args, agent, environment, game, bar))
+        finally:
+            environment.close()
     write_json_atomic(out / "games.json", games)
     lines = [f"game {n + 1}: return {g['return']:g}, {g['decisions']} decisions" for n, g in
              enumerate(games)]  # fmt: skip
@@ -129,46 +77,45 @@ def play(job: PlayJob) -> None:
 
 
 def _play_one(
-    job: PlayJob,
+    args: AtariPlayArgs,
     agent: Agent,
     environment: VectorEnvironment,
     game: int,
-    progress: Progress,
-    task: object,
+    bar: Bar,
 ) -> dict[str, object]:
     planner: Planner
-    if job.num_simulations == 0:
-        planner = PolicyOnly(sample=job.sample)
+    if args.num_simulations == 0:
+        planner = PolicyOnly(sample=args.sample)
     else:
-        planner = eval_planner(agent.search, num_simulations=job.num_simulations)
-        planner = SampledActions(planner) if job.sample else planner
+        planner = eval_planner(agent.search, num_simulations=args.num_simulations)
+        planner = SampledActions(planner) if args.sample else planner
     recorder = Recorder(
         planner,
         frame_channels=environment.observation_shape[0],
-        trees_at=job.trees_at if game == 0 else [],
+        trees_at=args.trees_at if game == 0 else [],
     )
     found = evaluate_agent(
         environment,
         agent.model,
         recorder,
         frame_stack=agent.environment.frame_stack,
-        seed=job.seed + game,
-        max_decisions=job.max_decisions,
-        on_progress=lambda made, *_: progress.update(task, completed=made),  # pyright: ignore
+        seed=args.seed + game,
+        max_decisions=args.max_decisions,
+        on_progress=lambda made, *_: bar.update(made),
     )
-    out = Path(job.out)
+    out = Path(args.out)
     if recorder.frames[0].ndim == 3:
         write_gif(
             recorder.frames,
             out / f"game-{game + 1}.gif",
             frame_skip=environment.frame_skip,
-            every=job.every,
+            every=args.every,
         )
     else:
         logger.warning("observations are vectors: no pictures were made")
     for decision, output in recorder.searches.items():
         _keep_search(out, decision, output, recorder.frames[decision], agent, environment)
-    return {"return": found.returns[0], "decisions": found.decisions[0], "seed": job.seed + game}
+    return {"return": found.returns[0], "decisions": found.decisions[0], "seed": args.seed + game}
 
 
 def _keep_search(

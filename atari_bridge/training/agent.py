@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from atari_bridge.acting.search_settings import SearchSettings
+from atari_bridge.acting.config import SearchSettings
 from atari_bridge.environments.config import EnvironmentConfig
 from atari_bridge.networks.building import build_network
 from atari_bridge.networks.config import NetworkConfig

@@ -1,9 +1,9 @@
 """Configuration of a training run and of the agent that it trains."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
-from atari_bridge.acting.search_settings import SearchSettings
+from atari_bridge.acting.config import SearchSettings
 from atari_bridge.environments.config import EnvironmentConfig
 from atari_bridge.learning.config import LearningConfig
 from atari_bridge.networks.config import NetworkConfig
@@ -74,13 +74,13 @@ class WorkerSettings:
 class AgentSettings:
     """All settings that an agent's numbers depend on."""
 
-    environment: EnvironmentConfig
-    network: NetworkConfig
-    search: SearchSettings
-    replay: ReplayConfig
-    learning: LearningConfig
-    length: RunLength
-    seed: Seed
+    environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    search: SearchSettings = field(default_factory=SearchSettings)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    learning: LearningConfig = field(default_factory=LearningConfig)
+    length: RunLength = field(default_factory=RunLength)
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         """Checks types and bounds."""

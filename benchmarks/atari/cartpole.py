@@ -16,7 +16,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from atari_bridge.cli.train import TrainJob, train
+from atari_bridge.cli.args import AtariTrainArgs
+from atari_bridge.cli.train import train
 from benchmarks.harness.documents import update
 from benchmarks.harness.provenance import ROOT, held_sources, provenance, require_sources
 from benchmarks.harness.seed_runs import each_seed
@@ -73,12 +74,12 @@ def main(arguments: list[str] | None = None) -> None:
     about = provenance(NAME, ["python", "benchmarks/atari/cartpole.py", *words], seeds=own.seeds)
     config = str(shipped_configurations()[f"atari_bridge/{NAME}"])
 
-    def job(seed: int) -> TrainJob:
+    def job(seed: int) -> AtariTrainArgs:
         flags = ["--config", config, "--out", str(own.runs / f"seed-{seed}"), "--seed", str(seed)]
         flags += ["--resume", "true"]
         if own.decisions:
             flags += ["--total_decisions", str(own.decisions)]
-        return parse(TrainJob, flags, prog=NAME)
+        return parse(AtariTrainArgs, flags, prog=NAME)
 
     def run(seed: int) -> list[dict[str, Any]]:
         folder = own.runs / f"seed-{seed}"

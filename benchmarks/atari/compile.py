@@ -29,7 +29,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 
-from atari_bridge.cli.train import TrainJob, agent_settings, compile_networks, open_accelerator
+from atari_bridge.cli.args import AtariTrainArgs
+from atari_bridge.cli.train import compile_networks
 from atari_bridge.environments.interface import VectorEnvironment
 from atari_bridge.environments.opening import open_environment
 from atari_bridge.training.loop import Training
@@ -37,6 +38,7 @@ from benchmarks.harness.documents import update
 from benchmarks.harness.provenance import ROOT, provenance
 from prefsearch.cli.command_line import parse
 from prefsearch.cli.entry import shipped_configurations
+from prefsearch.distributed import open_accelerator
 from prefsearch.storage.files import write_json_atomic
 
 OUT = ROOT / "docs" / "results" / "atari_compile.json"
@@ -71,8 +73,8 @@ class Side:
         rows: Decisions that are played before anything is timed.
     """
 
-    def __init__(self, job: TrainJob, *, compiled: bool, rows: int) -> None:
-        settings = agent_settings(job)
+    def __init__(self, job: AtariTrainArgs, *, compiled: bool, rows: int) -> None:
+        settings = job.agent
         settings = replace(settings, length=replace(settings.length, overlap=False))
         self._environment: VectorEnvironment = open_environment(settings.environment)
         self._training = Training(settings, self._environment, open_accelerator(job.precision))
@@ -141,7 +143,7 @@ def measure(name: str, rounds: int, *, rows: int, moves: int, updates: int) -> d
     config, changed = CELLS[name]
     words = [word for key, value in changed.items() for word in (f"--{key}", str(value))]
     job = parse(
-        TrainJob,
+        AtariTrainArgs,
         ["--config", str(shipped_configurations()[config]), "--out", "unused", *words],
         prog="atari_compile",
     )
@@ -159,7 +161,7 @@ def measure(name: str, rounds: int, *, rows: int, moves: int, updates: int) -> d
             times.append(this)
     for side in sides.values():
         side.close()
-    units = {"play": moves * job.num_envs, "batches": updates, "updates": updates}
+    units = {"play": moves * job.agent.environment.num_envs, "batches": updates, "updates": updates}
     return {
         "config": config,
         "changed": dict(changed),

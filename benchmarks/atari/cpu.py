@@ -27,8 +27,9 @@ from typing import Any
 
 import numpy as np
 
-from atari_bridge.cli.evaluate import EvaluateJob, judge
-from atari_bridge.cli.train import TrainJob, train
+from atari_bridge.cli.args import AtariEvaluateArgs, AtariTrainArgs
+from atari_bridge.cli.evaluate import evaluate_all
+from atari_bridge.cli.train import train
 from atari_bridge.reference.scores import human_normalized
 from atari_bridge.training.agent import load_agent
 from benchmarks.atari.budget_figure import budget_curves
@@ -64,15 +65,17 @@ def main() -> None:
     for seed in own.seeds:
         folder = own.runs / f"seed-{seed}"
         words = ["--config", config, "--out", str(folder), "--seed", str(seed), "--resume", "true"]
-        job = replace(parse(TrainJob, words, prog="atari_cpu"), minutes=own.minutes)
+        job = replace(parse(AtariTrainArgs, words, prog="atari_cpu"), minutes=own.minutes)
         with held_sources(folder, NAME, about["source_digest"]):
             train(job)
             done = [row for row in read_records(folder / "metrics.jsonl") if "seconds" in row]
-            if done[-1]["decisions"] < job.total_decisions:
+            if done[-1]["decisions"] < job.agent.length.total_decisions:
                 continue  # paused; the next call goes on
             found.append(_judged(folder, seed, own.games, done))
         write_json_atomic(own.out, {"provenance": about, **_summary(found, job)})
-        budget_curves(found, own.out.with_suffix(""), title=f"{job.game}: what search adds")
+        budget_curves(
+            found, own.out.with_suffix(""), title=f"{job.agent.environment.game}: what search adds"
+        )
     if found:
         update(own.out)
 
@@ -81,7 +84,7 @@ def _judged(
     folder: Path, seed: int, games: int, parts: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """One seed's evaluations, each made once."""
-    job = EvaluateJob(
+    job = AtariEvaluateArgs(
         checkpoint=str(folder),
         budgets=_BUDGETS,
         games=games,
@@ -90,7 +93,7 @@ def _judged(
         out=str(folder / "judged.json"),
         threads=1,
     )
-    judge(job, load_agent(folder))
+    evaluate_all(job, load_agent(folder))
     curve = [
         row
         for row in read_records(folder / "metrics.jsonl")
@@ -107,7 +110,7 @@ def _judged(
     }
 
 
-def _summary(found: Sequence[Mapping[str, Any]], job: TrainJob) -> dict[str, Any]:
+def _summary(found: Sequence[Mapping[str, Any]], job: AtariTrainArgs) -> dict[str, Any]:
     """Means over seeds with the interval over seeds (of one seed, over its games), and each seed.
 
     What is above a baseline is taken game by game: game n begins alike for every agent of a seed.
@@ -128,15 +131,15 @@ def _summary(found: Sequence[Mapping[str, Any]], job: TrainJob) -> dict[str, Any
         }
         for baseline in ("random", "policy, sampled")
     }
-    headline = f"search, {job.num_simulations} simulations, sampled"
+    headline = f"search, {job.agent.search.num_simulations} simulations, sampled"
     gains = {k: v for k, v in above["policy, sampled"].items() if k != "random"}
     return {
-        "game": job.game,
+        "game": job.agent.environment.game,
         "headline": headline,
         "over_seeds": {
             name: {
                 **_plain(interval),
-                "human_normalized": human_normalized(job.game, interval.estimate),
+                "human_normalized": human_normalized(job.agent.environment.game, interval.estimate),
             }
             for name, interval in means.items()
         },

@@ -34,12 +34,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from atari_bridge.cli.train import TrainJob, agent_settings, open_accelerator, train
+from atari_bridge.cli.args import AtariTrainArgs
+from atari_bridge.cli.train import train
 from atari_bridge.environments.opening import open_environment
 from atari_bridge.networks.interface import compile_functions
 from atari_bridge.training.loop import Training
 from prefsearch.cli.command_line import parse
 from prefsearch.cli.entry import shipped_configurations
+from prefsearch.distributed import open_accelerator
 from prefsearch.run.directory import environment as describe_environment
 from prefsearch.storage.files import write_json_atomic
 
@@ -89,8 +91,8 @@ def main() -> None:
     changed = _CHANGED | (_SMALL if own.small else {})
     flags = [word for name, value in changed.items() for word in (f"--{name}", str(value))]
     config = ["--config", str(shipped_configurations()[_CONFIG]), "--out", str(own.out)]
-    job = parse(TrainJob, [*config, *flags, *rest], prog="atari_gpu")
-    folder = own.out / f"efficientzero-{job.game}{'-small' if own.small else ''}"
+    job = parse(AtariTrainArgs, [*config, *flags, *rest], prog="atari_gpu")
+    folder = own.out / f"efficientzero-{job.agent.environment.game}{'-small' if own.small else ''}"
     job = replace(job, out=str(folder), minutes=own.minutes)
     if own.what == "train":
         train(job)
@@ -102,9 +104,9 @@ def main() -> None:
     sys.stdout.write(json.dumps(found, indent=2) + "\n")
 
 
-def measure(job: TrainJob, *, rows: int, updates: int) -> dict[str, Any]:
+def measure(job: AtariTrainArgs, *, rows: int, updates: int) -> dict[str, Any]:
     """Everything that can be known of a run without making it."""
-    settings = agent_settings(job)
+    settings = job.agent
     environment = open_environment(settings.environment)
     accelerator = open_accelerator(job.precision)
     training = Training(settings, environment, accelerator)
@@ -113,7 +115,7 @@ def measure(job: TrainJob, *, rows: int, updates: int) -> dict[str, Any]:
     _play_until(training, _WARM_UP)
     played = _seconds(lambda: _play_until(training, _WARM_UP + rows))
     found: dict[str, Any] = {
-        "game": job.game,
+        "game": job.agent.environment.game,
         "parameters": sum(p.numel() for p in training.network.parameters()),
         "decisions_a_second": rows / played,
     }

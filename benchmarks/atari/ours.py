@@ -19,7 +19,8 @@ import yaml
 from accelerate import Accelerator
 from torch import Tensor
 
-from atari_bridge.acting.search_settings import SearchSettings, reanalyze_planner, self_play_planner
+from atari_bridge.acting.config import SearchSettings
+from atari_bridge.acting.search_settings import reanalyze_planner, self_play_planner
 from atari_bridge.acting.self_play import SelfPlay
 from atari_bridge.environments.config import EnvironmentConfig
 from atari_bridge.environments.interface import VectorEnvironment
@@ -52,6 +53,7 @@ from benchmarks.atari.cells import (
     Cell,
 )
 from benchmarks.atari.worker import network_facts
+from prefsearch.config.settings import build
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "atari_bridge" / "ale_cpu.yaml"
 LEARNING_STARTS = 160  # of a profile, before its first update
@@ -343,10 +345,10 @@ def training_settings(cell: Cell) -> tuple[AgentSettings, dict[str, Any]]:
         total_decisions=10**6, learning_starts=LEARNING_STARTS, part_decisions=PART_DECISIONS
     )
     if CONFIG.exists():
-        from atari_bridge.cli.train import TrainJob, agent_settings
+        from atari_bridge.cli.args import AtariTrainArgs
 
         values = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
-        settings = agent_settings(TrainJob(**{**values, "out": "unused"}))
+        settings = build(AtariTrainArgs, **{**values, "out": "unused"}).agent
         each = settings.length.updates_per_decision
         settings = replace(settings, length=replace(length, updates_per_decision=each))
         named: dict[str, Any] = {"config": f"configs/atari_bridge/{CONFIG.name}", **values}

@@ -7,7 +7,7 @@ from benchmarks.harness.documents_numbers import cores_of, interval, listed, spa
 from benchmarks.harness.provenance import NOT_RECORDED
 from policies.evaluation.cells import BEST_OF_N
 from policies.evaluation.gain_report import gains_of, method_name, scope_of, verdict
-from policies.planning.methods import TITLES
+from policies.planning.options import TITLES
 from prefsearch.statistics.verdicts import count_verdicts, describe_need
 
 Results = Mapping[str, Any]

@@ -69,7 +69,7 @@ LEFT_OUT = (
     "prefsearch/report/style.py",
     "search/viewer/*.py",
 )
-_COMMAND = ("prefsearch.cli.entry", "prefsearch.cli.command_line")  # of any `prefsearch VERB`
+_COMMAND = ("prefsearch.cli.entry", "prefsearch.cli.command_line")  # of any command
 _GAME = "configs/atari_bridge/ale_cpu.yaml"
 _PEERS = "benchmarks/peers.sh"
 SOURCES: Mapping[str, Sources] = {
@@ -94,7 +94,7 @@ SOURCES: Mapping[str, Sources] = {
     ),
     "demo": Sources(
         "python benchmarks/text/demo_seeds.py",
-        ("benchmarks.text.demo_seeds", *_COMMAND, "policies.cli.demo"),
+        ("benchmarks.text.demo_seeds", *_COMMAND, "policies.demo"),
     ),
     "hh_minilm": Sources(
         "python benchmarks/reward/baselines.py --run runs/hh_minilm "

@@ -29,7 +29,8 @@ from benchmarks.harness.provenance import ROOT, provenance
 from benchmarks.text.planner_toys import Toy, ToyTexts, search_toys
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
-from policies.planning.methods import MethodName, SearchOptions, build_searcher, method_planner
+from policies.planning.methods import build_searcher, method_planner
+from policies.planning.options import MethodName, SearchOptions
 from prefsearch.statistics.metrics import bootstrap_interval
 from prefsearch.storage.files import write_json_atomic
 from rewardmodel.synthetic.world import SimulatedHuman, sample_requests

@@ -28,7 +28,8 @@ from benchmarks.harness.documents import update
 from benchmarks.harness.provenance import ROOT, held_sources, provenance, require_sources
 from benchmarks.harness.seed_runs import each_seed
 from benchmarks.text.models import counted_tokens
-from policies.demo import PROPOSAL, Demo, DemoConfig
+from policies.cli.demo_args import DemoArgs
+from policies.demo import PROPOSAL, Demo
 from policies.evaluation.cells import cell_row, curves, summarize
 from policies.evaluation.gain_fits import fit_rows
 from policies.evaluation.gain_report import closing_table
@@ -37,7 +38,7 @@ from policies.evaluation.pooled import Pool
 from policies.finetuning.collection import sample_responses
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Unit
-from policies.planning.methods import TITLES
+from policies.planning.options import TITLES
 from policies.planning.value_head import fit_value_head
 from prefsearch.cli import entry
 from prefsearch.run.directory import RunDirectory
@@ -68,7 +69,7 @@ VALUE_PROMPTS, VALUE_RESPONSES = 1500, 4
 def train(seed: int, folder: Path, threads: int) -> Demo:
     """Trains the demo's policy and reward model and a value head, as far as that is not done."""
     demo = Demo(
-        DemoConfig(out=str(folder), seed=seed, resume=True, threads=threads), Console(quiet=True)
+        DemoArgs(out=str(folder), seed=seed, resume=True, threads=threads), Console(quiet=True)
     )
     demo.step("sft", "policy", demo.sft)
     demo.step("compare", "comparisons", demo.compare)

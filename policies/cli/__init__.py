@@ -1,1 +1,1 @@
-"""`prefsearch policy` and `prefsearch demo`."""
+"""The commands of `prefsearch policy` and `prefsearch demo`."""

@@ -1,24 +1,20 @@
-"""The verb of `prefsearch policy` that puts evaluations of several seeds together: combine."""
+"""`prefsearch policy combine`: evaluations of several seeds in one report."""
 
-import dataclasses
 import itertools
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from policies.cli.evaluate import EvaluateJob
+from policies.cli.evaluate_args import CombineArgs, PolicyEvaluateArgs, require_finished
 from policies.evaluation.cells import BEST_OF_N, Record
 from policies.evaluation.clusters import clusters_of, with_clusters
 from policies.evaluation.gain_report import method_name, records_of, write_gain_pages
 from policies.evaluation.measuring import load_pool
 from policies.evaluation.pooled import Pool
 from prefsearch.cli.console import PlainConsole
-from prefsearch.cli.outputs import Output, home_expanded, settle_outputs
-from prefsearch.cli.overwriting import require_outside
-from prefsearch.config.checks import check_types, require
+from prefsearch.config.settings import settings_of_class
 from prefsearch.run.directory import DamagedRunError, RunDirectory
 from prefsearch.storage.json_reading import read_json
 
@@ -35,53 +31,21 @@ _MODELS = ("policy", "reward_model", "value_head", "reference")
 # Where prompts come from: these may differ where the prompts do not.
 _PROMPTS = ("dataset", "split", "format", "prompt_column", "implicit_prompt")
 # Of settings that an older run did not have.
-_DEFAULTS = {f.name: f.default for f in dataclasses.fields(EvaluateJob)}
+_DEFAULTS = {n: one.default for n, one in settings_of_class(PolicyEvaluateArgs).items()}
 
 
-@dataclass
-class CombineJob:
-    """Put evaluations of several seeds into one report, its intervals over the seeds.
-
-    Attributes:
-        runs: Folders of `prefsearch policy evaluate`, one a seed: best of policies and reward
-            models that were trained anew with each. Methods and budgets are compared where all
-            runs have them; the report names the others.
-        other_prompts: Whether runs may take their prompts (and reference answers) from different
-            files, each a sample of the same kind of prompts.
-        out: Folder of the report.
-        resume: Write the report again in that folder.
-    """
-
-    runs: list[str] = field(default_factory=list)
-    other_prompts: bool = False
-    out: str = "runs/combined"
-    resume: bool = False
-
-    def __post_init__(self) -> None:
-        """Checks types and bounds."""
-        check_types(self)
-        require(len(self.runs) >= 2, "runs", self.runs, "at least 2 folders of evaluations")
-        self.runs = [home_expanded(run, "runs") for run in self.runs]
-        once = len(set(self.runs)) == len(self.runs)
-        require(once, "runs", self.runs, "different folders; name each folder once")
-        settle_outputs(self)
-        require_outside({"runs": self.runs}, self.out)
-
-    def outputs(self) -> list[Output]:
-        """What it writes."""
-        return [Output("out", self.out, ())]
-
-
-def combine(job: CombineJob) -> None:
-    """Writes the report; see `CombineJob`.
+def combine(args: CombineArgs) -> None:
+    """Writes the report.
 
     Raises:
         ValueError: If a folder holds no finished evaluation, two are the same, they differ in what
             makes their scores comparable, or have no method and budget in common.
     """
-    runs = {name: _finished(name) for name in job.runs}
+    for name in args.runs:
+        require_finished(name)
+    runs = {name: RunDirectory.at(name) for name in args.runs}
     settings = {name: _DEFAULTS | run.settings for name, run in runs.items()}
-    _require_comparable(settings, other_prompts=job.other_prompts)
+    _require_comparable(settings, other_prompts=args.other_prompts)
     found: dict[str, Cells] = {}
     pools: dict[Hashable, Pool] = {}
     for name, run in runs.items():
@@ -93,7 +57,7 @@ def combine(job: CombineJob) -> None:
     _require_different(settings, found)
     kept, left = _common(found)
     notes = _notes(settings, left)
-    out = RunDirectory.open(job.out, {"runs": job.runs}, resume=job.resume)
+    out = RunDirectory.open(args.out, {"runs": args.runs}, resume=args.resume)
     console = PlainConsole()
     console.print(
         write_gain_pages(
@@ -108,16 +72,6 @@ def combine(job: CombineJob) -> None:
     for note in notes:
         console.print(note)
     console.print(f"Open {out.report} in a browser.")
-
-
-def _finished(name: str) -> RunDirectory:
-    """The run of a finished evaluation."""
-    if not (Path(name) / "summary.json").is_file():
-        raise ValueError(
-            f"{name} holds no summary.json, required: a finished `prefsearch policy evaluate`. "
-            "Finish it with --resume, or name another folder in runs"
-        )
-    return RunDirectory.at(name)
 
 
 def _records(run: RunDirectory, prompts: int) -> list[dict[str, Any]]:
@@ -189,11 +143,11 @@ def _require_one_scale(
     settings: Mapping[str, Mapping[str, Any]], found: Mapping[str, Cells]
 ) -> None:
     """Refuses to average the scores of several reward models where there is no gold score."""
-    judged = all(
+    scored = all(
         r["gold"] is not None for cells in found.values() for c in cells.values() for r in c
     )
     models = list(dict.fromkeys(str(one.get("reward_model")) for one in settings.values()))
-    if not judged and len(models) > 1:
+    if not scored and len(models) > 1:
         raise ValueError(
             f"found {len(models)} reward models ({', '.join(models)}) and no gold score, required: "
             "one reward model, or a gold score in every run, since each reward model has a scale "
@@ -261,7 +215,7 @@ def _common(found: Mapping[str, Cells]) -> tuple[list[Record], dict[tuple[str, s
 def _notes(
     settings: Mapping[str, Mapping[str, Any]], left: Mapping[tuple[str, str], Sequence[str]]
 ) -> list[str]:
-    """What the report leaves out and what its intervals do not say."""
+    """What the report leaves out, and what its intervals do not cover."""
     notes: list[str] = []
     if len({(one.get("policy"), one.get("reward_model")) for one in settings.values()}) == 1:
         notes.append(

@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.progress import track
-
 from prefsearch.distributed import Processes
+from prefsearch.progress import track
 from prefsearch.run.directory import DamagedRunError
 from prefsearch.storage.files import append_record, read_records, to_plain, write_text_atomic
 from prefsearch.storage.json_text import json_text
@@ -75,7 +74,7 @@ class CellFile:
         """
         count = -(-self._prompts // self._batch_size)
         left = [i for i in self._processes.share(count) if not self._known >= self._within(i)]
-        for batch in track(left, label, transient=True, disable=self._processes.quiet):
+        for batch in track(left, label, enabled=self._processes.main):
             for line in work(batch):
                 if line["prompt"] not in self._known:  # the batch may have been cut short before
                     append_record(self._own, with_checksum(line))

@@ -18,7 +18,7 @@ from policies.evaluation.records import SEARCH_FIELDS, records_of_lines, search_
 from policies.finetuning.collection import sample_responses
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
-from policies.planning.methods import TITLES, MethodName, seed_name
+from policies.planning.options import TITLES, MethodName, seed_name
 from policies.planning.searcher import SearchPolicy
 from prefsearch.distributed import Processes
 from prefsearch.run.directory import RunDirectory, step_seed

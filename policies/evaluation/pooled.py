@@ -17,7 +17,7 @@ from policies.evaluation.cell_files import Fields
 from policies.evaluation.gold_scorer import GoldScorer, gold_scores
 from policies.finetuning.collection import Samples
 from policies.generation.language_model import Policy
-from policies.planning.methods import TITLES, MethodName
+from policies.planning.options import TITLES, MethodName
 from policies.planning.voting import VoteRule, vote_expectation
 from prefsearch.statistics.metrics import best_of_n_expectation, best_of_n_kl, pass_at_k
 from rewardmodel.data.conversation import Prompt

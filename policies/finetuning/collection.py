@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from datasets import Dataset
-from rich.progress import track
 
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
 from policies.generation.segment_tree import SegmentTree
+from prefsearch.progress import track
 from rewardmodel.data.conversation import Prompt, row_of
 from rewardmodel.data.sources.tables import gather
 from rewardmodel.data.text_rows import require_rows
@@ -92,7 +92,7 @@ def sample_responses(
     at_once = max(1, batch_size // per_prompt)
     starts = range(0, len(prompts), at_once)
     samples = Samples(list(prompts), [], [], [], [])
-    for start in track(starts, progress, transient=True) if progress else starts:
+    for start in track(starts, progress) if progress else starts:
         tree = SegmentTree(policy, whole, seed=seed, max_rows=batch_size)
         batch = prompts[start : start + at_once]
         numbers = range(first + start, first + start + len(batch))

@@ -7,9 +7,8 @@ search tree.
 import functools
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from datasets import Dataset
@@ -23,8 +22,8 @@ from transformers import (
 from trl import SFTConfig, SFTTrainer
 
 from policies.generation.proposals import Proposal
-from prefsearch.config.bounds import Tokens, Within
-from prefsearch.config.checks import check_types, require
+from policies.generation.tiny_model import TinyModel, Unfinished
+from prefsearch.config.checks import require
 from prefsearch.storage.folders import new_folder
 from rewardmodel.data.conversation import Conversation, Prompt, Reply, prompts_of, replies_of
 from rewardmodel.prefix_cache.backbone import Backbone
@@ -42,33 +41,6 @@ from rewardmodel.training.optim_config import OptimConfig
 from rewardmodel.training.run import run_trainer, save_model
 
 _logger = logging.getLogger(__name__)
-Unfinished = Literal["no_end", "leave_out"]
-"""What becomes of demonstrations that were cut off."""
-
-
-@dataclass
-class TinyModel:
-    """The size of a Llama trained from scratch.
-
-    Attributes:
-        vocabulary: Entries of the byte-level BPE that is trained on the demonstrations.
-        hidden_size: Width of the residual stream.
-        layers: Transformer blocks.
-        heads: Attention heads, a divisor of `hidden_size`.
-        context: The most tokens of prompt and response.
-    """
-
-    vocabulary: Annotated[int, Within(least=1, most=2**24)] = 1024
-    hidden_size: Annotated[int, Within(least=1, most=2**16)] = 128
-    layers: Annotated[int, Within(least=1, most=1024)] = 3
-    heads: Annotated[int, Within(least=1, most=1024)] = 4
-    context: Tokens = 256
-
-    def __post_init__(self) -> None:
-        """Checks types and that the heads divide the width."""
-        check_types(self)
-        divides = self.heads > 0 and self.hidden_size % self.heads == 0
-        require(divides, "heads", self.heads, f"a divisor of hidden_size = {self.hidden_size}")
 
 
 class Policy:

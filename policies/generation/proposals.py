@@ -6,12 +6,11 @@ Longer segments are *sampled*: exchangeable, so their prior is uniform. This fil
 segments end and how a token is drawn; it runs no model.
 """
 
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from __future__ import annotations
 
-import numpy as np
-import torch
-from torch import Tensor
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from prefsearch.config.bounds import (
     CountOrZero,
@@ -23,27 +22,34 @@ from prefsearch.config.bounds import (
 )
 from prefsearch.config.checks import check_types, require
 
+if TYPE_CHECKING:  # settings are checked without torch
+    from torch import Tensor
+
 Unit = Literal["token", "sentence", "line", "step", "block", "response"]
 _SENTENCE_MARKS = (".", "!", "?", "。", "！", "？")
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """How segments are made.
+    r"""How segments are made.
 
     Attributes:
-        unit: Where a segment ends: after one `"token"`, ranked and not sampled; after a
-            `"sentence"` or a line, after a `"line"`, after a `"step"` (a `delimiter`), after
-            `segment_tokens` tokens (`"block"`), or with the whole `"response"`.
-        segment_tokens: The most tokens of one segment (not of a whole response).
+        unit: Where a segment, what a search tries at a time, ends: after a "token", the likeliest
+            first and not sampled; a "sentence" or a line; a "line"; a "step", by the delimiter; a
+            "block" of segment_tokens tokens; or with the whole "response". Best-of-N and votes
+            always take whole responses.
+        segment_tokens: The most tokens of a segment.
         max_new_tokens: The most tokens of a response; one that is cut off there is not finished.
-        min_new_tokens: The fewest tokens before an end token; stop strings are not held back.
-        temperature: Of sampling, and of the priors of ranked tokens; 1 is the policy itself.
-        top_k: Propose among the k likeliest tokens; 0 takes all.
-        top_p: Propose the likeliest tokens that hold this much probability together; of equally
-            likely ones those with the lower id; 1 takes all.
-        delimiter: What ends a `"step"`; it belongs to the step.
-        stop: Strings that end the response; they do not belong to it.
+        min_new_tokens: The fewest tokens before a response may end by itself; stop strings are not
+            held back.
+        temperature: Of sampling, and of the priors of ranked tokens; 1 is the policy itself, less
+            is likelier text and less variety.
+        top_k: Sample among the k likeliest tokens; 0 takes all.
+        top_p: Sample among the likeliest tokens that hold this much probability together; of
+            equally likely ones those with the lower id; 1 takes all.
+        delimiter: What ends a "step" and belongs to it, a blank line by default; in a shell write
+            $'\n\n'.
+        stop: Strings that end a response and do not belong to it, such as "Human:".
     """
 
     unit: Unit = "sentence"
@@ -86,6 +92,8 @@ class Proposal:
         Returns:
             bool [vocabulary].
         """
+        import torch
+
         ends = torch.zeros(vocabulary, dtype=torch.bool)
         if self.unit not in ("sentence", "line"):
             return ends
@@ -108,8 +116,10 @@ class Proposal:
         scaled = log_probabilities / self.temperature
         if self.top_k:
             kth = scaled.topk(min(self.top_k, scaled.shape[-1]), dim=-1).values[:, -1:]
-            scaled = scaled.masked_fill(scaled < kth, -torch.inf)
+            scaled = scaled.masked_fill(scaled < kth, -math.inf)
         probabilities = scaled.softmax(-1)
+        from policies.generation.nucleus import nucleus
+
         return nucleus(probabilities, self.top_p) if self.top_p < 1 else probabilities
 
     def draw(self, log_probabilities: Tensor, levels: Tensor) -> Tensor:
@@ -122,6 +132,8 @@ class Proposal:
         Returns:
             int64 [R].
         """
+        import torch
+
         # By inverse CDF: on the CPU several times faster than torch.multinomial.
         summed = self.weights(log_probabilities).cumsum(-1)
         level = levels.to(summed)[:, None] * summed[:, -1:]
@@ -141,54 +153,3 @@ class Proposal:
         """
         weights, tokens = self.weights(log_probabilities).topk(count, dim=-1)
         return tokens, weights.log()
-
-
-def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
-    """The likeliest tokens of each row whose predecessors hold less than `top_p` together.
-
-    Only values are sorted, which numpy does many times faster than torch sorts values with their
-    places; where the last value kept is met again behind it, the row is sorted with places.
-
-    Args:
-        probabilities: [R, V], each row summing to 1.
-        top_p: In (0, 1).
-
-    Returns:
-        [R, V], 0 outside the nucleus. Of equally likely tokens the lower ids come first.
-    """
-    ordered = _descending(probabilities)
-    inside = ordered.cumsum(-1).sub_(ordered) < top_p  # always the first
-    # None is inside only in a row of NaN, which whoever draws refuses where it reaches the host.
-    kept = inside.count_nonzero(-1)[:, None].clamp(min=1)  # [R, 1]
-    least = ordered.gather(-1, kept - 1)
-    following = ordered.gather(-1, kept.clamp(max=ordered.shape[-1] - 1))
-    whole = kept == ordered.shape[-1]
-    # By rounding a token may lie outside and its successor inside.
-    plain = inside.gather(-1, kept - 1) & (whole | (following < least))
-    found = _at_least(probabilities, least)
-    for row in (~plain).nonzero()[:, 0].tolist():
-        found[row] = _nucleus_by_places(probabilities[row], top_p)
-    return found
-
-
-def _descending(values: Tensor) -> Tensor:
-    """Values [R, V] with the greatest first in each row."""
-    if values.device.type == "cpu" and values.dtype == torch.float32:
-        return torch.from_numpy(np.sort(values.numpy(), axis=-1)).flip(-1)
-    return values.sort(dim=-1, descending=True).values
-
-
-def _at_least(values: Tensor, least: Tensor) -> Tensor:
-    """Values [R, V] with 0 for what is less than its row's `least` [R, 1]."""
-    if values.device.type != "cpu" or values.dtype != torch.float32:
-        return values.masked_fill(values < least, 0)
-    below = np.nextafter(least[:, 0].numpy(), np.float32(-1)).tolist()
-    # Several times faster than a mask.
-    return torch.stack([torch.threshold(row, t, 0.0) for row, t in zip(values, below, strict=True)])
-
-
-def _nucleus_by_places(probabilities: Tensor, top_p: float) -> Tensor:
-    """`nucleus` of one row [V], as it is defined."""
-    ordered, places = probabilities.sort(stable=True, dim=-1, descending=True)
-    ordered = ordered.masked_fill(ordered.cumsum(-1) - ordered >= top_p, 0)
-    return torch.zeros_like(probabilities).scatter(-1, places, ordered)

@@ -6,125 +6,33 @@ noise is added: samples of the policy bring the variety.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import TypeAlias
 
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
 from policies.planning.leaf_values import LeafValue, NoValue, PartialReward
+from policies.planning.options import (
+    BEAM_PROPOSALS,
+    POOLED,
+    MethodName,
+    SearchOptions,
+    check_budget,
+    method_name,
+)
 from policies.planning.searcher import Answer, SearchPolicy
 from policies.planning.segment_rewards import SegmentReward
-from prefsearch.config.bounds import Count, KLWeight, NonNegative, Positive, PositiveFraction, Size
-from prefsearch.config.checks import check_types, require, shown
 from rewardmodel.interface import RewardModel
 from search.planners.base import Planner
-from search.planners.registry import ALIASES, PLANNER_NAMES, build_planner, planner_settings
+from search.planners.registry import build_planner, planner_settings
 from search.qtransforms import qtransform_completed_by_mix_value
 
-MethodName: TypeAlias = str
-"""One of `METHOD_NAMES`, or any other planner of `search.planners.registry`."""
-
-TITLES: dict[MethodName, str] = {
-    "best_of_n": "best-of-N",
-    "weighted": "weighted best-of-N",
-    "majority": "majority vote",
-    "rejection": "speculative rejection",
-    "beam": "beam search",
-    "dvts": "DVTS",
-    "muzero": "MCTS (MuZero)",
-    "gumbel_muzero": "MCTS (Gumbel)",
-    "controlled_decoding": "controlled decoding",
-}
-METHOD_NAMES: tuple[MethodName, ...] = tuple(TITLES)
-TITLES |= {name: name for name in PLANNER_NAMES if name not in TITLES}
-POOLED: tuple[MethodName, ...] = ("best_of_n", "weighted", "majority")
-"""Methods that choose among whole responses, all of them samples of the policy."""
 _BY_LEVELS = ("beam", "dvts", "rejection")
 _ANSWERS: dict[MethodName, Answer] = {"weighted": "weighted", "majority": "majority"}
 _CANDIDATES = 8
-_BEAM_CANDIDATES = 4
 _RESAMPLES = 1
 _SEGMENTS = 8  # of a response, roughly; set on toys and training prompts
 _LEAST_VISITS, _MOST_VISITS = 1.0, 3.0  # of the best candidate before another; set as _SEGMENTS was
-
-
-@dataclass(frozen=True)
-class SearchOptions:
-    """How methods search, beside their budgets.
-
-    Attributes:
-        leaves_per_step: Tree search: leaves of each tree that go through the model at once.
-        c_puct: MuZero: c1, the weight of exploration. None takes the planner's default for
-            ranked tokens, and `sample_exploration` for samples.
-        value_scale: Gumbel MuZero: weight of Q-values against the prior; more follows the best
-            candidate found so far sooner. None takes the planner's default for ranked tokens, and
-            `sample_scale` for samples.
-        maxvisit_init: Gumbel MuZero: visits added to those that `value_scale` multiplies, so that
-            a new node weighs Q-values by the product of both. None as for `value_scale`.
-        token_budget: The most tokens sampled for a prompt. None is no limit for tree search and
-            controlled decoding, and what so many whole responses could take for level searches.
-        answer_form: Weighted best-of-N and majority vote: how answers are read,
-            `rewardmodel.models.answers.extract_answer`.
-        kl_weight: Controlled decoding: cost of one nat of divergence from the policy.
-        rejection_keep: Speculative rejection: share of the responses that goes on after each
-            segment. None takes the planner's default.
-        batch_size: Prompts searched side by side.
-        max_rows: The most segments that are sampled side by side.
-    """
-
-    leaves_per_step: Size = 1
-    c_puct: NonNegative | None = None
-    # At 0 samples, whose prior is uniform, would all be alike whatever their values.
-    value_scale: Positive | None = None
-    maxvisit_init: NonNegative | None = None
-    token_budget: Count | None = None
-    answer_form: str = "auto"
-    kl_weight: KLWeight = 0.3
-    rejection_keep: PositiveFraction | None = None
-    batch_size: Size = 64
-    max_rows: Size = 256
-
-    def __post_init__(self) -> None:
-        """Checks types and bounds."""
-        check_types(self)
-        scale = self.value_scale  # maxvisit_init is divided by it
-        require(scale is None or scale >= 1e-9, "value_scale", scale, "at least 1e-9, or null")
-
-
-def method_name(name: str) -> MethodName:
-    """The name of a method, aliases resolved (`gumbel` is `gumbel_muzero`).
-
-    Raises:
-        ValueError: If there is no such method.
-    """
-    found = ALIASES.get(name, name)
-    if found not in TITLES:
-        raise ValueError(f"method: found {shown(name)}; required: one of {', '.join(METHOD_NAMES)}")
-    return found
-
-
-def seed_name(method: MethodName, budget: int) -> str:
-    """The name of a search's random stream; two methods keep the names recorded runs drew by."""
-    recorded = {"gumbel_muzero": "gumbel", "controlled_decoding": "guided"}
-    return f"search-{recorded.get(method, method)}-{budget}"
-
-
-def check_budget(method: MethodName, budget: int) -> None:
-    """Checks a method and its budget.
-
-    Raises:
-        ValueError: If the method is unknown, the budget is not positive, or beams of four segments
-            cannot use it up.
-    """
-    method = method_name(method)
-    if budget < 1:
-        raise ValueError(f"budget: found {budget}; required: at least 1")
-    if method in ("beam", "dvts") and budget > _BEAM_CANDIDATES and budget % _BEAM_CANDIDATES:
-        raise ValueError(
-            f"budget: found {budget} for {TITLES[method]}; required: at most {_BEAM_CANDIDATES}, "
-            f"or a multiple of {_BEAM_CANDIDATES}, the segments that each beam tries"
-        )
 
 
 def sample_scale(
@@ -224,7 +132,7 @@ def build_searcher(
         replan=method not in _BY_LEVELS,
         answer=_ANSWERS.get(method, "best"),
         answer_form=options.answer_form,
-        batch_size=options.batch_size,
+        batch_size=options.search_batch_size,
         max_rows=options.max_rows,
     )
 
@@ -243,7 +151,7 @@ def _proposal_of(method: MethodName, proposal: Proposal) -> Proposal:
 def _num_proposals(method: MethodName, budget: int) -> int:
     """Segments that a node can hold."""
     if method == "beam":
-        return min(_BEAM_CANDIDATES, budget)
+        return min(BEAM_PROPOSALS, budget)
     by_budget = method in (*POOLED, *_BY_LEVELS, "controlled_decoding")
     return budget if by_budget else min(_CANDIDATES, budget)
 
@@ -260,7 +168,7 @@ def method_planner(
         options: How to search.
     """
     name = "best_of_n" if method in POOLED else method_name(method)
-    width, candidates = min(_BEAM_CANDIDATES, budget), _num_proposals(name, budget)
+    width, candidates = min(BEAM_PROPOSALS, budget), _num_proposals(name, budget)
     leaves = min(options.leaves_per_step, budget)
     known = planner_settings(name)
     wanted = {"dirichlet_fraction": 0.0, "gumbel_scale": 0.0, "temperature": 0.0}

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from rich.progress import track
 
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
@@ -25,6 +24,7 @@ from policies.planning.result import Candidate, SearchResult, node_texts, tree_w
 from policies.planning.scoring import TreeScorer
 from policies.planning.segment_rewards import SegmentReward
 from policies.planning.voting import VoteRule, choose
+from prefsearch.progress import track
 from prefsearch.run.directory import step_seed
 from rewardmodel.data.conversation import Prompt
 from rewardmodel.data.text_rows import require_rows
@@ -129,7 +129,7 @@ class SearchPolicy:
         batches = self.stream(prompts, seed=seed, keep_trees=keep_trees, save_trees=save_trees)
         if progress:
             count = -(-len(prompts) // self.batch_size)
-            batches = track(batches, progress, total=count, transient=True)
+            batches = track(batches, progress, total=count)
         return [result for _, results in batches for result in results]
 
     def stream(

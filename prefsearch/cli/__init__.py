@@ -1,1 +1,1 @@
-"""The command line: arguments, configuration files, signals, the console."""
+"""The command line: commands, arguments, configuration files, signals, the console."""

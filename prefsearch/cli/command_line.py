@@ -1,60 +1,95 @@
-"""From a command line and a YAML file to a checked configuration, for every door.
+"""A command line and its YAML file, read into checked settings.
 
-A door is a table of verbs; each verb has a dataclass, whose docstring is the help, and a job.
-Mistakes of the user end with one line and exit code 2; `PREFSEARCH_TRACEBACK=1` shows where they
-arose.
+Flags come from the fields of a dataclass and their help from its docstring. `argparse` formats the
+help alone: it would take abbreviations, keep the last of two values, and ask for what is missing
+before it names what it does not know.
 """
 
 import argparse
 import contextlib
-import dataclasses
-import logging
-import os
 import re
 import shlex
 import sys
-import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import NoneType
-from typing import Any, cast, get_args
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
-from rich.logging import RichHandler
+from prefsearch.cli.configuration_file import read_configuration, read_float, read_int
+from prefsearch.cli.outputs import home_expanded, require_kept
+from prefsearch.config.checks import (
+    alternatives,
+    describe_bounds,
+    describe_type,
+    is_writable,
+    nearest,
+    shown,
+    without_bounds,
+)
+from prefsearch.config.settings import Setting, build, settings_of_class
 
-from prefsearch.cli.configuration_file import read_configuration
-from prefsearch.cli.console import VisibleFormatter
-from prefsearch.cli.outputs import home_expanded
-from prefsearch.cli.overwriting import require_kept
-from prefsearch.cli.signals import OrderlyExit, close_bars
-from prefsearch.config.checks import describe_bounds, describe_type, nearest, setting_hint, shown
-from prefsearch.config.flags import Given, asks_for_help, read_flags
-from prefsearch.config.numerals import read_float, read_int
-from prefsearch.run.directory import withdraw_unused_runs
-from prefsearch.storage.visible_text import visible
-
-# A keyword argument with a text, True, a stand-in or a tokenizer, not yet said to be Python's.
+Config = TypeVar("Config", bound=Any)
+_HELP = ("-h", "--help")
+# What begins as a negative number, as -1e-3 does.
+_NEGATIVE_NUMBER = re.compile(r"-(\.?\d|inf|nan)", re.IGNORECASE)
+# A keyword argument with a text, True or a stand-in, not yet marked as Python's.
 _ADVICE = re.compile(
     r"""\b(?P<name>[a-z_]+)="""
     r"""(?P<value>'[^'\n]*'|"[^"\n]*"|\{(?:[^{}\n]|\{[^{}\n]*\})*\}|True\b|NAME\b|AutoTokenizer\.from_pretrained\(NAME\))"""
     r"""(?! \(in Python\))"""
 )
-_Job = tuple[type, Callable[[Any], None]]
 
 
-def field_help(config: type) -> dict[str, str]:
-    """Collects what the docstrings of a dataclass and its bases say of each field."""
-    described: dict[str, str] = {}
-    for base in reversed(config.__mro__):
-        _, _, attributes = (base.__doc__ or "").partition("Attributes:")
-        for name, text in re.findall(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", attributes, re.MULTILINE):
-            described[name] = " ".join(text.split()).replace("`", "").replace("%", "%%")
-    return described
+@dataclass(frozen=True)
+class Flag:
+    """A flag of a command.
+
+    Attributes:
+        setting: The setting that it gives; "config" and "help" are the command's own.
+        names: As it may be written, with hyphens too; none for a word without a flag.
+        words: How many words it takes: "one", "any" of them, "many" (at least one) or "none".
+        read: From a word to the value.
+        constant: The value of the flag alone.
+        metavar: What stands for the words in the help.
+        help: One paragraph.
+    """
+
+    setting: str
+    names: tuple[str, ...]
+    words: Literal["one", "any", "many", "none"] = "one"
+    read: Callable[[str], Any] = str
+    constant: Any = None
+    metavar: str | None = None
+    help: str = ""
 
 
-def parse(config: type, argv: Sequence[str], *, prog: str) -> Any:
-    """Parses `--config FILE.yaml` and `--flag value` into a dataclass instance.
+@dataclass
+class Given:
+    """A flag as it was given: as written, with the words after it."""
+
+    written: str
+    flag: Flag
+    values: list[str] = field(default_factory=list)
+    joined: bool = False
+
+    @property
+    def full(self) -> bool:
+        """Whether another word would be one too many."""
+        most = {"one": 1, "any": 1, "many": 2**31, "none": 0}[self.flag.words]
+        return self.joined or len(self.values) >= most
+
+    @property
+    def shown(self) -> str:
+        """The values, for a message."""
+        return " ".join(map(shown, self.values)) or "no value"
+
+
+def parse(config: type[Config], argv: Sequence[str], *, prog: str) -> Config:
+    """Parses `--config FILE.yaml` and `--flag value` into settings.
 
     Args:
-        config: The dataclass.
+        config: A dataclass. Its class attribute `POSITIONAL`, if any, names the setting that is
+            given without a flag.
         argv: Without the program's name.
         prog: The command, for the help.
 
@@ -63,17 +98,18 @@ def parse(config: type, argv: Sequence[str], *, prog: str) -> Any:
             or a value is wrong.
         SystemExit: After the help.
     """
-    parser = _open_parser(config, prog)
-    if asks_for_help(argv):
-        parser.print_help()
+    flags = _flags_of(config)
+    if any(word in _HELP for word in argv):
+        sys.stdout.write(_format_help(config, flags, prog))
         sys.stdout.flush()
         raise SystemExit(0)
-    given = read_flags(parser, argv)
+    given = _split(flags, argv, prog)
     file = given.pop("config", None)
+    values = {name: _value(one) for name, one in given.items()}
     if file is None:
-        return config(**_read(given))
+        return build(config, **values)
     path = home_expanded(file.values[0], "config")
-    settings = config(**{**read_configuration(path, config), **_read(given)})
+    settings = build(config, **{**read_configuration(path, config), **values})
     for output in settings.outputs() if hasattr(settings, "outputs") else ():
         require_kept(
             {"config": path},
@@ -84,94 +120,189 @@ def parse(config: type, argv: Sequence[str], *, prog: str) -> Any:
     return settings
 
 
-def _read(given: Mapping[str, Given]) -> dict[str, Any]:
-    """The values of flags, as their actions read them.
-
-    Raises:
-        ValueError: If one cannot be read; the message names the flag.
-    """
-    values: dict[str, Any] = {}
-    for name, one in given.items():
-        kind: Any = one.action.type
-        try:
-            found = [kind(word) for word in one.values]
-        except argparse.ArgumentTypeError as error:
-            raise ValueError(f"{one.flag}: {error}") from error
-        many = one.action.nargs == "+"
-        values[name] = found if many else found[0] if found else one.action.const
-    return values
+def _flags_of(config: type) -> list[Flag]:
+    positional = getattr(config, "POSITIONAL", None)
+    found = [Flag("help", ("-h", "--help"), "none", help="Show this help.")]
+    if positional is None:
+        about = "YAML file or name of a shipped one."
+        found.append(Flag("config", ("--config",), metavar="FILE", help=about))
+    for setting in settings_of_class(config).values():
+        found += _flags_of_setting(setting, positional=setting.name == positional)
+    return found
 
 
-def _open_parser(config: type, prog: str) -> Any:
-    """Knows the flags of a dataclass and their help; what is typed is read by `_read`."""
-    from trl import TrlParser
-
-    first_line = (config.__doc__ or "").strip().splitlines()[0]
-    parser: Any = TrlParser(
-        [cast(Any, config)], prog=prog, description=first_line, allow_abbrev=False
-    )
-    parser.add_argument("--config", metavar="FILE", help="YAML file or name of a shipped one.")
-    helped = field_help(config)
-    for action in parser._actions:
-        if action.dest not in helped:
-            continue
-        hint = setting_hint(config, action.dest)
-        if action.type is not None:
-            action.type = _reader(action, hint)
-        if action.choices is not None:  # the reader's to check, as null may be none of them
-            action.metavar, action.choices = f"{{{','.join(map(str, action.choices))}}}", None
-        bounds = describe_bounds(hint)
-        default = action.default not in (None, "==SUPPRESS==")
-        facts = ["default: %(default)s"] if default else []
-        facts += [f"required: {bounds}"] if bounds else []
-        action.help = helped[action.dest] + (f" ({'; '.join(facts)})" if facts else "")
-    return parser
+def _flags_of_setting(setting: Setting, *, positional: bool) -> list[Flag]:
+    """The flag of a setting; of one that is true by default, its negation too."""
+    name, words = setting.name, "one"
+    kind = without_bounds(next(p for p in alternatives(setting.hint) if p is not NoneType))
+    if get_origin(kind) in (list, tuple):
+        words, kind = "many", without_bounds(get_args(kind)[0])
+    elif kind is bool:
+        words = "any"
+    choices = get_args(kind) if get_origin(kind) is Literal else ()
+    facts = [] if setting.default in (None, "") else [f"default: {_plain(setting.default)}"]
+    bounds = describe_bounds(setting.hint)
+    facts += [f"required: {bounds}"] if bounds else []
+    about = setting.help + (f" ({'; '.join(facts)})" if facts else "")
+    metavar = f"{{{','.join(map(str, choices))}}}" if choices else name.upper()
+    written = () if positional else _spellings(name)
+    flags = [Flag(name, written, words, _reader(setting.hint, kind), True, metavar, about)]
+    if kind is bool and setting.default is True:
+        flags.append(Flag(name, _spellings(f"no_{name}"), "none", constant=False))
+    return flags
 
 
-def _reader(action: argparse.Action, hint: Any) -> Callable[[str], Any]:
-    """Reads a flag's words as its type does, and the "null" of YAML as None where that is allowed.
+def _spellings(name: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}")))
 
-    Args:
-        action: The parser's, whose type and choices are read.
-        hint: Of the setting.
-    """
-    kind: Any = {int: read_int, float: read_float}.get(cast(Any, action.type), action.type)
-    choices, optional = action.choices, NoneType in get_args(hint)
 
-    def read(text: str) -> Any:
-        if optional and text == "null":
+def _plain(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _reader(hint: Any, kind: Any) -> Callable[[str], Any]:
+    """Reads a word as a type, and the "null" of YAML as None where that is allowed."""
+    readers: dict[Any, Callable[[str], Any]] = {int: read_int, float: read_float, bool: _read_bool}
+    choices = get_args(kind) if get_origin(kind) is Literal else ()
+
+    def read(word: str) -> Any:
+        if word == "null" and NoneType in alternatives(hint):
             return None
-        with contextlib.suppress(ValueError, argparse.ArgumentTypeError):
-            value = kind(text)
-            if choices is None or value in choices:
+        with contextlib.suppress(ValueError):
+            value = readers.get(kind, str)(word)
+            if not choices or value in choices:
                 return value
-        raise argparse.ArgumentTypeError(
-            f"found {shown(text)}; required: {describe_type(hint)}. Correct the value"
-        )
+        raise ValueError(f"found {shown(word)}; required: {describe_type(hint)}. Correct the value")
 
     return read
+
+
+def _read_bool(word: str) -> bool:
+    for value, names in ((True, "yes true t y 1"), (False, "no false f n 0")):
+        if word.lower() in names.split():
+            return value
+    raise ValueError
+
+
+def _format_help(config: type, flags: Sequence[Flag], prog: str) -> str:
+    description, _, more = (config.__doc__ or "").partition("\n\n")
+    examples = more.partition("Attributes:")[0] if getattr(config, "POSITIONAL", None) else ""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=description.strip(),
+        epilog=re.sub(r"(?m)^ {4}", "", examples).strip() or None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
+    )
+    counts = {"one": None, "any": "?", "many": "+"}
+    for flag in flags:
+        about = flag.help.replace("%", "%%")
+        if flag.words == "none":
+            parser.add_argument(*flag.names, action="store_true", help=about)
+        elif flag.names:
+            nargs: Any = counts[flag.words]
+            parser.add_argument(*flag.names, nargs=nargs, metavar=flag.metavar, help=about)
+        else:
+            parser.add_argument(flag.setting, metavar=flag.metavar, help=about)
+    return parser.format_help()
+
+
+def _split(flags: Sequence[Flag], argv: Sequence[str], prog: str) -> dict[str, Given]:
+    """Splits a command line into flags with their values, by the name of their setting.
+
+    Raises:
+        ValueError: If a flag is unknown or given twice, a word belongs to none, or a value is
+            missing.
+    """
+    for word in argv:
+        if not is_writable(word):
+            raise ValueError(
+                f"command line: found {shown(word)}; required: text in UTF-8, without NUL. Rename "
+                "the file, or write the value in UTF-8"
+            )
+    named = {name: flag for flag in flags for name in flag.names}
+    positional = [flag for flag in flags if not flag.names]
+    found: list[Given] = []
+    for word in argv:
+        name, joined, value = word.partition("=")
+        if name in named:
+            found.append(Given(name, named[name], [value] if joined else [], bool(joined)))
+        elif _is_flag(word):
+            known = [flag.names[0] for flag in flags if flag.names]
+            hint = f"{nearest(name, known)}`{prog} --help` explains the flags"
+            if found and not found[-1].full and not found[-1].values:
+                hint += f". If it is the value, write {found[-1].written}={shown(word)[1:-1]}"
+            raise ValueError(f"unrecognized arguments: {shown(name)[1:-1]}; {hint}")
+        elif (not found or found[-1].full) and positional:
+            found.append(Given(positional[0].metavar or "", positional.pop(0), [word]))
+        elif not found or found[-1].full:
+            after = f" after {found[-1].written}, which has its value" if found else ""
+            raise ValueError(
+                f"found the word {shown(word)}{after}; required: flags, each with its value, as "
+                f"--flag value. `{prog} --help` explains them"
+            )
+        else:
+            found[-1].values.append(word)
+    return _each_once(found)
+
+
+def _each_once(found: Sequence[Given]) -> dict[str, Given]:
+    given: dict[str, Given] = {}
+    for one in found:
+        if not one.values and one.flag.words in ("one", "many"):
+            raise ValueError(f"{one.written}: found nothing after it; required: a value")
+        if one.values and one.flag.words == "none":
+            raise ValueError(f"{one.written}: found {one.shown}; required: the flag alone")
+        other = given.setdefault(one.flag.setting, one)
+        if other is not one:
+            remedy = "Leave one of them out"
+            if one.flag.words == "many":
+                remedy += ", or write all values behind one flag"
+            raise ValueError(
+                f"{one.written}: found twice, with {other.shown} and {one.shown}; required: once. "
+                f"{remedy}"
+            )
+    return given
+
+
+def _is_flag(word: str) -> bool:
+    """Whether a word can only be meant as a flag; texts with spaces and numbers are values."""
+    dashed = len(word) > 1 and word[0] == "-" and " " not in word
+    return dashed and not _NEGATIVE_NUMBER.match(word)
+
+
+def _value(one: Given) -> Any:
+    """The value of a flag.
+
+    Raises:
+        ValueError: If it cannot be read; the message names the flag.
+    """
+    try:
+        found = [one.flag.read(word) for word in one.values]
+    except ValueError as error:
+        raise ValueError(f"{one.written}: {error}") from error
+    if one.flag.words == "many":
+        return found
+    return found[0] if found else one.flag.constant
 
 
 def as_flags(message: str, config: type) -> str:
     """Writes the keyword arguments that a message advises as the flags of a command.
 
     Messages are written for Python: `prompt_column='question'` becomes `--prompt_column question`,
-    `flag=True` becomes `--flag`. What the command has no flag for is said to be Python's.
+    `flag=True` becomes `--flag`. What the command has no flag for is marked as Python's.
 
     Args:
         message: Of an error.
         config: The command's dataclass. Its `FLAGS`, if it has any, map names of arguments to names
-            of fields where they differ.
+            of settings where they differ.
     """
-    fields = {field.name for field in dataclasses.fields(config)}
+    settings = settings_of_class(config)
     others: Mapping[str, str] = getattr(config, "FLAGS", {})
 
     def flag(found: re.Match[str]) -> str:
-        name = others.get(found["name"], found["name"])
-        if name not in fields:
-            return f"{found[0]} (in Python)"
-        value = found["value"]
-        if value[0] == "{":
+        name, value = others.get(found["name"], found["name"]), found["value"]
+        if name not in settings or value[0] == "{":
             return f"{found[0]} (in Python)"
         if value == "True":
             return f"--{name}"
@@ -183,7 +314,7 @@ def as_flags(message: str, config: type) -> str:
 
 
 def for_python(error: ValueError) -> ValueError:
-    """Marks the advice of an error as Python's: of a file that no flag of the command is for.
+    """Marks the advice of an error as Python's: the file has no flags of the command.
 
     Args:
         error: Of a file beside the main one.
@@ -193,64 +324,3 @@ def for_python(error: ValueError) -> ValueError:
         str(error),
     )
     return ValueError(marked)
-
-
-def configure_logging() -> None:
-    """Sets up logging and progress bars for a command."""
-    handler = RichHandler(show_path=False)
-    handler.setFormatter(VisibleFormatter("%(message)s"))
-    logging.basicConfig(level="WARNING", handlers=[handler])
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # A door that uses transformers has imported it by now; the others do not wait for it.
-    if "transformers" in sys.modules:
-        from transformers.utils import logging as transformers_logging
-
-        # "Loading weights" for a second each, and that a fresh head was not in the checkpoint.
-        transformers_logging.disable_progress_bar()
-        transformers_logging.set_verbosity_error()
-
-
-def run_command(prog: str, verbs: Mapping[str, _Job], argv: Sequence[str]) -> int:
-    """Runs one verb of a door.
-
-    Args:
-        prog: The door's command, such as `prefsearch reward`.
-        verbs: The configuration and the job of each verb.
-        argv: The verb and its flags.
-
-    Returns:
-        The exit code: 0, or 2 for a mistake of the user.
-    """
-    if not argv or argv[0] in ("-h", "--help"):
-        lines = [f"usage: {prog} VERB [--config FILE.yaml] [--flag value ...]", "", "verbs:"]
-        for name, (config, _) in verbs.items():
-            lines.append(f"  {name:<10} {(config.__doc__ or '').strip().splitlines()[0]}")
-        lines += ["", f"`{prog} VERB --help` explains the flags."]
-        sys.stdout.write("\n".join(lines) + "\n")
-        return 0
-    if argv[0] not in verbs:
-        near = nearest(argv[0], verbs)
-        sys.stderr.write(
-            f"error: {prog}: unknown verb {shown(argv[0])}; {near}choose one of "
-            f"{', '.join(verbs)}\n"
-        )
-        return 2
-    config, job = verbs[argv[0]]
-    configure_logging()
-    with OrderlyExit() as exit_code:
-        try:
-            settings = parse(config, argv[1:], prog=f"{prog} {argv[0]}")
-            exit_code.settings = settings
-            job(settings)
-            exit_code.flush()
-        # A missing extra is an ImportError that names what to install; a loss that is not finite
-        # ends a run with its name.
-        except (ValueError, OSError, ImportError, FloatingPointError) as error:
-            if exit_code.takes(error) or os.environ.get("PREFSEARCH_TRACEBACK"):
-                raise
-            withdraw_unused_runs()
-            close_bars()  # or the line would stand behind one
-            sys.stderr.write(f"error: {visible(as_flags(str(error), config))}\n")
-            return 2
-    return exit_code.value

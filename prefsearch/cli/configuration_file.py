@@ -4,11 +4,10 @@ A file holds values alone. It has no aliases, which a few lines of can fill the 
 `env`, which would let a file of settings change the process (`LD_PRELOAD`, `PYTHONPATH`).
 """
 
-import dataclasses
 import os
 import re
-import stat
 import typing
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -17,10 +16,20 @@ from yaml.constructor import ConstructorError
 from yaml.reader import ReaderError
 
 from prefsearch.config.checks import check_value, nearest, setting_hint, shown
-from prefsearch.config.numerals import read_float, read_int
+from prefsearch.config.settings import settings_of_class
+from prefsearch.storage.text_files import what_lies_at
 
 _LARGEST = 256 * 1024
 """Bytes of a file; the shipped ones have less than a hundredth of that."""
+# Python and YAML 1.1 take more for numbers: 1_000, digits of other scripts, 010 for eight and 1:30
+# for ninety. Such a text more likely is a slip, or means another number to its author.
+_WHOLE = r"[-+]?(?:0|[1-9][0-9]*)"
+_INTEGER = re.compile(_WHOLE)
+_FLOAT = re.compile(
+    rf"(?:{_WHOLE}(?:\.[0-9]*)?|[-+]?\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
+    r"|[-+]?\.?(?:inf|infinity|nan)",  # to be refused by name
+    re.IGNORECASE,
+)
 
 
 # YAML's, without octal, hexadecimal, binary and sexagesimal numbers and without underscores.
@@ -31,6 +40,29 @@ _PLAIN_NUMBERS = {
         r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
     ),
 }
+
+
+def read_int(text: str) -> int:
+    """Reads an integer.
+
+    Raises:
+        ValueError: If it is anything but decimal digits, behind a sign or not.
+    """
+    if not _INTEGER.fullmatch(text):
+        raise ValueError(f"{text[:80]!r} is no integer in decimal digits")
+    return int(text)
+
+
+def read_float(text: str) -> float:
+    """Reads a number such as 3, 0.5, -1e-3 or inf.
+
+    Raises:
+        ValueError: If it is anything else.
+    """
+    if not _FLOAT.fullmatch(text):
+        raise ValueError(f"{text[:80]!r} is no number in decimal digits")
+    lowered = text.lower()
+    return float(lowered.replace(".", "") if lowered.endswith(("inf", "y", "nan")) else lowered)
 
 
 class _Loader(yaml.SafeLoader):
@@ -88,7 +120,7 @@ def read_configuration(path: str, config: type) -> dict[str, Any]:
     if not isinstance(node, yaml.MappingNode):
         kind = {yaml.SequenceNode: "a list", yaml.ScalarNode: "a single value"}.get(type(node))
         raise ValueError(f"{path}: found {kind or 'nothing'}; required: a mapping of settings")
-    known = [field.name for field in dataclasses.fields(config)]
+    known = list(settings_of_class(config))
     lines: dict[str, int] = {}
     values: dict[str, Any] = {}
     for key_node, value_node in node.value:
@@ -125,14 +157,12 @@ def _unknown(path: str, line: int, key: object, known: list[str]) -> str:
 def _read_text(path: str) -> str:
     """The text of a regular file that is not large."""
     try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for, a device never ends
-            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or device"
-            raise ValueError(f"--config {path}: found {kind}; required: a YAML file")
-        if status.st_size > _LARGEST:
+        if other := what_lies_at(Path(path)):  # a pipe would be waited for, a device never ends
+            raise ValueError(f"--config {path}: found {other[0]}; required: a YAML file")
+        if (size := os.path.getsize(path)) > _LARGEST:
             raise ValueError(
-                f"--config {path}: found {status.st_size:,} bytes; required: a YAML file of at "
-                f"most {_LARGEST:,}"
+                f"--config {path}: found {size:,} bytes; required: a YAML file of at most "
+                f"{_LARGEST:,}"
             )
         with open(path, "rb") as file:
             content = file.read(_LARGEST + 1)
@@ -186,7 +216,7 @@ def _as_numbers(value: Any, hint: Any) -> Any:
     parts = typing.get_args(hint) if type(None) in typing.get_args(hint) else (hint,)
     for part in parts:
         base = typing.get_args(part)[0] if typing.get_origin(part) is typing.Annotated else part
-        if typing.get_origin(base) is list and isinstance(value, list):
+        if typing.get_origin(base) in (list, tuple) and isinstance(value, list):
             return [_as_numbers(item, typing.get_args(base)[0]) for item in value]
         if base in (int, float) and isinstance(value, str):
             try:

@@ -1,4 +1,4 @@
-"""The console of the commands: texts of data and models are shown, never obeyed."""
+"""The console and the log of the commands, with control characters shown as escapes."""
 
 from __future__ import annotations
 

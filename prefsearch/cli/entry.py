@@ -1,36 +1,19 @@
-"""The one command `prefsearch`: maps verbs to the packages' doors.
+"""The command `prefsearch`: finds a command, checks its arguments, and runs it."""
 
-Doors are imported only when they are opened, so that `prefsearch --help` answers at once.
-"""
-
-import difflib
-import importlib
+import logging
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from prefsearch.cli.signals import OrderlyExit
-
-COMMANDS = {
-    "demo": ("policies.cli.demo", "the whole story in minutes: train, search, fine-tune, report"),
-    "reward": ("rewardmodel.__main__", "reward models: train, evaluate, split, world, label"),
-    "policy": (
-        "policies.__main__",
-        "policies: sft, sample, value, plan, finetune, evaluate",
-    ),
-    "atari": (
-        "atari_bridge.__main__",
-        "games: train, evaluate, play (MuZero family on Atari and gymnasium)",
-    ),
-    "tree": ("search.viewer.cli", "search trees: show one as HTML, text or JSON"),
-}
+from prefsearch.cli.commands import COMMANDS, Command
+from prefsearch.cli.signals import OrderlyExit, close_bars, open_missing_streams
+from prefsearch.config.checks import nearest, shown
 
 
 def shipped_configurations() -> dict[str, Path]:
-    """The YAML files that come with the project, by name (`demo`, `reward/train_demo`)."""
+    """The YAML files that come with the project, by name (`demo`, `rewardmodel/train_demo`)."""
     here = Path(__file__).resolve().parents[2]
     for folder in (here / "configs", here / "prefsearch_configs"):  # a checkout, an installed wheel
         if folder.is_dir():
@@ -43,13 +26,13 @@ def resolve_configuration(argv: Sequence[str]) -> list[str]:
     """Replaces the name of a shipped configuration after `--config` by its path.
 
     Raises:
-        FileNotFoundError: If there is neither a file nor a shipped configuration of that name.
+        ValueError: If there is neither a file nor a shipped configuration of that name.
     """
     resolved = [part for word in argv for part in _split_flag(word)]
-    if resolved.count("--config") > 1:  # the door's to refuse
+    if resolved.count("--config") > 1:  # refused when the flags are read
         return resolved
     for at, word in enumerate(resolved[1:], start=1):
-        # What is there but no file of settings is the door's to refuse.
+        # What is there but no file of settings is refused when it is read.
         there = os.path.exists(os.path.expanduser(word))
         if resolved[at - 1] != "--config" or word.startswith("--") or there:
             continue
@@ -57,7 +40,7 @@ def resolve_configuration(argv: Sequence[str]) -> list[str]:
         found = shipped.get(word.removesuffix(".yaml"))
         if found is None:
             names = ", ".join(shipped) or "none"
-            raise FileNotFoundError(
+            raise ValueError(
                 f"--config: found {word[:200]!r}, no file and no shipped configuration; "
                 f"required: a YAML file, or one of {names}"
             )
@@ -75,16 +58,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: Without the program's name; None takes the process's, which ends afterwards.
     """
-    # Before anything heavy, so that Ctrl-C is answered while torch is imported.
-    from prefsearch.cli.signals import OrderlyExit, open_missing_streams
-
     open_missing_streams()
     code = 0
     with OrderlyExit() as exit_code:
         try:
-            code = _run(list(sys.argv[1:] if argv is None else argv), exit_code)
+            code = _find_and_run(list(sys.argv[1:] if argv is None else argv))
             exit_code.flush()
-        except OSError as error:  # of the output; what a door does not take itself
+        except OSError as error:  # of the output, which a command does not handle itself
             if exit_code.takes(error) or os.environ.get("PREFSEARCH_TRACEBACK"):
                 raise
             sys.stderr.write(f"error: {error}\n")
@@ -94,44 +74,110 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_code.value or code
 
 
-def _run(words: list[str], exit_code: "OrderlyExit") -> int:
+def _find_and_run(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
-        lines = [
-            "usage: prefsearch COMMAND ...",
-            "",
-            "Plan against a learned model of the human.",
-            "",
-        ]
-        lines += [f"  {name:<8} {what}" for name, (_, what) in COMMANDS.items()]
-        lines += ["", "`prefsearch COMMAND --help` explains one. Shipped configurations:"]
-        lines += [f"  {name}" for name in shipped_configurations()]
-        sys.stdout.write("\n".join(lines) + "\n")
+        _write_help()
         return 0
     if words[0] not in COMMANDS:
-        near = difflib.get_close_matches(words[0].lower(), COMMANDS, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}? " if near else ""
-        sys.stderr.write(
-            f"error: prefsearch: unknown command {words[0][:80]!r}; {hint}choose one of "
-            f"{', '.join(COMMANDS)}\n"
-        )
-        return 2
+        return _refuse_word("prefsearch", "command", words[0], COMMANDS)
+    prog, subcommands, rest = f"prefsearch {words[0]}", COMMANDS[words[0]].subcommands, words[1:]
+    if "" in subcommands:
+        return run_command(prog, subcommands[""], rest)
+    if not rest or rest[0] in ("-h", "--help"):
+        _write_group_help(prog, subcommands)
+        return 0
+    if rest[0] not in subcommands:
+        return _refuse_word(prog, "subcommand", rest[0], subcommands)
+    return run_command(f"{prog} {rest[0]}", subcommands[rest[0]], rest[1:])
+
+
+def _refuse_word(prog: str, kind: str, word: str, known: Mapping[str, object]) -> int:
+    near, names = nearest(word, known), ", ".join(known)
+    sys.stderr.write(f"error: {prog}: unknown {kind} {shown(word)}; {near}choose one of {names}\n")
+    return 2
+
+
+def _write_help() -> None:
+    lines = ["usage: prefsearch COMMAND ...", "", "Plan against a learned model of the human.", ""]
+    lines += [f"  {name:<8} {group.help}" for name, group in COMMANDS.items()]
+    lines += ["", "`prefsearch COMMAND --help` explains one. Shipped configurations:"]
+    lines += [f"  {name}" for name in shipped_configurations()]
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _write_group_help(prog: str, subcommands: Mapping[str, Command]) -> None:
+    lines = [f"usage: {prog} SUBCOMMAND [--config FILE.yaml] [--flag value ...]", ""]
+    for name, command in subcommands.items():
+        lines.append(f"  {name:<10} {(command.load_args().__doc__ or '').strip().splitlines()[0]}")
+    lines += ["", f"`{prog} SUBCOMMAND --help` explains the flags."]
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def run_command(prog: str, command: Command, argv: Sequence[str]) -> int:
+    """Checks the arguments of a command and runs it.
+
+    Args:
+        prog: The command, such as `prefsearch reward train`.
+        command: What to run.
+        argv: Its flags.
+
+    Returns:
+        The exit code: 0, or 2 for a mistake of the user, reported in one line;
+        `PREFSEARCH_TRACEBACK=1` shows where it arose.
+    """
+    from prefsearch.cli.command_line import as_flags, parse
+    from prefsearch.run.directory import withdraw_unused_runs
+    from prefsearch.storage.visible_text import visible
+
+    configure_logging()
+    config: type = object
+    with OrderlyExit() as exit_code:
+        try:
+            config = command.load_args()
+            args = parse(config, resolve_configuration(argv), prog=prog)
+            if hasattr(args, "check_inputs"):
+                args.check_inputs()
+            with exit_code.at_once():
+                run = command.load_run()
+            configure_transformers()
+            exit_code.settings = args
+            run(args)
+            exit_code.flush()
+        # A missing extra is an ImportError that names what to install; a loss that is not finite
+        # ends a run with its name.
+        except (ValueError, OSError, ImportError, FloatingPointError) as error:
+            if exit_code.takes(error) or os.environ.get("PREFSEARCH_TRACEBACK"):
+                raise
+            withdraw_unused_runs()
+            close_bars()  # or the line would stand behind one
+            message = str(error) if config is object else as_flags(str(error), config)
+            sys.stderr.write(f"error: {visible(message)}\n")
+            return 2
+    return exit_code.value
+
+
+def configure_logging() -> None:
+    """Sets up logging for a command, and the libraries that read their settings at import."""
+    from rich.logging import RichHandler
+
+    from prefsearch.cli.console import VisibleFormatter
+
+    handler = RichHandler(show_path=False)
+    handler.setFormatter(VisibleFormatter("%(message)s"))
+    logging.basicConfig(level="WARNING", handlers=[handler])
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Idle OpenMP threads that spin double the time of small models wherever cores are shared.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    try:
-        arguments = resolve_configuration(words[1:])
-    except FileNotFoundError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    try:
-        with exit_code.at_once():
-            door = importlib.import_module(COMMANDS[words[0]][0])
-    except ImportError as error:  # an installation that lacks a package
-        if os.environ.get("PREFSEARCH_TRACEBACK"):
-            raise
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    return int(door.main(arguments))
+
+
+def configure_transformers() -> None:
+    """Silences transformers, where it is imported: each loading of weights has a progress bar."""
+    if "transformers" in sys.modules:
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.disable_progress_bar()
+        transformers_logging.set_verbosity_error()
 
 
 if __name__ == "__main__":

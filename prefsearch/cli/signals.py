@@ -1,6 +1,6 @@
 """Ends a command by a signal, or by a pipe that nobody reads, without a traceback.
 
-Ctrl-C, SIGTERM and SIGHUP end a command with one line that says how to go on, and with the exit
+Ctrl-C, SIGTERM and SIGHUP end a command with one line on how to continue, and with the exit
 code of shells: 128 and the signal's number. The first raises an exception, so that half-written
 files are removed; the second ends the process at once. An exception that comes in the middle of a
 finalizer or of a bare except of some library is lost there; it is raised again. A signal that is
@@ -49,7 +49,7 @@ class OrderlyExit:
 
     Attributes:
         value: The exit code, 0 unless the command was ended.
-        settings: Of the command, once they are read; by `resume` and `out` they say how to go on.
+        settings: Of the command, once they are read; `resume` and `out` decide how to continue.
     """
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ class OrderlyExit:
             self._signal = int(signal.SIGINT)  # raised by the code itself
         if self._signal is not None and error is not None:
             self.value = 128 + self._signal
-            self._tell()
+            self._write_line()
         elif _closed_output(error):
             self.value = _CLOSED_PIPE
             _discard_output()
@@ -108,7 +108,7 @@ class OrderlyExit:
             self._raises = True
 
     def flush(self) -> None:
-        """Writes what is left to be shown, while a closed pipe can still be told of."""
+        """Writes what is left to be shown, while a closed pipe can still be handled."""
         if sys.stdout is not None:
             sys.stdout.flush()
 
@@ -123,7 +123,7 @@ class OrderlyExit:
         if not expected:
             _leave(number)
         if not self._raises:
-            self._tell()
+            self._write_line()
             _leave(number)
         stopped = Stopped(SIGNALS[number])
         self._raised = weakref.ref(stopped, self._lost)
@@ -149,7 +149,7 @@ class OrderlyExit:
         if not isinstance(lost.exc_value, Stopped):
             self._hook(lost)
 
-    def _tell(self) -> None:
+    def _write_line(self) -> None:
         """Writes the line, in the main process of several."""
         if os.environ.get("RANK", "0") != "0" or self._signal is None:
             return
@@ -161,11 +161,11 @@ class OrderlyExit:
             sys.stderr.flush()
 
     def _advice(self) -> str:
-        job = self.settings
-        if job is None:
+        args = self.settings
+        if args is None:
             return "Nothing was written; start it again with the same command"
-        out = str(getattr(job, "out", ""))
-        if not hasattr(job, "resume"):
+        out = str(getattr(args, "out", ""))
+        if not hasattr(args, "resume"):
             return "Start it again with the same command"
         if not (Path(out) / "config.yaml").is_file():
             return f"Nothing was written to {out}; start it again with the same command"
@@ -182,7 +182,10 @@ def _leave(number: int) -> NoReturn:
 
 def close_bars() -> None:
     """Takes progress bars off the line, which their loops would do once they are collected."""
-    module = sys.modules.get("tqdm")
+    ours = sys.modules.get("prefsearch.progress")
+    if ours is not None:
+        ours.close_bars()
+    module = sys.modules.get("tqdm")  # the trainers'
     for bar in list(getattr(getattr(module, "tqdm", None), "_instances", ())):
         with contextlib.suppress(Exception):
             bar.close()

@@ -1,1 +1,1 @@
-"""Checked settings: types, bounds, flags."""
+"""Settings: composition, types, bounds."""

@@ -1,7 +1,6 @@
 """Bounds of numbers, declared in the type hints of settings: `Annotated[float, Within(above=0)]`.
 
-Parsers see the plain type, as `typing.get_type_hints` gives it; `prefsearch.config.checks` reads
-the bounds. Upper bounds are far beyond what is of use: they refuse what no machine could hold or
+Upper bounds are far beyond what is of use: they refuse what no machine could hold or
 finish, and slips of the keyboard.
 """
 

@@ -1,11 +1,12 @@
-"""Checks that a configuration's values have the types and bounds its dataclass declares.
+"""Checks that settings have the types and bounds that their dataclass declares.
 
-YAML and `TrlParser` bypass type hints and `Literal`: a quoted number in a file would travel as a
-string to the first line that multiplies it. Each configuration calls `check_types` in its
-`__post_init__`, so that the error names the key instead. Bounds of numbers stand in the hints, as
-`Annotated[int, Within(least=1)]`; NaN and infinities are refused without any.
+YAML bypasses type hints: a quoted number would travel as a string to the first line that multiplies
+it. Each class of settings calls `check_types` in its `__post_init__`, so that the error names the
+key instead. Bounds of numbers stand in the hints, as `Annotated[int, Within(least=1)]`; NaN and
+infinities are refused without any.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import functools
@@ -26,12 +27,28 @@ def _hints(config: type) -> dict[str, Any]:
     return typing.get_type_hints(config, include_extras=True)
 
 
-def setting_hint(config: type, name: str) -> Any:
-    """The type hint of a dataclass's field, with its bounds."""
+def field_hint(config: type, name: str) -> Any:
+    """The type hint of a dataclass's own field, with its bounds."""
     return _hints(config)[name]
 
 
-def _alternatives(hint: Any) -> tuple[Any, ...]:
+@functools.cache
+def setting_hint(config: type, name: str) -> Any:
+    """The type hint of a setting, a field of a dataclass or of its parts, with its bounds.
+
+    Raises:
+        KeyError: If there is no such setting.
+    """
+    own = _hints(config)
+    if name in own and not dataclasses.is_dataclass(own[name]):
+        return own[name]
+    for part in filter(dataclasses.is_dataclass, own.values()):
+        with contextlib.suppress(KeyError):
+            return setting_hint(typing.cast(type, part), name)
+    raise KeyError(name)
+
+
+def alternatives(hint: Any) -> tuple[Any, ...]:
     """The parts of a union, or the hint alone."""
     union = typing.get_origin(hint) in (Union, types.UnionType)
     return typing.get_args(hint) if union else (hint,)
@@ -45,10 +62,15 @@ def _split(hint: Any) -> tuple[Any, tuple[Within, ...]]:
     return base, tuple(extra for extra in extras if isinstance(extra, Within))
 
 
+def without_bounds(hint: Any) -> Any:
+    """A hint's type without what it is annotated with."""
+    return _split(hint)[0]
+
+
 def bounds_of(hint: Any) -> tuple[Within, ...]:
     """The bounds that a hint declares, of its number or of the numbers of its list."""
     found: tuple[Within, ...] = ()
-    for part in _alternatives(hint):
+    for part in alternatives(hint):
         base, bounds = _split(part)
         found += bounds
         if typing.get_origin(base) in (list, tuple):
@@ -58,7 +80,7 @@ def bounds_of(hint: Any) -> tuple[Within, ...]:
 
 def holds_numbers(hint: Any) -> bool:
     """Whether a hint allows numbers, or lists of them."""
-    for part in _alternatives(hint):
+    for part in alternatives(hint):
         base, _ = _split(part)
         items = typing.get_args(base)[:1] if typing.get_origin(base) in (list, tuple) else ()
         if base in (int, float) or any(map(holds_numbers, items)):
@@ -68,8 +90,8 @@ def holds_numbers(hint: Any) -> bool:
 
 def describe_type(hint: Any) -> str:
     """The type that a hint requires."""
-    if len(_alternatives(hint)) > 1:
-        return " or ".join(map(describe_type, _alternatives(hint)))
+    if len(alternatives(hint)) > 1:
+        return " or ".join(map(describe_type, alternatives(hint)))
     base, _ = _split(hint)
     if typing.get_origin(base) is Literal:
         return "one of " + ", ".join(repr(choice) for choice in typing.get_args(base))
@@ -82,14 +104,14 @@ def describe_type(hint: Any) -> str:
 
 def describe_bounds(hint: Any) -> str:
     """The bounds that a hint requires, in words; an empty text where there are none."""
-    otherwise = "null" if type(None) in _alternatives(hint) else ""
+    otherwise = "null" if type(None) in alternatives(hint) else ""
     return " and ".join(bound.describe(otherwise) for bound in bounds_of(hint))
 
 
 def _fits(value: object, hint: Any, *, bounded: bool = True) -> bool:
-    """Whether a value has a hint's type, and lies within its bounds if these are asked for."""
-    if len(_alternatives(hint)) > 1:
-        return any(_fits(value, part, bounded=bounded) for part in _alternatives(hint))
+    """Whether a value has a hint's type, and lies within its bounds if `bounded`."""
+    if len(alternatives(hint)) > 1:
+        return any(_fits(value, part, bounded=bounded) for part in alternatives(hint))
     base, bounds = _split(hint)
     origin, parts = typing.get_origin(base), typing.get_args(base)
     if origin is Literal:
@@ -146,10 +168,17 @@ def nearest(word: str, known: Iterable[str]) -> str:
     if not plain:
         return ""
     begun = sorted((name for name in spelled if name.startswith(plain)), key=len)
-    near = difflib.get_close_matches(plain, spelled, n=1, cutoff=0.6)
+    near = closest(plain, spelled)
     # Three letters are an abbreviation; fewer begin too many names.
     chosen = [*begun, *near] if len(plain) > 2 else [*near, *begun]
     return f"did you mean {spelled[chosen[0]]}? " if chosen else ""
+
+
+def closest(word: str, known: Iterable[str], *, count: int = 1, cutoff: float = 0.6) -> list[str]:
+    """The known words that are most like a wrong one, regardless of case."""
+    lowered = {name.lower(): name for name in known}
+    found = difflib.get_close_matches(word.lower(), lowered, n=count, cutoff=cutoff)
+    return [lowered[name] for name in found]
 
 
 def _plain_name(name: str) -> str:
@@ -166,16 +195,19 @@ def check_types(config: Any) -> None:
         ValueError: Naming the key, the value found and what is required.
     """
     for field in dataclasses.fields(config):
-        check_value(type(config), field.name, getattr(config, field.name))
+        _check(field.name, getattr(config, field.name), field_hint(type(config), field.name))
 
 
 def check_value(config: type, name: str, value: object) -> None:
-    """Checks one value against the type hint of a dataclass's field.
+    """Checks one value against the type hint of a setting.
 
     Raises:
         ValueError: As `check_types`.
     """
-    hint = setting_hint(config, name)
+    _check(name, value, setting_hint(config, name))
+
+
+def _check(name: str, value: object, hint: Any) -> None:
     if not _fits(value, hint, bounded=False):
         raise ValueError(
             f"{name}: found {shown(value)} ({type(value).__name__}); "

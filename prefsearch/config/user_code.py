@@ -1,7 +1,7 @@
-"""Code that users bring: what is said of it when it fails.
+"""Errors of code that users bring.
 
-Whatever it raises, and its leaving the process, becomes one error that names the code, the file and
-the line. The cause is kept: `PREFSEARCH_TRACEBACK=1` shows it. An interrupt stays one.
+Whatever it raises, `SystemExit` included, becomes one error that names the code, the file and the
+line, with the cause kept: `PREFSEARCH_TRACEBACK=1` shows it. An interrupt stays one.
 """
 
 import traceback
@@ -27,7 +27,7 @@ def running_user_code(what: str, *, required: str) -> Iterator[None]:
     """Names the code of a block in whatever it raises.
 
     Args:
-        what: The code, and what it was asked.
+        what: The code, and its input.
         required: Of it, and the remedy.
 
     Raises:
@@ -38,17 +38,17 @@ def running_user_code(what: str, *, required: str) -> Iterator[None]:
     except (KeyboardInterrupt, UserCodeError):
         raise
     except BaseException as error:
-        raise UserCodeError(f"{what}: {_told(error)}; required: {required}") from error
+        raise UserCodeError(f"{what}: {_description(error)}; required: {required}") from error
 
 
-def _told(error: BaseException) -> str:
-    """Where an exception arose in the user's code, its class and what it says."""
-    kind, said = type(error).__name__, _text(error)
+def _description(error: BaseException) -> str:
+    """Where an exception arose in the user's code, its class and its message."""
+    kind, message = type(error).__name__, _text(error)
     if isinstance(error, SyntaxError) and error.filename is not None:
-        where, said = f"{error.filename}:{error.lineno}: ", error.msg
+        where, message = f"{error.filename}:{error.lineno}: ", error.msg
     else:
         where = _place(error.__traceback__)
-    return f"{where}{kind}{': ' if said else ''}{said}"
+    return f"{where}{kind}{': ' if message else ''}{message}"
 
 
 def shown_value(value: object) -> str:

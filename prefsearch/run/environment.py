@@ -1,4 +1,4 @@
-"""What the numbers of a run depend on beside its settings, and the seed of each of its steps."""
+"""Versions and hardware that a run's numbers depend on, and the seed of each of its steps."""
 
 import contextlib
 import hashlib
@@ -7,8 +7,6 @@ import platform
 import subprocess
 from pathlib import Path
 from typing import Any
-
-import torch
 
 _RECORDED_PACKAGES = (
     "prefsearch", "torch", "numpy", "transformers", "trl", "accelerate", "peft", "datasets",
@@ -21,7 +19,9 @@ def step_seed(seed: int, name: str) -> int:
 
 
 def environment() -> dict[str, Any]:
-    """What a result depends on beside its configuration: versions, commit, threads."""
+    """Versions, commit, threads and device, as a run records them."""
+    import torch
+
     versions: dict[str, str] = {"python": platform.python_version()}
     for package in _RECORDED_PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -29,11 +29,11 @@ def environment() -> dict[str, Any]:
     commit = None
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         here = Path(__file__).resolve().parent
-        asked = subprocess.run(
+        done = subprocess.run(
             ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5,
             check=True,
         )  # fmt: skip
-        commit = asked.stdout.strip()
+        commit = done.stdout.strip()
     return {
         "versions": versions,
         "commit": commit,

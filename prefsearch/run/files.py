@@ -1,4 +1,4 @@
-"""The files of a run that say what is done: its settings, and a result for each finished step."""
+"""The files of a run's settings and of its finished steps."""
 
 import json
 from collections.abc import Callable

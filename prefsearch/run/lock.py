@@ -1,4 +1,4 @@
-"""One run, one process: a lock on a run's folder that ends with the process that holds it.
+"""A lock on a run's folder, which ends with the process that holds it.
 
 The lock is the operating system's, on an open file: it is gone with the process, however that
 ends, so no stale lock has to be removed by hand. Who holds it is written beside it, for the message

@@ -1,4 +1,4 @@
-"""Whether files are still what they were: sizes and SHA-256 digests, written down and compared."""
+"""Sizes and SHA-256 digests of files, to find what has changed."""
 
 import hashlib
 from collections.abc import Iterable, Mapping

@@ -1,4 +1,4 @@
-"""What a run writes down: atomic files and one JSON record a line.
+"""Atomic files, and records as JSON lines.
 
 A file written here is either the old one or the new one, never half of one. `records.jsonl` grows
 a line at a time, so a killed run loses at most the line it was writing. This file does not know
@@ -16,13 +16,13 @@ import os
 import re
 import shutil
 import stat
+import sys
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, cast
 
 import numpy as np
-import torch
 
 from prefsearch.storage.json_text import json_text
 from prefsearch.storage.scratch_files import remove_leftovers_once, temporary_file
@@ -261,8 +261,9 @@ def _end_of_last_record(path: Path, file: BinaryIO | Any) -> int:
 
 def plain_number(value: object) -> object:
     """Turn a torch tensor or a numpy array or number into Python's; leave the rest as it is."""
-    if isinstance(value, torch.Tensor):
-        return cast("object", value.detach().cpu().tolist())  # pyright: ignore[reportUnknownMemberType]
+    torch = sys.modules.get("torch")  # where it was never imported, there are no tensors
+    if torch is not None and isinstance(value, torch.Tensor):
+        return cast("Any", value).detach().cpu().tolist()
     if isinstance(value, np.ndarray | np.generic):
         return cast("object", value.tolist())
     return value

@@ -1,4 +1,4 @@
-"""Folders that appear whole: put together under another name, flushed to the disk, then renamed."""
+"""Atomic folders: written under another name, flushed to the disk, then renamed."""
 
 import contextlib
 import ctypes

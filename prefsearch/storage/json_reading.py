@@ -1,4 +1,4 @@
-"""JSON that users or other programs wrote, read strictly.
+"""Strict reading of JSON that users or other programs wrote.
 
 Python's reader lets pass what is not JSON or has no one meaning: NaN, numbers beyond any float, a
 key given twice, half of a surrogate pair. Here they are errors that name the line. This file does

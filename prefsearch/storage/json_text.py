@@ -1,4 +1,4 @@
-"""JSON as text: the one place where values become JSON.
+"""Writing of JSON.
 
 NaN and infinities are no JSON, although Python writes them: files with them cannot be read by
 other programs. They are refused here, by the path to the first.

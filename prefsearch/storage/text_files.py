@@ -1,4 +1,4 @@
-"""Files of text that users name: what kind of file it is, and its lines without reading it whole.
+"""Text files of users: checks of their kind, and their lines without reading them whole.
 
 Only regular files are read: a pipe or a device could be endless, or empty at the second reading. A
 line has a limit, so that a small compressed file cannot fill the memory. This file does not know

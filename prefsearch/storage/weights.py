@@ -1,12 +1,16 @@
-"""Weights are whole and finite: a network with one that is missing or NaN computes only noise."""
+"""Reading of weights: all that a network has, of the right shapes, and finite."""
+
+from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
+
+if TYPE_CHECKING:  # torch takes a second to import, and commands answer --help without it
+    from torch import Tensor
+    from torch.nn import Module
 
 
 class WeightsError(ValueError):
@@ -52,6 +56,8 @@ def load_tensor_file(
     Raises:
         WeightsError: If it is missing or damaged; naming it.
     """
+    from safetensors.torch import load_file
+
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
@@ -59,7 +65,7 @@ def load_tensor_file(
 
 
 def load_weights(
-    source: object, tensors: Mapping[str, Tensor], module: torch.nn.Module, *, remedy: str
+    source: object, tensors: Mapping[str, Tensor], module: Module, *, remedy: str
 ) -> None:
     """Gives a module of ours its weights.
 
@@ -98,6 +104,8 @@ def load_weights(
 
 def _is_finite(weight: Tensor) -> bool:
     """Whether all numbers of a tensor are; that of none are where there are none."""
+    import torch
+
     weight = weight.detach()
     if weight.is_meta or not (weight.is_floating_point() or weight.is_complex()):
         return True

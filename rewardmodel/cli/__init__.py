@@ -1,1 +1,1 @@
-"""`prefsearch reward`."""
+"""The commands of `prefsearch reward`."""

@@ -3,26 +3,22 @@
 import dataclasses
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from datasets import Dataset
 from rich.console import Console
 
 from prefsearch.cli.console import PlainConsole
-from prefsearch.cli.outputs import Output
-from prefsearch.config.bounds import FractionBelowOne, Rows, Seed, Tokens
-from prefsearch.config.checks import check_types, require
-from prefsearch.run.directory import environment
+from prefsearch.config.settings import flatten
+from prefsearch.run.environment import environment
 from prefsearch.statistics.metrics import Interval
 from prefsearch.storage.files import write_json_atomic
-from rewardmodel.cli.columns import ColumnSettings
+from rewardmodel.cli.model_args import RewardEvaluateArgs
 from rewardmodel.data.conversation import prompts_of, replies_of
-from rewardmodel.data.formats.table import FormatName
 from rewardmodel.data.preferences import load_preferences, split_by_prompt
 from rewardmodel.data.reward_bench import load_reward_bench, load_reward_bench_2
-from rewardmodel.data.rows import OnBadRow
 from rewardmodel.evaluation.accuracy import evaluate_reward_model
 from rewardmodel.evaluation.agreement import evaluate_agreement
 from rewardmodel.evaluation.baselines import bag_of_words_accuracy, longer_reply_accuracy
@@ -34,117 +30,38 @@ from rewardmodel.evaluation.length.probes import truncation_probe
 from rewardmodel.evaluation.report import EvaluationRecord, write_evaluation
 from rewardmodel.interface import RewardModel, UncertainRewardModel
 from rewardmodel.models.loading import load_reward_model
-from rewardmodel.pretrained.input_format import ChosenFormat
-from rewardmodel.pretrained.places import keep_inputs
 
 logger = logging.getLogger(__name__)
 _INVARIANCE_PAIRS = 16
 
 
-@dataclass
-class EvaluateJob(ColumnSettings):
-    """Measure a reward model on preference pairs or on RewardBench.
-
-    Attributes:
-        model: A trained reward model or ensemble: hub id, folder or package:NAME/FOLDER.
-        dataset: Preference pairs, as for `train`; or RewardBench, where `benchmark` says so.
-        split: Split of a hub dataset or folder; null takes "train", of a benchmark its own.
-        format: What the rows are, as for `train`: auto, plain or a format's name.
-        benchmark: "pairs" measures on preference pairs; "rewardbench" and "rewardbench2" score
-            that benchmark by its own rules.
-        holdout: Measure on this share of the prompts, the same that `train` held out with the same
-            seed; 0 measures on all.
-        training_dataset: Pairs for the bag-of-words baseline to learn from, where `holdout` is 0,
-            in the same columns; those of prompts that are measured on are left out.
-        calibrate: Also fit a temperature, and say what it mends on prompts it was not fitted to.
-        edits: Human edits: rows of prompt, original and edited, or qa-feedback's corrections. Those
-            of prompts that `holdout` or `training_dataset` leaves to training are left out.
-        probes: Also score replies with their last sentence removed and repeated.
-        check_batches: Also score texts alone and in batches, and report the largest difference.
-        seed: Of the split and the bootstrap.
-        max_length: Tokens of prompt and response together; null takes the model's context.
-        input_format: Whether the model is given prompt and response as one "text" (messages by its
-            chat template) or as a "pair" of segments, as encoders are; "auto" takes what it was
-            trained on, or looks.
-        limit: Use this many pairs; null takes all.
-        on_bad_row: "error" stops at the first bad row, "skip" leaves bad rows out and counts them.
-        out: Folder for report.html, evaluation.json and figures, or a .json file for the figures
-            alone.
-    """
-
-    model: str = ""
-    dataset: str = ""
-    split: str | None = None
-    format: FormatName = "auto"
-    benchmark: Literal["pairs", "rewardbench", "rewardbench2"] = "pairs"
-    holdout: FractionBelowOne = 0.0
-    training_dataset: str | None = None
-    calibrate: bool = False
-    edits: str | None = None
-    probes: bool = False
-    check_batches: bool = False
-    seed: Seed = 0
-    max_length: Tokens | None = None
-    input_format: ChosenFormat = "auto"
-    limit: Rows | None = None
-    on_bad_row: OnBadRow = "error"
-    out: str | None = None
-
-    def __post_init__(self) -> None:
-        """Checks types and bounds."""
-        check_types(self)
-        require(bool(self.model), "model", self.model, "a hub id, folder or package, by --model")
-        require(bool(self.dataset), "dataset", self.dataset, "a hub id or file, by --dataset")
-        require(
-            not (self.holdout and self.training_dataset),
-            "training_dataset",
-            self.training_dataset,
-            "unset where holdout is not 0, whose other prompts are learned from",
-        )
-        if self.benchmark != "pairs":
-            for name in ("holdout", "training_dataset", "calibrate", "probes", "check_batches"):
-                value = getattr(self, name)
-                require(not value, name, value, f"unset, for benchmark is {self.benchmark}")
-            for name, usual in {"format": "auto", **ColumnSettings().columns()}.items():
-                value = getattr(self, name)
-                require(value == usual, name, value, f"unset, for benchmark is {self.benchmark}")
-        keep_inputs(self, "training_dataset", "edits", "model", "dataset")
-
-    def outputs(self) -> list[Output]:
-        """What it writes."""
-        if self.out is None:
-            return []
-        alone = Path(self.out).suffix == ".json"
-        return [Output("out", self.out, None if alone else ("evaluation.json", "report.html"))]
-
-
-def evaluate(job: EvaluateJob) -> None:
-    """Measures a saved reward model; see `EvaluateJob`."""
+def evaluate(args: RewardEvaluateArgs) -> None:
+    """Measures a saved reward model."""
     console = PlainConsole()
     chosen: dict[str, Any] = (
-        {} if job.input_format == "auto" else {"input_format": job.input_format}
+        {} if args.input_format == "auto" else {"input_format": args.input_format}
     )
-    reward_model = load_reward_model(job.model, max_length=job.max_length, **chosen)
-    record = EvaluationRecord(settings=asdict(job), environment=environment())
-    edits = load_edits(job.edits, on_bad_row=job.on_bad_row) if job.edits else None
-    if job.benchmark == "pairs":
-        training, data = _pairs(job, _tokenizer_of(reward_model))
+    reward_model = load_reward_model(args.model, max_length=args.max_length, **chosen)
+    record = EvaluationRecord(settings=flatten(args), environment=environment())
+    edits = load_edits(args.edits, on_bad_row=args.on_bad_row) if args.edits else None
+    if args.benchmark == "pairs":
+        training, data = _pairs(args, _tokenizer_of(reward_model))
         if edits is not None and training is not None:
-            edits = _without_prompts_of(training, edits, f"edits in {job.edits}")
-        record = _on_pairs(job, reward_model, record, training, data)
+            edits = _without_prompts_of(training, edits, f"edits in {args.edits}")
+        record = _on_pairs(args, reward_model, record, training, data)
     else:
-        record = _on_benchmark(job, reward_model, record)
+        record = _on_benchmark(args, reward_model, record)
     if edits is not None:
         record = dataclasses.replace(
-            record, edits=edit_accuracy(reward_model, edits, seed=job.seed)
+            record, edits=edit_accuracy(reward_model, edits, seed=args.seed)
         )
-    if job.out and Path(job.out).suffix == ".json":
-        write_json_atomic(job.out, {"settings": record.settings, **_flat(record)})
-    elif job.out:
-        page = write_evaluation(record, job.out, title=f"Reward model {Path(job.model).name}")
+    if args.out and Path(args.out).suffix == ".json":
+        write_json_atomic(args.out, {"settings": record.settings, **_flat(record)})
+    elif args.out:
+        page = write_evaluation(record, args.out, title=f"Reward model {Path(args.model).name}")
         console.print(f"Report: {page}")
     if record.pairs is not None:
-        show_measures(console, _flat(record), held_out=job.holdout > 0)
+        show_measures(console, _flat(record), held_out=args.holdout > 0)
     _show_others(console, record)
 
 
@@ -206,24 +123,24 @@ def show_measures(console: Console, result: Mapping[str, Any], *, held_out: bool
 
 
 def _on_pairs(
-    job: EvaluateJob,
+    args: RewardEvaluateArgs,
     reward_model: RewardModel,
     record: EvaluationRecord,
     training: Dataset | None,
     data: Dataset,
 ) -> EvaluationRecord:
-    """Measures on preference pairs all that the job asks for."""
-    if job.probes:  # first: what is wrong with the replies is said before all is scored
+    """Measures on preference pairs what the arguments ask for."""
+    if args.probes:  # first: what is wrong with the replies is said before all is scored
         record = dataclasses.replace(
-            record, probe=truncation_probe(reward_model, data, seed=job.seed)
+            record, probe=truncation_probe(reward_model, data, seed=args.seed)
         )
-    pairs = evaluate_reward_model(reward_model, data, seed=job.seed, calibrated=job.calibrate)
+    pairs = evaluate_reward_model(reward_model, data, seed=args.seed, calibrated=args.calibrate)
     record = dataclasses.replace(
-        record, pairs=pairs, baselines=measure_baselines(training, data, seed=job.seed)
+        record, pairs=pairs, baselines=measure_baselines(training, data, seed=args.seed)
     )
     if isinstance(reward_model, UncertainRewardModel):
         record = dataclasses.replace(record, agreement=evaluate_agreement(reward_model, data))
-    if job.check_batches:
+    if args.check_batches:
         rows = data.select(range(min(_INVARIANCE_PAIRS, len(data))))
         record = dataclasses.replace(
             record,
@@ -231,35 +148,31 @@ def _on_pairs(
                 reward_model,
                 [*prompts_of(rows), *prompts_of(rows)],
                 [*replies_of(rows, "chosen"), *replies_of(rows, "rejected")],
-                seed=job.seed,
+                seed=args.seed,
             ),
         )
     return record
 
 
-def _pairs(job: EvaluateJob, tokenizer: Any) -> tuple[Dataset | None, Dataset]:
+def _pairs(args: RewardEvaluateArgs, tokenizer: Any) -> tuple[Dataset | None, Dataset]:
     """Pairs for the baseline to learn from, and those to measure on."""
     data = load_preferences(
-        job.dataset,
-        split=job.split or "train",
-        format=job.format,
+        args.dataset,
         tokenizer=tokenizer,
         keep_messages=True,
-        on_bad_row=job.on_bad_row,
-        limit=job.limit,
-        **job.columns(),
+        **{**args.rows(), "split": args.split or "train"},
     )
-    if job.holdout:
-        return split_by_prompt(data, holdout=job.holdout, seed=job.seed)
-    if job.training_dataset:
+    if args.holdout:
+        return split_by_prompt(data, holdout=args.holdout, seed=args.seed)
+    if args.training_dataset:
         training = load_preferences(
-            job.training_dataset,
+            args.training_dataset,
             tokenizer=tokenizer,
             keep_messages=True,
-            on_bad_row=job.on_bad_row,
-            **job.columns(),
+            on_bad_row=args.on_bad_row,
+            **args.columns(),
         )
-        return _without_prompts_of(data, training, f"pairs in {job.training_dataset}"), data
+        return _without_prompts_of(data, training, f"pairs in {args.training_dataset}"), data
     return None, data
 
 
@@ -285,21 +198,21 @@ def _without_prompts_of(others: Dataset, dataset: Dataset, what: str) -> Dataset
 
 
 def _on_benchmark(
-    job: EvaluateJob, reward_model: RewardModel, record: EvaluationRecord
+    args: RewardEvaluateArgs, reward_model: RewardModel, record: EvaluationRecord
 ) -> EvaluationRecord:
     """Scores RewardBench by its own rules."""
     options: dict[str, Any] = {
         "tokenizer": _tokenizer_of(reward_model),
         "keep_messages": True,
-        "on_bad_row": job.on_bad_row,
-        "limit": job.limit,
+        "on_bad_row": args.on_bad_row,
+        "limit": args.limit,
     }
-    if job.split is not None:
-        options["split"] = job.split
-    if job.benchmark == "rewardbench":
-        rows = load_reward_bench(job.dataset, **options)
+    if args.split is not None:
+        options["split"] = args.split
+    if args.benchmark == "rewardbench":
+        rows = load_reward_bench(args.dataset, **options)
         return dataclasses.replace(record, benchmark=evaluate_reward_bench(reward_model, rows))
-    rows = load_reward_bench_2(job.dataset, **options)
+    rows = load_reward_bench_2(args.dataset, **options)
     return dataclasses.replace(record, benchmark=evaluate_reward_bench2(reward_model, rows))
 
 

@@ -1,20 +1,20 @@
-"""`prefsearch reward average`, `ensemble`, `score`, `train_steps`: all kinds of reward model."""
+"""`prefsearch reward score`, `average`, `ensemble` and `train_prm`."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from tqdm.auto import tqdm
 
 from prefsearch.cli.console import PlainConsole
-from prefsearch.cli.outputs import Output, settle_outputs
-from prefsearch.cli.run_settings import fields_of, open_run
-from prefsearch.config.bounds import NonNegative, ProperFraction, Rows, Size, Tokens, Weight
-from prefsearch.config.checks import check_types, require
+from prefsearch.config.bounds import Rows
+from prefsearch.config.settings import run_settings
+from prefsearch.distributed import join_processes
+from prefsearch.progress import track
 from prefsearch.storage.files import write_text_atomic
 from prefsearch.storage.folders import remove_folder
+from rewardmodel.cli.model_args import AverageArgs, EnsembleArgs, ScoreArgs, TrainPrmArgs
 from rewardmodel.data.conversation import text_of
 from rewardmodel.data.json_lines import json_lines, json_values
 from rewardmodel.data.parsing.finished import finished_marks
@@ -44,199 +44,80 @@ from rewardmodel.interface import (
     member_scores_of,
     score_replies,
 )
-from rewardmodel.models.aggregation import Aggregate
 from rewardmodel.models.averaging import average_weights
 from rewardmodel.models.ensemble import EnsembleRewardModel, write_ensemble
 from rewardmodel.models.ensemble_file import refuse_functions
 from rewardmodel.models.functions import UserCodeError
-from rewardmodel.models.loading import Kind, load_members, load_reward_model
+from rewardmodel.models.loading import load_members, load_reward_model
 from rewardmodel.models.process import ProcessRewardModel
 from rewardmodel.pretrained.digest import digest_model, digest_rows
-from rewardmodel.pretrained.input_format import ChosenFormat
-from rewardmodel.pretrained.places import keep_inputs
-from rewardmodel.training.optim_config import OptimConfig
 from rewardmodel.training.process import train_process_model
 
 
-@dataclass
-class AverageJob:
-    """Average the weights of reward models that were fine-tuned from one base (WARM).
-
-    Attributes:
-        models: Folders of the models, two or more.
-        weights: Of each model, scaled to sum to 1; null takes all alike.
-        out: Folder for the averaged model.
-    """
-
-    models: list[str] | None = None
-    weights: list[Weight] | None = None
-    out: str = "runs/average"
-
-    def __post_init__(self) -> None:
-        """Checks types and bounds."""
-        check_types(self)
-        require(bool(self.models), "models", self.models, "folders, by --models A B ...")
-        keep_inputs(self, "models")
-
-    def outputs(self) -> list[Output]:
-        """What it writes."""
-        return [Output("out", self.out, (), replaced=True)]
-
-
-def average(job: AverageJob) -> None:
-    """Averages weights; see `AverageJob`."""
-    found = average_weights(job.models or [], Path(job.out), job.weights)
+def average(args: AverageArgs) -> None:
+    """Averages weights."""
+    found = average_weights(args.models or [], Path(args.out), args.weights)
     PlainConsole().print(
-        f"{len(found['models'])} models averaged, {found['parameters']:,} weights. Model: {job.out}"
+        f"{len(found['models'])} models averaged, {found['parameters']:,} weights. "
+        f"Model: {args.out}"
     )
 
 
-@dataclass
-class EnsembleJob:
-    """Make an ensemble of reward models: a folder with an ensemble.json that names them.
-
-    Attributes:
-        models: Folders or hub ids of the members, of any kind; no functions, whose code would be
-            run by whoever loads the folder. Name those where it is used:
-            ensemble:FOLDER,python:FILE.py:name.
-        aggregate: "mean", "min", "mean_minus_deviation" or "mean_minus_variance".
-        weight: Of the members' disagreement, in the last two.
-        standardize_on: Prompts and responses on which each member gets mean 0 and deviation 1, as
-            for `score`; null takes the members' scores as they are.
-        limit: Use this many rows of those; null takes all.
-        on_bad_row: "error" stops at the first bad row, "skip" leaves bad rows out and counts them.
-        out: Folder for ensemble.json.
-    """
-
-    models: list[str] | None = None
-    aggregate: Aggregate = "mean"
-    weight: NonNegative = 1.0
-    standardize_on: str | None = None
-    limit: Rows | None = None
-    on_bad_row: OnBadRow = "error"
-    out: str = "runs/ensemble"
-
-    def __post_init__(self) -> None:
-        """Checks types and bounds."""
-        check_types(self)
-        require(bool(self.models), "models", self.models, "folders or hub ids, by --models A B ...")
-        keep_inputs(self, "models", "standardize_on")
-
-    def outputs(self) -> list[Output]:
-        """What it writes."""
-        return [Output("out", self.out, (".", "ensemble.json"))]
-
-
-def ensemble(job: EnsembleJob) -> None:
-    """Writes an ensemble; see `EnsembleJob`."""
-    sources = job.models or []
+def ensemble(args: EnsembleArgs) -> None:
+    """Writes an ensemble."""
+    sources = args.models or []
     refuse_functions(sources)
     members = load_members(sources)  # they exist and load, or the user hears of it now
-    made = EnsembleRewardModel(members, job.aggregate, weight=job.weight)
-    scaled = job.standardize_on is not None
-    if job.standardize_on is not None:
-        rows = load_responses(job.standardize_on, limit=job.limit, on_bad_row=job.on_bad_row)
+    made = EnsembleRewardModel(members, args.aggregate, weight=args.weight)
+    scaled = args.standardize_on is not None
+    if args.standardize_on is not None:
+        rows = load_responses(args.standardize_on, limit=args.limit, on_bad_row=args.on_bad_row)
         prompts = [row["prompt"] for row in rows for _ in row["responses"]]
         texts = [text for row in rows for text in row["responses"]]
-        finished = [told for row in rows for told in row["finished"]]
+        finished = [mark for row in rows for mark in row["finished"]]
         made = made.standardize(prompts, texts, finished=finished)
     path = write_ensemble(
-        job.out,
+        args.out,
         sources,
-        aggregate=job.aggregate,
-        weight=job.weight,
+        aggregate=args.aggregate,
+        weight=args.weight,
         shifts=made.shifts if scaled else None,
         scales=made.scales if scaled else None,
     )
-    PlainConsole().print(f"{len(sources)} members, {job.aggregate}: {path}")
+    PlainConsole().print(f"{len(sources)} members, {args.aggregate}: {path}")
 
 
-@dataclass
-class ScoreJob:
-    """Score responses with a reward model of any kind.
-
-    Attributes:
-        model: Hub id, folder or package:NAME/FOLDER of a reward model or ensemble; or a function,
-            python:package.module:name or python:path/to/file.py:name, whose module's code is run;
-            or several of them, ensemble:NAME,NAME.
-        kind: "auto" looks what lies there; else "sequence", "process", "multi_head", "ensemble" or
-            "function".
-        aggregate: How members, heads or steps become one score; null takes the model's own way.
-        dataset: Rows of a prompt and a response, of a prompt and a list of responses, or of
-            messages whose last turn is the response.
-        split: Split of a hub dataset or folder.
-        prompt_column: The prompt's column, or several joined by "+".
-        response_column: The column of a response or of a list of them; null takes responses,
-            response, or whole conversations from messages.
-        limit: Use this many rows; null takes all.
-        on_bad_row: "error" stops at the first bad row, "skip" leaves bad rows out and counts them.
-        max_length: Tokens of prompt and response together; null takes the model's own.
-        input_format: Whether the model is given prompt and response as one "text" (messages by its
-            chat template) or as a "pair" of segments, as encoders are; "auto" takes what it was
-            trained on, or looks.
-        batch_size: Rows a forward pass; null takes the kind's default.
-        out: File for the rows with their scores, .jsonl; beside them the scores of the members of
-            an ensemble, or of the steps where the model scores steps.
-    """
-
-    model: str = ""
-    kind: Kind = "auto"
-    aggregate: str | None = None
-    dataset: str = ""
-    split: str = "train"
-    prompt_column: str = "prompt"
-    response_column: str | None = None
-    limit: Rows | None = None
-    on_bad_row: OnBadRow = "error"
-    max_length: Tokens | None = None
-    input_format: ChosenFormat = "auto"
-    batch_size: Size | None = None
-    out: str = "scores.jsonl"
-
-    def __post_init__(self) -> None:
-        """Checks types and bounds."""
-        check_types(self)
-        require(bool(self.model), "model", self.model, "a hub id, folder or package, by --model")
-        require(bool(self.dataset), "dataset", self.dataset, "a hub id or file, by --dataset")
-        require(self.out.endswith(".jsonl"), "out", self.out, "a file that ends in .jsonl")
-        keep_inputs(self, "dataset", "model")
-
-    def outputs(self) -> list[Output]:
-        """What it writes."""
-        return [Output("out", self.out)]
-
-
-def score(job: ScoreJob) -> None:
-    """Scores a file of responses; see `ScoreJob`."""
+def score(args: ScoreArgs) -> None:
+    """Scores a file of responses."""
     reward_model = load_reward_model(
-        job.model,
-        max_length=job.max_length,
-        batch_size=job.batch_size,
-        kind=job.kind,
-        input_format=job.input_format,
-        aggregate=job.aggregate,
+        args.model,
+        max_length=args.max_length,
+        batch_size=args.batch_size,
+        kind=args.kind,
+        input_format=args.input_format,
+        aggregate=args.aggregate,
     )
     rows = load_responses(
-        job.dataset,
-        split=job.split,
-        prompt_column=job.prompt_column,
-        response_column=job.response_column,
-        on_bad_row=job.on_bad_row,
-        limit=job.limit,
+        args.dataset,
+        split=args.split,
+        prompt_column=args.prompt_column,
+        response_column=args.response_column,
+        on_bad_row=args.on_bad_row,
+        limit=args.limit,
     )
     json_lines([row["row"] for row in rows])  # refuses what cannot be written before it is scored
     scored: list[dict[str, Any]] = []
     # Many rows at a time: those of one prompt share it, and rows of like length share a pass.
-    for start in tqdm(range(0, len(rows), 64), desc="scoring", delay=2, leave=False):
+    for start in track(range(0, len(rows), 64), "scoring"):
         try:
             scored += _scored(reward_model, rows[start : start + 64])
         except UserCodeError as error:
             last = min(start + 64, len(rows)) - 1
             named = f"row {start}" if last == start else f"one of the rows {start} to {last}"
             raise UserCodeError(f"{named}: {error}") from error
-    write_text_atomic(job.out, json_lines(scored))
+    write_text_atomic(args.out, json_lines(scored))
     count = sum(len(row["responses"]) for row in rows)
-    PlainConsole().print(f"{count} responses scored: {job.out}")
+    PlainConsole().print(f"{count} responses scored: {args.out}")
 
 
 def load_responses(
@@ -352,7 +233,7 @@ def _scored(reward_model: Any, rows: Sequence[dict[str, Any]]) -> list[dict[str,
     """Rows as they were read, with their scores."""
     prompts = [row["prompt"] for row in rows for _ in row["responses"]]
     texts = [text for row in rows for text in row["responses"]]
-    finished = [told for row in rows for told in row["finished"]]
+    finished = [mark for row in rows for mark in row["finished"]]
     scores = score_replies(reward_model, prompts, texts, finished=finished)
     columns: dict[str, list[Any]] = {"score": scores.tolist()}
     if isinstance(reward_model, UncertainRewardModel):
@@ -373,69 +254,28 @@ def _scored(reward_model: Any, rows: Sequence[dict[str, Any]]) -> list[dict[str,
     return made
 
 
-@dataclass
-class TrainStepsJob(OptimConfig):
-    """Train a process reward model on judged steps and measure it on held-out prompts.
-
-    Attributes:
-        model: What to begin from, a language model or token classifier: hub id, folder, .gguf file
-            or package:NAME/FOLDER.
-        dataset: Rows of a prompt, a list of steps (completions) and a label in [0, 1] for each.
-        split: Split of a hub dataset or folder.
-        prompt_column: The prompt's column, or several joined by "+".
-        separator: What stands between steps.
-        holdout: Share of the prompts kept for measuring.
-        limit: Use this many rows; null takes all.
-        on_bad_row: "error" stops at the first bad row, "skip" leaves bad rows out and counts them.
-        out: Folder of the run.
-        resume: Continue the run in that folder.
-    """
-
-    model: str = ""
-    dataset: str = ""
-    split: str = "train"
-    prompt_column: str = "prompt"
-    separator: str = SEPARATOR
-    holdout: ProperFraction = 0.1
-    limit: Rows | None = None
-    on_bad_row: OnBadRow = "error"
-    out: str = "runs/process"
-    resume: bool = False
-
-    def __post_init__(self) -> None:
-        """Checks types and bounds."""
-        super().__post_init__()
-        require(bool(self.model), "model", self.model, "a hub id, folder or package, by --model")
-        require(bool(self.dataset), "dataset", self.dataset, "a hub id or file, by --dataset")
-        require(bool(self.separator), "separator", self.separator, "a text, such as a line break")
-        settle_outputs(self)
-
-    def outputs(self) -> list[Output]:
-        """What it writes."""
-        return [Output("out", self.out, ())]
-
-
-def train_steps(job: TrainStepsJob) -> None:
+def train_prm(args: TrainPrmArgs) -> None:
     """Trains, measures and saves; in several processes as `prefsearch reward train` does."""
     data: Dataset = load_steps(
-        job.dataset,
-        split=job.split,
-        prompt_column=job.prompt_column,
-        on_bad_row=job.on_bad_row,
-        limit=job.limit,
+        args.dataset,
+        split=args.split,
+        prompt_column=args.prompt_column,
+        on_bad_row=args.on_bad_row,
+        limit=args.limit,
     )
-    training, held_out = split_by_prompt(data, holdout=job.holdout, seed=job.seed)
-    inputs = {"model": digest_model(job.model), "dataset": digest_rows(data)}
-    run, processes = open_run(job, inputs)
-    main = processes.is_main_process
+    training, held_out = split_by_prompt(data, holdout=args.holdout, seed=args.optim.seed)
+    inputs = {"model": digest_model(args.model), "dataset": digest_rows(data)}
+    processes = join_processes(training=True)
+    run = processes.open_run(args.out, run_settings(args), resume=args.resume, inputs=inputs)
+    main = processes.main
     folder = run.checkpoints / "model"
     if run.result("train") is None:
         outcome = train_process_model(
-            job.model,
+            args.model,
             training,
             folder,
-            optimization=fields_of(OptimConfig, job),
-            separator=job.separator,
+            optimization=args.optim,
+            separator=args.separator,
             checkpoints=run.path / "trainer",
             keep_checkpoints=True,
         )
@@ -446,7 +286,7 @@ def train_steps(job: TrainStepsJob) -> None:
     remove_folder(run.path / "trainer")
     result = run.result("evaluate")
     if result is None:
-        reward_model = ProcessRewardModel.load(str(folder), max_length=job.max_length)
+        reward_model = ProcessRewardModel.load(str(folder), max_length=args.optim.max_length)
         result = run.finish("evaluate", asdict(evaluate_process_model(reward_model, held_out)))
     accuracy, f1 = result["accuracy"], result["f1"]
     console = PlainConsole()

@@ -16,6 +16,7 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from rewardmodel.choices import FormatName
 from rewardmodel.data.conversation import (
     TEMPLATE_COLUMNS,
     Prompt,
@@ -24,7 +25,7 @@ from rewardmodel.data.conversation import (
     row_of,
 )
 from rewardmodel.data.formats.options import ConvertOptions
-from rewardmodel.data.formats.table import FormatName, hub_options
+from rewardmodel.data.formats.table import hub_options
 from rewardmodel.data.parsing.finished import replies_finished
 from rewardmodel.data.parsing.pairs import PairParser
 from rewardmodel.data.parsing.prompt_columns import (

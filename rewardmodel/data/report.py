@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
+from prefsearch.progress import track
 from prefsearch.statistics.metrics import Interval, wilson_interval
 from rewardmodel.data.conversation import (
     TEMPLATE_COLUMNS,
@@ -316,7 +316,7 @@ def _quantiles(lengths: NDArray[np.float64], names: Sequence[str]) -> dict[str, 
 def _token_lengths(dataset: Dataset, encoder: TextEncoder) -> NDArray[np.float64]:
     """[pair, prompt, chosen, rejected]: tokens, the begin and end tokens counted."""
     counted = np.empty((len(dataset), 3))
-    bar = tqdm(_pairs(dataset), "counting tokens", len(dataset), delay=2, leave=False)
+    bar = track(_pairs(dataset), "counting tokens", total=len(dataset))
     for index, (prompt, chosen, rejected) in enumerate(bar):
         parts = [encoder.whole(prompt, reply) for reply in (chosen, rejected)]
         shared = min(len(begin) for begin, _ in parts)

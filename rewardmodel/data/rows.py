@@ -6,22 +6,20 @@ or is counted. A row remembers which of its columns were read, so that a loader 
 were not. Knows neither files nor preferences.
 """
 
-import difflib
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, TypeVar, cast
 
-from tqdm.auto import tqdm
-
+from prefsearch.progress import track
 from prefsearch.storage.json_reading import unusable_text
 from prefsearch.storage.visible_text import visible
+from rewardmodel.choices import OnBadRow
 
 logger = logging.getLogger(__name__)
 
 Row = Mapping[str, Any]
-OnBadRow = Literal["error", "skip"]
 Record = TypeVar("Record")
 
 
@@ -204,9 +202,7 @@ def parse_rows(
     first: PreferenceDataError | None = None
     columns = columns or ColumnUse()
     kept = 0
-    # Seen only where reading takes longer than two seconds.
-    bar = tqdm(places, desc=visible(f"reading {source}"), unit=" rows", delay=2, leave=False)
-    for location, found in bar:
+    for location, found in track(places, visible(f"reading {source}")):
         try:
             if isinstance(found, PreferenceDataError):
                 raise found
@@ -258,10 +254,3 @@ def name_columns(columns: Iterable[str]) -> str:
 
 def _counted(reasons: Counter[str]) -> str:
     return ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common())
-
-
-def nearest_name(name: str, names: list[str], *, cutoff: float = 0.6) -> str | None:
-    """Return the one of `names` most like `name` regardless of case, or None."""
-    lowered = {candidate.lower(): candidate for candidate in names}
-    found = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=cutoff)
-    return lowered[found[0]] if found else None

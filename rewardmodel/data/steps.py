@@ -13,6 +13,7 @@ from typing import Any
 
 from datasets import Dataset, List, Value
 
+from rewardmodel.choices import SEPARATOR
 from rewardmodel.data.conversation import Prompt, prompt_of, prompt_record
 from rewardmodel.data.parsing.prompt_columns import take_prompt
 from rewardmodel.data.parsing.reply_text import OneKind, split_prompt
@@ -20,9 +21,6 @@ from rewardmodel.data.rows import OnBadRow, PreferenceDataError, Row, parse_rows
 from rewardmodel.data.sources.sources import read_rows
 from rewardmodel.data.sources.tables import gather
 from rewardmodel.pretrained.tokenization import TextEncoder
-
-SEPARATOR = "\n\n"
-"""What stands between steps where nothing else is said."""
 
 
 def load_steps(

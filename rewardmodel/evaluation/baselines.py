@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.sparse import csr_array
 from scipy.special import expit
-from tqdm.auto import tqdm
 
+from prefsearch.progress import track
 from prefsearch.statistics.metrics import Interval
 from rewardmodel.data.conversation import replies_of
 from rewardmodel.evaluation.clustered import clustered_accuracy, length_margins, number_prompts
@@ -88,7 +88,7 @@ def bag_of_words_accuracy(train: Dataset, test: Dataset, *, seed: int = 0) -> Ba
     folds = min(_FOLDS, prompts)
     fold = (np.random.default_rng(seed).permutation(prompts) % folds)[groups]  # [P]
     losses = []
-    for l2 in tqdm(_L2_GRID, desc="choosing the penalty", delay=2, leave=False):
+    for l2 in track(_L2_GRID, "choosing the penalty"):
         held_out = np.empty(len(train))
         for index in range(folds):
             weights = _fit_logistic(features[fold != index], len(vocabulary), l2)

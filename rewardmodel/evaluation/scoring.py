@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from prefsearch.progress import progress as progress_bar
 from rewardmodel.data.conversation import Prompt, Reply
 from rewardmodel.interface import (
     RewardModel,
@@ -114,7 +114,7 @@ def _score_distinct(
     for n, text in enumerate(zip(prompts, responses, told, strict=True)):
         place[n] = firsts.setdefault(text, n)
     found: Floats | None = None
-    with tqdm(total=len(firsts), unit="reply", desc="scoring", disable=not progress) as bar:
+    with progress_bar("scoring", len(firsts), enabled=progress) as bar:
         for batch in _batches(prompts, firsts, batch_size):
             with torch.inference_mode():
                 raw = score(batch)
@@ -132,7 +132,7 @@ def _score_distinct(
             _require_finite(scores, batch, prompts, responses, name)
             found = np.empty((len(scores), len(prompts))) if found is None else found
             found[:, batch] = scores
-            bar.update(len(batch))
+            bar.advance(len(batch))
     if found is None:
         raise ValueError("found no texts to score; required is at least one. Load some.")
     return found[:, place]

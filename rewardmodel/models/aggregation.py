@@ -7,14 +7,15 @@ Source: Coste et al. 2023 (https://arxiv.org/abs/2310.02743): worst-case optimiz
 uncertainty-weighted optimization (mean less lambda times the variance over members).
 """
 
-from typing import Literal, get_args
+from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from prefsearch.config.checks import shown
+from rewardmodel.choices import AGGREGATES, Aggregate
 
-Aggregate = Literal["mean", "min", "mean_minus_deviation", "mean_minus_variance"]
-AGGREGATES: tuple[str, ...] = get_args(Aggregate)
+if TYPE_CHECKING:  # the file of an ensemble is read without torch
+    from torch import Tensor
 
 
 def require_aggregate(aggregate: object) -> None:

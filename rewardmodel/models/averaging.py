@@ -24,8 +24,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from prefsearch.progress import progress
 from prefsearch.storage.files import write_json_atomic
 from prefsearch.storage.folders import new_folder
 from prefsearch.storage.json_reading import read_object
@@ -83,9 +83,7 @@ def average_weights(
         count = 0
         with (
             new_folder(out) as scratch,
-            tqdm(
-                total=len(files[0]), desc="averaging", unit=" tensors", delay=2, leave=False
-            ) as bar,
+            progress("averaging", len(files[0])) as bar,
         ):
             for path in folders[0].iterdir():
                 if path.suffix in _COPIED and path.name not in (INDEX, "ensemble.json"):
@@ -95,7 +93,7 @@ def average_weights(
                 for name in names:
                     made[name] = _average(name, files, shares, sources)
                     count += made[name].numel()
-                    bar.update()
+                    bar.advance()
                 save_file(made, scratch / path.name, metadata={"format": "pt"})
             if (folders[0] / INDEX).is_file():
                 shutil.copy(folders[0] / INDEX, scratch / INDEX)

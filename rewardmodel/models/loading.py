@@ -3,13 +3,12 @@
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast
 
 from prefsearch.storage.json_reading import read_object
-from rewardmodel.data.rows import OnBadRow
+from rewardmodel.choices import AGGREGATES, KINDS, ChosenFormat, Kind, OnBadRow
 from rewardmodel.interface import RewardModel
 from rewardmodel.models.adapter_members import load_adapter_members, shared_base
-from rewardmodel.models.aggregation import AGGREGATES
 from rewardmodel.models.ensemble import ENSEMBLE_FILE, EnsembleRewardModel
 from rewardmodel.models.ensemble_file import MOST_MEMBERS
 from rewardmodel.models.functions import FunctionRewardModel
@@ -20,7 +19,6 @@ from rewardmodel.models.verifiers import AnswerMatch
 from rewardmodel.pretrained.adapters import adapter_folder
 from rewardmodel.pretrained.checkpoints import read_config
 from rewardmodel.pretrained.files import ADAPTER_CONFIG
-from rewardmodel.pretrained.input_format import ChosenFormat
 from rewardmodel.pretrained.source import (
     ANSWERS,
     FUNCTION,
@@ -31,8 +29,6 @@ from rewardmodel.pretrained.source import (
 )
 from rewardmodel.synthetic.world import SimulatedHuman
 
-Kind = Literal["auto", "sequence", "process", "multi_head", "ensemble", "function"]
-KINDS: tuple[str, ...] = get_args(Kind)
 FORMS = (
     "a hub id, a folder, a .gguf file, package:NAME/FOLDER, python:package.module:name, "
     "python:path/to/file.py:name, answers:FILE, ensemble:NAME,NAME or simulated"

@@ -255,7 +255,7 @@ def load_step_scorer(source: str, *, init_head: bool) -> Any:
         raise ValueError(
             f"{source} has {model.config.num_labels} labels; required: 2 (wrong, right) or 1. "
             "Train a process reward model from the base that it was trained from, with "
-            "`prefsearch reward train_steps --model BASE`"
+            "`prefsearch reward train_prm --model BASE`"
         )
     return model
 

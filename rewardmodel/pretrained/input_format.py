@@ -9,18 +9,16 @@ What decides where a score is read is `rewardmodel.pretrained.tokenization`.
 """
 
 import logging
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 
+from rewardmodel.choices import CHOSEN_FORMATS, ChosenFormat
 from rewardmodel.prefix_cache.backbone import plain_model
 from rewardmodel.pretrained.own_settings import FORMAT_VERSION, InputFormat, require_own_settings
 from rewardmodel.pretrained.tokenization import TrainedOn
 
 _logger = logging.getLogger(__name__)
-
-ChosenFormat = Literal["auto", "text", "pair"]
-CHOSEN_FORMATS: tuple[str, ...] = get_args(ChosenFormat)
 
 
 def input_format_of(

@@ -1,4 +1,4 @@
-"""The files and folders behind the name of a model, a judge or a dataset, and their own sources.
+"""The files and folders behind the name of a model, a scorer or a dataset, and their own sources.
 
 A model's name may stand for several: members of an ensemble, the base of an adapter, the module of
 a function. Nothing is loaded, imported or converted to find them.
@@ -12,8 +12,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
-from prefsearch.cli.outputs import settle_outputs
-from prefsearch.cli.overwriting import require_kept
+from prefsearch.cli.outputs import require_kept, settle_outputs
 from rewardmodel.models.ensemble_file import member_source
 from rewardmodel.pretrained.source import (
     ANSWERS,
@@ -25,18 +24,18 @@ from rewardmodel.pretrained.source import (
 )
 
 
-def keep_inputs(job: Any, *names: str) -> None:
-    """Checks what a job will write: that it can be, and is nothing that the job reads.
+def keep_inputs(args: Any, *names: str) -> None:
+    """Checks what a command will write: that it can be, and takes the place of no input.
 
     Args:
-        job: With `outputs()`, a list of `prefsearch.cli.outputs.Output`.
-        names: Settings of what it reads: models, judges and data, each one or a list.
+        args: With `outputs()`, a list of `prefsearch.cli.outputs.Output`.
+        names: Settings of what it reads: models, scorers and data, each one or a list.
 
     Raises:
         ValueError: Naming the output, and the input if it is one.
     """
-    inputs = {name: getattr(job, name) for name in names}
-    for output in settle_outputs(job):
+    inputs = {name: getattr(args, name) for name in names}
+    for output in settle_outputs(args):
         require_kept(
             inputs,
             files=output.files,
@@ -50,7 +49,7 @@ def places_of(source: str) -> list[Path]:
     """The files and folders that a name stands for, with those beneath them.
 
     Args:
-        source: Whatever a reward model, judge, policy or dataset is named by.
+        source: Whatever a reward model, scorer, policy or dataset is named by.
     """
     found: dict[Path, None] = {}
     waiting = [source]

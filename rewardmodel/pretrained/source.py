@@ -12,7 +12,6 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 from rewardmodel.pretrained.files import ADAPTER_CONFIG
-from rewardmodel.pretrained.gguf import converted_folder
 
 PACKAGE = "package:"
 """What the name of a packaged model begins with: `package:NAME/FOLDER`."""
@@ -45,7 +44,11 @@ def resolve_model(source: str | os.PathLike[str]) -> str:
     name = os.path.expanduser(os.fspath(source))
     place = place_of(name)
     file = _gguf_file(Path(place), name)
-    return place if file is None else str(converted_folder(file))
+    if file is None:
+        return place
+    from rewardmodel.pretrained.gguf import converted_folder  # reads weights, by torch
+
+    return str(converted_folder(file))
 
 
 def place_of(source: str) -> str:

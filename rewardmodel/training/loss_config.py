@@ -1,4 +1,4 @@
-"""What a reward model is trained to do: the settings of its loss and of its batches."""
+"""Settings of a reward model's loss and of its batches."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal

@@ -1,10 +1,8 @@
-"""How a model is trained: the settings that every training door shares."""
+"""Settings of training that all trainers share."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
-
-import torch
 
 from prefsearch.config.bounds import (
     CountOrZero,
@@ -20,7 +18,7 @@ from prefsearch.config.checks import check_types
 
 @dataclass
 class OptimConfig:
-    """How a model is trained; shared by every training door.
+    """Settings of training that all trainers share.
 
     Attributes:
         epochs: Passes over the data.
@@ -70,6 +68,8 @@ class OptimConfig:
         Args:
             output: Folder for checkpoints.
         """
+        import torch
+
         return {
             "output_dir": str(output),
             "num_train_epochs": self.epochs,

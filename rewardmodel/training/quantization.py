@@ -1,36 +1,35 @@
 """The base in small integers, adapters in floats on top (QLoRA)."""
 
 import importlib.util
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-Quantization = Literal["none", "8bit", "4bit"]
 
-
-def quantized(kind: Quantization) -> dict[str, Any]:
+def quantized(*, load_in_4bit: bool = False, load_in_8bit: bool = False) -> dict[str, Any]:
     """The options of `from_pretrained` that load a base in small integers.
 
     Args:
-        kind: "none" gives no options. "4bit" is NF4 with double quantization.
+        load_in_4bit: NF4 with double quantization.
+        load_in_8bit: LLM.int8().
 
     Raises:
         ValueError: If bitsandbytes is not installed.
 
     Source: Dettmers et al. 2023 (https://arxiv.org/abs/2305.14314).
     """
-    if kind == "none":
+    if not (load_in_4bit or load_in_8bit):
         return {}
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ValueError(
-            f"quantize: found {kind!r} and bitsandbytes is not installed; required: it. Install "
-            "prefsearch[qlora], or take quantize: none"
+            f"{'load_in_4bit' if load_in_4bit else 'load_in_8bit'}: found no bitsandbytes; "
+            "required: it. Install prefsearch[qlora], or take full precision"
         )
     from transformers import BitsAndBytesConfig
 
     # The head is new and trained as a whole, so it stays in floats.
     kept = ["score", "classifier"]
-    if kind == "8bit":
+    if load_in_8bit:
         config = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=kept)
     else:
         precise = torch.bfloat16 if torch.cuda.is_available() else torch.float32

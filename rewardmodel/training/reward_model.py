@@ -28,7 +28,7 @@ from rewardmodel.training.batching.layout_choice import choose_layout
 from rewardmodel.training.loss_config import LossConfig
 from rewardmodel.training.model_card import write_model_card
 from rewardmodel.training.optim_config import OptimConfig
-from rewardmodel.training.quantization import Quantization, quantized
+from rewardmodel.training.quantization import quantized
 from rewardmodel.training.reference_shift import center_on
 from rewardmodel.training.run import run_trainer, save_model
 from rewardmodel.training.trainer import ComparisonTrainer
@@ -45,7 +45,8 @@ def train_reward_model(
     optimization: OptimConfig,
     objective: LossConfig | None = None,
     reference: Dataset | None = None,
-    quantize: Quantization = "none",
+    load_in_4bit: bool = False,
+    load_in_8bit: bool = False,
     input_format: ChosenFormat = "auto",
     checkpoints: Path | None = None,
     keep_checkpoints: bool = False,
@@ -63,7 +64,8 @@ def train_reward_model(
         objective: What is learned of ties, doubts and rankings, and how batches are laid out.
         reference: Demonstrations (`prompt`, `completion`) whose mean score becomes 0, or None to
             leave the zero where training put it.
-        quantize: Holds the base in small integers, for adapters alone.
+        load_in_4bit: Holds the base in 4 bits, for adapters alone.
+        load_in_8bit: Holds the base in 8 bits, for adapters alone.
         input_format: Whether it learns to read prompt and response as one "text" or as a "pair" of
             segments; "auto" looks (`rewardmodel.pretrained.input_format`). The saved model
             remembers it.
@@ -84,7 +86,9 @@ def train_reward_model(
     objective = objective or LossConfig()
     torch.manual_seed(optimization.seed)
     tokenizer = load_tokenizer(base)
-    model = load_scorer(base, init_head=True, **quantized(quantize))
+    model = load_scorer(
+        base, init_head=True, **quantized(load_in_4bit=load_in_4bit, load_in_8bit=load_in_8bit)
+    )
     fit_embeddings(model, tokenizer)
     check_vocabulary(model, tokenizer, source=base)
     require_positions(model, optimization.max_length)

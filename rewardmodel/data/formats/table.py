@@ -1,13 +1,14 @@
 """The published formats by name: converter, where the hub holds them, how they are recognized.
 
 A format is recognized by its hub id, or by columns of the first row that no other format has.
-What is not recognized is plain: columns as they are. New formats need a line here and a file.
+What is not recognized is plain: columns as they are. A new format is a file, a line here, and its
+name in `rewardmodel.choices.FormatName`.
 """
 
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from rewardmodel.data.formats.hh import convert_hh
 from rewardmodel.data.formats.options import ConvertOptions
@@ -17,19 +18,6 @@ from rewardmodel.data.formats.rewardbench import convert_reward_bench, refuse_re
 from rewardmodel.data.formats.tldr import convert_tldr
 from rewardmodel.data.formats.ultrafeedback import convert_ultrafeedback
 from rewardmodel.data.rows import Row
-
-FormatName = Literal[
-    "auto",
-    "plain",
-    "hh",
-    "tldr",
-    "ultrafeedback",
-    "rewardbench",
-    "rewardbench2",
-    "qa_feedback",
-    "scores",
-    "rankings",
-]
 
 
 @dataclass(frozen=True)

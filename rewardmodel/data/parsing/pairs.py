@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from prefsearch.config.checks import closest
+from rewardmodel.choices import FormatName
 from rewardmodel.data.conversation import row_of
 from rewardmodel.data.formats.fields import read_number
 from rewardmodel.data.formats.options import ConvertOptions
 from rewardmodel.data.formats.table import (
     Format,
-    FormatName,
     format_named,
     format_of_source,
     recognize,
@@ -32,7 +33,6 @@ from rewardmodel.data.rows import (
     Row,
     leave_aside,
     name_columns,
-    nearest_name,
     note,
     peek,
 )
@@ -190,7 +190,7 @@ class PairParser:
             if shared is not None:
                 self._require_repeated(row, found, shared, row[chosen])
                 return None
-            if nearest_name(column, [n for n in row if n not in columns], cutoff=0.85):
+            if closest(column, [n for n in row if n not in columns], cutoff=0.85):
                 # A mistyped prompt column must not be taken for an implicit prompt.
                 return take_turns(row, column, option=self.prompt_option)
             if not found:

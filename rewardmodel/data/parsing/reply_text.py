@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
+from prefsearch.config.checks import closest
 from rewardmodel.data.chat_template import ChatTemplate, shorten
 from rewardmodel.data.conversation import Conversation, Message, Prompt, Reply, reply_of
 from rewardmodel.data.parsing.shared_prompt import Turns, repeats, split_conversations, split_texts
@@ -24,7 +25,7 @@ from rewardmodel.data.parsing.template_columns import (
     without_nulls,
 )
 from rewardmodel.data.parsing.transcripts import prompt_end
-from rewardmodel.data.rows import PreferenceDataError, Row, nearest_name, note
+from rewardmodel.data.rows import PreferenceDataError, Row, note
 
 ASSISTANT_TURN = "\n\nAssistant:"
 _FEW_WORDS = 4
@@ -47,7 +48,7 @@ def take_turns(row: Row, column: str, *, option: str) -> Turns:
     """
     if column not in row:
         names = list(row)
-        nearest = nearest_name(column, names)
+        nearest = next(iter(closest(column, names)), None)
         remedy = f"pass {option}={nearest!r}" if nearest else f"pass {option}=NAME"
         raise PreferenceDataError(
             f"column {column!r} is missing; found {names}"

@@ -16,18 +16,13 @@ from prefsearch.storage.text_files import UnreadableFile, read_lines, refuse_spe
 from rewardmodel.data.rows import Place, PreferenceDataError, name_columns
 from rewardmodel.data.sources.csv_rows import read_csv_rows
 from rewardmodel.data.sources.json_rows import decoded, read_json_rows
+from rewardmodel.data.sources.paths import FILE_KINDS, file_kind
 
 PLAIN_LINE = "a line of plain text"
 """The one column of a `.txt` file, which names none."""
 
-FILE_KINDS = (".jsonl", ".json", ".parquet", ".csv", ".txt")
 _READ_ERRORS = (OSError, EOFError, zlib.error, pa.ArrowException, UnicodeDecodeError)
 _BATCH_ROWS = 1000
-
-
-def file_kind(path: Path) -> str:
-    """Return the file kind from the name, compression aside."""
-    return Path(path.name.lower().removesuffix(".gz")).suffix
 
 
 def read_file(path: Path) -> Iterator[Place]:

@@ -1,9 +1,8 @@
 """Where user data lives: a file, a folder of files, a saved dataset, the hub.
 
-Finds it, picks the split, and explains what is missing; `row_files` reads the files.
+Opens it and picks the split; `rewardmodel.data.sources.files` reads the files.
 """
 
-import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -13,9 +12,9 @@ from typing import Any
 import datasets
 import pyarrow as pa
 
-from prefsearch.storage.text_files import UnreadableFile, refuse_special
 from rewardmodel.data.rows import Place, PreferenceDataError
-from rewardmodel.data.sources.files import FILE_KINDS, file_kind, read_file
+from rewardmodel.data.sources.files import read_file
+from rewardmodel.data.sources.paths import FILE_KINDS, checked_path, file_kind, refuse_special_data
 
 _SPLIT_WORDS = (
     {"train", "training"},
@@ -50,79 +49,16 @@ def read_rows(
     Raises:
         PreferenceDataError: No such path, dataset or split.
     """
-    path = _checked_path(source)
+    path = checked_path(source)
     if path.is_file():
         return read_file(path)
     if path.is_dir():
         if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
             for part in path.rglob("*"):
-                _refuse_special(part)
+                refuse_special_data(part)
             return _read_dataset(_open_saved(path, split), f"{path}")
         return _read_files(_split_files(path, split))
-    if _looks_local(source):
-        raise _missing_path(path)
     return _read_dataset(_open_hub(str(source), split, hub_options or {}), f"{source}/{split}")
-
-
-def _checked_path(source: str | os.PathLike[str]) -> Path:
-    """The path that a source may be.
-
-    Raises:
-        PreferenceDataError: No file can have it, it is no regular file and no folder, or it cannot
-            be looked at.
-    """
-    if os.fspath(source) in ("", "-"):
-        raise PreferenceDataError(
-            f"found {os.fspath(source)!r} as data; required is a file, a folder or a dataset id, "
-            "since data may be read twice. Write standard input to a file and name that."
-        )
-    path = Path(source)
-    try:
-        path = path.expanduser()
-        path.exists()
-    except (OSError, RuntimeError) as error:  # RuntimeError: no such user behind ~
-        raise PreferenceDataError(
-            f"{path} cannot be looked at ({error}); required is a file or folder that this user "
-            "can read. Check the path and its permissions."
-        ) from error
-    _refuse_special(path)
-    return path
-
-
-def _refuse_special(path: Path) -> None:
-    try:
-        refuse_special(path, folders=True)
-    except UnreadableFile as error:
-        raise PreferenceDataError(str(error)) from error
-
-
-def _looks_local(source: str | os.PathLike[str]) -> bool:
-    """Tell a mistyped path from a hub id (`name` or `owner/name`)."""
-    text = os.fspath(source)
-    return (
-        not isinstance(source, str)
-        or text.startswith(("/", ".", "~"))
-        or text.count("/") > 1
-        or "\\" in text
-        or file_kind(Path(text)) in FILE_KINDS
-        or ("/" in text and Path(text).parent.is_dir())
-    )
-
-
-def _missing_path(path: Path) -> PreferenceDataError:
-    parent = path.parent
-    while not parent.is_dir():
-        if parent == parent.parent:
-            break
-        parent = parent.parent
-    wanted = path.relative_to(parent).parts[0]
-    names = sorted(entry.name for entry in parent.iterdir()) if parent.is_dir() else []
-    stems = {Path(name).stem: name for name in names}
-    close = difflib.get_close_matches(wanted, names, n=3) or [
-        stems[stem] for stem in difflib.get_close_matches(Path(wanted).stem, list(stems), n=3)
-    ]
-    hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"found {names[:10]}."
-    return PreferenceDataError(f"{path} does not exist: {parent} holds no {wanted!r}; {hint}")
 
 
 def _open_hub(name: str, split: str, options: Mapping[str, Any]) -> datasets.Dataset:
@@ -168,7 +104,7 @@ def _split_files(folder: Path, split: str) -> list[Path]:
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
     for path in files:
-        _refuse_special(path)
+        refuse_special_data(path)
     # A folder's notes and manifests are no data; .txt counts only where nothing else is there.
     files = [path for path in files if file_kind(path) != ".txt"] or files
     if not files:

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset, Features, List, Value, concatenate_datasets
-from tqdm.auto import tqdm
 
+from prefsearch.progress import track
 from rewardmodel.data.chat_template import common_prefix_length
 from rewardmodel.data.conversation import Prompt, Reply, prompt_of, reply_of
 from rewardmodel.data.parsing.finished import PAIR_COLUMNS
@@ -90,7 +90,7 @@ def tokenize_comparisons(
     rows: list[dict[str, Any]] = []
     parts: list[Dataset] = []
     groups = _ranked_groups(dataset) if ranked else _paired_groups(dataset)
-    bar = tqdm(groups, total=len(dataset), desc="tokenizing", unit="row", delay=2, leave=False)
+    bar = track(groups, "tokenizing", total=len(dataset))
     for prompt, responses, finished, labels in bar:
         tied = _is_tie(labels)
         if tied and objective.ties == "drop":

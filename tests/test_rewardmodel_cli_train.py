@@ -19,9 +19,10 @@ from transformers import (
     BertForSequenceClassification,
 )
 
-from rewardmodel.cli import models as door_models
-from rewardmodel.cli import train as door_train
-from rewardmodel.cli.train import TrainJob
+from prefsearch.config.settings import build
+from rewardmodel.cli import models as cli_models
+from rewardmodel.cli import train as cli_train
+from rewardmodel.cli.model_args import RewardTrainArgs, TrainPrmArgs
 from rewardmodel.models.loading import load_reward_model
 from rewardmodel.models.multi_head import MultiHeadRewardModel
 from rewardmodel.pretrained.source import resolve_model
@@ -53,9 +54,9 @@ def write(path: Path, lines: list[dict[str, Any]]) -> str:
     return str(path)
 
 
-def job(policy_folder: Path, tmp_path: Path, **options: Any) -> TrainJob:
+def job(policy_folder: Path, tmp_path: Path, **options: Any) -> RewardTrainArgs:
     data = options.pop("dataset", None) or write(tmp_path / "pairs.jsonl", rows())
-    return TrainJob(model=str(policy_folder), dataset=data, out=str(tmp_path / "run"),
+    return build(RewardTrainArgs, model=str(policy_folder), dataset=data, out=str(tmp_path / "run"),
                     holdout=0.25, **{**QUICK, **options})  # fmt: skip
 
 
@@ -64,7 +65,7 @@ def test_a_run_reports_on_data_trains_measures_and_writes_a_card(
 ) -> None:
     data = write(tmp_path / "pairs.jsonl", [{**row, "rubric": "short"} for row in rows()])
     options: dict[str, Any] = {"dataset": data, "reference": "chosen", "scratch_baseline": True}
-    door_train.train(job(policy_folder, tmp_path, **options))
+    cli_train.train(job(policy_folder, tmp_path, **options))
     run = tmp_path / "run"
     folder = run / "checkpoints" / "model"
     assert (run / "data" / "data_report.html").is_file()
@@ -92,7 +93,7 @@ def test_a_run_reports_on_data_trains_measures_and_writes_a_card(
     score = model.score([prompt], [reply])
     torch.testing.assert_close(score, logits[0] - plain.config.reward_shift, atol=1e-5, rtol=1e-5)
     # Again it only prints, having nothing left to do.
-    door_train.train(job(policy_folder, tmp_path, **options, resume=True))
+    cli_train.train(job(policy_folder, tmp_path, **options, resume=True))
     assert "from scratch" in capsys.readouterr().out
 
 
@@ -180,7 +181,7 @@ def test_rankings_are_learned_whole_and_measured_by_their_pairs(
         for r in rows()
     ]  # fmt: skip
     data = write(tmp_path / "ranked.jsonl", ranked)
-    door_train.train(job(policy_folder, tmp_path, dataset=data, whole_rankings=True))
+    cli_train.train(job(policy_folder, tmp_path, dataset=data, whole_rankings=True))
     steps = tmp_path / "run" / "steps"
     trained = json.loads((steps / "train.json").read_text())["result"]
     assert trained["responses"] == 3 * trained["groups"]
@@ -204,7 +205,7 @@ def test_the_folder_is_uploaded_with_its_card(
 
     monkeypatch.setattr(HfApi, "create_repo", lambda self, name, **options: asked.update(options))
     monkeypatch.setattr(HfApi, "upload_folder", upload)
-    door_train.train(job(policy_folder, tmp_path, hub_model_id="me/model", epochs=1))
+    cli_train.train(job(policy_folder, tmp_path, hub_model_id="me/model", epochs=1))
     assert {"README.md", "model.safetensors", "config.json"} <= set(asked["me/model"])
     assert asked["private"] is True
 
@@ -213,15 +214,15 @@ def test_an_upload_that_fails_keeps_the_model_and_says_how_to_go_on(
     policy_folder: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=r"could not be uploaded to 'me/model'.*--resume"):
-        door_train.train(job(policy_folder, tmp_path, hub_model_id="me/model", epochs=1))
+        cli_train.train(job(policy_folder, tmp_path, hub_model_id="me/model", epochs=1))
     assert (tmp_path / "run" / "checkpoints" / "model" / "model.safetensors").is_file()
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"quantize": "4bit"}, "lora_rank: found 0; required: more than 0 with quantize"),
-        ({"quantize": "2bit", "lora_rank": 4}, "quantize: found '2bit'"),
+        ({"load_in_4bit": True}, "lora_rank: found 0; required: more than 0 with load_in_4bit"),
+        ({"load_in_4bit": True, "load_in_8bit": True, "lora_rank": 4}, "load_in_8bit: found True"),
         ({"heads": 0}, "heads: found 0; required: at least 1"),
         ({"ties": "guess"}, "ties: found 'guess'"),
         ({"label_smoothing": 0.5}, r"label_smoothing: found 0.5; required: in \[0, 0.5\)"),
@@ -239,10 +240,10 @@ def test_a_wrong_setting_is_named(
 def test_quantization_without_its_library_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert quantized("none") == {}
+    assert quantized() == {}
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"bitsandbytes is not installed.*prefsearch\[qlora\]"):
-        quantized("4bit")
+    with pytest.raises(ValueError, match=r"found no bitsandbytes.*prefsearch\[qlora\]"):
+        quantized(load_in_4bit=True)
 
 
 def test_a_packaged_model_is_found_without_importing_its_package(
@@ -273,7 +274,7 @@ def test_the_saved_tokenizer_is_the_bases(policy_folder: Path, tmp_path: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["4bit", "8bit"])
+@pytest.mark.parametrize("kind", ["load_in_4bit", "load_in_8bit"])
 def test_adapters_learn_on_a_base_of_small_integers(
     policy_folder: Path, tmp_path: Path, kind: Any
 ) -> None:
@@ -283,7 +284,7 @@ def test_adapters_learn_on_a_base_of_small_integers(
         Dataset.from_list(rows()),
         tmp_path / "m",
         optimization=OptimConfig(**{**QUICK, "lora_rank": 4, "epochs": 3}),
-        quantize=kind,
+        **{kind: True},
     )
     assert outcome["loss_last"] < 0.5 * outcome["loss_first"]
     scores = load_reward_model(str(tmp_path / "m")).score(
@@ -296,16 +297,18 @@ COMMANDS = """
 import json, sys
 import torch
 torch.set_num_threads(1)
-from rewardmodel.cli.models import TrainStepsJob, train_steps
-from rewardmodel.cli.train import TrainJob, train
+from prefsearch.config.settings import build
+from rewardmodel.cli.model_args import RewardTrainArgs, TrainPrmArgs
+from rewardmodel.cli.models import train_prm
+from rewardmodel.cli.train import train
 
 jobs = json.loads(sys.argv[1])
-train(TrainJob(**jobs["pairs"]))
-train_steps(TrainStepsJob(**jobs["steps"]))
+train(build(RewardTrainArgs, **jobs["pairs"]))
+train_prm(build(TrainPrmArgs, **jobs["steps"]))
 """
 
 
-def test_the_doors_train_in_two_processes_what_they_do_in_one(
+def test_commands_train_in_two_processes_what_they_do_in_one(
     policy_folder: Path, tmp_path: Path
 ) -> None:
     base = tmp_path / "base"
@@ -330,8 +333,8 @@ def test_the_doors_train_in_two_processes_what_they_do_in_one(
         }
         jobs["pairs"]["scratch_baseline"] = True
         if processes == 1:
-            door_train.train(TrainJob(**jobs["pairs"]))
-            door_models.train_steps(door_models.TrainStepsJob(**jobs["steps"]))
+            cli_train.train(build(RewardTrainArgs, **jobs["pairs"]))
+            cli_models.train_prm(build(TrainPrmArgs, **jobs["steps"]))
         else:
             running = launch(COMMANDS, tmp_path, processes=2, **jobs)
             assert running.wait(timeout=240) == 0, (tmp_path / "stderr").read_text()[-2000:]
@@ -345,7 +348,7 @@ def test_the_doors_train_in_two_processes_what_they_do_in_one(
 
 
 @pytest.mark.slow
-def test_the_door_trains_in_two_processes_and_measures_in_one(
+def test_the_cli_trains_in_two_processes_and_measures_in_one(
     policy_folder: Path, tmp_path: Path
 ) -> None:
     with socket.socket() as probe:

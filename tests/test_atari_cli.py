@@ -1,4 +1,4 @@
-"""The doors of games, from a command line to files, on CartPole and on a real Atari game."""
+"""`prefsearch atari`, from a command line to files, on CartPole and on a real Atari game."""
 
 import json
 from pathlib import Path

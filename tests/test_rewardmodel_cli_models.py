@@ -5,24 +5,17 @@ from typing import Any
 import pytest
 import torch
 
-from prefsearch.cli.command_line import run_command
-from rewardmodel.cli import models as door_models
+from prefsearch.cli import entry
+from rewardmodel.cli import models as cli_models
 from rewardmodel.data.conversation import Conversation
 from rewardmodel.data.rows import PreferenceDataError
 from rewardmodel.models.ensemble import EnsembleRewardModel
 from rewardmodel.models.loading import load_reward_model
 from tests.reward_folders import CLOSE, PROMPT, TEXTS, save_classifier
 
-COMMANDS = {
-    "average": (door_models.AverageJob, door_models.average),
-    "ensemble": (door_models.EnsembleJob, door_models.ensemble),
-    "score": (door_models.ScoreJob, door_models.score),
-    "train_steps": (door_models.TrainStepsJob, door_models.train_steps),
-}
-
 
 def run(*argv: str) -> int:
-    return run_command("prefsearch reward", COMMANDS, argv)
+    return entry.main(["reward", *argv])
 
 
 def by_length(prompts: list[str], responses: list[str]) -> list[float]:
@@ -32,7 +25,7 @@ def by_length(prompts: list[str], responses: list[str]) -> list[float]:
 @pytest.fixture(scope="module")
 def folders(policy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Two untrained reward models."""
-    root = tmp_path_factory.mktemp("door")
+    root = tmp_path_factory.mktemp("models")
     return [str(save_classifier(policy_folder, root / f"m{i}", seed=i)) for i in range(2)]
 
 
@@ -102,7 +95,7 @@ def test_marks_of_responses_that_say_nothing_are_refused(
         tmp_path / "t.jsonl", {"prompt": PROMPT, "responses": TEXTS[:3], "finished": marks}
     )
     with pytest.raises(PreferenceDataError, match=match):
-        door_models.load_responses(data)
+        cli_models.load_responses(data)
 
 
 def test_functions_and_steps_are_scored(policy_folder: Path, tmp_path: Path) -> None:
@@ -137,7 +130,7 @@ def test_the_last_turn_of_a_conversation_is_scored(
     row: dict[str, object], columns: dict[str, Any], tmp_path: Path
 ) -> None:
     data = write(tmp_path / "t.jsonl", row)
-    (found,) = door_models.load_responses(data, **columns)
+    (found,) = cli_models.load_responses(data, **columns)
     assert found["prompt"] == Conversation((USER,))
     assert found["responses"] == ["The baker."]
     assert not found["several"]
@@ -147,9 +140,9 @@ def test_the_last_turn_of_a_conversation_is_scored(
 def test_a_conversation_that_waits_for_an_answer_has_no_response(tmp_path: Path) -> None:
     data = write(tmp_path / "t.jsonl", {"messages": [USER, ANSWER, USER]})
     with pytest.raises(PreferenceDataError, match="'prompt' is missing"):
-        door_models.load_responses(data)
+        cli_models.load_responses(data)
     with pytest.raises(PreferenceDataError, match="found no responses"):
-        door_models.load_responses(data, prompt_column="messages")
+        cli_models.load_responses(data, prompt_column="messages")
 
 
 def test_steps_are_learned_from_measured_and_resumed(policy_folder: Path, tmp_path: Path) -> None:
@@ -161,10 +154,10 @@ def test_steps_are_learned_from_measured_and_resumed(policy_folder: Path, tmp_pa
     out = tmp_path / "run"
     options = ["--model", str(policy_folder), "--dataset", data, "--out", str(out)]
     options += ["--separator", "\n", "--batch_size", "4", "--holdout", "0.2"]
-    assert run("train_steps", *options) == 0
+    assert run("train_prm", *options) == 0
     result = json.loads((out / "steps" / "evaluate.json").read_text())["result"]
     assert (result["responses"], result["steps"]) == (2, 4)
-    assert run("train_steps", *options, "--resume", "true") == 0
+    assert run("train_prm", *options, "--resume", "true") == 0
     model = load_reward_model(str(out / "checkpoints" / "model"))
     assert model.separator == "\n"
 
@@ -176,7 +169,7 @@ def test_steps_are_learned_from_measured_and_resumed(policy_folder: Path, tmp_pa
         (["ensemble", "--models", "/nowhere"], "no config.json at '/nowhere'"),
         (["score", "--model", "m"], "dataset: found ''; required: a hub id or file"),
         (["score", "--model", "m", "--dataset", "d", "--out", "s.csv"], "out: found 's.csv'"),
-        (["train_steps", "--model", "m"], "dataset: found ''"),
+        (["train_prm", "--model", "m"], "dataset: found ''"),
     ],
 )
 def test_a_mistake_is_one_line(

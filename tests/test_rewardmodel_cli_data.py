@@ -1,33 +1,21 @@
-"""The doors of the data: split, inspect and convert, as a command line calls them."""
+"""`prefsearch reward split`, `inspect` and `convert`."""
 
 import json
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from prefsearch.cli.command_line import field_help, run_command
-from rewardmodel.cli.data import (
-    ConvertJob,
-    InspectJob,
-    SplitJob,
-    convert,
-    inspect_data,
-    split,
-)
+from prefsearch.cli import entry
+from prefsearch.config.settings import settings_of_class
+from rewardmodel.cli.data_args import ConvertArgs, InspectArgs, SplitArgs
 from rewardmodel.data.formats.table import FORMATS
 from rewardmodel.data.preferences import load_preferences
 
-COMMANDS = {
-    "split": (SplitJob, split),
-    "inspect": (InspectJob, inspect_data),
-    "convert": (ConvertJob, convert),
-}
 RANKING = {"prompt": "p", "responses": [" good", " bad", " poor"], "scores": [2, 1, 1]}
 
 
 def run(*argv: object) -> int:
-    return run_command("prefsearch reward", COMMANDS, [str(word) for word in argv])
+    return entry.main(["reward", *map(str, argv)])
 
 
 @pytest.fixture
@@ -38,12 +26,10 @@ def rankings(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("job", [SplitJob, InspectJob, ConvertJob])
-def test_help_names_every_setting_and_every_format(job):
-    described = field_help(job)
-    assert set(described) == {field.name for field in fields(job)}
+@pytest.mark.parametrize("args", [SplitArgs, InspectArgs, ConvertArgs])
+def test_help_names_every_format(args):
     for name in ("auto", "plain", *FORMATS):
-        assert name in described["format"]
+        assert name in settings_of_class(args)["format"].help
 
 
 def test_split_takes_a_format(rankings, tmp_path):

@@ -14,8 +14,8 @@ import torch
 import yaml
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-from policies.cli.args import SearchModels
-from policies.cli.evaluate import EvaluateJob
+from policies.cli.evaluate_args import PolicyEvaluateArgs
+from policies.cli.loading import SearchModels, search_models, searcher_for
 from policies.finetuning.collection import sample_responses
 from policies.generation.language_model import Policy
 from policies.planning.leaf_values import PartialReward, Rollout
@@ -289,7 +289,7 @@ def test_a_run_killed_in_the_middle_of_a_cell_ends_with_the_same_records(desk: P
 
 def test_the_pool_is_what_the_policy_samples_by_itself(desk: Path, policy: Policy) -> None:
     assert evaluate("alone", "--methods", "best_of_n") == 0
-    proposal = job(desk).proposal()
+    proposal = job(desk).proposal
     seed = step_seed(0, "pool")
     samples = sample_responses(policy, PROMPTS, 4, proposal=proposal, seed=seed)
     kept = lines(desk / "alone" / "data" / "pool.jsonl")
@@ -451,14 +451,14 @@ def test_bad_input_is_named(
     assert message in " ".join(capsys.readouterr().err.split())
 
 
-def job(desk: Path, *flags: str) -> EvaluateJob:
-    return parse(EvaluateJob, ["--config", str(desk / "settings.yaml"), *flags], prog="x")
+def job(desk: Path, *flags: str) -> PolicyEvaluateArgs:
+    return parse(PolicyEvaluateArgs, ["--config", str(desk / "settings.yaml"), *flags], prog="x")
 
 
 def test_a_budget_too_small_for_one_response_is_refused_before_anything_is_loaded(
     desk: Path,
 ) -> None:
-    assert job(desk, "--token_budget", "10").token_budget == 10
+    assert job(desk, "--token_budget", "10").options.token_budget == 10
     with pytest.raises(ValueError, match="token_budget: found 9; required: at least 10"):
         job(desk, "--token_budget", "9")
 
@@ -468,7 +468,7 @@ def test_settings_reach_the_search(desk: Path, policy: Policy, policy_folder: Pa
     flags = ["--unit", "step", "--delimiter", "##", "--stop", "Human:", "END", "--min_new_tokens",
              "2", "--leaves_per_step", "2", "--token_budget", "50", "--answer_form", "boxed",
              "--max_rows", "9", "--leaf", "rollout"]  # fmt: skip
-    searcher = job(desk, *flags).searcher(models, "gumbel_muzero", 4)
+    searcher = searcher_for(job(desk, *flags), models, "gumbel_muzero", 4)
     assert (searcher.proposal.unit, searcher.proposal.delimiter) == ("step", "##")
     assert searcher.proposal.stop == ("Human:", "END")
     assert searcher.proposal.min_new_tokens == 2
@@ -476,19 +476,19 @@ def test_settings_reach_the_search(desk: Path, policy: Policy, policy_folder: Pa
     assert searcher.batch_size == 2
     assert searcher.planner.leaves_per_step == 2  # type: ignore[attr-defined]
     assert isinstance(searcher.leaf_value, Rollout)
-    guided = job(desk, "--kl_weight", "0.7").searcher(models, "controlled_decoding", 4)
+    guided = searcher_for(job(desk, "--kl_weight", "0.7"), models, "controlled_decoding", 4)
     assert guided.planner.kl_weight == 0.7  # type: ignore[attr-defined]
-    rejection = job(desk, "--rejection_keep", "0.3").searcher(models, "rejection", 4)
+    rejection = searcher_for(job(desk, "--rejection_keep", "0.3"), models, "rejection", 4)
     assert rejection.planner.keep == 0.3  # type: ignore[attr-defined]
 
 
 def test_models_are_loaded_as_the_settings_name_them(
     desk: Path, policy: Policy, policy_folder: Path
 ) -> None:
-    assert isinstance(job(desk).models().leaf_value, PartialReward)
+    assert isinstance(search_models(job(desk)).leaf_value, PartialReward)
     ValueHead(policy.model.config.hidden_size).save(desk / "head")
     for flags in (["--value_head", "head"], ["--value_head", "head", "--leaf", "value_head"]):
-        assert isinstance(job(desk, *flags).models().leaf_value, ValueHead)
-    near = job(desk, "--kl_beta", "0.2", "--reference", str(policy_folder)).models()
+        assert isinstance(search_models(job(desk, *flags)).leaf_value, ValueHead)
+    near = search_models(job(desk, "--kl_beta", "0.2", "--reference", str(policy_folder)))
     assert isinstance(near.segment_reward, KLPenalty)
     assert near.segment_reward.beta == 0.2

@@ -1,0 +1,25 @@
+"""What settings of reward models and their data choose from; imports nothing heavy."""
+
+from typing import Literal, get_args
+
+OnBadRow = Literal["error", "skip"]
+FormatName = Literal[
+    "auto",
+    "plain",
+    "hh",
+    "tldr",
+    "ultrafeedback",
+    "rewardbench",
+    "rewardbench2",
+    "qa_feedback",
+    "scores",
+    "rankings",
+]
+ChosenFormat = Literal["auto", "text", "pair"]
+CHOSEN_FORMATS: tuple[str, ...] = get_args(ChosenFormat)
+Kind = Literal["auto", "sequence", "process", "multi_head", "ensemble", "function"]
+KINDS: tuple[str, ...] = get_args(Kind)
+Aggregate = Literal["mean", "min", "mean_minus_deviation", "mean_minus_variance"]
+AGGREGATES: tuple[str, ...] = get_args(Aggregate)
+SEPARATOR = "\n\n"
+"""What stands between the steps of a response by default."""
