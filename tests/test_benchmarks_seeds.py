@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 from scipy import stats
 
-from benchmarks.harness import documents_text
+from benchmarks.harness import documents_text, results
 from benchmarks.harness.provenance import held_sources, source_digest
 from benchmarks.harness.seed_runs import each_seed
 from benchmarks.text import demo_seeds, text_gains
@@ -209,7 +209,7 @@ def test_no_benchmark_updates_the_documents_before_its_pictures(name: str) -> No
     body = text[text.index("\ndef main(") :]
     drawn = re.findall(r"(?:gain_curves|budget_curves|draw|shutil\.copyfile)\(", body)
     assert drawn
-    assert max(body.rindex(call) for call in drawn) < body.index("update(")
+    assert max(body.rindex(call) for call in drawn) < body.index("publish(")
 
 
 def test_pictures_are_drawn_before_the_documents_are_made_anew(
@@ -221,7 +221,7 @@ def test_pictures_are_drawn_before_the_documents_are_made_anew(
     out, seen = tmp_path / "results" / "demo.json", []
     out.parent.mkdir()
     monkeypatch.setattr(
-        demo_seeds, "update", lambda path: seen.extend(p.name for p in path.parent.iterdir())
+        results, "update", lambda path: seen.extend(p.name for p in path.parent.iterdir())
     )
     words = ["demo_seeds", "--seeds", "1", "2", "--runs", str(tmp_path), "--out", str(out)]
     monkeypatch.setattr("sys.argv", words)

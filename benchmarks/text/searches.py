@@ -1,17 +1,13 @@
-"""Cells of the text-search benchmark that search over tokens: one search, and one decision.
-
-A side is a function that makes one whole search from the prompts' tokens to the decision and says
-what it decided. All sides of a cell share prompts, planner, simulations and slots.
-"""
+"""Cells of the text-search benchmark that search over tokens or over blocks of sampled tokens."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
+from benchmarks.text import segments
 from benchmarks.text.models import Subject
 from benchmarks.text.peers import (
     BatchedCopyStore,
@@ -20,7 +16,9 @@ from benchmarks.text.peers import (
     PeerPlanningModel,
     RerunStore,
     Store,
+    TokenPeer,
 )
+from benchmarks.text.run import Cell, Outcome, Side
 from policies.generation.proposals import Proposal
 from policies.generation.segment_tree import SegmentTree
 from policies.planning.leaf_values import LeafValue, PartialReward
@@ -49,55 +47,16 @@ TITLES = {
     "copy, batched": "the same, prompts in one batch",
     "paths": "own keys/values, paths laid out anew",
 }
+BLOCK_TITLES = TITLES | {
+    "rerun": "whole prefix again for each segment",
+    "copy": "parent's cache copied for each segment",
+}
 LEAVES = 8
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a side did.
-
-    Attributes:
-        visits: Of the root's slots, [B][K], where there is a tree.
-        padding: Tokens among those given to the models that filled batches up, if the side knows.
-        parts: CPU seconds of parts, by name.
-        counts: Whatever else is worth knowing.
-    """
-
-    visits: list[list[int]] | None = None
-    padding: int | None = None
-    parts: Mapping[str, float] = field(default_factory=dict)
-    counts: Mapping[str, float] = field(default_factory=dict)
-
-
-Side = Callable[[], Outcome]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Sides that are timed in turn.
-
-    Attributes:
-        name: In the results.
-        title: In words.
-        sides: By name; the first is the yardstick of all ratios.
-        titles: Of the sides.
-        agree: Groups of sides that must decide alike.
-        prompts: How many.
-        work: Simulations or responses for each prompt.
-    """
-
-    name: str
-    title: str
-    sides: dict[str, Side]
-    titles: dict[str, str]
-    agree: tuple[tuple[str, ...], ...]
-    prompts: int
-    work: int
-
-
-@dataclass(frozen=True)
 class Searches:
-    """Makes sides that search over tokens.
+    """Makes sides that search; all share prompts, planner, simulations and K.
 
     Attributes:
         subject: The models.
@@ -106,6 +65,7 @@ class Searches:
         slots: K.
         planner: `"gumbel"` or `"muzero"`, without noise.
         second_model: Whether the value model values leaves; if not, a head on hidden states does.
+        blocks: Whether actions are blocks of sampled tokens; if not, they are ranked tokens.
     """
 
     subject: Subject
@@ -114,88 +74,111 @@ class Searches:
     slots: int
     planner: str = "gumbel"
     second_model: bool = False
+    blocks: bool = False
+
+    @property
+    def stores(self) -> Mapping[str, Callable[[Any], Any]]:
+        """The other ways to compute prefixes."""
+        return segments.STORES if self.blocks else STORES
 
     def ours(self, leaves: int) -> Side:
         """The product: `TextPlanningModel` over `SegmentTree`."""
         subject = self.subject
-        length = len(self._ids()[0])
-        # Nothing ends within the tree, so that every simulation makes a node.
-        proposal = Proposal(
-            unit="token", max_new_tokens=length + self.simulations, min_new_tokens=length
-            + self.simulations,
-        )  # fmt: skip
         leaf_value: LeafValue = subject.head
         if self.second_model:
             leaf_value = PartialReward(subject.value_model, finished=False)
 
         def run() -> Outcome:
             began = time.process_time()
-            tree = SegmentTree(subject.policy, proposal)
+            tree = SegmentTree(subject.policy, self._proposal())
             roots = tree.add_ids(self._ids(), prompts=self.prompts)
             prompts = time.process_time() - began
             scorer = TreeScorer(tree, subject.value_model)
             model = TextPlanningModel(scorer, leaf_value, self.slots)
             timed = TimedRoot(model)
             found = self._planner(leaves).plan(timed, torch.tensor(roots))
-            made = sum(model.segments.values())
             return Outcome(
                 root_visits(found),
                 tree.idle_tokens,
                 {"prompts": prompts + timed.seconds},
-                {"nodes": made, "depth": depth(found)},
+                {"nodes": sum(model.segments.values()), "depth": depth(found)},
             )
 
         return run
 
     def peer(self, store: str, leaves: int = 1) -> Side:
-        """Another way to compute prefixes, by its name in `STORES`."""
-        subject, make = self.subject, STORES[store]
-        policy = subject.policy.model
-        classifier = subject.value_model.model
-
-        def score(hidden: Tensor) -> Tensor:
-            return classifier.score(hidden)[:, 0]
+        """Another way to compute prefixes, by its name in `stores`."""
 
         def run() -> Outcome:
-            model = PeerPlanningModel(
-                policy,
-                make(policy),
-                num_actions=self.slots,
-                end_id=subject.policy.encoder.end_id,
-                value_of_hidden=score if self.second_model else subject.head,
-                value_store=make(classifier) if self.second_model else None,
-            )
-            timed = TimedRoot(model)
+            timed = TimedRoot(self._peer_model(self.stores[store]))
             found = self._planner(leaves).plan(timed, self._ids())
-            return Outcome(
-                root_visits(found),
-                parts={"prompts": timed.seconds},
-                counts={"depth": depth(found)},
-            )
+            parts = {"prompts": timed.seconds}
+            return Outcome(root_visits(found), parts=parts, counts={"depth": depth(found)})
 
         return run
+
+    def cell(self, name: str, title: str) -> Cell:
+        """Ours with one and with 8 leaves, and all stores."""
+        sides = {"ours": self.ours(1), "ours, 8 leaves": self.ours(LEAVES)}
+        sides |= {store: self.peer(store) for store in self.stores}
+        titles = BLOCK_TITLES if self.blocks else TITLES
+        return Cell(
+            name,
+            title,
+            sides,
+            {side: titles[side] for side in sides},
+            (("ours", *self.stores),),
+            prompts=len(self.prompts),
+            work=self.simulations,
+        )
+
+    def _proposal(self) -> Proposal:
+        """Nothing ends within the tree, so that every simulation makes a node."""
+        if self.blocks:
+            longest, size = segments.BLOCK * (self.simulations + 1), segments.BLOCK
+            return Proposal(
+                unit="block", segment_tokens=size, max_new_tokens=longest, min_new_tokens=longest
+            )
+        longest = len(self._ids()[0]) + self.simulations
+        return Proposal(unit="token", max_new_tokens=longest, min_new_tokens=longest)
+
+    def _peer_model(self, make: Callable[[Any], Any]) -> PeerPlanningModel:
+        subject, classifier = self.subject, self.subject.value_model.model
+        policy = subject.policy.model
+        if self.blocks:
+            store = make(policy.base_model)
+            return segments.SegmentPeer(subject, store, num_actions=self.slots)
+        value: Any = subject.head
+        if self.second_model:
+            value = lambda hidden: classifier.score(hidden)[:, 0]  # noqa: E731
+        return TokenPeer(
+            policy,
+            make(policy),
+            num_actions=self.slots,
+            end_id=subject.policy.encoder.end_id,
+            value_of_hidden=value,
+            value_store=make(classifier) if self.second_model else None,
+        )
 
     def _ids(self) -> list[list[int]]:
         return [self.subject.policy.encoder.prompt_ids(prompt) for prompt in self.prompts]
 
     def _planner(self, leaves: int) -> Planner:
-        return quiet_planner(self.planner, self.simulations, slots=self.slots, leaves=leaves)
-
-
-def quiet_planner(name: str, simulations: int, *, slots: int, leaves: int) -> Planner:
-    """A tree search without noise, `"gumbel"` or `"muzero"`."""
-    leaves = min(leaves, simulations)
-    if name == "muzero":
-        return MuZeroPlanner(
-            simulations, dirichlet_fraction=0.0, temperature=0.0, leaves_per_step=leaves
+        leaves = min(leaves, self.simulations)
+        if self.planner == "muzero":
+            return MuZeroPlanner(
+                self.simulations, dirichlet_fraction=0.0, temperature=0.0, leaves_per_step=leaves
+            )
+        return GumbelMuZeroPlanner(
+            self.simulations,
+            max_num_considered_actions=self.slots,
+            gumbel_scale=0.0,
+            leaves_per_step=leaves,
         )
-    return GumbelMuZeroPlanner(
-        simulations, max_num_considered_actions=slots, gumbel_scale=0.0, leaves_per_step=leaves
-    )
 
 
 class TimedRoot:
-    """A planning model that knows how many CPU seconds its root took."""
+    """A planning model that measures the CPU seconds of its root."""
 
     append_only: ClassVar[bool] = True
 
@@ -229,18 +212,3 @@ def depth(found: SearchOutput) -> int:
                 depths[node] = depths.get(parent, 0) + 1
         deepest = max(deepest, *depths.values())
     return deepest
-
-
-def search_cell(name: str, title: str, searches: Searches, stores: Sequence[str]) -> Cell:
-    """A cell of searches over tokens: ours with one and with 8 leaves, and other stores."""
-    sides = {"ours": searches.ours(1), "ours, 8 leaves": searches.ours(LEAVES)}
-    sides |= {store: searches.peer(store) for store in stores}
-    return Cell(
-        name,
-        title,
-        sides,
-        {side: TITLES[side] for side in sides},
-        (("ours", *stores),),
-        prompts=len(searches.prompts),
-        work=searches.simulations,
-    )
