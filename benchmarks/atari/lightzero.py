@@ -6,7 +6,7 @@ Everything timed is its own code under its own Atari configurations (zoo/atari/c
 sizes only: its environment and wrappers in DI-engine's environment managers, `_forward_collect` of
 its MuZero and EfficientZero policies with the compiled trees, and their `_forward_learn`.
 
-What had to be made for it:
+What was added:
 
 - Its environment is written for gym 0.25, for which today's ale-py registers no games: `OldGymGame`
   offers the same ale-py's emulator under that interface, one call a frame, as ale-py's own did.
@@ -17,7 +17,6 @@ What had to be made for it:
 # pyright: reportMissingImports=false
 
 import copy
-import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import version
@@ -101,19 +100,19 @@ class LightZeroSide:
     manager_type = "subprocess"  # as in its configurations
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        """Sets threads and makes the game known."""
+        """Sets threads and registers the game."""
         torch.set_num_threads(options["threads"])
         gym.register(GAME_ID, entry_point=OldGymGame, disable_env_checker=True)
         self._environments: Environments | None = None
         self._run: Callable[[], int] | None = None
 
     def versions(self) -> dict[str, str]:
-        """What answers are from."""
+        """Of the packages a timing depends on."""
         found = {name: version(name) for name in ("LightZero", "DI-engine", "gym", "ale-py")}
         return {**found, "numpy": np.__version__, "torch": torch.__version__}
 
     def prepare(self, cell: Cell) -> dict[str, Any]:
-        """Builds what the cell needs; what is to be known of its networks."""
+        """Builds what the cell needs; returns facts about its networks."""
         self.close()
         np.random.seed(0)  # noqa: NPY002 (its own draws come from there)
         torch.manual_seed(0)
@@ -243,7 +242,7 @@ def build_policy(cell: Cell) -> Any:
         "ssl_loss_weight": 2 if cell.consistency else 0,
         "gray_scale": cell.grayscale,
         "use_augmentation": cell.consistency,
-        # A small one: the losses' targets are noise here.
+        # Small, since the targets are noise.
         "learning_rate": 1e-4,
     }
     settings = EasyDict(deep_merge_dicts(settings, sizes))
@@ -297,7 +296,7 @@ def count_update(policy: Any, batch: tuple[list[Any], list[Any]]) -> int:
 
 
 def pieces(cell: Cell, model: Any) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """One row seen for the first time, and one row imagined and predicted."""
+    """The network's first step on one observation, and one step of its dynamics."""
     seen = torch.rand(1, FRAME_STACK * cell.channels, cell.image_size, cell.image_size)
     action = torch.zeros(1, dtype=torch.long)
 
@@ -315,9 +314,3 @@ def pieces(cell: Cell, model: Any) -> tuple[Callable[[], Any], Callable[[], Any]
     with torch.no_grad():
         first_output = first()
     return first, next_
-
-
-SIDES = {"lightzero": LightZeroSide, "lightzero, one process": OneProcessSide}
-
-if __name__ == "__main__":
-    sys.exit("this file is a side of benchmarks/atari/atari.py; run that")

@@ -1,16 +1,14 @@
-"""Our side of the Atari benchmark, as a worker's process runs it.
+"""Our side of the Atari benchmark, run in a worker process.
 
 Everything timed is what `prefsearch atari train` runs: `open_environment`, `SelfPlay`, the planners
 of `search_settings`, `Learner` and, for where the time goes, `Training` itself.
 """
 
-import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -22,6 +20,7 @@ from torch import Tensor
 from atari_bridge.acting.players import LocalPlayers
 from atari_bridge.acting.search_settings import SearchSettings, playing_planner, reanalysing_planner
 from atari_bridge.acting.self_play import SelfPlay
+from atari_bridge.cli.train import TrainJob, agent_settings
 from atari_bridge.environments.config import EnvironmentConfig
 from atari_bridge.environments.interface import VectorEnvironment
 from atari_bridge.environments.opening import open_environment
@@ -32,7 +31,6 @@ from atari_bridge.networks.building import build_network
 from atari_bridge.networks.config import NetworkConfig
 from atari_bridge.networks.interface import MuZeroNetwork
 from atari_bridge.networks.planning_model import NetworkModel
-from atari_bridge.replay.config import ReplayConfig
 from atari_bridge.training.agent_settings import AgentSettings, RunLength
 from atari_bridge.training.loop import Training
 from benchmarks.atari.cells import (
@@ -53,8 +51,9 @@ from benchmarks.atari.cells import (
     Cell,
 )
 from benchmarks.atari.worker import network_facts
+from benchmarks.harness.worker import ROOT
 
-CONFIG = Path(__file__).resolve().parents[2] / "configs" / "atari_bridge" / "ale_cpu.yaml"
+CONFIG = ROOT / "configs" / "atari_bridge" / "ale_cpu.yaml"
 START_DECISIONS = 160  # of a profile, before its first update
 PART_DECISIONS = 8
 
@@ -69,11 +68,11 @@ class OurSide:
         self._run: Callable[[], int] | None = None
 
     def versions(self) -> dict[str, str]:
-        """What answers are from."""
+        """Of the packages a timing depends on."""
         return {"ale-py": version("ale-py"), "numpy": np.__version__, "torch": torch.__version__}
 
     def prepare(self, cell: Cell) -> dict[str, Any]:
-        """Builds what the cell needs; what is to be known of its networks."""
+        """Builds what the cell needs; returns facts about its networks."""
         self.close()
         torch.manual_seed(0)
         if cell.kind == "environment":
@@ -112,21 +111,22 @@ class OurSide:
         self._environment = self._run = None
 
     def profile(self, cell: Cell, at_least: float) -> dict[str, Any]:
-        """Where the time of a training goes.
+        """Where the time of training goes.
 
         Args:
-            cell: Of kind `step`.
-            at_least: Seconds that are watched.
+            cell: Of kind `step`; the settings are those of `training_settings`.
+            at_least: Seconds that are measured.
         """
-        settings, named = training_settings(cell)
-        emulators = Watched(open_environment(settings.environment), ("step", "reset"))
+        del cell
+        settings, named = training_settings()
+        emulators = Timed(open_environment(settings.environment), ("step", "reset"))
         environment: Any = emulators
         training = Training(settings, environment, Accelerator(cpu=True))
         players = training.players
         assert isinstance(players, LocalPlayers)
-        playing = Watched(players._model, ("root", "step"))
+        playing = Timed(players._model, ("root", "step"))
         players._model = cast(NetworkModel, playing)
-        learning = Watched(training.batches.model, ("root", "step"))
+        learning = Timed(training.batches.model, ("root", "step"))
         training.batches = replace(training.batches, model=cast(NetworkModel, learning))
         while training.counters.decisions < START_DECISIONS:  # no update is made in here
             training.run_part()
@@ -179,15 +179,15 @@ class RandomPlay:
         return self._count
 
 
-class Watched:
-    """Something some of whose methods are timed together."""
+class Timed:
+    """An object some of whose methods are timed together."""
 
     def __init__(self, inner: Any, methods: tuple[str, ...]) -> None:
-        """Takes what is called, and by which names it is timed."""
+        """Takes the object and the names of the methods."""
         self._inner, self._methods, self.seconds = inner, methods, 0.0
 
     def __getattr__(self, name: str) -> Any:
-        """The inner one's; a timed method comes wrapped."""
+        """That of the object; a timed method is wrapped."""
         found = getattr(self._inner, name)
         return partial(self._timed, found) if name in self._methods else found
 
@@ -199,7 +199,7 @@ class Watched:
 
 
 def environment_config(cell: Cell) -> EnvironmentConfig:
-    """N games as the cell wants them."""
+    """N games of a cell."""
     return EnvironmentConfig(
         game=GAME,
         num_environments=cell.size,
@@ -211,7 +211,7 @@ def environment_config(cell: Cell) -> EnvironmentConfig:
 
 
 def network_config(cell: Cell) -> NetworkConfig:
-    """The network as the cell wants it."""
+    """The network of a cell."""
     return NetworkConfig(
         network="residual",
         channels=CHANNELS,
@@ -228,11 +228,11 @@ def network_config(cell: Cell) -> NetworkConfig:
 
 
 def learning_config(cell: Cell) -> LearningConfig:
-    """Losses and optimizer as the cell wants them."""
+    """Losses and optimizer of a cell."""
     return LearningConfig(
         unroll_steps=UNROLL_STEPS,
         batch_size=BATCH,
-        learning_rate=1e-4,  # a small one: the losses' targets are noise here
+        learning_rate=1e-4,  # small, since the targets are noise
         discount=DISCOUNT,
         augmentation="shift_intensity" if cell.consistency else "none",
         self_supervised_weight=2.0 if cell.consistency else 0.0,
@@ -269,7 +269,7 @@ def random_images(shape: tuple[int, ...]) -> Tensor:
 
 
 def random_batch(cell: Cell) -> Batch:
-    """A batch of noise in which everything counts."""
+    """A batch of noise without masks."""
     generator = torch.Generator().manual_seed(0)
     steps = UNROLL_STEPS + 1
 
@@ -315,7 +315,7 @@ def count_update(learner: Learner, batch: Batch) -> int:
 
 
 def pieces(cell: Cell, network: MuZeroNetwork) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """One row seen for the first time, and one row imagined and predicted."""
+    """The network's first step on one observation, and one step of its dynamics."""
     seen = torch.rand(1, *stacked_shape(cell))
     action = torch.zeros(1, dtype=torch.long)
     network.eval()
@@ -331,35 +331,15 @@ def pieces(cell: Cell, network: MuZeroNetwork) -> tuple[Callable[[], Any], Calla
     return first, next_
 
 
-def training_settings(cell: Cell) -> tuple[AgentSettings, dict[str, Any]]:
-    """Those of configs/atari_bridge/ale_cpu.yaml where it exists, else the sizes of other cells.
-
-    Returns:
-        The settings, and what is told of them.
-    """
+def training_settings() -> tuple[AgentSettings, dict[str, Any]]:
+    """Settings of configs/atari_bridge/ale_cpu.yaml with short parts, and their values."""
+    values = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
+    settings = agent_settings(TrainJob(**{**values, "out": "unused"}))
     length = RunLength(
-        total_decisions=10**6, start_decisions=START_DECISIONS, part_decisions=PART_DECISIONS
+        total_decisions=10**6,
+        start_decisions=START_DECISIONS,
+        part_decisions=PART_DECISIONS,
+        updates_per_decision=settings.length.updates_per_decision,
     )
-    if CONFIG.exists():
-        from atari_bridge.cli.train import TrainJob, agent_settings
-
-        values = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
-        settings = agent_settings(TrainJob(**{**values, "out": "unused"}))
-        each = settings.length.updates_per_decision
-        settings = replace(settings, length=replace(length, updates_per_decision=each))
-        named: dict[str, Any] = {"config": f"configs/atari_bridge/{CONFIG.name}", **values}
-        return settings, named
-    settings = AgentSettings(
-        environment=environment_config(cell),
-        network=network_config(cell),
-        search=SearchSettings(search="efficientzero", num_simulations=cell.simulations),
-        replay=ReplayConfig(replay_capacity=10_000),
-        learning=learning_config(cell),
-        length=length,
-        seed=0,
-    )
-    return settings, {"config": None, **asdict(settings)}
-
-
-if __name__ == "__main__":
-    sys.exit("this file is a side of benchmarks/atari/atari.py; run that")
+    named = {"config": f"configs/atari_bridge/{CONFIG.name}", **values}
+    return replace(settings, length=length), named

@@ -50,6 +50,7 @@ class Results:
 
     Attributes:
         provenance: See `benchmarks.harness.provenance`.
+        digest: `source_digest` of the start.
     """
 
     def __init__(
@@ -74,12 +75,8 @@ class Results:
         """
         words = sys.argv[1:] if words is None else words
         self.provenance = provenance(name, words, seeds=seeds, rounds=rounds, versions=versions)
+        self.digest: str = self.provenance["source_digest"]
         self._name, self._out = name, out
-
-    @property
-    def digest(self) -> str:
-        """`source_digest` of the start."""
-        return self.provenance["source_digest"]
 
     def write(self, content: Mapping[str, Any]) -> None:
         """Writes the file.

@@ -1,7 +1,7 @@
-"""What the scoring benchmark compares: one prompt with many responses, and ways to score them.
+"""The sides of the scoring benchmark: ways to score many responses to one prompt.
 
 Every side begins with the same texts, tokenizes them itself and ends with float32 scores [N] in the
-order of the responses. This file measures nothing.
+order of the responses.
 """
 
 from collections.abc import Callable, Sequence
@@ -77,7 +77,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Subject:
-    """The model of a cell, as all sides hold it.
+    """The model of a cell, as all sides use it.
 
     Attributes:
         model: Sequence classifier.
@@ -104,13 +104,13 @@ def whole_texts(cell: Cell) -> list[str]:
 
 
 def score_ours(subject: Subject, cell: Cell) -> Tensor:
-    """The call that users make."""
+    """`SequenceRewardModel.score`."""
     return subject.reward_model.score([cell.prompt] * len(cell.responses), cell.responses)
 
 
 @torch.inference_mode()
 def score_plain(subject: Subject, cell: Cell) -> Tensor:
-    """Whole texts in the order they came in."""
+    """Whole texts in the given order."""
     texts, found = whole_texts(cell), []
     for start in range(0, len(texts), PLAIN_ROWS):
         batch = subject.tokenizer(
