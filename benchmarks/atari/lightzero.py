@@ -178,8 +178,7 @@ class Environments:
         managed = ENV_MANAGER_REGISTRY.get(manager_type).default_config()
         managed.update(type=manager_type, shared_memory=False)  # as in its configurations
         self._manager = create_env_manager(
-            managed,
-            [partial(AtariEnvLightZero, one) for one in each],
+            managed, [partial(AtariEnvLightZero, one) for one in each]
         )
         self._manager.seed(0)
         self._manager.launch()
@@ -253,12 +252,7 @@ def search(policy: Any, stacks: np.ndarray, envs: np.ndarray) -> dict[int, int]:
     """Actions of environments whose stacks [M, S*C, H, W] are given."""
     mask = np.ones((len(envs), NUM_ACTIONS))
     output = policy._forward_collect(
-        torch.from_numpy(stacks),
-        mask,
-        1.0,
-        [-1] * len(envs),
-        0.0,
-        envs,
+        torch.from_numpy(stacks), mask, 1.0, [-1] * len(envs), 0.0, envs
     )
     return {env: found["action"] for env, found in output.items()}
 

@@ -10,11 +10,7 @@ BATCHES = (1, 16, 256, 1024)
 ACTIONS = (6, 18, 64, 362)
 SIMULATIONS = (16, 50, 200, 800)
 # Of --quick: the headline's batch and a single tree, two budgets.
-QUICK: dict[str, tuple[int, ...]] = {
-    "batches": (1, 256),
-    "actions": (18,),
-    "simulations": (16, 50),
-}
+QUICK: dict[str, tuple[int, ...]] = {"batches": (1, 256), "actions": (18,), "simulations": (16, 50)}
 
 
 @dataclass(frozen=True, order=True)

@@ -37,15 +37,7 @@ from benchmarks.harness.worker import ROOT, WorkerError
 
 BENCH = ROOT / ".bench"
 NAME = "planning_core"
-SETTINGS = (
-    "sides",
-    "repeats",
-    "threads",
-    "model_threads",
-    "budget_seconds",
-    "memory_gb",
-    "seed",
-)
+SETTINGS = ("sides", "repeats", "threads", "model_threads", "budget_seconds", "memory_gb", "seed")
 METHOD = {
     "model": f"hidden' = tanh(hidden W + e[action]), {WIDTH} float32 latents; value, reward and "
     "logits linear in the hidden state; discount 0.997; all actions valid; noise off",

@@ -59,10 +59,7 @@ def cpu(results: Results) -> str:
             f"{_most_decisions(results):,} decisions for each row, on games of each seed's own; "
             f"intervals: {results['interval']}. The row in bold was chosen beforehand, on another "
             "seed.",
-            table(
-                ("agent", "return", "by seed", "above the policy alone", "of human"),
-                rows,
-            ),
+            table(("agent", "return", "by seed", "above the policy alone", "of human"), rows),
             "The row in bold is above random by "
             f"{interval(results['above'][RANDOM][headline], ',.0f')}. Beside the policy alone, "
             f"sampled: {results['verdicts'][POLICY]} {results['power']}",
@@ -201,10 +198,7 @@ def _profiles(cells: Sequence[Results]) -> list[str]:
     first = next(iter(profiles.values()))["parts"]
     rates = [profile["updates"] / profile["seconds"] for profile in profiles.values()]
     shares = [
-        [
-            part,
-            *(f"{100 * p['parts'][part] / p['seconds']:.1f} %" for p in profiles.values()),
-        ]
+        [part, *(f"{100 * p['parts'][part] / p['seconds']:.1f} %" for p in profiles.values())]
         for part in sorted(first, key=lambda part: -first[part])
     ]
     updates = (f"{rate:.1f} with {head}" for rate, head in zip(rates, heads, strict=True))

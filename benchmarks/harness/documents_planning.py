@@ -128,9 +128,6 @@ def leaves_per_step(results: Results) -> str:
             f"of 6 × 6 on the CPU, {settings['simulations']} simulations, medians over "
             f"{settings['rounds']} rounds [range]. Regret: {settings['worlds']:,} random MDPs "
             "at the same number of simulations, 95 % intervals over MDPs:",
-            table(
-                ("search", "leaves a step", "ms a search", "times as fast", "regret"),
-                rows,
-            ),
+            table(("search", "leaves a step", "ms a search", "times as fast", "regret"), rows),
         ]
     )

@@ -73,10 +73,7 @@ def _few_labels(results: Results) -> list[str]:
         return [picture]
     change = found["change"]
     rows = [
-        [
-            f"best-of-{row['budget']}",
-            *(interval(row[key], sign=True) for key in ("proxy", "gold")),
-        ]
+        [f"best-of-{row['budget']}", *(interval(row[key], sign=True) for key in ("proxy", "gold"))]
         for row in found["above_one_sample"]
     ]
     proxy, gold = (_direction(change[key]) for key in ("proxy", "gold"))

@@ -11,14 +11,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-FIRST_PARTY = (
-    "atari_bridge",
-    "benchmarks",
-    "policies",
-    "prefsearch",
-    "rewardmodel",
-    "search",
-)
+FIRST_PARTY = ("atari_bridge", "benchmarks", "policies", "prefsearch", "rewardmodel", "search")
 _ALL = "*"  # the whole of a module, as `import package` gives it
 
 

@@ -79,12 +79,7 @@ def scores(
     key: str = "gold",
 ) -> dict[int, Array]:
     """Scores of best-of-N (or of one sample) by seed, one value a prompt in their order."""
-    wanted = {
-        "policy": policy,
-        "method": BEST_OF_N,
-        "budget": budget,
-        "reward_model": reward_model,
-    }
+    wanted = {"policy": policy, "method": BEST_OF_N, "budget": budget, "reward_model": reward_model}
     kept = [r for r in records if wanted.items() <= r.items()]
     return {seed: np.array([r[key] for r in sorted(kept, key=lambda r: r["prompt"])
                             if r["run"] == seed])

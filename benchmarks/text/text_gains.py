@@ -82,10 +82,7 @@ def fit_heads(demo: Demo) -> dict[str, Any]:
     policy = Policy.load(str(demo.models / "sft"))
     reward_model = SequenceRewardModel.load(str(demo.models / "reward"))
     requests = sample_requests(VALUE_PROMPTS, seed=demo.seed("value-requests"))
-    with (
-        counted_tokens(policy.model) as read,
-        counted_tokens(reward_model.model) as scored,
-    ):
+    with counted_tokens(policy.model) as read, counted_tokens(reward_model.model) as scored:
         samples = sample_responses(
             policy,
             [request.prompt for request in requests],

@@ -39,13 +39,7 @@ from benchmarks.harness.results import (
     wide_console,
 )
 from benchmarks.harness.worker import Worker, WorkerError
-from benchmarks.text.models import (
-    SIZES,
-    Subject,
-    build_subject,
-    draw_prompts,
-    saved_subject,
-)
+from benchmarks.text.models import SIZES, Subject, build_subject, draw_prompts, saved_subject
 from benchmarks.text.reasoners import PYTHON
 from benchmarks.text.run import Cell, Outcome, goals, run_cell, with_ratios
 from benchmarks.text.sampling import BestOf, Unequal
