@@ -130,7 +130,7 @@ def test_the_demos_figures_are_taken_seed_by_seed(
     tuned = results["fine_tuned_above_base_without_search"]
     assert tuned["by_seed"] == pytest.approx([0.1, 0.2, 0.3])
     assert results["provenance"]["seeds"] == [1, 2, 3]
-    text = documents_text.demo(results)
+    text = "\n\n".join(documents_text.demo(results))
     assert "95 % intervals over 3 seeds of 2 prompts" in text
     assert "1 comparison, each at 95 %: 0 gain, 0 lose, 1 undecided" in text
     assert "| +0.60 [-0.15, +1.35] | is undecided |" in text
@@ -148,8 +148,8 @@ def test_the_demos_figures_are_taken_seed_by_seed(
     assert "changes by what these seeds do not decide (+1.00 [-0.24, +2.24])" in text
     assert "gold falls (-0.48 [-0.50, -0.46])" in text
     older = {key: value for key, value in results.items() if key != "few_labels"}
-    assert "gold falls" not in documents_text.demo(older)
-    assert "demo_overoptimization.png" in documents_text.demo(older)
+    assert "gold falls" not in "\n\n".join(documents_text.demo(older))
+    assert "demo_overoptimization.png" in "\n\n".join(documents_text.demo(older))
 
 
 def test_an_edit_between_seeds_of_the_demo_writes_no_results(

@@ -621,12 +621,12 @@ def test_the_value_heads_fitting_is_charged_where_it_is_recorded() -> None:
     heads = found["value_heads"].values()
     for own in heads:
         own.pop("samples", None)
-    text = documents_text.gains(found)
+    text = "\n\n".join(documents_text.gains(found))
     assert text.count(f"| {NOT_RECORDED} |") == len(searched)
     for own in heads:
         own["samples"] = {"generated_tokens": 30_000, "read_tokens": 60_000}
         own["sentence"]["read_tokens"], own["token"]["read_tokens"] = 12_000, 24_000
-    text = documents_text.gains(found)
+    text = "\n\n".join(documents_text.gains(found))
     assert NOT_RECORDED not in text
     share = len(heads) / found["held_out_prompts"]
     for cell in searched:
@@ -685,7 +685,7 @@ def test_real_data_is_collected_from_the_scripts_runs(tmp_path: Path) -> None:
     write("evaluate/summary.json", [{**row, "gain_at_equal_tokens": None}])
     found = collect(tmp_path)
     assert set(found) == set(results("real_data")) - {"provenance"}
-    text = documents_reward.real_data(found)
+    text = "\n\n".join(documents_reward.real_data(found))
     assert "| beam search, 4 | 9 | 0.50 [0.40, 0.60] | – |" in text
     assert "2 of 9 training conversations were cut" in text
 
@@ -704,8 +704,10 @@ def test_cartpoles_curve_is_that_of_its_evaluations(tmp_path: Path) -> None:
     assert row["search_return"] == interval
     other = [{**row, **{key: {**interval, "estimate": 60.0} for key in cartpole.RETURNS}}]
     by_seed = {1: found, 2: other}
-    text = documents_atari.cartpole(
-        {"games": 16, "curve": cartpole.over_seeds(by_seed), "by_seed": by_seed}
+    text = "\n\n".join(
+        documents_atari.cartpole(
+            {"games": 16, "curve": cartpole.over_seeds(by_seed), "by_seed": by_seed}
+        )
     )
     both = "55 [-9, 119]"  # Student's t with one degree of freedom, 12.71 deviations of the mean
     assert f"| 4,000 | {both} | {both} | {both} | 50, 60 |" in text

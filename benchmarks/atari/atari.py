@@ -53,7 +53,6 @@ class Sides:
     """The worker processes of all sides for one number of threads, started at their first use."""
 
     def __init__(self, names: list[str], *, threads: int) -> None:
-        """Starts nothing."""
         self.names, self._threads = names, threads
         self._workers: dict[str, Worker] = {}
         self._failed: dict[str, str] = {}  # sides that cannot be started
@@ -125,7 +124,7 @@ def run_cell(
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line."""
     parser = benchmark_parser(__doc__, NAME)
-    parser.add_argument("--only", nargs="+", help="cells whose names hold one of these words")
+    parser.add_argument("--only", nargs="+", help="cells whose names contain one of these words")
     parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=list(SIDES))
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=3)

@@ -61,6 +61,11 @@ class Cell:
         return 1 if self.grayscale else 3
 
     @property
+    def stacked_shape(self) -> tuple[int, int, int]:
+        """Of an observation, [S*C, H, W]."""
+        return FRAME_STACK * self.channels, self.image_size, self.image_size
+
+    @property
     def name(self) -> str:
         """Shown, and what `--only` matches."""
         parts = [self.kind, f"{self.threads} thread{'s' * (self.threads > 1)}"]

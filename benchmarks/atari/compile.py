@@ -54,13 +54,7 @@ PARTS = ("play", "batches", "updates")
 
 
 class Side:
-    """One run, with or without `torch.compile`.
-
-    Args:
-        job: Its settings.
-        compiled: Whether its networks are compiled.
-        rows: Decisions that are played before anything is timed.
-    """
+    """One run, with or without `torch.compile`."""
 
     def __init__(self, job: TrainJob, *, compiled: bool, rows: int) -> None:
         settings = agent_settings(job)

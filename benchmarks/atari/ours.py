@@ -33,23 +33,8 @@ from atari_bridge.networks.interface import MuZeroNetwork
 from atari_bridge.networks.planning_model import NetworkModel
 from atari_bridge.training.agent_settings import AgentSettings, RunLength
 from atari_bridge.training.loop import Training
-from benchmarks.atari.cells import (
-    BATCH,
-    BLOCKS,
-    CHANNELS,
-    DISCOUNT,
-    FRAME_SKIP,
-    FRAME_STACK,
-    GAME,
-    LSTM_SIZE,
-    NUM_ACTIONS,
-    PREDICTION,
-    PREFIX_HORIZON,
-    PROJECTION,
-    SUPPORT,
-    UNROLL_STEPS,
-    Cell,
-)
+from benchmarks.atari import cells
+from benchmarks.atari.cells import Cell
 from benchmarks.atari.worker import network_facts
 from benchmarks.harness.worker import ROOT
 
@@ -62,7 +47,6 @@ class OurSide:
     """Carries out one cell after another."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        """Sets threads."""
         torch.set_num_threads(options["threads"])
         self._environment: VectorEnvironment | None = None
         self._run: Callable[[], int] | None = None
@@ -83,18 +67,20 @@ class OurSide:
         settings = SearchSettings(search="efficientzero", num_simulations=max(1, cell.simulations))
         match cell.kind:
             case "play":
-                play = SelfPlay(self._open(cell), frame_stack=FRAME_STACK, seed=0)
-                model = NetworkModel(network, discount=DISCOUNT)
+                play = SelfPlay(self._open(cell), frame_stack=cells.FRAME_STACK, seed=0)
+                model = NetworkModel(network, discount=cells.DISCOUNT)
                 planner = playing_planner(settings, progress=0.0)
-                self._run = partial(count_played, play, model, planner, generator)
+                decide = partial(play.play, model, planner, decisions_made=0, generator=generator)
+                self._run = counted(decide, cell.size)
             case "search":
-                model = NetworkModel(network, discount=DISCOUNT)
+                model = NetworkModel(network, discount=cells.DISCOUNT)
                 planner = reanalysing_planner(settings)
-                seen = random_images((cell.size, *stacked_shape(cell)))
-                self._run = partial(count_searched, model, planner, seen, generator)
+                seen = random_images((cell.size, *cell.stacked_shape))
+                plan = partial(planner.plan, model, seen, generator=generator)
+                self._run = counted(plan, cell.size)
             case "update":
                 learner = make_learner(cell, network, generator)
-                self._run = partial(count_update, learner, random_batch(cell))
+                self._run = counted(partial(learner.update, random_batch(cell)), 1)
             case unknown:
                 raise ValueError(f"kind: found {unknown!r}; required one that is run by `run`")
         return network_facts(network, *pieces(cell, network))
@@ -163,7 +149,6 @@ class RandomPlay:
     """Random actions in N environments, games begun anew when they end."""
 
     def __init__(self, environment: VectorEnvironment) -> None:
-        """Begins N games."""
         self._environment = environment
         self._draw = np.random.default_rng(0)
         self._count = environment.num_environments
@@ -183,7 +168,6 @@ class Timed:
     """An object some of whose methods are timed together."""
 
     def __init__(self, inner: Any, methods: tuple[str, ...]) -> None:
-        """Takes the object and the names of the methods."""
         self._inner, self._methods, self.seconds = inner, methods, 0.0
 
     def __getattr__(self, name: str) -> Any:
@@ -201,10 +185,10 @@ class Timed:
 def environment_config(cell: Cell) -> EnvironmentConfig:
     """N games of a cell."""
     return EnvironmentConfig(
-        game=GAME,
+        game=cells.GAME,
         num_environments=cell.size,
-        frame_skip=FRAME_SKIP,
-        frame_stack=FRAME_STACK,
+        frame_skip=cells.FRAME_SKIP,
+        frame_stack=cells.FRAME_STACK,
         image_size=cell.image_size,
         grayscale=cell.grayscale,
     )
@@ -214,40 +198,35 @@ def network_config(cell: Cell) -> NetworkConfig:
     """The network of a cell."""
     return NetworkConfig(
         network="residual",
-        channels=CHANNELS,
-        blocks=BLOCKS,
-        support=SUPPORT,
-        support_bins=2 * SUPPORT + 1,
+        channels=cells.CHANNELS,
+        blocks=cells.BLOCKS,
+        support=cells.SUPPORT,
+        support_bins=2 * cells.SUPPORT + 1,
         value_prefix=cell.value_prefix,
-        prefix_horizon=PREFIX_HORIZON,
-        lstm_size=LSTM_SIZE,
+        prefix_horizon=cells.PREFIX_HORIZON,
+        lstm_size=cells.LSTM_SIZE,
         self_supervised="consistency" if cell.consistency else "none",
-        projection_size=PROJECTION,
-        prediction_size=PREDICTION,
+        projection_size=cells.PROJECTION,
+        prediction_size=cells.PREDICTION,
     )
 
 
 def learning_config(cell: Cell) -> LearningConfig:
     """Losses and optimizer of a cell."""
     return LearningConfig(
-        unroll_steps=UNROLL_STEPS,
-        batch_size=BATCH,
+        unroll_steps=cells.UNROLL_STEPS,
+        batch_size=cells.BATCH,
         learning_rate=1e-4,  # small, since the targets are noise
-        discount=DISCOUNT,
+        discount=cells.DISCOUNT,
         augmentation="shift_intensity" if cell.consistency else "none",
         self_supervised_weight=2.0 if cell.consistency else 0.0,
     )
 
 
-def stacked_shape(cell: Cell) -> tuple[int, int, int]:
-    """Of an observation, [S*C, H, W]."""
-    return FRAME_STACK * cell.channels, cell.image_size, cell.image_size
-
-
 def make_network(cell: Cell) -> MuZeroNetwork:
     """A network with random weights."""
     return build_network(
-        network_config(cell), observation_shape=stacked_shape(cell), num_actions=NUM_ACTIONS
+        network_config(cell), observation_shape=cell.stacked_shape, num_actions=cells.NUM_ACTIONS
     )
 
 
@@ -271,52 +250,43 @@ def random_images(shape: tuple[int, ...]) -> Tensor:
 def random_batch(cell: Cell) -> Batch:
     """A batch of noise without masks."""
     generator = torch.Generator().manual_seed(0)
-    steps = UNROLL_STEPS + 1
+    rows, steps = cells.BATCH, cells.UNROLL_STEPS
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator)
 
-    shape = stacked_shape(cell)
+    def ones(*shape: int) -> Tensor:
+        return torch.ones(shape, dtype=torch.bool)
+
+    shape = cell.stacked_shape
     return Batch(
-        observation=random_images((BATCH, *shape)),
-        future=random_images((BATCH, UNROLL_STEPS, *shape)) if cell.consistency else None,
-        weight=torch.ones(BATCH),
-        action=torch.randint(NUM_ACTIONS, (BATCH, UNROLL_STEPS), generator=generator),
-        reward=normal(BATCH, UNROLL_STEPS),
-        value=normal(BATCH, steps),
-        policy=normal(BATCH, steps, NUM_ACTIONS).softmax(-1),
-        reward_mask=torch.ones(BATCH, UNROLL_STEPS, dtype=torch.bool),
-        value_mask=torch.ones(BATCH, steps, dtype=torch.bool),
-        policy_mask=torch.ones(BATCH, steps, dtype=torch.bool),
-        observed=torch.ones(BATCH, steps, dtype=torch.bool),
+        observation=random_images((rows, *shape)),
+        future=random_images((rows, steps, *shape)) if cell.consistency else None,
+        weight=torch.ones(rows),
+        action=torch.randint(cells.NUM_ACTIONS, (rows, steps), generator=generator),
+        reward=normal(rows, steps),
+        value=normal(rows, steps + 1),
+        policy=normal(rows, steps + 1, cells.NUM_ACTIONS).softmax(-1),
+        reward_mask=ones(rows, steps),
+        value_mask=ones(rows, steps + 1),
+        policy_mask=ones(rows, steps + 1),
+        observed=ones(rows, steps + 1),
     )
 
 
-def count_played(
-    play: SelfPlay, model: NetworkModel, planner: Any, generator: torch.Generator
-) -> int:
-    """One decision in each environment."""
-    play.play(model, planner, decisions_made=0, generator=generator)
-    return play.environment.num_environments
+def counted(run: Callable[[], object], units: int) -> Callable[[], int]:
+    """The same call, which returns its units."""
 
+    def call() -> int:
+        run()
+        return units
 
-def count_searched(
-    model: NetworkModel, planner: Any, seen: Tensor, generator: torch.Generator
-) -> int:
-    """One search of all roots."""
-    planner.plan(model, seen, generator=generator)
-    return len(seen)
-
-
-def count_update(learner: Learner, batch: Batch) -> int:
-    """One update."""
-    learner.update(batch)
-    return 1
+    return call
 
 
 def pieces(cell: Cell, network: MuZeroNetwork) -> tuple[Callable[[], Any], Callable[[], Any]]:
     """The network's first step on one observation, and one step of its dynamics."""
-    seen = torch.rand(1, *stacked_shape(cell))
+    seen = torch.rand(1, *cell.stacked_shape)
     action = torch.zeros(1, dtype=torch.long)
     network.eval()
     with torch.no_grad():

@@ -85,12 +85,7 @@ def parse_cells(texts: Iterable[str], algorithms: Sequence[str]) -> list[Cell]:
 
 
 def reason_to_skip(cell: Cell, over: Mapping[Cell, str]) -> str | None:
-    """Why a side should not begin a cell: a smaller one went over a limit.
-
-    Args:
-        cell: The cell.
-        over: Cells of this side that went over a limit of time or memory, with the reason.
-    """
+    """Why a side should not begin a cell: a smaller one went over a limit."""
     for other in sorted(over, key=lambda other: other.edges):
         if other != cell and other.within(cell):
             return f"larger than {other.name}, which was over a limit: {over[other]}"

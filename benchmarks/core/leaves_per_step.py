@@ -9,17 +9,18 @@ much worse its action is than the best one, at equal simulations. Intervals are 
 intervals over MDPs. Writes `docs/results/leaves_per_step.json` and the README's table.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmarks.core.network import CHANNELS, SIDE, Network
+from benchmarks.core.table_model import TableModel
 from benchmarks.harness.results import Results, benchmark_parser, table, wide_console
 from benchmarks.harness.timing import in_turn, paired_ratio, spread, time_call
 from prefsearch.statistics.metrics import bootstrap_interval
-from search import GumbelMuZeroPlanner, MuZeroPlanner, RootOutput, StepOutput
+from search import GumbelMuZeroPlanner, MuZeroPlanner
 
 NAME = "leaves_per_step"
 WIDTHS = (1, 2, 4, 8, 16)
@@ -29,53 +30,33 @@ PLANNERS = {
 }
 
 
-class NoisyWorlds:
-    """T random MDPs of S states and A actions, with noisy optimal values."""
+def noisy_worlds(seed: int, worlds: int) -> tuple[TableModel, Tensor]:
+    """T random MDPs in one table, with noisy optimal values and uniform priors.
 
-    def __init__(self, seed: int, worlds: int, *, states: int = 60, actions: int = 8) -> None:
-        generator = torch.Generator().manual_seed(seed)
-        shape = (worlds, states, actions)
-        self.num_actions, self.discount = actions, 0.9
-        self.next_state = torch.randint(states, shape, generator=generator)
-        self.reward = torch.rand(shape, generator=generator)
-        value = torch.zeros(worlds, states)
-        rows = torch.arange(worlds).view(-1, 1, 1)
-        for _ in range(300):
-            qvalues = self.reward + self.discount * value[rows, self.next_state]
-            value = qvalues.amax(dim=-1)
-        self.qvalues = qvalues
-        self.value = value + 0.5 * torch.randn(value.shape, generator=generator)
-
-    def root(self, observation: Tensor, *, generator: torch.Generator | None = None) -> RootOutput:
-        """State 0 of worlds [B]."""
-        state = torch.zeros_like(observation)
-        return RootOutput(
-            torch.zeros(len(observation), self.num_actions),
-            self.value[observation, state],
-            torch.ones(len(observation), self.num_actions, dtype=torch.bool),
-            {"world": observation, "state": state},
-        )
-
-    def step(
-        self,
-        embedding: Mapping[str, Tensor],
-        action: Tensor,
-        *,
-        generator: torch.Generator | None = None,
-    ) -> StepOutput:
-        """See `search.model.PlanningModel.step`."""
-        world, state = embedding["world"], embedding["state"]
-        child = self.next_state[world, state, action]
-        root = self.root(world)
-        value = self.value[world, child]
-        return StepOutput(
-            root.prior_logits,
-            value,
-            root.valid_actions,
-            {"world": world, "state": child},
-            self.reward[world, state, action],
-            torch.full_like(value, self.discount),
-        )
+    Returns:
+        The model, in which world t begins at state 60 t, and the exact values `[60 T, A]` of
+        actions.
+    """
+    states, actions, discount = 60, 8, 0.9
+    generator = torch.Generator().manual_seed(seed)
+    shape = (worlds, states, actions)
+    next_state = torch.randint(states, shape, generator=generator)
+    next_state = (next_state + states * torch.arange(worlds).view(-1, 1, 1)).flatten(0, 1)
+    reward = torch.rand(shape, generator=generator).flatten(0, 1)
+    value, qvalues = torch.zeros(worlds * states), reward
+    for _ in range(300):
+        qvalues = reward + discount * value[next_state]
+        value = qvalues.amax(dim=-1)
+    noise = torch.randn((worlds, states), generator=generator).flatten()
+    model = TableModel(
+        next_state,
+        reward,
+        torch.full_like(reward, discount),
+        torch.zeros_like(reward),
+        torch.ones_like(reward, dtype=torch.bool),
+        value + 0.5 * noise,
+    )
+    return model, qvalues
 
 
 def measure_time(simulations: int, rounds: int) -> list[dict[str, Any]]:
@@ -111,14 +92,15 @@ def measure_time(simulations: int, rounds: int) -> list[dict[str, Any]]:
 
 def measure_regret(simulations: int, worlds: int, seed: int) -> list[dict[str, Any]]:
     """Regret of the chosen action by planner and width."""
-    model, rows = NoisyWorlds(seed, worlds), torch.arange(worlds)
-    best = model.qvalues[:, 0].amax(dim=-1)
+    model, qvalues = noisy_worlds(seed, worlds)
+    rows = torch.arange(worlds) * (len(qvalues) // worlds)
+    best = qvalues[rows].amax(dim=-1)
     cells = []
     for name, (kind, options) in PLANNERS.items():
         for width in WIDTHS:
             planner = kind(simulations, leaves_per_step=width, **options)
             action = planner.plan(model, rows).action
-            regret = (best - model.qvalues[rows, 0, action]).tolist()
+            regret = (best - qvalues[rows, action]).tolist()
             mean = bootstrap_interval(regret, seed=0)
             cells.append(
                 {

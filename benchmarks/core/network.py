@@ -48,7 +48,6 @@ class Network(nn.Module):
     support: Tensor
 
     def __init__(self, num_actions: int) -> None:
-        """Random weights."""
         super().__init__()
         self.num_actions = num_actions
         self.mix = nn.Conv2d(CHANNELS + 1, CHANNELS, 3, padding=1, bias=False)

@@ -4,12 +4,20 @@
     python benchmarks/core/planning_core.py --quick       # B 1 and 256, A 18, S 16 and 50: minutes
     python benchmarks/core/planning_core.py --resume      # the whole grid, keeping finished cells
 
-Every side plans with the same small model (D = 8, float32) from the same observations, noise off.
-Sides are processes that live as long as the run; while one is timed the others wait for input. A
-cell first runs twice on each side (the first time compiles, and is kept apart) and once more for
-its memory; then all sides are timed in turn, round after round. A side that is missing or goes over
-the limits of time or memory is skipped, with the reason in the results. Results are written after
-each cell to `docs/results/planning_core.json`, with a picture beside it.
+Every side plans with the same small model (8 float32 latents, tanh dynamics, linear heads) from the
+same observations, noise off. Sides are processes that live as long as the run; while one is timed
+the others wait for input. A cell first runs twice on each side (the first time compiles, and is
+kept apart) and once more for its memory; then all sides are timed in turn, round after round. A
+side that is missing or goes over the limits of time or memory is skipped, with the reason in the
+results. Results are written after each cell to `docs/results/planning_core.json`, with a picture.
+
+In the results, `milliseconds` are of one search of all B trees from the observation to the decision
+and `model_milliseconds` of the model's calls outside a search, each the mean within a sample of
+about 0.03 s. Ratios are peer / prefsearch. `megabytes` is the high-water mark of a new process
+above its size before the search; for mctx, what XLA laid out. `agreement` is the share of rows
+whose root visits equal mctx's: float32 sums differ in their last bits, and mctx breaks muzero's
+ties by noise. LightZero's muzero uses bounds over the whole tree and other values of unvisited
+actions; its gumbel search is not the published algorithm and a reference for speed only.
 """
 
 import argparse
@@ -23,9 +31,8 @@ from typing import Any
 from benchmarks.core import grid
 from benchmarks.core.grid import Cell
 from benchmarks.core.report import NAMES, OURS, summarize
-from benchmarks.core.run import MOST_REPEATS, SAMPLE_SECONDS, Benchmark
+from benchmarks.core.run import Benchmark
 from benchmarks.core.show import cell_line, draw, print_report
-from benchmarks.core.worker import WIDTH
 from benchmarks.harness.results import (
     Results,
     benchmark_parser,
@@ -38,29 +45,6 @@ from benchmarks.harness.worker import ROOT, WorkerError
 BENCH = ROOT / ".bench"
 NAME = "planning_core"
 SETTINGS = ("sides", "repeats", "threads", "model_threads", "budget_seconds", "memory_gb", "seed")
-METHOD = {
-    "model": f"hidden' = tanh(hidden W + e[action]), {WIDTH} float32 latents; value, reward and "
-    "logits linear in the hidden state; discount 0.997; all actions valid; noise off",
-    "times": "milliseconds of one search of all B trees from the observation to the decision; each "
-    f"time is the mean over repeats within a sample of about {SAMPLE_SECONDS} s (at most "
-    f"{MOST_REPEATS}); sides are timed in turn in every round",
-    "model_milliseconds": "one root and as many step calls as the search makes, same shapes, "
-    "outside a search: torch calls for prefsearch and LightZero, one compiled fori_loop for mctx",
-    "compile_seconds": "first search beyond the second, in the cell",
-    "cold_start_seconds": "first searches of prefsearch in this run, which compile kernels not yet "
-    "on the disk; in no cell's budget",
-    "ratios": "peer / prefsearch; low and high are over the rounds' paired ratios",
-    "memory": "MB of one search: for prefsearch and LightZero the high-water mark (VmHWM) of a new "
-    "process above its VmRSS before the cell's first search, after a search of another shape; for "
-    "mctx the temporaries and outputs that XLA laid out, which agreed with its high-water mark",
-    "agreement": "share of the batch's rows whose root visit counts equal mctx's; float32 sums "
-    "differ in their last bits, and mctx breaks muzero's ties by noise below 1e-7",
-    "mctx": "jitted for the cell's shapes; gives back action, weights, root value and visits, not "
-    "the tree, so XLA may drop what they do not need",
-    "lightzero": "ctree extensions of the PyPI wheel, driven as LightZero's own search does; its "
-    "muzero scores with bounds over the whole tree and other values of unvisited actions; its "
-    "gumbel search is not the published algorithm, so it is a speed reference only",
-}
 
 
 def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -143,7 +127,6 @@ def _run(options: argparse.Namespace, file: Results) -> dict[str, Any]:
                 **expected,
                 "missing": run.missing,
                 "cold_start_seconds": run.cold_start_seconds,
-                "method": METHOD,
                 "cells": rows,
             }
             results = summarize(results)

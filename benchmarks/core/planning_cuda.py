@@ -19,7 +19,6 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,13 +26,13 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks.core.network import CHANNELS, DISCOUNT, SIDE, Network
+from benchmarks.core.table_model import TableModel
 from benchmarks.harness.results import Results, benchmark_parser, table, wide_console
 from benchmarks.harness.timing import spread
 from search import (
     GumbelMuZeroPlanner,
     MuZeroPlanner,
     RootOutput,
-    StepOutput,
     Tree,
     qtransform_by_parent_and_siblings,
     qtransform_completed_by_mix_value,
@@ -47,66 +46,24 @@ TARGET = 1.3
 PLANNERS = ("muzero", "gumbel")
 
 
-@dataclass(frozen=True)
-class RandomTable:
-    """A random MDP of S states as a planning model; the observation `[B]` is the first state."""
+def random_table(*, states: int, actions: int, seed: int, device: str) -> TableModel:
+    """The same random table for the same seed on every device; a tenth of the edges ends."""
+    generator = torch.Generator().manual_seed(seed)
+    edges = (states, actions)
 
-    next_state: Tensor
-    reward: Tensor
-    discount: Tensor
-    prior_logits: Tensor
-    valid_actions: Tensor
-    value: Tensor
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator, dtype=torch.float64)
 
-    @classmethod
-    def draw(cls, *, states: int, actions: int, seed: int, device: str) -> "RandomTable":
-        """The same table for the same seed on every device; a tenth of the edges ends."""
-        generator = torch.Generator().manual_seed(seed)
-        edges = (states, actions)
-
-        def uniform(*shape: int) -> Tensor:
-            return torch.rand(shape, generator=generator, dtype=torch.float64)
-
-        valid = uniform(*edges) < 0.8
-        valid[:, 0] = True
-        tensors = (
-            torch.randint(states, edges, generator=generator),
-            2 * uniform(*edges) - 1,
-            torch.where(uniform(*edges) < 0.1, 0.0, DISCOUNT).double(),
-            4 * uniform(*edges),
-            valid,
-            4 * uniform(states) - 2,
-        )
-        return cls(*(tensor.to(device) for tensor in tensors))
-
-    @property
-    def num_actions(self) -> int:
-        """A."""
-        return self.reward.shape[1]
-
-    def root(self, observation: Tensor, *, generator: Any = None) -> RootOutput:
-        """The first states."""
-        return RootOutput(
-            self.prior_logits[observation],
-            self.value[observation],
-            self.valid_actions[observation],
-            {"state": observation},
-        )
-
-    def step(
-        self, embedding: Mapping[str, Tensor], action: Tensor, *, generator: Any = None
-    ) -> StepOutput:
-        """One transition a row."""
-        edge = (embedding["state"], action)
-        child = self.next_state[edge]
-        return StepOutput(
-            self.prior_logits[child],
-            self.value[child],
-            self.valid_actions[child],
-            {"state": child},
-            self.reward[edge],
-            self.discount[edge],
-        )
+    valid = uniform(*edges) < 0.8
+    valid[:, 0] = True
+    return TableModel(
+        next_state=torch.randint(states, edges, generator=generator).to(device),
+        reward=(2 * uniform(*edges) - 1).to(device),
+        discount=torch.where(uniform(*edges) < 0.1, 0.0, DISCOUNT).double().to(device),
+        prior_logits=(4 * uniform(*edges)).to(device),
+        valid_actions=valid.to(device),
+        value=(4 * uniform(states) - 2).to(device),
+    )
 
 
 def make_planner(name: str, simulations: int, backend: Any = "auto") -> Any:
@@ -159,7 +116,7 @@ def compare_backends(device: str, *, batch: int, actions: int, simulations: int)
     for name in PLANNERS:
         sides = []
         for where in ("cpu", device):
-            table = RandomTable.draw(states=4 * batch, actions=actions, seed=0, device=where)
+            table = random_table(states=4 * batch, actions=actions, seed=0, device=where)
             if not sides:
                 planner = make_planner(name, simulations, "numba")
                 sides.append(planner.plan(table, observation).tree)

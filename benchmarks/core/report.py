@@ -32,7 +32,7 @@ def side_summary(measured: Row, cell: Cell) -> dict[str, Any]:
 
 
 def ratio(ours: Row, peer: Row) -> dict[str, float]:
-    """How many times longer the peer took: of medians, of minima, and the range over rounds.
+    """How many times as long the peer took: of medians, of minima, and the range over rounds.
 
     `low` and `high` are the least and the greatest ratio of two times of the same round.
     """

@@ -201,7 +201,7 @@ class Timing:
         self._times: dict[str, list[float]] = {"search": [], "model": []}
 
     def take_turn(self, worker: Worker) -> None:
-        """One round, unless the seconds left would not hold it."""
+        """One round, unless the seconds left are too few."""
         expected = sum(self._last[what] * self._inner[what] for what in self._times)
         if expected > self._left:
             self.going = False

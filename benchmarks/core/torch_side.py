@@ -30,7 +30,6 @@ class LinearModel:
     """
 
     def __init__(self, weights: Mapping[str, np.ndarray]) -> None:
-        """Takes `mixing` `[D, D]`, `actions` `[A, D]`, `heads` `[D, 2 + A]`, `bias` `[2 + A]`."""
         self.mixing, self.actions, self.heads, self.bias = (
             torch.from_numpy(weights[name]) for name in ("mixing", "actions", "heads", "bias")
         )

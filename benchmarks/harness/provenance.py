@@ -159,10 +159,6 @@ _PACKAGES = (
 def source_files(name: str, root: Path = ROOT) -> list[Path]:
     """The files that a result depends on, in the order of their paths.
 
-    Args:
-        name: In `SOURCES`.
-        root: The repository.
-
     Raises:
         ValueError: If a module or pattern leads to no file, as after a rename.
     """
@@ -246,10 +242,6 @@ def same_sources(earlier: Mapping[str, Any], name: str) -> bool:
 def require_sources(name: str, digest: str) -> None:
     """Checks that the source files are still those of a digest.
 
-    Args:
-        name: Of the results file, in `SOURCES`.
-        digest: `source_digest` of its provenance, taken before anything ran.
-
     Raises:
         ValueError: If a source file has changed since.
     """
@@ -276,7 +268,7 @@ def held_sources(run: Path, name: str, digest: str) -> Iterator[None]:
         digest: `source_digest` of its provenance, taken before anything ran.
 
     Raises:
-        ValueError: If source files have changed since, or the folder holds a run of others or of
+        ValueError: If source files have changed since, or the folder is a run of others or of
             unknown ones.
     """
     require_sources(name, digest)

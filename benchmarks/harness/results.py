@@ -106,7 +106,7 @@ def load_cells(name: str, out: Path | None, expected: Mapping[str, Any]) -> list
     Args:
         name: In `SOURCES`.
         out: The results file.
-        expected: What it has to hold beside them, such as `settings`.
+        expected: Its other content, such as `settings`.
 
     Raises:
         ValueError: If that differs, or the source files do.

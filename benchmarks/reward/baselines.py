@@ -86,10 +86,6 @@ def trained_by(run: Path, about: dict[str, Any]) -> dict[str, Any]:
     """The provenance with the commit that trained the run.
 
     Where that is not the commit that scores it, the source files of the training are not known.
-
-    Args:
-        run: Folder of `reward train`.
-        about: The provenance of the scoring.
     """
     then = json.loads((run / "environment.json").read_text(encoding="utf-8"))["commit"]
     if then == about["commit"]:

@@ -20,11 +20,7 @@ NAME = "real_data"
 
 
 def collect(run: Path) -> dict[str, Any]:
-    """The figures of a finished run of the script.
-
-    Args:
-        run: The script's OUT.
-    """
+    """The figures of a finished run of the script."""
     policy, reward = _result(run / "sft", "sft"), _result(run / "reward", "train")
     evaluated = _json(run / "evaluation.json")
     settings = yaml.safe_load((run / "evaluate" / "config.yaml").read_text(encoding="utf-8"))

@@ -10,13 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
     LlamaConfig,
     LlamaForSequenceClassification,
-    PreTrainedTokenizerFast,
 )
 
 SIZES: dict[str, dict[str, int]] = {
@@ -41,7 +39,6 @@ LIKE: dict[str, tuple[tuple[float, float], tuple[float, float], int]] = {
     "UltraFeedback-like": ((100, 0.9), (260, 0.6), 768),
 }
 PAD = 0
-SPECIAL = ("<|pad|>", "<|begin|>", "<|end|>")  # ids 0, 1, 2
 
 
 def classifier(size: str, *, seed: int = 0) -> Any:
@@ -72,17 +69,6 @@ def encoder_classifier(size: str, *, seed: int = 0) -> Any:
     )
     config.num_labels = 1
     return BertForSequenceClassification(config).eval()
-
-
-def word_tokenizer(size: str) -> Any:
-    """A tokenizer of one token a word, `w3` and up, for the vocabulary of a size in `SIZES`."""
-    words = [*SPECIAL, *(f"w{i}" for i in range(len(SPECIAL), SIZES[size]["vocab_size"]))]
-    core = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token=SPECIAL[0]))
-    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    pad, begin, end = SPECIAL
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token=pad, bos_token=begin, eos_token=end
-    )
 
 
 def fixed_lengths(count: int, prompt: int, response: int) -> list[tuple[int, int, int]]:

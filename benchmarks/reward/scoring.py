@@ -213,7 +213,7 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
     """Reads the command line."""
     parser = benchmark_parser(__doc__)
     parser.add_argument("--models", nargs="+", choices=list(SIZES), default=["4M"])
-    parser.add_argument("--only", nargs="+", help="cells whose names hold one of these words")
+    parser.add_argument("--only", nargs="+", help="cells whose names contain one of these words")
     parser.add_argument("--rounds", type=int, help="default 5; large cells: at most 3")
     parser.add_argument("--threads", type=int, default=2, help="of torch")
     parser.add_argument("--seed", type=int, default=0)

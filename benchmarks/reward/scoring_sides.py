@@ -13,13 +13,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from benchmarks.reward.reward_models import (
-    SIZES,
-    SPECIAL,
-    classifier,
-    encoder_classifier,
-    word_tokenizer,
-)
+from benchmarks.harness.word_tokenizer import SPECIAL, word_tokenizer
+from benchmarks.reward.reward_models import SIZES, classifier, encoder_classifier
 from rewardmodel.models.sequence import SequenceRewardModel
 from rewardmodel.pretrained.tokenization import TextEncoder
 
@@ -93,7 +88,7 @@ class Subject:
 def build_subject(cell: Cell) -> Subject:
     """Draws the weights of a cell's model."""
     model = (encoder_classifier if cell.encoder else classifier)(cell.size).eval()
-    tokenizer = word_tokenizer(cell.size)
+    tokenizer = word_tokenizer(SIZES[cell.size]["vocab_size"])
     encoder = TextEncoder(tokenizer, CONTEXT)
     return Subject(model, tokenizer, SequenceRewardModel(model, encoder))
 
@@ -169,14 +164,7 @@ SIDES: dict[str, Callable[[Subject, Cell], Tensor]] = {
 def draw_texts(
     size: str, prompt: int, responses: Sequence[int], *, seed: int
 ) -> tuple[str, tuple[str, ...]]:
-    """A prompt and responses of random words.
-
-    Args:
-        size: Of the model that is to read them.
-        prompt: Its tokens.
-        responses: Tokens of each response, its end token included.
-        seed: Of the words.
-    """
+    """A prompt and responses of random words."""
     draw = np.random.default_rng(seed)
 
     def words(count: int) -> str:

@@ -13,7 +13,7 @@ the same rows from the same weights; a ratio is of two times of one round, media
 rounds are given. Peak memory is that of a process for each side, above what it held when training
 began.
 
-Sides: `trl` as it comes (activations computed twice, its default); `trl, no
+Sides: `trl` with its defaults (activations computed twice); `trl, no
 checkpointing`; `trl, sorted`, the same in length-grouped order; `plain`, ours without sharing;
 `prefix` and `packed`, the prompt once. Where lengths vary, ours are length-grouped; in the cells of
 fixed lengths there is nothing to sort.
@@ -302,7 +302,7 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
     """Reads the command line."""
     parser = benchmark_parser(__doc__)
     parser.add_argument("--models", nargs="+", choices=list(SIZES), default=["4M"])
-    parser.add_argument("--only", nargs="+", help="cells whose names hold one of these words")
+    parser.add_argument("--only", nargs="+", help="cells whose names contain one of these words")
     parser.add_argument("--pairs", type=int, default=32, help="a cell and round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--gate-steps", type=int, default=50)

@@ -3,9 +3,10 @@
     python benchmarks/text/demo_seeds.py --seeds 1 2 3 4 5 6 7 8
 
 Each seed has its own world, models and held-out prompts, so intervals are over seeds; the figures
-of each seed stand beside them. A finished seed is not run again, a killed one goes on, and the same
-command started twice shares the seeds between two processes. What best-of-N gains against a reward
-model of few labels is taken over all seeds; the picture of over-optimization is that of the first.
+of each seed are kept beside them. A finished seed is not run again, a killed one continues, and the
+same command started twice shares the seeds between two processes. Gains of best-of-N against a
+reward model of few labels are over all seeds; the picture of over-optimization is that of the
+first.
 """
 
 import json
@@ -43,12 +44,6 @@ FALL_FROM = 8  # the N from which gold is compared; fixed beforehand
 
 def run_seed(seed: int, out: Path, threads: int, digest: str) -> float:
     """Runs one demo and returns its minutes, those of an earlier run if it was finished.
-
-    Args:
-        seed: Of the demo.
-        out: Its folder.
-        threads: Of its process.
-        digest: Of the source files that the results are stamped with.
 
     Raises:
         ValueError: If source files have changed, or an earlier run was begun with others.
@@ -158,13 +153,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         lambda seed: run_seed(seed, folders[seed], options.threads, file.digest),
     )
     records: list[dict[str, Any]] = []
-    accuracies, per_seed, few_pairs = {}, {}, set()
-    keys = ("policy", "method", "budget", "tokens", "gold", "gain_at_equal_tokens")
+    accuracies, few_pairs = {}, set()
     for seed, folder in folders.items():
         summary = json.loads((folder / "summary.json").read_text())
         accuracies[str(seed)] = summary["steps"]["reward"]["accuracy"]
         few_pairs.add(summary["steps"][FEW_LABELS]["pairs"])
-        per_seed[str(seed)] = [{key: row[key] for key in keys} for row in summary["rows"]]
         records += records_of(folder, seed)
     base = [r for r in records if r["policy"] == "sft" and r["reward_model"] == "reward"]
     tuned = [r for r in records if r["policy"] == "tuned"]
@@ -191,7 +184,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "base": cells_of(base),
             "fine_tuned": cells_of(tuned),
             "few_labels": few_labels(records, sorted(few_pairs)),
-            "per_seed": per_seed,
         }
     )
 

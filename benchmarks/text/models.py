@@ -12,14 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import (
-    LlamaConfig,
-    LlamaForCausalLM,
-    LlamaForSequenceClassification,
-    PreTrainedTokenizerFast,
-)
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
+from benchmarks.harness.word_tokenizer import SPECIAL, word_tokenizer
 from policies.generation.language_model import Policy
 from policies.planning.value_head import ValueHead
 from rewardmodel.models.sequence import SequenceRewardModel
@@ -50,7 +45,6 @@ SIZES: dict[str, dict[str, int]] = {
     },
 }
 CONTEXT = 1024
-_SPECIAL = ("<|pad|>", "<|begin|>", "<|end|>")  # ids 0, 1, 2, which llm-reasoners assumes
 
 
 @dataclass(frozen=True)
@@ -76,13 +70,7 @@ class Subject:
 def build_subject(size: str, *, seed: int = 0) -> Subject:
     """Draws the models of a size in `SIZES`."""
     shape = SIZES[size]
-    words = [*_SPECIAL, *(f"w{i}" for i in range(len(_SPECIAL), shape["vocab_size"]))]
-    core = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token=_SPECIAL[0]))
-    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    pad, begin, end = _SPECIAL
-    tokenizer: Any = PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token=pad, bos_token=begin, eos_token=end
-    )
+    tokenizer = word_tokenizer(shape["vocab_size"])
     # Wide initial weights: with a uniform policy there is nothing to search.
     options = {
         "max_position_embeddings": CONTEXT,
@@ -113,7 +101,7 @@ def draw_prompts(subject: Subject, count: int, tokens: int, *, seed: int = 0) ->
     """Prompts of random words, `tokens` long each."""
     generator = torch.Generator().manual_seed(seed)
     vocabulary = len(subject.policy.encoder.tokenizer)
-    drawn = torch.randint(len(_SPECIAL), vocabulary, (count, tokens), generator=generator)
+    drawn = torch.randint(len(SPECIAL), vocabulary, (count, tokens), generator=generator)
     return [" ".join(f"w{token}" for token in row) for row in drawn.tolist()]
 
 

@@ -1,8 +1,8 @@
 """Other ways to run a model on the prefixes of a search tree, written from scratch.
 
-Each store answers the same two calls, `start` and `feed`, and differs in what it remembers:
+Each store answers the same two calls, `start` and `feed`, and differs in what it keeps:
 
-- `RerunStore` remembers token ids alone and runs the whole prefix of every new node, as searches
+- `RerunStore` keeps token ids alone and runs the whole prefix of every new node, as searches
   do that use a model only as a function of its text (llm-reasoners, TS-LLM);
 - `CopyStore` gives each node a cache of its own, cloned from its parent's, and `BatchedCopyStore`
   does so for all prompts in one forward pass;
@@ -42,12 +42,18 @@ class Store(Protocol):
         ...
 
 
-class RerunStore:
-    """Remembers token ids."""
+class BodyStore:
+    """A store that runs a model's body."""
 
     def __init__(self, model: Any) -> None:
-        """Takes a causal model or a classifier; its body is run."""
         self._body = model.base_model
+
+
+class RerunStore(BodyStore):
+    """Keeps token ids."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
         self._ids: list[list[int]] = []
 
     def start(self, prompts: Sequence[list[int]]) -> tuple[list[int], Tensor]:
@@ -69,15 +75,14 @@ class RerunStore:
         return handles, hidden[torch.arange(len(rows)), last]
 
 
-class CopyStore:
-    """Remembers a cache for each node, made by `copy.deepcopy` of its parent's and one token more.
+class CopyStore(BodyStore):
+    """Keeps a cache for each node, made by `copy.deepcopy` of its parent's and one token more.
 
     That is how the documentation of transformers continues one prefix several times.
     """
 
     def __init__(self, model: Any) -> None:
-        """Takes a causal model or a classifier; its body is run."""
-        self._body = model.base_model
+        super().__init__(model)
         self._caches: list[DynamicCache] = []
 
     def start(self, prompts: Sequence[list[int]]) -> tuple[list[int], Tensor]:
@@ -99,16 +104,15 @@ class CopyStore:
         return list(range(first, len(self._caches))), torch.cat(states)
 
 
-class BatchedCopyStore:
-    """Remembers a cache for each node; those of a step's parents are laid side by side.
+class BatchedCopyStore(BodyStore):
+    """Keeps a cache for each node; those of a step's parents are laid side by side.
 
-    One forward pass then serves all prompts, and each node takes its row of the result, which holds
-    a copy of its whole prefix.
+    One forward pass then serves all prompts, and each node keeps its row of the result, a copy
+    of its whole prefix.
     """
 
     def __init__(self, model: Any) -> None:
-        """Takes a causal model or a classifier; its body is run."""
-        self._body = model.base_model
+        super().__init__(model)
         self._rows: list[Tensor] = []  # [2 * layers, heads, tokens, d]
 
     def start(self, prompts: Sequence[list[int]]) -> tuple[list[int], Tensor]:
@@ -131,12 +135,11 @@ class BatchedCopyStore:
         return list(range(len(self._rows) - len(pasts), len(self._rows))), hidden
 
 
-class PathStore:
-    """Remembers each node's own keys and values."""
+class PathStore(BodyStore):
+    """Keeps each node's own keys and values."""
 
     def __init__(self, model: Any) -> None:
-        """Takes a causal model or a classifier; its body is run."""
-        self._body = model.base_model
+        super().__init__(model)
         self._own: list[Tensor] = []  # [2 * layers, heads, own tokens, d]
         self._parents: list[int] = []
 
@@ -174,7 +177,6 @@ class PeerPlanningModel(ABC):
     append_only: ClassVar[bool] = True
 
     def __init__(self, num_actions: int) -> None:
-        """Takes K."""
         self.num_actions = num_actions
         self._known: dict[tuple[int, int], int] = {}
         self._values: dict[int, float] = {}
@@ -266,7 +268,7 @@ class TokenPeer(PeerPlanningModel):
 
     def _extend(self, edges: list[tuple[int, int]]) -> list[int]:
         parents = [node for node, _ in edges]
-        tokens = [self._ranked[node][0][slot] for node, slot in edges]
+        tokens = [self._ranked[node][0][action] for node, action in edges]
         nodes, hidden = self._store.feed(parents, tokens)
         if self._value_store is not None:
             above = [self._value_nodes[parent] for parent in parents]
@@ -293,7 +295,7 @@ def prefill(body: Any, prompts: Sequence[list[int]]) -> tuple[list[Tensor], Tens
     """Runs prompts of equal length; returns each one's keys and values, and hidden states."""
     cache = DynamicCache()
     output = body(input_ids=torch.tensor(prompts), past_key_values=cache, use_cache=True)
-    # Rows of their own, so that a prompt does not hold on to its whole batch.
+    # Rows of their own, so that a prompt does not keep its whole batch in memory.
     return [row.contiguous() for row in stacked_cache(cache).unbind(1)], (
         output.last_hidden_state[:, -1]
     )

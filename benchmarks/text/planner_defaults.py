@@ -45,19 +45,19 @@ BASE = {
     for name, (method, _) in VARIANTS.items()
 }
 TOYS = (
-    Toy("additive", 3, 4, "additive", slots=8),
-    Toy("additive, noisy values", 3, 4, "additive", value_noise=1.0, slots=8),
-    Toy("additive, no values", 3, 4, "additive", blind=True, slots=8),
-    Toy("random", 3, 4, "random", slots=8),
-    Toy("mixed", 3, 4, "mixed", slots=8),
-    Toy("ties", 3, 4, "ties", slots=8),
+    Toy("additive", 3, 4, "additive", actions=8),
+    Toy("additive, noisy values", 3, 4, "additive", value_noise=1.0, actions=8),
+    Toy("additive, no values", 3, 4, "additive", blind=True, actions=8),
+    Toy("random", 3, 4, "random", actions=8),
+    Toy("mixed", 3, 4, "mixed", actions=8),
+    Toy("ties", 3, 4, "ties", actions=8),
     Toy("mixed, wide", 2, 8, "mixed"),
     Toy("additive, 512", 3, 8, "additive", value_noise=0.5),
     Toy("mixed, 512", 3, 8, "mixed"),
-    Toy("deep", 6, 3, "additive", value_noise=0.5, slots=8),
-    Toy("rising", 4, 5, "additive", drift=1.0, slots=8),
-    Toy("rising, noisy values", 4, 5, "additive", drift=1.0, value_noise=1.0, slots=8),
-    Toy("rising, early ends", 5, 4, "additive", drift=0.7, ends=0.2, slots=8),
+    Toy("deep", 6, 3, "additive", value_noise=0.5, actions=8),
+    Toy("rising", 4, 5, "additive", drift=1.0, actions=8),
+    Toy("rising, noisy values", 4, 5, "additive", drift=1.0, value_noise=1.0, actions=8),
+    Toy("rising, early ends", 5, 4, "additive", drift=0.7, ends=0.2, actions=8),
 )
 
 

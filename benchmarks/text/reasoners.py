@@ -25,7 +25,7 @@ def open_side(task: Mapping[str, Any]) -> Callable[[dict[str, Any]], dict[str, A
 
     Args:
         task: `folder` with the models `policy` and `value`, `prompt`, `iterations` of the MCTS,
-            `slots` (K) and `threads` of torch.
+            `num_actions` (K) and `threads` of torch.
     """
     import importlib.metadata
 
@@ -38,9 +38,9 @@ def open_side(task: Mapping[str, Any]) -> Callable[[dict[str, Any]], dict[str, A
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     folder = Path(task["folder"])
-    slots: int = task["slots"]
+    num_actions: int = task["num_actions"]
     language_model = HFModel(
-        str(folder / "policy"), str(folder / "policy"), device="cpu", max_batch_size=slots
+        str(folder / "policy"), str(folder / "policy"), device="cpu", max_batch_size=num_actions
     )
     value_model: Any = AutoModelForSequenceClassification.from_pretrained(folder / "value").eval()
     tokenizer: Any = AutoTokenizer.from_pretrained(folder / "value")
@@ -71,7 +71,7 @@ def open_side(task: Mapping[str, Any]) -> Callable[[dict[str, Any]], dict[str, A
         def get_actions(self, state: str) -> list[str]:
             seen["nodes"] += 1
             found = language_model.generate(
-                [state], max_new_tokens=1, do_sample=True, num_return_sequences=slots
+                [state], max_new_tokens=1, do_sample=True, num_return_sequences=num_actions
             )
             words = [text.strip() for text in found.text]
             return list(dict.fromkeys(word for word in words if word))

@@ -30,7 +30,7 @@ class Outcome:
     """The result of one run of a side.
 
     Attributes:
-        visits: Of the root's slots, [B][K], where there is a tree.
+        visits: Of the root's actions, [B][K], where there is a tree.
         padding: Padding tokens among those that the models read, where known.
         parts: CPU seconds of parts, by name.
         counts: Other numbers, such as nodes.
@@ -71,14 +71,7 @@ class Cell:
 def run_cell(
     cell: Cell, subject: Subject, *, rounds: int, report: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Counts each side's tokens in an untimed run, then times all sides in turn.
-
-    Args:
-        cell: What to time.
-        subject: Whose models' tokens are counted.
-        rounds: How often.
-        report: Takes a line of progress.
-    """
+    """Counts each side's tokens in an untimed run, then times all sides in turn."""
     warm: dict[str, Outcome] = {}
     counts: dict[str, dict[str, Any]] = {}
     failed: dict[str, str] = {}

@@ -171,8 +171,8 @@ class Unequal:
             (root,) = tree.add_prompts([self.prompt])
             made: list[int] = []
             for at in range(0, self.count, step):
-                slots = range(at, min(at + step, self.count))
-                made += tree.extend([root] * len(slots), slots)
+                numbers = range(at, min(at + step, self.count))
+                made += tree.extend([root] * len(numbers), numbers)
             lengths = [tree.segment(node).length for node in made]
             counts = {"tokens": sum(lengths), "longest": max(lengths)}
             return Outcome([lengths], tree.idle_tokens, counts=counts)

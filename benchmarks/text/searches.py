@@ -62,7 +62,7 @@ class Searches:
         subject: The models.
         prompts: Texts of equally many tokens.
         simulations: Of each prompt.
-        slots: K.
+        num_actions: K.
         planner: `"gumbel"` or `"muzero"`, without noise.
         second_model: Whether the value model values leaves; if not, a head on hidden states does.
         blocks: Whether actions are blocks of sampled tokens; if not, they are ranked tokens.
@@ -71,7 +71,7 @@ class Searches:
     subject: Subject
     prompts: Sequence[str]
     simulations: int
-    slots: int
+    num_actions: int
     planner: str = "gumbel"
     second_model: bool = False
     blocks: bool = False
@@ -94,7 +94,7 @@ class Searches:
             roots = tree.add_ids(self._ids(), prompts=self.prompts)
             prompts = time.process_time() - began
             scorer = TreeScorer(tree, subject.value_model)
-            model = TextPlanningModel(scorer, leaf_value, self.slots)
+            model = TextPlanningModel(scorer, leaf_value, self.num_actions)
             timed = TimedRoot(model)
             found = self._planner(leaves).plan(timed, torch.tensor(roots))
             return Outcome(
@@ -147,14 +147,14 @@ class Searches:
         policy = subject.policy.model
         if self.blocks:
             store = make(policy.base_model)
-            return segments.SegmentPeer(subject, store, num_actions=self.slots)
+            return segments.SegmentPeer(subject, store, num_actions=self.num_actions)
         value: Any = subject.head
         if self.second_model:
             value = lambda hidden: classifier.score(hidden)[:, 0]  # noqa: E731
         return TokenPeer(
             policy,
             make(policy),
-            num_actions=self.slots,
+            num_actions=self.num_actions,
             end_id=subject.policy.encoder.end_id,
             value_of_hidden=value,
             value_store=make(classifier) if self.second_model else None,
@@ -171,7 +171,7 @@ class Searches:
             )
         return GumbelMuZeroPlanner(
             self.simulations,
-            max_num_considered_actions=self.slots,
+            max_num_considered_actions=self.num_actions,
             gumbel_scale=0.0,
             leaves_per_step=leaves,
         )
@@ -196,7 +196,7 @@ class TimedRoot:
 
 
 def root_visits(found: SearchOutput) -> list[list[int]]:
-    """Visits of the root's slots, [B][K]."""
+    """Visits of the root's actions, [B][K]."""
     assert found.tree is not None
     return found.tree.children_visits[:, found.tree.ROOT].tolist()
 

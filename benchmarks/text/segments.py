@@ -26,7 +26,6 @@ class RerunSegments:
     """Remembers token ids; a segment's whole prefix is run into a cache that is then dropped."""
 
     def __init__(self, body: Any) -> None:
-        """Takes a model's body."""
         self._body = body
         self._ids: list[list[int]] = []
 
@@ -59,7 +58,6 @@ class CopySegments:
     """Remembers each node's cache and last hidden state."""
 
     def __init__(self, body: Any) -> None:
-        """Takes a model's body."""
         self._body = body
         self._rows: list[Tensor] = []
         self._hidden: list[Tensor] = []
@@ -115,7 +113,6 @@ class SegmentPeer(PeerPlanningModel):
     """Searches over sampled blocks with any of the stores above."""
 
     def __init__(self, subject: Subject, store: Any, *, num_actions: int) -> None:
-        """Takes the models and a store of the policy's prefixes."""
         super().__init__(num_actions)
         self._head, self._store = subject.head, store
         self._output = subject.policy.model.get_output_embeddings()
@@ -127,7 +124,7 @@ class SegmentPeer(PeerPlanningModel):
         return self._remember(nodes, hidden, [root_key(0, number) for number in range(len(nodes))])
 
     def _extend(self, edges: list[tuple[int, int]]) -> list[int]:
-        keys = [child_key(self._keys[node], slot) for node, slot in edges]
+        keys = [child_key(self._keys[node], action) for node, action in edges]
         nodes, hidden = self._store.extend([node for node, _ in edges], keys, self._draw)
         return self._remember(nodes, hidden, keys)
 

@@ -5,8 +5,8 @@
 For each seed: the demo's policy and reward model are trained, a value head is fitted to the scores
 of sampled responses to training prompts, and `prefsearch policy evaluate` runs all planners at
 several budgets on held-out prompts, with the value head at the leaves (guided decoding, which
-looks at every token, with one fitted at every token). Intervals are over seeds. What was finished
-is not done again, so the command goes on after a kill, and the same command started twice shares
+looks at every token, with one fitted at every token). Intervals are over seeds. Finished parts
+are not run again, so the command continues after a kill, and the same command started twice shares
 the seeds between two processes. Writes `docs/results/text_gains.json`, two pictures, and the table
 of `docs/text_search.md`.
 """
@@ -54,7 +54,6 @@ RUNS = {
     "tokens": {"value_head": "value_token", "methods": ["guided"], "budgets": [4, 8], "pool": 8},
 }
 NAME = "text_gains"
-GAINS = ("gain_at_equal_tokens", "gain_at_equal_model_tokens")
 VALUE_PROMPTS, VALUE_RESPONSES = 1500, 4
 
 
@@ -183,13 +182,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return demo, runs
 
     records: list[dict[str, Any]] = []
-    pools, fitted, per_seed = {}, {}, {}
+    pools, fitted = {}, {}
     for seed, (demo, runs) in each_seed(options.seeds, options.runs / "locks", run).items():
         mine, pools[seed] = records_of(runs, seed)
         fitted[str(seed)] = demo.folder.result("value")
-        keys = ("method", "budget", "tokens", "model_tokens", "gold", *GAINS)
-        rows = map(cell_row, summarize(mine, seed=0))
-        per_seed[str(seed)] = [{key: row[key] for key in keys} for row in rows]
         records += mine
     cells = summarize(records, seed=0, pool=pools)
     axes: tuple[tuple[Literal["tokens", "model_tokens"], str], ...] = (
@@ -218,7 +214,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             },
             "cells": rows,
             "fits": fit_rows(cells, records),
-            "per_seed": per_seed,
         }
     )
     shown = [{"policy": "base", **cell_row(cell)} for cell in cells]

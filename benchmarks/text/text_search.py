@@ -59,7 +59,7 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--model", choices=list(SIZES), help="default tiny (6.6M; quick: micro)")
     parser.add_argument("--planner", choices=("gumbel", "muzero"), default="gumbel")
     parser.add_argument("--simulations", type=int, help="a search over tokens, default 64")
-    parser.add_argument("--slots", type=int, default=8, help="K")
+    parser.add_argument("--num-actions", type=int, default=8, help="K")
     parser.add_argument("--prompt-tokens", type=int, help="default 128")
     parser.add_argument("--rounds", type=int, help="default 5")
     parser.add_argument("--threads", type=int, default=2, help="of torch")
@@ -70,13 +70,15 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
     for name, value in (quick if options.quick else {**USUAL, "rounds": 5}).items():
         if getattr(options, name) is None:
             setattr(options, name, value)
-    require_positive(parser, options, "simulations", "slots", "prompt_tokens", "rounds", "threads")
+    require_positive(
+        parser, options, "simulations", "num_actions", "prompt_tokens", "rounds", "threads"
+    )
     return options
 
 
 def usual_sizes(options: argparse.Namespace) -> bool:
     """Whether this run has the sizes that the goals are about."""
-    return options.slots == 8 and all(getattr(options, n) == v for n, v in USUAL.items())
+    return options.num_actions == 8 and all(getattr(options, n) == v for n, v in USUAL.items())
 
 
 def kept_cells(options: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
@@ -108,12 +110,13 @@ def build_cell(name: str, subject: Subject, options: argparse.Namespace) -> Cell
         title = f"{count} x {tokens} tokens, {number} blocks of 12"
         if not blocks:
             values = "a second model" if second_model else "a head"
-            title = f"{count} x {tokens} tokens, {number} simulations, K {options.slots}, {values}"
+            title = f"{count} x {tokens} tokens, {number} simulations, "
+            title += f"K {options.num_actions}, {values}"
         searches = Searches(
             subject,
             prompts(count, tokens),
             number,
-            options.slots,
+            options.num_actions,
             planner=options.planner,
             second_model=second_model,
             blocks=blocks,
@@ -141,7 +144,7 @@ def add_reasoners(
         "folder": str(folder),
         "prompt": draw_prompts(subject, 1, options.prompt_tokens, seed=options.seed)[0],
         "iterations": iterations,
-        "slots": options.slots,
+        "num_actions": options.num_actions,
         "threads": options.threads,
     }
     try:
