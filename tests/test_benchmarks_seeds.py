@@ -48,7 +48,7 @@ def test_two_processes_share_the_seeds_and_both_end_with_all(tmp_path: Path) -> 
         assert worker.exitcode == 0
     found = [json.loads((tmp_path / f"found-{name}").read_text()) for name in ("a", "b")]
     assert found[0] == found[1]
-    assert list(found[0]) == ["1", "2", "3", "4"], "in the order that was asked for"
+    assert list(found[0]) == ["1", "2", "3", "4"], "in the order of the seeds"
     assert set(found[0].values()) == {"a", "b"}, "each has run some"
 
 
@@ -184,8 +184,8 @@ def test_an_edit_while_a_seed_runs_writes_no_results(
     monkeypatch.setattr("benchmarks.harness.provenance.source_digest", lambda name, *_: digest[0])
     monkeypatch.setattr("benchmarks.harness.provenance._commit", lambda: (None, None))
 
-    def train(*asked: Any) -> None:
-        begun.append(asked)
+    def train(*arguments: Any) -> None:
+        begun.append(arguments)
         digest[0] = "edited"
 
     monkeypatch.setattr(module, "train", train)
@@ -212,7 +212,7 @@ def test_no_benchmark_updates_the_documents_before_its_pictures(name: str) -> No
     assert max(body.rindex(call) for call in drawn) < body.index("publish(")
 
 
-def test_pictures_are_drawn_before_the_documents_are_made_anew(
+def test_pictures_are_drawn_before_the_documents_are_rewritten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for seed in (1, 2):

@@ -237,9 +237,9 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Compares, measures, prints and writes."""
-    options, console = parse_options(), wide_console()
+    options, console = parse_options(arguments), wide_console()
     if importlib.util.find_spec("triton") is None:
         console.print("triton is missing; it comes with torch's CUDA builds on Linux.")
         return 2
@@ -253,7 +253,9 @@ def main() -> int:
         console.print("No CUDA device was found; run this where there is one, or --interpret.")
         return 2
     versions = {"triton": importlib.metadata.version("triton"), "cuda": torch.version.cuda}
-    file = Results(NAME, None, options.out, seeds=[0], rounds=options.repeats, versions=versions)
+    file = Results(
+        NAME, arguments, options.out, seeds=[0], rounds=options.repeats, versions=versions
+    )
     agreement = compare_backends(device, **size)
     for name, found in agreement.items():
         console.print(f"{name}: visits equal to the CPU's: {found['visits_equal']}", end="; ")
