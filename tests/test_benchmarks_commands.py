@@ -30,6 +30,17 @@ def test_help_is_the_docstring_and_lists_the_options(
     assert (ROOT / name.replace(".", "/")).with_suffix(".py").is_file()
 
 
+@pytest.mark.parametrize("name", ["text.text_search", "reward.scoring", "reward.training"])
+@pytest.mark.parametrize("option", ["rounds", "threads"])
+def test_a_count_below_one_is_refused(
+    name: str, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [f"--{option}", "0"]
+    with pytest.raises(SystemExit):
+        importlib.import_module(f"benchmarks.{name}").parse_options(words)
+    assert f"--{option}: found 0; required: at least 1" in capsys.readouterr().err
+
+
 def test_a_quick_run_of_leaves_per_step(tmp_path: Path) -> None:
     out = tmp_path / "leaves.json"
     words = ["--simulations", "16", "--rounds", "1", "--worlds", "20", "--out", str(out)]

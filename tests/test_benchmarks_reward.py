@@ -240,15 +240,6 @@ def test_memory_of_a_side_is_a_number_of_mib() -> None:
     assert 0 <= reward_scoring.memory_of(scoring_cell([5] * 4), "ours") < 1000
 
 
-@pytest.mark.parametrize("name", ["rounds", "threads"])
-def test_a_scoring_count_below_one_is_refused(
-    capsys: pytest.CaptureFixture[str], name: str
-) -> None:
-    with pytest.raises(SystemExit):
-        reward_scoring.main(["--quick", f"--{name}", "0"])
-    assert f"--{name}: found 0; required: at least 1" in capsys.readouterr().err
-
-
 def test_a_word_that_no_scoring_cell_holds_is_refused() -> None:
     with pytest.raises(SystemExit, match=r"--only: no cell's name holds \['none'\].*micro 4 x"):
         reward_scoring.main(["--quick", "--only", "none"])

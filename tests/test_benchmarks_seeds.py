@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 from scipy import stats
 
-from benchmarks.harness import documents_text, results
+from benchmarks.harness import documents_text
 from benchmarks.harness.provenance import held_sources, source_digest
 from benchmarks.harness.seed_runs import each_seed
 from benchmarks.text import demo_seeds, text_gains
@@ -210,23 +210,6 @@ def test_no_benchmark_updates_the_documents_before_its_pictures(name: str) -> No
     drawn = re.findall(r"(?:gain_curves|budget_curves|draw|shutil\.copyfile)\(", body)
     assert drawn
     assert max(body.rindex(call) for call in drawn) < body.index("publish(")
-
-
-def test_pictures_are_drawn_before_the_documents_are_rewritten(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for seed in (1, 2):
-        with held_sources(tmp_path / f"demo-seed-{seed}", "demo", source_digest("demo")):
-            made_up_run(tmp_path / f"demo-seed-{seed}", seed)
-    out, seen = tmp_path / "results" / "demo.json", []
-    out.parent.mkdir()
-    monkeypatch.setattr(
-        results, "update", lambda path: seen.extend(p.name for p in path.parent.iterdir())
-    )
-    words = ["demo_seeds", "--seeds", "1", "2", "--runs", str(tmp_path), "--out", str(out)]
-    monkeypatch.setattr("sys.argv", words)
-    demo_seeds.main()
-    assert {"demo.json", "demo_gains.png", "demo_overoptimization.png"} <= set(seen)
 
 
 @pytest.mark.parametrize(

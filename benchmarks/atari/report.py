@@ -6,8 +6,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.harness.documents_numbers import digits
 from benchmarks.harness.results import table
-from benchmarks.harness.timing import paired_ratio, show_spread, spread
+from benchmarks.harness.timing import paired_ratio, spread
 
 OURS = "prefsearch"
 KINDS = ("play", "search", "update", "environment")
@@ -78,11 +79,11 @@ def _rates(kind: str, cells: Sequence[Mapping[str, Any]]) -> Table:
     lines = []
     for cell in cells:
         rows = cell["sides"]
-        line = [cell["cell"], _number(rows[OURS]["rate"]["median"]) if OURS in rows else "–"]
+        line = [cell["cell"], digits(rows[OURS]["rate"]["median"]) if OURS in rows else "–"]
         for peer in peers:
             if peer in rows:
                 ratio = rows[peer].get("ours_over_this_rate")
-                line += [_number(rows[peer]["rate"]["median"]), show_spread(ratio)]
+                line += [digits(rows[peer]["rate"]["median"]), interval(ratio)]
             else:
                 line += [cell["missing"].get(peer, "–"), ""]
         lines.append(line)
@@ -112,7 +113,3 @@ def _network(row: Mapping[str, Any]) -> Table:
     lines = [[side, *(f"{facts[n]:,}" for n in names)] for side, facts in row["sides"].items()]
     columns = ("side", "parameters", "multiply-adds, first step", "multiply-adds, dynamics")
     return table(f"Networks: {what}, {also}", columns, lines)
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from benchmarks.core.grid import ALGORITHMS, Cell
 from benchmarks.core.report import NAMES, OURS, PEERS, Row, ratios
+from benchmarks.harness.documents_numbers import digits
 from benchmarks.harness.results import table
 from prefsearch.report.plotting import FAINT, PALETTE, open_canvas
 
@@ -72,10 +73,7 @@ def closing_tables(results: Mapping[str, Any]) -> list[Table]:
 
 
 def _number(value: float | None) -> str:
-    """Three digits, or a dash."""
-    if value is None:
-        return "–"
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return "–" if value is None else digits(value)
 
 
 def _megabytes(value: float | None) -> str:

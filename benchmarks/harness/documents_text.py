@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.harness.documents_numbers import cores_of, interval, listed, span, table
-from benchmarks.harness.provenance import NOT_RECORDED
 from policies.evaluation.cells import BEST_OF_N
 from policies.evaluation.gain_report import gains_of, method_name, scope_of, verdict
 from policies.planning.methods import TITLES
@@ -232,8 +231,6 @@ def _with_fit(cell: Results, results: Results) -> str:
     if cell["method"] != BEST_OF_N:
         unit = "token" if cell["method"] == TITLES["guided"] else "sentence"
         for heads in results["value_heads"].values():
-            if "samples" not in heads:
-                return NOT_RECORDED
             tokens += heads["samples"]["generated_tokens"] / results["held_out_prompts"]
             fitting = heads["samples"]["read_tokens"] + heads[unit]["read_tokens"]
             read += fitting / results["held_out_prompts"]
@@ -243,28 +240,24 @@ def _with_fit(cell: Results, results: Results) -> str:
 def _fitting(results: Results) -> str:
     """Quality and cost of the value heads."""
     heads = list(results["value_heads"].values())
-    explained, cost = [], []
-    for unit, title in (("sentence", "at sentences' ends"), ("token", "at every token")):
-        found = span(own[unit]["explained_variance"] for own in heads)
-        explained.append(f"{found} ({title})")
-        read = [own[unit].get("read_tokens") for own in heads]
-        cost.append(f"read tokens {NOT_RECORDED}" if None in read else f"{sum(read):,} read")
-    samples = [own["samples"] for own in heads if "samples" in own]
-    sampled = f"tokens {NOT_RECORDED}"
-    if len(samples) == len(heads):
-        generated, read = (
-            sum(own[key] for own in samples) for key in ("generated_tokens", "read_tokens")
-        )
-        sampled = f"{generated:,} tokens generated, {read:,} read"
+    explained = [
+        f"{span(own[unit]['explained_variance'] for own in heads)} ({title})"
+        for unit, title in (("sentence", "at sentences' ends"), ("token", "at every token"))
+    ]
+
+    def total(part: str, key: str = "read_tokens") -> str:
+        return f"{sum(own[part][key] for own in heads):,}"
+
     minutes = sum(own["step_seconds"] for own in heads) / 60
     responses = span((own["sentence"]["responses"] for own in heads), ",.0f")
     return (
         "Searches take the value of unfinished text from a head on the policy's hidden states, "
         f"fitted in each seed to the reward model's scores of {responses} responses to training "
         f"prompts. Over all seeds that took {minutes:.1f} minutes; sampling and scoring: "
-        f"{sampled}; the head at sentences' ends: {cost[0]}; that at every token, of guided "
-        f"decoding: {cost[1]}. They explain {listed(explained)} of the scores' variance on "
-        "held-out responses."
+        f"{total('samples', 'generated_tokens')} tokens generated, {total('samples')} read; the "
+        f"head at sentences' ends: {total('sentence')} read; that at every token, of guided "
+        f"decoding: {total('token')} read. They explain {listed(explained)} of the scores' "
+        "variance on held-out responses."
     )
 
 

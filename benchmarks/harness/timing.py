@@ -44,10 +44,3 @@ def clock_ratios(slower: Sequence[Seconds], faster: Sequence[Seconds]) -> dict[s
         clock: paired_ratio([one[clock] for one in slower], [one[clock] for one in faster])
         for clock in CLOCKS
     }
-
-
-def show_spread(found: Mapping[str, float] | None, form: str = ".2f") -> str:
-    """`median [low, high]`; a dash for None."""
-    if found is None:
-        return "–"
-    return f"{found['median']:{form}} [{found['low']:{form}}, {found['high']:{form}}]"

@@ -31,6 +31,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: waiting tak
 import torch
 from rich.console import Console
 
+from benchmarks.harness.documents_numbers import interval
 from benchmarks.harness.results import (
     Results,
     benchmark_parser,
@@ -40,7 +41,7 @@ from benchmarks.harness.results import (
     table,
     wide_console,
 )
-from benchmarks.harness.timing import clock_ratios, in_turn, show_spread, spread, time_call
+from benchmarks.harness.timing import clock_ratios, in_turn, spread, time_call
 from benchmarks.reward.reward_models import SIZES
 from benchmarks.reward.scoring_sides import (
     SIDES,
@@ -171,7 +172,7 @@ def show(found: Sequence[dict[str, Any]], console: Console) -> None:
                 f"{row['floor']:.2f}",
                 "passed" if row["gate_passed"] else "FAILED",
                 *(
-                    f"{show_spread(ratio['cpu'])}; {ratio['wall']['median']:.2f}" if ratio else ""
+                    f"{interval(ratio['cpu'])}; {ratio['wall']['median']:.2f}" if ratio else ""
                     for ratio in ratios
                 ),
                 f"{sides['ours']['responses_a_second']['median']:.1f}",
@@ -242,9 +243,7 @@ def main(arguments: list[str] | None = None) -> int:
     file.publish()
     show(found, console)
     for goal in goals(found):
-        times = ", ".join(
-            f"{show_spread(own)} {clock} time" for clock, own in goal["found"].items()
-        )
+        times = ", ".join(f"{interval(own)} {clock} time" for clock, own in goal["found"].items())
         console.print(f"{'met' if goal['met'] else 'NOT met'}: {goal['goal']}: {times}")
     for line in lost(found):
         console.print(f"lost: {line}")

@@ -37,6 +37,7 @@ from rich.console import Console
 from transformers.trainer_callback import PrinterCallback
 from trl import RewardConfig, RewardTrainer
 
+from benchmarks.harness.documents_numbers import interval
 from benchmarks.harness.results import (
     Results,
     benchmark_parser,
@@ -46,7 +47,7 @@ from benchmarks.harness.results import (
     table,
     wide_console,
 )
-from benchmarks.harness.timing import clock_ratios, in_turn, show_spread, spread, time_call
+from benchmarks.harness.timing import clock_ratios, in_turn, spread, time_call
 from benchmarks.reward.reward_models import (
     LIKE,
     PAD,
@@ -277,7 +278,7 @@ def show(found: Sequence[dict[str, Any]], console: Console) -> None:
             f"{row['floor']:.2f}",
             "passed" if row["gate_passed"] else "FAILED",
             *(
-                show_spread(own["times_trl_without_checkpointing"]["cpu"])
+                interval(own["times_trl_without_checkpointing"]["cpu"])
                 + ("" if own["peak_mib"] is None else f" | {own['peak_mib']:.0f}")
                 for own in row["sides"].values()
             ),
