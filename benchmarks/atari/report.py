@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.harness.documents_numbers import digits
+from benchmarks.harness.documents_numbers import digits, interval
 from benchmarks.harness.results import table
 from benchmarks.harness.timing import paired_ratio, spread
 

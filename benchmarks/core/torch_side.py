@@ -78,11 +78,20 @@ class LinearModel:
         return self._constants[rows]
 
 
-class PrefsearchSide:
-    """Our search, through the planners' public signature."""
+class TorchSide:
+    """A side that calls `LinearModel`."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         torch.set_num_threads(options["model_threads"])
+
+    def prepare(self, cell: Cell, weights: Mapping[str, np.ndarray]) -> None:
+        """Builds the model of a cell."""
+        self._cell, self._model = cell, LinearModel(weights)
+        self._observation = torch.from_numpy(weights["observation"][: cell.batch])
+
+
+class PrefsearchSide(TorchSide):
+    """Our search, through the planners' public signature."""
 
     def versions(self) -> dict[str, str]:
         """Of the packages a timing depends on."""
@@ -90,8 +99,7 @@ class PrefsearchSide:
 
     def prepare(self, cell: Cell, weights: Mapping[str, np.ndarray]) -> None:
         """Builds model and planner of a cell."""
-        self._cell, self._model = cell, LinearModel(weights)
-        self._observation = torch.from_numpy(weights["observation"][: cell.batch])
+        super().prepare(cell, weights)
         if cell.algorithm == "muzero":
             self._planner: Any = MuZeroPlanner(
                 cell.simulations, dirichlet_fraction=0.0, temperature=0.0
@@ -117,7 +125,7 @@ class PrefsearchSide:
         return tree.summary().visit_counts.tolist()
 
 
-class LightZeroSide:
+class LightZeroSide(TorchSide):
     """LightZero's C++ trees, driven as its own search drives them: one model call a simulation.
 
     Latent states are gathered from a list of arrays, and the model's outputs become Python lists,
@@ -125,7 +133,7 @@ class LightZeroSide:
     """
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        torch.set_num_threads(options["model_threads"])
+        super().__init__(options)
         folder = Path(options["lightzero"])
         self._trees = {
             "muzero": _load_extension(folder, "ctree_muzero", "mz_tree"),
@@ -140,8 +148,7 @@ class LightZeroSide:
 
     def prepare(self, cell: Cell, weights: Mapping[str, np.ndarray]) -> None:
         """Builds the model of a cell; trees are built by each search."""
-        self._cell, self._model = cell, LinearModel(weights)
-        self._observation = torch.from_numpy(weights["observation"][: cell.batch])
+        super().prepare(cell, weights)
         self._tree = self._trees[cell.algorithm]
 
     def search(self) -> None:

@@ -25,15 +25,13 @@ def cpu_in_short(results: Results) -> list[str]:
     headline, gain = results["headline"], results["above"][POLICY][results["headline"]]
     minutes = span((run["training_seconds"] / 60 for run in runs), ".0f")
     return [
-        (
-            f"In {results['game']}, after {minutes} minutes on {cores_of(results['provenance'])}, "
-            f"games of at most {results['most_decisions']:,} decisions bring "
-            f"{interval(own[headline], ',.0f')} points with a {headline}; "
-            f"{interval(own[POLICY], ',.0f')} by the same network's policy alone and "
-            f"{interval(own[RANDOM], ',.0f')} at random (means over {len(runs)} training seeds, "
-            f"{_games(results)} games each; the search gains {interval(gain, ',.0f')}; intervals "
-            "are Student's over seeds)."
-        )
+        f"In {results['game']}, after {minutes} minutes on {cores_of(results['provenance'])}, "
+        f"games of at most {results['most_decisions']:,} decisions bring "
+        f"{interval(own[headline], ',.0f')} points with a {headline}; "
+        f"{interval(own[POLICY], ',.0f')} by the same network's policy alone and "
+        f"{interval(own[RANDOM], ',.0f')} at random (means over {len(runs)} training seeds, "
+        f"{_games(results)} games each; the search gains {interval(gain, ',.0f')}; intervals "
+        "are Student's over seeds)."
     ]
 
 
@@ -83,19 +81,17 @@ def cartpole(results: Results) -> list[str]:
         for row in results["curve"]
     ]
     return [
-        (
-            f"CartPole, {len(results['by_seed'])} seeds, {results['games']} games an evaluation, "
-            "intervals over seeds (Student's t); a game lasts at most 500 steps:\n\n"
-            + table(
-                (
-                    "decisions",
-                    "search, best action",
-                    "search, drawn",
-                    "the policy alone",
-                    "best action, by seed",
-                ),
-                rows,
-            )
+        f"CartPole, {len(results['by_seed'])} seeds, {results['games']} games an evaluation, "
+        "intervals over seeds (Student's t); a game lasts at most 500 steps:\n\n"
+        + table(
+            (
+                "decisions",
+                "search, best action",
+                "search, drawn",
+                "the policy alone",
+                "best action, by seed",
+            ),
+            rows,
         )
     ]
 

@@ -157,7 +157,8 @@ def measure_in_process(
 
 def wide_console(width: int = 160) -> Console:
     """A console for wide tables; without a terminal rich would take 80 columns."""
-    return Console(width=max(width, Console().width), markup=False, highlight=False)
+    shown = None if sys.stdout.isatty() else width
+    return Console(width=shown, markup=False, highlight=False)
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
