@@ -1,5 +1,6 @@
-"""What the benchmark of two cores says over training seeds, of made-up games."""
+"""The Atari benchmarks: the summary over training seeds, of made-up games, and a quick run."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from prefsearch.config.settings import build
 pytest.importorskip("gymnasium", reason="pip install 'prefsearch[atari]'")
 
 from atari_bridge.cli.args import AtariTrainArgs
+from benchmarks.atari import atari
 from benchmarks.atari.budget_figure import budget_curves
 from benchmarks.atari.cpu import _summary
 
@@ -18,7 +20,7 @@ JOB = build(AtariTrainArgs, out="x", game="UpNDown", num_simulations=16)
 SEARCH, POLICY = "search, 16 simulations, sampled", "policy, sampled"
 
 
-def judged(mean: float, simulations: int = 0) -> dict[str, Any]:
+def evaluated(mean: float, simulations: int = 0) -> dict[str, Any]:
     return {
         "returns": [mean - 10, mean + 10],
         "simulations": simulations,
@@ -30,11 +32,11 @@ def runs() -> list[dict[str, Any]]:
     return [
         {
             "training_seed": seed,
-            "curve": [{"frames": 100, "sampled_return": judged(found)["interval"]}],
+            "curve": [{"frames": 100, "sampled_return": evaluated(found)["interval"]}],
             "evaluations": {
-                "random": judged(chance),
-                POLICY: judged(policy),
-                SEARCH: judged(found, 16),
+                "random": evaluated(chance),
+                POLICY: evaluated(policy),
+                SEARCH: evaluated(found, 16),
             },
         }
         for seed, chance, policy, found in [(1, 500, 800, 1000), (2, 520, 700, 1300)]
@@ -57,7 +59,7 @@ def test_gains_are_taken_seed_by_seed_and_their_interval_is_over_seeds() -> None
     )
 
 
-def test_one_seed_has_an_interval_over_its_games_and_says_so() -> None:
+def test_one_seed_has_an_interval_over_its_games() -> None:
     only = _summary(runs()[:1], JOB)
     found = only["over_seeds"][SEARCH]
     # Games of 990 and 1010: standard error 10, one degree of freedom.
@@ -79,3 +81,13 @@ def test_the_figure_is_drawn(tmp_path: Path) -> None:
     png, svg = budget_curves(runs(), tmp_path / "figure", title="UpNDown")
     assert png.stat().st_size > 1000
     assert svg.stat().st_size > 1000
+
+
+def test_a_quick_run_measures_our_side(tmp_path: Path) -> None:
+    out = tmp_path / "atari_speed.json"
+    words = ["--sides", "prefsearch", "--only", "update", "--threads", "1", "--rounds", "1"]
+    atari.main([*words, "--seconds", "0.01", "--out", str(out)])
+    cells = json.loads(out.read_text())["cells"]
+    assert [cell["settings"]["kind"] for cell in cells] == ["update"] * 4
+    assert all(cell["sides"]["prefsearch"]["rate"]["median"] > 0 for cell in cells)
+    assert all(cell["missing"] == {} for cell in cells)

@@ -1,4 +1,4 @@
-"""The planning-core benchmark: its cells, limits and sums, and our own side in small."""
+"""The planning-core benchmark: cells, limits, ratios, and a run of our own side."""
 
 import json
 import sys
@@ -9,23 +9,17 @@ import pytest
 from rich.console import Console
 
 from benchmarks.core import planning_core
-from benchmarks.core.grid import (
-    Cell,
-    Cost,
-    choose_cells,
-    parse_cells,
-    predict_megabytes,
-    predict_seconds,
-    reason_to_skip,
-)
-from benchmarks.core.report import fit_exponent, ratio, side_summary, summarize
+from benchmarks.core.grid import Cell, choose_cells, parse_cells, reason_to_skip
+from benchmarks.core.report import ratio, side_summary, summarize
 from benchmarks.core.run import Benchmark
 from benchmarks.core.show import draw, print_report
-from benchmarks.core.worker import Worker, WorkerStoppedError, task_of, write_weights
+from benchmarks.core.worker import task_of, write_weights
 from benchmarks.harness.provenance import source_digest
+from benchmarks.harness.results import load_cells
+from benchmarks.harness.worker import Worker, WorkerError
 
-LIMITS = {"budget_seconds": 60.0, "limit_megabytes": 1000.0}
-OPTIONS = {"threads": 1, "model_threads": 1, "lightzero": "none"}
+MODULE = "benchmarks.core.worker"
+OPTIONS = {"side": "prefsearch", "threads": 1, "model_threads": 1, "lightzero": "none"}
 
 
 def timed(cell: Cell, milliseconds: list[float], model: float = 0.1) -> dict[str, Any]:
@@ -71,58 +65,22 @@ def test_cells_are_parsed_and_mistakes_are_named() -> None:
         choose_cells(["alphazero"], [1], [6], [16])
 
 
-def test_named_grids_hold_the_cells_of_the_targets() -> None:
+def test_named_grids() -> None:
     def chosen(*arguments: str) -> list[Cell]:
         return planning_core.cells_of(planning_core.parse_options(arguments))
 
     assert len(chosen()) == 128
     assert len(chosen("--quick")) == 8
-    targets = chosen("--targets")
-    assert {Cell(a, 256, 18, 200) for a in ("muzero", "gumbel")} <= set(targets)
-    assert len([cell for cell in targets if cell.batch == 1]) == 16
-    assert set(targets) <= set(chosen())
+    assert set(chosen("--quick")) <= set(chosen())
 
 
-def test_seconds_are_foretold_along_one_axis_with_the_measured_growth() -> None:
-    cell = Cell("muzero", 1, 6, 800)
-    one = {Cell("muzero", 1, 6, 200): Cost(2.0)}
-    assert predict_seconds(cell, one) == (8.0, Cell("muzero", 1, 6, 200))  # linear until known
-    two = {**one, Cell("muzero", 1, 6, 100): Cost(0.5)}
-    found = predict_seconds(cell, two)
-    assert found is not None
-    assert found[0] == pytest.approx(32.0)  # squared, as from 100 to 200
-    other = {Cell("gumbel", 1, 6, 200): Cost(2.0), Cell("muzero", 16, 6, 800): Cost(2.0)}
-    assert predict_seconds(cell, other) is None
-
-
-def test_megabytes_are_foretold_by_edges_unless_too_few_to_tell() -> None:
-    cell, near = Cell("gumbel", 256, 18, 99), Cell("gumbel", 16, 18, 99)
-    assert predict_megabytes(cell, {near: Cost(1.0, megabytes=50.0)}) == (800.0, near)
-    assert predict_megabytes(cell, {near: Cost(1.0, megabytes=1.0)}) is None
-
-
-def test_a_cell_is_skipped_for_its_foretold_time_memory_or_a_smaller_cell() -> None:
+def test_a_cell_is_skipped_for_a_smaller_one_that_went_over_a_limit() -> None:
     cell, near = Cell("muzero", 256, 18, 200), Cell("muzero", 16, 18, 200)
-    assert reason_to_skip(cell, {}, **LIMITS) is None
-    assert reason_to_skip(cell, {near: Cost(1.0)}, **LIMITS) is None  # 3 * 16 s
-    slow = reason_to_skip(cell, {near: Cost(1.0, first_seconds=13.0)}, **LIMITS)
-    assert slow is not None
-    assert slow.startswith("time: foretold 16.0 s")
-    large = reason_to_skip(cell, {near: Cost(0.1, megabytes=100.0)}, **LIMITS)
-    assert large is not None
-    assert large.startswith("memory: foretold 1600 MB")
-    over = reason_to_skip(cell, {near: Cost(None, over="time: stopped")}, **LIMITS)
-    assert over is not None
-    assert near.name in over
-    assert reason_to_skip(near, {cell: Cost(None, over="time: stopped")}, **LIMITS) is None
-
-
-def test_exponent_is_common_to_groups_of_different_levels() -> None:
-    points = [(group, x, group * x**1.3) for group in (1.0, 50.0) for x in (16, 50, 200)]
-    found = fit_exponent([*points, ("alone", 800, 9.0)])
-    assert found is not None
-    assert found == (pytest.approx(1.3), 6)
-    assert fit_exponent([("alone", 800, 9.0)]) is None
+    reason = reason_to_skip(cell, {near: "time: stopped"})
+    assert reason == f"larger than {near.name}, which was over a limit: time: stopped"
+    assert reason_to_skip(near, {cell: "time: stopped"}) is None
+    assert reason_to_skip(cell, {cell: "time: stopped"}) is None
+    assert reason_to_skip(cell, {Cell("gumbel", 1, 6, 16): "time: stopped"}) is None
 
 
 def test_ratio_compares_medians_minima_and_times_of_one_round() -> None:
@@ -134,37 +92,23 @@ def test_ratio_compares_medians_minima_and_times_of_one_round() -> None:
 
 
 def results() -> dict[str, Any]:
-    """Results of few cells: one target met, one missed, one not measured."""
     cells = [
-        row(Cell("muzero", 256, 18, s), prefsearch=[s * 1.0] * 3, mctx=[s * 20.0] * 3)
-        for s in (16, 50, 200)
-    ]
-    cells += [
+        row(Cell("muzero", 256, 18, 200), prefsearch=[200.0] * 3, mctx=[4000.0] * 3),
         row(Cell("gumbel", 256, 18, 200), prefsearch=[100.0, 90.0], mctx="time: too long"),
         row(Cell("gumbel", 1, 18, 200), prefsearch=[9.0], mctx=[3.0], lightzero=[10.0]),
     ]
     return summarize({"cells": cells})
 
 
-def test_summary_names_targets_losses_and_skips() -> None:
+def test_summary_lists_ratios_losses_and_skips() -> None:
     found = results()
-    met = {goal["target"]: goal["met"] for goal in found["targets"]}
-    assert met["muzero B256 A18 S200: times as fast as mctx (XLA)"] is True
-    assert met["gumbel B256 A18 S200: times as fast as mctx (XLA)"] is None
-    assert met["muzero B256 A18: exponent of time in simulations"] is True
-    assert met["gumbel B256 A18: exponent of time in simulations"] is None  # one budget
-    assert met["gumbel B1 A18 S200: ms above the model's, at most mctx's"] is False
-    notes = {goal["target"]: goal["note"] for goal in found["targets"]}
-    assert notes["gumbel B256 A18 S200: times as fast as mctx (XLA)"] == "time: too long"
-    assert [(loss["cell"], loss["peer"]) for loss in found["losses"]] == [
-        ("gumbel B1 A18 S200", "mctx")
-    ]
+    assert found["cells"][-1]["ratios"]["mctx"]["of_medians"] == 20.0
+    (loss,) = found["losses"]
+    assert (loss["cell"], loss["peer"], loss["decided"]) == ("gumbel B1 A18 S200", "mctx", True)
     assert found["skipped"] == [
         {"cell": "gumbel B256 A18 S200", "side": "mctx", "reason": "time: too long"}
     ]
-    fits = {(f["algorithm"], f["side"], f["axis"]): f["exponent"] for f in found["exponents"]}
-    assert fits["muzero", "mctx", "simulations"] == pytest.approx(1.0)
-    assert summarize(found) == found  # sums of sums change nothing
+    assert summarize(found) == found
 
 
 def test_report_shows_every_cell_and_draws(tmp_path: Path) -> None:
@@ -185,36 +129,36 @@ def test_report_shows_every_cell_and_draws(tmp_path: Path) -> None:
 def test_finished_cells_are_kept_only_for_the_same_code_and_settings(tmp_path: Path) -> None:
     path = tmp_path / "r.json"
     expected = {"settings": {"repeats": 5}, "versions": {"mctx": {"jax": "1"}}}
-    assert planning_core.kept_rows(path, expected) == []
+    assert load_cells("planning_core", path, expected) == []
     source = {"source_digest": source_digest("planning_core")}
     written = {"provenance": source, **expected, "cells": [{"batch": 1}]}
     path.write_text(json.dumps(written))
-    assert planning_core.kept_rows(path, expected) == [{"batch": 1}]
+    assert load_cells("planning_core", path, expected) == [{"batch": 1}]
     for name in expected:
         with pytest.raises(ValueError, match=f"other {name}"):
-            planning_core.kept_rows(path, {**expected, name: "changed"})
+            load_cells("planning_core", path, {**expected, name: "changed"})
     path.write_text(json.dumps({**written, "provenance": {"source_digest": "abc"}}))
     with pytest.raises(ValueError, match="other source files: found abc"):
-        planning_core.kept_rows(path, expected)
+        load_cells("planning_core", path, expected)
 
 
 def test_our_worker_searches_as_often_as_asked(tmp_path: Path) -> None:
     weights = tmp_path / "weights.npz"
     write_weights(weights, num_actions=3, batch=2, seed=0)
-    worker = Worker("prefsearch", [sys.executable], options=OPTIONS, limit_megabytes=4000.0)
+    worker = Worker(sys.executable, MODULE, OPTIONS, limit_megabytes=4000.0)
     try:
         for algorithm in ("muzero", "gumbel"):
             task = task_of(Cell(algorithm, 2, 3, 4), weights)
-            assert worker.ask("prepare", seconds=600.0, **task)["first_seconds"] > 0
-            visits = worker.ask("visits", seconds=60.0)["visits"]
+            assert worker.request("prepare", seconds=600.0, **task)["seconds"] > 0
+            visits = worker.request("visits", seconds=60.0)["visits"]
             assert [sum(counts) for counts in visits] == [4, 4]
             for what in ("search", "model"):
-                taken = worker.ask("time", seconds=60.0, what=what, inner=2)
+                taken = worker.request("time", seconds=60.0, what=what, inner=2)
                 assert taken["milliseconds"] > 0
-        memory = worker.ask("memory", seconds=600.0, least_simulations=1, **task)["megabytes"]
+        memory = worker.request("memory", seconds=600.0, **task)["megabytes"]
         assert memory is None or memory >= 0
-        with pytest.raises(WorkerStoppedError, match="required one of") as stopped:
-            worker.ask("rest", seconds=60.0)
+        with pytest.raises(WorkerError, match="required one of") as stopped:
+            worker.request("rest", seconds=60.0)
         assert not stopped.value.limit
     finally:
         worker.close()
@@ -224,12 +168,12 @@ def test_a_worker_over_its_limits_is_stopped(tmp_path: Path) -> None:
     weights = tmp_path / "weights.npz"
     write_weights(weights, num_actions=3, batch=2, seed=0)
     task = task_of(Cell("muzero", 2, 3, 4), weights)
-    worker = Worker("prefsearch", [sys.executable], options=OPTIONS, limit_megabytes=4000.0)
-    with pytest.raises(WorkerStoppedError, match="time: prepare stopped") as stopped:
-        worker.ask("prepare", seconds=0.0, **task)
+    worker = Worker(sys.executable, MODULE, OPTIONS, limit_megabytes=4000.0)
+    with pytest.raises(WorkerError, match="time: prepare stopped") as stopped:
+        worker.request("prepare", seconds=0.0, **task)
     assert stopped.value.limit
-    with pytest.raises(WorkerStoppedError, match="memory: stopped"):
-        Worker("prefsearch", [sys.executable], options=OPTIONS, limit_megabytes=1.0)
+    with pytest.raises(WorkerError, match="memory: stopped"):
+        Worker(sys.executable, MODULE, OPTIONS, limit_megabytes=1.0)
 
 
 def test_a_run_of_our_side_resumes_and_names_missing_peers(

@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from benchmarks.harness.timing import clock_ratios, in_turn
 from benchmarks.reward import reward_models
 from benchmarks.reward import scoring as reward_scoring
 from benchmarks.reward import scoring_sides as reward_scoring_sides
@@ -66,14 +67,23 @@ def test_drawn_lengths_respect_the_limit(name: str) -> None:
     assert lengths != drawn_lengths(2000, name, seed=5)
 
 
-@pytest.mark.parametrize("ratios", [reward_models.ratios, reward_training.ratios])
-def test_ratios_are_of_times_of_one_round(ratios: Any) -> None:
+def test_ratios_are_of_times_of_one_round() -> None:
     slow = [{"cpu": cpu, "wall": 2.0} for cpu in (8.0, 12.0, 30.0)]
     fast = [{"cpu": cpu, "wall": 4.0} for cpu in (2.0, 4.0, 3.0)]
-    assert ratios(slow, fast) == {
+    assert clock_ratios(slow, fast) == {
         "cpu": {"median": 4.0, "low": 3.0, "high": 10.0},
         "wall": {"median": 0.5, "low": 0.5, "high": 0.5},
     }
+
+
+def test_sides_take_turns_in_alternating_order_until_they_are_removed() -> None:
+    sides = {"a": 1, "b": 2, "c": 3}
+    seen = []
+    for number, side in in_turn(sides, 3):
+        seen.append((number, side))
+        if (number, side) == (1, "c"):
+            del sides["b"]
+    assert "".join(side for _, side in seen) == "abccbaac"
 
 
 def test_encoder_is_about_as_large_as_the_llama() -> None:
@@ -230,15 +240,6 @@ def test_memory_of_a_side_is_a_number_of_mib() -> None:
     assert 0 <= reward_scoring.memory_of(scoring_cell([5] * 4), "ours") < 1000
 
 
-@pytest.mark.parametrize("name", ["rounds", "threads"])
-def test_a_scoring_count_below_one_is_refused(
-    capsys: pytest.CaptureFixture[str], name: str
-) -> None:
-    with pytest.raises(SystemExit):
-        reward_scoring.main(["--quick", f"--{name}", "0"])
-    assert f"--{name}: found 0; required: at least 1" in capsys.readouterr().err
-
-
 def test_a_word_that_no_scoring_cell_holds_is_refused() -> None:
     with pytest.raises(SystemExit, match=r"--only: no cell's name holds \['none'\].*micro 4 x"):
         reward_scoring.main(["--quick", "--only", "none"])
@@ -250,15 +251,15 @@ def test_a_word_that_no_scoring_cell_holds_is_refused() -> None:
 def test_all_training_sides_have_the_same_losses() -> None:
     cell = training_cell([(9, 4, 7), (14, 3, 3), (5, 8, 2), (20, 6, 5)] * 4)
     start = classifier("micro")
-    told = {
+    found = {
         side: torch.tensor(reward_training.losses(cell, side, copy.deepcopy(start), steps=3))
         for side in ("trl, no checkpointing", "plain", "prefix", "packed")
     }
-    expected = told.pop("trl, no checkpointing")
+    expected = found.pop("trl, no checkpointing")
     assert expected.shape == (3,)
     assert expected.std() > 10 * reward_training.GATE
-    for side, found in told.items():
-        gap = (found - expected).abs().max()
+    for side, own in found.items():
+        gap = (own - expected).abs().max()
         assert gap < reward_training.GATE, side
 
 
@@ -275,7 +276,7 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch, losses: dict[str, float]) -> None
         "timed",
         lambda cell, side, model, *, steps: dict.fromkeys(("cpu", "wall"), seconds.get(side, 2.0)),
     )
-    monkeypatch.setattr(reward_training, "measure_memory", lambda cell, side, *, threads: 3.0)
+    monkeypatch.setattr(reward_training, "measure_in_process", lambda *_, **__: 3.0)
 
 
 def training_options(*more: str) -> argparse.Namespace:

@@ -1,4 +1,4 @@
-"""The documents' figures are those of the results files, and say so where the code has changed."""
+"""The documents' figures are those of the results files, marked where the code has changed."""
 
 import ast
 import json
@@ -127,27 +127,27 @@ def test_what_benchmarks_run_by_prefsearch_is_among_their_sources(path: Path) ->
     started = re.search(r'"-m", "prefsearch", "(\w+)"|entry\.main\(\["(\w+)", "(\w+)"', text)
     if started is None:
         return
-    demo, package, verb = started.groups()
+    demo, package, command = started.groups()
     folder = {"policy": "policies", "atari": "atari_bridge", "reward": "rewardmodel"}
-    command = "policies/demo.py" if demo else f"{folder[package]}/cli/{verb}.py"
+    file = "policies/demo.py" if demo else f"{folder[package]}/cli/{command}.py"
     name = next(n for n, s in SOURCES.items() if s.roots[0].endswith(f".{path.stem}"))
     assert {
         ROOT / "prefsearch/cli/entry.py",
         ROOT / "prefsearch/cli/command_line.py",
-        ROOT / command,
+        ROOT / file,
     } <= set(source_files(name))
 
 
 @pytest.mark.parametrize("name", ["real_data", "hh_minilm"])
 def test_what_the_steps_before_a_benchmark_run_is_among_its_sources(name: str) -> None:
-    verbs = {
+    scripts = {
         "real_data": (ROOT / "docs" / "real_data.sh").read_text(encoding="utf-8"),
         "hh_minilm": (ROOT / "benchmarks" / "reward" / "baselines.py").read_text(encoding="utf-8"),
     }
     found = source_files(name)
-    for package, verb in set(re.findall(r"prefsearch (reward|policy) (\w+)", verbs[name])):
-        module = COMMANDS[package].subcommands[verb].run.partition(":")[0]
-        assert (ROOT / module.replace(".", "/")).with_suffix(".py") in found, verb
+    for package, command in set(re.findall(r"prefsearch (reward|policy) (\w+)", scripts[name])):
+        module = COMMANDS[package].subcommands[command].run.partition(":")[0]
+        assert (ROOT / module.replace(".", "/")).with_suffix(".py") in found, command
 
 
 @pytest.mark.parametrize(
@@ -228,37 +228,27 @@ def test_a_closure_follows_lazy_imports_and_looks_through_packages(tmp_path: Pat
         closure("benchmarks.one")
 
 
-@pytest.fixture
-def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the documents, their results and one result's sources, all digests current."""
-    for folder in ("docs", "configs", "benchmarks"):
-        shutil.copytree(ROOT / folder, tmp_path / folder)
-    for package in ("search", "rewardmodel", "policies", "atari_bridge", "prefsearch"):
-        shutil.copytree(
-            ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__")
-        )
+@pytest.fixture(scope="module")
+def current(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the documents, their results and all sources, with current digests."""
+    root = tmp_path_factory.mktemp("current")
+    folders = ("docs", "configs", "benchmarks", *FIRST_PARTY)
+    for folder in dict.fromkeys(folders):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / folder, root / folder, ignore=ignored)
     for name in ("README.md", "pyproject.toml"):
-        shutil.copy(ROOT / name, tmp_path)
-    there = [block for block in BLOCKS if all_results_of(block)]
-    for block in BLOCKS:
-        if block not in there:
-            page = tmp_path / block.document
-            text = page.read_text(encoding="utf-8")
-            for mark in block.marks:
-                text = text.replace(mark, "")
-            page.write_text(text, encoding="utf-8")
-    monkeypatch.setattr(documents, "BLOCKS", tuple(there))
-    for path in sorted((tmp_path / "docs" / "results").glob("*.json")):
+        shutil.copy(ROOT / name, root)
+    for path in sorted((root / "docs" / "results").glob("*.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
-        found["provenance"]["source_digest"] = source_digest(path.stem, tmp_path)
+        found["provenance"]["source_digest"] = source_digest(path.stem, root)
         path.write_text(json.dumps(found), encoding="utf-8")
-    differing(tmp_path, write=True)
-    return tmp_path
+    differing(root, write=True)
+    return root
 
 
-def all_results_of(block: documents.Block) -> bool:
-    folder = ROOT / "docs" / "results"
-    return all((folder / f"{name}.json").is_file() for name in block.results)
+@pytest.fixture
+def checkout(current: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(current, tmp_path, dirs_exist_ok=True))
 
 
 def change_results(root: Path, name: str, **changes: Any) -> None:
@@ -343,10 +333,10 @@ def test_a_block_without_results_stays_and_fails_the_check_only(
     (checkout / "docs" / "results" / "planning_core.json").unlink()
     readme.write_text(text.replace("Best-of-16 above", "Best-of-17 above"), encoding="utf-8")
     assert documents.main([], checkout) == 0
-    assert readme.read_text(encoding="utf-8") == text, "other blocks are made anew"
-    said = capsys.readouterr().err
-    assert "docs/results/planning_core.json is missing" in said
-    assert "Run: python benchmarks/core/planning_core.py" in said
+    assert readme.read_text(encoding="utf-8") == text, "other blocks are rendered again"
+    warning = capsys.readouterr().err
+    assert "docs/results/planning_core.json is missing" in warning
+    assert "Run: python benchmarks/core/planning_core.py" in warning
     assert documents.main(["--check"], checkout) == 1
     assert "planning_core.json is missing" in capsys.readouterr().err
 
@@ -496,7 +486,7 @@ def one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "code" / "policies" / "one.py"
     path.parent.mkdir(parents=True)
     path.write_text("A = 1", encoding="utf-8")
-    sources = provenance.Sources("python -m policies.one", ("policies.one",))
+    sources = provenance.Sources("python policies/one.py")
     monkeypatch.setattr(provenance, "SOURCES", {**SOURCES, "demo": sources})
     monkeypatch.setattr(provenance.source_files, "__defaults__", (path.parents[1],))
     monkeypatch.setattr(provenance.source_digest, "__defaults__", (path.parents[1],))
@@ -540,8 +530,8 @@ def test_a_run_during_which_code_changed_is_refused_even_after_it_is_put_back(
 
 
 def test_provenance_has_all_fields_and_no_folder_of_this_machine(tmp_path: Path) -> None:
-    command = ["python", "benchmarks/text/demo_seeds.py", "--out", str(tmp_path / "demo.json")]
-    found = provenance.provenance("demo", command, seeds=[1, 2], rounds=3)
+    words = ["--out", str(tmp_path / "demo.json")]
+    found = provenance.provenance("demo", words, seeds=[1, 2], rounds=3)
     assert set(provenance.FIELDS) <= set(found)
     assert found["command"] == "python benchmarks/text/demo_seeds.py --out demo.json"
     assert found["source_digest"] == source_digest("demo")
@@ -605,19 +595,14 @@ def test_training_shows_both_yardsticks_rounds_and_updates() -> None:
     assert f"| {row['rounds']} × {row['updates']} |" in line
 
 
-def test_the_value_heads_fitting_is_charged_where_it_is_recorded() -> None:
+def test_the_value_heads_fitting_is_charged() -> None:
     found = results("text_gains")
     searched = [cell for cell in found["cells"] if cell["method"] != "best-of-N"]
     heads = found["value_heads"].values()
     for own in heads:
-        own.pop("samples", None)
-    text = documents_text.gains(found)
-    assert text.count(f"| {NOT_RECORDED} |") == len(searched)
-    for own in heads:
         own["samples"] = {"generated_tokens": 30_000, "read_tokens": 60_000}
         own["sentence"]["read_tokens"], own["token"]["read_tokens"] = 12_000, 24_000
-    text = documents_text.gains(found)
-    assert NOT_RECORDED not in text
+    text = "\n\n".join(documents_text.gains(found))
     share = len(heads) / found["held_out_prompts"]
     for cell in searched:
         own_head = 24_000 if cell["method"] == "guided decoding" else 12_000
@@ -675,7 +660,7 @@ def test_real_data_is_collected_from_the_scripts_runs(tmp_path: Path) -> None:
     write("evaluate/summary.json", [{**row, "gain_at_equal_tokens": None}])
     found = collect(tmp_path)
     assert set(found) == set(results("real_data")) - {"provenance"}
-    text = documents_reward.real_data(found)
+    text = "\n\n".join(documents_reward.real_data(found))
     assert "| beam search, 4 | 9 | 0.50 [0.40, 0.60] | – |" in text
     assert "2 of 9 training conversations were cut" in text
 
@@ -694,8 +679,10 @@ def test_cartpoles_curve_is_that_of_its_evaluations(tmp_path: Path) -> None:
     assert row["search_return"] == interval
     other = [{**row, **{key: {**interval, "estimate": 60.0} for key in cartpole.RETURNS}}]
     by_seed = {1: found, 2: other}
-    text = documents_atari.cartpole(
-        {"games": 16, "curve": cartpole.over_seeds(by_seed), "by_seed": by_seed}
+    text = "\n\n".join(
+        documents_atari.cartpole(
+            {"games": 16, "curve": cartpole.over_seeds(by_seed), "by_seed": by_seed}
+        )
     )
     both = "55 [-9, 119]"  # Student's t with one degree of freedom, 12.71 deviations of the mean
     assert f"| 4,000 | {both} | {both} | {both} | 50, 60 |" in text

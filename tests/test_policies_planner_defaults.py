@@ -28,9 +28,9 @@ TOYS = {
         Toy("no values", 3, 4, "additive", blind=True),
     ],
     "8 slots": [
-        Toy("shared successors", 3, 4, "additive", slots=8),
+        Toy("shared successors", 3, 4, "additive", actions=8),
         Toy("wide", 2, 8, "mixed"),
-        Toy("early ends", 3, 6, "additive", value_noise=0.5, slots=8, ends=0.2),
+        Toy("early ends", 3, 6, "additive", value_noise=0.5, actions=8, ends=0.2),
     ],
     "3 candidates": [Toy("deep", 4, 3, "additive", value_noise=0.5)],
 }

@@ -1,30 +1,25 @@
-"""Trains CartPole by its configuration with several seeds and keeps how long games last on the way.
+"""Trains CartPole by its configuration with several seeds and records the lengths of games.
 
     python benchmarks/atari/cartpole.py    # about three minutes a seed on one core
 
-Intervals are over training seeds. A run that was stopped goes on from its checkpoint, with the same
-source files only; the same command started twice shares the seeds between two processes. Writes
-`docs/results/cartpole.json` and the figures of docs/atari.md.
+Intervals are over training seeds. A run that was stopped continues from its checkpoint, with the
+same source files only; the same command started twice shares the seeds between two processes.
+Writes `docs/results/cartpole.json` and the figures of docs/atari.md.
 """
 
-import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 from atari_bridge.cli.args import AtariTrainArgs
 from atari_bridge.cli.train import train
-from benchmarks.harness.documents import update
-from benchmarks.harness.provenance import ROOT, held_sources, provenance, require_sources
+from benchmarks.atari.shipped import shipped_job
+from benchmarks.harness.provenance import held_sources
+from benchmarks.harness.results import Results, benchmark_parser
 from benchmarks.harness.seed_runs import each_seed
-from prefsearch.cli.command_line import parse
-from prefsearch.cli.entry import shipped_configurations
 from prefsearch.statistics.intervals import interval_over_seeds
-from prefsearch.storage.files import read_records, write_json_atomic
+from prefsearch.storage.files import read_records
 
 NAME = "cartpole"
 RETURNS = ("search_return", "sampled_return", "policy_return")
@@ -58,42 +53,34 @@ def over_seeds(curves: Mapping[int, Sequence[Mapping[str, Any]]]) -> list[dict[s
     return rows
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Trains and writes."""
-    words = sys.argv[1:] if arguments is None else arguments
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = benchmark_parser(__doc__, NAME)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(1, 9)))
     parser.add_argument("--decisions", type=int, help="default: those of the configuration")
     parser.add_argument("--runs", type=Path, default=Path("runs/cartpole_benchmark"))
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / f"{NAME}.json")
-    own = parser.parse_args(words)
-    if len(own.seeds) < 2:
-        parser.error(f"--seeds: found {own.seeds}; required: two or more, intervals are over seeds")
-    about = provenance(NAME, ["python", "benchmarks/atari/cartpole.py", *words], seeds=own.seeds)
-    config = str(shipped_configurations()[f"atari_bridge/{NAME}"])
+    options = parser.parse_args(arguments)
+    seeds = options.seeds
+    if len(seeds) < 2:
+        parser.error(f"--seeds: found {seeds}; required: two or more, intervals are over seeds")
+    file = Results(NAME, arguments, options.out, seeds=seeds)
 
     def job(seed: int) -> AtariTrainArgs:
-        flags = ["--config", config, "--out", str(own.runs / f"seed-{seed}"), "--seed", str(seed)]
-        flags += ["--resume", "true"]
-        if own.decisions:
-            flags += ["--total_decisions", str(own.decisions)]
-        return parse(AtariTrainArgs, flags, prog=NAME)
+        changes = {"seed": seed, "resume": True}
+        if options.decisions:
+            changes["total_decisions"] = options.decisions
+        return shipped_job(NAME, options.runs / f"seed-{seed}", changes)
 
     def run(seed: int) -> list[dict[str, Any]]:
-        folder = own.runs / f"seed-{seed}"
-        with held_sources(folder, NAME, about["source_digest"]):
+        folder = options.runs / f"seed-{seed}"
+        with held_sources(folder, NAME, file.digest):
             train(job(seed))
         return curve(folder)
 
-    curves = each_seed(own.seeds, own.runs / "locks", run)
-    games = job(own.seeds[0]).evaluation_games
+    curves = each_seed(seeds, options.runs / "locks", run)
     by_seed = {str(seed): found for seed, found in curves.items()}
-    results = {"provenance": about, "games": games, "curve": over_seeds(curves), "by_seed": by_seed}
-    require_sources(NAME, about["source_digest"])
-    write_json_atomic(own.out, results)
-    update(own.out)
+    games = job(seeds[0]).evaluation_games
+    file.publish({"games": games, "curve": over_seeds(curves), "by_seed": by_seed})
 
 
 if __name__ == "__main__":

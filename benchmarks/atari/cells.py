@@ -1,7 +1,4 @@
-"""What benchmarks/atari/atari.py measures: the cells of its grid and what all sides agree on.
-
-This file imports no side and times nothing.
-"""
+"""The cells of the Atari benchmark and the sizes that its sides share."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,8 +34,8 @@ class Cell:
 
     Attributes:
         kind: `environment`: random play, no network. `play`: environments, frame stacks and the
-            search of every decision. `search`: roots from observations that stand still. `update`:
-            losses, gradient and optimizer on a batch that stands still. `step`: where the time of
+            search of every decision. `search`: roots from constant observations. `update`: losses,
+            gradient and optimizer on a constant batch. `step`: where the time of
             our own training goes.
         threads: Processors that the side's process and its children may use; threads of torch.
         size: Environments, roots or rows.
@@ -64,8 +61,13 @@ class Cell:
         return 1 if self.grayscale else 3
 
     @property
+    def stacked_shape(self) -> tuple[int, int, int]:
+        """Of an observation, [S*C, H, W]."""
+        return FRAME_STACK * self.channels, self.image_size, self.image_size
+
+    @property
     def name(self) -> str:
-        """What is shown and what `--only` looks in."""
+        """Shown, and what `--only` matches."""
         parts = [self.kind, f"{self.threads} thread{'s' * (self.threads > 1)}"]
         match self.kind:
             case "environment":
@@ -87,24 +89,17 @@ class Cell:
 
 
 def grid(threads: Sequence[int]) -> list[Cell]:
-    """All cells, the ones that say most first."""
+    """All cells, the most informative first."""
     cells: list[Cell] = []
     for count in sorted(threads, reverse=True):
-        for size, prefix, simulations in product((8, 32), (True, False), (16, 50)):
-            cells.append(
-                Cell("play", count, size, simulations=simulations, value_prefix=prefix)
-            )  # fmt: skip
-        for size, prefix, simulations in product((64, 256), (True, False), (16, 50)):
-            cells.append(
-                Cell("search", count, size, simulations=simulations, value_prefix=prefix)
-            )  # fmt: skip
+        searching: dict[Kind, tuple[int, ...]] = {"play": (8, 32), "search": (64, 256)}
+        for kind, sizes in searching.items():
+            for size, prefix, number in product(sizes, (True, False), (16, 50)):
+                cells.append(Cell(kind, count, size, simulations=number, value_prefix=prefix))
         for prefix, consistency in product((True, False), (True, False)):
-            cells.append(
-                Cell("update", count, BATCH, value_prefix=prefix, consistency=consistency)
-            )  # fmt: skip
-        for (image_size, grayscale), size in product(((96, False), (64, True)), (1, 8, 32)):
-            cells.append(
-                Cell("environment", count, size, image_size=image_size, grayscale=grayscale)
-            )  # fmt: skip
+            update = Cell("update", count, BATCH, value_prefix=prefix, consistency=consistency)
+            cells.append(update)
+        for (pixels, gray), size in product(((96, False), (64, True)), (1, 8, 32)):
+            cells.append(Cell("environment", count, size, image_size=pixels, grayscale=gray))
         cells.append(Cell("step", count, 8, simulations=16, value_prefix=True, consistency=True))
     return cells

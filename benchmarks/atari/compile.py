@@ -1,4 +1,4 @@
-"""What `torch.compile` gains: a run with it beside the same run without, in turn.
+"""Times training with `torch.compile` beside the same training without, in turn.
 
     python benchmarks/atari/compile.py                     # docs/results/atari_compile.json
     python benchmarks/atari/compile.py --rounds 2 --only small
@@ -6,26 +6,20 @@
 Cells: `small` is configs/atari_bridge/ale_cpu.yaml; `residual` is EfficientZero's plan at the sizes
 of benchmarks/atari/atari.py (16 channels, 64x64 gray, batch of 64). On both sides self-play,
 batches with their reanalysis and updates are those of `prefsearch atari train`, batches made in
-turn with updates, so that both networks may be compiled. A round times play, then updates, of one
-side and then of the other, which side begins changing from round to round; what is compared is the
-time of the same round. The first round, in which everything compiles, is reported by itself;
-torch's cache of compiled code is a fresh one, and what a cell compiled is forgotten before the
-next.
+turn with updates, so that both networks may be compiled. A round times play, then updates, of each
+side; ratios are of times of one round. The first round, in which everything compiles, is reported
+by itself; torch's cache of compiled code is a new one, and is reset before each cell.
 """
 
 import argparse
 import json
 import os
 import statistics
-import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 
@@ -34,19 +28,16 @@ from atari_bridge.cli.train import compile_networks
 from atari_bridge.environments.interface import VectorEnvironment
 from atari_bridge.environments.opening import open_environment
 from atari_bridge.training.loop import Training
-from benchmarks.harness.documents import update
-from benchmarks.harness.provenance import ROOT, provenance
-from prefsearch.cli.command_line import parse
-from prefsearch.cli.entry import shipped_configurations
+from benchmarks.atari.shipped import shipped_job
+from benchmarks.harness.results import Results, benchmark_parser
+from benchmarks.harness.timing import in_turn, paired_ratio
 from prefsearch.distributed import open_accelerator
-from prefsearch.storage.files import write_json_atomic
 
-OUT = ROOT / "docs" / "results" / "atari_compile.json"
-
+NAME = "atari_compile"
 CELLS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "small": ("atari_bridge/ale_cpu", {}),
+    "small": ("ale_cpu", {}),
     "residual": (
-        "atari_bridge/efficientzero",
+        "efficientzero",
         {
             "num_envs": 8,
             "num_simulations": 16,
@@ -65,13 +56,7 @@ PARTS = ("play", "batches", "updates")
 
 
 class Side:
-    """One run, with or without `torch.compile`.
-
-    Args:
-        job: Its settings.
-        compiled: Whether its networks are compiled.
-        rows: Decisions that are played before anything is timed.
-    """
+    """One run, with or without `torch.compile`."""
 
     def __init__(self, job: AtariTrainArgs, *, compiled: bool, rows: int) -> None:
         settings = job.agent
@@ -99,39 +84,29 @@ class Side:
         self._environment.close()
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measures and writes."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = benchmark_parser(__doc__, NAME)
     parser.add_argument("--only", choices=tuple(CELLS), help="one cell; nothing is written")
     parser.add_argument("--rounds", type=int, default=8, help="after the one that compiles")
     parser.add_argument("--rows", type=int, default=800, help="decisions played beforehand")
     parser.add_argument("--moves", type=int, default=20, help="of all environments, a round")
     parser.add_argument("--updates", type=int, default=10, help="a round")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
-    own = parser.parse_args()
-    torch.set_num_threads(own.threads)
-    command = ["python", "benchmarks/atari/compile.py", *sys.argv[1:]]
-    about = provenance("atari_compile", command, seeds=[0], rounds=own.rounds)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    out = None if options.only else options.out
+    file = Results(NAME, arguments, out, seeds=[0], rounds=options.rounds)
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp()
-    found = {
-        name: measure(name, own.rounds, rows=own.rows, moves=own.moves, updates=own.updates)
-        for name in ([own.only] if own.only else CELLS)
-    }
-    result = {
-        "provenance": about,
-        "settings": {name: value for name, value in vars(own).items() if name != "only"},
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
-        "cells": found,
-    }
-    sys.stdout.write(json.dumps(found, indent=2) + "\n")
-    if own.only is None:
-        write_json_atomic(OUT, result)
-        update(OUT)
+    names = [options.only] if options.only else list(CELLS)
+    found = {name: measure(name, options) for name in names}
+    print(json.dumps(found, indent=2))
+    settings = {key: value for key, value in vars(options).items() if key not in ("only", "out")}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    file.publish({"settings": settings, "device": device, "cells": found})
 
 
-def measure(name: str, rounds: int, *, rows: int, moves: int, updates: int) -> dict[str, Any]:
+def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Both sides of a cell.
 
     Returns:
@@ -140,48 +115,44 @@ def measure(name: str, rounds: int, *, rows: int, moves: int, updates: int) -> d
         round cost.
     """
     torch.compiler.reset()  # all networks share what is compiled, and how often it may be
-    config, changed = CELLS[name]
-    words = [word for key, value in changed.items() for word in (f"--{key}", str(value))]
-    job = parse(
-        AtariTrainArgs,
-        ["--config", str(shipped_configurations()[config]), "--out", "unused", *words],
-        prog="atari_compile",
-    )
-    sides = {compiled: Side(job, compiled=compiled, rows=rows) for compiled in (False, True)}
-    first: dict[bool, float] = {}
-    times: list[dict[bool, dict[str, float]]] = []
-    for number in range(rounds + 1):
-        this: dict[bool, dict[str, float]] = {}
-        for compiled in (False, True) if number % 2 else (True, False):
-            started = time.perf_counter()
-            this[compiled] = sides[compiled].run(moves=moves, updates=updates)
-            if number == 0:
-                first[compiled] = time.perf_counter() - started
+    config, changes = CELLS[name]
+    job = shipped_job(config, "unused", changes)
+    sides = {
+        side: Side(job, compiled=side == "compiled", rows=options.rows)
+        for side in ("plain", "compiled")
+    }
+    first: dict[str, float] = {}
+    times: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
+    for number, side in in_turn(sides, options.rounds + 1):
+        started = time.perf_counter()
+        seconds = sides[side].run(moves=options.moves, updates=options.updates)
         if number:
-            times.append(this)
+            times[side].append(seconds)
+        else:
+            first[side] = time.perf_counter() - started
     for side in sides.values():
         side.close()
-    units = {"play": moves * job.agent.environment.num_envs, "batches": updates, "updates": updates}
+    moves, updates = options.moves * job.agent.environment.num_envs, options.updates
+    units = {"play": moves, "batches": updates, "updates": updates}
     return {
-        "config": config,
-        "changed": dict(changed),
-        "first_round_seconds": {"plain": first[False], "compiled": first[True]},
-        "parts": {part: _compare(times, part, units[part]) for part in PARTS},
+        "config": f"atari_bridge/{config}",
+        "changed": dict(changes),
+        "first_round_seconds": first,
+        "parts": {
+            part: _compare([[one[part] for one in times[side]] for side in sides], units[part])
+            for part in PARTS
+        },
     }
 
 
-def _compare(
-    times: list[dict[bool, dict[str, float]]], part: str, units: int
-) -> dict[str, float | list[float]]:
-    ratios = [both[False][part] / both[True][part] for both in times]
-    plain, compiled = (
-        statistics.median(both[side][part] for both in times) for side in (False, True)
-    )
+def _compare(times: Sequence[Sequence[float]], units: int) -> dict[str, Any]:
+    plain, compiled = times
+    ratio = paired_ratio(plain, compiled)
     return {
-        "plain_milliseconds": 1e3 * plain / units,
-        "compiled_milliseconds": 1e3 * compiled / units,
-        "plain_over_compiled": statistics.median(ratios),
-        "range": [min(ratios), max(ratios)],
+        "plain_milliseconds": 1e3 * statistics.median(plain) / units,
+        "compiled_milliseconds": 1e3 * statistics.median(compiled) / units,
+        "plain_over_compiled": ratio["median"],
+        "range": [ratio["low"], ratio["high"]],
     }
 
 

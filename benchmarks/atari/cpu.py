@@ -1,25 +1,24 @@
-"""Atari on two CPU cores: several training seeds, judged with and without search.
+"""Atari on two CPU cores: several training seeds, evaluated with and without search.
 
     python benchmarks/atari/cpu.py --seeds 1 2 3 --runs runs/atari_cpu
 
 Trains each seed by `configs/atari_bridge/ale_cpu.yaml`, plays games with the trained agent at
 several search budgets, with its policy alone and at random, and writes
-`docs/results/atari_cpu.json` and `.png`. Games are broken off after five minutes of play (4,500
-decisions, 18,000 frames: the limit of Mnih et al. 2015). Each training seed is judged on games of
-its own, which no training run plays, random play too: so an interval over seeds holds all chance.
+`docs/results/atari_cpu.json` and `.png`. Games end after five minutes of play (4,500
+decisions, 18,000 frames: the limit of Mnih et al. 2015). Each training seed is evaluated on games
+of its own, as is random play, and no training run plays them: an interval over seeds thus covers
+all randomness.
 
-Whatever is finished is kept: a run that was stopped goes on from its checkpoint, and seeds that are
-done are not done again. `--minutes` pauses training after so long.
+Finished parts are kept: a run that was stopped continues from its checkpoint, and finished seeds
+are not run again. `--minutes` pauses training after so long.
 
-Chosen before seeds 1 to 3 were looked at, on seed 100, which is not reported: the settings, and
-that the headline is an action sampled from what a search of as many simulations as in training
-found. In a game without chance the best action of every moment is easily a rut; it is reported
+Two choices were made before seeds 1 to 3 were run, on seed 100, which is not reported: the
+settings, and the headline, an action sampled from a search of as many simulations as in training.
+In a game without randomness the best action of every moment easily repeats itself; it is reported
 beside.
 """
 
-import argparse
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -33,54 +32,49 @@ from atari_bridge.cli.train import train
 from atari_bridge.reference.scores import human_normalized
 from atari_bridge.training.agent import load_agent
 from benchmarks.atari.budget_figure import budget_curves
-from benchmarks.harness.documents import update
-from benchmarks.harness.provenance import ROOT, held_sources, provenance
-from prefsearch.cli.command_line import parse
-from prefsearch.cli.entry import shipped_configurations
+from benchmarks.atari.shipped import shipped_job
+from benchmarks.harness.provenance import held_sources
+from benchmarks.harness.results import Results, benchmark_parser
 from prefsearch.statistics.intervals import SeedInterval, interval_over_seeds
 from prefsearch.statistics.verdicts import count_verdicts, describe_need
-from prefsearch.storage.files import read_records, write_json_atomic
+from prefsearch.storage.files import read_records
 
 _BUDGETS = [2, 8, 16, 50]
 _FIVE_MINUTES = 4_500  # decisions of four frames
-_RESULTS = ROOT / "docs" / "results"
 NAME = "atari_cpu"
 
 
-def main() -> None:
-    """Trains, judges, and writes."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Trains, evaluates, and writes."""
+    parser = benchmark_parser(__doc__, NAME)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--runs", type=Path, default=Path("runs/atari_cpu"))
     parser.add_argument("--games", type=int, default=32, help="an evaluation")
     parser.add_argument("--minutes", type=float, help="of training in this call, for each seed")
-    parser.add_argument("--out", type=Path, default=_RESULTS / "atari_cpu.json")
-    own = parser.parse_args()
-    command = ["python", "benchmarks/atari/cpu.py", *sys.argv[1:]]
-    about = provenance(NAME, command, seeds=own.seeds)
-    config = str(shipped_configurations()["atari_bridge/ale_cpu"])
+    options = parser.parse_args(arguments)
+    file = Results(NAME, arguments, options.out, seeds=options.seeds)
     found: list[dict[str, Any]] = []
-    for seed in own.seeds:
-        folder = own.runs / f"seed-{seed}"
-        words = ["--config", config, "--out", str(folder), "--seed", str(seed), "--resume", "true"]
-        job = replace(parse(AtariTrainArgs, words, prog="atari_cpu"), minutes=own.minutes)
-        with held_sources(folder, NAME, about["source_digest"]):
+    for seed in options.seeds:
+        folder = options.runs / f"seed-{seed}"
+        job = shipped_job("ale_cpu", folder, {"seed": seed, "resume": True})
+        job = replace(job, minutes=options.minutes)
+        with held_sources(folder, NAME, file.digest):
             train(job)
             done = [row for row in read_records(folder / "metrics.jsonl") if "seconds" in row]
             if done[-1]["decisions"] < job.agent.length.total_decisions:
-                continue  # paused; the next call goes on
-            found.append(_judged(folder, seed, own.games, done))
-        write_json_atomic(own.out, {"provenance": about, **_summary(found, job)})
+                continue  # paused; the next call continues
+            found.append(_evaluated(folder, seed, options.games, done))
+        file.write(_summary(found, job))
         budget_curves(
-            found, own.out.with_suffix(""), title=f"{job.agent.environment.game}: what search adds"
+            found,
+            options.out.with_suffix(""),
+            title=f"{job.agent.environment.game}: what search adds",
         )
     if found:
-        update(own.out)
+        file.publish()
 
 
-def _judged(
+def _evaluated(
     folder: Path, seed: int, games: int, parts: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """One seed's evaluations, each made once."""
@@ -90,7 +84,7 @@ def _judged(
         games=games,
         max_decisions=_FIVE_MINUTES,
         seed=1_000 + seed,
-        out=str(folder / "judged.json"),
+        out=str(folder / "evaluated.json"),
         threads=1,
     )
     evaluate_all(job, load_agent(folder))
@@ -111,9 +105,9 @@ def _judged(
 
 
 def _summary(found: Sequence[Mapping[str, Any]], job: AtariTrainArgs) -> dict[str, Any]:
-    """Means over seeds with the interval over seeds (of one seed, over its games), and each seed.
+    """Means with intervals over seeds (of one seed: over its games), and each seed.
 
-    What is above a baseline is taken game by game: game n begins alike for every agent of a seed.
+    Differences from a baseline are paired by game: game n begins alike for every agent of a seed.
     """
     returns = {
         name: [np.array(run["evaluations"][name]["returns"]) for run in found]
@@ -160,7 +154,7 @@ def _summary(found: Sequence[Mapping[str, Any]], job: AtariTrainArgs) -> dict[st
 
 
 def _plain(interval: SeedInterval) -> dict[str, Any]:
-    """An interval as JSON will have it."""
+    """An interval as in JSON."""
     return json.loads(json.dumps(asdict(interval)))
 
 

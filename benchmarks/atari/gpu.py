@@ -1,4 +1,4 @@
-"""EfficientZero at full size on a GPU: what an update costs, what a run would take, and the run.
+"""EfficientZero at full size on a GPU: cost of an update, projected time of a run, and the run.
 
     python benchmarks/atari/gpu.py measure --out runs/gpu
     python benchmarks/atari/gpu.py train --game Pong --out runs/gpu --minutes 8
@@ -8,11 +8,11 @@ updates a second with batches made in turn and overlapped, decisions a second of
 point operations of an update by part, their share of what a matrix product of the same precision
 reaches on this device, and the minutes that all decisions and updates of the run would take.
 
-`train` begins a run, or goes on with the one in the folder, for so many minutes; it stops at a
-checkpoint, whose files stay below 16 MB, so that the folder can be carried to another machine and
-the same command goes on there. Checkpoints come every 500 decisions, so a call overruns its minutes
-by little. The trained agent is judged once, in the call after the last update: 32 games of at most
-4,500 decisions (five minutes of play). At the end of a call the run's last two records are printed.
+`train` begins a run, or continues the one in the folder, for so many minutes; it stops at a
+checkpoint, whose files stay below 16 MB, so that the folder can be copied to another machine and
+continued there. Checkpoints come every 500 decisions, so a call overruns its minutes by little. The
+trained agent is evaluated once, in the call after the last update: 32 games of at most 4,500
+decisions (five minutes of play). At the end of a call the run's last two records are printed.
 
 Both take the settings of `configs/atari_bridge/efficientzero.yaml` with those changes; further
 `--flag value` pairs change both, as for `prefsearch atari train`; with `--compile_network true`,
@@ -20,16 +20,11 @@ Both take the settings of `configs/atari_bridge/efficientzero.yaml` with those c
 without a GPU `--small` checks that everything runs, in a folder of its own.
 """
 
-import argparse
 import json
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -39,14 +34,13 @@ from atari_bridge.cli.train import train
 from atari_bridge.environments.opening import open_environment
 from atari_bridge.networks.interface import compile_functions
 from atari_bridge.training.loop import Training
-from prefsearch.cli.command_line import parse
-from prefsearch.cli.entry import shipped_configurations
+from benchmarks.atari.shipped import shipped_job
+from benchmarks.harness.results import benchmark_parser
 from prefsearch.distributed import open_accelerator
 from prefsearch.run.directory import environment as describe_environment
 from prefsearch.storage.files import write_json_atomic
 
-_CONFIG = "atari_bridge/efficientzero"
-_CHANGED = {
+_CHANGES = {
     "resume": True,
     "overlap": True,
     "part_decisions": 500,
@@ -54,8 +48,8 @@ _CHANGED = {
     "evaluate_every": 0,
     "evaluation_max_decisions": 4_500,
 }
-_WARM_UP = 200  # decisions, in which the device compiles and picks its kernels
-# What a small check changes, so that a CPU gets through it.
+_WARM_UP = 200  # decisions, in which kernels are compiled and chosen
+# Sizes of a check on a CPU.
 _SMALL = {
     "image_size": 48,
     "channels": 8,
@@ -76,36 +70,37 @@ _SMALL = {
 }
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measures or trains."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = benchmark_parser(__doc__)
     parser.add_argument("what", choices=("measure", "train"))
-    parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=8.0, help="of training in this call")
     parser.add_argument("--updates", type=int, default=60, help="timed, after a warm-up")
     parser.add_argument("--rows", type=int, default=3_000, help="decisions played before measuring")
     parser.add_argument("--small", action="store_true", help="tiny sizes, to check that it runs")
-    own, rest = parser.parse_known_args()
-    changed = _CHANGED | (_SMALL if own.small else {})
-    flags = [word for name, value in changed.items() for word in (f"--{name}", str(value))]
-    config = ["--config", str(shipped_configurations()[_CONFIG]), "--out", str(own.out)]
-    job = parse(AtariTrainArgs, [*config, *flags, *rest], prog="atari_gpu")
-    folder = own.out / f"efficientzero-{job.agent.environment.game}{'-small' if own.small else ''}"
-    job = replace(job, out=str(folder), minutes=own.minutes)
-    if own.what == "train":
+    options, rest = parser.parse_known_args(arguments)
+    if options.out is None:
+        parser.error("--out: found none; required: a folder, as in --out runs/gpu")
+    changes = _CHANGES | (_SMALL if options.small else {})
+    job = shipped_job("efficientzero", options.out, changes, tuple(rest))
+    folder = (
+        options.out
+        / f"efficientzero-{job.agent.environment.game}{'-small' if options.small else ''}"
+    )
+    job = replace(job, out=str(folder), minutes=options.minutes)
+    if options.what == "train":
         train(job)
-        _say(folder)
+        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        print("\n".join(lines[-2:]))
         return
-    found = measure(job, rows=own.rows, updates=own.updates)
+    found = measure(job, rows=options.rows, updates=options.updates)
     kind = "measure-compiled" if job.compile_network else "measure"
     write_json_atomic(folder.with_name(f"{folder.name}-{kind}.json"), found)
-    sys.stdout.write(json.dumps(found, indent=2) + "\n")
+    print(json.dumps(found, indent=2))
 
 
 def measure(job: AtariTrainArgs, *, rows: int, updates: int) -> dict[str, Any]:
-    """Everything that can be known of a run without making it."""
+    """Speed, operations and projected time of a run."""
     settings = job.agent
     environment = open_environment(settings.environment)
     accelerator = open_accelerator(job.precision)
@@ -179,7 +174,7 @@ def _ceiling(device: torch.device, precision: str) -> float:
     return 10 * 2 * size**3 / _seconds(multiply)
 
 
-def _seconds(work: Callable[[], None]) -> float:
+def _seconds(work: Callable[[], object]) -> float:
     """Wall clock of some work, the device's part included."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
@@ -188,11 +183,6 @@ def _seconds(work: Callable[[], None]) -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter() - started
-
-
-def _say(folder: Path) -> None:
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    sys.stdout.write("\n".join(lines[-2:]) + "\n")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ Everything timed is its own code under its own Atari configurations (zoo/atari/c
 sizes only: its environment and wrappers in DI-engine's environment managers, `_forward_collect` of
 its MuZero and EfficientZero policies with the compiled trees, and their `_forward_learn`.
 
-What had to be made for it:
+What was added:
 
 - Its environment is written for gym 0.25, for which today's ale-py registers no games: `OldGymGame`
   offers the same ale-py's emulator under that interface, one call a frame, as ale-py's own did.
@@ -17,7 +17,6 @@ What had to be made for it:
 # pyright: reportMissingImports=false
 
 import copy
-import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import version
@@ -37,25 +36,11 @@ from torch import Tensor
 from zoo.atari.config import atari_efficientzero_config, atari_muzero_config
 from zoo.atari.envs.atari_lightzero_env import AtariEnvLightZero
 
-from benchmarks.atari.cells import (
-    BATCH,
-    BLOCKS,
-    CHANNELS,
-    DISCOUNT,
-    FRAME_STACK,
-    GAME,
-    LSTM_SIZE,
-    NUM_ACTIONS,
-    PREDICTION,
-    PREFIX_HORIZON,
-    PROJECTION,
-    SUPPORT,
-    UNROLL_STEPS,
-    Cell,
-)
+from benchmarks.atari import cells
+from benchmarks.atari.cells import Cell
 from benchmarks.atari.worker import network_facts
 
-GAME_ID = f"{GAME}NoFrameskip-v4"
+GAME_ID = f"{cells.GAME}NoFrameskip-v4"
 
 
 class OldGymGame(gym.Env):
@@ -64,11 +49,10 @@ class OldGymGame(gym.Env):
     metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012 (gym reads it off the class)
 
     def __init__(self, render_mode: str | None = None) -> None:
-        """Loads the game; `render_mode` is taken for gym's sake."""
         self.render_mode = render_mode
         self.ale = ale_py.ALEInterface()
         self.ale.setFloat("repeat_action_probability", 0.0)
-        self.ale.loadROM(str(roms.get_rom_path(GAME.lower())))
+        self.ale.loadROM(str(roms.get_rom_path(cells.GAME.lower())))
         self._actions = self.ale.getMinimalActionSet()
         self.action_space = gym.spaces.Discrete(len(self._actions))
         self.observation_space = gym.spaces.Box(0, 255, (210, 160, 3), np.uint8)
@@ -101,19 +85,18 @@ class LightZeroSide:
     manager_type = "subprocess"  # as in its configurations
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        """Sets threads and makes the game known."""
         torch.set_num_threads(options["threads"])
         gym.register(GAME_ID, entry_point=OldGymGame, disable_env_checker=True)
         self._environments: Environments | None = None
         self._run: Callable[[], int] | None = None
 
     def versions(self) -> dict[str, str]:
-        """What answers are from."""
+        """Of the packages a timing depends on."""
         found = {name: version(name) for name in ("LightZero", "DI-engine", "gym", "ale-py")}
         return {**found, "numpy": np.__version__, "torch": torch.__version__}
 
     def prepare(self, cell: Cell) -> dict[str, Any]:
-        """Builds what the cell needs; what is to be known of its networks."""
+        """Builds what the cell needs; returns facts about its networks."""
         self.close()
         np.random.seed(0)  # noqa: NPY002 (its own draws come from there)
         torch.manual_seed(0)
@@ -128,7 +111,7 @@ class LightZeroSide:
                 self._environments = environments = Environments(cell, self.manager_type)
                 self._run = partial(environments.step, partial(search, policy))
             case "search":
-                shape = (cell.size, FRAME_STACK * cell.channels, cell.image_size, cell.image_size)
+                shape = (cell.size, *cell.stacked_shape)
                 self._run = partial(
                     count_searched, policy, np.random.default_rng(0).random(shape, np.float32)
                 )
@@ -161,8 +144,7 @@ class Environments:
     """Its environments in a manager of DI-engine's, driven as its collector drives them."""
 
     def __init__(self, cell: Cell, manager_type: str) -> None:
-        """Starts N games."""
-        shape = (FRAME_STACK * cell.channels, cell.image_size, cell.image_size)
+        shape = cell.stacked_shape
         settings = deep_merge_dicts(
             AtariEnvLightZero.default_config(),
             {**atari_efficientzero_config.main_config.env, "env_id": GAME_ID},
@@ -179,8 +161,7 @@ class Environments:
         managed = ENV_MANAGER_REGISTRY.get(manager_type).default_config()
         managed.update(type=manager_type, shared_memory=False)  # as in its configurations
         self._manager = create_env_manager(
-            managed,
-            [partial(AtariEnvLightZero, one) for one in each],
+            managed, [partial(AtariEnvLightZero, one) for one in each]
         )
         self._manager.seed(0)
         self._manager.launch()
@@ -188,11 +169,11 @@ class Environments:
         self._channels = cell.channels
         self._draw = np.random.default_rng(0)
         for env, seen in self._manager.ready_obs.items():
-            self._stacks[env] = np.tile(seen["observation"], (FRAME_STACK, 1, 1))
+            self._stacks[env] = np.tile(seen["observation"], (cells.FRAME_STACK, 1, 1))
 
     def step_at_random(self) -> int:
         """One decision in each environment that is ready; how many were made."""
-        actions = {env: self._draw.integers(NUM_ACTIONS) for env in self._manager.ready_obs}
+        actions = {env: self._draw.integers(cells.NUM_ACTIONS) for env in self._manager.ready_obs}
         return len(self._manager.step(actions))
 
     def step(self, choose: Callable[[np.ndarray, np.ndarray], dict[int, int]]) -> int:
@@ -218,32 +199,32 @@ def build_policy(cell: Cell) -> Any:
     settings = deep_merge_dicts(chosen.default_config(), copy.deepcopy(its.main_config.policy))
     sizes = {
         "model": {
-            "observation_shape": (FRAME_STACK * cell.channels, cell.image_size, cell.image_size),
+            "observation_shape": cell.stacked_shape,
             "image_channel": cell.channels,
-            "action_space_size": NUM_ACTIONS,
-            "num_res_blocks": BLOCKS,
-            "num_channels": CHANNELS,
-            "lstm_hidden_size": LSTM_SIZE,
-            "support_scale": SUPPORT,
-            "reward_support_size": 2 * SUPPORT + 1,
-            "value_support_size": 2 * SUPPORT + 1,
-            "proj_hid": PROJECTION,
-            "proj_out": PROJECTION,
-            "pred_hid": PREDICTION,
-            "pred_out": PROJECTION,
+            "action_space_size": cells.NUM_ACTIONS,
+            "num_res_blocks": cells.BLOCKS,
+            "num_channels": cells.CHANNELS,
+            "lstm_hidden_size": cells.LSTM_SIZE,
+            "support_scale": cells.SUPPORT,
+            "reward_support_size": 2 * cells.SUPPORT + 1,
+            "value_support_size": 2 * cells.SUPPORT + 1,
+            "proj_hid": cells.PROJECTION,
+            "proj_out": cells.PROJECTION,
+            "pred_hid": cells.PREDICTION,
+            "pred_out": cells.PROJECTION,
             "self_supervised_learning_loss": cell.consistency,
         },
         "cuda": False,
         "device": "cpu",
-        "batch_size": BATCH,
-        "num_unroll_steps": UNROLL_STEPS,
-        "lstm_horizon_len": PREFIX_HORIZON,
-        "discount_factor": DISCOUNT,
+        "batch_size": cells.BATCH,
+        "num_unroll_steps": cells.UNROLL_STEPS,
+        "lstm_horizon_len": cells.PREFIX_HORIZON,
+        "discount_factor": cells.DISCOUNT,
         "num_simulations": max(1, cell.simulations),
         "ssl_loss_weight": 2 if cell.consistency else 0,
         "gray_scale": cell.grayscale,
         "use_augmentation": cell.consistency,
-        # A small one: the losses' targets are noise here.
+        # Small, since the targets are noise.
         "learning_rate": 1e-4,
     }
     settings = EasyDict(deep_merge_dicts(settings, sizes))
@@ -252,14 +233,9 @@ def build_policy(cell: Cell) -> Any:
 
 def search(policy: Any, stacks: np.ndarray, envs: np.ndarray) -> dict[int, int]:
     """Actions of environments whose stacks [M, S*C, H, W] are given."""
-    mask = np.ones((len(envs), NUM_ACTIONS))
+    mask = np.ones((len(envs), cells.NUM_ACTIONS))
     output = policy._forward_collect(
-        torch.from_numpy(stacks),
-        mask,
-        1.0,
-        [-1] * len(envs),
-        0.0,
-        envs,
+        torch.from_numpy(stacks), mask, 1.0, [-1] * len(envs), 0.0, envs
     )
     return {env: found["action"] for env, found in output.items()}
 
@@ -271,20 +247,21 @@ def count_searched(policy: Any, stacks: np.ndarray) -> int:
 
 def random_batch(cell: Cell) -> tuple[list[Any], list[Any]]:
     """A batch as its game buffer makes them, of noise."""
-    frames = (FRAME_STACK + UNROLL_STEPS) * cell.channels
+    frames = (cells.FRAME_STACK + cells.UNROLL_STEPS) * cell.channels
     draw = np.random.default_rng(0)
-    policy = draw.dirichlet(np.ones(NUM_ACTIONS), (BATCH, UNROLL_STEPS + 1)).astype(np.float32)
+    steps = (cells.BATCH, cells.UNROLL_STEPS + 1)
+    policy = draw.dirichlet(np.ones(cells.NUM_ACTIONS), steps).astype(np.float32)
     current = [
-        draw.random((BATCH, frames, cell.image_size, cell.image_size), np.float32),
-        draw.integers(0, NUM_ACTIONS, (BATCH, UNROLL_STEPS)),
-        np.ones((BATCH, UNROLL_STEPS + 1), np.float32),
-        np.arange(BATCH),
-        np.ones(BATCH, np.float32),
-        np.zeros(BATCH),
+        draw.random((cells.BATCH, frames, cell.image_size, cell.image_size), np.float32),
+        draw.integers(0, cells.NUM_ACTIONS, (cells.BATCH, cells.UNROLL_STEPS)),
+        np.ones(steps, np.float32),
+        np.arange(cells.BATCH),
+        np.ones(cells.BATCH, np.float32),
+        np.zeros(cells.BATCH),
     ]
     target = [
-        draw.standard_normal((BATCH, UNROLL_STEPS + 1)).astype(np.float32),
-        draw.standard_normal((BATCH, UNROLL_STEPS + 1)).astype(np.float32),
+        draw.standard_normal(steps).astype(np.float32),
+        draw.standard_normal(steps).astype(np.float32),
         policy,
     ]
     return current, target
@@ -297,8 +274,8 @@ def count_update(policy: Any, batch: tuple[list[Any], list[Any]]) -> int:
 
 
 def pieces(cell: Cell, model: Any) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """One row seen for the first time, and one row imagined and predicted."""
-    seen = torch.rand(1, FRAME_STACK * cell.channels, cell.image_size, cell.image_size)
+    """The network's first step on one observation, and one step of its dynamics."""
+    seen = torch.rand(1, *cell.stacked_shape)
     action = torch.zeros(1, dtype=torch.long)
 
     def first() -> Any:
@@ -315,9 +292,3 @@ def pieces(cell: Cell, model: Any) -> tuple[Callable[[], Any], Callable[[], Any]
     with torch.no_grad():
         first_output = first()
     return first, next_
-
-
-SIDES = {"lightzero": LightZeroSide, "lightzero, one process": OneProcessSide}
-
-if __name__ == "__main__":
-    sys.exit("this file is a side of benchmarks/atari/atari.py; run that")

@@ -1,16 +1,14 @@
-"""Our side of the Atari benchmark, as a worker's process runs it.
+"""Our side of the Atari benchmark, run in a worker process.
 
 Everything timed is what `prefsearch atari train` runs: `open_environment`, `SelfPlay`, the planners
 of `search_settings`, `Learner` and, for where the time goes, `Training` itself.
 """
 
-import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -22,6 +20,7 @@ from torch import Tensor
 from atari_bridge.acting.config import SearchSettings
 from atari_bridge.acting.search_settings import reanalyze_planner, self_play_planner
 from atari_bridge.acting.self_play import SelfPlay
+from atari_bridge.cli.args import AtariTrainArgs
 from atari_bridge.environments.config import EnvironmentConfig
 from atari_bridge.environments.interface import VectorEnvironment
 from atari_bridge.environments.opening import open_environment
@@ -32,30 +31,14 @@ from atari_bridge.networks.building import build_network
 from atari_bridge.networks.config import NetworkConfig
 from atari_bridge.networks.interface import MuZeroNetwork
 from atari_bridge.networks.planning_model import NetworkModel
-from atari_bridge.replay.config import ReplayConfig
 from atari_bridge.training.config import AgentSettings, RunLength
 from atari_bridge.training.loop import Training
-from benchmarks.atari.cells import (
-    BATCH,
-    BLOCKS,
-    CHANNELS,
-    DISCOUNT,
-    FRAME_SKIP,
-    FRAME_STACK,
-    GAME,
-    LSTM_SIZE,
-    NUM_ACTIONS,
-    PREDICTION,
-    PREFIX_HORIZON,
-    PROJECTION,
-    SUPPORT,
-    UNROLL_STEPS,
-    Cell,
-)
+from benchmarks.atari import cells
+from benchmarks.atari.cells import Cell
 from benchmarks.atari.worker import network_facts
-from prefsearch.config.settings import build
+from benchmarks.harness.worker import ROOT
 
-CONFIG = Path(__file__).resolve().parents[2] / "configs" / "atari_bridge" / "ale_cpu.yaml"
+CONFIG = ROOT / "configs" / "atari_bridge" / "ale_cpu.yaml"
 LEARNING_STARTS = 160  # of a profile, before its first update
 PART_DECISIONS = 8
 
@@ -64,17 +47,16 @@ class OurSide:
     """Carries out one cell after another."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        """Sets threads."""
         torch.set_num_threads(options["threads"])
         self._environment: VectorEnvironment | None = None
         self._run: Callable[[], int] | None = None
 
     def versions(self) -> dict[str, str]:
-        """What answers are from."""
+        """Of the packages a timing depends on."""
         return {"ale-py": version("ale-py"), "numpy": np.__version__, "torch": torch.__version__}
 
     def prepare(self, cell: Cell) -> dict[str, Any]:
-        """Builds what the cell needs; what is to be known of its networks."""
+        """Builds what the cell needs; returns facts about its networks."""
         self.close()
         torch.manual_seed(0)
         if cell.kind == "environment":
@@ -87,21 +69,23 @@ class OurSide:
             case "play":
                 play = SelfPlay(
                     self._open(cell),
-                    NetworkModel(network, discount=DISCOUNT),
+                    NetworkModel(network, discount=cells.DISCOUNT),
                     lambda progress: self_play_planner(settings, progress=progress),
                     generator,
-                    frame_stack=FRAME_STACK,
+                    frame_stack=cells.FRAME_STACK,
                     seed=0,
                 )
-                self._run = partial(count_played, play)
+                decide = partial(play.play, decisions_made=0, progress=0.0)
+                self._run = counted(decide, cell.size)
             case "search":
-                model = NetworkModel(network, discount=DISCOUNT)
+                model = NetworkModel(network, discount=cells.DISCOUNT)
                 planner = reanalyze_planner(settings)
-                seen = random_images((cell.size, *stacked_shape(cell)))
-                self._run = partial(count_searched, model, planner, seen, generator)
+                seen = random_images((cell.size, *cell.stacked_shape))
+                plan = partial(planner.plan, model, seen, generator=generator)
+                self._run = counted(plan, cell.size)
             case "update":
                 learner = make_learner(cell, network, generator)
-                self._run = partial(count_update, learner, random_batch(cell))
+                self._run = counted(partial(learner.update, random_batch(cell)), 1)
             case unknown:
                 raise ValueError(f"kind: found {unknown!r}; required one that is run by `run`")
         return network_facts(network, *pieces(cell, network))
@@ -118,21 +102,22 @@ class OurSide:
         self._environment = self._run = None
 
     def profile(self, cell: Cell, at_least: float) -> dict[str, Any]:
-        """Where the time of a training goes.
+        """Where the time of training goes.
 
         Args:
-            cell: Of kind `step`.
-            at_least: Seconds that are watched.
+            cell: Of kind `step`; the settings are those of `training_settings`.
+            at_least: Seconds that are measured.
         """
-        settings, named = training_settings(cell)
-        emulators = Watched(open_environment(settings.environment), ("step", "reset"))
+        del cell
+        settings, named = training_settings()
+        emulators = Timed(open_environment(settings.environment), ("step", "reset"))
         environment: Any = emulators
         training = Training(settings, environment, Accelerator(cpu=True))
         actors = training.actors
         assert isinstance(actors, SelfPlay)
-        playing = Watched(actors.model, ("root", "step"))
+        playing = Timed(actors.model, ("root", "step"))
         actors.model = cast(NetworkModel, playing)
-        learning = Watched(training.batches.model, ("root", "step"))
+        learning = Timed(training.batches.model, ("root", "step"))
         training.batches = replace(training.batches, model=cast(NetworkModel, learning))
         while training.counters.decisions < LEARNING_STARTS:  # no update is made in here
             training.run_part()
@@ -169,7 +154,6 @@ class RandomPlay:
     """Random actions in N environments, games begun anew when they end."""
 
     def __init__(self, environment: VectorEnvironment) -> None:
-        """Begins N games."""
         self._environment = environment
         self._draw = np.random.default_rng(0)
         self._count = environment.num_envs
@@ -185,15 +169,14 @@ class RandomPlay:
         return self._count
 
 
-class Watched:
-    """Something some of whose methods are timed together."""
+class Timed:
+    """An object some of whose methods are timed together."""
 
     def __init__(self, inner: Any, methods: tuple[str, ...]) -> None:
-        """Takes what is called, and by which names it is timed."""
         self._inner, self._methods, self.seconds = inner, methods, 0.0
 
     def __getattr__(self, name: str) -> Any:
-        """The inner one's; a timed method comes wrapped."""
+        """That of the object; a timed method is wrapped."""
         found = getattr(self._inner, name)
         return partial(self._timed, found) if name in self._methods else found
 
@@ -205,55 +188,50 @@ class Watched:
 
 
 def environment_config(cell: Cell) -> EnvironmentConfig:
-    """N games as the cell wants them."""
+    """N games of a cell."""
     return EnvironmentConfig(
-        game=GAME,
+        game=cells.GAME,
         num_envs=cell.size,
-        frame_skip=FRAME_SKIP,
-        frame_stack=FRAME_STACK,
+        frame_skip=cells.FRAME_SKIP,
+        frame_stack=cells.FRAME_STACK,
         image_size=cell.image_size,
         grayscale=cell.grayscale,
     )
 
 
 def network_config(cell: Cell) -> NetworkConfig:
-    """The network as the cell wants it."""
+    """The network of a cell."""
     return NetworkConfig(
         network="residual",
-        channels=CHANNELS,
-        blocks=BLOCKS,
-        support=SUPPORT,
-        support_bins=2 * SUPPORT + 1,
+        channels=cells.CHANNELS,
+        blocks=cells.BLOCKS,
+        support=cells.SUPPORT,
+        support_bins=2 * cells.SUPPORT + 1,
         value_prefix=cell.value_prefix,
-        prefix_horizon=PREFIX_HORIZON,
-        lstm_size=LSTM_SIZE,
+        prefix_horizon=cells.PREFIX_HORIZON,
+        lstm_size=cells.LSTM_SIZE,
         self_supervised="consistency" if cell.consistency else "none",
-        projection_size=PROJECTION,
-        prediction_size=PREDICTION,
+        projection_size=cells.PROJECTION,
+        prediction_size=cells.PREDICTION,
     )
 
 
 def learning_config(cell: Cell) -> LearningConfig:
-    """Losses and optimizer as the cell wants them."""
+    """Losses and optimizer of a cell."""
     return LearningConfig(
-        unroll_steps=UNROLL_STEPS,
-        batch_size=BATCH,
-        learning_rate=1e-4,  # a small one: the losses' targets are noise here
-        discount=DISCOUNT,
+        unroll_steps=cells.UNROLL_STEPS,
+        batch_size=cells.BATCH,
+        learning_rate=1e-4,  # small, since the targets are noise
+        discount=cells.DISCOUNT,
         augmentation="shift_intensity" if cell.consistency else "none",
         self_supervised_weight=2.0 if cell.consistency else 0.0,
     )
 
 
-def stacked_shape(cell: Cell) -> tuple[int, int, int]:
-    """Of an observation, [S*C, H, W]."""
-    return FRAME_STACK * cell.channels, cell.image_size, cell.image_size
-
-
 def make_network(cell: Cell) -> MuZeroNetwork:
     """A network with random weights."""
     return build_network(
-        network_config(cell), frame_shape=stacked_shape(cell), num_actions=NUM_ACTIONS
+        network_config(cell), frame_shape=cell.stacked_shape, num_actions=cells.NUM_ACTIONS
     )
 
 
@@ -275,52 +253,45 @@ def random_images(shape: tuple[int, ...]) -> Tensor:
 
 
 def random_batch(cell: Cell) -> Batch:
-    """A batch of noise in which everything counts."""
+    """A batch of noise without masks."""
     generator = torch.Generator().manual_seed(0)
-    steps = UNROLL_STEPS + 1
+    rows, steps = cells.BATCH, cells.UNROLL_STEPS
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator)
 
-    shape = stacked_shape(cell)
+    def ones(*shape: int) -> Tensor:
+        return torch.ones(shape, dtype=torch.bool)
+
+    shape = cell.stacked_shape
     return Batch(
-        observation=random_images((BATCH, *shape)),
-        future=random_images((BATCH, UNROLL_STEPS, *shape)) if cell.consistency else None,
-        weight=torch.ones(BATCH),
-        action=torch.randint(NUM_ACTIONS, (BATCH, UNROLL_STEPS), generator=generator),
-        reward=normal(BATCH, UNROLL_STEPS),
-        value=normal(BATCH, steps),
-        policy=normal(BATCH, steps, NUM_ACTIONS).softmax(-1),
-        reward_mask=torch.ones(BATCH, UNROLL_STEPS, dtype=torch.bool),
-        value_mask=torch.ones(BATCH, steps, dtype=torch.bool),
-        policy_mask=torch.ones(BATCH, steps, dtype=torch.bool),
-        observed=torch.ones(BATCH, steps, dtype=torch.bool),
+        observation=random_images((rows, *shape)),
+        future=random_images((rows, steps, *shape)) if cell.consistency else None,
+        weight=torch.ones(rows),
+        action=torch.randint(cells.NUM_ACTIONS, (rows, steps), generator=generator),
+        reward=normal(rows, steps),
+        value=normal(rows, steps + 1),
+        policy=normal(rows, steps + 1, cells.NUM_ACTIONS).softmax(-1),
+        reward_mask=ones(rows, steps),
+        value_mask=ones(rows, steps + 1),
+        policy_mask=ones(rows, steps + 1),
+        observed=ones(rows, steps + 1),
     )
 
 
-def count_played(play: SelfPlay) -> int:
-    """One decision in each environment."""
-    play.play(decisions_made=0, progress=0.0)
-    return play.environment.num_envs
+def counted(run: Callable[[], object], units: int) -> Callable[[], int]:
+    """The same call, which returns its units."""
 
+    def call() -> int:
+        run()
+        return units
 
-def count_searched(
-    model: NetworkModel, planner: Any, seen: Tensor, generator: torch.Generator
-) -> int:
-    """One search of all roots."""
-    planner.plan(model, seen, generator=generator)
-    return len(seen)
-
-
-def count_update(learner: Learner, batch: Batch) -> int:
-    """One update."""
-    learner.update(batch)
-    return 1
+    return call
 
 
 def pieces(cell: Cell, network: MuZeroNetwork) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """One row seen for the first time, and one row imagined and predicted."""
-    seen = torch.rand(1, *stacked_shape(cell))
+    """The network's first step on one observation, and one step of its dynamics."""
+    seen = torch.rand(1, *cell.stacked_shape)
     action = torch.zeros(1, dtype=torch.long)
     network.eval()
     with torch.no_grad():
@@ -335,35 +306,15 @@ def pieces(cell: Cell, network: MuZeroNetwork) -> tuple[Callable[[], Any], Calla
     return first, next_
 
 
-def training_settings(cell: Cell) -> tuple[AgentSettings, dict[str, Any]]:
-    """Those of configs/atari_bridge/ale_cpu.yaml where it exists, else the sizes of other cells.
-
-    Returns:
-        The settings, and what is told of them.
-    """
+def training_settings() -> tuple[AgentSettings, dict[str, Any]]:
+    """Settings of configs/atari_bridge/ale_cpu.yaml with short parts, and their values."""
+    values = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
+    settings = build(AtariTrainArgs, **{**values, "out": "unused"}).agent
     length = RunLength(
-        total_decisions=10**6, learning_starts=LEARNING_STARTS, part_decisions=PART_DECISIONS
+        total_decisions=10**6,
+        learning_starts=LEARNING_STARTS,
+        part_decisions=PART_DECISIONS,
+        updates_per_decision=settings.length.updates_per_decision,
     )
-    if CONFIG.exists():
-        from atari_bridge.cli.args import AtariTrainArgs
-
-        values = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
-        settings = build(AtariTrainArgs, **{**values, "out": "unused"}).agent
-        each = settings.length.updates_per_decision
-        settings = replace(settings, length=replace(length, updates_per_decision=each))
-        named: dict[str, Any] = {"config": f"configs/atari_bridge/{CONFIG.name}", **values}
-        return settings, named
-    settings = AgentSettings(
-        environment=environment_config(cell),
-        network=network_config(cell),
-        search=SearchSettings(search="efficientzero", num_simulations=cell.simulations),
-        replay=ReplayConfig(replay_capacity=10_000),
-        learning=learning_config(cell),
-        length=length,
-        seed=0,
-    )
-    return settings, {"config": None, **asdict(settings)}
-
-
-if __name__ == "__main__":
-    sys.exit("this file is a side of benchmarks/atari/atari.py; run that")
+    named = {"config": f"configs/atari_bridge/{CONFIG.name}", **values}
+    return replace(settings, length=length), named

@@ -1,4 +1,4 @@
-"""What is made of the Atari benchmark's times: ratios, lost cells, tables. It times nothing."""
+"""Ratios, lost cells and tables of the Atari benchmark."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,7 +6,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.reward.reward_models import spread
+from benchmarks.harness.documents_numbers import digits, interval
+from benchmarks.harness.results import table
+from benchmarks.harness.timing import paired_ratio, spread
 
 OURS = "prefsearch"
 KINDS = ("play", "search", "update", "environment")
@@ -29,8 +31,7 @@ def side_rows(
         for side, own in rates.items():
             rows[side][name] = spread(own)
             if ours is not None and side != OURS:
-                ratio = [a / b for a, b in zip(ours, own, strict=True)]
-                rows[side][f"ours_over_this_{name}"] = spread(ratio)
+                rows[side][f"ours_over_this_{name}"] = paired_ratio(ours, own)
     return rows
 
 
@@ -75,23 +76,20 @@ def show(cells: Sequence[Mapping[str, Any]], console: Console) -> None:
 
 def _rates(kind: str, cells: Sequence[Mapping[str, Any]]) -> Table:
     peers = list(dict.fromkeys(side for cell in cells for side in cell["sides"] if side != OURS))
-    table = Table(title=f"{kind}: {cells[0]['unit']}, and ours over theirs (median, range)")
-    for name in ("cell", OURS, *(column for peer in peers for column in (peer, "ours / it"))):
-        table.add_column(name)
+    lines = []
     for cell in cells:
         rows = cell["sides"]
-        line = [cell["cell"], _number(rows[OURS]["rate"]["median"]) if OURS in rows else "-"]
+        line = [cell["cell"], digits(rows[OURS]["rate"]["median"]) if OURS in rows else "–"]
         for peer in peers:
-            if peer not in rows:
-                line += [cell["missing"].get(peer, "-"), ""]
-                continue
-            line.append(_number(rows[peer]["rate"]["median"]))
-            ratio = rows[peer].get("ours_over_this_rate")
-            line.append(
-                f"{ratio['median']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]" if ratio else "-"
-            )  # fmt: skip
-        table.add_row(*line)
-    return table
+            if peer in rows:
+                ratio = rows[peer].get("ours_over_this_rate")
+                line += [digits(rows[peer]["rate"]["median"]), interval(ratio)]
+            else:
+                line += [cell["missing"].get(peer, "–"), ""]
+        lines.append(line)
+    title = f"{kind}: {cells[0]['unit']}, and ours over theirs (median, range)"
+    columns = (name for peer in peers for name in (peer, "ours / it"))
+    return table(title, ("cell", OURS, *columns), lines)
 
 
 def _profile(cell: Mapping[str, Any]) -> Table:
@@ -99,27 +97,19 @@ def _profile(cell: Mapping[str, Any]) -> Table:
     title = (
         f"{cell['cell']}: where {profile['seconds']:.1f} s of training went "
         f"({profile['decisions']} decisions, {profile['updates']} updates; "
-        f"{profile['settings']['config'] or 'sizes of the cells above'})"
+        f"{profile['settings']['config']})"
     )
-    table = Table("part", "share", "ms a decision", title=title)
-    for part, seconds in profile["parts"].items():
-        share, each = seconds / profile["seconds"], 1e3 * seconds / profile["decisions"]
-        table.add_row(part, f"{share:.1%}", f"{each:.1f}")
-    return table
+    lines = [
+        [part, f"{seconds / profile['seconds']:.1%}", f"{1e3 * seconds / profile['decisions']:.1f}"]
+        for part, seconds in profile["parts"].items()
+    ]
+    return table(title, ("part", "share", "ms a decision"), lines)
 
 
 def _network(row: Mapping[str, Any]) -> Table:
     what = "value prefix" if row["value_prefix"] else "reward"
     also = "consistency" if row["consistency"] else "no consistency"
-    table = Table(
-        "side", "parameters", "multiply-adds, seen", "multiply-adds, imagined",
-        title=f"Networks: {what}, {also}",
-    )  # fmt: skip
     names = ("parameters", "multiply_adds_seen", "multiply_adds_imagined")
-    for side, facts in row["sides"].items():
-        table.add_row(side, *(f"{facts[name]:,}" for name in names))
-    return table
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    lines = [[side, *(f"{facts[n]:,}" for n in names)] for side, facts in row["sides"].items()]
+    columns = ("side", "parameters", "multiply-adds, first step", "multiply-adds, dynamics")
+    return table(f"Networks: {what}, {also}", columns, lines)

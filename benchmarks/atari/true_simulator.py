@@ -4,26 +4,24 @@
     python benchmarks/atari/true_simulator.py --games Boxing --seeds 1
 
 Each cell is one episode, in one of `--workers` processes of one thread each. Finished cells are
-written at once to `--out` (docs/results/atari_true_simulator.json); a run that was stopped goes on
-where it was, and cells whose settings or source files have changed are played anew. Settings were
+written at once to `--out`; a run that was stopped continues, and cells whose settings or source
+files have changed are played again. Settings were
 chosen on seeds 100 and above. Scores are raw; human-normalized ones put a random policy at 0 and a
 human at 1, by published scores of play at 4 frames a decision, where ours may differ (see each
-cell's `frame_skip`). No model is learned: this is what planning can reach, not what an agent did.
+cell's `frame_skip`). No model is learned: the scores are an upper reference for planning.
 """
 
-import argparse
 import json
 import multiprocessing
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from atari_bridge.reference.scores import human_normalized, human_score, random_score
@@ -35,13 +33,11 @@ from benchmarks.atari.true_planning import (
     play_by_planning,
     play_greedily,
 )
-from benchmarks.harness.documents import update
-from benchmarks.harness.provenance import ROOT, provenance, require_sources, same_sources
-from prefsearch.storage.files import write_json_atomic
+from benchmarks.harness.provenance import same_sources
+from benchmarks.harness.results import Results, benchmark_parser, table, wide_console
 from search import GumbelMuZeroPlanner
 
 NAME = "atari_true_simulator"
-OUT = ROOT / "docs" / "results" / "atari_true_simulator.json"
 PLAYERS = ("planning", "greedy", "random")
 
 
@@ -56,7 +52,7 @@ class Settings:
         rollout_steps: Decisions of the rollout that values a leaf.
         rollout_hold: Most decisions that a rollout holds one action.
         discount: A decision.
-        life_cost: Points that planning takes a lost life for.
+        life_cost: Points that planning subtracts for a lost life.
         goal: The score to reach.
     """
 
@@ -108,7 +104,7 @@ def play(game: str, player: str, seed: int) -> dict[str, Any]:
 
 
 def cell_of(game: str, player: str, settings: Settings, episode: TrueEpisode) -> dict[str, Any]:
-    """What is kept of an episode."""
+    """One episode as JSON."""
     return {
         "game": game,
         "player": player,
@@ -158,26 +154,27 @@ def summarize(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> Table:
+def summary_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """The summary for the terminal."""
-    drawn = Table("game", "player", "seeds", "score", "range", "human-norm.", "frames", "seconds")
-    for row in rows:
-        low, high = row["score_range"]
-        drawn.add_row(
+    lines = [
+        [
             row["game"],
             row["player"],
             str(row["seeds"]),
             f"{row['score']:g}",
-            f"{low:g} to {high:g}",
+            "{:g} to {:g}".format(*row["score_range"]),
             f"{row['human_normalized']:.2f}",
             f"{row['mean_planning_frames']:,.0f}",
             f"{row['mean_seconds']:.0f}",
-        )
-    return drawn
+        ]
+        for row in rows
+    ]
+    columns = ("game", "player", "seeds", "score", "range", "human-norm.", "frames", "seconds")
+    return table("Mean scores over seeds", columns, lines)
 
 
 def kept_cells(out: Path) -> list[dict[str, Any]]:
-    """Cells of an earlier run whose settings and source files are today's."""
+    """Cells of an earlier run whose settings and source files are the current ones."""
     if not out.exists():
         return []
     earlier = json.loads(out.read_text(encoding="utf-8"))
@@ -189,50 +186,37 @@ def kept_cells(out: Path) -> list[dict[str, Any]]:
     ]
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Plays what is missing and writes each cell as it ends."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = benchmark_parser(__doc__, NAME)
     parser.add_argument("--games", nargs="+", default=list(GAMES), choices=list(GAMES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=OUT)
-    options = parser.parse_args()
-    console = Console()
+    options = parser.parse_args(arguments)
+    console = wide_console()
     cells = kept_cells(options.out)
     done = {(c["game"], c["player"], c["seed"]) for c in cells}
-    wanted = [
-        (game, player, seed)
-        for player in PLAYERS  # the long ones first
-        for seed in options.seeds
-        for game in options.games
-        if (game, player, seed) not in done
-    ]
-    about: dict[str, Any] = {
-        "provenance": provenance(
-            NAME,
-            ["python", "benchmarks/atari/true_simulator.py", *sys.argv[1:]],
-            seeds=options.seeds,
-        ),
-        "workers": options.workers,
-    }
+    # The long ones first.
+    wanted = [key for key in product(options.games, PLAYERS, options.seeds) if key not in done]
+    wanted.sort(key=lambda key: PLAYERS.index(key[1]))
+    file = Results(NAME, arguments, options.out, seeds=options.seeds)
     # Spawned: a forked child would inherit torch's threads.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.workers, mp_context=context) as pool:
-        running = {pool.submit(play, *key): key for key in wanted}
+        running = [pool.submit(play, *key) for key in wanted]
         for number, finished in enumerate(as_completed(running), start=1):
             cell = finished.result()
-            require_sources(NAME, about["provenance"]["source_digest"])
             cells.append(cell)
             cells.sort(key=lambda c: (c["game"], PLAYERS.index(c["player"]), c["seed"]))
-            write_json_atomic(options.out, about | {"summary": summarize(cells), "cells": cells})
+            summary = {"summary": summarize(cells), "cells": cells}
+            file.write({"workers": options.workers, **summary})
             console.print(
                 f"{number}/{len(wanted)} {cell['game']} {cell['player']} seed {cell['seed']}: "
                 f"{cell['score']:g} in {cell['seconds']:.0f} s"
             )
-    update(options.out)
-    console.print(table(summarize(cells)))
-    return 0
+    file.publish()
+    console.print(summary_table(summarize(cells)))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -25,7 +25,7 @@ def predict(weights: Mapping[str, Any], hidden: Any) -> Any:
 
 
 def recurrent_fn(weights: Mapping[str, Any], key: Any, action: Any, hidden: Any) -> Any:
-    """The model of `LinearModel` in `planning_core_torch`."""
+    """The same model as `benchmarks.core.torch_side.LinearModel`."""
     del key
     hidden = jnp.tanh(hidden @ weights["mixing"] + weights["actions"][action])
     heads = predict(weights, hidden)
@@ -41,7 +41,7 @@ def recurrent_fn(weights: Mapping[str, Any], key: Any, action: Any, hidden: Any)
 def search(
     weights: Mapping[str, Any], key: Any, hidden: Any, *, algorithm: str, simulations: int
 ) -> tuple[Any, ...]:
-    """One search; gives back what is needed to act and to learn, and leaves the tree to XLA."""
+    """One search; returns what is needed to act and to learn, without the tree."""
     heads = predict(weights, hidden)
     root = mctx.RootFnOutput(prior_logits=heads[:, 2:], value=heads[:, 0], embedding=hidden)
     if algorithm == "muzero":

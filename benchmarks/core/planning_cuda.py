@@ -4,13 +4,11 @@
     python benchmarks/core/planning_cuda.py --dtype bfloat16
     python benchmarks/core/planning_cuda.py --interpret            # no GPU: the equality part, tiny
 
-First the trees of a random table model are compared with those of the CPU form (float64; visits
-must be equal). Then a network of EfficientZero's size (64 channels of 6 x 6, channels last; one
-residual block each for dynamics and prediction; 601 bins for reward and value; neither the
-recurrent value prefix nor the representation network, which would only add to the model's time) is
-timed by CUDA events: one root and S step calls alone, and the whole search from latent to tree,
-each launched from Python and replayed as a CUDA graph. The target is a graphed search of at most
-1.3 times the graphed network. Results go to `docs/results/planning_cuda.json`.
+First the trees of a random table model are compared with those of the CPU backend (float64; visits
+must be equal). Then a network of EfficientZero's size (`benchmarks.core.network`) is timed by CUDA
+events: one root and S step calls alone, and the whole search from latent to tree, each launched
+from Python and replayed as a CUDA graph. The target is a graphed search of at most 1.3 times the
+graphed network. Results go to `docs/results/planning_cuda.json`.
 
 Exits with 2 where CUDA or triton is missing, with 1 where the trees differ.
 """
@@ -19,25 +17,22 @@ import argparse
 import importlib.metadata
 import importlib.util
 import os
-import statistics
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
+from torch import Tensor
 
-from benchmarks.harness.provenance import ROOT, provenance
-from prefsearch.storage.files import write_json_atomic
+from benchmarks.core.network import CHANNELS, DISCOUNT, SIDE, Network
+from benchmarks.core.table_model import TableModel
+from benchmarks.harness.results import Results, benchmark_parser, table, wide_console
+from benchmarks.harness.timing import spread
 from search import (
     GumbelMuZeroPlanner,
     MuZeroPlanner,
     RootOutput,
-    StepOutput,
     Tree,
     qtransform_by_parent_and_siblings,
     qtransform_completed_by_mix_value,
@@ -46,145 +41,29 @@ from search.backends.rules import Rules, encode_rules
 from search.halving import considered_visits_table
 from search.selection import HalvingSelection, ImprovedPolicySelection, PuctSelection
 
-OUT = ROOT / "docs" / "results" / "planning_cuda.json"
-CHANNELS, SIDE, BINS = 64, 6, 601
+NAME = "planning_cuda"
 TARGET = 1.3
 PLANNERS = ("muzero", "gumbel")
-DISCOUNT = 0.997
 
 
-@dataclass(frozen=True)
-class RandomTable:
-    """A random MDP of S states as a planning model; the observation `[B]` is the first state."""
+def random_table(*, states: int, actions: int, seed: int, device: str) -> TableModel:
+    """The same random table for the same seed on every device; a tenth of the edges ends."""
+    generator = torch.Generator().manual_seed(seed)
+    edges = (states, actions)
 
-    next_state: Tensor
-    reward: Tensor
-    discount: Tensor
-    prior_logits: Tensor
-    valid_actions: Tensor
-    value: Tensor
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator, dtype=torch.float64)
 
-    @classmethod
-    def draw(cls, *, states: int, actions: int, seed: int, device: str) -> "RandomTable":
-        """The same table for the same seed on every device; a tenth of the edges ends."""
-        generator = torch.Generator().manual_seed(seed)
-        edges = (states, actions)
-
-        def uniform(*shape: int) -> Tensor:
-            return torch.rand(shape, generator=generator, dtype=torch.float64)
-
-        valid = uniform(*edges) < 0.8
-        valid[:, 0] = True
-        tensors = (
-            torch.randint(states, edges, generator=generator),
-            2 * uniform(*edges) - 1,
-            torch.where(uniform(*edges) < 0.1, 0.0, DISCOUNT).double(),
-            4 * uniform(*edges),
-            valid,
-            4 * uniform(states) - 2,
-        )
-        return cls(*(tensor.to(device) for tensor in tensors))
-
-    @property
-    def num_actions(self) -> int:
-        """A."""
-        return self.reward.shape[1]
-
-    def root(self, observation: Tensor, *, generator: Any = None) -> RootOutput:
-        """What the table says of the first states."""
-        return RootOutput(
-            self.prior_logits[observation],
-            self.value[observation],
-            self.valid_actions[observation],
-            {"state": observation},
-        )
-
-    def step(
-        self, embedding: Mapping[str, Tensor], action: Tensor, *, generator: Any = None
-    ) -> StepOutput:
-        """One transition a row."""
-        edge = (embedding["state"], action)
-        child = self.next_state[edge]
-        return StepOutput(
-            self.prior_logits[child],
-            self.value[child],
-            self.valid_actions[child],
-            {"state": child},
-            self.reward[edge],
-            self.discount[edge],
-        )
-
-
-class _Residual(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, bias=False)
-        self.first_norm = nn.BatchNorm2d(CHANNELS)
-        self.second = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, bias=False)
-        self.second_norm = nn.BatchNorm2d(CHANNELS)
-
-    def forward(self, x: Tensor) -> Tensor:
-        inner = torch.relu(self.first_norm(self.first(x)))
-        return torch.relu(self.second_norm(self.second(inner)) + x)
-
-
-class _Head(nn.Module):
-    def __init__(self, outputs: int) -> None:
-        super().__init__()
-        self.squeeze = nn.Conv2d(CHANNELS, 16, 1, bias=False)
-        self.norm = nn.BatchNorm2d(16)
-        self.hidden = nn.Linear(16 * SIDE * SIDE, 32)
-        self.out = nn.Linear(32, outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        flat = torch.relu(self.norm(self.squeeze(x))).flatten(1)
-        return self.out(torch.relu(self.hidden(flat))).float()
-
-
-class Network(nn.Module):
-    """A planning model of EfficientZero's size; the observation is a latent `[B, C, 6, 6]`."""
-
-    support: Tensor
-
-    def __init__(self, num_actions: int) -> None:
-        """Random weights."""
-        super().__init__()
-        self.num_actions = num_actions
-        self.mix = nn.Conv2d(CHANNELS + 1, CHANNELS, 3, padding=1, bias=False)
-        self.mix_norm = nn.BatchNorm2d(CHANNELS)
-        self.dynamics, self.prediction = _Residual(), _Residual()
-        self.reward, self.value, self.policy = _Head(BINS), _Head(BINS), _Head(num_actions)
-        half = BINS // 2
-        self.register_buffer("support", torch.arange(-half, half + 1).float(), persistent=False)
-
-    def root(self, observation: Tensor, *, generator: Any = None) -> RootOutput:
-        """Prediction alone."""
-        return RootOutput(*self._predict(observation), {"hidden": observation})
-
-    def step(
-        self, embedding: Mapping[str, Tensor], action: Tensor, *, generator: Any = None
-    ) -> StepOutput:
-        """Dynamics and prediction."""
-        hidden = embedding["hidden"]
-        plane = (action.to(hidden.dtype) / self.num_actions).view(-1, 1, 1, 1)
-        plane = plane.expand(-1, 1, SIDE, SIDE)
-        child = self.mix_norm(self.mix(torch.cat([hidden, plane], dim=1)))
-        child = self.dynamics(torch.relu(child + hidden))
-        reward = self._expect(self.reward(child))
-        logits, value, valid = self._predict(child)
-        discount = torch.full_like(reward, DISCOUNT)
-        return StepOutput(logits, value, valid, {"hidden": child}, reward, discount)
-
-    def _predict(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x = self.prediction(hidden)
-        logits = self.policy(x)
-        return logits, self._expect(self.value(x)), torch.ones_like(logits, dtype=torch.bool)
-
-    def _expect(self, logits: Tensor) -> Tensor:
-        """The mean bin, through MuZero's value transform backwards: `[B, bins]` to `[B]`."""
-        scaled = torch.softmax(logits, dim=-1) @ self.support.to(logits.dtype)
-        root = torch.sqrt(1 + 4 * 0.001 * (scaled.abs() + 1 + 0.001)) - 1
-        return torch.sign(scaled) * ((root / (2 * 0.001)) ** 2 - 1)
+    valid = uniform(*edges) < 0.8
+    valid[:, 0] = True
+    return TableModel(
+        next_state=torch.randint(states, edges, generator=generator).to(device),
+        reward=(2 * uniform(*edges) - 1).to(device),
+        discount=torch.where(uniform(*edges) < 0.1, 0.0, DISCOUNT).double().to(device),
+        prior_logits=(4 * uniform(*edges)).to(device),
+        valid_actions=valid.to(device),
+        value=(4 * uniform(states) - 2).to(device),
+    )
 
 
 def make_planner(name: str, simulations: int, backend: Any = "auto") -> Any:
@@ -194,19 +73,19 @@ def make_planner(name: str, simulations: int, backend: Any = "auto") -> Any:
     return GumbelMuZeroPlanner(simulations, gumbel_scale=0, backend=backend)
 
 
-def make_rules(name: str, simulations: int, like: Tensor) -> Rules:
-    """The same planner's rules where all actions are valid; `like` is `[B, A]` logits."""
+def make_rules(name: str, root: RootOutput, simulations: int) -> Rules:
+    """The same planner's rules for the kernels."""
     if name == "muzero":
         puct = PuctSelection(qtransform_by_parent_and_siblings)
         rules = encode_rules(puct, puct)
     else:
-        considered = min(16, like.shape[1])
-        schedule = considered_visits_table(considered, simulations)[considered]
+        table = considered_visits_table(min(16, root.prior_logits.shape[1]), simulations)
+        considered = root.valid_actions.sum(dim=-1).clamp_max(len(table) - 1)
         rules = encode_rules(
             HalvingSelection(
                 qtransform_completed_by_mix_value,
-                gumbel=torch.zeros_like(like),
-                schedule=schedule.to(like.device).expand(len(like), -1),
+                gumbel=torch.zeros_like(root.prior_logits),
+                schedule=table.to(considered.device)[considered],
             ),
             ImprovedPolicySelection(qtransform_completed_by_mix_value),
         )
@@ -215,7 +94,7 @@ def make_rules(name: str, simulations: int, like: Tensor) -> Rules:
 
 
 def search(model: Any, root: RootOutput, rules: Rules, simulations: int) -> Tree:
-    """The CUDA form itself, as `run_mcts` calls it after its checks of the root."""
+    """The CUDA backend, as `run_mcts` calls it after its checks of the root."""
     from search.backends.triton_search import search_on_cuda
 
     return search_on_cuda(
@@ -230,44 +109,27 @@ def search(model: Any, root: RootOutput, rules: Rules, simulations: int) -> Tree
     )
 
 
-def compare_forms(device: str, *, batch: int, actions: int, simulations: int) -> dict[str, Any]:
-    """Trees of the CPU form and of the CUDA form on `device`, by planner."""
+def compare_backends(device: str, *, batch: int, actions: int, simulations: int) -> dict[str, Any]:
+    """Trees of the CPU backend and of the CUDA backend on `device`, by planner."""
     found: dict[str, Any] = {}
     observation = torch.arange(batch)
     for name in PLANNERS:
         sides = []
         for where in ("cpu", device):
-            table = RandomTable.draw(states=4 * batch, actions=actions, seed=0, device=where)
+            table = random_table(states=4 * batch, actions=actions, seed=0, device=where)
             if not sides:
                 planner = make_planner(name, simulations, "numba")
                 sides.append(planner.plan(table, observation).tree)
                 continue
             with torch.inference_mode():
                 root = table.root(observation.to(where))
-                rules = _rules_of_table(name, root, simulations)
+                rules = make_rules(name, root, simulations)
                 sides.append(search(table, root, rules, simulations))
         cpu, cuda = sides
         visits = torch.equal(cpu.children_visits, cuda.children_visits.cpu())
         difference = (cpu.node_values - cuda.node_values.cpu()).abs().max()
         found[name] = {"visits_equal": visits, "largest_value_difference": float(difference)}
     return found
-
-
-def _rules_of_table(name: str, root: RootOutput, simulations: int) -> Rules:
-    """As `make_rules`, with a schedule by each row's number of valid actions."""
-    rules = make_rules(name, simulations, root.prior_logits)
-    if rules.halving is None:
-        return rules
-    table = considered_visits_table(min(16, root.prior_logits.shape[1]), simulations)
-    considered = root.valid_actions.sum(dim=-1).clamp_max(len(table) - 1)
-    halving = HalvingSelection(
-        rules.halving.qtransform,
-        gumbel=rules.halving.gumbel,
-        schedule=table.to(considered.device)[considered],
-    )
-    encoded = encode_rules(halving, ImprovedPolicySelection(rules.halving.qtransform))
-    assert encoded is not None
-    return encoded
 
 
 def capture(function: Callable[[], object]) -> Callable[[], object]:
@@ -281,7 +143,7 @@ def capture(function: Callable[[], object]) -> Callable[[], object]:
 
 
 def time_milliseconds(function: Callable[[], object], repeats: int) -> dict[str, float]:
-    """Median, least and greatest time of a call between two CUDA events."""
+    """Median and range of the time of a call between two CUDA events."""
     for _ in range(3):
         function()
     samples = []
@@ -292,7 +154,7 @@ def time_milliseconds(function: Callable[[], object], repeats: int) -> dict[str,
         end.record()
         end.synchronize()
         samples.append(begin.elapsed_time(end))
-    return {"median": statistics.median(samples), "low": min(samples), "high": max(samples)}
+    return spread(samples)
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -321,7 +183,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         }
         for name in PLANNERS:
             planner = make_planner(name, options.simulations)
-            rules = make_rules(name, options.simulations, network.root(latent).prior_logits)
+            rules = make_rules(name, network.root(latent), options.simulations)
 
             def whole(rules: Rules = rules) -> Tree:
                 return search(network, network.root(latent), rules, options.simulations)
@@ -339,17 +201,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def describe(options: argparse.Namespace) -> dict[str, Any]:
-    """Where, when and by what the numbers were made."""
-    versions = {"triton": importlib.metadata.version("triton"), "cuda": torch.version.cuda}
+    """The device and the settings."""
     properties = torch.cuda.get_device_properties(0)
     return {
-        "provenance": provenance(
-            "planning_cuda",
-            ["python", "benchmarks/core/planning_cuda.py", *sys.argv[1:]],
-            seeds=[0],
-            rounds=options.repeats,
-            versions=versions,
-        ),
         "device": properties.name,
         "device_memory_gb": properties.total_memory / 1e9,
         "capability": f"{properties.major}.{properties.minor}",
@@ -358,36 +212,34 @@ def describe(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def print_times(console: Console, times: Mapping[str, Any]) -> None:
-    """The table of a run."""
-    table = Table("milliseconds (median)", "planner.plan", "eager", "CUDA graph", "ratio")
+def times_table(times: Mapping[str, Any]) -> Table:
+    """The times of a run."""
+    rows = []
     for name in ("network", *PLANNERS):
         cells = [times[name].get(kind) for kind in ("planner", "eager", "graph")]
         ratio = times[name].get("ratio")
-        table.add_row(
-            name,
-            *("" if cell is None else f"{cell['median']:.2f}" for cell in cells),
-            "" if ratio is None else f"{ratio:.2f} (target {TARGET})",
-        )
-    console.print(table)
+        medians = ["" if cell is None else f"{cell['median']:.2f}" for cell in cells]
+        rows.append([name, *medians, "" if ratio is None else f"{ratio:.2f} (target {TARGET})"])
+    return table(
+        "Milliseconds (median)", ("", "planner.plan", "eager", "CUDA graph", "ratio"), rows
+    )
 
 
-def parse() -> argparse.Namespace:
+def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = benchmark_parser(__doc__, NAME)
     parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--actions", type=int, default=18)
     parser.add_argument("--simulations", type=int, default=50)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--interpret", action="store_true", help="equality only, on the CPU")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Compares, measures, prints and writes."""
-    options, console = parse(), Console()
+    options, console = parse_options(arguments), wide_console()
     if importlib.util.find_spec("triton") is None:
         console.print("triton is missing; it comes with torch's CUDA builds on Linux.")
         return 2
@@ -400,19 +252,21 @@ def main() -> int:
     else:
         console.print("No CUDA device was found; run this where there is one, or --interpret.")
         return 2
-    about = {} if options.interpret else describe(options)
-    agreement = compare_forms(device, **size)
+    versions = {"triton": importlib.metadata.version("triton"), "cuda": torch.version.cuda}
+    file = Results(
+        NAME, arguments, options.out, seeds=[0], rounds=options.repeats, versions=versions
+    )
+    agreement = compare_backends(device, **size)
     for name, found in agreement.items():
-        console.print(f"{name}: visits equal to the CPU form's: {found['visits_equal']}", end="; ")
+        console.print(f"{name}: visits equal to the CPU's: {found['visits_equal']}", end="; ")
         console.print(f"values differ by at most {found['largest_value_difference']:.1e}")
     if not all(found["visits_equal"] for found in agreement.values()):
         return 1
     if options.interpret:
         return 0
     times = measure(options)
-    print_times(console, times)
-    write_json_atomic(options.out, about | {"agreement": agreement, "milliseconds": times})
-    console.print(f"wrote {options.out}")
+    console.print(times_table(times))
+    file.publish(describe(options) | {"agreement": agreement, "milliseconds": times})
     return 0
 
 

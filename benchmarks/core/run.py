@@ -1,7 +1,4 @@
-"""One run of the planning-core benchmark: the sides' processes, and how a cell is measured.
-
-This file does not know where results go nor what is made of them.
-"""
+"""One run of the planning-core benchmark: the sides' worker processes, and one cell's times."""
 
 import argparse
 import os
@@ -13,52 +10,117 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from benchmarks.core.grid import Cell, Cost, reason_to_skip
+from benchmarks.core.grid import Cell, reason_to_skip
 from benchmarks.core.report import OURS, side_summary
-from benchmarks.core.worker import Worker, WorkerStoppedError, task_of, write_weights
+from benchmarks.core.worker import task_of, write_weights
+from benchmarks.harness.timing import in_turn
+from benchmarks.harness.worker import Worker, WorkerError
 
 SAMPLE_SECONDS = 0.03  # a timed sample repeats short searches until it lasts about so long
 MOST_REPEATS = 50
-# Above these no root visits are compared: large answers, and float32 ties that grow with the tree.
+# Above these no root visits are compared: large replies, and float32 ties that grow with the tree.
 MOST_COMPARED = {"numbers": 20_000, "simulations": 200}
 
 
 class Benchmark:
-    """A run: the sides' processes, what they cost so far, and how one cell is measured."""
+    """The sides' processes, and how one cell is measured.
+
+    Attributes:
+        missing: Sides that could not be started, with the reason.
+        versions: Packages of each side.
+        cold_start_seconds: Of our first searches, which compile kernels that are not on the disk.
+    """
 
     def __init__(
         self, options: argparse.Namespace, folder: Path, *, commit: str | None = None
     ) -> None:
+        """Starts the sides.
+
+        Raises:
+            WorkerError: If ours does not start.
+        """
         self.options, self._folder, self._commit = options, folder, commit
         self._workers: dict[str, Worker] = {}
+        self._over: dict[str, dict[Cell, str]] = {side: {} for side in options.sides}
         self.missing: dict[str, str] = {}
         self.versions: dict[str, dict[str, str]] = {}
-        self.costs: dict[str, dict[Cell, Cost]] = {side: {} for side in options.sides}
         for side in options.sides:
             try:
                 self.versions[side] = self._worker(side).versions
-            except (OSError, WorkerStoppedError) as error:
+            except WorkerError as error:
                 if side == OURS:
                     raise
-                # An OSError's own text names a path of this machine.
-                text = str(error) if isinstance(error, WorkerStoppedError) else "not installed"
-                self.missing[side] = f"{text}; see benchmarks/peers.sh"
-
-        self.cold_start_seconds = self._start_cold()
-
-    def _start_cold(self) -> float:
-        """Our first searches of one tree and of many: kernels not yet on the disk are compiled.
-
-        That happens once for an installation, so it counts in no cell's budget.
-        """
-        seconds = 0.0
-        least = self.options.leaves_per_step or 1
-        for algorithm, batch in product(self.options.algorithms, (1, 256)):
-            cell = Cell(algorithm, batch, 6, max(4, least))
+                self.missing[side] = str(error)
+        self.cold_start_seconds = 0.0
+        for algorithm, batch in product(options.algorithms, (1, 256)):
+            cell = Cell(algorithm, batch, 6, 4)
             task = task_of(cell, self._weights(cell))
-            found = self._worker(OURS).ask("prepare", seconds=900.0, **task)
-            seconds += found["first_seconds"]
-        return seconds
+            reply = self._worker(OURS).request("prepare", seconds=900.0, **task)
+            self.cold_start_seconds += reply["seconds"]
+
+    def close(self) -> None:
+        """Ends all processes."""
+        for worker in self._workers.values():
+            worker.close()
+        self._workers.clear()
+
+    def learn(self, cell: Cell, row: Mapping[str, Any]) -> None:
+        """Notes which sides went over a limit, so that larger cells are skipped."""
+        for side, measured in row["sides"].items():
+            if measured.get("over_limit"):
+                self._over.setdefault(side, {})[cell] = measured["skipped"]
+
+    def measure(self, cell: Cell) -> dict[str, Any]:
+        """One cell on all sides: warm-up, agreement, then rounds in which the sides take turns."""
+        options = self.options
+        sides: dict[str, Any] = {}
+        live: dict[str, Timing] = {}
+        for side in options.sides:
+            reason = self.missing.get(side)
+            over = reason is None
+            reason = reason or reason_to_skip(cell, self._over[side])
+            if reason is None:
+                try:
+                    live[side] = self._warm_up(side, cell)
+                except WorkerError as error:
+                    reason, over = str(error), error.limit
+            sides[side] = {"skipped": reason, "over_limit": over}
+        agreement = self._agreement(cell, live)
+        for _, side in in_turn(live, options.repeats):
+            if live[side].going:
+                try:
+                    live[side].take_turn(self._worker(side))
+                except WorkerError as error:
+                    live[side].stop(error)
+        for side, timing in live.items():
+            sides[side] = timing.result(cell)
+        return {
+            **asdict(cell),
+            "agreement": agreement,
+            "commit": self._commit,
+            "load_average": os.getloadavg()[0],  # above 2 or so, other programs were running too
+            "sides": sides,
+        }
+
+    def _worker(self, side: str) -> Worker:
+        """A side's process, started again if it was closed."""
+        if side not in self._workers or self._workers[side].closed:
+            self._workers[side] = self._start(side)
+        return self._workers[side]
+
+    def _start(self, side: str) -> Worker:
+        options = self.options
+        return Worker(
+            options.mctx_python if side == "mctx" else sys.executable,
+            "benchmarks.core.worker",
+            {
+                "side": side,
+                "threads": options.threads,
+                "model_threads": options.model_threads,
+                "lightzero": str(options.lightzero),
+            },
+            limit_megabytes=options.memory_gb * 1e3,
+        )
 
     def _weights(self, cell: Cell) -> Path:
         """The model and the observations of a cell's shape, drawn once for all sides."""
@@ -68,122 +130,32 @@ class Benchmark:
             write_weights(path, num_actions=cell.actions, batch=cell.batch, seed=seed)
         return path
 
-    def close(self) -> None:
-        """Ends all processes."""
-        for worker in self._workers.values():
-            worker.close()
-        self._workers.clear()
-
-    def learn(self, cell: Cell, row: Mapping[str, Any]) -> None:
-        """Remembers what a cell cost, to foretell larger ones."""
-        for side, measured in row["sides"].items():
-            if "median" in measured:
-                cost = Cost(
-                    measured["median"] / 1e3, measured["compile_seconds"], measured["megabytes"]
-                )
-            elif measured["over_limit"]:
-                cost = Cost(None, over=measured["skipped"])
-            else:
-                continue
-            self.costs.setdefault(side, {})[cell] = cost
-
-    def measure(self, cell: Cell) -> dict[str, Any]:
-        """One cell on all sides: warm-up, agreement, then rounds in which all sides take turns."""
-        options = self.options
-        weights = self._weights(cell)
-        skipped: dict[str, dict[str, Any]] = {}
-        live: dict[str, Timing] = {}
-        for side in options.sides:
-            reason = self.missing.get(side)
-            over = reason is None
-            reason = reason or reason_to_skip(
-                cell,
-                self.costs[side],
-                budget_seconds=options.budget_seconds,
-                limit_megabytes=options.memory_gb * 1e3,
-            )
-            if reason is None:
-                try:
-                    live[side] = self._warm_up(side, cell, weights)
-                    continue
-                except WorkerStoppedError as error:
-                    reason, over = str(error), error.limit
-            skipped[side] = {"skipped": reason, "over_limit": over}
-        agreement = self._agreement(cell, live)
-        for _ in range(options.repeats):
-            for side in [side for side in live if live[side].going]:
-                try:
-                    live[side].take_turn(self._worker(side))
-                except WorkerStoppedError as error:
-                    live[side].stop(error)
-        sides: dict[str, Any] = {}
-        for side in options.sides:
-            if side in live and live[side].times["search"]:
-                sides[side] = side_summary(live[side].measured(), cell)
-            elif side in live:
-                sides[side] = {
-                    "skipped": live[side].stopped or "no time left for a timed search",
-                    "over_limit": live[side].over_limit,
-                }
-            else:
-                sides[side] = skipped[side]
-        return {
-            **asdict(cell),
-            "agreement": agreement,
-            "commit": self._commit,
-            "load_average": os.getloadavg()[0],  # above 2 or so, others were computing too
-            "sides": sides,
-        }
-
-    def _worker(self, side: str) -> Worker:
-        """A side's process, started again if it was ended for a limit."""
-        if side not in self._workers or self._workers[side].closed:
-            self._workers[side] = self._start(side)
-        return self._workers[side]
-
-    def _start(self, side: str) -> Worker:
-        options = self.options
-        python = options.mctx_python if side == "mctx" else sys.executable
-        handed = ("threads", "model_threads", "backend", "leaves_per_step")
-        return Worker(
-            side,
-            [str(python)],
-            options={
-                **{name: getattr(options, name) for name in handed},
-                "lightzero": str(options.lightzero),
-            },
-            limit_megabytes=options.memory_gb * 1e3,
-        )
-
-    def _warm_up(self, side: str, cell: Cell, weights: Path) -> "Timing":
+    def _warm_up(self, side: str, cell: Cell) -> "Timing":
         """First and second search of a cell, and its memory."""
         worker = self._worker(side)
         began = time.monotonic()
         budget = self.options.budget_seconds
-        first = worker.ask("prepare", seconds=budget, **task_of(cell, weights))
+        first = worker.request("prepare", seconds=budget, **task_of(cell, self._weights(cell)))
         left = max(1.0, budget - (time.monotonic() - began))
-        second = worker.ask("calibrate", seconds=left)
+        second = worker.request("calibrate", seconds=left)
         left = budget - (time.monotonic() - began)
-        return Timing(left, first, second, self._memory(side, cell, weights))
+        return Timing(left, first, second, self._memory(side, cell))
 
-    def _memory(self, side: str, cell: Cell, weights: Path) -> dict[str, Any]:
-        """MB of one search; outside the budget, since it says nothing of time.
+    def _memory(self, side: str, cell: Cell) -> dict[str, Any]:
+        """MB of one search, outside the budget of time; None, with a note, where not known.
 
-        A new process finds them for sides that keep memory from search to search; mctx's own one
-        knows what XLA laid out. None, and a note, where it could not be told.
+        Sides that keep memory from search to search are measured in a new process; mctx's own
+        process knows what XLA laid out.
         """
         own = side != "mctx"
         worker = None
         try:
             worker = self._start(side) if own else self._worker(side)
-            found = worker.ask(
-                "memory",
-                seconds=2 * self.options.budget_seconds,
-                least_simulations=self.options.leaves_per_step or 1,
-                **task_of(cell, weights),
-            )["megabytes"]
-            return {"megabytes": found, "memory_note": "" if found is not None else "not told"}
-        except WorkerStoppedError as error:
+            task = task_of(cell, self._weights(cell))
+            reply = worker.request("memory", seconds=2 * self.options.budget_seconds, **task)
+            found = reply["megabytes"]
+            return {"megabytes": found, "memory_note": "" if found is not None else "not known"}
+        except WorkerError as error:
             if not own:
                 raise
             return {"megabytes": None, "memory_note": str(error)}
@@ -202,11 +174,11 @@ class Benchmark:
         visits: list[Any] = []
         for side in (OURS, "mctx"):
             try:
-                asked = self._worker(side).ask("visits", seconds=self.options.budget_seconds)
-            except WorkerStoppedError as error:
+                reply = self._worker(side).request("visits", seconds=self.options.budget_seconds)
+            except WorkerError as error:
                 live[side].stop(error)
                 return None
-            visits.append(asked["visits"])
+            visits.append(reply["visits"])
         return sum(a == b for a, b in zip(*visits, strict=True)) / cell.batch
 
 
@@ -220,49 +192,50 @@ class Timing:
         second: Mapping[str, float],
         memory: Mapping[str, Any],
     ) -> None:
-        self.going, self.stopped, self.over_limit = True, "", True
-        self.times: dict[str, list[float]] = {"search": [], "model": []}
+        self.going = True
+        self._stopped, self._over_limit = "no time left for a timed search", True
         self._left, self._memory = left, memory
-        self._compile = max(0.0, first["first_seconds"] - second["seconds"])
-        self._inner = {
-            "search": _repeats_within(second["seconds"]),
-            "model": _repeats_within(second["model_seconds"]),
-        }
+        self._compile = max(0.0, first["seconds"] - second["seconds"])
         self._last = {"search": second["seconds"], "model": second["model_seconds"]}
+        self._inner = {what: _repeats_within(seconds) for what, seconds in self._last.items()}
+        self._times: dict[str, list[float]] = {"search": [], "model": []}
 
     def take_turn(self, worker: Worker) -> None:
-        """One round, unless the seconds left would not hold it."""
-        expected = sum(self._last[what] * self._inner[what] for what in self.times)
+        """One round, unless the seconds left are too few."""
+        expected = sum(self._last[what] * self._inner[what] for what in self._times)
         if expected > self._left:
             self.going = False
-            self.stopped = f"time: {self._left:.1f} s left of the budget, {expected:.1f} s needed"
+            self._stopped = f"time: {self._left:.1f} s left of the budget, {expected:.1f} s needed"
             return
         began = time.monotonic()
         taken = {
-            what: worker.ask(
+            what: worker.request(
                 "time", what=what, inner=self._inner[what], seconds=max(1.0, self._left)
             )["milliseconds"]
-            for what in self.times
+            for what in self._times
         }
         for what, milliseconds in taken.items():
-            self.times[what].append(milliseconds)
+            self._times[what].append(milliseconds)
             self._last[what] = milliseconds / 1e3
         self._left -= time.monotonic() - began
 
-    def stop(self, error: WorkerStoppedError) -> None:
-        """Takes no more turns, and remembers why; times taken before it stay."""
-        self.going, self.stopped, self.over_limit = False, str(error), error.limit
+    def stop(self, error: WorkerError) -> None:
+        """Takes no more turns; times taken before stay."""
+        self.going, self._stopped, self._over_limit = False, str(error), error.limit
 
-    def measured(self) -> dict[str, Any]:
-        """All that was measured, for `side_summary`."""
-        return {
-            "milliseconds": self.times["search"],
-            "model_milliseconds": self.times["model"],
-            "rounds": len(self.times["search"]),
+    def result(self, cell: Cell) -> dict[str, Any]:
+        """What was measured, or why nothing was."""
+        if not self._times["search"]:
+            return {"skipped": self._stopped, "over_limit": self._over_limit}
+        measured = {
+            "milliseconds": self._times["search"],
+            "model_milliseconds": self._times["model"],
+            "rounds": len(self._times["search"]),
             "searches_per_time": self._inner["search"],
             "compile_seconds": self._compile,
             **self._memory,
         }
+        return side_summary(measured, cell)
 
 
 def _repeats_within(seconds: float) -> int:

@@ -1,7 +1,4 @@
-"""Shows results of the planning-core benchmark: a line a cell, tables, and the picture.
-
-This file computes nothing: it takes what `planning_core_report` made of the times.
-"""
+"""Tables and the picture of the planning-core benchmark."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +8,8 @@ from rich.table import Table
 
 from benchmarks.core.grid import ALGORITHMS, Cell
 from benchmarks.core.report import NAMES, OURS, PEERS, Row, ratios
+from benchmarks.harness.documents_numbers import digits
+from benchmarks.harness.results import table
 from prefsearch.report.plotting import FAINT, PALETTE, open_canvas
 
 
@@ -28,79 +27,57 @@ def cell_line(row: Row) -> str:
 
 def cells_table(rows: Sequence[Row]) -> Table:
     """All cells: times, ratios, time above the model's, memory."""
-    table = Table(title="Milliseconds a search: median [min, max] over rounds")
-    for name in ("alg", "B", "A", "S"):
-        table.add_column(name, justify="left" if name == "alg" else "right")
-    for side in NAMES:
-        table.add_column(f"{side} ms", justify="right")
-    for peer in PEERS:
-        table.add_column(f"x {peer}", justify="right")
-    table.add_column("us/sim/tree", justify="right")
-    table.add_column("above model\nours / mctx", justify="right")
-    table.add_column("MB ours /\nmctx / LZ", justify="right")
-    table.add_column("agree", justify="right")
+    columns = ["alg", "B", "A", "S", *(f"{side} ms" for side in NAMES)]
+    columns += [*(f"x {peer}" for peer in PEERS), "us/sim/tree", "above model\nours / mctx"]
+    lines = []
     for row in rows:
         sides, factors = row["sides"], ratios(row)
         ours = sides.get(OURS, {})
-        table.add_row(
-            row["algorithm"],
-            *(str(row[k]) for k in ("batch", "actions", "simulations")),
-            *(_times(sides.get(side)) for side in NAMES),
-            *(_factor(factors.get(peer)) for peer in PEERS),
-            _number(ours.get("microseconds_per_simulation_and_tree")),
-            " / ".join(_number(sides.get(s, {}).get("above_model")) for s in (OURS, "mctx")),
-            " / ".join(_megabytes(sides.get(s, {}).get("megabytes")) for s in NAMES),
-            "–" if row.get("agreement") is None else f"{row['agreement']:.0%}",
+        lines.append(
+            [
+                row["algorithm"],
+                *(str(row[k]) for k in ("batch", "actions", "simulations")),
+                *(_times(sides.get(side)) for side in NAMES),
+                *(_factor(factors.get(peer)) for peer in PEERS),
+                _number(ours.get("microseconds_per_simulation_and_tree")),
+                " / ".join(_number(sides.get(s, {}).get("above_model")) for s in (OURS, "mctx")),
+                " / ".join(_megabytes(sides.get(s, {}).get("megabytes")) for s in NAMES),
+                "–" if row.get("agreement") is None else f"{row['agreement']:.0%}",
+            ]
         )
-    return table
+    title = "Milliseconds a search: median [min, max] over rounds"
+    return table(title, [*columns, "MB ours /\nmctx / LZ", "agree"], lines)
 
 
 def closing_tables(results: Mapping[str, Any]) -> list[Table]:
-    """Targets, losing cells, growth and skipped cells."""
-    goals = Table(title="Targets")
-    for name in ("target", "found", "required", "met", "note"):
-        goals.add_column(name)
-    for goal in results["targets"]:
-        met = {True: "yes", False: "NO", None: "not measured"}[goal["met"]]
-        required = f"{goal['sense']} {_number(goal['required'])}"
-        goals.add_row(goal["target"], _number(goal["found"]), required, met, goal["note"])
-    lost = Table(title=f"Losing cells: {len(results['losses'])}")
-    for name in ("cell", "peer", "ratio of medians", "of minima", "decided"):
-        lost.add_column(name)
-    for loss in results["losses"]:
-        lost.add_row(
+    """Losing cells and skipped cells."""
+    lost = [
+        [
             loss["cell"],
             loss["peer"],
             f"{loss['of_medians']:.2f} [{loss['low']:.2f}, {loss['high']:.2f}]",
             f"{loss['of_minima']:.2f}",
             "yes" if loss["decided"] else "no",
-        )
-    growth = Table(title="Growth exponents of the median time")
-    for name in ("algorithm", "A", "axis", *NAMES):
-        growth.add_column(name)
-    by_key: dict[tuple[str, int, str], dict[str, str]] = {}
-    for fit in results["exponents"]:
-        key = (fit["algorithm"], fit["actions"], fit["axis"])
-        by_key.setdefault(key, {})[fit["side"]] = f"{fit['exponent']:.2f} ({fit['points']})"
-    for (algorithm, actions, axis), values in sorted(by_key.items()):
-        growth.add_row(algorithm, str(actions), axis, *(values.get(s, "–") for s in NAMES))
-    skipped = Table(title=f"Skipped: {len(results['skipped'])}")
-    for name in ("cell", "side", "reason"):
-        skipped.add_column(name)
-    for skip in results["skipped"]:
-        skipped.add_row(skip["cell"], skip["side"], skip["reason"])
-    return [goals, lost, growth, skipped]
+        ]
+        for loss in results["losses"]
+    ]
+    skipped = [[skip["cell"], skip["side"], skip["reason"]] for skip in results["skipped"]]
+    return [
+        table(
+            f"Losing cells: {len(lost)}",
+            ("cell", "peer", "ratio of medians", "of minima", "decided"),
+            lost,
+        ),
+        table(f"Skipped: {len(skipped)}", ("cell", "side", "reason"), skipped),
+    ]
 
 
 def _number(value: float | None) -> str:
-    """Three digits, or a dash."""
-    if value is None:
-        return "–"
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return "–" if value is None else digits(value)
 
 
 def _megabytes(value: float | None) -> str:
-    """A peak; below 1 MB it is within what the system counts in lumps."""
+    """A peak; below 1 MB it is within the system's granularity."""
     return "–" if value is None else "<1" if value < 1 else _number(value)
 
 
@@ -201,5 +178,5 @@ def _draw_panel(axis: Any, rows: Sequence[Row]) -> None:
 def print_report(results: Mapping[str, Any], print_one: Callable[[Any], None]) -> None:
     """Prints all tables."""
     print_one(cells_table(results["cells"]))
-    for table in closing_tables(results):
-        print_one(table)
+    for one in closing_tables(results):
+        print_one(one)

@@ -30,7 +30,6 @@ class LinearModel:
     """
 
     def __init__(self, weights: Mapping[str, np.ndarray]) -> None:
-        """Takes `mixing` `[D, D]`, `actions` `[A, D]`, `heads` `[D, 2 + A]`, `bias` `[2 + A]`."""
         self.mixing, self.actions, self.heads, self.bias = (
             torch.from_numpy(weights[name]) for name in ("mixing", "actions", "heads", "bias")
         )
@@ -79,14 +78,20 @@ class LinearModel:
         return self._constants[rows]
 
 
-class PrefsearchSide:
-    """Our search, through the planners' public signature."""
+class TorchSide:
+    """A side that calls `LinearModel`."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         torch.set_num_threads(options["model_threads"])
-        self._extra = {
-            key: options[key] for key in ("backend", "leaves_per_step") if options.get(key)
-        }
+
+    def prepare(self, cell: Cell, weights: Mapping[str, np.ndarray]) -> None:
+        """Builds the model of a cell."""
+        self._cell, self._model = cell, LinearModel(weights)
+        self._observation = torch.from_numpy(weights["observation"][: cell.batch])
+
+
+class PrefsearchSide(TorchSide):
+    """Our search, through the planners' public signature."""
 
     def versions(self) -> dict[str, str]:
         """Of the packages a timing depends on."""
@@ -94,14 +99,13 @@ class PrefsearchSide:
 
     def prepare(self, cell: Cell, weights: Mapping[str, np.ndarray]) -> None:
         """Builds model and planner of a cell."""
-        self._cell, self._model = cell, LinearModel(weights)
-        self._observation = torch.from_numpy(weights["observation"][: cell.batch])
+        super().prepare(cell, weights)
         if cell.algorithm == "muzero":
             self._planner: Any = MuZeroPlanner(
-                cell.simulations, dirichlet_fraction=0.0, temperature=0.0, **self._extra
+                cell.simulations, dirichlet_fraction=0.0, temperature=0.0
             )
         else:
-            self._planner = GumbelMuZeroPlanner(cell.simulations, gumbel_scale=0.0, **self._extra)
+            self._planner = GumbelMuZeroPlanner(cell.simulations, gumbel_scale=0.0)
 
     def search(self) -> None:
         """One search."""
@@ -109,12 +113,10 @@ class PrefsearchSide:
 
     def evaluate(self) -> None:
         """The model's calls of one search, outside it: a root and all steps of the same shape."""
-        leaves = self._extra.get("leaves_per_step", 1)
-        action = torch.arange(self._cell.batch * leaves) % self._cell.actions
+        action = torch.arange(self._cell.batch) % self._cell.actions
         with torch.inference_mode():
             embedding = self._model.root(self._observation).embedding
-            embedding = {name: leaf.repeat(leaves, 1) for name, leaf in embedding.items()}
-            for _ in range(-(-self._cell.simulations // leaves)):
+            for _ in range(self._cell.simulations):
                 embedding = self._model.step(embedding, action).embedding
 
     def visits(self) -> list[list[int]]:
@@ -123,15 +125,15 @@ class PrefsearchSide:
         return tree.summary().visit_counts.tolist()
 
 
-class LightZeroSide:
+class LightZeroSide(TorchSide):
     """LightZero's C++ trees, driven as its own search drives them: one model call a simulation.
 
-    Latent states are gathered from a list of arrays, and the model's answers become Python lists,
-    since that is what the extensions take.
+    Latent states are gathered from a list of arrays, and the model's outputs become Python lists,
+    which the extensions require.
     """
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        torch.set_num_threads(options["model_threads"])
+        super().__init__(options)
         folder = Path(options["lightzero"])
         self._trees = {
             "muzero": _load_extension(folder, "ctree_muzero", "mz_tree"),
@@ -146,8 +148,7 @@ class LightZeroSide:
 
     def prepare(self, cell: Cell, weights: Mapping[str, np.ndarray]) -> None:
         """Builds the model of a cell; trees are built by each search."""
-        self._cell, self._model = cell, LinearModel(weights)
-        self._observation = torch.from_numpy(weights["observation"][: cell.batch])
+        super().prepare(cell, weights)
         self._tree = self._trees[cell.algorithm]
 
     def search(self) -> None:
@@ -170,19 +171,19 @@ class LightZeroSide:
 
     def _search(self) -> list[list[int]]:
         cell, tree, batch = self._cell, self._tree, self._cell.batch
-        nobody = [-1] * batch  # one player
+        no_player = [-1] * batch  # single player
         with torch.inference_mode():
             heads = self._model.predict(self._observation).numpy()
             pool = [self._observation.numpy()]
             roots = tree.Roots(batch, [list(range(cell.actions)) for _ in range(batch)])
             # Its gumbel tree takes the roots' values too.
             values = [heads[:, 0].tolist()] if cell.algorithm == "gumbel" else []
-            roots.prepare_no_noise([0.0] * batch, *values, heads[:, 2:].tolist(), nobody)
+            roots.prepare_no_noise([0.0] * batch, *values, heads[:, 2:].tolist(), no_player)
             bounds = tree.MinMaxStatsList(batch)
             bounds.set_delta(0.01)
             for simulation in range(cell.simulations):
                 results = tree.ResultsWrapper(batch)
-                steps, rows, actions, players = self._traverse(roots, bounds, results, nobody)
+                steps, rows, actions, players = self._traverse(roots, bounds, results, no_player)
                 parents = np.asarray([pool[s][r] for s, r in zip(steps, rows, strict=True)])
                 hidden = self._model.transition(
                     torch.from_numpy(parents), torch.from_numpy(np.asarray(actions)).long()
@@ -202,19 +203,19 @@ class LightZeroSide:
         roots.get_values()
         return roots.get_distributions()
 
-    def _traverse(self, roots: Any, bounds: Any, results: Any, nobody: list[int]) -> Any:
+    def _traverse(self, roots: Any, bounds: Any, results: Any, no_player: list[int]) -> Any:
         """Walks down all trees; constants are LightZero's defaults, 16 actions considered."""
         if self._cell.algorithm == "muzero":
             return self._tree.batch_traverse(
-                roots, 19652, 1.25, DISCOUNT, bounds, results, list(nobody)
+                roots, 19652, 1.25, DISCOUNT, bounds, results, list(no_player)
             )
         considered = min(16, self._cell.actions)
         return self._tree.batch_traverse(
-            roots, self._cell.simulations, considered, DISCOUNT, results, list(nobody)
+            roots, self._cell.simulations, considered, DISCOUNT, results, list(no_player)
         )
 
     def _back_up(self, *arguments: Any) -> None:
-        """Its two trees name the same function differently."""
+        """The name of the function differs between the two trees."""
         if self._cell.algorithm == "muzero":
             self._tree.batch_backpropagate(*arguments)
         else:
@@ -222,7 +223,7 @@ class LightZeroSide:
 
 
 def _load_extension(folder: Path, package: str, name: str) -> ModuleType:
-    """Loads one compiled module by its file: the package around it would import a whole zoo.
+    """Loads one compiled module by its file: importing its package would import all of LightZero.
 
     Raises:
         FileNotFoundError: If the installed wheel has none.

@@ -4,13 +4,12 @@
     python benchmarks/harness/documents.py --check    # changes nothing; fails where a document
     differs
 
-A block is what stands between `<!-- figures: NAME -->` and `<!-- end of figures: NAME -->`. Its
-text is made by one function from results files, and its last lines name command, commit, date,
-machine, seeds and rounds of each. Where the files that a result depends on (`SOURCES` in
-provenance.py) are no longer those it was measured with, the block is marked as older than the
-code; running the benchmark again clears that. A block whose results file is missing stays as it is,
-which is said on standard error and fails a check. So do numbers that stand outside all blocks
-(`benchmarks/harness/loose_figures.py`).
+A block is the text between `<!-- figures: NAME -->` and `<!-- end of figures: NAME -->`. One
+function makes it from results files, and its last lines have the command, commit, date, machine,
+seeds and rounds of each. Where the files that a result depends on (`SOURCES` in provenance.py) have
+changed since, the block is marked as older than the code, until the benchmark is run again. A block
+whose results file is missing is left as it is, with a warning, and fails a check. So do numbers
+outside all blocks (`benchmarks/harness/loose_figures.py`).
 """
 
 import argparse
@@ -35,23 +34,23 @@ Results = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Block:
-    """One stretch of a document that is made from results.
+    """A part of a document that is made from results.
 
     Attributes:
         document: Its path in the repository.
         name: In the marks around it; unique.
         results: Names of the files in `docs/results` that it reads, without ending.
-        render: Takes what these files hold, in that order, and gives Markdown.
+        render: Takes the content of these files, in that order, and returns paragraphs of Markdown.
     """
 
     document: str
     name: str
     results: tuple[str, ...]
-    render: Callable[..., str]
+    render: Callable[..., list[str]]
 
     @property
     def marks(self) -> tuple[str, str]:
-        """What stands before and after it."""
+        """The lines before and after it."""
         return f"<!-- figures: {self.name} -->", f"<!-- end of figures: {self.name} -->"
 
 
@@ -63,18 +62,8 @@ BLOCKS = (
     Block(README, "planning core", ("planning_core",), documents_planning.planning_core),
     Block(README, "leaves per step", ("leaves_per_step",), documents_planning.leaves_per_step),
     Block(README, "UpNDown in short", ("atari_cpu",), documents_atari.cpu_in_short),
-    Block(
-        TEXT,
-        "costs of search",
-        ("text_search", "text_search_one_thread"),
-        documents_text.costs,
-    ),
-    Block(
-        TEXT,
-        "planner defaults",
-        ("text_planner_defaults",),
-        documents_text.planner_defaults,
-    ),
+    Block(TEXT, "costs of search", ("text_search", "text_search_one_thread"), documents_text.costs),
+    Block(TEXT, "planner defaults", ("text_planner_defaults",), documents_text.planner_defaults),
     Block(TEXT, "gains", ("text_gains",), documents_text.gains),
     Block(REWARD, "MiniLM", ("hh_minilm",), documents_reward.pretrained_encoder),
     Block(REWARD, "training", ("reward_training",), documents_reward.training),
@@ -89,19 +78,14 @@ BLOCKS = (
 
 
 def rendered(block: Block, root: Path = ROOT) -> str:
-    """A block's text, without its marks.
-
-    Args:
-        block: Which.
-        root: The repository.
-    """
+    """A block's text, without its marks."""
     files = [_results_file(name, root) for name in block.results]
     results = [json.loads(path.read_text(encoding="utf-8")) for path in files]
     notes = [
         measured_note(name, found, block.document, root)
         for name, found in zip(block.results, results, strict=True)
     ]
-    return "\n\n".join([block.render(*results).strip(), *notes])
+    return "\n\n".join([*block.render(*results), *notes])
 
 
 def measured_note(name: str, results: Results, document: str, root: Path = ROOT) -> str:
@@ -148,7 +132,7 @@ def missing_results(root: Path = ROOT) -> list[str]:
     """The results files that blocks read and that do not exist, each with what makes it."""
     return [
         f"docs/results/{name}.json is missing, which the figures {block.name!r} of "
-        f"{block.document} are made from; they are left as they are. Run: {SOURCES[name].command}"
+        f"{block.document} are made from; they are not changed. Run: {SOURCES[name].command}"
         for block in BLOCKS
         for name in block.results
         if not _results_file(name, root).is_file()
@@ -160,12 +144,7 @@ def _results_file(name: str, root: Path) -> Path:
 
 
 def rewritten(document: str, text: str, root: Path = ROOT) -> str:
-    """A document with all its blocks made anew, but for those whose results are missing.
-
-    Args:
-        document: Its path in the repository.
-        text: What it holds.
-        root: The repository.
+    """A document with all its blocks rendered, but for those whose results are missing.
 
     Raises:
         ValueError: If marks are missing, doubled, or belong to no block.
@@ -189,7 +168,7 @@ def rewritten(document: str, text: str, root: Path = ROOT) -> str:
 
 
 def differing(root: Path = ROOT, *, write: bool) -> list[str]:
-    """The documents whose blocks differ from the results; rewrites them if asked to."""
+    """The documents whose blocks differ from the results, which are rewritten if `write`."""
     found = []
     for document in dict.fromkeys(block.document for block in BLOCKS):
         path = root / document

@@ -1,4 +1,4 @@
-"""The documents' account of games: UpNDown, CartPole, the true simulator, speed, compiling."""
+"""Figures of games: UpNDown, CartPole, the true simulator, speed, compiling."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,23 +19,23 @@ def _agent(name: str) -> str:
     return f"{base}, {'sampled' if sampled else 'best action'}"
 
 
-def cpu_in_short(results: Results) -> str:
+def cpu_in_short(results: Results) -> list[str]:
     """The README's sentence on UpNDown."""
     own, runs = results["over_seeds"], results["runs"]
     headline, gain = results["headline"], results["above"][POLICY][results["headline"]]
     minutes = span((run["training_seconds"] / 60 for run in runs), ".0f")
-    return (
+    return [
         f"In {results['game']}, after {minutes} minutes on {cores_of(results['provenance'])}, "
-        f"games of at most {_most_decisions(results):,} decisions bring "
+        f"games of at most {results['most_decisions']:,} decisions bring "
         f"{interval(own[headline], ',.0f')} points with a {headline}; "
         f"{interval(own[POLICY], ',.0f')} by the same network's policy alone and "
         f"{interval(own[RANDOM], ',.0f')} at random (means over {len(runs)} training seeds, "
-        f"{_games(results)} games each; the search gains {interval(gain, ',.0f')}; intervals are "
-        "Student's over seeds)."
-    )
+        f"{_games(results)} games each; the search gains {interval(gain, ',.0f')}; intervals "
+        "are Student's over seeds)."
+    ]
 
 
-def cpu(results: Results) -> str:
+def cpu(results: Results) -> list[str]:
     """UpNDown: every agent over training seeds."""
     own, runs = results["over_seeds"], results["runs"]
     above = results["above"][POLICY]
@@ -50,36 +50,27 @@ def cpu(results: Results) -> str:
         ]
         for name, found in own.items()
     ]
-    return "\n\n".join(
-        [
-            f"{runs[0]['decisions']:,} decisions ({runs[0]['frames']:,} frames) and "
-            f"{runs[0]['updates']:,} updates in "
-            f"{span((run['training_seconds'] / 60 for run in runs), '.0f')} minutes a seed, on "
-            f"{cores_of(results['provenance'])}. Then {_games(results)} games of at most "
-            f"{_most_decisions(results):,} decisions for each row, on games of each seed's own; "
-            f"intervals: {results['interval']}. The row in bold was chosen beforehand, on another "
-            "seed.",
-            table(
-                ("agent", "return", "by seed", "above the policy alone", "of human"),
-                rows,
-            ),
-            "The row in bold is above random by "
-            f"{interval(results['above'][RANDOM][headline], ',.0f')}. Beside the policy alone, "
-            f"sampled: {results['verdicts'][POLICY]} {results['power']}",
-            "![Returns while training and by search budget](results/atari_cpu.png)",
-        ]
-    )
+    return [
+        f"{runs[0]['decisions']:,} decisions ({runs[0]['frames']:,} frames) and "
+        f"{runs[0]['updates']:,} updates in "
+        f"{span((run['training_seconds'] / 60 for run in runs), '.0f')} minutes a seed, on "
+        f"{cores_of(results['provenance'])}. Then {_games(results)} games of at most "
+        f"{results['most_decisions']:,} decisions for each row, on games of each seed's own; "
+        f"intervals: {results['interval']}. The row in bold was chosen beforehand, on another "
+        "seed.",
+        table(("agent", "return", "by seed", "above the policy alone", "of human"), rows),
+        "The row in bold is above random by "
+        f"{interval(results['above'][RANDOM][headline], ',.0f')}. Beside the policy alone, "
+        f"sampled: {results['verdicts'][POLICY]} {results['power']}",
+        "![Returns while training and by search budget](results/atari_cpu.png)",
+    ]
 
 
 def _games(results: Results) -> int:
     return len(results["runs"][0]["evaluations"][RANDOM]["returns"])
 
 
-def _most_decisions(results: Results) -> int:
-    return results["most_decisions"]
-
-
-def cartpole(results: Results) -> str:
+def cartpole(results: Results) -> list[str]:
     """CartPole: mean length of games while training."""
     rows = [
         [
@@ -89,7 +80,7 @@ def cartpole(results: Results) -> str:
         ]
         for row in results["curve"]
     ]
-    return (
+    return [
         f"CartPole, {len(results['by_seed'])} seeds, {results['games']} games an evaluation, "
         "intervals over seeds (Student's t); a game lasts at most 500 steps:\n\n"
         + table(
@@ -102,10 +93,10 @@ def cartpole(results: Results) -> str:
             ),
             rows,
         )
-    )
+    ]
 
 
-def true_simulator(results: Results) -> str:
+def true_simulator(results: Results) -> list[str]:
     """Planning with the emulator itself."""
     rows = {(row["game"], row["player"]): row for row in results["summary"]}
     games = list(dict.fromkeys(row["game"] for row in results["summary"]))
@@ -129,26 +120,28 @@ def true_simulator(results: Results) -> str:
             ]
         )
     skips = {cell["settings"]["frame_skip"] for cell in results["cells"]}
-    return "\n\n".join(
-        [
-            table(
-                (
-                    "game",
-                    "goal",
-                    "planning, mean [range]",
-                    "of human",
-                    "one step ahead",
-                    "random",
-                    "emulated frames",
-                    "CPU seconds a game",
-                    "games played to their end",
-                ),
-                lines,
+    return [
+        table(
+            (
+                "game",
+                "goal",
+                "planning, mean [range]",
+                "of human",
+                "one step ahead",
+                "random",
+                "emulated frames",
+                "CPU seconds a game",
+                "games played to their end",
             ),
-            f"A move lasts {listed(sorted(skips))} frames here, not 4, so *of human* is a reading "
-            "aid and no entry for a table.",
-        ]
-    )
+            lines,
+        ),
+        f"A move lasts {listed(sorted(skips))} frames here, not 4, so *of human* is a reading "
+        "aid and no entry for a table.",
+    ]
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'s' * (count > 1)}"
 
 
 SPEED_ROWS = (
@@ -160,7 +153,7 @@ SPEED_ROWS = (
 )
 
 
-def speed(results: Results) -> str:
+def speed(results: Results) -> list[str]:
     """Rates beside LightZero, and where the time of our own training goes."""
     cells: Sequence[Results] = results["cells"]
     threads = list(dict.fromkeys(cell["settings"]["threads"] for cell in cells))
@@ -176,20 +169,14 @@ def speed(results: Results) -> str:
             ]
             line.append(f"{span(found)} ({len(found)} cells)" if found else "–")
         rows.append(line)
-    return "\n\n".join(
-        [
-            "LightZero with its own code, sides in turn, networks of the same plan. Ours over "
-            "theirs, of rates in the same round; each cell is a median over "
-            f"{results['settings']['rounds']} rounds, and the range is over cells.",
-            table(("", *_heads(threads)), rows),
-            f"Lost: {'; '.join(results['lost']) or 'none'}.",
-            *_profiles(cells),
-        ]
-    )
-
-
-def _heads(threads: Sequence[int]) -> list[str]:
-    return [f"{count} thread{'s' * (count > 1)}" for count in threads]
+    return [
+        "LightZero with its own code, sides in turn, networks of the same plan. Ours over "
+        "theirs, of rates in the same round; each cell is a median over "
+        f"{results['settings']['rounds']} rounds, and the range is over cells.",
+        table(("", *map(_threads, threads)), rows),
+        f"Lost: {'; '.join(results['lost']) or 'none'}.",
+        *_profiles(cells),
+    ]
 
 
 def _profiles(cells: Sequence[Results]) -> list[str]:
@@ -197,14 +184,11 @@ def _profiles(cells: Sequence[Results]) -> list[str]:
     profiles = {cell["settings"]["threads"]: cell["profile"] for cell in cells if "profile" in cell}
     if not profiles:
         return []
-    heads = _heads(list(profiles))
+    heads = list(map(_threads, profiles))
     first = next(iter(profiles.values()))["parts"]
     rates = [profile["updates"] / profile["seconds"] for profile in profiles.values()]
     shares = [
-        [
-            part,
-            *(f"{100 * p['parts'][part] / p['seconds']:.1f} %" for p in profiles.values()),
-        ]
+        [part, *(f"{100 * p['parts'][part] / p['seconds']:.1f} %" for p in profiles.values())]
         for part in sorted(first, key=lambda part: -first[part])
     ]
     updates = (f"{rate:.1f} with {head}" for rate, head in zip(rates, heads, strict=True))
@@ -216,8 +200,8 @@ def _profiles(cells: Sequence[Results]) -> list[str]:
     ]
 
 
-def compiling(results: Results) -> str:
-    """What `torch.compile` gains."""
+def compiling(results: Results) -> list[str]:
+    """Gains of `torch.compile`."""
     rows = []
     for cell in results["cells"].values():
         changed = ", ".join(f"{key} {value}" for key, value in cell["changed"].items())
@@ -235,11 +219,9 @@ def compiling(results: Results) -> str:
         )
     parts = next(iter(results["cells"].values()))["parts"]
     settings = results["settings"]
-    return "\n\n".join(
-        [
-            f"Time without it over time with it, on {results['device']} with "
-            f"{settings['threads']} thread{'s' * (settings['threads'] > 1)}, batches in turn with "
-            f"updates; medians and ranges over {settings['rounds']} rounds:",
-            table(("", *parts, "first round, compiling"), rows),
-        ]
-    )
+    return [
+        f"Time without it over time with it, on {results['device']} with "
+        f"{_threads(settings['threads'])}, batches in turn with "
+        f"updates; medians and ranges over {settings['rounds']} rounds:",
+        table(("", *parts, "first round, compiling"), rows),
+    ]

@@ -1,4 +1,4 @@
-"""The README's account of the planning core: times beside peers, several leaves a step."""
+"""Figures of the planning core: times beside peers, several leaves a step."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,8 +18,8 @@ SHOWN = (
 SHOWN_GUMBEL = ((1, 18, 800), (1, 6, 16))
 
 
-def planning_core(results: Results) -> str:
-    """The table of chosen cells and what all cells came to."""
+def planning_core(results: Results) -> list[str]:
+    """The table of chosen cells, and how many comparisons are lost."""
     cells = {
         (row["algorithm"], row["batch"], row["actions"], row["simulations"]): row
         for row in results["cells"]
@@ -33,48 +33,41 @@ def planning_core(results: Results) -> str:
         if row is None or "median" not in row["sides"][OURS]:
             continue
         ours = row["sides"][OURS]
-        spread = f"{_time(ours['median'])} [{_time(ours['min'])}, {_time(ours['max'])}]"
+        spread = f"{digits(ours['median'])} [{digits(ours['min'])}, {digits(ours['max'])}]"
         rows.append(
             [
                 *map(str, key),
-                spread + _rounds(ours, rounds),
+                spread + _rounds(ours, rounds, " ({})"),
                 *(_peer(row, peer, rounds) for peer in (MCTX, LIGHTZERO)),
             ]
         )
-    return "\n\n".join(
-        [
-            "Against mctx (XLA) and LightZero's C++ trees, the same small model on all sides, "
-            f"timed in turn in one run on {cores_of(results['provenance'])}, compilation apart; "
-            f"{len(results['cells'])} cells in all. Milliseconds a search, medians of {rounds} "
-            "rounds [range]; in brackets how many times as long as ours. A side that needed "
-            f"more than {results['settings']['budget_seconds']:g} seconds for a cell has fewer "
-            "rounds, and the table states how many:",
-            table(
-                ("search", "trees", "actions", "simulations", "prefsearch", "mctx", "LightZero"),
-                rows,
-            ),
-            _losses(results),
-            "![Batched tree search, ms over simulations](docs/results/planning_core.png)",
-        ]
-    )
+    return [
+        "Against mctx (XLA) and LightZero's C++ trees, the same small model on all sides, "
+        f"timed in turn in one run on {cores_of(results['provenance'])}, compilation apart; "
+        f"{len(results['cells'])} cells in all. Milliseconds a search, medians of {rounds} "
+        "rounds [range]; in brackets how many times as long as ours. A side that needed "
+        f"more than {results['settings']['budget_seconds']:g} seconds for a cell has fewer "
+        "rounds, and the table states how many:",
+        table(
+            ("search", "trees", "actions", "simulations", "prefsearch", "mctx", "LightZero"), rows
+        ),
+        _losses(results),
+        "![Batched tree search, ms over simulations](docs/results/planning_core.png)",
+    ]
 
 
-def _time(milliseconds: float) -> str:
-    return digits(milliseconds)
-
-
-def _rounds(side: Results, usual: int) -> str:
+def _rounds(side: Results, usual: int, form: str) -> str:
+    """The number of rounds where it is not the usual one."""
     count = len(side["milliseconds"])
-    return "" if count == usual else f" ({count} round{'s' * (count > 1)})"
+    return "" if count == usual else form.format(f"{count} round{'s' * (count > 1)}")
 
 
 def _peer(row: Results, peer: str, rounds: int) -> str:
     side = row["sides"].get(peer, {})
     if "median" not in side:
         return "skipped"
-    count = len(side["milliseconds"])
-    few = "" if count == rounds else f", {count} round{'s' * (count > 1)}"
-    return f"{_time(side['median'])} ({row['ratios'][peer]['of_medians']:.2g}×{few})"
+    few = _rounds(side, rounds, ", {}")
+    return f"{digits(side['median'])} ({row['ratios'][peer]['of_medians']:.2g}×{few})"
 
 
 def _losses(results: Results) -> str:
@@ -105,8 +98,8 @@ def _losses(results: Results) -> str:
     )
 
 
-def leaves_per_step(results: Results) -> str:
-    """What several leaves a step gain in time and cost in regret."""
+def leaves_per_step(results: Results) -> list[str]:
+    """Time and regret of several leaves a step."""
     settings = results["settings"]
     speed = {(row["planner"], row["leaves_per_step"]): row for row in results["time"]}
     regret = {(row["planner"], row["leaves_per_step"]): row for row in results["regret"]}
@@ -122,15 +115,10 @@ def leaves_per_step(results: Results) -> str:
                 f"{mean:.3f} [{low:.3f}, {high:.3f}]",
             ]
         )
-    return "\n\n".join(
-        [
-            "`leaves_per_step` is for one tree and a large network. Time: a network of 64 channels "
-            f"of 6 × 6 on the CPU, {settings['simulations']} simulations, medians over "
-            f"{settings['rounds']} rounds [range]. Regret: {settings['worlds']:,} random MDPs "
-            "at the same number of simulations, 95 % intervals over MDPs:",
-            table(
-                ("search", "leaves a step", "ms a search", "times as fast", "regret"),
-                rows,
-            ),
-        ]
-    )
+    return [
+        "`leaves_per_step` is for one tree and a large network. Time: a network of 64 channels "
+        f"of 6 × 6 on the CPU, {settings['simulations']} simulations, medians over "
+        f"{settings['rounds']} rounds [range]. Regret: {settings['worlds']:,} random MDPs "
+        "at the same number of simulations, 95 % intervals over MDPs:",
+        table(("search", "leaves a step", "ms a search", "times as fast", "regret"), rows),
+    ]

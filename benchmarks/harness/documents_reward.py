@@ -1,4 +1,4 @@
-"""The documents' account of reward models: a pretrained encoder, training, scoring, real data."""
+"""Figures of reward models: a pretrained encoder, training, scoring, real data."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,53 +24,47 @@ SCORED = (
 )
 
 
-def pretrained_encoder(results: Results) -> str:
-    """A pretrained encoder beside what is cheap, on pairs that were held out by prompt."""
+def pretrained_encoder(results: Results) -> list[str]:
+    """A pretrained encoder beside cheap baselines, on pairs that were held out by prompt."""
     found, run, rows = results["run"]["evaluate"], results["run"], results["comparison"]
     pairs = results["pairs"]
     calibration, bias = found["calibration"], found["length_bias"]
-    undecided = [MODELS[name] for name, row in rows.items() if not _ahead(row["model_above"])]
-    undecided = [name for name in undecided if name != MODELS["reward model"]]
-    return "\n\n".join(
-        [
-            f"hh-rlhf harmless-base, {pairs['training']:,} pairs to learn from and "
-            f"{pairs['held_out']:,} held out by prompt, {results['settings']['epochs']} epochs; "
-            f"training took {run['train']['seconds'] / 60:.1f} minutes, the transformer from "
-            f"scratch ({run['scratch']['parameters'] / 1e6:.1f} million weights) "
-            f"{run['scratch']['seconds'] / 60:.1f}. 95 % intervals over prompts:",
-            table(
-                ("", "accuracy", "MiniLM above it, same pairs"),
+    above = {MODELS[name]: row["model_above"] for name, row in rows.items()}
+    undecided = [name for name, found in above.items() if found and found["low"] <= 0]
+    return [
+        f"hh-rlhf harmless-base, {pairs['training']:,} pairs to learn from and "
+        f"{pairs['held_out']:,} held out by prompt, {results['settings']['epochs']} epochs; "
+        f"training took {run['train']['seconds'] / 60:.1f} minutes, the transformer from "
+        f"scratch ({run['scratch']['parameters'] / 1e6:.1f} million weights) "
+        f"{run['scratch']['seconds'] / 60:.1f}. 95 % intervals over prompts:",
+        table(
+            ("", "accuracy", "MiniLM above it, same pairs"),
+            [
                 [
-                    [
-                        name,
-                        interval(rows[key]["accuracy"], ".3f"),
-                        interval(rows[key]["model_above"], ".3f", sign=True),
-                    ]
-                    for key, name in MODELS.items()
-                    if key in rows
-                ],
-            ),
-            f"{pairs['held_out']:,} pairs do not decide whether it is ahead of: "
-            f"{listed(undecided)}. A temperature of {interval(calibration['temperature'])} takes "
-            f"its calibration error from {calibration['ece_before']:.3f} to "
-            f"{calibration['ece_after']:.3f} out of fold, its log loss from "
-            f"{calibration['log_loss_before']['estimate']:.3f} to "
-            f"{calibration['log_loss_after']['estimate']:.3f}. Scores correlate with length by "
-            f"{interval(bias['within_prompts'], sign=True)}, people's choices by "
-            f"{interval(bias['human'], sign=True)}; it is right on "
-            f"{interval(found['accuracy_where_shorter_chosen'], '.3f')} of the pairs whose better "
-            f"reply is shorter and on {interval(found['accuracy_where_longer_chosen'], '.3f')} of "
-            "the others. With long and short counted alike, accuracy is "
-            f"{interval(found['length_control']['balanced_accuracy'], '.3f')}.",
-        ]
-    )
+                    name,
+                    interval(rows[key]["accuracy"], ".3f"),
+                    interval(rows[key]["model_above"], ".3f", sign=True),
+                ]
+                for key, name in MODELS.items()
+                if key in rows
+            ],
+        ),
+        f"{pairs['held_out']:,} pairs do not decide whether it is ahead of: "
+        f"{listed(undecided)}. A temperature of {interval(calibration['temperature'])} takes "
+        f"its calibration error from {calibration['ece_before']:.3f} to "
+        f"{calibration['ece_after']:.3f} out of fold, its log loss from "
+        f"{calibration['log_loss_before']['estimate']:.3f} to "
+        f"{calibration['log_loss_after']['estimate']:.3f}. Scores correlate with length by "
+        f"{interval(bias['within_prompts'], sign=True)}, people's choices by "
+        f"{interval(bias['human'], sign=True)}; it is right on "
+        f"{interval(found['accuracy_where_shorter_chosen'], '.3f')} of the pairs whose better "
+        f"reply is shorter and on {interval(found['accuracy_where_longer_chosen'], '.3f')} of "
+        "the others. With long and short counted alike, accuracy is "
+        f"{interval(found['length_control']['balanced_accuracy'], '.3f')}.",
+    ]
 
 
-def _ahead(difference: Mapping[str, float] | None) -> bool:
-    return difference is not None and difference["low"] > 0
-
-
-def training(results: Results) -> str:
+def training(results: Results) -> list[str]:
     """Training with prompts computed once beside TRL's trainer."""
     cells: Sequence[Results] = results["cells"]
     apart = max(
@@ -97,35 +91,33 @@ def training(results: Results) -> str:
         )
     steps = [f"{row['gate_steps']} in {row['cell']}" for row in cells]
     memory = [_memory(row) for row in cells if row["sides"]["prefix"]["peak_mib"] is not None]
-    return "\n\n".join(
-        [
-            "**Training** pairs a second as multiples of TRL's, by CPU time, on "
-            f"{cores_of(results['provenance'])} and {results['settings']['threads']} threads: "
-            f"a Llama of the size named, batches of {results['batch']} pairs, float32. Medians and "
-            "ranges over rounds. *Rounds × updates* is how often each side was timed and "
-            "how many updates one timed sample holds. *At most* is how many times fewer tokens are "
-            "computed; what is above it is spared attention, and where lengths vary also rows of "
-            "like length side by side, which the column *length-sorted TRL* has on both sides. "
-            f"Losses of all sides stay within {apart:.1g} of each other over the steps that were "
-            f"compared ({'; '.join(steps)}).",
-            table(
-                (
-                    "model, prompt/response",
-                    "rounds × updates",
-                    "at most",
-                    "prefix, to length-sorted TRL",
-                    "prefix, to TRL without checkpointing",
-                    "the same by wall time",
-                    "prefix, to TRL as it comes",
-                    "packed, to length-sorted TRL",
-                    "packed, to TRL without checkpointing",
-                ),
-                rows,
+    return [
+        "**Training** pairs a second as multiples of TRL's, by CPU time, on "
+        f"{cores_of(results['provenance'])} and {results['settings']['threads']} threads: "
+        f"a Llama of the size named, batches of {results['batch']} pairs, float32. Medians and "
+        "ranges over rounds. *Rounds × updates* is how often each side was timed and "
+        "how many updates one timed sample holds. *At most* is how many times fewer tokens are "
+        "computed; what is above it is spared attention, and where lengths vary also rows of "
+        "like length side by side, which the column *length-sorted TRL* has on both sides. "
+        f"Losses of all sides stay within {apart:.1g} of each other over the steps that were "
+        f"compared ({'; '.join(steps)}).",
+        table(
+            (
+                "model, prompt/response",
+                "rounds × updates",
+                "at most",
+                "prefix, to length-sorted TRL",
+                "prefix, to TRL without checkpointing",
+                "the same by wall time",
+                "prefix, to TRL as it comes",
+                "packed, to length-sorted TRL",
+                "packed, to TRL without checkpointing",
             ),
-            "\n".join(memory),
-            f"It loses in: {'; '.join(results['lost']) or 'none'}.",
-        ]
-    )
+            rows,
+        ),
+        "\n".join(memory),
+        f"It loses in: {'; '.join(results['lost']) or 'none'}.",
+    ]
 
 
 def _memory(row: Results) -> str:
@@ -137,7 +129,7 @@ def _memory(row: Results) -> str:
     )
 
 
-def scoring(results: Results) -> str:
+def scoring(results: Results) -> list[str]:
     """Scoring many responses to one prompt beside plain forward passes."""
     cells = {row["cell"].partition(" ")[2]: row for row in results["cells"]}
     rows = []
@@ -166,33 +158,31 @@ def scoring(results: Results) -> str:
         side: sum(f"as fast as {side} times" in line for line in results["lost"])
         for side in ("plain", "sorted", "own cache")
     }
-    return "\n\n".join(
-        [
-            f"**Scoring** at {goal['cell']} (responses x prompt/response tokens): "
-            f"{interval(own['cpu'])} times as fast as plain forward passes by CPU time, "
-            f"{own['wall']['median']:.2f} by wall time{memory}. Models of {parameters} million "
-            f"weights, float32, {results['settings']['threads']} threads; medians and ranges over "
-            f"rounds, scores equal to {results['gate']:g}. {len(results['cells'])} cells were "
-            "measured; these are how many times as fast ours is:",
-            table(
-                (
-                    "responses × prompt/response",
-                    "rounds",
-                    "at most",
-                    "than plain",
-                    "than length-sorted",
-                    "than one shared cache written by hand",
-                ),
-                rows,
+    return [
+        f"**Scoring** at {goal['cell']} (responses x prompt/response tokens): "
+        f"{interval(own['cpu'])} times as fast as plain forward passes by CPU time, "
+        f"{own['wall']['median']:.2f} by wall time{memory}. Models of {parameters} million "
+        f"weights, float32, {results['settings']['threads']} threads; medians and ranges over "
+        f"rounds, scores equal to {results['gate']:g}. {len(results['cells'])} cells were "
+        "measured; these are how many times as fast ours is:",
+        table(
+            (
+                "responses × prompt/response",
+                "rounds",
+                "at most",
+                "than plain",
+                "than length-sorted",
+                "than one shared cache written by hand",
             ),
-            f"By one of the two clocks it loses to a shared cache written by hand in "
-            f"{lost['own cache']} cells, to length-sorted passes in {lost['sorted']}, to plain "
-            f"ones in {lost['plain']}:\n\n" + "\n".join(f"- {line}" for line in results["lost"]),
-        ]
-    )
+            rows,
+        ),
+        f"By one of the two clocks it loses to a shared cache written by hand in "
+        f"{lost['own cache']} cells, to length-sorted passes in {lost['sorted']}, to plain "
+        f"ones in {lost['plain']}:\n\n" + "\n".join(f"- {line}" for line in results["lost"]),
+    ]
 
 
-def real_data(results: Results) -> str:
+def real_data(results: Results) -> list[str]:
     """The path of docs/real_data.sh on human preferences."""
     reward, policy = results["reward_model"], results["policy"]
     pairs = results["pairs"]
@@ -200,41 +190,39 @@ def real_data(results: Results) -> str:
     ahead = [
         method_name(cell) for cell in cells if verdict(cell["gain_at_equal_tokens"]) == "gains"
     ]
-    return "\n\n".join(
-        [
-            table(
-                (f"on {pairs['held_out']} held-out pairs", "accuracy, 95 % interval"),
-                [
-                    ["reward model", interval(reward["accuracy"], ".3f")],
-                    ["choosing the longer reply", interval(reward["longer_reply"], ".3f")],
-                    ["bag of words, logistic regression", interval(reward["bag_of_words"], ".3f")],
-                ],
+    return [
+        table(
+            (f"on {pairs['held_out']} held-out pairs", "accuracy, 95 % interval"),
+            [
+                ["reward model", interval(reward["accuracy"], ".3f")],
+                ["choosing the longer reply", interval(reward["longer_reply"], ".3f")],
+                ["bag of words, logistic regression", interval(reward["bag_of_words"], ".3f")],
+            ],
+        ),
+        f"The reward model saw {pairs['training']:,} pairs once. It is right on "
+        f"{interval(reward['accuracy_where_shorter_chosen'], '.3f')} of the pairs where the "
+        "shorter reply was chosen and on "
+        f"{interval(reward['accuracy_where_longer_chosen'], '.3f')} of the others.",
+        table(
+            (
+                f"on {results['prompts']} held-out prompts",
+                "tokens a prompt",
+                "reward-model score",
+                "above best-of-N at equal tokens",
             ),
-            f"The reward model saw {pairs['training']:,} pairs once. It is right on "
-            f"{interval(reward['accuracy_where_shorter_chosen'], '.3f')} of the pairs where the "
-            "shorter reply was chosen and on "
-            f"{interval(reward['accuracy_where_longer_chosen'], '.3f')} of the others.",
-            table(
-                (
-                    f"on {results['prompts']} held-out prompts",
-                    "tokens a prompt",
-                    "reward-model score",
-                    "above best-of-N at equal tokens",
-                ),
+            [
                 [
-                    [
-                        method_name(cell),
-                        f"{cell['tokens']:.0f}",
-                        interval(cell["proxy"]),
-                        interval(cell["gain_at_equal_tokens"], sign=True),
-                    ]
-                    for cell in cells
-                ],
-            ),
-            "Search raises the score it plans against. Ahead of best-of-N at equal tokens: "
-            f"{listed(ahead)}. The policy's loss ends at {policy['loss_last']:.1f} nats "
-            f"a token. Of the first {results['limit']} held-out prompts, those too long for its "
-            f"context were left out; {policy['cut']:,} of "
-            f"{policy['rows']:,} training conversations were cut from the left.",
-        ]
-    )
+                    method_name(cell),
+                    f"{cell['tokens']:.0f}",
+                    interval(cell["proxy"]),
+                    interval(cell["gain_at_equal_tokens"], sign=True),
+                ]
+                for cell in cells
+            ],
+        ),
+        "Search raises the score it plans against. Ahead of best-of-N at equal tokens: "
+        f"{listed(ahead)}. The policy's loss ends at {policy['loss_last']:.1f} nats "
+        f"a token. Of the first {results['limit']} held-out prompts, those too long for its "
+        f"context were left out; {policy['cut']:,} of "
+        f"{policy['rows']:,} training conversations were cut from the left.",
+    ]

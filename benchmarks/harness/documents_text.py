@@ -1,10 +1,9 @@
-"""The documents' account of search over text: the demo, what search costs, what it gained."""
+"""Figures of search over text: the demo, costs, gains over best-of-N, defaults."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.harness.documents_numbers import cores_of, interval, listed, span, table
-from benchmarks.harness.provenance import NOT_RECORDED
 from policies.evaluation.cells import BEST_OF_N
 from policies.evaluation.gain_report import gains_of, method_name, scope_of, verdict
 from policies.planning.options import TITLES
@@ -18,8 +17,8 @@ SMALLEST = 0.2  # difference of gold utility that is worth deciding
 OUR_VARIANTS = "ours, "  # how names of our sides begin, beside the one that ratios are taken to
 
 
-def demo(results: Results) -> str:
-    """What the demo's seeds came to, pooled."""
+def demo(results: Results) -> list[str]:
+    """The demo's results over seeds."""
     minutes = results["minutes"].values()
     gain, learned = (interval(results[key], sign=True) for key in DIFFERENCES)
     cells = [("base", cell) for cell in results["base"]]
@@ -35,35 +34,33 @@ def demo(results: Results) -> str:
         ]
         for policy, cell in cells
     ]
-    return "\n\n".join(
-        [
-            f"{results['held_out_prompts']} held-out prompts in all; 95 % intervals "
-            f"{scope_of(results[key] for key in DIFFERENCES)}; "
-            f"{span(minutes, '.1f')} minutes a seed on {cores_of(results['provenance'])}.",
-            f"- Best-of-16 above the base policy in gold utility: **{gain}**.\n"
-            f"- Fine-tuned policy above the base policy, both without search: **{learned}**.",
-            table(
-                (
-                    "policy",
-                    "method, budget",
-                    "tokens a prompt",
-                    "gold utility",
-                    "above best-of-N at equal tokens",
-                    "so it",
-                ),
-                rows,
+    return [
+        f"{results['held_out_prompts']} held-out prompts in all; 95 % intervals "
+        f"{scope_of(results[key] for key in DIFFERENCES)}; "
+        f"{span(minutes, '.1f')} minutes a seed on {cores_of(results['provenance'])}.",
+        f"- Best-of-16 above the base policy in gold utility: **{gain}**.\n"
+        f"- Fine-tuned policy above the base policy, both without search: **{learned}**.",
+        table(
+            (
+                "policy",
+                "method, budget",
+                "tokens a prompt",
+                "gold utility",
+                "above best-of-N at equal tokens",
+                "so it",
             ),
-            "A method gains over best-of-N where the interval lies above zero, loses where it lies "
-            f"below, and is undecided elsewhere. {_decided(results['base'])} The budget is N for "
-            "best-of-N, segments a step for beam search, simulations a decision for tree search.",
-            "![Gold and proxy score against generated tokens](docs/results/demo_gains.png)",
-            *_few_labels(results),
-        ]
-    )
+            rows,
+        ),
+        "A method gains over best-of-N where the interval lies above zero, loses where it lies "
+        f"below, and is undecided elsewhere. {_decided(results['base'])} The budget is N for "
+        "best-of-N, segments a step for beam search, simulations a decision for tree search.",
+        "![Gold and proxy score against generated tokens](docs/results/demo_gains.png)",
+        *_few_labels(results),
+    ]
 
 
 def _few_labels(results: Results) -> list[str]:
-    """What best-of-N gains against a reward model of few labels; one seed's picture of it."""
+    """Gains of best-of-N against a reward model of few labels, with one seed's picture."""
     picture = (
         "![Gain in gold and proxy of best-of-N against its divergence, for reward models of many "
         "and of few labels](docs/results/demo_overoptimization.png)\n\nThe picture is that of the "
@@ -74,10 +71,7 @@ def _few_labels(results: Results) -> list[str]:
         return [picture]
     change = found["change"]
     rows = [
-        [
-            f"best-of-{row['budget']}",
-            *(interval(row[key], sign=True) for key in ("proxy", "gold")),
-        ]
+        [f"best-of-{row['budget']}", *(interval(row[key], sign=True) for key in ("proxy", "gold"))]
         for row in found["above_one_sample"]
     ]
     proxy, gold = (_direction(change[key]) for key in ("proxy", "gold"))
@@ -93,28 +87,31 @@ def _few_labels(results: Results) -> list[str]:
 
 
 def _direction(change: Results) -> str:
-    """What an interval decides about a change."""
+    """The direction of a change, if its interval decides it."""
     return {"gains": "rises", "loses": "falls"}.get(
         verdict(change) or "", "changes by what these seeds do not decide"
     )
 
 
-def methods_compared(results: Results) -> str:
+def methods_compared(results: Results) -> list[str]:
     """One sentence: how many methods docs/text_search.md compares, on how many prompts."""
     methods = list(dict.fromkeys(cell["method"] for cell in results["cells"]))
-    return (
+    return [
         "Tree search over text is judged at equal cost in [docs/text_search.md]"
         f"(docs/text_search.md): {len(methods)} methods ({listed(methods)}), "
         f"{results['held_out_prompts']} held-out prompts, gold and proxy, with intervals."
-    )
+    ]
 
 
-def costs(results: Results, one_thread: Results) -> str:
-    """What search over text costs beside other ways to compute the same prefixes."""
+def costs(results: Results, one_thread: Results) -> list[str]:
+    """Costs of search over text beside other ways to compute the same prefixes."""
     provenance, settings = results["provenance"], results["settings"]
     cells = {row["cell"]: row for row in results["cells"]}
     single = {row["cell"]: row for row in one_thread["cells"]}
     million = results["parameters"] / 1e6
+    of_one_thread = [
+        {**goal, "goal": f"one thread, {goal['goal']}"} for goal in one_thread["goals"]
+    ]
     tables = []
     for name, row in cells.items():
         beside = single.get(name)
@@ -127,19 +124,16 @@ def costs(results: Results, one_thread: Results) -> str:
                 line += _side(beside["sides"][side])[1:] if side in beside["sides"] else ["–", "–"]
             rows.append(line)
         tables.append(f"`{name}`: {row['title']}\n\n{table(head, rows)}")
-    return "\n\n".join(
-        [
-            f"On {cores_of(provenance)}, {settings['threads']} threads, a random Llama of "
-            f"{million:.1f} million weights, the same model, prompts and planner on all sides; CPU "
-            f"time as a multiple of ours, medians and ranges over {provenance['rounds']} paired "
-            "rounds. *Without the prompts* leaves out what all sides spend on the prompts once; a "
-            "dash stands where that was not measured.",
-            *tables,
-            _ties(cells.values()),
-            "Goals set beforehand:\n\n"
-            + "\n".join(_goal(goal) for goal in [*results["goals"], *_marked(one_thread)]),
-        ]
-    )
+    return [
+        f"On {cores_of(provenance)}, {settings['threads']} threads, a random Llama of "
+        f"{million:.1f} million weights, the same model, prompts and planner on all sides; CPU "
+        f"time as a multiple of ours, medians and ranges over {provenance['rounds']} paired "
+        "rounds. *Without the prompts* leaves out what all sides spend on the prompts once; a "
+        "dash stands where that was not measured.",
+        *tables,
+        _ties(cells.values()),
+        "Goals set beforehand:\n\n" + "\n".join(map(_goal, [*results["goals"], *of_one_thread])),
+    ]
 
 
 def _side(found: Results) -> list[str]:
@@ -159,19 +153,15 @@ def _ties(rows: Iterable[Results]) -> str:
             if side == row["yardstick"] or side.startswith(OUR_VARIANTS):
                 continue
             times = found["times_yardstick"]
-            told = f"`{row['cell']}`, {found['title']} ({interval(times)})"
+            shown = f"`{row['cell']}`, {found['title']} ({interval(times)})"
             if times["high"] < 1:
-                ahead.append(told)
+                ahead.append(shown)
             elif times["low"] <= 1:
-                level.append(told)
+                level.append(shown)
     return (
         f"Level with ours, the range over rounds on both sides of one: "
         f"{'; '.join(level) or 'none'}. Ahead of ours: {'; '.join(ahead) or 'none'}."
     )
-
-
-def _marked(one_thread: Results) -> list[dict[str, Any]]:
-    return [{**goal, "goal": f"one thread, {goal['goal']}"} for goal in one_thread["goals"]]
 
 
 def _goal(goal: Results) -> str:
@@ -183,7 +173,7 @@ def _goal(goal: Results) -> str:
     return f"- {goal['goal']}: {met} ({found:.2f} [{low:.2f}, {high:.2f}])"
 
 
-def gains(results: Results) -> str:
+def gains(results: Results) -> list[str]:
     """Every method of search over text at equal cost, in the embedded world."""
     cells: Sequence[Results] = results["cells"]
     rows = []
@@ -205,35 +195,33 @@ def gains(results: Results) -> str:
                 ", ".join(divergence),
             ]
         )
-    return "\n\n".join(
-        [
-            f"{results['held_out_prompts']} held-out prompts in all; 95 % intervals "
-            f"{scope_of(cell['gold'] for cell in cells)}; none stands where the runs did not keep "
-            "each seed's figure. The columns of differences are gold above best-of-N of the same "
-            "cost, paired by prompt. *Tokens models read* are those that policy and reward model "
-            "were given. *With the value head* adds what it took to sample, score and read the "
-            "responses that the head was fitted to, divided among the evaluated prompts; the "
-            "differences do not charge it. The last column bounds how far the answers are from the "
-            "policy's own.",
-            table(
-                (
-                    "method, budget",
-                    "generated tokens",
-                    "tokens models read",
-                    "with the value head, generated / read",
-                    "gold utility",
-                    "at equal generated tokens",
-                    "at equal tokens read",
-                    "KL, nats",
-                ),
-                rows,
+    return [
+        f"{results['held_out_prompts']} held-out prompts in all; 95 % intervals "
+        f"{scope_of(cell['gold'] for cell in cells)}; none stands where the runs did not keep "
+        "each seed's figure. The columns of differences are gold above best-of-N of the same "
+        "cost, paired by prompt. *Tokens models read* are those that policy and reward model "
+        "were given. *With the value head* adds what it took to sample, score and read the "
+        "responses that the head was fitted to, divided among the evaluated prompts; the "
+        "differences do not charge it. The last column bounds how far the answers are from the "
+        "policy's own.",
+        table(
+            (
+                "method, budget",
+                "generated tokens",
+                "tokens models read",
+                "with the value head, generated / read",
+                "gold utility",
+                "at equal generated tokens",
+                "at equal tokens read",
+                "KL, nats",
             ),
-            _fitting(results),
-            *_verdicts(cells),
-            _last_doubling(cells),
-            "![Gold and proxy score against generated tokens](results/text_gains_tokens.png)",
-        ]
-    )
+            rows,
+        ),
+        _fitting(results),
+        *_verdicts(cells),
+        _last_doubling(cells),
+        "![Gold and proxy score against generated tokens](results/text_gains_tokens.png)",
+    ]
 
 
 def _with_fit(cell: Results, results: Results) -> str:
@@ -243,8 +231,6 @@ def _with_fit(cell: Results, results: Results) -> str:
         by_token = cell["method"] in (TITLES["controlled_decoding"], _RECORDED_NAME)
         unit = "token" if by_token else "sentence"
         for heads in results["value_heads"].values():
-            if "samples" not in heads:
-                return NOT_RECORDED
             tokens += heads["samples"]["generated_tokens"] / results["held_out_prompts"]
             fitting = heads["samples"]["read_tokens"] + heads[unit]["read_tokens"]
             read += fitting / results["held_out_prompts"]
@@ -252,30 +238,26 @@ def _with_fit(cell: Results, results: Results) -> str:
 
 
 def _fitting(results: Results) -> str:
-    """What the value heads know and what it took to fit them."""
+    """Quality and cost of the value heads."""
     heads = list(results["value_heads"].values())
-    explained, cost = [], []
-    for unit, title in (("sentence", "at sentences' ends"), ("token", "at every token")):
-        found = span(own[unit]["explained_variance"] for own in heads)
-        explained.append(f"{found} ({title})")
-        read = [own[unit].get("read_tokens") for own in heads]
-        cost.append(f"read tokens {NOT_RECORDED}" if None in read else f"{sum(read):,} read")
-    samples = [own["samples"] for own in heads if "samples" in own]
-    sampled = f"tokens {NOT_RECORDED}"
-    if len(samples) == len(heads):
-        generated, read = (
-            sum(own[key] for own in samples) for key in ("generated_tokens", "read_tokens")
-        )
-        sampled = f"{generated:,} tokens generated, {read:,} read"
+    explained = [
+        f"{span(own[unit]['explained_variance'] for own in heads)} ({title})"
+        for unit, title in (("sentence", "at sentences' ends"), ("token", "at every token"))
+    ]
+
+    def total(part: str, key: str = "read_tokens") -> str:
+        return f"{sum(own[part][key] for own in heads):,}"
+
     minutes = sum(own["step_seconds"] for own in heads) / 60
     responses = span((own["sentence"]["responses"] for own in heads), ",.0f")
     return (
         "Searches take the value of unfinished text from a head on the policy's hidden states, "
         f"fitted in each seed to the reward model's scores of {responses} responses to training "
         f"prompts. Over all seeds that took {minutes:.1f} minutes; sampling and scoring: "
-        f"{sampled}; the head at sentences' ends: {cost[0]}; that at every token, of "
-        f"controlled decoding: {cost[1]}. They explain {listed(explained)} of the scores' variance "
-        "on held-out responses."
+        f"{total('samples', 'generated_tokens')} tokens generated, {total('samples')} read; the "
+        f"head at sentences' ends: {total('sentence')} read; that at every token, of controlled "
+        f"decoding: {total('token')} read. They explain {listed(explained)} of the scores' "
+        "variance on held-out responses."
     )
 
 
@@ -290,7 +272,7 @@ def _last_doubling(cells: Sequence[Results]) -> str:
 
 
 def _verdicts(cells: Sequence[Results]) -> list[str]:
-    """For each cost that has intervals over seeds: which cells gain or lose, and what stands."""
+    """For each cost that has intervals over seeds: cells that gain or lose."""
     costs = {
         "gain_at_equal_tokens": "At equal generated tokens",
         "gain_at_equal_model_tokens": "At equal tokens read",
@@ -310,8 +292,8 @@ def _verdicts(cells: Sequence[Results]) -> list[str]:
     return found
 
 
-def planner_defaults(results: Results) -> str:
-    """What the numbers of tree search over samples are worth, on toys and on training prompts."""
+def planner_defaults(results: Results) -> list[str]:
+    """Effects of the defaults of tree search over samples, on toys and on training prompts."""
     toys = [cell for cell in results["toys"] if cell["toy"] == "all"]
     budgets = list(dict.fromkeys(cell["budget"] for cell in toys))
     names = list(dict.fromkeys(cell["toy"] for cell in results["toys"]))[1:]
@@ -362,7 +344,7 @@ def planner_defaults(results: Results) -> str:
                 ],
             ),
         ]
-    return "\n\n".join(parts)
+    return parts
 
 
 def _bounds(found: Sequence[float], form: str) -> str:
@@ -371,6 +353,6 @@ def _bounds(found: Sequence[float], form: str) -> str:
 
 
 def _decided(cells: Sequence[Results], key: str = "gain_at_equal_tokens") -> str:
-    """How many comparisons were made, what stands of them, and what would decide the others."""
+    """Counts of decided comparisons, and the seeds that would decide the others."""
     compared = gains_of([{"policy": "base", **cell} for cell in cells], key)
     return f"{count_verdicts(compared)} {describe_need(compared, difference=SMALLEST)}".rstrip()

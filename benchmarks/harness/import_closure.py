@@ -11,14 +11,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-FIRST_PARTY = (
-    "atari_bridge",
-    "benchmarks",
-    "policies",
-    "prefsearch",
-    "rewardmodel",
-    "search",
-)
+FIRST_PARTY = ("atari_bridge", "benchmarks", "policies", "prefsearch", "rewardmodel", "search")
 _ALL = "*"  # the whole of a module, as `import package` gives it
 
 
@@ -139,7 +132,7 @@ def _exports(content: bytes, package: str) -> tuple[tuple[str, str, str], ...]:
 
 @lru_cache(maxsize=256)
 def _only_exports(content: bytes) -> bool:
-    """Whether a package's file holds imports, its docstring and the list of its names alone."""
+    """Whether a package's file has nothing but imports, its docstring and the list of its names."""
     return all(
         isinstance(node, ast.Import | ast.ImportFrom)
         or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))

@@ -1,11 +1,11 @@
-"""Finds numbers in the documents that stand outside a block of figures.
+"""Finds numbers in the documents that are outside a block of figures.
 
 A number in prose cannot be checked against results and goes stale in silence. So every number in
 digits or words is named, and words that compare by one (doubled, three-quarters, an order of
 magnitude); one and two only before a unit, as they are everyday words. Headings, code, links,
-versions and years of papers are left out: a setting stands in backticks. `ALLOWED` lists the few
-that are neither measured nor a setting, each with its reason. So are pictures of results named,
-which a block has to show for its note to cover them.
+versions and years of papers are left out: a setting is written in backticks. `ALLOWED` lists the
+few that are neither measured nor a setting, each with its reason. Pictures of results outside a
+block are found, too, since a block's note is to cover them.
 """
 
 import re
@@ -80,7 +80,7 @@ def loose_figures(text: str, allowed: Mapping[str, str]) -> list[str]:
 
     Args:
         text: A document.
-        allowed: Phrases that may stand, as `prose` gives them, with the reason.
+        allowed: Phrases that are allowed, as `prose` gives them, with the reason.
     """
     pictures = re.findall(r"\]\(([^)]*results/[^)]*\.(?:png|svg))\)", _outside_blocks(text))
     text = prose(text)

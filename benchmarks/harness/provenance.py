@@ -1,10 +1,10 @@
-"""What a results file records of how it was measured, and the sources that its figures depend on.
+"""Provenance of results files, and the source files that their figures depend on.
 
 Every benchmark writes a mapping `provenance` into its JSON: the command, the commit and whether
 files differed from it, date, machine, package versions, seeds, rounds, and a digest of the contents
 of the files that `SOURCES` leads to: all that its modules import, and the data named beside them.
-`benchmarks/harness/documents.py` compares that digest with the files of today and marks figures
-that are older than the code.
+`benchmarks/harness/documents.py` compares that digest with the current files and marks figures that
+are older than the code.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shlex
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness.import_closure import import_closure
+from benchmarks.harness.worker import ROOT
 from prefsearch.storage.files import write_json_atomic
 
-ROOT = Path(__file__).resolve().parents[2]
 NOT_RECORDED = "not recorded"  # of runs made before the programs recorded it
 CHANGED = "changed during the run"
 FIELDS = (
@@ -46,18 +47,32 @@ class Sources:
 
     Attributes:
         command: What writes it, for a shell in the repository.
-        roots: Modules whose imports lead to every file that its figures depend on: the benchmark's
-            own, and those it has other processes run or that are imported by a computed name. Of
-            the commands of `prefsearch`, those that it runs: all of them import everything.
+        imports: Modules that it runs in other processes or imports by a computed name. Of the
+            commands of `prefsearch`, those that it runs: all of them import everything.
         data: Patterns of further files, such as configurations and scripts.
     """
 
     command: str
-    roots: tuple[str, ...]
+    imports: tuple[str, ...] = ()
     data: tuple[str, ...] = ()
 
+    @property
+    def script(self) -> str:
+        """How the command begins, without variables and options."""
+        found = re.search(r"(?:python )?\S+\.(?:py|sh)\b", self.command)
+        assert found is not None
+        return found.group()
 
-# What is imported by benchmarks and can change no figure: it shows figures or notes their origin.
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """Modules whose imports lead to every file that the figures depend on."""
+        if not self.script.startswith("python "):
+            return self.imports
+        path = self.script.removeprefix("python ").removesuffix(".py")
+        return (path.replace("/", "."), *self.imports)
+
+
+# Imported by benchmarks without any influence on figures: they show figures or note their origin.
 LEFT_OUT = (
     "benchmarks/harness/documents*.py",
     "benchmarks/harness/import_closure.py",
@@ -69,54 +84,38 @@ LEFT_OUT = (
     "prefsearch/report/style.py",
     "search/viewer/*.py",
 )
-_COMMAND = ("prefsearch.cli.entry", "prefsearch.cli.command_line")  # of any command
+_COMMAND = ("prefsearch.cli.entry", "prefsearch.cli.command_line")  # of any `prefsearch COMMAND`
 _GAME = "configs/atari_bridge/ale_cpu.yaml"
 _PEERS = "benchmarks/peers.sh"
 SOURCES: Mapping[str, Sources] = {
     "atari_compile": Sources(
         "python benchmarks/atari/compile.py",
-        ("benchmarks.atari.compile",),
-        (_GAME, "configs/atari_bridge/efficientzero.yaml"),
+        data=(_GAME, "configs/atari_bridge/efficientzero.yaml"),
     ),
-    "atari_cpu": Sources("python benchmarks/atari/cpu.py", ("benchmarks.atari.cpu",), (_GAME,)),
+    "atari_cpu": Sources("python benchmarks/atari/cpu.py", data=(_GAME,)),
     "atari_speed": Sources(
         "python benchmarks/atari/atari.py",
-        ("benchmarks.atari.atari", "benchmarks.atari.ours", "benchmarks.atari.lightzero"),
+        ("benchmarks.atari.ours", "benchmarks.atari.lightzero"),
         (_GAME, _PEERS),
     ),
-    "atari_true_simulator": Sources(
-        "python benchmarks/atari/true_simulator.py", ("benchmarks.atari.true_simulator",)
-    ),
+    "atari_true_simulator": Sources("python benchmarks/atari/true_simulator.py"),
     "cartpole": Sources(
-        "python benchmarks/atari/cartpole.py",
-        ("benchmarks.atari.cartpole",),
-        ("configs/atari_bridge/cartpole.yaml",),
+        "python benchmarks/atari/cartpole.py", data=("configs/atari_bridge/cartpole.yaml",)
     ),
-    "demo": Sources(
-        "python benchmarks/text/demo_seeds.py",
-        ("benchmarks.text.demo_seeds", *_COMMAND, "policies.demo"),
-    ),
+    "demo": Sources("python benchmarks/text/demo_seeds.py", (*_COMMAND, "policies.demo")),
     "hh_minilm": Sources(
         "python benchmarks/reward/baselines.py --run runs/hh_minilm "
         "--out docs/results/hh_minilm.json",
-        ("benchmarks.reward.baselines", *_COMMAND, "rewardmodel.cli.train"),
+        (*_COMMAND, "rewardmodel.cli.train"),
         ("configs/rewardmodel/hh_minilm.yaml",),
     ),
-    "leaves_per_step": Sources(
-        "python benchmarks/core/leaves_per_step.py", ("benchmarks.core.leaves_per_step",)
-    ),
+    "leaves_per_step": Sources("python benchmarks/core/leaves_per_step.py"),
     "planning_core": Sources(
         "python benchmarks/core/planning_core.py",
-        (
-            "benchmarks.core.planning_core",
-            "benchmarks.core.torch_side",
-            "benchmarks.core.mctx_side",
-        ),
+        ("benchmarks.core.torch_side", "benchmarks.core.mctx_side"),
         (_PEERS,),
     ),
-    "planning_cuda": Sources(
-        "python benchmarks/core/planning_cuda.py", ("benchmarks.core.planning_cuda",)
-    ),
+    "planning_cuda": Sources("python benchmarks/core/planning_cuda.py"),
     "real_data": Sources(
         "RESULTS=docs/results/real_data.json docs/real_data.sh",
         (
@@ -131,31 +130,24 @@ SOURCES: Mapping[str, Sources] = {
         ("docs/real_data.sh",),
     ),
     "reward_scoring": Sources(
-        "python benchmarks/reward/scoring.py --out docs/results/reward_scoring.json",
-        ("benchmarks.reward.scoring",),
+        "python benchmarks/reward/scoring.py --out docs/results/reward_scoring.json"
     ),
     "reward_training": Sources(
-        "python benchmarks/reward/training.py --out docs/results/reward_training.json",
-        ("benchmarks.reward.training",),
+        "python benchmarks/reward/training.py --out docs/results/reward_training.json"
     ),
     "text_gains": Sources(
-        "python benchmarks/text/text_gains.py",
-        ("benchmarks.text.text_gains", *_COMMAND, "policies.cli.evaluate"),
+        "python benchmarks/text/text_gains.py", (*_COMMAND, "policies.cli.evaluate")
     ),
     "text_planner_defaults": Sources(
-        "python benchmarks/text/planner_defaults.py --policy runs/demo/checkpoints/sft",
-        ("benchmarks.text.planner_defaults",),
+        "python benchmarks/text/planner_defaults.py --policy runs/demo/checkpoints/sft"
     ),
     "text_search": Sources(
-        "python benchmarks/text/text_search.py --out docs/results/text_search.json",
-        ("benchmarks.text.text_search",),
-        (_PEERS,),
+        "python benchmarks/text/text_search.py --out docs/results/text_search.json", data=(_PEERS,)
     ),
     "text_search_one_thread": Sources(
         "python benchmarks/text/text_search.py --cells search-8 --threads 1 --rounds 3 "
         "--out docs/results/text_search_one_thread.json",
-        ("benchmarks.text.text_search",),
-        (_PEERS,),
+        data=(_PEERS,),
     ),
 }
 _PACKAGES = (
@@ -166,10 +158,6 @@ _PACKAGES = (
 
 def source_files(name: str, root: Path = ROOT) -> list[Path]:
     """The files that a result depends on, in the order of their paths.
-
-    Args:
-        name: In `SOURCES`.
-        root: The repository.
 
     Raises:
         ValueError: If a module or pattern leads to no file, as after a rename.
@@ -197,24 +185,25 @@ def source_digest(name: str, root: Path = ROOT) -> str:
 
 def provenance(
     name: str,
-    command: Sequence[str],
+    words: Sequence[str],
     *,
     seeds: Sequence[int],
     rounds: int | None = None,
     versions: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What to keep beside figures. Call it before anything is measured.
+    """What is kept beside figures. Call it before anything is measured.
 
     Args:
         name: Of the results file without its ending, in `SOURCES`.
-        command: The words of the command line; folders of this machine are cut to their names.
+        words: The command line after the script; folders of this machine are cut to their names.
         seeds: All seeds that were run.
         rounds: How often each figure was measured, where that is one number.
         versions: Of packages in other processes, beside those of this one.
     """
     commit, changed = _commit()
+    options = shlex.join(Path(word).name if Path(word).is_absolute() else word for word in words)
     return {
-        "command": shlex.join(_without_folders(word) for word in command),
+        "command": f"{SOURCES[name].script} {options}".rstrip(),
         "commit": commit,
         "uncommitted_changes": changed,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -246,16 +235,12 @@ def machine() -> dict[str, Any]:
 
 
 def same_sources(earlier: Mapping[str, Any], name: str) -> bool:
-    """Whether a results file was measured with the source files of today."""
+    """Whether a results file was measured with the current source files."""
     return earlier.get("provenance", {}).get("source_digest") == source_digest(name)
 
 
 def require_sources(name: str, digest: str) -> None:
-    """Refuses to go on where the source files are no longer those that figures are stamped with.
-
-    Args:
-        name: Of the results file, in `SOURCES`.
-        digest: `source_digest` of its provenance, taken before anything ran.
+    """Checks that the source files are still those of a digest.
 
     Raises:
         ValueError: If a source file has changed since.
@@ -271,11 +256,11 @@ def require_sources(name: str, digest: str) -> None:
 
 @contextmanager
 def held_sources(run: Path, name: str, digest: str) -> Iterator[None]:
-    """Binds what is done in a run's folder to the source files that its figures are stamped with.
+    """Checks before and after a block that a run's folder is of the source files of a digest.
 
-    The folder's digest stands in a file beside it, so what a run keeps for its continuation is
-    never pooled with figures of other code. It is checked before and after; a folder that was at
-    work while files changed holds figures of two versions and is refused from then on.
+    The digest is kept in a file beside the folder, so that a run that is continued never pools
+    figures of two versions of the code. A folder that was written to while files changed is
+    refused from then on.
 
     Args:
         run: The folder.
@@ -283,7 +268,7 @@ def held_sources(run: Path, name: str, digest: str) -> Iterator[None]:
         digest: `source_digest` of its provenance, taken before anything ran.
 
     Raises:
-        ValueError: If source files have changed since, or the folder holds a run of others or of
+        ValueError: If source files have changed since, or the folder is a run of others or of
             unknown ones.
     """
     require_sources(name, digest)
@@ -296,7 +281,7 @@ def held_sources(run: Path, name: str, digest: str) -> Iterator[None]:
     if then != digest:
         raise ValueError(
             f"{run} was begun with other source files (digest found: {then}; required: {digest}). "
-            "Remove the folder, or choose another one, to measure the code of today"
+            "Remove the folder, or choose another one, to measure the current code"
         )
     try:
         yield
@@ -314,10 +299,6 @@ def _are_sources(name: str, digest: str) -> bool:
         return False
 
 
-def _without_folders(word: str) -> str:
-    return Path(word).name if Path(word).is_absolute() else word
-
-
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
@@ -328,13 +309,13 @@ def _versions() -> dict[str, str]:
 
 def _commit() -> tuple[str | None, bool | None]:
     """The commit, and whether tracked files differ from it; None outside a git checkout."""
-    asked = ("git", "rev-parse", "HEAD"), ("git", "status", "--porcelain", "-uno")
+    commands = ("git", "rev-parse", "HEAD"), ("git", "status", "--porcelain", "-uno")
     try:
         head, changed = (
             subprocess.run(
                 command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=10
             ).stdout.strip()
-            for command in asked
+            for command in commands
         )
     except (OSError, subprocess.SubprocessError):
         return None, None

@@ -1,31 +1,26 @@
-"""Is a trained reward model better than what is cheap? Paired, on the pairs it was held out from.
+"""Compares a trained reward model with cheap baselines on the held-out pairs of its run.
 
     prefsearch reward train --config configs/rewardmodel/hh_minilm.yaml
     python benchmarks/reward/baselines.py --run runs/hh_minilm --out docs/results/hh_minilm.json
 
 Scores the held-out pairs of a run with its model and with each baseline: the longer reply, a bag of
-words, and the run's transformer from scratch. Accuracies come with their intervals, and so do the
-differences from the model, over the same prompts: that two intervals overlap says little of those.
+words, and the run's transformer from scratch. Accuracies and the paired differences from the
+model's have intervals over prompts.
 """
 
-import argparse
 import json
-import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 import numpy as np
 import yaml
 from datasets import Dataset
-from rich.console import Console
-from rich.table import Table
 
-from benchmarks.harness.documents import update
-from benchmarks.harness.provenance import NOT_RECORDED, provenance
-from prefsearch.storage.files import write_json_atomic
+from benchmarks.harness.documents_numbers import interval
+from benchmarks.harness.provenance import NOT_RECORDED
+from benchmarks.harness.results import Results, benchmark_parser, table, wide_console
 from rewardmodel.data.preferences import load_preferences, split_by_prompt
 from rewardmodel.evaluation.baselines import bag_of_words_accuracy
 from rewardmodel.evaluation.clustered import (
@@ -38,6 +33,7 @@ from rewardmodel.evaluation.margins import preference_margins
 from rewardmodel.models.loading import load_reward_model
 from rewardmodel.pretrained.tokenization import load_tokenizer
 
+NAME = "hh_minilm"
 MODEL = "reward model"
 
 
@@ -87,13 +83,9 @@ def compare(margins: dict[str, Any], groups: Any, *, seed: int) -> dict[str, dic
 
 
 def trained_by(run: Path, about: dict[str, Any]) -> dict[str, Any]:
-    """Where the figures of a run come from: the commit that trained it, not that which scores it.
+    """The provenance with the commit that trained the run.
 
-    Where the two differ, which files trained it is not known.
-
-    Args:
-        run: Folder of `reward train`.
-        about: The provenance of the scoring.
+    Where that is not the commit that scores it, the source files of the training are not known.
     """
     then = json.loads((run / "environment.json").read_text(encoding="utf-8"))["commit"]
     if then == about["commit"]:
@@ -101,48 +93,36 @@ def trained_by(run: Path, about: dict[str, Any]) -> dict[str, Any]:
     return {**about, "commit": then, "source_digest": NOT_RECORDED}
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Prints and keeps the comparison."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--run", type=Path, required=True, help="folder of `reward train`")
-    parser.add_argument("--out", type=Path, help="JSON file; default: none")
     options = parser.parse_args(arguments)
     settings = yaml.safe_load((options.run / "config.yaml").read_text(encoding="utf-8"))
-    command = ["python", "benchmarks/reward/baselines.py", *arguments]
-    about = trained_by(options.run, provenance("hh_minilm", command, seeds=[settings["seed"]]))
+    seed = settings["seed"]
+    file = Results(NAME, arguments, options.out, seeds=[seed])
     training, held_out = held_out_pairs(settings)
-    margins = margins_of(options.run, training, held_out, seed=settings["seed"])
-    rows = compare(margins, np.asarray(number_prompts(held_out)), seed=settings["seed"])
-    table = Table(title=f"{len(held_out)} held-out pairs, 95 % intervals over prompts")
-    for name in ("", "accuracy", "model above"):
-        table.add_column(name)
-    for name, row in rows.items():
-        shown = [
-            "–" if v is None else f"{v['estimate']:.3f} [{v['low']:.3f}, {v['high']:.3f}]"
-            for v in row.values()
-        ]
-        table.add_row(name, *shown)
-    Console().print(table)
-    if options.out:
-        steps = {
-            path.stem: json.loads(path.read_text(encoding="utf-8"))["result"]
-            for path in sorted((options.run / "steps").glob("*.json"))
+    margins = margins_of(options.run, training, held_out, seed=seed)
+    rows = compare(margins, np.asarray(number_prompts(held_out)), seed=seed)
+    file.provenance = trained_by(options.run, file.provenance)
+    lines = [
+        [name, *(interval(value, ".3f") for value in row.values())] for name, row in rows.items()
+    ]
+    title = f"{len(held_out)} held-out pairs, 95 % intervals over prompts"
+    wide_console().print(table(title, ("", "accuracy", "model above"), lines))
+    steps = {
+        path.stem: json.loads(path.read_text(encoding="utf-8"))["result"]
+        for path in sorted((options.run / "steps").glob("*.json"))
+    }
+    file.publish(
+        {
+            "settings": settings,
+            "pairs": {"training": len(training), "held_out": len(held_out)},
+            "comparison": rows,
+            "run": steps,
         }
-        write_json_atomic(
-            options.out,
-            {
-                "provenance": about,
-                "settings": settings,
-                "pairs": {"training": len(training), "held_out": len(held_out)},
-                "comparison": rows,
-                "run": steps,
-            },
-        )
-        update(options.out)
-    return 0
+    )
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main()

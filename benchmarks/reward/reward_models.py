@@ -1,23 +1,20 @@
-"""What the benchmarks of reward models are given: classifiers of random weights, and token ids.
+"""Classifiers with random weights and token ids for the benchmarks of reward models.
 
-For training, token ids are drawn, not tokenized from text: no side tokenizes, and all read the same
-ids. Lengths are fixed for a grid, or drawn like those of three well-known data sets. For scoring,
-which begins with text, there is a tokenizer of one token a word.
+For training, token ids are drawn, so that no side tokenizes. Lengths are fixed for a grid, or drawn
+like those of three well-known data sets. Scoring begins with text, for which there is a tokenizer
+of one token a word.
 """
 
-import statistics
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
     LlamaConfig,
     LlamaForSequenceClassification,
-    PreTrainedTokenizerFast,
 )
 
 SIZES: dict[str, dict[str, int]] = {
@@ -42,7 +39,6 @@ LIKE: dict[str, tuple[tuple[float, float], tuple[float, float], int]] = {
     "UltraFeedback-like": ((100, 0.9), (260, 0.6), 768),
 }
 PAD = 0
-SPECIAL = ("<|pad|>", "<|begin|>", "<|end|>")  # ids 0, 1, 2
 
 
 def classifier(size: str, *, seed: int = 0) -> Any:
@@ -62,29 +58,17 @@ def encoder_classifier(size: str, *, seed: int = 0) -> Any:
     config = BertConfig(
         vocab_size=shape["vocab_size"],
         hidden_size=shape["hidden_size"],
-        intermediate_size=shape["intermediate_size"]
-        * 3
-        // 2,  # two matrices, where Llama has three
+        # Two matrices, where Llama has three.
+        intermediate_size=3 * shape["intermediate_size"] // 2,
         num_hidden_layers=shape["num_hidden_layers"],
         num_attention_heads=shape["num_attention_heads"],
         max_position_embeddings=2048,
-        # Wide: with the usual 0.02 all texts have the same score, and no gate would see a fault.
+        # Wide: with the usual 0.02 all texts have the same score, and the gate would miss errors.
         initializer_range=1.5 * shape["hidden_size"] ** -0.5,
         pad_token_id=PAD,
     )
     config.num_labels = 1
     return BertForSequenceClassification(config).eval()
-
-
-def word_tokenizer(size: str) -> Any:
-    """A tokenizer of one token a word, `w3` and up, for the vocabulary of a size in `SIZES`."""
-    words = [*SPECIAL, *(f"w{i}" for i in range(len(SPECIAL), SIZES[size]["vocab_size"]))]
-    core = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token=SPECIAL[0]))
-    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    pad, begin, end = SPECIAL
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token=pad, bos_token=begin, eos_token=end
-    )
 
 
 def fixed_lengths(count: int, prompt: int, response: int) -> list[tuple[int, int, int]]:
@@ -100,8 +84,8 @@ def drawn_lengths(count: int, name: str, *, seed: int) -> list[tuple[int, int, i
     for _ in range(count):
         replies = [int(np.clip(draw.lognormal(np.log(response), response_sigma), 4, limit - 16))
                    for _ in range(2)]  # fmt: skip
-        room = limit - max(replies)
-        length = int(np.clip(draw.lognormal(np.log(prompt), prompt_sigma), 8, room))
+        most = limit - max(replies)
+        length = int(np.clip(draw.lognormal(np.log(prompt), prompt_sigma), 8, most))
         found.append((length, *replies))
     return found
 
@@ -122,18 +106,3 @@ def draw_pairs(
         replies = [[1, *ids(chosen - 1)], [2, *ids(rejected - 1)]]
         pairs.append(([shared + reply for reply in replies], prompt))
     return pairs
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median and range."""
-    return {"median": statistics.median(values), "low": min(values), "high": max(values)}
-
-
-def ratios(
-    slower: Sequence[dict[str, float]], faster: Sequence[dict[str, float]]
-) -> dict[str, dict[str, float]]:
-    """How many times as long as the other, by CPU and by wall time of the same round."""
-    return {
-        clock: spread([a[clock] / b[clock] for a, b in zip(slower, faster, strict=True)])
-        for clock in ("cpu", "wall")
-    }

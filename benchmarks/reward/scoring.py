@@ -6,52 +6,53 @@
     python benchmarks/reward/scoring.py --out docs/results/reward_scoring.json
 
 All sides get the same weights and the same texts, in which a word is a token, tokenize them
-themselves and end with float32 scores; nothing of the texts is kept from one run to the next. First
-the gate, which warms up, too: token ids are the same, and scores of all sides differ by less than
-1e-4. Then all sides run in turn, round after round; a ratio is of two times of one round, median
-and range over rounds are given. Peak memory is of a process of its own a side, over what it held
-before. `at most` is how many times fewer tokens sharing computes; more than that is due to smaller
+themselves and end with float32 scores; nothing is cached between runs. First the gate, which is
+also the warm-up: token ids are the same, and scores of all sides differ by less than 1e-4. Then all
+sides run in turn, round after round; a ratio is of two times of one round, with its median and
+range over rounds. Peak memory is that of a process for each side, above what it held before.
+`at most` is how many times fewer tokens sharing computes; a ratio above it is due to smaller
 forward passes.
 
 Sides: `ours`, `SequenceRewardModel.score`; `plain`, whole texts right-padded, 64 a forward pass, in
-the order they came in; `sorted`, the same by length, 16 a pass; `own cache`, what a good user
-writes: the prompt once, its cache repeated, one pass over the responses. In the encoder's cell
-nothing can be shared: ours must notice that and not be slower than `plain`.
+the given order; `sorted`, the same by length, 16 a pass; `own cache`, written by hand: the prompt
+once, its cache repeated, one pass over the responses. In the encoder's cell nothing can be shared,
+and ours must not be slower than `plain`.
 """
 
 import argparse
-import multiprocessing
 import os
 import resource
 import sys
-import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__" and "OMP_WAIT_POLICY" not in os.environ:
-    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # a waiting thread must not count as CPU time
-    os.execv(sys.executable, [sys.executable, *sys.argv])
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: waiting takes no CPU time
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks.harness.documents import update
-from benchmarks.harness.provenance import provenance
-from benchmarks.reward.reward_models import SIZES, ratios, spread
+from benchmarks.harness.documents_numbers import interval
+from benchmarks.harness.results import (
+    Results,
+    benchmark_parser,
+    measure_in_process,
+    require_positive,
+    select_cells,
+    table,
+    wide_console,
+)
+from benchmarks.harness.timing import clock_ratios, in_turn, spread, time_call
+from benchmarks.reward.reward_models import SIZES
 from benchmarks.reward.scoring_sides import (
     SIDES,
     Cell,
-    Subject,
     build_subject,
     draw_texts,
     same_ids,
     unequal_lengths,
 )
-from prefsearch.storage.files import write_json_atomic
 
+NAME = "reward_scoring"
 GRID = ((64, 64), (256, 48), (512, 48), (128, 256), (32, 256))
 COUNTS = (4, 16, 64)
 GATE = 1e-4
@@ -59,9 +60,6 @@ GOAL = 5.0  # times as fast as `plain` in the goal cell
 GOAL_CELL = (64, 256, 48)
 GOAL_ONLY = ("30M",)  # a run over all cells would take an hour
 HEAVY, HEAVY_ROUNDS = 8_000, 3  # cells of more tokens have fewer rounds; not the goal cell
-# A server that has imported everything and used no thread yet makes the measured processes.
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["benchmarks.reward.scoring"])
 
 
 def is_goal(cell: Cell) -> bool:
@@ -95,19 +93,6 @@ def cells(options: argparse.Namespace) -> list[Cell]:
     return made
 
 
-def timed(subject: Subject, cell: Cell, side: str) -> dict[str, float]:
-    """Seconds of scoring all responses once, wall and CPU."""
-    cpu, wall = time.process_time(), time.perf_counter()
-    SIDES[side](subject, cell)
-    return {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
-
-
-def measure_memory(cell: Cell, side: str, *, threads: int) -> float:
-    """MiB that one side takes at most, in a process of its own."""
-    with PROCESSES.Pool(1, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
-        return pool.apply(memory_of, (cell, side))
-
-
 def memory_of(cell: Cell, side: str) -> float:
     """Peak resident MiB of scoring once over what the process held before."""
     subject = build_subject(cell)
@@ -126,16 +111,20 @@ def run_cell(cell: Cell, options: argparse.Namespace, console: Console) -> dict[
     light = cell.tokens <= HEAVY or is_goal(cell)
     rounds = options.rounds if light else min(options.rounds, HEAVY_ROUNDS)
     times: dict[str, list[dict[str, float]]] = {side: [] for side in cell.sides}
-    for round_ in range(rounds):
-        for side in cell.sides if round_ % 2 else cell.sides[::-1]:
-            with console.status(f"{cell.name}: round {round_ + 1} of {rounds}, {side}"):
-                times[side].append(timed(subject, cell, side))
+    for number, side in in_turn(cell.sides, rounds):
+        with console.status(f"{cell.name}: round {number + 1} of {rounds}, {side}"):
+            times[side].append(time_call(lambda side=side: SIDES[side](subject, cell)))
     memory: dict[str, float] = {}
     if cell.memory:
         with console.status(f"{cell.name}: memory"):
-            memory = {
-                side: measure_memory(cell, side, threads=options.threads) for side in cell.sides
-            }
+            for side in cell.sides:
+                memory[side] = measure_in_process(
+                    memory_of,
+                    cell,
+                    side,
+                    module="benchmarks.reward.scoring",
+                    threads=options.threads,
+                )
     lengths, count = cell.response_tokens, len(cell.responses)
     return {
         "cell": cell.name,
@@ -152,13 +141,15 @@ def run_cell(cell: Cell, options: argparse.Namespace, console: Console) -> dict[
         # Written so that a score that is not finite fails.
         "gate_passed": ids_agree and all(one < GATE for one in apart.values()),
         "rounds": rounds,
-        "load_average": os.getloadavg()[0],  # above 2 or so, others were computing too
+        "load_average": os.getloadavg()[0],  # above 2 or so, other programs were running too
         "sides": {
             side: {
                 "responses_a_second": spread([count / one["wall"] for one in own]),
                 "cpu_seconds": spread([one["cpu"] for one in own]),
                 "wall_seconds": spread([one["wall"] for one in own]),
-                "times": {other: ratios(times[other], own) for other in times if other != side},
+                "times": {
+                    other: clock_ratios(times[other], own) for other in times if other != side
+                },
                 "peak_mib": round(memory[side], 1) if memory else None,
                 "scores_apart": apart[side],
             }
@@ -170,31 +161,28 @@ def run_cell(cell: Cell, options: argparse.Namespace, console: Console) -> dict[
 def show(found: Sequence[dict[str, Any]], console: Console) -> None:
     """Prints how many times as fast as each other side ours is, responses a second and memory."""
     others = [side for side in SIDES if side != "ours"]
-    table = Table(title="How many times as fast ours is: CPU time and its range; wall time")
-    for name in ("cell", "at most", "gate", *(f"than {side}" for side in others),
-                 "responses a second", "peak MiB: ours, " + ", ".join(others)):  # fmt: skip
-        table.add_column(name)
+    lines = []
     for row in found:
         sides = row["sides"]
-        told = []
-        for side in others:
-            ratio = sides["ours"]["times"].get(side)
-            told.append("" if ratio is None else _range(ratio["cpu"])
-                        + f"; {ratio['wall']['median']:.2f}")  # fmt: skip
+        ratios = [sides["ours"]["times"].get(side) for side in others]
         peaks = [own["peak_mib"] for own in sides.values()]
-        table.add_row(
-            row["cell"],
-            f"{row['floor']:.2f}",
-            "passed" if row["gate_passed"] else "FAILED",
-            *told,
-            f"{sides['ours']['responses_a_second']['median']:.1f}",
-            "" if None in peaks else ", ".join(f"{peak:.0f}" for peak in peaks),
+        lines.append(
+            [
+                row["cell"],
+                f"{row['floor']:.2f}",
+                "passed" if row["gate_passed"] else "FAILED",
+                *(
+                    f"{interval(ratio['cpu'])}; {ratio['wall']['median']:.2f}" if ratio else ""
+                    for ratio in ratios
+                ),
+                f"{sides['ours']['responses_a_second']['median']:.1f}",
+                "" if None in peaks else ", ".join(f"{peak:.0f}" for peak in peaks),
+            ]
         )
-    console.print(table)
-
-
-def _range(found: dict[str, float]) -> str:
-    return f"{found['median']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+    columns = ("cell", "at most", "gate", *(f"than {side}" for side in others))
+    columns += ("responses a second", "peak MiB: ours, " + ", ".join(others))
+    title = "How many times as fast ours is: CPU time and its range; wall time"
+    console.print(table(title, columns, lines))
 
 
 def lost(found: Sequence[dict[str, Any]]) -> list[str]:
@@ -210,83 +198,57 @@ def lost(found: Sequence[dict[str, Any]]) -> list[str]:
 
 def goals(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Whether ours is as much faster than `plain` as it should be, by both clocks."""
-    told = []
-    for row in found:
-        if row["goal_cell"]:
-            times = row["sides"]["ours"]["times"]["plain"]
-            told.append(
-                {
-                    "goal": f"{row['cell']}: at least {GOAL:.0f} times as fast as plain",
-                    "found": times,
-                    "met": all(ratio["median"] >= GOAL for ratio in times.values()),
-                }
-            )
-    return told
+    return [
+        {
+            "goal": f"{row['cell']}: at least {GOAL:.0f} times as fast as plain",
+            "found": times,
+            "met": all(ratio["median"] >= GOAL for ratio in times.values()),
+        }
+        for row in found
+        if row["goal_cell"]
+        for times in [row["sides"]["ours"]["times"]["plain"]]
+    ]
 
 
 def parse_options(arguments: list[str]) -> argparse.Namespace:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--models", nargs="+", choices=list(SIZES), default=["4M"])
-    parser.add_argument("--only", nargs="+", help="cells whose names hold one of these words")
+    parser.add_argument("--only", nargs="+", help="cells whose names contain one of these words")
     parser.add_argument("--rounds", type=int, help="default 5; large cells: at most 3")
     parser.add_argument("--threads", type=int, default=2, help="of torch")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="micro model, one round")
-    parser.add_argument("--out", type=Path, help="JSON file; default: none")
     options = parser.parse_args(arguments)
     if options.quick:
         options.models = ["micro"]
     if options.rounds is None:
         options.rounds = 1 if options.quick else 5
-    for name in ("rounds", "threads"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name}: found {getattr(options, name)}; required: at least 1")
+    require_positive(parser, options, "rounds", "threads")
     return options
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Runs the benchmark; 1 if a gate failed."""
-    options = parse_options(arguments)
-    wanted = cells(options)
-    if options.only:
-        names = ", ".join(cell.name for cell in wanted)
-        wanted = [cell for cell in wanted if any(word in cell.name for word in options.only)]
-        if not wanted:
-            raise SystemExit(f"--only: no cell's name holds {options.only}; there are: {names}")
+    options = parse_options(sys.argv[1:] if arguments is None else arguments)
+    wanted = select_cells(cells(options), options.only)
     torch.set_num_threads(options.threads)
-    # Without a terminal rich takes 80 columns, which is too few for the table.
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    found: list[dict[str, Any]] = []
-    command = ["python", "benchmarks/reward/scoring.py", *arguments]
-    about = provenance("reward_scoring", command, seeds=[options.seed])
+    console, found = wide_console(), []
+    file = Results(NAME, arguments, options.out, seeds=[options.seed])
+    settings = {k: getattr(options, k) for k in ("models", "rounds", "threads", "seed")}
     for cell in wanted:
         found.append(run_cell(cell, options, console))
-        if options.out:
-            settings = {k: getattr(options, k) for k in ("models", "rounds", "threads", "seed")}
-            write_json_atomic(
-                options.out,
-                {
-                    "provenance": about,
-                    "settings": settings,
-                    "gate": GATE,
-                    "cells": found,
-                    "goals": goals(found),
-                    "lost": lost(found),
-                },
-            )
-    if options.out:
-        update(options.out)
+        summary = {"cells": found, "goals": goals(found), "lost": lost(found)}
+        file.write({"settings": settings, "gate": GATE, **summary})
+    file.publish()
     show(found, console)
     for goal in goals(found):
-        told = ", ".join(f"{_range(ratio)} {clock} time" for clock, ratio in goal["found"].items())
-        console.print(f"{'met' if goal['met'] else 'NOT met'}: {goal['goal']}: {told}")
+        times = ", ".join(f"{interval(own)} {clock} time" for clock, own in goal["found"].items())
+        console.print(f"{'met' if goal['met'] else 'NOT met'}: {goal['goal']}: {times}")
     for line in lost(found):
         console.print(f"lost: {line}")
     return 0 if all(row["gate_passed"] for row in found) else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -1,7 +1,7 @@
-"""What the scoring benchmark compares: one prompt with many responses, and ways to score them.
+"""The sides of the scoring benchmark: ways to score many responses to one prompt.
 
 Every side begins with the same texts, tokenizes them itself and ends with float32 scores [N] in the
-order of the responses. This file measures nothing.
+order of the responses.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,13 +13,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from benchmarks.reward.reward_models import (
-    SIZES,
-    SPECIAL,
-    classifier,
-    encoder_classifier,
-    word_tokenizer,
-)
+from benchmarks.harness.word_tokenizer import SPECIAL, word_tokenizer
+from benchmarks.reward.reward_models import SIZES, classifier, encoder_classifier
 from rewardmodel.models.sequence import SequenceRewardModel
 from rewardmodel.pretrained.tokenization import TextEncoder
 
@@ -77,7 +72,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Subject:
-    """The model of a cell, as all sides hold it.
+    """The model of a cell, as all sides use it.
 
     Attributes:
         model: Sequence classifier.
@@ -93,7 +88,7 @@ class Subject:
 def build_subject(cell: Cell) -> Subject:
     """Draws the weights of a cell's model."""
     model = (encoder_classifier if cell.encoder else classifier)(cell.size).eval()
-    tokenizer = word_tokenizer(cell.size)
+    tokenizer = word_tokenizer(SIZES[cell.size]["vocab_size"])
     encoder = TextEncoder(tokenizer, CONTEXT)
     return Subject(model, tokenizer, SequenceRewardModel(model, encoder))
 
@@ -104,13 +99,13 @@ def whole_texts(cell: Cell) -> list[str]:
 
 
 def score_ours(subject: Subject, cell: Cell) -> Tensor:
-    """The call that users make."""
+    """`SequenceRewardModel.score`."""
     return subject.reward_model.score([cell.prompt] * len(cell.responses), cell.responses)
 
 
 @torch.inference_mode()
 def score_plain(subject: Subject, cell: Cell) -> Tensor:
-    """Whole texts in the order they came in."""
+    """Whole texts in the given order."""
     texts, found = whole_texts(cell), []
     for start in range(0, len(texts), PLAIN_ROWS):
         batch = subject.tokenizer(
@@ -169,14 +164,7 @@ SIDES: dict[str, Callable[[Subject, Cell], Tensor]] = {
 def draw_texts(
     size: str, prompt: int, responses: Sequence[int], *, seed: int
 ) -> tuple[str, tuple[str, ...]]:
-    """A prompt and responses of random words.
-
-    Args:
-        size: Of the model that is to read them.
-        prompt: Its tokens.
-        responses: Tokens of each response, its end token included.
-        seed: Of the words.
-    """
+    """A prompt and responses of random words."""
     draw = np.random.default_rng(seed)
 
     def words(count: int) -> str:

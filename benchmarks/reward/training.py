@@ -10,10 +10,10 @@ pairs, no dropout. First the gate: losses of all sides, step by step in one orde
 pairs a step, may differ by less than 1e-5, over 50 steps in the first cell of fixed and of drawn
 lengths and over 4 steps in the others. Then all sides train in turn, round after round, each on
 the same rows from the same weights; a ratio is of two times of one round, median and range over
-rounds are given. Peak memory is of a process of its own a side, over what it held when training
+rounds are given. Peak memory is that of a process for each side, above what it held when training
 began.
 
-Sides: `trl` as it comes (activations computed twice, the default of its configuration); `trl, no
+Sides: `trl` with its defaults (activations computed twice); `trl, no
 checkpointing`; `trl, sorted`, the same in length-grouped order; `plain`, ours without sharing;
 `prefix` and `packed`, the prompt once. Where lengths vary, ours are length-grouped; in the cells of
 fixed lengths there is nothing to sort.
@@ -21,31 +21,33 @@ fixed lengths there is nothing to sort.
 
 import argparse
 import copy
-import multiprocessing
 import os
 import resource
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__" and "OMP_WAIT_POLICY" not in os.environ:
-    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # a waiting thread must not count as CPU time
-    os.execv(sys.executable, [sys.executable, *sys.argv])
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: waiting takes no CPU time
 
 import torch
 from datasets import Dataset
 from rich.console import Console
-from rich.table import Table
 from transformers.trainer_callback import PrinterCallback
 from trl import RewardConfig, RewardTrainer
 
-from benchmarks.harness.documents import update
-from benchmarks.harness.provenance import provenance
+from benchmarks.harness.documents_numbers import interval
+from benchmarks.harness.results import (
+    Results,
+    benchmark_parser,
+    measure_in_process,
+    require_positive,
+    select_cells,
+    table,
+    wide_console,
+)
+from benchmarks.harness.timing import clock_ratios, in_turn, spread, time_call
 from benchmarks.reward.reward_models import (
     LIKE,
     PAD,
@@ -54,27 +56,27 @@ from benchmarks.reward.reward_models import (
     draw_pairs,
     drawn_lengths,
     fixed_lengths,
-    ratios,
-    spread,
 )
-from prefsearch.storage.files import write_json_atomic
 from rewardmodel.training.batching.layout_choice import choose_layout
 from rewardmodel.training.batching.length_sampler import LengthGroupedOrder
 from rewardmodel.training.loss_config import LossConfig
 from rewardmodel.training.trainer import ComparisonTrainer
 
+NAME = "reward_training"
 SIDES = ("trl", "trl, no checkpointing", "trl, sorted", "plain", "prefix", "packed")
+PEERS = {
+    "times_trl": "trl",
+    "times_trl_without_checkpointing": "trl, no checkpointing",
+    "times_trl_sorted": "trl, sorted",
+}
 GRID = ((64, 64), (192, 48), (256, 64), (512, 48), (128, 256), (32, 256))
 GOAL_CELL = (256, 64)
 GOAL_ONLY = ("30M",)  # a run over all cells would take hours
 FEW_STEPS = 4  # of the gate, in cells that do not run it whole
-MEMORY_CELLS = (GOAL_CELL, None)  # a process a side is slow to measure
+MEMORY_CELLS = (GOAL_CELL, None)  # each side takes a process, which is slow
 BATCH = 8
 GATE_BATCH = 2
 GATE = 1e-5
-# A server that has imported everything and used no thread yet makes the measured processes.
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["benchmarks.reward.training"])
 GOAL = 1.5  # times TRL's pairs a second where the prompt is at least four times the response
 
 
@@ -96,14 +98,14 @@ class Cell:
 
 
 class Tokenizer:
-    """All that TRL asks of a tokenizer when rows come tokenized."""
+    """The part of a tokenizer that TRL uses when rows are tokenized."""
 
     pad_token, eos_token, pad_token_id, eos_token_id = "<pad>", "<end>", PAD, 2
     model_input_names = ("input_ids",)
     chat_template = None
 
     def get_vocab(self) -> dict[str, int]:
-        """The two tokens that have a name."""
+        """The two named tokens."""
         return {self.pad_token: 0, self.eos_token: 2}
 
     def save_pretrained(self, folder: str) -> None:
@@ -195,15 +197,7 @@ def timed(cell: Cell, side: str, model: Any, *, steps: int) -> dict[str, float]:
     """Seconds of training, wall and CPU."""
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trainer(cell, side, model, steps=steps, folder=folder, gate=False)
-        cpu, wall = time.process_time(), time.perf_counter()
-        trainer.train()
-        return {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
-
-
-def measure_memory(cell: Cell, side: str, *, threads: int) -> float:
-    """MiB that training one side takes at most, in a process of its own."""
-    with PROCESSES.Pool(1, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
-        return pool.apply(memory_of, (cell, side))
+        return time_call(trainer.train)
 
 
 def memory_of(cell: Cell, side: str) -> float:
@@ -222,39 +216,41 @@ def run_cell(
     """Gate, times and memory of one cell."""
     start = classifier(cell.size)
     with console.status(f"{cell.name}: losses"):
-        told = {
+        found = {
             side: losses(cell, side, copy.deepcopy(start), steps=gate_steps)
             for side in SIDES
             if side not in ("trl, sorted", "trl")  # the same sums, in another order or twice
         }
-    reference = told["trl, no checkpointing"]
+    reference = found["trl, no checkpointing"]
     apart = {
         side: max(abs(a - b) for a, b in zip(own, reference, strict=True))
-        for side, own in told.items()
+        for side, own in found.items()
     }
     steps = max(2, options.pairs // BATCH)
     times: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
-    for round_ in range(options.rounds + 1):  # the first is a warm-up
-        sides = SIDES if round_ % 2 else SIDES[::-1]
-        for side in sides:
-            with console.status(f"{cell.name}: round {round_} of {options.rounds}, {side}"):
-                found = timed(cell, side, copy.deepcopy(start), steps=2 if not round_ else steps)
-            if round_:
-                times[side].append(found)
-    with console.status(f"{cell.name}: memory"):
-        memory = {
-            side: measure_memory(cell, side, threads=options.threads)
-            for side in SIDES
-            if cell.fixed in MEMORY_CELLS or options.quick
-        }
+    for side in SIDES:
+        with console.status(f"{cell.name}: warm-up, {side}"):
+            timed(cell, side, copy.deepcopy(start), steps=2)
+    for number, side in in_turn(SIDES, options.rounds):
+        with console.status(f"{cell.name}: round {number + 1} of {options.rounds}, {side}"):
+            times[side].append(timed(cell, side, copy.deepcopy(start), steps=steps))
+    memory: dict[str, float] = {}
+    if cell.fixed in MEMORY_CELLS or options.quick:
+        with console.status(f"{cell.name}: memory"):
+            for side in SIDES:
+                memory[side] = measure_in_process(
+                    memory_of,
+                    cell,
+                    side,
+                    module="benchmarks.reward.training",
+                    threads=options.threads,
+                )
     rows = {}
     for side in SIDES:
         rows[side] = {
             "pairs_a_second": spread([steps * BATCH / t["wall"] for t in times[side]]),
             "cpu_seconds": spread([t["cpu"] for t in times[side]]),
-            "times_trl": ratios(times["trl"], times[side]),
-            "times_trl_without_checkpointing": ratios(times["trl, no checkpointing"], times[side]),
-            "times_trl_sorted": ratios(times["trl, sorted"], times[side]),
+            **{name: clock_ratios(times[peer], times[side]) for name, peer in PEERS.items()},
             "peak_mib": round(memory[side], 1) if side in memory else None,
             "loss_apart": apart.get(side),
         }
@@ -276,27 +272,25 @@ def run_cell(
 
 def show(found: Sequence[dict[str, Any]], console: Console) -> None:
     """Prints pairs a second as multiples of TRL's without checkpointing, and memory."""
-    table = Table(title="Pairs a second, times TRL's without checkpointing (CPU time) | peak MiB")
-    for name in ("cell", "at most", "loss gate", *SIDES):
-        table.add_column(name)
-    for row in found:
-        table.add_row(
+    lines = [
+        [
             row["cell"],
             f"{row['floor']:.2f}",
             "passed" if row["gate_passed"] else "FAILED",
             *(
-                f"{own['times_trl_without_checkpointing']['cpu']['median']:.2f}"
-                f" [{own['times_trl_without_checkpointing']['cpu']['low']:.2f},"
-                f" {own['times_trl_without_checkpointing']['cpu']['high']:.2f}]"
+                interval(own["times_trl_without_checkpointing"]["cpu"])
                 + ("" if own["peak_mib"] is None else f" | {own['peak_mib']:.0f}")
                 for own in row["sides"].values()
             ),
-        )
-    console.print(table)
+        ]
+        for row in found
+    ]
+    title = "Pairs a second, times TRL's without checkpointing (CPU time) | peak MiB"
+    console.print(table(title, ("cell", "at most", "loss gate", *SIDES), lines))
 
 
 def lost(found: Sequence[dict[str, Any]]) -> list[str]:
-    """The cells in which the layout that is taken by itself is slower than a side of TRL's."""
+    """The cells in which the default layout is slower than a side of TRL's."""
     return [
         f"{row['cell']}: {ratio['cpu']['median']:.2f} {name.replace('_', ' ')}"
         for row in found
@@ -307,34 +301,30 @@ def lost(found: Sequence[dict[str, Any]]) -> list[str]:
 
 def parse_options(arguments: list[str]) -> argparse.Namespace:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--models", nargs="+", choices=list(SIZES), default=["4M"])
-    parser.add_argument("--only", nargs="+", help="cells whose names hold one of these words")
+    parser.add_argument("--only", nargs="+", help="cells whose names contain one of these words")
     parser.add_argument("--pairs", type=int, default=32, help="a cell and round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--gate-steps", type=int, default=50)
     parser.add_argument("--threads", type=int, default=2, help="of torch")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="micro model, one round")
-    parser.add_argument("--out", type=Path, help="JSON file; default: none")
     options = parser.parse_args(arguments)
     if options.quick:
         options.models, options.pairs, options.rounds, options.gate_steps = ["micro"], 16, 1, 5
+    require_positive(parser, options, "pairs", "rounds", "gate_steps", "threads")
     return options
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Runs the benchmark; 1 if a gate failed."""
-    options = parse_options(arguments)
+    options = parse_options(sys.argv[1:] if arguments is None else arguments)
     torch.set_num_threads(options.threads)
-    wanted = cells(options)
-    if options.only:
-        wanted = [cell for cell in wanted if any(word in cell.name for word in options.only)]
-    console, found = Console(), []
-    command = ["python", "benchmarks/reward/training.py", *arguments]
-    about = provenance("reward_training", command, seeds=[options.seed])
+    wanted = select_cells(cells(options), options.only)
+    console, found = wide_console(), []
+    file = Results(NAME, arguments, options.out, seeds=[options.seed])
+    settings = {k: getattr(options, k) for k in ("models", "threads", "seed")}
     whole: set[tuple[str, bool]] = set()
     for cell in wanted:
         kind = (cell.size, cell.fixed is None)
@@ -342,16 +332,9 @@ def main(arguments: list[str]) -> int:
         steps = min(FEW_STEPS, options.gate_steps) if few else options.gate_steps
         whole.add(kind)
         found.append(run_cell(cell, options, console, gate_steps=steps))
-        if options.out:
-            settings = {k: v for k, v in vars(options).items() if k in
-                        ("models", "threads", "seed")}  # fmt: skip
-            write_json_atomic(
-                options.out,
-                {"provenance": about, "settings": settings, "batch": BATCH, "cells": found,
-                 "lost": lost(found)},
-            )  # fmt: skip
-    if options.out:
-        update(options.out)
+        summary = {"batch": BATCH, "cells": found, "lost": lost(found)}
+        file.write({"settings": settings, **summary})
+    file.publish()
     show(found, console)
     for line in lost(found):
         console.print(f"lost: {line}")
@@ -359,4 +342,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

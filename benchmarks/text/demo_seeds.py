@@ -3,17 +3,18 @@
     python benchmarks/text/demo_seeds.py --seeds 1 2 3 4 5 6 7 8
 
 Each seed has its own world, models and held-out prompts, so intervals are over seeds; the figures
-of each seed stand beside them. A finished seed is not run again, a killed one goes on, and the same
-command started twice shares the seeds between two processes. What best-of-N gains against a reward
-model of few labels is taken over all seeds; the picture of over-optimization is that of the first.
+of each seed are kept beside them. A finished seed is not run again, a killed one continues, and the
+same command started twice shares the seeds between two processes. Gains of best-of-N against a
+reward model of few labels are over all seeds; the picture of over-optimization is that of the
+first.
 """
 
-import argparse
 import json
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from benchmarks.harness.documents import update
-from benchmarks.harness.provenance import ROOT, held_sources, provenance, require_sources
+from benchmarks.harness.provenance import ROOT, held_sources
+from benchmarks.harness.results import Results, benchmark_parser
 from benchmarks.harness.seed_runs import each_seed
 from policies.evaluation.cells import (
     BEST_OF_N,
@@ -38,17 +39,11 @@ from search.evaluation.figures import gain_curves
 
 NAME = "demo"
 FEW_LABELS = "reward-few"  # the demo's name of its second reward model
-FALL_FROM = 8  # the N from which gold is asked to fall; fixed, not picked by the curve
+FALL_FROM = 8  # the N from which gold is compared; fixed beforehand
 
 
 def run_seed(seed: int, out: Path, threads: int, digest: str) -> float:
     """Runs one demo and returns its minutes, those of an earlier run if it was finished.
-
-    Args:
-        seed: Of the demo.
-        out: Its folder.
-        threads: Of its process.
-        digest: Of the source files that the results are stamped with.
 
     Raises:
         ValueError: If source files have changed, or an earlier run was begun with others.
@@ -79,12 +74,7 @@ def scores(
     key: str = "gold",
 ) -> dict[int, Array]:
     """Scores of best-of-N (or of one sample) by seed, one value a prompt in their order."""
-    wanted = {
-        "policy": policy,
-        "method": BEST_OF_N,
-        "budget": budget,
-        "reward_model": reward_model,
-    }
+    wanted = {"policy": policy, "method": BEST_OF_N, "budget": budget, "reward_model": reward_model}
     kept = [r for r in records if wanted.items() <= r.items()]
     return {seed: np.array([r[key] for r in sorted(kept, key=lambda r: r["prompt"])
                             if r["run"] == seed])
@@ -108,12 +98,12 @@ def above_base(records: list[dict[str, Any]], policy: str, budget: str) -> dict[
 def few_labels(records: list[dict[str, Any]], pairs: list[int]) -> dict[str, Any] | None:
     """Best-of-N against the reward model of few labels, by its own score and by gold.
 
-    Whether gold falls is asked from `FALL_FROM` to the largest N, whatever the records hold: from
-    the N at which gold is highest in these very records it would fall by chance alone.
+    The change is from `FALL_FROM` to the largest N: from the N at which gold is highest in these
+    records it would fall by chance alone.
 
     Args:
         records: Of all seeds.
-        pairs: How many labels that reward model saw, where seeds differ several numbers.
+        pairs: How many labels that reward model saw; several numbers where seeds differ.
 
     Returns:
         `above_one_sample` and `change` in `proxy` and `gold`, each with its interval over seeds;
@@ -143,74 +133,59 @@ def few_labels(records: list[dict[str, Any]], pairs: list[int]) -> dict[str, Any
 
 
 def cells_of(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """All cells but their seconds, which a shared machine makes of little use."""
+    """All cells without their seconds, which vary on a shared machine."""
     rows = [cell_row(cell) for cell in summarize(records, seed=0)]
     return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Runs all seeds and writes the pooled figures."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = benchmark_parser(__doc__, NAME)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(1, 9)))
     parser.add_argument("--threads", type=int, default=2, help="of each process")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "demo.json")
-    options = parser.parse_args()
-    command = ["python", "benchmarks/text/demo_seeds.py", *sys.argv[1:]]
-    about = provenance(NAME, command, seeds=options.seeds)
+    options = parser.parse_args(arguments)
+    file = Results(NAME, arguments, options.out, seeds=options.seeds)
+    folders = {seed: options.runs / f"demo-seed-{seed}" for seed in options.seeds}
     minutes = each_seed(
         options.seeds,
         options.runs / "demo-seeds",
-        lambda seed: run_seed(
-            seed, options.runs / f"demo-seed-{seed}", options.threads, about["source_digest"]
-        ),
+        lambda seed: run_seed(seed, folders[seed], options.threads, file.digest),
     )
     records: list[dict[str, Any]] = []
-    accuracies, per_seed, few_pairs = {}, {}, set()
-    for seed in options.seeds:
-        out = options.runs / f"demo-seed-{seed}"
-        summary = json.loads((out / "summary.json").read_text())
+    accuracies, few_pairs = {}, set()
+    for seed, folder in folders.items():
+        summary = json.loads((folder / "summary.json").read_text())
         accuracies[str(seed)] = summary["steps"]["reward"]["accuracy"]
         few_pairs.add(summary["steps"][FEW_LABELS]["pairs"])
-        per_seed[str(seed)] = [
-            {key: row[key] for key in ("policy", "method", "budget", "tokens", "gold",
-                                       "gain_at_equal_tokens")}
-            for row in summary["rows"]
-        ]  # fmt: skip
-        records += records_of(out, seed)
+        records += records_of(folder, seed)
     base = [r for r in records if r["policy"] == "sft" and r["reward_model"] == "reward"]
     tuned = [r for r in records if r["policy"] == "tuned"]
-    one = scores(records, "sft", "1")
-    first = options.runs / f"demo-seed-{options.seeds[0]}"
+    first = folders[options.seeds[0]]
     configuration = yaml.safe_load((first / "config.yaml").read_text())
-    flags = " ".join(map(str, options.seeds))
-    results: dict[str, Any] = {
-        "provenance": about,
-        "minutes": {str(seed): round(value, 2) for seed, value in minutes.items()},
-        "configuration": {k: v for k, v in configuration.items() if k != "seed"},
-        "held_out_prompts": sum(len(values) for values in one.values()),
-        "reward_model_accuracy": accuracies,
-        "best_of_16_above_base": above_base(records, "sft", "16"),
-        "fine_tuned_above_base_without_search": above_base(records, "tuned", "1"),
-        "base": cells_of(base),
-        "fine_tuned": cells_of(tuned),
-        "few_labels": few_labels(records, sorted(few_pairs)),
-        "per_seed": per_seed,
-    }
     cells = summarize(base, seed=0)
     gain_curves(
         curves(cells),
         options.out.parent / "demo_gains.png",
         x_label="generated tokens a prompt",
         y_label=f"mean score, 95 % {cells[0].proxy.scope}",
-        title=f"Planning against the reward model, seeds {flags}",
+        title="Planning against the reward model, seeds " + " ".join(map(str, options.seeds)),
     )
     source = first / "figures" / "overoptimization.png"
     shutil.copyfile(source, options.out.parent / "demo_overoptimization.png")
-    require_sources(NAME, about["source_digest"])
-    write_json_atomic(options.out, results)
-    update(options.out)
-    print(f"wrote {options.out.name}")
+    file.publish(
+        {
+            "minutes": {str(seed): round(value, 2) for seed, value in minutes.items()},
+            "configuration": {k: v for k, v in configuration.items() if k != "seed"},
+            "held_out_prompts": sum(map(len, scores(records, "sft", "1").values())),
+            "reward_model_accuracy": accuracies,
+            "best_of_16_above_base": above_base(records, "sft", "16"),
+            "fine_tuned_above_base_without_search": above_base(records, "tuned", "1"),
+            "base": cells_of(base),
+            "fine_tuned": cells_of(tuned),
+            "few_labels": few_labels(records, sorted(few_pairs)),
+        }
+    )
 
 
 if __name__ == "__main__":

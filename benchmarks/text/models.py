@@ -1,7 +1,7 @@
-"""What every side of the text-search benchmark is given: models with random weights, and prompts.
+"""Models with random weights and prompts for the text-search benchmark.
 
-The tokenizer has one token a word, so that a text and its tokens are the same thing and every side
-reads the same ids, whether it keeps ids or tokenizes texts again. Nobody's speed depends on it.
+The tokenizer has one token a word, so that every side reads the same ids, whether it keeps ids or
+tokenizes texts again.
 """
 
 import contextlib
@@ -12,14 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import (
-    LlamaConfig,
-    LlamaForCausalLM,
-    LlamaForSequenceClassification,
-    PreTrainedTokenizerFast,
-)
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
+from benchmarks.harness.word_tokenizer import SPECIAL, word_tokenizer
 from policies.generation.language_model import Policy
 from policies.planning.value_head import ValueHead
 from rewardmodel.models.sequence import SequenceRewardModel
@@ -50,7 +45,6 @@ SIZES: dict[str, dict[str, int]] = {
     },
 }
 CONTEXT = 1024
-_SPECIAL = ("<|pad|>", "<|begin|>", "<|end|>")  # ids 0, 1, 2, which llm-reasoners takes for granted
 
 
 @dataclass(frozen=True)
@@ -76,14 +70,8 @@ class Subject:
 def build_subject(size: str, *, seed: int = 0) -> Subject:
     """Draws the models of a size in `SIZES`."""
     shape = SIZES[size]
-    words = [*_SPECIAL, *(f"w{i}" for i in range(len(_SPECIAL), shape["vocab_size"]))]
-    core = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token=_SPECIAL[0]))
-    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    pad, begin, end = _SPECIAL
-    tokenizer: Any = PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token=pad, bos_token=begin, eos_token=end
-    )
-    # Wide initial weights: a policy that finds all tokens equally likely is no use to search.
+    tokenizer = word_tokenizer(shape["vocab_size"])
+    # Wide initial weights: with a uniform policy there is nothing to search.
     options = {
         "max_position_embeddings": CONTEXT,
         "initializer_range": 1.5 * shape["hidden_size"] ** -0.5,
@@ -94,7 +82,7 @@ def build_subject(size: str, *, seed: int = 0) -> Subject:
     }
     torch.manual_seed(seed)
     language_model = LlamaForCausalLM(LlamaConfig(**shape, **options))
-    with torch.no_grad():  # tokens without text are not likely: a text would lose them
+    with torch.no_grad():  # tokens without text are unlikely, since decoding drops them
         language_model.get_input_embeddings().weight[:2] = 0
     torch.manual_seed(seed + 1)
     classifier = LlamaForSequenceClassification(LlamaConfig(**shape, **options, num_labels=1))
@@ -103,7 +91,7 @@ def build_subject(size: str, *, seed: int = 0) -> Subject:
     head = ValueHead(shape["hidden_size"]).eval()
     policy = Policy(language_model, TextEncoder(tokenizer), CONTEXT)
     value_model = SequenceRewardModel(classifier, TextEncoder(tokenizer, CONTEXT))
-    # Both look at their models once, when first asked; no search is to pay for that.
+    # Both inspect their models at the first use, which is not to be timed.
     policy.new_prefixes()
     value_model.session()
     return Subject(policy, value_model, head)
@@ -113,13 +101,13 @@ def draw_prompts(subject: Subject, count: int, tokens: int, *, seed: int = 0) ->
     """Prompts of random words, `tokens` long each."""
     generator = torch.Generator().manual_seed(seed)
     vocabulary = len(subject.policy.encoder.tokenizer)
-    drawn = torch.randint(len(_SPECIAL), vocabulary, (count, tokens), generator=generator)
+    drawn = torch.randint(len(SPECIAL), vocabulary, (count, tokens), generator=generator)
     return [" ".join(f"w{token}" for token in row) for row in drawn.tolist()]
 
 
 @contextlib.contextmanager
 def counted_tokens(model: Any) -> Generator[list[int]]:
-    """Counts what a model is given, padding included; yields a list of one number a forward."""
+    """Counts the tokens that a model reads, padding included, as one number a forward pass."""
     seen: list[int] = []
 
     def hook(module: Any, args: Any, kwargs: Any) -> None:

@@ -1,21 +1,21 @@
-"""Other ways to know what a model says after the prefixes of a search tree, written from scratch.
+"""Other ways to run a model on the prefixes of a search tree, written from scratch.
 
-Each store answers the same two calls, `start` and `feed`, and differs in what it remembers:
+Each store answers the same two calls, `start` and `feed`, and differs in what it keeps:
 
-- `RerunStore` remembers token ids alone and runs the whole prefix of every new node, as searches
-  do that know a model only as a function of its text (llm-reasoners, TS-LLM);
+- `RerunStore` keeps token ids alone and runs the whole prefix of every new node, as searches
+  do that use a model only as a function of its text (llm-reasoners, TS-LLM);
 - `CopyStore` gives each node a cache of its own, cloned from its parent's, and `BatchedCopyStore`
   does so for all prompts in one forward pass;
 - `PathStore` gives each node the keys and values of its own tokens, and lays the path out anew for
   every forward pass (PPO-MCTS).
 
-All are spared what a strong user would spare: prompts are run in one batch, the head runs on last
-tokens alone, prefixes of equal length take no mask, and there is less bookkeeping than in the
-product. `PeerPlanningModel`
-hands any of them to a planner of `search`.
+All are written as a strong user would: prompts are run in one batch, the head runs on last tokens
+alone, prefixes of equal length take no mask, and there is less bookkeeping than in the product.
+`TokenPeer` gives any of them to a planner of `search`.
 """
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol
 
@@ -42,12 +42,18 @@ class Store(Protocol):
         ...
 
 
-class RerunStore:
-    """Remembers token ids."""
+class BodyStore:
+    """A store that runs a model's body."""
 
     def __init__(self, model: Any) -> None:
-        """Takes a causal model or a classifier; its body is run."""
         self._body = model.base_model
+
+
+class RerunStore(BodyStore):
+    """Keeps token ids."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
         self._ids: list[list[int]] = []
 
     def start(self, prompts: Sequence[list[int]]) -> tuple[list[int], Tensor]:
@@ -69,15 +75,14 @@ class RerunStore:
         return handles, hidden[torch.arange(len(rows)), last]
 
 
-class CopyStore:
-    """Remembers a cache for each node, made by `copy.deepcopy` of its parent's and one token more.
+class CopyStore(BodyStore):
+    """Keeps a cache for each node, made by `copy.deepcopy` of its parent's and one token more.
 
-    That is how the documentation of transformers goes on from one prefix several times.
+    That is how the documentation of transformers continues one prefix several times.
     """
 
     def __init__(self, model: Any) -> None:
-        """Takes a causal model or a classifier; its body is run."""
-        self._body = model.base_model
+        super().__init__(model)
         self._caches: list[DynamicCache] = []
 
     def start(self, prompts: Sequence[list[int]]) -> tuple[list[int], Tensor]:
@@ -99,16 +104,15 @@ class CopyStore:
         return list(range(first, len(self._caches))), torch.cat(states)
 
 
-class BatchedCopyStore:
-    """Remembers a cache for each node; those of a step's parents are laid side by side.
+class BatchedCopyStore(BodyStore):
+    """Keeps a cache for each node; those of a step's parents are laid side by side.
 
-    One forward pass then serves all prompts, and each node takes its row of the result, which holds
-    a copy of its whole prefix.
+    One forward pass then serves all prompts, and each node keeps its row of the result, a copy
+    of its whole prefix.
     """
 
     def __init__(self, model: Any) -> None:
-        """Takes a causal model or a classifier; its body is run."""
-        self._body = model.base_model
+        super().__init__(model)
         self._rows: list[Tensor] = []  # [2 * layers, heads, tokens, d]
 
     def start(self, prompts: Sequence[list[int]]) -> tuple[list[int], Tensor]:
@@ -131,12 +135,11 @@ class BatchedCopyStore:
         return list(range(len(self._rows) - len(pasts), len(self._rows))), hidden
 
 
-class PathStore:
-    """Remembers each node's own keys and values."""
+class PathStore(BodyStore):
+    """Keeps each node's own keys and values."""
 
     def __init__(self, model: Any) -> None:
-        """Takes a causal model or a classifier; its body is run."""
-        self._body = model.base_model
+        super().__init__(model)
         self._own: list[Tensor] = []  # [2 * layers, heads, own tokens, d]
         self._parents: list[int] = []
 
@@ -165,15 +168,69 @@ class PathStore:
         return list(range(len(self._own) - len(rows), len(self._own)))
 
 
-class PeerPlanningModel:
-    """A `search.PlanningModel` over ranked tokens with a store of prefixes.
+class PeerPlanningModel(ABC):
+    """A `search.PlanningModel` whose nodes are handles of a store of prefixes.
 
-    The same decisions as `policies.planning.planning_model.TextPlanningModel` makes with unit
-    `"token"`: the K likeliest tokens of a node are its actions, and nothing but a leaf's value is
-    earned.
+    Nothing but a leaf's value counts: rewards are 0 and discounts 1.
     """
 
     append_only: ClassVar[bool] = True
+
+    def __init__(self, num_actions: int) -> None:
+        self.num_actions = num_actions
+        self._known: dict[tuple[int, int], int] = {}
+        self._values: dict[int, float] = {}
+
+    @torch.inference_mode()
+    def root(
+        self, observation: list[list[int]], *, generator: torch.Generator | None = None
+    ) -> RootOutput:
+        """The observation is the prompts' token ids."""
+        logits, value, nodes = self._outputs(self._start(observation))
+        return RootOutput(logits, value, torch.ones_like(logits, dtype=torch.bool), nodes)
+
+    @torch.inference_mode()
+    def step(
+        self, embedding: Embedding, action: Tensor, *, generator: torch.Generator | None = None
+    ) -> StepOutput:
+        """See `search.model.PlanningModel.step`."""
+        edges = list(zip(embedding["node"].tolist(), action.tolist(), strict=True))
+        fresh = [edge for edge in dict.fromkeys(edges) if edge not in self._known]
+        if fresh:
+            self._known.update(zip(fresh, self._extend(fresh), strict=True))
+        logits, value, nodes = self._outputs([self._known[edge] for edge in edges])
+        return StepOutput(
+            prior_logits=logits,
+            value=value,
+            valid_actions=torch.ones_like(logits, dtype=torch.bool),
+            embedding=nodes,
+            reward=torch.zeros(len(edges)),
+            discount=torch.ones(len(edges)),
+        )
+
+    def _outputs(self, nodes: Sequence[int]) -> tuple[Tensor, Tensor, Embedding]:
+        values = torch.tensor([self._values[node] for node in nodes])
+        return self._logits(nodes), values, {"node": torch.tensor(nodes)}
+
+    @abstractmethod
+    def _start(self, prompts: list[list[int]]) -> list[int]:
+        """Handles of prompts, with their values in `_values`."""
+
+    @abstractmethod
+    def _extend(self, edges: list[tuple[int, int]]) -> list[int]:
+        """Handles of new children, of node and action each, with their values in `_values`."""
+
+    @abstractmethod
+    def _logits(self, nodes: Sequence[int]) -> Tensor:
+        """Prior logits, [R, K]."""
+
+
+class TokenPeer(PeerPlanningModel):
+    """Searches over ranked tokens.
+
+    It makes the same decisions as `policies.planning.planning_model.TextPlanningModel` with unit
+    `"token"`: the K likeliest tokens of a node are its actions.
+    """
 
     def __init__(
         self,
@@ -195,78 +252,50 @@ class PeerPlanningModel:
             value_of_hidden: Values [R] of hidden states [R, d].
             value_store: Of the value model's prefixes; None values the policy's hidden states.
         """
-        self.num_actions = num_actions
+        super().__init__(num_actions)
         self._head = model.get_output_embeddings()
         self._store, self._value_store = store, value_store
         self._end_id, self._value_of_hidden = end_id, value_of_hidden
-        self._known: dict[tuple[int, int], int] = {}
         self._value_nodes: dict[int, int] = {}  # the value model's handles
         self._ranked: dict[int, tuple[list[int], Tensor]] = {}
-        self._values: dict[int, float] = {}
 
-    @torch.inference_mode()
-    def root(
-        self, observation: list[list[int]], *, generator: torch.Generator | None = None
-    ) -> RootOutput:
-        """The observation is the prompts' token ids."""
-        nodes, hidden = self._store.start(observation)
-        valued = hidden
+    def _start(self, prompts: list[list[int]]) -> list[int]:
+        nodes, hidden = self._store.start(prompts)
         if self._value_store is not None:
-            value_nodes, valued = self._value_store.start(observation)
-            self._value_nodes.update(zip(nodes, value_nodes, strict=True))
-        self._remember(nodes, hidden, valued)
-        logits, value = self._told(nodes)
-        everything = torch.ones(logits.shape, dtype=torch.bool)
-        return RootOutput(logits, value, everything, {"node": torch.tensor(nodes)})
+            value_nodes, hidden_of_value = self._value_store.start(prompts)
+            return self._remember(nodes, hidden, value_nodes, hidden_of_value)
+        return self._remember(nodes, hidden, nodes, hidden)
 
-    @torch.inference_mode()
-    def step(
-        self, embedding: Embedding, action: Tensor, *, generator: torch.Generator | None = None
-    ) -> StepOutput:
-        """See `search.model.PlanningModel.step`."""
-        edges = list(zip(embedding["node"].tolist(), action.tolist(), strict=True))
-        fresh = [edge for edge in dict.fromkeys(edges) if edge not in self._known]
-        if fresh:
-            parents = [node for node, _ in fresh]
-            tokens = [self._ranked[node][0][slot] for node, slot in fresh]
-            made, hidden = self._store.feed(parents, tokens)
-            valued = hidden
-            if self._value_store is not None:
-                above = [self._value_nodes[parent] for parent in parents]
-                value_nodes, valued = self._value_store.feed(above, tokens)
-                self._value_nodes.update(zip(made, value_nodes, strict=True))
-            self._remember(made, hidden, valued)
-            self._known.update(zip(fresh, made, strict=True))
-        nodes = [self._known[edge] for edge in edges]
-        logits, value = self._told(nodes)
-        return StepOutput(
-            prior_logits=logits,
-            value=value,
-            valid_actions=torch.ones(logits.shape, dtype=torch.bool),
-            embedding={"node": torch.tensor(nodes)},
-            reward=torch.zeros(len(nodes)),
-            discount=torch.ones(len(nodes)),
-        )
+    def _extend(self, edges: list[tuple[int, int]]) -> list[int]:
+        parents = [node for node, _ in edges]
+        tokens = [self._ranked[node][0][action] for node, action in edges]
+        nodes, hidden = self._store.feed(parents, tokens)
+        if self._value_store is not None:
+            above = [self._value_nodes[parent] for parent in parents]
+            value_nodes, hidden_of_value = self._value_store.feed(above, tokens)
+            return self._remember(nodes, hidden, value_nodes, hidden_of_value)
+        return self._remember(nodes, hidden, nodes, hidden)
 
-    def _remember(self, nodes: Sequence[int], hidden: Tensor, valued: Tensor) -> None:
+    def _remember(
+        self, nodes: list[int], hidden: Tensor, value_nodes: Sequence[int], valued: Tensor
+    ) -> list[int]:
         logits = self._head(hidden).float().log_softmax(-1)
         logits[:, self._end_id] = -torch.inf
         weights, tokens = logits.topk(self.num_actions)
-        values = self._value_of_hidden(valued).tolist()
-        for node, mine, logit, value in zip(nodes, tokens.tolist(), weights, values, strict=True):
-            self._ranked[node] = (mine, logit)
-            self._values[node] = value
+        self._ranked.update(zip(nodes, zip(tokens.tolist(), weights, strict=True), strict=True))
+        self._values.update(zip(nodes, self._value_of_hidden(valued).tolist(), strict=True))
+        self._value_nodes.update(zip(nodes, value_nodes, strict=True))
+        return nodes
 
-    def _told(self, nodes: Sequence[int]) -> tuple[Tensor, Tensor]:
-        logits = torch.stack([self._ranked[node][1] for node in nodes])
-        return logits, torch.tensor([self._values[node] for node in nodes])
+    def _logits(self, nodes: Sequence[int]) -> Tensor:
+        return torch.stack([self._ranked[node][1] for node in nodes])
 
 
 def prefill(body: Any, prompts: Sequence[list[int]]) -> tuple[list[Tensor], Tensor]:
     """Runs prompts of equal length; returns each one's keys and values, and hidden states."""
     cache = DynamicCache()
     output = body(input_ids=torch.tensor(prompts), past_key_values=cache, use_cache=True)
-    # Rows of their own, so that a prompt does not hold on to its whole batch.
+    # Rows of their own, so that a prompt does not keep its whole batch in memory.
     return [row.contiguous() for row in stacked_cache(cache).unbind(1)], (
         output.last_hidden_state[:, -1]
     )

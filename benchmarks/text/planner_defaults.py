@@ -4,10 +4,10 @@
 
 Planners answer enumerable prompts (`benchmarks.text.planner_toys`), whose best response is known,
 as a search over text does: plan, commit to a segment, plan again; the answer is the best response
-seen. Regret is what the answer is short of the best response, as a share of what that is above the
-mean of all responses. Gains are paired by prompt, in regret, against the same planner with Gumbel
-MuZero's numbers of self-play (`value_scale` 0.1, `maxvisit_init` 50) or with an exploration
-constant of 5, with 95 % bootstrap intervals over prompts.
+seen. Regret is how far the answer's score is below the best response's, as a share of the best
+response's lead over the mean of all responses. Gains are paired by prompt, in regret, against the
+same planner with Gumbel MuZero's numbers of self-play (`value_scale` 0.1, `maxvisit_init` 50) or
+with an exploration constant of 5, with 95 % bootstrap intervals over prompts.
 
 `--policy FOLDER` adds the embedded world: training prompts, a policy fine-tuned on its
 demonstrations (`prefsearch demo` leaves one in `checkpoints/sft`) and the simulated human itself as
@@ -15,24 +15,19 @@ reward model, so that gains are in gold. No prompt here is an evaluation prompt:
 on it. Writes `docs/results/text_planner_defaults.json` and the table of docs/text_search.md.
 """
 
-import argparse
-import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmarks.harness.documents import update
-from benchmarks.harness.provenance import ROOT, provenance
+from benchmarks.harness.results import Results, benchmark_parser
 from benchmarks.text.planner_toys import Toy, ToyTexts, search_toys
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
 from policies.planning.methods import build_searcher, method_planner
 from policies.planning.options import MethodName, SearchOptions
 from prefsearch.statistics.metrics import bootstrap_interval
-from prefsearch.storage.files import write_json_atomic
 from rewardmodel.synthetic.world import SimulatedHuman, sample_requests
 
 NAME = "text_planner_defaults"
@@ -46,26 +41,23 @@ VARIANTS: dict[str, tuple[MethodName, SearchOptions]] = {
     "muzero, default": ("muzero", SearchOptions()),
 }
 BASE = {
-    "gumbel, self-play": "gumbel, self-play",
-    "gumbel, 0.02": "gumbel, self-play",
-    "gumbel, default": "gumbel, self-play",
-    "muzero, exploration 5": "muzero, exploration 5",
-    "muzero, default": "muzero, exploration 5",
+    name: "gumbel, self-play" if method == "gumbel" else "muzero, exploration 5"
+    for name, (method, _) in VARIANTS.items()
 }
 TOYS = (
-    Toy("additive", 3, 4, "additive", slots=8),
-    Toy("additive, noisy values", 3, 4, "additive", value_noise=1.0, slots=8),
-    Toy("additive, no values", 3, 4, "additive", blind=True, slots=8),
-    Toy("random", 3, 4, "random", slots=8),
-    Toy("mixed", 3, 4, "mixed", slots=8),
-    Toy("ties", 3, 4, "ties", slots=8),
+    Toy("additive", 3, 4, "additive", actions=8),
+    Toy("additive, noisy values", 3, 4, "additive", value_noise=1.0, actions=8),
+    Toy("additive, no values", 3, 4, "additive", blind=True, actions=8),
+    Toy("random", 3, 4, "random", actions=8),
+    Toy("mixed", 3, 4, "mixed", actions=8),
+    Toy("ties", 3, 4, "ties", actions=8),
     Toy("mixed, wide", 2, 8, "mixed"),
     Toy("additive, 512", 3, 8, "additive", value_noise=0.5),
     Toy("mixed, 512", 3, 8, "mixed"),
-    Toy("deep", 6, 3, "additive", value_noise=0.5, slots=8),
-    Toy("rising", 4, 5, "additive", drift=1.0, slots=8),
-    Toy("rising, noisy values", 4, 5, "additive", drift=1.0, value_noise=1.0, slots=8),
-    Toy("rising, early ends", 5, 4, "additive", drift=0.7, ends=0.2, slots=8),
+    Toy("deep", 6, 3, "additive", value_noise=0.5, actions=8),
+    Toy("rising", 4, 5, "additive", drift=1.0, actions=8),
+    Toy("rising, noisy values", 4, 5, "additive", drift=1.0, value_noise=1.0, actions=8),
+    Toy("rising, early ends", 5, 4, "additive", drift=0.7, ends=0.2, actions=8),
 )
 
 
@@ -120,13 +112,9 @@ def study_world(
     cells = []
     for budget in budgets:
         found: dict[str, Tensor] = {}
-        for name in (
-            "gumbel, self-play",
-            "gumbel, default",
-            "muzero, exploration 5",
-            "muzero, default",
-        ):
-            method, options = VARIANTS[name]
+        for name, (method, options) in VARIANTS.items():
+            if name == "gumbel, 0.02":
+                continue
             searcher = build_searcher(
                 method, budget, policy=policy, reward_model=_HumanReward(), leaf_value=None,
                 proposal=SENTENCES, options=options,
@@ -159,37 +147,32 @@ def _show(cell: Mapping[str, Any]) -> None:
     print(f"{cell['variant']:22} {cell['budget']:4}  {', '.join(shown)}", flush=True)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measures, prints and writes."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = benchmark_parser(__doc__, NAME)
     parser.add_argument("--budgets", type=int, nargs="+", default=[4, 8, 16, 32, 64, 512])
     parser.add_argument("--prompts", type=int, default=30, help="of each toy")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--policy", help="folder of a policy of the embedded world")
     parser.add_argument("--world_budgets", type=int, nargs="+", default=[16, 32])
     parser.add_argument("--world_prompts", type=int, default=96)
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / f"{NAME}.json")
-    arguments = parser.parse_args()
-    command = ["python", f"benchmarks/{NAME}.py", *sys.argv[1:]]
-    about = provenance(NAME, command, seeds=[arguments.seed])
+    options = parser.parse_args(arguments)
+    file = Results(NAME, arguments, options.out, seeds=[options.seed])
     torch.set_num_threads(1)
-    toys = study_toys(arguments.budgets, arguments.prompts, arguments.seed)
+    toys = study_toys(options.budgets, options.prompts, options.seed)
     world = []
-    if arguments.policy:
+    if options.policy:
         world = study_world(
-            arguments.policy, arguments.world_budgets, arguments.world_prompts, arguments.seed
+            options.policy, options.world_budgets, options.world_prompts, options.seed
         )
-    result = {
-        "provenance": about,
-        "toy_prompts": arguments.prompts * len(TOYS),
-        "world_prompts": arguments.world_prompts,
-        "toys": toys,
-        "world": world,
-    }
-    write_json_atomic(arguments.out, result)
-    update(arguments.out)
+    file.publish(
+        {
+            "toy_prompts": options.prompts * len(TOYS),
+            "world_prompts": options.world_prompts,
+            "toys": toys,
+            "world": world,
+        }
+    )
 
 
 if __name__ == "__main__":

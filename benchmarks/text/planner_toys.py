@@ -1,7 +1,7 @@
-"""Text small enough to enumerate: prompts whose every response, score and leaf value is a table.
+"""Enumerable text: prompts whose responses, scores and leaf values are tables.
 
-A response is a path through a tree of segments. What a prompt's best response scores is known, so
-a planner can be measured by how far its answer stays below that.
+A response is a path through a tree of segments. The score of a prompt's best response is known, so
+a planner is measured by how far its answer is below it.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,8 @@ class Toy:
         value_noise: Standard deviation of what the leaf values add to the sum so far (to 0 where
             the reward is random); the segments' own standard deviation is 1.
         blind: Whether the leaf values are all 0 but for that noise.
-        slots: Actions of a node; more than `candidates` makes slots lead to the same segment.
+        actions: K, the actions of a node; where there are more than `candidates`, several lead to
+            the same segment.
         ends: Share of the unfinished texts that end early.
     """
 
@@ -43,17 +44,17 @@ class Toy:
     drift: float = 0.0
     value_noise: float = 0.0
     blind: bool = False
-    slots: int | None = None
+    actions: int | None = None
     ends: float = 0.0
 
     @property
-    def num_slots(self) -> int:
+    def num_actions(self) -> int:
         """K, the actions of a node."""
-        return self.slots or self.candidates
+        return self.actions or self.candidates
 
 
 class ToyTexts:
-    """A `search.PlanningModel` of P enumerable prompts, all with K slots and a uniform prior.
+    """A `search.PlanningModel` of P enumerable prompts, all with K actions and a uniform prior.
 
     An observation is int64 `[B, 2]`: a prompt and the number of a text of it, 0 for no text yet.
 
@@ -61,21 +62,21 @@ class ToyTexts:
         score: `[P, N]`, of a finished text.
         value: `[P, N]`, leaf value of an unfinished one.
         finished: `[P, N]` bool.
-        children: `[P, N, K]` int64, the text that a slot leads to.
+        children: `[P, N, K]` int64, the text that an action leads to.
         optimum: `[P]`, the best score.
         average: `[P]`, the mean score of all finished texts.
-        seen: `[P]`, the best score that was stepped into since `forget`.
+        seen: `[P]`, the best score that was stepped into since `reset`.
     """
 
     def __init__(self, toys: Sequence[Toy], prompts: int, *, seed: int) -> None:
         """Draws the same number of prompts of every toy.
 
         Args:
-            toys: All with the same number of slots.
+            toys: All with the same number of actions.
             prompts: Prompts of each.
             seed: Of the draw; a toy's prompts do not depend on the other toys.
         """
-        (self.num_actions,) = {toy.num_slots for toy in toys}
+        (self.num_actions,) = {toy.num_actions for toy in toys}
         tables = [_tables(toy, prompts, seed=seed) for toy in toys]
         size = max(table[0].shape[1] for table in tables)
 
@@ -93,8 +94,8 @@ class ToyTexts:
         self.average = torch.cat([_over_finished(table, "mean") for table in tables])
         self.seen = torch.full_like(self.optimum, -torch.inf)
 
-    def forget(self) -> None:
-        """Forgets which finished texts were seen."""
+    def reset(self) -> None:
+        """Resets `seen`."""
         self.seen.fill_(-torch.inf)
 
     def root(self, observation: Tensor, *, generator: torch.Generator | None = None) -> RootOutput:
@@ -111,7 +112,7 @@ class ToyTexts:
     def step(
         self, embedding: Embedding, action: Tensor, *, generator: torch.Generator | None = None
     ) -> StepOutput:
-        """Goes on by one segment; a finished text earns its score and ends."""
+        """Adds one segment; a finished text earns its score and ends."""
         prompt = embedding["prompt"]
         text = self.children[prompt, embedding["text"], action]
         over = self.finished[prompt, text]
@@ -126,15 +127,13 @@ class ToyTexts:
         )
 
     def note(self, prompt: Tensor, text: Tensor) -> None:
-        """Notes that finished texts were seen."""
+        """Updates `seen` with finished texts."""
         self.seen.scatter_reduce_(0, prompt, self.score[prompt, text], "amax")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a search of P prompts came to, `[P]` each, as shares of what there was to gain.
-
-    0 is the optimum and 1 the mean of all responses.
+    """Results of a search of P prompts, `[P]` each: 0 is the optimum, 1 the mean of all responses.
 
     Attributes:
         answered: Regret of the best response seen in all plans, which is the answer of a search.
@@ -147,7 +146,7 @@ class Outcome:
 
 def search_toys(texts: ToyTexts, planner: Planner) -> Outcome:
     """Plans, commits to a segment and plans again until all responses are finished."""
-    texts.forget()
+    texts.reset()
     alive = torch.arange(len(texts.optimum))
     standing = torch.zeros_like(alive)
     while len(alive):
@@ -193,8 +192,8 @@ def _tables(toy: Toy, prompts: int, *, seed: int) -> _Tables:
     finished[:, 0] = False
     finished[:, size - levels[-1] :] = True
     chosen = torch.arange(width).expand(*shape, width)
-    if toy.num_slots != width:
-        chosen = torch.randint(width, (*shape, toy.num_slots), generator=generator)
+    if toy.num_actions != width:
+        chosen = torch.randint(width, (*shape, toy.num_actions), generator=generator)
     following = torch.arange(size)[None, :, None] * width + 1 + chosen
     return score, value, finished, following.masked_fill(following >= size, 0)
 
@@ -206,9 +205,9 @@ def _over_finished(tables: _Tables, measure: Literal["amax", "mean"]) -> Tensor:
     reached[:, 0] = True
     for text in range(reached.shape[1]):  # parents come before their children
         going = reached[:, text] & ~finished[:, text]
-        for slot in range(children.shape[2]):
+        for action in range(children.shape[2]):
             rows = going.nonzero().squeeze(1)
-            reached[rows, children[rows, text, slot]] = True
+            reached[rows, children[rows, text, action]] = True
     ends = reached & finished
     if measure == "amax":
         return score.masked_fill(~ends, -torch.inf).amax(1)

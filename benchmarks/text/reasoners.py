@@ -2,100 +2,31 @@
 
     bash benchmarks/peers.sh        # installs it into .bench/llm_reasoners, beside our own torch
 
-`ReasonersSide` is our end; run by the other interpreter, this file is the other end:
-llm-reasoners' MCTS with its own `HFModel`, as its users write it. An action is one sampled token of
-K, drawn by one `generate` call; a state is a text; the reward of a step is the value model's score
-of the text so far. What it does not offer (a cache between nodes, batches of leaves, priors that
-cost nothing) it is not given; its likelihoods of actions are left out, which spares it a second
-forward pass for each node. An iteration goes on down to `depth_limit`, so that it expands more
-nodes than a simulation of ours does: nodes are counted.
+Run by that interpreter as a worker, this file is llm-reasoners' MCTS with its own `HFModel`, as its
+users write it. An action is one sampled token of K, drawn by one `generate` call; a state is a
+text; the reward of a step is the value model's score of the text so far. It has no cache between
+nodes, no batches of leaves and no priors without cost; its likelihoods of actions are left out,
+which saves it a second forward pass for each node. An iteration continues down to `depth_limit`, so
+that it expands more nodes than a simulation of ours does: nodes are counted.
 """
 
-import contextlib
-import json
-import os
-import subprocess
-import sys
-import tempfile
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+from benchmarks.harness.worker import ROOT, serve
+
 PYTHON = ROOT / ".bench" / "llm_reasoners" / "bin" / "python"
 
 
-class ReasonersSide:
-    """A process that decides with llm-reasoners, one decision a call."""
+def open_side(task: Mapping[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Loads libraries and models; returns what carries out the tasks `versions` and `decide`.
 
-    def __init__(
-        self, folder: Path, *, prompt: str, iterations: int, slots: int, threads: int
-    ) -> None:
-        """Starts the process and waits until its libraries and models are loaded.
-
-        Args:
-            folder: With the models, `policy` and `value`.
-            prompt: To decide after.
-            iterations: Of its MCTS.
-            slots: K.
-            threads: Of torch.
-
-        Raises:
-            RuntimeError: If it cannot be started; the message is its last line of error.
-        """
-        if not PYTHON.exists():
-            raise RuntimeError("not installed; run bash benchmarks/peers.sh")
-        task = {
-            "folder": str(folder),
-            "prompt": prompt,
-            "iterations": iterations,
-            "slots": slots,
-            "threads": threads,
-        }
-        # A file: nobody reads a pipe of warnings while a decision is made, and it would fill up.
-        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (lives as long as the process)
-        self._process = subprocess.Popen(
-            [str(PYTHON), __file__, json.dumps(task)],
-            cwd=ROOT,
-            env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-        )
-        self.versions = self._answer()
-
-    def decide(self) -> dict[str, Any]:
-        """One decision: CPU seconds, nodes, calls and tokens."""
-        assert self._process.stdin is not None
-        self._process.stdin.write("decide\n")
-        self._process.stdin.flush()
-        return self._answer()
-
-    def close(self) -> None:
-        """Ends the process."""
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
-        self._process.wait(timeout=30)
-        self._errors.close()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            self._process.wait(timeout=30)
-            self._errors.seek(0)
-            lines = self._errors.read().strip().splitlines() or ["ended without a word"]
-            raise RuntimeError(lines[-1])
-        return json.loads(line)
-
-
-def main() -> None:
-    """The other end: answers each line of its input with one decision."""
-    task = json.loads(sys.argv[1])
-    answers, sys.stdout = sys.stdout, sys.stderr  # libraries may print
-
+    Args:
+        task: `folder` with the models `policy` and `value`, `prompt`, `iterations` of the MCTS,
+            `num_actions` (K) and `threads` of torch.
+    """
     import importlib.metadata
 
     import torch
@@ -107,11 +38,11 @@ def main() -> None:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     folder = Path(task["folder"])
-    slots: int = task["slots"]
+    num_actions: int = task["num_actions"]
     language_model = HFModel(
-        str(folder / "policy"), str(folder / "policy"), device="cpu", max_batch_size=slots
+        str(folder / "policy"), str(folder / "policy"), device="cpu", max_batch_size=num_actions
     )
-    judge: Any = AutoModelForSequenceClassification.from_pretrained(folder / "value").eval()
+    value_model: Any = AutoModelForSequenceClassification.from_pretrained(folder / "value").eval()
     tokenizer: Any = AutoTokenizer.from_pretrained(folder / "value")
     seen = {"nodes": 0, "policy_tokens": 0, "policy_forwards": 0, "value_tokens": 0}
 
@@ -140,7 +71,7 @@ def main() -> None:
         def get_actions(self, state: str) -> list[str]:
             seen["nodes"] += 1
             found = language_model.generate(
-                [state], max_new_tokens=1, do_sample=True, num_return_sequences=slots
+                [state], max_new_tokens=1, do_sample=True, num_return_sequences=num_actions
             )
             words = [text.strip() for text in found.text]
             return list(dict.fromkeys(word for word in words if word))
@@ -149,27 +80,27 @@ def main() -> None:
             inputs = tokenizer(f"{state} {action}", return_tensors="pt")
             seen["value_tokens"] += inputs["input_ids"].numel()
             with torch.inference_mode():
-                score = judge(**inputs).logits[0, 0].item()
+                score = value_model(**inputs).logits[0, 0].item()
             return score, {}
 
-    def say(answer: dict[str, Any]) -> None:
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
-
-    names = ("llm-reasoners", "torch", "transformers")
-    say({name: importlib.metadata.version(name) for name in names})
-    for _ in sys.stdin:
+    def handle(request: dict[str, Any]) -> dict[str, Any]:
+        if request["task"] == "versions":
+            names = ("llm-reasoners", "torch", "transformers")
+            return {"versions": {name: importlib.metadata.version(name) for name in names}}
         for name in seen:
             seen[name] = 0
         torch.manual_seed(0)
-        # No fast rewards are given, so children that were not visited come first.
+        # Without fast rewards, children that were not visited come first.
         search = MCTS(
             n_iters=task["iterations"], output_strategy="follow_max", uct_with_fast_reward=False
         )
         began = time.process_time()
         Reasoner(Text(), Tokens(), search)(task["prompt"])
-        say({"cpu_seconds": time.process_time() - began, **seen, "depth_limit": search.depth_limit})
+        cpu_seconds = time.process_time() - began
+        return {"cpu_seconds": cpu_seconds, **seen, "depth_limit": search.depth_limit}
+
+    return handle
 
 
 if __name__ == "__main__":
-    main()
+    serve(open_side)

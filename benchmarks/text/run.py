@@ -1,16 +1,17 @@
-"""Runs the cells of the text-search benchmark: sides in turn, round after round, and what follows.
+"""Cells of the text-search benchmark: their sides are timed in turn, round after round.
 
-CPU seconds are those of this process over all its threads; on shared cores they say more than wall
+A side is a function that makes one whole search from the prompts' tokens to the decision. CPU
+seconds are those of this process over all its threads; on shared cores they vary less than wall
 seconds, which are kept beside them. Ratios are of two times of the same round.
 """
 
 import gc
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.text.cells import Cell, Outcome, Side
+from benchmarks.harness.timing import in_turn, paired_ratio, time_call
 from benchmarks.text.models import Subject, counted_tokens
 
 GOALS: tuple[tuple[str, str, str, float], ...] = (
@@ -24,38 +25,75 @@ GOALS: tuple[tuple[str, str, str, float], ...] = (
 DECISION_SECONDS = 0.35  # CPU, of the cell "decision" with 8 leaves
 
 
-def run_cell(
-    cell: Cell, subject: Subject, *, rounds: int, say: Callable[[str], None]
-) -> dict[str, Any]:
-    """Counts each side's tokens in an untimed run, then times all sides in turn.
+@dataclass(frozen=True)
+class Outcome:
+    """The result of one run of a side.
 
-    Args:
-        cell: What to time.
-        subject: Whose models' tokens are counted.
-        rounds: How often.
-        say: Takes a line of progress.
+    Attributes:
+        visits: Of the root's actions, [B][K], where there is a tree.
+        padding: Padding tokens among those that the models read, where known.
+        parts: CPU seconds of parts, by name.
+        counts: Other numbers, such as nodes.
     """
+
+    visits: list[list[int]] | None = None
+    padding: int | None = None
+    parts: Mapping[str, float] = field(default_factory=dict)
+    counts: Mapping[str, float] = field(default_factory=dict)
+
+
+Side = Callable[[], Outcome]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Sides that are timed in turn.
+
+    Attributes:
+        name: In the results.
+        title: In words.
+        sides: By name; the first is the one that ratios are relative to.
+        titles: Of the sides.
+        agree: Groups of sides that must make the same decisions.
+        prompts: How many.
+        work: Simulations or responses for each prompt.
+    """
+
+    name: str
+    title: str
+    sides: dict[str, Side]
+    titles: dict[str, str]
+    agree: tuple[tuple[str, ...], ...]
+    prompts: int
+    work: int
+
+
+def run_cell(
+    cell: Cell, subject: Subject, *, rounds: int, report: Callable[[str], None]
+) -> dict[str, Any]:
+    """Counts each side's tokens in an untimed run, then times all sides in turn."""
     warm: dict[str, Outcome] = {}
-    told: dict[str, dict[str, Any]] = {}
+    counts: dict[str, dict[str, Any]] = {}
     failed: dict[str, str] = {}
     for side, run in cell.sides.items():
-        say(f"{cell.name}: {side}, untimed")
+        report(f"{cell.name}: {side}, untimed")
         try:
-            warm[side], told[side] = counted_run(run, subject)
+            warm[side], counts[side] = counted_run(run, subject)
         except (AssertionError, RuntimeError) as error:
-            # Written down and shown; the other sides go on.
+            # Recorded and shown; the other sides are timed.
             failed[side] = f"{type(error).__name__}: {error}"
-    times: dict[str, list[tuple[float, float, Outcome]]] = {side: [] for side in warm}
-    for round_ in range(rounds):
-        for side in warm:
-            run = cell.sides[side]
-            say(f"{cell.name}: round {round_ + 1} of {rounds}, {side}")
-            gc.collect()
-            cpu, wall = time.process_time(), time.perf_counter()
-            outcome = run()
-            cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-            # A side in a process of its own says how many CPU seconds it took there.
-            times[side].append((outcome.parts.get("process", cpu), wall, outcome))
+    times: dict[str, list[dict[str, float]]] = {side: [] for side in warm}
+    parts: dict[str, list[Mapping[str, float]]] = {side: [] for side in warm}
+    for number, side in in_turn(warm, rounds):
+        report(f"{cell.name}: round {number + 1} of {rounds}, {side}")
+        gc.collect()
+        outcomes: list[Outcome] = []
+        seconds = time_call(lambda run=cell.sides[side], made=outcomes: made.append(run()))
+        # A side in a process of its own reports the CPU seconds that it took there.
+        seconds["cpu"] = outcomes[0].parts.get("process", seconds["cpu"])
+        times[side].append(seconds)
+        parts[side].append(outcomes[0].parts)
+    groups = [[side for side in group if side in warm] for group in cell.agree]
     return {
         "cell": cell.name,
         "title": cell.title,
@@ -66,23 +104,27 @@ def run_cell(
         "failed": failed,
         "agreement": [
             {"sides": group, "prompts_alike": alike([warm[side].visits for side in group])}
-            for group in ([side for side in group if side in warm] for group in cell.agree)
+            for group in groups
         ],
         "sides": {
-            side: {"title": cell.titles[side], **summary(found), **told[side]}
-            for side, found in times.items()
+            side: {
+                "title": cell.titles[side],
+                **summary(times[side], parts[side]),
+                "counts": counts[side],
+            }
+            for side in warm
         },
     }
 
 
 def counted_run(run: Side, subject: Subject) -> tuple[Outcome, dict[str, Any]]:
-    """One run that counts what each model is given, padding included, and the forward passes."""
+    """One run, with the tokens that each model reads, padding included, and the forward passes."""
     with (
         counted_tokens(subject.policy.model) as policy,
         counted_tokens(subject.value_model.model) as value,
     ):
         outcome = run()
-    counts = {
+    return outcome, {
         "policy_tokens": sum(policy),
         "policy_forwards": len(policy),
         "value_tokens": sum(value),
@@ -90,7 +132,6 @@ def counted_run(run: Side, subject: Subject) -> tuple[Outcome, dict[str, Any]]:
         "policy_padding": outcome.padding,
         **outcome.counts,
     }
-    return outcome, {"counts": counts}
 
 
 def alike(visits: Sequence[list[list[int]] | None]) -> float | None:
@@ -104,32 +145,30 @@ def alike(visits: Sequence[list[list[int]] | None]) -> float | None:
     return sum(found) / len(found)
 
 
-def summary(found: Sequence[tuple[float, float, Outcome]]) -> dict[str, Any]:
+def summary(
+    times: Sequence[Mapping[str, float]], parts: Sequence[Mapping[str, float]]
+) -> dict[str, Any]:
     """A side's times: medians, ranges, parts and all values."""
-    cpu = [one for one, _, _ in found]
-    wall = [one for _, one, _ in found]
-    parts = {
-        name: statistics.median(outcome.parts[name] for _, _, outcome in found)
-        for name in found[0][2].parts
-    }
+    cpu, wall = ([one[clock] for one in times] for clock in ("cpu", "wall"))
     return {
         "cpu_seconds": statistics.median(cpu),
         "cpu_range": [min(cpu), max(cpu)],
         "wall_seconds": statistics.median(wall),
-        "parts_cpu_seconds": parts,
+        "parts_cpu_seconds": {
+            name: statistics.median(one[name] for one in parts) for name in parts[0]
+        },
         "cpu_all": cpu,
         "wall_all": wall,
     }
 
 
 def ratio(slow: Mapping[str, Any], fast: Mapping[str, Any]) -> dict[str, float]:
-    """How many times longer one side took: median, least and greatest over rounds."""
-    paired = [a / b for a, b in zip(slow["cpu_all"], fast["cpu_all"], strict=True)]
-    return {"median": statistics.median(paired), "low": min(paired), "high": max(paired)}
+    """How many times as long one side took, in CPU time: median and range over rounds."""
+    return paired_ratio(slow["cpu_all"], fast["cpu_all"])
 
 
 def ratio_after_prompts(slow: Mapping[str, Any], fast: Mapping[str, Any]) -> float | None:
-    """The ratio of medians without what both spend on the prompts, which no search saves."""
+    """The ratio of medians without what both spend on the prompts, the same for all."""
     if "prompts" not in slow["parts_cpu_seconds"] or "prompts" not in fast["parts_cpu_seconds"]:
         return None
     left = [one["cpu_seconds"] - one["parts_cpu_seconds"]["prompts"] for one in (slow, fast)]
@@ -137,7 +176,7 @@ def ratio_after_prompts(slow: Mapping[str, Any], fast: Mapping[str, Any]) -> flo
 
 
 def with_ratios(row: dict[str, Any]) -> dict[str, Any]:
-    """A cell's row with each side's ratio to the yardstick."""
+    """A cell's row with each side's ratio to the first side."""
     sides = row["sides"]
     own = sides[row["yardstick"]]
     for measured in sides.values():
@@ -150,44 +189,32 @@ def goals(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Each goal with what was found; cells that were not run are left out."""
     by_name = {row["cell"]: row["sides"] for row in rows}
     found: list[dict[str, Any]] = []
+
+    def add(goal: str, value: float, bounds: list[float], met: bool, after: Any = None) -> None:
+        row = {"goal": goal, "found": value, "range": bounds, "after_prompts": after, "met": met}
+        found.append(row)
+
     for cell, fast, slow, required in GOALS:
         sides = by_name.get(cell, {})
         if fast in sides and slow in sides:
             times = ratio(sides[slow], sides[fast])
-            found.append(
-                {
-                    "goal": f"{cell}: {fast!r} at least {required:g} times as fast as {slow!r}",
-                    "found": times["median"],
-                    "range": [times["low"], times["high"]],
-                    "after_prompts": ratio_after_prompts(sides[slow], sides[fast]),
-                    "met": times["median"] >= required,
-                }
+            add(
+                f"{cell}: {fast!r} at least {required:g} times as fast as {slow!r}",
+                times["median"],
+                [times["low"], times["high"]],
+                times["median"] >= required,
+                ratio_after_prompts(sides[slow], sides[fast]),
             )
-    for cell, fast in (("decision", "ours, 8 leaves"),):
-        if fast in by_name.get(cell, {}):
-            mine = by_name[cell][fast]
-            found.append(
-                {
-                    "goal": f"{cell}: {fast!r} within {DECISION_SECONDS} s of CPU",
-                    "found": mine["cpu_seconds"],
-                    "range": mine["cpu_range"],
-                    "after_prompts": None,
-                    "met": mine["cpu_seconds"] <= DECISION_SECONDS,
-                }
-            )
+    own = by_name.get("decision", {}).get("ours, 8 leaves")
+    if own is not None:
+        seconds = own["cpu_seconds"]
+        goal = f"decision: 'ours, 8 leaves' within {DECISION_SECONDS} s of CPU"
+        add(goal, seconds, own["cpu_range"], seconds <= DECISION_SECONDS)
     for cell in ("search-8", "search-1"):
-        sides = by_name.get(cell, {})
-        if "ours" in sides:
-            counts = sides["ours"]["counts"]
+        if "ours" in by_name.get(cell, {}):
+            counts = by_name[cell]["ours"]["counts"]
             needed = counts["prompt_tokens"] + counts["nodes"]
             given = counts["policy_tokens"] - counts["policy_padding"]
-            found.append(
-                {
-                    "goal": f"{cell}: tokens given to the policy are prompts and new nodes",
-                    "found": given,
-                    "range": [needed, needed],
-                    "after_prompts": None,
-                    "met": given == needed,
-                }
-            )
+            goal = f"{cell}: tokens given to the policy are prompts and new nodes"
+            add(goal, given, [needed, needed], given == needed)
     return found

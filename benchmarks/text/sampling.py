@@ -1,7 +1,7 @@
 """Cells of the text-search benchmark that sample whole responses: best-of-N, and unequal lengths.
 
-The other sides are `generate` of transformers with plain scoring of full sequences, and what a good
-user would make of it: the prompt is run once and its cache repeated, for both models.
+The other sides are `generate` of transformers with plain scoring of full sequences, and the same
+with each model's prompt run once and its cache repeated.
 """
 
 import time
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from benchmarks.text.cells import Cell, Outcome, Side
 from benchmarks.text.models import CONTEXT, Subject
+from benchmarks.text.run import Cell, Outcome, Side
 from policies.finetuning.collection import sample_responses
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
@@ -48,7 +48,7 @@ class BestOf:
     new_tokens: int
 
     def ours(self) -> Side:
-        """Sampling through the key/value tree, scoring behind a shared prompt."""
+        """Sampling through `SegmentTree`, scoring with a shared prompt."""
         subject = self.subject
 
         def run() -> Outcome:
@@ -63,7 +63,7 @@ class BestOf:
         return run
 
     def ours_as_search(self) -> Side:
-        """The searching policy that users call."""
+        """`build_searcher`, which users call."""
         searcher = build_searcher(
             "best_of_n",
             self.count,
@@ -79,55 +79,38 @@ class BestOf:
 
         return run
 
-    def generated(self) -> Side:
-        """`generate(num_return_sequences=N)`, then full sequences through the classifier."""
-        subject = self.subject
-        classifier = subject.value_model.model
+    def generated(self, *, prompt_once: bool) -> Side:
+        """`generate` for N sequences, then full sequences through the classifier.
+
+        Args:
+            prompt_once: Whether each model's prompt is run once and its cache repeated.
+        """
+        policy, classifier = self.subject.policy, self.subject.value_model.model
 
         @torch.inference_mode()
         def run() -> Outcome:
             began = time.process_time()
-            ids = torch.tensor([subject.policy.encoder.prompt_ids(self.prompt)])
-            made = subject.policy.model.generate(
-                ids,
-                attention_mask=torch.ones_like(ids),
-                num_return_sequences=self.count,
-                **sampling(self.new_tokens, ends=[subject.policy.encoder.end_id]),
-                min_new_tokens=self.new_tokens,
-            )
+            ids = torch.tensor([policy.encoder.prompt_ids(self.prompt)])
+            options = sampling(self.new_tokens, ends=[policy.encoder.end_id])
+            options["min_new_tokens"] = self.new_tokens
+            if prompt_once:
+                options["past_key_values"] = prompt_cache(policy.model, ids[:, :-1], self.count)
+                ids = ids.expand(self.count, -1)
+            else:
+                options["num_return_sequences"] = self.count
+            made = policy.model.generate(ids, attention_mask=torch.ones_like(ids), **options)
             sampled = time.process_time()
-            ends = torch.full((self.count, 1), subject.policy.encoder.end_id)
+            ends = torch.full((self.count, 1), policy.encoder.end_id)
             whole = torch.cat([made, ends], dim=1)
+            if prompt_once:
+                hidden = classifier.base_model(
+                    input_ids=whole[:, ids.shape[1] :],
+                    past_key_values=prompt_cache(classifier, ids[:1], self.count),
+                    use_cache=True,
+                ).last_hidden_state[:, -1]
+                return self._outcome(began, sampled, classifier.score(hidden)[:, 0])
             scores = classifier(input_ids=whole, attention_mask=torch.ones_like(whole)).logits
             return self._outcome(began, sampled, scores[:, 0])
-
-        return run
-
-    def prompt_once(self) -> Side:
-        """The same with each model's prompt run once and its cache repeated."""
-        subject = self.subject
-        classifier = subject.value_model.model
-
-        @torch.inference_mode()
-        def run() -> Outcome:
-            began = time.process_time()
-            ids = torch.tensor([subject.policy.encoder.prompt_ids(self.prompt)])
-            repeated = ids.expand(self.count, -1)
-            made = subject.policy.model.generate(
-                repeated,
-                attention_mask=torch.ones_like(repeated),
-                past_key_values=prompt_cache(subject.policy.model, ids[:, :-1], self.count),
-                **sampling(self.new_tokens, ends=[subject.policy.encoder.end_id]),
-                min_new_tokens=self.new_tokens,
-            )
-            sampled = time.process_time()
-            ends = torch.full((self.count, 1), subject.policy.encoder.end_id)
-            hidden = classifier.base_model(
-                input_ids=torch.cat([made[:, ids.shape[1] :], ends], dim=1),
-                past_key_values=prompt_cache(classifier, ids, self.count),
-                use_cache=True,
-            ).last_hidden_state[:, -1]
-            return self._outcome(began, sampled, classifier.score(hidden)[:, 0])
 
         return run
 
@@ -136,8 +119,8 @@ class BestOf:
         sides = {
             "ours": self.ours(),
             "ours, search": self.ours_as_search(),
-            "generate": self.generated(),
-            "prompt once": self.prompt_once(),
+            "generate": self.generated(prompt_once=False),
+            "prompt once": self.generated(prompt_once=True),
         }
         return Cell(name, title, sides, TITLES, (), prompts=1, work=self.count)
 
@@ -157,7 +140,7 @@ class BestOf:
 class Unequal:
     """Makes sides that sample responses of very unequal lengths to one prompt.
 
-    A response ends with any of `ends` tokens, so that lengths are all but geometric.
+    A response ends with any of `ends` tokens, so that lengths are nearly geometric.
 
     Attributes:
         subject: The models.
@@ -188,8 +171,8 @@ class Unequal:
             (root,) = tree.add_prompts([self.prompt])
             made: list[int] = []
             for at in range(0, self.count, step):
-                slots = range(at, min(at + step, self.count))
-                made += tree.extend([root] * len(slots), slots)
+                numbers = range(at, min(at + step, self.count))
+                made += tree.extend([root] * len(numbers), numbers)
             lengths = [tree.segment(node).length for node in made]
             counts = {"tokens": sum(lengths), "longest": max(lengths)}
             return Outcome([lengths], tree.idle_tokens, counts=counts)

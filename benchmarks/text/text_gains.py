@@ -3,29 +3,27 @@
     python benchmarks/text/text_gains.py --seeds 1 2 3 4 5 6 7 8
 
 For each seed: the demo's policy and reward model are trained, a value head is fitted to the scores
-of sampled responses to training prompts, and `prefsearch policy evaluate` runs all planners over a
-ladder of budgets on held-out prompts, with the value head at the leaves (guided decoding, which
-looks at every token, with one fitted at every token). Intervals are over seeds. What was finished
-is not done again, so the command goes on after a kill, and the same command started twice shares
+of sampled responses to training prompts, and `prefsearch policy evaluate` runs all planners at
+several budgets on held-out prompts, with the value head at the leaves (guided decoding, which
+looks at every token, with one fitted at every token). Intervals are over seeds. Finished parts
+are not run again, so the command continues after a kill, and the same command started twice shares
 the seeds between two processes. Writes `docs/results/text_gains.json`, two pictures, and the table
 of `docs/text_search.md`.
 """
 
-import argparse
 import json
-import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import yaml
 from rich.console import Console
 
-from benchmarks.harness.documents import update
-from benchmarks.harness.provenance import ROOT, held_sources, provenance, require_sources
+from benchmarks.harness.provenance import ROOT, held_sources
+from benchmarks.harness.results import Results, benchmark_parser
 from benchmarks.harness.seed_runs import each_seed
 from benchmarks.text.models import counted_tokens
 from policies.cli.demo_args import DemoArgs
@@ -42,7 +40,7 @@ from policies.planning.options import TITLES
 from policies.planning.value_head import fit_value_head
 from prefsearch.cli import entry
 from prefsearch.run.directory import RunDirectory
-from prefsearch.storage.files import read_records, write_json_atomic, write_text_atomic
+from prefsearch.storage.files import read_records, write_text_atomic
 from rewardmodel.models.sequence import SequenceRewardModel
 from rewardmodel.synthetic.requests import sample_requests
 from search.evaluation.figures import gain_curves
@@ -62,7 +60,6 @@ RUNS = {
     },
 }
 NAME = "text_gains"
-GAINS = ("gain_at_equal_tokens", "gain_at_equal_model_tokens")
 VALUE_PROMPTS, VALUE_RESPONSES = 1500, 4
 
 
@@ -90,10 +87,7 @@ def fit_heads(demo: Demo) -> dict[str, Any]:
     policy = Policy.load(str(demo.models / "sft"))
     reward_model = SequenceRewardModel.load(str(demo.models / "reward"))
     requests = sample_requests(VALUE_PROMPTS, seed=demo.seed("value-requests"))
-    with (
-        counted_tokens(policy.model) as read,
-        counted_tokens(reward_model.model) as scored,
-    ):
+    with counted_tokens(policy.model) as read, counted_tokens(reward_model.model) as scored:
         samples = sample_responses(
             policy,
             [request.prompt for request in requests],
@@ -169,27 +163,22 @@ def records_of(runs: Mapping[str, RunDirectory], seed: int) -> tuple[list[Any], 
     return [{**record, "run": seed} for record in records], load_pool(runs["sentences"])
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Runs all seeds and writes the pooled figures."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = benchmark_parser(__doc__, NAME)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(1, 9)))
     parser.add_argument("--prompts", type=int, default=200, help="held-out prompts a seed")
     parser.add_argument("--batch", type=int, default=50, help="prompts searched side by side")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "text_gains")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "text_gains.json")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    records: list[dict[str, Any]] = []
-    pools, fitted, per_seed = {}, {}, {}
-
-    command = ["python", "benchmarks/text/text_gains.py", *sys.argv[1:]]
-    about = provenance(NAME, command, seeds=options.seeds)
+    file = Results(NAME, arguments, options.out, seeds=options.seeds)
 
     def run(seed: int) -> tuple[Demo, dict[str, RunDirectory]]:
         began = time.perf_counter()
         folder = options.runs / f"seed-{seed}"
-        with held_sources(folder, NAME, about["source_digest"]):
+        with held_sources(folder, NAME, file.digest):
             demo = train(seed, folder / "models", options.threads)
             runs = {
                 name: evaluate(demo, folder, name, count=options.prompts, batch=options.batch)
@@ -198,45 +187,41 @@ def main() -> None:
         print(f"seed {seed}: {(time.perf_counter() - began) / 60:.1f} minutes")
         return demo, runs
 
+    records: list[dict[str, Any]] = []
+    pools, fitted = {}, {}
     for seed, (demo, runs) in each_seed(options.seeds, options.runs / "locks", run).items():
         mine, pools[seed] = records_of(runs, seed)
         fitted[str(seed)] = demo.folder.result("value")
-        per_seed[str(seed)] = [
-            {key: cell_row(cell)[key] for key in ("method", "budget", "tokens", "model_tokens",
-                                                 "gold", *GAINS)}
-            for cell in summarize(mine, seed=0)
-        ]  # fmt: skip
         records += mine
     cells = summarize(records, seed=0, pool=pools)
-    flags = " ".join(map(str, options.seeds))
-    # Seconds on a shared machine say little; costs are in tokens.
-    rows = [{k: v for k, v in cell_row(cell).items() if k != "seconds"} for cell in cells]
-    results = {
-        "provenance": about,
-        "held_out_prompts": options.prompts * len(options.seeds),
-        "value_heads": fitted,
-        "configuration": {
-            **asdict(PROPOSAL),
-            "runs": RUNS,
-            "value_prompts": VALUE_PROMPTS,
-            "value_responses": VALUE_RESPONSES,
-        },
-        "cells": rows,
-        "fits": fit_rows(cells, records),
-        "per_seed": per_seed,
-    }
-    for cost, name in (("tokens", "generated tokens a prompt"),
-                       ("model_tokens", "tokens that models read, a prompt")):  # fmt: skip
+    axes: tuple[tuple[Literal["tokens", "model_tokens"], str], ...] = (
+        ("tokens", "generated tokens a prompt"),
+        ("model_tokens", "tokens that models read, a prompt"),
+    )
+    for cost, name in axes:
         gain_curves(
-            curves(cells, cost=cost),  # type: ignore[arg-type]
+            curves(cells, cost=cost),
             options.out.with_name(f"text_gains_{cost}.png"),
             x_label=name,
             y_label=f"mean score, 95 % {cells[0].proxy.scope}",
-            title=f"Planning against the reward model, seeds {flags}",
+            title="Planning against the reward model, seeds " + " ".join(map(str, options.seeds)),
         )
-    require_sources(NAME, about["source_digest"])
-    write_json_atomic(options.out, results)
-    update(options.out)
+    # Costs are in tokens, since seconds on a shared machine vary.
+    rows = [{k: v for k, v in cell_row(cell).items() if k != "seconds"} for cell in cells]
+    file.publish(
+        {
+            "held_out_prompts": options.prompts * len(options.seeds),
+            "value_heads": fitted,
+            "configuration": {
+                **asdict(PROPOSAL),
+                "runs": RUNS,
+                "value_prompts": VALUE_PROMPTS,
+                "value_responses": VALUE_RESPONSES,
+            },
+            "cells": rows,
+            "fits": fit_rows(cells, records),
+        }
+    )
     shown = [{"policy": "base", **cell_row(cell)} for cell in cells]
     Console().print(closing_table(shown, title="Gold utility on held-out prompts"))
 

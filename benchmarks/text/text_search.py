@@ -6,10 +6,10 @@
     python benchmarks/text/text_search.py --cells search-8 decision --rounds 9
 
 Models have random weights. In every cell all sides get the same models, prompts, planner (without
-noise), simulations and slots; they are run once for their token counts and then timed in turn,
-round after round. What is compared is CPU time of the process over all threads; a ratio is of two
-times of one round, and its median and range over rounds are given. Root visits of the sides that
-must decide alike are compared.
+noise), simulations and K; they are run once for their token counts and then timed in turn, round
+after round. CPU time of the process over all threads is compared; a ratio is of two times of one
+round, and its median and range over rounds are given. Root visits of the sides that must make the
+same decisions are compared.
 
 Cells: `search-8` and `search-1`, one search of 8 prompts or 1 over ranked tokens, a head on hidden
 states as leaf value; `decision`, the same for 1 prompt with a second model as leaf value, beside
@@ -22,36 +22,28 @@ import contextlib
 import json
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__" and "OMP_WAIT_POLICY" not in os.environ:
-    # A thread that waits must not spin: it would count as CPU time. Read when torch is loaded.
-    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-    os.execv(sys.executable, [sys.executable, *sys.argv])
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: waiting takes no CPU time
 
 import torch
 from rich.console import Console
-from rich.status import Status
-from rich.table import Table
 from transformers.utils.logging import disable_progress_bar
 
-from benchmarks.harness.documents import update
-from benchmarks.harness.provenance import provenance, require_sources, same_sources
-from benchmarks.text.cells import TITLES, Cell, Outcome, Searches, search_cell
-from benchmarks.text.models import (
-    SIZES,
-    Subject,
-    build_subject,
-    draw_prompts,
-    saved_subject,
+from benchmarks.harness.provenance import same_sources
+from benchmarks.harness.results import (
+    Results,
+    benchmark_parser,
+    require_positive,
+    table,
+    wide_console,
 )
-from benchmarks.text.reasoners import ReasonersSide
-from benchmarks.text.run import goals, run_cell, with_ratios
+from benchmarks.harness.worker import Worker, WorkerError
+from benchmarks.text.models import SIZES, Subject, build_subject, draw_prompts, saved_subject
+from benchmarks.text.reasoners import PYTHON
+from benchmarks.text.run import Cell, Outcome, goals, run_cell, with_ratios
 from benchmarks.text.sampling import BestOf, Unequal
-from benchmarks.text.segments import SegmentSearches, segment_cell
-from prefsearch.storage.files import write_json_atomic
+from benchmarks.text.searches import TITLES, Searches
 
 CELLS = ("search-8", "search-1", "decision", "best-of", "segments", "unequal")
 NAME = "text_search"  # of the results; those of one thread have the same sources
@@ -62,40 +54,35 @@ USUAL = {"model": "tiny", "simulations": 64, "prompt_tokens": 128}
 
 def parse_options(arguments: list[str]) -> argparse.Namespace:
     """Reads the command line; `--quick` replaces the sizes that were not given."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS))
     parser.add_argument("--model", choices=list(SIZES), help="default tiny (6.6M; quick: micro)")
     parser.add_argument("--planner", choices=("gumbel", "muzero"), default="gumbel")
     parser.add_argument("--simulations", type=int, help="a search over tokens, default 64")
-    parser.add_argument("--slots", type=int, default=8, help="K")
+    parser.add_argument("--num-actions", type=int, default=8, help="K")
     parser.add_argument("--prompt-tokens", type=int, help="default 128")
     parser.add_argument("--rounds", type=int, help="default 5")
     parser.add_argument("--threads", type=int, default=2, help="of torch")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="small sizes, one round")
-    parser.add_argument(
-        "--out", type=Path, help="JSON; cells there of the same settings stay; default: none"
-    )
     options = parser.parse_args(arguments)
     quick = {"model": "micro", "simulations": 8, "prompt_tokens": 24, "rounds": 1}
     for name, value in (quick if options.quick else {**USUAL, "rounds": 5}).items():
         if getattr(options, name) is None:
             setattr(options, name, value)
-    for name in ("simulations", "slots", "prompt_tokens", "rounds", "threads"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name.replace('_', '-')}: found {getattr(options, name)}; required: 1")
+    require_positive(
+        parser, options, "simulations", "num_actions", "prompt_tokens", "rounds", "threads"
+    )
     return options
 
 
 def usual_sizes(options: argparse.Namespace) -> bool:
     """Whether this run has the sizes that the goals are about."""
-    return options.slots == 8 and all(getattr(options, n) == v for n, v in USUAL.items())
+    return options.num_actions == 8 and all(getattr(options, n) == v for n, v in USUAL.items())
 
 
 def kept_cells(options: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
-    """What an earlier run of the same code and settings wrote of the cells not run now."""
+    """Cells in `--out`, of the same code and settings, that are not run now."""
     if options.out is None or not options.out.is_file():
         return {}
     earlier = json.loads(options.out.read_text(encoding="utf-8"))
@@ -116,25 +103,25 @@ def build_cell(name: str, subject: Subject, options: argparse.Namespace) -> Cell
     def prompts(count: int, length: int) -> list[str]:
         return draw_prompts(subject, count, length, seed=options.seed)
 
-    if name in ("search-8", "search-1", "decision"):
-        count = 8 if name == "search-8" else 1
+    if name in ("search-8", "search-1", "decision", "segments"):
+        count = 8 if name in ("search-8", "segments") else 1
+        blocks, second_model = name == "segments", name == "decision"
+        number = max(1, simulations // 2) if blocks else simulations
+        title = f"{count} x {tokens} tokens, {number} blocks of 12"
+        if not blocks:
+            values = "a second model" if second_model else "a head"
+            title = f"{count} x {tokens} tokens, {number} simulations, "
+            title += f"K {options.num_actions}, {values}"
         searches = Searches(
             subject,
             prompts(count, tokens),
-            simulations,
-            options.slots,
+            number,
+            options.num_actions,
             planner=options.planner,
-            second_model=name == "decision",
+            second_model=second_model,
+            blocks=blocks,
         )
-        values = "a second model" if name == "decision" else "a head"
-        title = f"{count} x {tokens} tokens, {simulations} simulations, K {options.slots}, {values}"
-        return search_cell(name, title, searches, ("rerun", "copy", "copy, batched", "paths"))
-    if name == "segments":
-        half = max(1, simulations // 2)
-        searches = SegmentSearches(
-            subject, prompts(8, tokens), half, options.slots, planner=options.planner
-        )
-        return segment_cell(name, f"8 x {tokens} tokens, {half} blocks of 12", searches)
+        return searches.cell(name, title)
     if name == "best-of":
         count, new = (8, 8) if options.quick else (64, 64)
         best = BestOf(subject, prompts(1, 2 * tokens)[0], count, new)
@@ -148,62 +135,63 @@ def build_cell(name: str, subject: Subject, options: argparse.Namespace) -> Cell
 def add_reasoners(
     cell: Cell, subject: Subject, options: argparse.Namespace, stack: contextlib.ExitStack
 ) -> str:
-    """Gives the cell "decision" one more side; says why it could not, or its versions."""
+    """Adds a side to the cell "decision"; returns its versions, or why it is left out."""
     disable_progress_bar()
     folder = stack.enter_context(saved_subject(subject))
-    # Each goes on down to a depth limit: about as many nodes as simulations of ours.
+    # Each continues down to a depth limit: about as many nodes as simulations of ours.
     iterations = max(1, options.simulations // 4)
+    task = {
+        "folder": str(folder),
+        "prompt": draw_prompts(subject, 1, options.prompt_tokens, seed=options.seed)[0],
+        "iterations": iterations,
+        "num_actions": options.num_actions,
+        "threads": options.threads,
+    }
     try:
-        side = ReasonersSide(
-            folder,
-            prompt=draw_prompts(subject, 1, options.prompt_tokens, seed=options.seed)[0],
-            iterations=iterations,
-            slots=options.slots,
-            threads=options.threads,
-        )
-    except RuntimeError as error:
+        worker = Worker(PYTHON, "benchmarks.text.reasoners", task)
+    except WorkerError as error:
         return f"left out: {error}"
-    stack.callback(side.close)
+    stack.callback(worker.close)
 
     def run() -> Outcome:
-        found = side.decide()
+        found = worker.request("decide", seconds=3600.0)
         return Outcome(parts={"process": found.pop("cpu_seconds")}, counts=found)
 
     cell.sides[REASONERS] = run
     cell.titles[REASONERS] = f"llm-reasoners, its HFModel, {iterations} iterations"
-    return ", ".join(f"{name} {version}" for name, version in side.versions.items())
+    return ", ".join(f"{name} {version}" for name, version in worker.versions.items())
 
 
 def show_cell(console: Console, row: dict[str, Any]) -> None:
     """Prints one cell's table."""
-    table = Table(title=f"{row['cell']}: {row['title']}", title_justify="left")
-    table.add_column("side")
-    for column in ("CPU s", "range", "wall s", "times", "range", "after prompts", "policy tokens",
-                   "value tokens"):  # fmt: skip
-        table.add_column(column, justify="right")
+    lines = []
     for measured in row["sides"].values():
         low, high = measured["cpu_range"]
         times, counts = measured["times_yardstick"], measured["counts"]
         after = measured["times_yardstick_after_prompts"]
-        table.add_row(
-            measured["title"],
-            f"{measured['cpu_seconds']:.3f}",
-            f"{low:.3f}-{high:.3f}",
-            f"{measured['wall_seconds']:.3f}",
-            f"{times['median']:.2f}",
-            f"{times['low']:.2f}-{times['high']:.2f}",
-            "" if after is None else f"{after:.2f}",
-            f"{counts['policy_tokens']}",
-            f"{counts['value_tokens']}",
+        lines.append(
+            [
+                measured["title"],
+                f"{measured['cpu_seconds']:.3f}",
+                f"{low:.3f}-{high:.3f}",
+                f"{measured['wall_seconds']:.3f}",
+                f"{times['median']:.2f}",
+                f"{times['low']:.2f}-{times['high']:.2f}",
+                "" if after is None else f"{after:.2f}",
+                f"{counts['policy_tokens']}",
+                f"{counts['value_tokens']}",
+            ]
         )
-    console.print(table)
+    columns = ("side", "CPU s", "range", "wall s", "times", "range", "after prompts")
+    columns += ("policy tokens", "value tokens")
+    console.print(table(f"{row['cell']}: {row['title']}", columns, lines))
     for side, why in row["failed"].items():
         console.print(f"  FAILED: {side}: {why}")
     for measured in row["sides"].values():
         parts = {k: v for k, v in measured["parts_cpu_seconds"].items() if k != "process"}
         if parts:
-            told = ", ".join(f"{name} {seconds:.3f}" for name, seconds in parts.items())
-            console.print(f"  {measured['title']}: CPU s {told}")
+            shown = ", ".join(f"{name} {seconds:.3f}" for name, seconds in parts.items())
+            console.print(f"  {measured['title']}: CPU s {shown}")
     for group in row["agreement"]:
         if group["prompts_alike"] is not None:
             share, sides = group["prompts_alike"], ", ".join(group["sides"])
@@ -214,18 +202,12 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     """Measures, shows and writes."""
     options = parse_options(sys.argv[1:] if arguments is None else arguments)
     torch.set_num_threads(options.threads)
-    # Without a terminal rich takes 80 columns, which is too few for the tables.
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = wide_console(140)
     subject = build_subject(options.model, seed=options.seed)
     settings = {k: v for k, v in vars(options).items() if k != "out"}
     kept = kept_cells(options, settings)
+    file = Results(NAME, arguments, options.out, seeds=[options.seed], rounds=options.rounds)
     results: dict[str, Any] = {
-        "provenance": provenance(
-            NAME,
-            ["python", "benchmarks/text/text_search.py", *(arguments or sys.argv[1:])],
-            seeds=[options.seed],
-            rounds=options.rounds,
-        ),
         "settings": settings,
         "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"),
         "parameters": subject.parameters,
@@ -239,11 +221,10 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             cell = build_cell(name, subject, options)
             if name == "decision" and not options.quick:
                 results[REASONERS] = add_reasoners(cell, subject, options, stack)
-            status: Status = stack.enter_context(console.status(name))
-            row = run_cell(cell, subject, rounds=options.rounds, say=status.update)
-        row["command"] = results["provenance"]["command"]
-        row["commit"] = results["provenance"]["commit"]
-        row["load_average"] = os.getloadavg()[0]  # above 2 or so, others were computing too
+            status = stack.enter_context(console.status(name))
+            row = run_cell(cell, subject, rounds=options.rounds, report=status.update)
+        row |= {key: file.provenance[key] for key in ("command", "commit")}
+        row["load_average"] = os.getloadavg()[0]  # above 2 or so, other programs were running too
         length = options.prompt_tokens * (2 if name == "best-of" else 1)
         for measured in row["sides"].values():
             measured["counts"]["prompt_tokens"] = cell.prompts * length
@@ -251,9 +232,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         results["cells"].sort(key=lambda row: CELLS.index(row["cell"]))
         show_cell(console, row)
         results["goals"] = goals(results["cells"]) if usual_sizes(options) else []
-        if options.out is not None:
-            require_sources(NAME, results["provenance"]["source_digest"])
-            write_json_atomic(options.out, results)
+        file.write(results)
     for goal in results["goals"]:
         low, high = goal["range"]
         met = "met" if goal["met"] else "NOT met"
@@ -261,9 +240,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         more = "" if after is None else f"; {after:.2f} without the prompts"
         console.print(f"{met}: {goal['goal']}: {goal['found']:.2f} [{low:.2f}, {high:.2f}]{more}")
     console.print(f"llm-reasoners: {results[REASONERS]}")
-    if options.out is not None:
-        update(options.out)
-        console.print(f"wrote {options.out}")
+    file.publish()
     return results
 
 
