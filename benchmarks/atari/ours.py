@@ -37,6 +37,7 @@ from benchmarks.atari import cells
 from benchmarks.atari.cells import Cell
 from benchmarks.atari.worker import network_facts
 from benchmarks.harness.worker import ROOT
+from prefsearch.config.settings import build
 
 CONFIG = ROOT / "configs" / "atari_bridge" / "ale_cpu.yaml"
 LEARNING_STARTS = 160  # of a profile, before its first update
