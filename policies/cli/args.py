@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from policies.generation.proposals import Proposal
 from policies.generation.tiny_model import TinyModel, Unfinished
-from policies.planning.options import MethodName, SearchOptions, check_budget
+from policies.planning.options import MethodName, SearchOptions, check_budget, method_name
 from prefsearch.cli.outputs import Output
 from prefsearch.config.bounds import CountOrZero, NonNegative, Seed, Size
 from prefsearch.config.checks import require
@@ -152,9 +152,9 @@ class SearchArgs(RewardedArgs):
             as the policy finishes it, which costs tokens. Null takes the value head where a folder
             of one is given, and else "partial".
         value_head: Folder of a value head.
-        kl_beta: Price of a nat of drift from the reference, taken from each segment's reward; 0
-            for none.
-        reference: Policy to stay near, named as policy is, with the policy's vocabulary; required
+        kl_beta: Penalty a nat of divergence from the reference, taken from each segment's reward;
+            0 for none.
+        reference: Policy to stay close to, named as policy is, with the policy's vocabulary; required
             where kl_beta is above 0.
     """
 
@@ -192,17 +192,19 @@ class MethodArgs(SearchArgs):
     Attributes:
         method: best_of_n; weighted or majority, a vote of N responses, by score or by count;
             rejection, best-of-N that gives up on bad beginnings; beam; dvts, several small beams;
-            muzero or gumbel, tree searches; guided, one token at a time by what the reward model
-            expects of it.
+            muzero or gumbel_muzero, tree searches; controlled_decoding, one token at a time by the
+            value of what it leads to.
         budget: Responses of best_of_n, weighted, majority and rejection; segments a step of beam
-            and dvts; simulations a decision of muzero and gumbel; tokens considered of guided.
+            and dvts; simulations a decision of muzero and gumbel_muzero; tokens considered of
+            controlled_decoding.
     """
 
-    method: MethodName = "gumbel"
+    method: MethodName = "gumbel_muzero"
     budget: Size = 8
 
     def check(self) -> None:
         """Checks the budget, too."""
+        self.method = method_name(self.method)
         check_budget(self.method, self.budget)
         super().check()
 

@@ -53,4 +53,4 @@ class DemoArgs(CheckedArgs):
     def sweep(self) -> list[tuple[MethodName, int]]:
         """The methods and budgets that are measured beside best-of-N."""
         budgets = (4,) if self.fast else (4, 8, 16)
-        return [(method, b) for method in ("beam", "muzero", "gumbel") for b in budgets]
+        return [(method, b) for method in ("beam", "muzero", "gumbel_muzero") for b in budgets]

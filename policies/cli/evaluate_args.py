@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 from policies.cli.args import SearchArgs
 from policies.planning.options import METHOD_NAMES, POOLED, MethodName, check_budget
@@ -10,6 +10,7 @@ from prefsearch.cli.outputs import home_expanded, require_outside
 from prefsearch.config.bounds import Size, Within
 from prefsearch.config.checks import require
 from rewardmodel.cli.data_args import CheckedArgs
+from search.planners.registry import ALIASES
 
 
 @dataclass
@@ -18,12 +19,13 @@ class PolicyEvaluateArgs(SearchArgs):
 
     Attributes:
         methods: What to measure beside best_of_n, which always is: some of weighted, majority,
-            rejection, beam, dvts, muzero, gumbel, guided; "all" takes every one.
+            rejection, beam, dvts, muzero, gumbel_muzero, controlled_decoding; "all" takes every
+            one.
         budgets: Of each of them.
         pool: Responses sampled to each prompt, at least the largest budget. From these best_of_n,
             weighted and majority are measured at every budget and power of two; the more, the
             farther searches can be compared at equal cost.
-        gold: A scorer that the search never sees: "simulated" for the embedded world,
+        gold: A scorer that the search never uses: "simulated" for the embedded world,
             "answers:FILE" for exact match with the reference answers of a file, a reward model or
             function as reward_model takes them, or null for none.
         out: Folder of the run.
@@ -40,7 +42,8 @@ class PolicyEvaluateArgs(SearchArgs):
     def check(self) -> None:
         """Checks methods and budgets, too."""
         super().check()
-        self.methods = list(dict.fromkeys(self.methods or ["beam", "gumbel"]))
+        methods = self.methods or ["beam", "gumbel_muzero"]
+        self.methods = list(dict.fromkeys(ALIASES.get(method, method) for method in methods))
         if self.methods == ["all"]:
             self.methods = list(METHOD_NAMES)
         self.budgets = sorted(set(self.budgets or [4, 8]))
@@ -48,7 +51,7 @@ class PolicyEvaluateArgs(SearchArgs):
             known = ", ".join(METHOD_NAMES)
             require(method in METHOD_NAMES, "methods", method, f'some of {known}, or "all" alone')
             for budget in self.budgets:
-                check_budget(cast(MethodName, method), budget)
+                check_budget(method, budget)
         largest = self.budgets[-1]
         wanted = f"at least {largest}, the largest budget, which is compared with best-of-N"
         require(self.pool >= largest, "pool", self.pool, wanted)
