@@ -154,7 +154,7 @@ class SearchArgs(RewardedArgs):
         value_head: Folder of a value head.
         kl_beta: Penalty a nat of divergence from the reference, taken from each segment's reward;
             0 for none.
-        reference: Policy to stay close to, with the policy's vocabulary, named as policy is; required
+        reference: Policy to stay close to, of the policy's vocabulary, named as policy is; required
             where kl_beta is above 0.
     """
 
