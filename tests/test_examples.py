@@ -7,6 +7,8 @@ from types import ModuleType
 import pytest
 import torch
 
+from policies.generation.language_model import Policy
+
 FOLDER = Path(__file__).resolve().parent.parent / "examples"
 EXAMPLES = sorted(FOLDER.glob("*.py"))
 
@@ -50,3 +52,10 @@ def test_the_die_is_rolled_while_it_pays() -> None:
     pig = load(FOLDER / "game_of_chance.py")
     decisions = pig.decide([0, 5, 10, 23, 26, 40], num_simulations=1000)
     assert decisions == ["roll"] * 3 + ["hold"] * 3
+
+
+def test_search_finds_better_responses_than_one_sample(policy: Policy) -> None:
+    example = load(FOLDER / "search_with_your_reward_model.py")
+    found = example.compare(policy, budget=8, seed=0)
+    one, best, tree = (found[name][0] for name in ("one sample", "best-of-N", "tree search"))
+    assert one < min(best, tree)
