@@ -48,18 +48,18 @@ def compare(policy: Policy, *, budget: int, seed: int) -> dict[str, tuple[float,
     return means
 
 
-def main() -> None:
-    """Prints what each method reaches."""
+def main(source: str | None = None) -> None:
+    """Prints what each method reaches with a policy, a small untrained one if none is named."""
     with tempfile.TemporaryDirectory() as folder:
-        source = sys.argv[1] if len(sys.argv) > 1 else str(Path(folder, "policy"))
-        if len(sys.argv) == 1:
-            corpus = [f"{prompt}The bell rang over the water, and {i} gulls rose." for i in
-                      range(50) for prompt in PROMPTS]  # fmt: skip
-            build_tiny_model(corpus, Path(source), size=TinyModel(vocabulary=300), seed=0)
+        if source is None:
+            source = folder
+            texts = [f"{prompt}The bell rang, and {i} gulls rose." for i in range(50)
+                     for prompt in PROMPTS]  # fmt: skip
+            build_tiny_model(texts, Path(source), size=TinyModel(vocabulary=300), seed=0)
         found = compare(Policy.load(source), budget=8, seed=0)
         for name, (score, tokens) in found.items():
             print(f"{name:12s} score {score:.3f}, {tokens:.0f} tokens a prompt")
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:2])
