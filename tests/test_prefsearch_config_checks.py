@@ -28,7 +28,7 @@ from prefsearch.config.checks import (
     shown,
 )
 from rewardmodel.data.formats.options import ConvertOptions
-from rewardmodel.synthetic.world import SimulatedHuman
+from rewardmodel.synthetic.human import SimulatedHuman
 from rewardmodel.training.loss_config import LossConfig
 from rewardmodel.training.optim_config import OptimConfig
 from search import PlannerConfig

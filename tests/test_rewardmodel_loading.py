@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from rewardmodel.interface import RewardModel
-from rewardmodel.models.ensemble import EnsembleRewardModel, write_ensemble
+from rewardmodel.models.ensemble import EnsembleRewardModel
+from rewardmodel.models.ensemble_file import write_ensemble
 from rewardmodel.models.functions import FunctionRewardModel
 from rewardmodel.models.loading import KINDS, Kind, kind_of, load_reward_model
 from rewardmodel.models.multi_head import MultiHeadRewardModel

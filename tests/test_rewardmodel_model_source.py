@@ -17,7 +17,7 @@ from policies.evaluation.gold_scorer import load_gold_scorer
 from policies.generation.language_model import Policy, fine_tune, load_language_model
 from policies.planning.value_head import ValueHead
 from rewardmodel.models.averaging import average_weights
-from rewardmodel.models.ensemble import write_ensemble
+from rewardmodel.models.ensemble_file import write_ensemble
 from rewardmodel.models.implicit import ImplicitRewardModel
 from rewardmodel.models.loading import load_members, load_reward_model
 from rewardmodel.models.sequence import SequenceRewardModel

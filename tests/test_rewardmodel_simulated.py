@@ -4,9 +4,9 @@ from dataclasses import asdict
 
 import pytest
 
+from rewardmodel.synthetic.human import SimulatedHuman
 from rewardmodel.synthetic.requests import sample_requests
 from rewardmodel.synthetic.world import (
-    SimulatedHuman,
     _read_sentence,
     demonstrations,
     read_response,

@@ -11,6 +11,7 @@ import pytest
 
 from prefsearch.cli import entry
 from rewardmodel.synthetic import requests as simulated_requests
+from rewardmodel.synthetic.human import SimulatedHuman
 from rewardmodel.synthetic.phrases import ASIDES, FLAT_ENDINGS, GENRES
 from rewardmodel.synthetic.requests import (
     assignment_of,
@@ -20,12 +21,7 @@ from rewardmodel.synthetic.requests import (
     sample_requests,
     things_in,
 )
-from rewardmodel.synthetic.world import (
-    SimulatedHuman,
-    demonstrations,
-    read_response,
-    write_response,
-)
+from rewardmodel.synthetic.world import demonstrations, read_response, write_response
 
 SEEDS = range(8)
 

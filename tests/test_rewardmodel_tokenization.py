@@ -6,12 +6,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from policies.generation.language_model import Policy, load_language_model
-from rewardmodel.pretrained.tokenization import (
-    TextEncoder,
-    fit_embeddings,
-    give_pad_token,
-    load_tokenizer,
-)
+from rewardmodel.pretrained.model_fit import fit_embeddings
+from rewardmodel.pretrained.tokenization import TextEncoder, give_pad_token, load_tokenizer
 
 WORDS = {word: i for i, word in enumerate(["<e>", "<u>", "a", "b", "c", "d", "<p>"])}
 

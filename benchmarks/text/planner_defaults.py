@@ -32,7 +32,8 @@ from policies.generation.proposals import Proposal
 from policies.planning.methods import MethodName, SearchOptions, build_searcher, planner_config
 from prefsearch.statistics.metrics import bootstrap_interval
 from prefsearch.storage.files import write_json_atomic
-from rewardmodel.synthetic.world import SimulatedHuman, sample_requests
+from rewardmodel.synthetic.human import SimulatedHuman
+from rewardmodel.synthetic.requests import sample_requests
 from search import build_planner
 
 NAME = "text_planner_defaults"

@@ -239,7 +239,7 @@ def _train_from_scratch(
     )
     if not processes.is_main_process:
         return
-    scratch = load_reward_model(str(folder), max_length=job.max_length)
+    scratch: Any = load_reward_model(str(folder), max_length=job.max_length)
     found = evaluate_reward_model(scratch, held_out, seed=job.seed)
     result = {
         "accuracy": asdict(found.accuracy),

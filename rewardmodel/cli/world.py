@@ -18,8 +18,9 @@ from rewardmodel.data.parsing.reply_text import split_prompt, take_turns
 from rewardmodel.data.rows import OnBadRow, Row, parse_rows
 from rewardmodel.data.sources.sources import read_rows
 from rewardmodel.pretrained.places import keep_inputs
+from rewardmodel.synthetic.human import SimulatedHuman
 from rewardmodel.synthetic.requests import count_held_out, sample_requests
-from rewardmodel.synthetic.world import SimulatedHuman, demonstrations
+from rewardmodel.synthetic.world import demonstrations
 
 _WORLD = ("demonstrations", "prompts", "held_out_prompts")
 

@@ -77,9 +77,9 @@ Reply = str | Conversation
 """The text of a reply, or the messages it consists of where they are more than one text."""
 
 
-def prompt_of(row: Mapping[str, Any], column: str = "prompt") -> Prompt:
+def prompt_of(row: Mapping[str, Any]) -> Prompt:
     """The prompt of a row of a dataset or record, with its `tools` and `chat_template_kwargs`."""
-    value = row[column]
+    value = row["prompt"]
     if isinstance(value, str | Conversation):
         return value
     return Conversation(tuple(value), *(_from_json(row.get(name)) for name in TEMPLATE_COLUMNS))
@@ -97,14 +97,12 @@ def reply_of(value: str | Conversation | Sequence[Message]) -> Reply:
     return Conversation(messages)
 
 
-def prompts_of(dataset: Any, column: str = "prompt") -> list[Prompt]:
+def prompts_of(dataset: Any) -> list[Prompt]:
     """The prompts of a `datasets.Dataset`, in its order."""
-    names = [name for name in (column, *TEMPLATE_COLUMNS) if name in dataset.column_names]
+    names = [name for name in ("prompt", *TEMPLATE_COLUMNS) if name in dataset.column_names]
     columns = [dataset[name][:] for name in names]
-    return [
-        prompt_of(dict(zip(names, values, strict=True)), column)
-        for values in zip(*columns, strict=True)
-    ]
+    rows = zip(*columns, strict=True)
+    return [prompt_of(dict(zip(names, values, strict=True))) for values in rows]
 
 
 def replies_of(dataset: Any, column: str) -> list[Reply]:

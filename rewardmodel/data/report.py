@@ -22,6 +22,7 @@ from rewardmodel.data.conversation import (
     prompts_of,
     replies_of,
 )
+from rewardmodel.data.labels import chosen_probabilities
 from rewardmodel.pretrained.tokenization import TextEncoder
 
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -149,7 +150,7 @@ def examine_preferences(
             f"max_length is {max_length} and the encoder {encoder}; required is a positive number "
             "and an encoder to count tokens with. Pass encoder=TextEncoder(tokenizer)."
         )
-    probability = _probabilities(dataset)
+    probability = chosen_probabilities(dataset)
     ties = probability == 0.5
     seen: set[_Pair] = set()  # ties in the order of their texts
     decided: set[_Pair] = set()
@@ -255,25 +256,6 @@ def _pairs(dataset: Dataset) -> Iterator[_Pair]:
         part = rows.select(range(start, min(start + _CHUNK_ROWS, len(rows))))
         replies = (replies_of(part, column) for column in ("chosen", "rejected"))
         yield from zip(prompts_of(part), *replies, strict=True)
-
-
-def _probabilities(dataset: Dataset) -> NDArray[np.float64]:
-    """[pair] that chosen is the better; 1 where the data do not say.
-
-    Raises:
-        ValueError: A value is null or outside [0, 1].
-    """
-    if "chosen_probability" not in dataset.column_names:
-        return np.ones(len(dataset))
-    values = np.array(dataset.with_format(None)["chosen_probability"][:], dtype=np.float64)
-    wrong = ~((values >= 0) & (values <= 1))
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise ValueError(
-            f"row {row}: chosen_probability is {values[row]}; required: a number in [0, 1]. Load "
-            "the pairs with load_preferences, which checks it."
-        )
-    return values
 
 
 def _longer_chosen(

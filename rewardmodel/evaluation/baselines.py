@@ -1,7 +1,6 @@
-"""What a reward model has to beat: the longer reply, and a bag of words.
+"""Baselines for reward models: the longer reply, and logistic regression on a bag of words.
 
-A reward model is worth its cost only where it beats both. Letters: P pairs, V tokens in the
-vocabulary.
+Letters: P pairs, V tokens in the vocabulary.
 """
 
 import re
@@ -10,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from datasets import Dataset
-from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.sparse import csr_array
 from scipy.special import expit
@@ -18,10 +16,13 @@ from tqdm.auto import tqdm
 
 from prefsearch.statistics.metrics import Interval
 from rewardmodel.data.conversation import replies_of
-from rewardmodel.evaluation.clustered import clustered_accuracy, length_margins, number_prompts
-from rewardmodel.evaluation.labels import better_signs, chosen_probabilities
-
-Floats = NDArray[np.float64]
+from rewardmodel.data.labels import better_signs, chosen_probabilities
+from rewardmodel.evaluation.clustered import (
+    Floats,
+    clustered_accuracy,
+    length_margins,
+    number_prompts,
+)
 
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 _FOLDS = 5
@@ -30,10 +31,9 @@ _L2_GRID = tuple(10.0 ** (power / 2) for power in range(-8, 3))
 
 @dataclass(frozen=True)
 class BagOfWordsBaseline:
-    """Logistic regression on token counts: what word choice alone tells about the preference.
+    """Logistic regression on token counts.
 
-    `margins` [P] are of the test pairs in their order, so that they can be paired with another
-    model's.
+    `margins` [P] are of the test pairs in their order.
     """
 
     accuracy: Interval
@@ -45,7 +45,7 @@ class BagOfWordsBaseline:
 def longer_reply_accuracy(dataset: Dataset) -> Interval:
     """Accuracy of preferring the reply with more characters, equal lengths counting half.
 
-    Pairs whose `chosen_probability` calls them a tie are left out.
+    Pairs whose `chosen_probability` is one half are left out.
 
     Raises:
         ValueError: The dataset has no pair with a better reply.
@@ -57,13 +57,12 @@ def bag_of_words_accuracy(train: Dataset, test: Dataset, *, seed: int = 0) -> Ba
     """Accuracy of logistic regression on the difference of two replies' token counts.
 
     A reply is log1p of how often each token of the training replies occurs in it. There is no
-    intercept, so swapping a pair flips its margin. The penalty is chosen among `_L2_GRID` by log
-    loss in cross validation over the training prompts; the test pairs are read once, at the end.
-    Where there is a `chosen_probability`, it says which reply is the better one, and ties are
-    neither learned from nor counted.
+    intercept, so swapping a pair flips its margin. The penalty is chosen by log loss in cross
+    validation over the training prompts. `chosen_probability` gives the better reply; ties are left
+    out.
 
     Args:
-        train: Text columns `prompt`, `chosen` and `rejected`.
+        train: Columns `prompt`, `chosen` and `rejected`.
         test: The same, of other prompts.
         seed: Of the division into folds.
 

@@ -1,23 +1,17 @@
-"""The margins of preference pairs: every text scored once, in the dataset's order."""
+"""Scores and margins of preference pairs, each distinct text scored once."""
 
 from typing import Any
 
-import numpy as np
 from datasets import Dataset
-from numpy.typing import NDArray
 
 from rewardmodel.data.conversation import Prompt, Reply, prompts_of, replies_of
 from rewardmodel.data.parsing.finished import PAIR_COLUMNS
-from rewardmodel.evaluation.scoring import Name, score_texts
+from rewardmodel.evaluation.scoring import Floats, Name, score_texts
 from rewardmodel.interface import RewardModel
-
-Floats = NDArray[np.float64]
 
 
 def pair_texts(dataset: Dataset) -> tuple[list[Prompt], list[Reply], list[bool], Name]:
-    """Return prompts, replies, chosen and rejected by turns, and whether each is finished, [2P].
-
-    Last comes what messages call a reply.
+    """Prompts, replies, whether each is finished, and names; [2P], chosen and rejected alternating.
 
     Raises:
         ValueError: The dataset is empty or lacks a column.
@@ -44,19 +38,14 @@ def pair_texts(dataset: Dataset) -> tuple[list[Prompt], list[Reply], list[bool],
     return prompts, replies, finished, name
 
 
-def pair_scores(
-    reward_model: RewardModel, dataset: Dataset, *, progress: bool = True, batch_pairs: int = 16
-) -> Floats:
-    """Return the scores of each pair, float64 [P, 2]: chosen, rejected.
-
-    A prompt's replies are scored together and each distinct one once, however many pairs hold it.
+def pair_scores(reward_model: RewardModel, dataset: Dataset, *, batch_pairs: int = 16) -> Floats:
+    """The scores of each pair, float64 [P, 2]: chosen, rejected.
 
     Args:
         reward_model: Scores responses.
-        dataset: Columns `prompt`, `chosen` and `rejected`, text or messages, and where some replies
-            were cut off `chosen_finished` and `rejected_finished`.
-        progress: Show a progress bar.
-        batch_pairs: Pairs a call of `score`.
+        dataset: Columns `prompt`, `chosen` and `rejected`, text or messages; optional
+            `chosen_finished` and `rejected_finished`.
+        batch_pairs: Pairs per call of `score`.
 
     Raises:
         ValueError: The dataset is empty, `batch_pairs` is below 1, or a score is not finite or
@@ -69,7 +58,6 @@ def pair_scores(
         reward_model,
         prompts,
         replies,
-        progress=progress,
         batch_size=2 * batch_pairs,
         name=name,
         finished=finished,
@@ -78,8 +66,8 @@ def pair_scores(
 
 
 def preference_margins(
-    reward_model: RewardModel, dataset: Dataset, *, progress: bool = True, batch_pairs: int = 16
+    reward_model: RewardModel, dataset: Dataset, *, batch_pairs: int = 16
 ) -> Floats:
-    """Return the margin of each pair, float64 [P] in the dataset's order; see `pair_scores`."""
-    scores = pair_scores(reward_model, dataset, progress=progress, batch_pairs=batch_pairs)
+    """The margin of each pair, float64 [P] in the dataset's order; see `pair_scores`."""
+    scores = pair_scores(reward_model, dataset, batch_pairs=batch_pairs)
     return scores[:, 0] - scores[:, 1]

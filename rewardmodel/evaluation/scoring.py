@@ -1,9 +1,10 @@
-"""Each distinct text scored once, whatever it is asked for and in whatever batches.
+"""Scoring each distinct text once, in batches.
 
-A prompt's responses go to the reward model together, so that a model that shares prompts runs each
-once. Letters: N texts as asked for, B texts of one call, M members of an ensemble.
+The responses to one prompt go to the reward model together, so that a model that shares prompts
+runs each prompt once. Letters: N texts, B texts of one call, M members of an ensemble.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -22,7 +23,7 @@ from rewardmodel.interface import (
 
 Floats = NDArray[np.float64]
 Name = Callable[[int], str]
-"""What a message calls the n-th text, such as "row 3: the score of the chosen reply"."""
+"""The name of the n-th text in messages, such as "row 3: the score of the chosen reply"."""
 
 
 def score_texts(
@@ -30,36 +31,29 @@ def score_texts(
     prompts: Sequence[Prompt],
     responses: Sequence[Reply],
     *,
-    progress: bool,
     batch_size: int = 32,
     name: Name | None = None,
     finished: Sequence[bool] | None = None,
 ) -> Floats:
-    """Score responses, each distinct pair of prompt and response once.
+    """Scores N responses, each distinct pair of prompt and response once.
 
     Args:
         reward_model: Scores responses.
         prompts: N prompts.
         responses: N responses.
-        progress: Show a progress bar.
-        batch_size: Texts a call of `score`; changes speed and memory, not the result.
-        name: What a message calls a text.
-        finished: Of each response whether it is whole; None takes all for whole.
+        batch_size: Texts per call of `score`; changes speed and memory, not the result.
+        name: Names a text in messages.
+        finished: Whether each response is finished; None takes all as finished.
 
     Returns:
-        Float64 [N], in the order asked.
+        float64 [N].
 
     Raises:
         ValueError: `batch_size` is below 1, or a score is missing or not finite; the message names
             the text.
     """
-
-    def score(batch: Sequence[int]) -> Tensor:
-        asked, said = [prompts[n] for n in batch], [responses[n] for n in batch]
-        told = True if finished is None else [finished[n] for n in batch]
-        return score_replies(reward_model, asked, said, finished=told)
-
-    return _score_distinct(score, prompts, responses, finished, None, progress, batch_size, name)[0]
+    score = functools.partial(score_replies, reward_model)
+    return _score_distinct(score, prompts, responses, finished, batch_size, name, dims=1)[0]
 
 
 def score_texts_by_member(
@@ -67,65 +61,50 @@ def score_texts_by_member(
     prompts: Sequence[Prompt],
     responses: Sequence[Reply],
     *,
-    progress: bool,
     batch_size: int = 32,
     name: Name | None = None,
     finished: Sequence[bool] | None = None,
 ) -> Floats:
-    """Score responses by each member of an ensemble, float64 [M, N]; see `score_texts`.
-
-    Args:
-        ensemble: M members.
-        prompts: N prompts.
-        responses: N responses.
-        progress: Show a progress bar.
-        batch_size: Texts a call.
-        name: What a message calls a text.
-        finished: Of each response whether it is whole; None takes all for whole.
-    """
-
-    def score(batch: Sequence[int]) -> Tensor:
-        asked, said = [prompts[n] for n in batch], [responses[n] for n in batch]
-        told = True if finished is None else [finished[n] for n in batch]
-        return member_scores_of(ensemble, asked, said, finished=told)
-
-    return _score_distinct(score, prompts, responses, finished, -1, progress, batch_size, name)
+    """Scores N responses with each member of an ensemble, float64 [M, N]; see `score_texts`."""
+    score = functools.partial(member_scores_of, ensemble)
+    return _score_distinct(score, prompts, responses, finished, batch_size, name, dims=2)
 
 
 def _score_distinct(
-    score: Callable[[Sequence[int]], Tensor],
+    score: Callable[..., Tensor],
     prompts: Sequence[Prompt],
     responses: Sequence[Reply],
     finished: Sequence[bool] | None,
-    members: int | None,
-    progress: bool,
     batch_size: int,
     name: Name | None,
+    *,
+    dims: int,
 ) -> Floats:
-    """Return scores [M, N]; `members` is None for one model, -1 for as many as there are.
-
-    `score` is given numbers of texts.
-    """
+    """Scores [M, N], M = 1 for a score of one dimension."""
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; required is at least 1. Raise it.")
     firsts: dict[tuple[Prompt, Reply, bool], int] = {}
     place = np.empty(len(prompts), dtype=np.int64)  # [N], the distinct text of each
-    told = [True] * len(prompts) if finished is None else finished
-    for n, text in enumerate(zip(prompts, responses, told, strict=True)):
+    ends = [True] * len(prompts) if finished is None else finished
+    for n, text in enumerate(zip(prompts, responses, ends, strict=True)):
         place[n] = firsts.setdefault(text, n)
     found: Floats | None = None
-    with tqdm(total=len(firsts), unit="reply", desc="scoring", disable=not progress) as bar:
+    with tqdm(total=len(firsts), unit="reply", desc="scoring", delay=2, leave=False) as bar:
         for batch in _batches(prompts, firsts, batch_size):
             with torch.inference_mode():
-                raw = score(batch)
-            expected = (len(batch),) if members is None else (max(members, 1), len(batch))
-            if members == -1 and raw.ndim == 2:
-                members, expected = raw.shape[0], (raw.shape[0], len(batch))
-            if tuple(raw.shape) != expected:
+                raw = score(
+                    [prompts[n] for n in batch],
+                    [responses[n] for n in batch],
+                    finished=True if finished is None else [finished[n] for n in batch],
+                )
+            members = 1 if found is None else len(found)
+            if dims == 2 and found is None and raw.ndim == 2:
+                members = max(1, raw.shape[0])
+            if tuple(raw.shape) != (members, len(batch))[-dims:]:
                 raise ValueError(
                     f"the reward model returned scores of shape {list(raw.shape)} for "
                     f"{len(batch)} responses (texts {min(batch)} to {max(batch)}); required is "
-                    f"{'one score a response' if members is None else 'members x responses'}. "
+                    f"{'one score a response' if dims == 1 else 'members x responses'}. "
                     "Mend its scoring."
                 )
             scores = raw.detach().to("cpu", torch.float64).numpy().reshape(-1, len(batch))
@@ -141,7 +120,7 @@ def _score_distinct(
 def _batches(
     prompts: Sequence[Prompt], firsts: dict[tuple[Prompt, Reply, bool], int], batch_size: int
 ) -> list[list[int]]:
-    """Divide the distinct texts into batches; a prompt is split only where it fills one alone."""
+    """Divides the distinct texts into batches; splits a prompt only where it fills one alone."""
     by_prompt: dict[Prompt, list[int]] = {}
     for n in firsts.values():
         by_prompt.setdefault(prompts[n], []).append(n)
@@ -163,7 +142,7 @@ def _require_finite(
     responses: Sequence[Reply],
     name: Name | None,
 ) -> None:
-    """Refuse scores [M, B] that are not finite, naming the text."""
+    """Refuses scores [M, B] that are not finite, naming the text."""
     if np.isfinite(scores).all():
         return
     at, member = (int(place) for place in np.argwhere(~np.isfinite(scores.T))[0])

@@ -7,14 +7,18 @@ Source: Coste et al. 2023 (https://arxiv.org/abs/2310.02743): worst-case optimiz
 uncertainty-weighted optimization (mean less lambda times the variance over members).
 """
 
+from collections.abc import Callable
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
 from prefsearch.config.checks import shown
 
 Aggregate = Literal["mean", "min", "mean_minus_deviation", "mean_minus_variance"]
 AGGREGATES: tuple[str, ...] = get_args(Aggregate)
+StepAggregate = Literal["min", "product", "mean", "last"]
+STEP_AGGREGATES: tuple[str, ...] = get_args(StepAggregate)
 
 
 def require_aggregate(aggregate: object) -> None:
@@ -55,3 +59,15 @@ def combine(scores: Tensor, aggregate: Aggregate, *, weight: float = 1.0) -> Ten
         return scores.amin(0)
     variance = (scores - mean).square().mean(0)
     return mean - weight * (variance if aggregate == "mean_minus_variance" else variance.sqrt())
+
+
+def combine_steps(scores: Tensor, aggregate: StepAggregate) -> float:
+    """The score of a response from its steps' [T]."""
+    if aggregate == "last":
+        return float(scores[-1])
+    functions: dict[str, Callable[[Tensor], Tensor]] = {
+        "min": torch.amin,
+        "product": torch.prod,
+        "mean": torch.mean,
+    }
+    return float(functions[aggregate](scores))

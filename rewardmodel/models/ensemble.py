@@ -10,9 +10,7 @@ enough to be taken as they are, the default and what Coste et al. 2023 do; for o
 measures each member's level and spread on given texts and puts all on one scale.
 """
 
-import os
 from collections.abc import Collection, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -27,18 +25,8 @@ from rewardmodel.interface import (
     score_replies,
 )
 from rewardmodel.models.aggregation import Aggregate, combine
-from rewardmodel.models.ensemble_file import (
-    ENSEMBLE_FILE,
-    members_of,
-    read_ensemble,
-    require_combination,
-    write_ensemble,
-)
+from rewardmodel.models.ensemble_file import require_combination
 from rewardmodel.models.sequence import PlainSession
-from rewardmodel.pretrained.input_format import ChosenFormat
-from rewardmodel.pretrained.source import resolve_model
-
-__all__ = ["ENSEMBLE_FILE", "EnsembleRewardModel", "read_ensemble", "write_ensemble"]
 
 
 class EnsembleRewardModel:
@@ -126,44 +114,6 @@ class EnsembleRewardModel:
             weight=self.weight,
             shifts=raw.mean(1).tolist(),
             scales=scales,
-        )
-
-    @classmethod
-    def load(
-        cls,
-        folder: str | os.PathLike[str],
-        *,
-        aggregate: Aggregate | None = None,
-        max_length: int | None = None,
-        batch_size: int | None = None,
-        input_format: ChosenFormat = "auto",
-    ) -> "EnsembleRewardModel":
-        """Loads the members that a folder's `ensemble.json` names.
-
-        Args:
-            folder: Where it lies; relative paths of members count from it.
-            aggregate: Instead of the one written there.
-            max_length: See `rewardmodel.models.loading.load_reward_model`.
-            batch_size: See there.
-            input_format: See there.
-
-        Raises:
-            ValueError: If the file is missing or wrong, or a member cannot be loaded.
-        """
-        # Members may be of any kind, ensembles included, so loading knows this class, too.
-        from rewardmodel.models.loading import load_members
-
-        place = Path(resolve_model(folder))
-        written = read_ensemble(place / ENSEMBLE_FILE)
-        sources = members_of(place)
-        return cls(
-            load_members(
-                sources, max_length=max_length, batch_size=batch_size, input_format=input_format
-            ),
-            aggregate or written.get("aggregate", "mean"),
-            weight=float(written.get("weight", 1.0)),
-            shifts=written.get("shifts"),
-            scales=written.get("scales"),
         )
 
     def _collect(self, scores: Sequence[Tensor], responses: Sequence[Reply]) -> Tensor:

@@ -11,7 +11,6 @@ code would be run by whoever loads the file. It is named where an ensemble is us
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from rewardmodel.pretrained.source import (
     MEMBERS,
     PACKAGE,
     SIMULATED,
+    named_members,
     resolve_model,
     runs_code,
 )
@@ -67,7 +67,6 @@ def write_ensemble(
     require_combination(len(members), aggregate, weight=weight, shifts=shifts, scales=scales)
     refuse_functions(members)
     folder = Path(folder)
-    path = folder / ENSEMBLE_FILE
     held = {p.name for p in folder.iterdir()} if folder.is_dir() else set[str]()
     if more := sorted(name for name in held - {ENSEMBLE_FILE} if not name.startswith(".")):
         raise ValueError(
@@ -75,7 +74,7 @@ def write_ensemble(
             f"{ENSEMBLE_FILE} alone, since it makes an ensemble of the folder. Choose another one"
         )
     write_json_atomic(
-        path,
+        folder / ENSEMBLE_FILE,
         {
             "members": [_kept_source(folder, name) for name in members],
             "aggregate": aggregate,
@@ -84,7 +83,7 @@ def write_ensemble(
             "scales": None if scales is None else list(scales),
         },
     )
-    return path
+    return folder / ENSEMBLE_FILE
 
 
 def require_combination(
@@ -155,7 +154,8 @@ def read_ensemble(path: Path) -> dict[str, Any]:
         )
     written = read_object(path)
     members = written.get("members")
-    if not isinstance(members, list) or not members or not all(map(_is_name, members)):
+    named = isinstance(members, list) and all(isinstance(m, str) and m for m in members)
+    if not named or not members:
         raise ValueError(
             f"{path}: found members {shown(members)}; required: a list of folders or hub ids"
         )
@@ -176,7 +176,7 @@ def read_ensemble(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     for name in members:
-        if name.startswith(MEMBERS) and not runs_code(name):
+        if named_members(name) is not None and not runs_code(name):
             raise ValueError(
                 f"{path}: found the member {name!r}; required: one model a member. Name each of "
                 "its members in the list"
@@ -205,21 +205,15 @@ def members_of(folder: Path) -> list[str]:
     ]
 
 
-@dataclass(frozen=True)
-class _Size:
-    """How many models an ensemble has in all, and how many levels of ensembles, itself included."""
-
-    members: int
-    levels: int
-
-
-def _check_nesting(folder: Path, above: tuple[Path, ...], known: dict[Path, _Size]) -> _Size:
-    """Refuses an ensemble that contains itself, by whatever path, too many levels or members.
+def _check_nesting(
+    folder: Path, above: tuple[Path, ...], known: dict[Path, tuple[int, int]]
+) -> tuple[int, int]:
+    """Counts the models and the levels of an ensemble; refuses cycles and too many of either.
 
     Args:
         folder: Resolved.
         above: The ensembles that it is inside.
-        known: Sizes of those that were looked at, so that each file is read once.
+        known: Counts of the ensembles read so far, so that each file is read once.
     """
     path = folder / ENSEMBLE_FILE
     if folder in above:
@@ -228,7 +222,7 @@ def _check_nesting(folder: Path, above: tuple[Path, ...], known: dict[Path, _Siz
             f"{path}: the ensemble names itself as a member ({' -> '.join(map(str, cycle))}); "
             "required: no cycle. Leave one of them out"
         )
-    levels = known[folder].levels if folder in known else 1
+    levels = known[folder][1] if folder in known else 1
     if len(above) + levels > _MOST_LEVELS:
         raise ValueError(
             f"{path}: found an ensemble inside {len(above)} others "
@@ -243,14 +237,14 @@ def _check_nesting(folder: Path, above: tuple[Path, ...], known: dict[Path, _Siz
         if inside is None:
             members += 1
         else:
-            size = _check_nesting(inside, (*above, folder), known)
-            members, levels = members + size.members, max(levels, 1 + size.levels)
+            more, deeper = _check_nesting(inside, (*above, folder), known)
+            members, levels = members + more, max(levels, 1 + deeper)
     if members > MOST_MEMBERS:
         raise ValueError(
             f"{path}: found {members} members in all, those of ensembles inside it included; "
             f"required: at most {MOST_MEMBERS}, since each is loaded. Name fewer"
         )
-    known[folder] = _Size(members, levels)
+    known[folder] = members, levels
     return known[folder]
 
 
@@ -285,10 +279,6 @@ def _place_in(name: str) -> tuple[str, str, str]:
         return function[1] or "", function[2], function[3]
     file = name.removeprefix("answers:")
     return name[: len(name) - len(file)], file, ""
-
-
-def _is_name(member: object) -> bool:
-    return isinstance(member, str) and bool(member)
 
 
 def _require_number(name: str, value: object, least: float, most: float) -> None:

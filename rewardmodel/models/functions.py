@@ -10,14 +10,9 @@ A function runs as code of the user's: whatever it raises, on import or when it 
 """
 
 import copy
-import importlib
-import importlib.util
 import inspect
 import itertools
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from pathlib import Path
-from types import ModuleType
 from typing import Any, Self
 
 import numpy as np
@@ -28,9 +23,9 @@ from prefsearch.config.user_code import UserCodeError, running_user_code, shown_
 from rewardmodel.data.conversation import Prompt, Reply, plain, reply_messages
 from rewardmodel.data.text_rows import require_rows
 from rewardmodel.interface import require_finite
+from rewardmodel.models.function_import import import_object
 
 _REMEDY = "Correct the function: it has to give every response a number"
-_IMPORTED = "a module that can be imported. Correct that line"
 _OURS = {"rewardmodel", "policies", "search", "atari_bridge", "prefsearch"}
 
 
@@ -61,12 +56,11 @@ class FunctionRewardModel:
         self._by_name = self._takes_completions()
 
     @classmethod
-    def load(cls, reference: str, **options: Any) -> Self:
+    def load(cls, reference: str) -> Self:
         """Imports a function and so runs its module's code.
 
         Args:
             reference: `package.module:name` or `path/to/file.py:name`.
-            options: As for the constructor.
 
         Raises:
             ValueError: If there is no such module or function, or the module cannot be run.
@@ -77,7 +71,7 @@ class FunctionRewardModel:
                 f"{reference}: found a {type(found).__name__}; required: a function of prompts and "
                 "responses that returns a score for each"
             )
-        return cls(found, name=reference, **options)
+        return cls(found, name=reference)
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Reply]) -> Tensor:
         """Scores responses, float32 [B]; see `RewardModel`.
@@ -284,68 +278,3 @@ def numbers_of(found: Any, responses: Sequence[Reply], *, said_by: str) -> list[
                 f"Response: {str(responses[row])[:80]!r}. {_REMEDY}"
             ) from error
     return numbers
-
-
-def import_object(reference: str) -> Any:
-    """Imports what `package.module:name` or `path/to/file.py:name` names.
-
-    Raises:
-        ValueError: If there is no such module or name in it, or an error ends the module's code;
-            the message names its file and line.
-    """
-    if reference.endswith(".py"):
-        raise ValueError(
-            f"found {reference!r}, a Python file; required: the name of a function in it, too, "
-            f"python:{reference}:NAME"
-        )
-    place, colon, name = reference.rpartition(":")
-    if not (place and colon and name):
-        raise ValueError(
-            f"found {reference!r}; required: package.module:name or path/to/file.py:name"
-        )
-    module = _import_file(reference, place) if place.endswith(".py") else _import(reference, place)
-    found: Any = module
-    for part in name.split("."):
-        with running_user_code(f"{reference}: {name}", required="a function that can be read"):
-            there = hasattr(found, part)  # modules may make their names when they are asked
-            found = getattr(found, part, None)
-        if not there:
-            raise UserCodeError(f"{reference}: {place} has no {name}; name a function that it has")
-    return found
-
-
-def _import_file(reference: str, place: str) -> ModuleType:
-    """Runs a file as a module."""
-    path = Path(place).expanduser()
-    # Under a name of its own: a file called json.py must not take the place of json.
-    known_as = f"reward_function_{path.stem}"
-    spec = importlib.util.spec_from_file_location(known_as, path) if path.is_file() else None
-    if spec is None or spec.loader is None:
-        raise UserCodeError(f"{reference}: there is no file {place}; name one that is there")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses in the file look for themselves there
-    try:
-        with running_user_code(reference, required=_IMPORTED):
-            spec.loader.exec_module(module)
-    except BaseException:
-        sys.modules.pop(spec.name, None)
-        raise
-    return module
-
-
-def _import(reference: str, place: str) -> ModuleType:
-    """Imports a module by its name."""
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # a file of the user's, beside where the command is typed
-    try:
-        with running_user_code(reference, required=_IMPORTED):
-            return importlib.import_module(place)
-    except UserCodeError as error:
-        cause = error.__cause__
-        missing = cause.name if isinstance(cause, ModuleNotFoundError) else None
-        if missing is None or not f"{place}.".startswith(f"{missing}."):
-            raise
-        raise UserCodeError(
-            f"{reference}: {cause}; required: a module that can be imported. Put its folder on "
-            "PYTHONPATH, or write path/to/file.py:name"
-        ) from cause

@@ -11,7 +11,7 @@ is the reward of SimPO, Meng et al. 2024 (https://arxiv.org/abs/2405.14734).
 
 import contextlib
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor
@@ -22,9 +22,11 @@ from rewardmodel.interface import Finished, ScoringSession, require_finite
 from rewardmodel.models.sequence import PlainSession
 from rewardmodel.prefix_cache.row_batches import row_batches
 from rewardmodel.pretrained.adapters import adapter_folder, load_causal
-from rewardmodel.pretrained.checkpoints import check_vocabulary
-from rewardmodel.pretrained.tokenization import TextEncoder, context_length, load_tokenizer
+from rewardmodel.pretrained.model_fit import check_vocabulary, context_length
+from rewardmodel.pretrained.tokenization import TextEncoder, load_tokenizer
 
+TokenAggregate = Literal["sum", "mean"]
+TOKEN_AGGREGATES: tuple[str, ...] = get_args(TokenAggregate)
 WITHOUT_ADAPTER: Literal["without_adapter"] = "without_adapter"
 """The reference of a policy that is an adapter: its base."""
 

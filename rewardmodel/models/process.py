@@ -11,7 +11,7 @@ product of its steps'; the minimum is common, too, and depends less on their num
 import functools
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -19,31 +19,18 @@ from torch import Tensor
 from rewardmodel.data.conversation import Prompt, Reply, text_of
 from rewardmodel.data.steps import SEPARATOR, StepIds, split_steps, step_ids
 from rewardmodel.interface import Finished, ScoringSession, require_finite
+from rewardmodel.models.aggregation import STEP_AGGREGATES, StepAggregate, combine_steps
 from rewardmodel.models.sequence import PlainSession, open_encoder
-from rewardmodel.prefix_cache.backbone import Backbone, plain_model
+from rewardmodel.prefix_cache.backbone import Backbone
 from rewardmodel.prefix_cache.row_batches import row_batches
-from rewardmodel.prefix_cache.sessions import worth_sharing
+from rewardmodel.prefix_cache.sessions import head_of, worth_sharing
 from rewardmodel.prefix_cache.tree import PrefixTree
 from rewardmodel.pretrained.checkpoints import load_classifier
-from rewardmodel.pretrained.tokenization import TextEncoder, context_length
+from rewardmodel.pretrained.model_fit import context_length
+from rewardmodel.pretrained.tokenization import TextEncoder
 
 _logger = logging.getLogger(__name__)
 _ENDLESS = 2**30
-
-StepAggregate = Literal["min", "product", "mean", "last"]
-STEP_AGGREGATES: tuple[str, ...] = get_args(StepAggregate)
-
-
-def combine_steps(scores: Tensor, aggregate: StepAggregate) -> float:
-    """One score of a response from its steps' [T]."""
-    if aggregate == "last":
-        return float(scores[-1])
-    functions: dict[str, Callable[[Tensor], Tensor]] = {
-        "min": torch.amin,
-        "product": torch.prod,
-        "mean": torch.mean,
-    }
-    return float(functions[aggregate](scores))
 
 
 class ProcessRewardModel:
@@ -183,7 +170,7 @@ class ProcessRewardModel:
     @functools.cached_property
     def _head(self) -> Callable[[Tensor], Tensor] | None:
         """The layer that makes labels of hidden states, if that is all there is."""
-        return token_head(self.model)
+        return head_of(self.model, every_token=True)
 
     @functools.cached_property
     def _backbone(self) -> Backbone | None:
@@ -264,24 +251,3 @@ def probabilities(logits: Tensor) -> Tensor:
     """Probabilities [T] on the CPU that steps are right, of logits [T, 2] or [T, 1]."""
     logits = logits.float().cpu()
     return logits[:, 0].sigmoid() if logits.shape[1] == 1 else logits.softmax(-1)[:, 1]
-
-
-def token_head(model: Any) -> Callable[[Tensor], Tensor] | None:
-    """The layer that makes a token's labels of its hidden state, or None if there is more to it."""
-    plain = plain_model(model)
-    head = getattr(plain, "score", None) or getattr(plain, "classifier", None)
-    if head is None:
-        return None
-    rows = plain.get_input_embeddings().weight.shape[0]
-    ids = ((torch.arange(12, device=model.device) * 37 + 11) % rows).view(2, 6)
-    try:
-        with torch.inference_mode():
-            expected = model(input_ids=ids).logits
-            found = head(plain.base_model(input_ids=ids).last_hidden_state)
-    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError):
-        return None
-    if found.shape != expected.shape:
-        return None
-    tolerance = 1e-3 if model.dtype == torch.float32 else 0.05
-    close = (found - expected).abs().max() <= tolerance * expected.abs().max()
-    return head if close or not expected.isfinite().all() else None

@@ -27,17 +27,16 @@ from rewardmodel.prefix_cache.sessions import (
     open_scorer,
     worth_sharing,
 )
-from rewardmodel.pretrained.checkpoints import check_vocabulary, load_classifier
+from rewardmodel.pretrained.checkpoints import load_classifier
 from rewardmodel.pretrained.input_format import ChosenFormat, input_format_of, trained_on
-from rewardmodel.pretrained.own_settings import shift_of
-from rewardmodel.pretrained.tokenization import (
-    TextEncoder,
+from rewardmodel.pretrained.model_fit import (
+    check_vocabulary,
     context_length,
     fit_embeddings,
-    load_tokenizer,
     require_positions,
-    token_types,
 )
+from rewardmodel.pretrained.own_settings import shift_of
+from rewardmodel.pretrained.tokenization import TextEncoder, load_tokenizer, token_types
 from rewardmodel.pretrained.usual_inputs import require_usual_inputs
 
 _SET_LENGTH = 2**20  # tokenizers without a `model_max_length` say an astronomical one
@@ -87,6 +86,7 @@ def open_encoder(
     *,
     input_format: ChosenFormat = "auto",
     warns: bool = False,
+    trains: bool = False,
 ) -> TextEncoder:
     """Loads a model's tokenization, fits the model to it, and moves the model to the GPU if any.
 
@@ -99,6 +99,8 @@ def open_encoder(
             (`rewardmodel.pretrained.input_format`).
         warns: Whether texts that are cut, and prompts of another kind than it was trained on, draw
             a warning.
+        trains: Whether the model is going to be trained: it stays where it is, and the default
+            length is its context.
 
     Raises:
         ValueError: If there is no tokenizer, it is another model's, the model has no places for
@@ -108,11 +110,12 @@ def open_encoder(
     fit_embeddings(model, tokenizer)
     check_vocabulary(model, tokenizer, source=source)
     require_positions(model, max_length)
-    if torch.cuda.is_available() and not getattr(model, "is_quantized", False):
+    if not trains and torch.cuda.is_available() and not getattr(model, "is_quantized", False):
         model.to("cuda")
+    usual = context_length(model) or 2**20 if trains else _default_length(model, tokenizer)
     encoder = TextEncoder(
         tokenizer,
-        max_length or _default_length(model, tokenizer),
+        max_length or usual,
         input_format_of(source, model, tokenizer, input_format),
         continues=False,
     )
@@ -189,14 +192,14 @@ class SequenceRewardModel:
             finished: Whether the responses end here. If not, they are scored at their last token,
                 without the end token.
         """
-        scores, _ = self._score(prompts, responses, finished=finished)
-        return scores
+        return self._score(prompts, responses, finished=finished)[0]
 
     def outputs(
         self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
     ) -> Tensor:
         """What the H labels say, float32 [B, H] on the CPU; see `score`."""
-        return self._output_pairs(self._pairs(prompts, responses, finished=finished))[0]
+        pairs = pair_rows(self.encoder, prompts, responses, finished=finished)
+        return self._output_pairs(pairs)[0]
 
     def session(self) -> ScoringSession:
         """Starts a session that runs every prefix once, where the model allows it."""
@@ -221,16 +224,12 @@ class SequenceRewardModel:
         """Scores [M] of the first label's outputs [M, H]."""
         return outputs[:, 0] - shift_of(self.model.config)
 
-    def _pairs(
-        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished
-    ) -> list[Pair]:
-        return pair_rows(self.encoder, prompts, responses, finished=finished)
-
     def _score(
         self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished
     ) -> tuple[Tensor, int]:
         """Scores, and the tokens given to the model."""
-        scores, tokens = self._score_pairs(self._pairs(prompts, responses, finished=finished))
+        pairs = pair_rows(self.encoder, prompts, responses, finished=finished)
+        scores, tokens = self._score_pairs(pairs)
         require_finite(scores, responses)
         return scores, tokens
 
@@ -250,32 +249,20 @@ class SequenceRewardModel:
         outputs = torch.cat([together, rest])[torch.tensor(shared + alone).argsort()]
         return outputs, tokens + more
 
-    def _score_alone(self, pairs: Sequence[Pair]) -> tuple[Tensor, int]:
-        """Outputs [P, H] of pairs each by itself, and the tokens given to the model."""
-        rows = [prompt + response for prompt, response in pairs]
-        return self._score_rows(rows, [len(prompt) for prompt, _ in pairs])
-
     @torch.inference_mode()
-    def _score_rows(
-        self, rows: Sequence[Sequence[int]], seconds: Sequence[int] = ()
-    ) -> tuple[Tensor, int]:
-        """Outputs [R, H] of whole texts the ordinary way, and the tokens given to the model.
-
-        Args:
-            rows: Token ids.
-            seconds: Where the second segment of each begins, for encoders of pairs.
-        """
-        outputs, tokens = torch.empty(len(rows), self.model.config.num_labels), 0
+    def _score_alone(self, pairs: Sequence[Pair]) -> tuple[Tensor, int]:
+        """Outputs [P, H] of pairs without sharing, and the tokens given to the model."""
+        outputs, tokens = torch.empty(len(pairs), self.model.config.num_labels), 0
         body, head = plain_model(self.model).base_model, self._head
         for batch in row_batches(
-            rows,
+            [prompt + response for prompt, response in pairs],
             batch_size=self.batch_size,
             pad_id=self.encoder.tokenizer.pad_token_id,
             device=self.model.device,
         ):
             inputs = {"input_ids": batch.ids, "attention_mask": batch.mask}
             if self.encoder.has_token_types:
-                begins = torch.tensor([seconds[i] for i in batch.rows])
+                begins = torch.tensor([len(pairs[i][0]) for i in batch.rows])
                 inputs["token_type_ids"] = token_types(batch.mask, begins)
             if head is None:  # as the model itself reads texts, from its mask
                 found = self.model(**inputs).logits
@@ -305,11 +292,3 @@ class PlainSession:
 
     def keep(self, prompts: Collection[Prompt]) -> None:
         """Does nothing: nothing is remembered."""
-
-
-__all__ = [
-    "PlainSession",
-    "SequenceRewardModel",
-    "load_scorer",
-    "open_encoder",
-]

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from rewardmodel.data.conversation import Prompt, Reply
 from rewardmodel.data.text_rows import pair_rows
-from rewardmodel.interface import Finished, require_finite
-from rewardmodel.models.sequence import load_scorer, open_encoder
+from rewardmodel.interface import Finished, ScoringSession, require_finite
+from rewardmodel.models.sequence import PlainSession, load_scorer, open_encoder
 from rewardmodel.prefix_cache.backbone import plain_model
 from rewardmodel.prefix_cache.row_batches import row_batches
 from rewardmodel.prefix_cache.sessions import head_of
@@ -60,7 +60,6 @@ class TokenValueModel:
         model = load_scorer(source, init_head=False)
         return cls(model, open_encoder(source, model, max_length), batch_size=batch_size)
 
-    @torch.inference_mode()
     def token_values(
         self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
     ) -> list[Tensor]:
@@ -77,8 +76,38 @@ class TokenValueModel:
         Raises:
             ValueError: If a value is not finite; the message names the row.
         """
+        return self._token_values(prompts, responses, finished=finished)[0]
+
+    def score(
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
+    ) -> Tensor:
+        """Values at the responses' last tokens, float32 [B]; see `RewardModel`."""
+        return self._score(prompts, responses, finished=finished)[0]
+
+    def session(self) -> ScoringSession:
+        """Starts a session, which reads every text from its beginning."""
+        return PlainSession(self._score)
+
+    def _score(
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished
+    ) -> tuple[Tensor, int]:
+        values, tokens = self._token_values(prompts, responses, finished=finished)
+        for row, mine in enumerate(values):
+            if not len(mine):
+                raise ValueError(
+                    f"row {row}: the unfinished response has no tokens; required: at least one, "
+                    "at which a value is read. Score it as finished, or give it a text"
+                )
+        return torch.tensor([float(row[-1]) for row in values]), tokens
+
+    @torch.inference_mode()
+    def _token_values(
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished
+    ) -> tuple[list[Tensor], int]:
+        """Values, and the tokens given to the model."""
         pairs = pair_rows(self.encoder, prompts, responses, finished=finished)
         body = plain_model(self.model).base_model
+        tokens = 0
         values: list[Tensor] = [torch.empty(0)] * len(pairs)
         for batch in row_batches(
             [prompt + response for prompt, response in pairs],
@@ -91,9 +120,6 @@ class TokenValueModel:
             for line, i in enumerate(batch.rows):
                 start = len(pairs[i][0])
                 values[i] = found[line, start : start + len(pairs[i][1])].clone()
+            tokens += batch.ids.numel()
         require_finite(torch.tensor([float(row.sum()) for row in values]), responses)
-        return values
-
-    def score(self, prompts: Sequence[Prompt], responses: Sequence[Reply]) -> Tensor:
-        """Values at the responses' end tokens, float32 [B]; see `RewardModel`."""
-        return torch.tensor([float(row[-1]) for row in self.token_values(prompts, responses)])
+        return values, tokens

@@ -7,6 +7,7 @@ with them and scores 1 or 0; what an answer is and when two are equal is said in
 
 import math
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
@@ -79,8 +80,34 @@ def load_references(
     return dict(parse_rows(rows, parse, source=source, on_bad_row=on_bad_row, limit=limit))
 
 
-class AnswerMatch:
-    """Scores 1 for responses that state the right answer, else 0; a `RewardModel`, and a judge."""
+class _Verifier(ABC):
+    """Scores 1 for right responses, else 0; a `RewardModel`, and a gold scorer."""
+
+    _references: Mapping[Any, str]
+
+    def score(self, prompts: Sequence[Prompt], responses: Sequence[Reply]) -> Tensor:
+        """Scores responses, float32 [B]: 1.0 for right ones, else 0.0; see `RewardModel`.
+
+        Raises:
+            ValueError: If a prompt has no reference.
+        """
+        return torch.tensor(self(prompts, responses), dtype=torch.float32)
+
+    def __call__(self, prompts: Sequence[Prompt], responses: Sequence[Reply]) -> list[float]:
+        """The scores as a list."""
+        require_rows(prompts, responses)
+        pairs = zip(prompts, responses, strict=True)
+        return [
+            float(self._is_right(str(response), reference_to(self._references, prompt)))
+            for prompt, response in pairs
+        ]
+
+    @abstractmethod
+    def _is_right(self, response: str, reference: str) -> bool: ...
+
+
+class AnswerMatch(_Verifier):
+    """Scores 1 for responses that state the right answer, else 0."""
 
     def __init__(self, references: Mapping[Any, str], *, form: str = "auto") -> None:
         """Takes the right answers.
@@ -103,52 +130,17 @@ class AnswerMatch:
                 )
 
     @classmethod
-    def load(
-        cls,
-        source: str | os.PathLike[str],
-        *,
-        form: str = "auto",
-        split: str = "train",
-        prompt_column: str | None = None,
-        answer_column: str | None = None,
-        on_bad_row: OnBadRow = "error",
-    ) -> Self:
-        """Loads the right answers from data; arguments and errors as `load_references`."""
-        references = load_references(
-            source,
-            split=split,
-            prompt_column=prompt_column,
-            answer_column=answer_column,
-            on_bad_row=on_bad_row,
-        )
-        return cls(references, form=form)
+    def load(cls, source: str | os.PathLike[str], *, form: str = "auto", **options: Any) -> Self:
+        """Loads the right answers from data; `options` and errors as `load_references`."""
+        return cls(load_references(source, **options), form=form)
 
-    def score(self, prompts: Sequence[Prompt], responses: Sequence[Reply]) -> Tensor:
-        """Scores responses, float32 [B]: 1.0 for the right answer, else 0.0.
-
-        Args:
-            prompts: B prompts, each one of the references'.
-            responses: B responses.
-
-        Raises:
-            ValueError: If a prompt has no reference answer.
-        """
-        return torch.tensor(self(prompts, responses), dtype=torch.float32)
-
-    def __call__(self, prompts: Sequence[Prompt], responses: Sequence[Reply]) -> list[float]:
-        """Judges responses: `score` as plain numbers."""
-        require_rows(prompts, responses)
-        pairs = zip(prompts, responses, strict=True)
-        return [float(self._is_right(prompt, response)) for prompt, response in pairs]
-
-    def _is_right(self, prompt: Prompt, response: Reply) -> bool:
-        reference = reference_to(self._references, prompt)
-        answer = extract_answer(str(response), self.form)
+    def _is_right(self, response: str, reference: str) -> bool:
+        answer = extract_answer(response, self.form)
         return answer is not None and normalize_answer(answer) == reference
 
 
-class ExactMatch:
-    """Scores 1 for responses that are the reference, else 0; a `RewardModel`, and a judge."""
+class ExactMatch(_Verifier):
+    """Scores 1 for responses that equal the reference, else 0."""
 
     def __init__(self, references: Mapping[Any, str], *, ignore_case: bool = False) -> None:
         """Takes the right responses.
@@ -160,19 +152,8 @@ class ExactMatch:
         self.ignore_case = ignore_case
         self._references = {prompt: self._tidy(text) for prompt, text in references.items()}
 
-    def score(self, prompts: Sequence[Prompt], responses: Sequence[Reply]) -> Tensor:
-        """Scores responses, float32 [B]: 1.0 for the reference, else 0.0.
-
-        Raises:
-            ValueError: If a prompt has no reference.
-        """
-        return torch.tensor(self(prompts, responses), dtype=torch.float32)
-
-    def __call__(self, prompts: Sequence[Prompt], responses: Sequence[Reply]) -> list[float]:
-        """Judges responses: `score` as plain numbers."""
-        require_rows(prompts, responses)
-        pairs = zip(prompts, responses, strict=True)
-        return [float(self._tidy(str(r)) == reference_to(self._references, p)) for p, r in pairs]
+    def _is_right(self, response: str, reference: str) -> bool:
+        return self._tidy(response) == reference
 
     def _tidy(self, text: str) -> str:
         return text.strip().casefold() if self.ignore_case else text.strip()

@@ -33,11 +33,12 @@ Pair = tuple[list[int], list[int]]
 """Token ids of a prompt and of its response."""
 
 
-def head_of(model: Any) -> Callable[[Tensor], Tensor] | None:
+def head_of(model: Any, *, every_token: bool = False) -> Callable[[Tensor], Tensor] | None:
     """The layer that makes scores of last hidden states, or None where a score is more than that.
 
     Args:
-        model: Sequence classifier of one or several heads, adapters included.
+        model: Classifier of one or several labels, adapters included.
+        every_token: Whether it is a token classifier, read at all tokens and not the last alone.
     """
     plain = plain_model(model)
     head = getattr(plain, "score", None) or getattr(plain, "classifier", None)
@@ -50,7 +51,8 @@ def head_of(model: Any) -> Callable[[Tensor], Tensor] | None:
     try:
         with torch.inference_mode():
             expected = model(input_ids=ids).logits
-            found = head(plain.base_model(input_ids=ids).last_hidden_state[:, -1])
+            states = plain.base_model(input_ids=ids).last_hidden_state
+            found = head(states if every_token else states[:, -1])
     except (RuntimeError, ValueError, TypeError, AttributeError, IndexError):
         return None
     if found.shape != expected.shape:

@@ -12,7 +12,7 @@ from safetensors import safe_open
 
 from prefsearch.storage.weights import WeightsError, require_finite_weights
 from rewardmodel.pretrained.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_adapter_files
-from rewardmodel.pretrained.source import MEMBERS, names_function, resolve_model
+from rewardmodel.pretrained.source import named_members, names_function, resolve_model
 from rewardmodel.pretrained.weights import (
     RETAKE,
     cannot_load,
@@ -52,7 +52,7 @@ def adapter_folder(source: str) -> Path | None:
     from transformers.utils.hub import cached_file
     from transformers.utils.peft_utils import find_adapter_config_file
 
-    if names_function(source) or source.startswith(MEMBERS):
+    if names_function(source) or named_members(source) is not None:
         return None
     source = resolve_model(source)
     if Path(source).is_dir():

@@ -6,7 +6,6 @@ model nothing may (`rewardmodel.pretrained.weights`).
 
 import logging
 import tempfile
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +22,6 @@ from rewardmodel.pretrained.source import resolve_model
 from rewardmodel.pretrained.weights import HEAD_PARTS, ShapesError, cannot_load, load_pretrained
 
 _logger = logging.getLogger(__name__)
-_USED_SHARE = 0.9  # of the embeddings, below which the tokenizer may be another model's
 
 Task = Literal["SEQ_CLS", "TOKEN_CLS"]
 _NAMES: dict[Task, str] = {"SEQ_CLS": "sequence classifier", "TOKEN_CLS": "token classifier"}
@@ -172,36 +170,3 @@ def _require_head(source: Path, base: str) -> bool:
             "reward train --lora_rank` does"
         )
     return False
-
-
-def check_vocabulary(
-    model: Any, tokenizer: Any, *, source: str, unused: Collection[str] = ()
-) -> None:
-    """Refuses a tokenizer whose ids the model does not have.
-
-    Embeddings are often padded to a multiple of 64 or 128 and so are more than the tokens.
-
-    Args:
-        model: As it was loaded.
-        tokenizer: From beside it.
-        source: Where, for the message.
-        unused: Tokens that the model is never given.
-
-    Raises:
-        ValueError: If an id lies beyond the embeddings.
-    """
-    rows = model.get_input_embeddings().weight.shape[0]
-    vocabulary = {t: i for t, i in tokenizer.get_vocab().items() if t not in unused}
-    token = max(vocabulary, key=lambda name: vocabulary[name])
-    if vocabulary[token] >= rows:
-        beyond = sum(number >= rows for number in vocabulary.values())
-        raise ValueError(
-            f"{source}: the tokenizer gives {token!r} the id {vocabulary[token]} and the model has "
-            f"{rows} embeddings ({beyond} tokens lie beyond them); required: a tokenizer made for "
-            "this model. Load both from the same folder"
-        )
-    if len(vocabulary) < _USED_SHARE * rows:
-        _logger.warning(
-            "%s: the tokenizer has %d tokens and the model %d embeddings; is it this model's?",
-            *(source, len(vocabulary), rows),
-        )

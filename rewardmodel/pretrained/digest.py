@@ -11,7 +11,7 @@ from typing import Any
 from prefsearch.storage.digests import describe_file, digest_of
 from prefsearch.storage.json_text import json_text
 from rewardmodel.pretrained.places import function_file, named_beneath
-from rewardmodel.pretrained.source import MEMBERS, names_function, resolve_model
+from rewardmodel.pretrained.source import named_members, names_function, resolve_model
 
 
 def digest_model(source: str | None) -> str | None:
@@ -36,8 +36,9 @@ def digest_rows(rows: Iterable[Any]) -> str:
 
 
 def _digest(source: str, above: frozenset[str]) -> str | None:
-    if source.startswith(MEMBERS):
-        members = [_digest(name, above) for name in source.removeprefix(MEMBERS).split(",")]
+    names = named_members(source)
+    if names is not None:
+        members = [_digest(name, above) for name in names]
         return None if None in members else digest_of(str(part) for part in members)
     file = function_file(source)
     if file is not None:

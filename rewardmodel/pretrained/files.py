@@ -5,6 +5,7 @@ is missing, cut short or of the wrong form is named here, where the libraries' o
 byte or an attribute.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from safetensors import SafetensorError, safe_open
 from prefsearch.config.checks import shown
 from prefsearch.storage.json_reading import read_object
 from prefsearch.storage.weights import WeightsError
-from rewardmodel.pretrained.weight_headers import require_float_weights, require_sizes
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -24,6 +24,16 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 GENERATION_CONFIG = "generation_config.json"
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 _NOT_MODELS = {"training_args.bin", "optimizer.pt", "scheduler.pt", "scaler.pt"}
+_COMPLEX = {"C64", "C128"}
+_WHOLE = {"BOOL", "I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64"}
+_MASKS = {"BOOL", "U8"}  # of attention, which old checkpoints hold by the name of bias
+_USUAL_LAYERS = 1000  # so many are built in seconds
+_PACKED = 8  # numbers in a byte, of one bit each
+_LAYERS = re.compile(r"(^|_)layers?$")
+_COUNTS = re.compile(
+    r"^(num|n)_|^(hidden|intermediate|vocab|embedding)_size$|^(d_model|d_ff|d_inner|ffn_dim|dim)$"
+)
+_WIDTHS = ("hidden_size", "n_embd", "d_model")
 _MADE_BY = "Save the model again with save_pretrained, or copy the file again"
 
 
@@ -42,9 +52,9 @@ def check_model_files(folder: Path) -> None:
         read_object(folder / GENERATION_CONFIG)
     files = weight_files(folder)
     quantized = config.get("quantization_config") is not None
-    require_float_weights(files, whole_numbers=quantized)
+    _require_float_weights(files, whole_numbers=quantized)
     size = sum(file.stat().st_size for file in set(files.values()))
-    require_sizes(path, config, tensors=len(files), size=size)
+    _require_sizes(path, config, tensors=len(files), size=size)
 
 
 def check_tokenizer_files(folder: Path) -> None:
@@ -144,7 +154,7 @@ def check_adapter_files(folder: Path) -> dict[str, Any]:
     if not (folder / ADAPTER_WEIGHTS).is_file():
         _refuse_other_formats(folder, ADAPTER_WEIGHTS)
     names = _tensor_names(folder / ADAPTER_WEIGHTS)
-    require_float_weights(dict.fromkeys(sorted(names), folder / ADAPTER_WEIGHTS))
+    _require_float_weights(dict.fromkeys(sorted(names), folder / ADAPTER_WEIGHTS))
     return settings
 
 
@@ -229,3 +239,74 @@ def _refuse_other_formats(folder: Path, wanted: str) -> None:
         f"{folder} holds no {wanted} (it holds {', '.join(held[:8]) or 'nothing'}); required: the "
         f"weights beside the configuration. {_MADE_BY}"
     )
+
+
+def _require_float_weights(files: Mapping[str, Path], *, whole_numbers: bool = False) -> None:
+    """Refuses weights that are complex or whole numbers.
+
+    Args:
+        files: The file of each tensor.
+        whole_numbers: Whether whole numbers are taken, as those of a quantized model.
+
+    Raises:
+        WeightsError: Naming the first, and its file.
+    """
+    names: dict[Path, list[str]] = {}
+    for name, path in files.items():
+        names.setdefault(path, []).append(name)
+    for path, held in names.items():
+        with safe_open(path, framework="pt") as file:
+            for name in held:
+                dtype = file.get_slice(name).get_dtype()
+                if dtype in _COMPLEX or (not whole_numbers and _is_whole_weight(name, dtype)):
+                    raise WeightsError(
+                        f"{path}: the weight {name} is of dtype {dtype}; required: real "
+                        "floating-point numbers, or whole ones with a quantization_config in "
+                        "config.json. Save the model again with save_pretrained"
+                    )
+
+
+def _require_sizes(path: Path, config: Mapping[str, Any], *, tensors: int, size: int) -> None:
+    """Refuses a configuration of a model far larger than the weights beside it.
+
+    Args:
+        path: Of the configuration, for messages.
+        config: Its entries, among them configurations of parts.
+        tensors: How many the weight files hold.
+        size: Of the weight files, in bytes.
+
+    Raises:
+        WeightsError: Naming the setting.
+    """
+    for part in _parts(config):
+        counts = {name: value for name, value in part.items() if type(value) is int}
+        for name, value in counts.items():
+            if _LAYERS.search(name) and value > max(tensors, _USUAL_LAYERS):
+                _refuse_size(path, name, value, f"{tensors} tensors")
+            if _COUNTS.search(name) and value > _PACKED * size:
+                _refuse_size(path, name, value, f"{size} bytes")
+        width = max((counts.get(name, 1) for name in _WIDTHS), default=1)
+        for name in ("vocab_size", "intermediate_size"):
+            if width * counts.get(name, 1) > _PACKED * size:
+                _refuse_size(path, name, counts[name], f"{size} bytes", f" for a width of {width}")
+
+
+def _refuse_size(path: Path, name: str, value: int, held: str, of: str = "") -> None:
+    raise WeightsError(
+        f"{path}: found {name} {shown(value)}{of}, and the weight files hold {held}; required: "
+        "sizes of the model whose weights lie beside it. Put the config.json there that the "
+        "weights were saved with"
+    )
+
+
+def _parts(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """A configuration and those inside it."""
+    yield config
+    for value in config.values():
+        if isinstance(value, Mapping):
+            yield from _parts(value)
+
+
+def _is_whole_weight(name: str, dtype: str) -> bool:
+    last = name.rpartition(".")[2]
+    return dtype in _WHOLE and (last == "weight" or (last == "bias" and dtype not in _MASKS))

@@ -18,8 +18,8 @@ from rewardmodel.models.ensemble_file import member_source
 from rewardmodel.pretrained.source import (
     ANSWERS,
     FUNCTION,
-    MEMBERS,
     SIMULATED,
+    named_members,
     names_function,
     place_of,
 )
@@ -56,8 +56,9 @@ def places_of(source: str) -> list[Path]:
     waiting = [source]
     while waiting:
         name = waiting.pop()
-        if name.startswith(MEMBERS):
-            waiting += name.removeprefix(MEMBERS).split(",")
+        members = named_members(name)
+        if members is not None:
+            waiting += members
             continue
         place = _place(name)
         if place is None or Path(os.path.realpath(place)) in found:

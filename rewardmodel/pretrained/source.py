@@ -22,6 +22,8 @@ ANSWERS = "answers:"
 """What the name of exact match with the reference answers of a file begins with."""
 MEMBERS = "ensemble:"
 """What the names of an ensemble's members begin with: `ensemble:NAME,NAME`."""
+IMPLICIT = "implicit:"
+"""The prefix of an implicit reward model: `implicit:POLICY,REFERENCE` or `implicit:ADAPTER`."""
 SIMULATED = "simulated"
 """The name of the embedded world's simulated human."""
 
@@ -58,6 +60,14 @@ def place_of(source: str) -> str:
     return _inside_package(name) if name.startswith(PACKAGE) else name
 
 
+def named_members(source: str) -> list[str] | None:
+    """The names in `ensemble:NAME,NAME` or `implicit:NAME,NAME`; None for one model's own name."""
+    for prefix in (MEMBERS, IMPLICIT):
+        if source.startswith(prefix):
+            return [name.strip() for name in source.removeprefix(prefix).split(",")]
+    return None
+
+
 def names_function(source: str) -> bool:
     """Whether a name stands for something that runs in Python, and not for a model's weights."""
     if source == SIMULATED or source.startswith((FUNCTION, ANSWERS)):
@@ -65,7 +75,7 @@ def names_function(source: str) -> bool:
     if source.endswith(".py") and not Path(source).is_dir():
         return True  # of which the function's name is missing, as loading it says
     # `module:name`, as a hub id, a package or a path that is there cannot be written.
-    named = ":" in source and not source.startswith((PACKAGE, MEMBERS))
+    named = ":" in source and not source.startswith((PACKAGE, MEMBERS, IMPLICIT))
     return named and not Path(source).exists()
 
 
@@ -74,8 +84,9 @@ def runs_code(source: str) -> bool:
 
     Such names are taken from the command line and from Python alone, never from a file.
     """
-    if source.startswith(MEMBERS):
-        return any(map(runs_code, source.removeprefix(MEMBERS).split(",")))
+    members = named_members(source)
+    if members is not None:
+        return any(map(runs_code, members))
     return names_function(source) and source != SIMULATED and not source.startswith(ANSWERS)
 
 

@@ -18,16 +18,10 @@ from transformers import Trainer, TrainingArguments
 from rewardmodel.data.conversation import prompts_of
 from rewardmodel.data.steps import SEPARATOR, step_ids
 from rewardmodel.models.process import load_step_scorer
+from rewardmodel.models.sequence import open_encoder
 from rewardmodel.prefix_cache.backbone import plain_model
 from rewardmodel.pretrained.adapters import adapter_folder
-from rewardmodel.pretrained.checkpoints import check_vocabulary
-from rewardmodel.pretrained.tokenization import (
-    TextEncoder,
-    context_length,
-    fit_embeddings,
-    load_tokenizer,
-    require_positions,
-)
+from rewardmodel.pretrained.tokenization import TextEncoder
 from rewardmodel.training.optim_config import OptimConfig
 from rewardmodel.training.run import run_trainer, save_model
 
@@ -70,14 +64,9 @@ def train_process_model(
     """
     _require_both_kinds(steps)
     torch.manual_seed(optimization.seed)
-    tokenizer = load_tokenizer(base)
     model = load_step_scorer(base, init_head=True)
-    fit_embeddings(model, tokenizer)
-    check_vocabulary(model, tokenizer, source=base)
-    require_positions(model, optimization.max_length)
-    encoder = TextEncoder(
-        tokenizer, optimization.max_length or context_length(model) or 2**20, continues=False
-    )
+    encoder = open_encoder(base, model, optimization.max_length, input_format="text", trains=True)
+    tokenizer = encoder.tokenizer
     rows, counts = _tokenize(steps, encoder, separator)
     if counts["cut"]:
         _logger.warning(

@@ -10,19 +10,10 @@ import torch
 from datasets import Dataset
 from trl import RewardConfig
 
-from rewardmodel.models.sequence import load_scorer
+from rewardmodel.models.sequence import load_scorer, open_encoder
 from rewardmodel.prefix_cache.backbone import plain_model
 from rewardmodel.pretrained.adapters import adapter_folder
-from rewardmodel.pretrained.checkpoints import check_vocabulary
-from rewardmodel.pretrained.input_format import ChosenFormat, input_format_of, keep_input_format
-from rewardmodel.pretrained.tokenization import (
-    TextEncoder,
-    context_length,
-    fit_embeddings,
-    load_tokenizer,
-    require_positions,
-)
-from rewardmodel.pretrained.usual_inputs import require_usual_inputs
+from rewardmodel.pretrained.input_format import ChosenFormat, keep_input_format
 from rewardmodel.training.batching.comparisons import tokenize_comparisons
 from rewardmodel.training.batching.layout_choice import choose_layout
 from rewardmodel.training.loss_config import LossConfig
@@ -34,7 +25,6 @@ from rewardmodel.training.run import run_trainer, save_model
 from rewardmodel.training.trainer import ComparisonTrainer
 
 _logger = logging.getLogger(__name__)
-_ENDLESS = 2**20
 
 
 def train_reward_model(
@@ -83,18 +73,11 @@ def train_reward_model(
     """
     objective = objective or LossConfig()
     torch.manual_seed(optimization.seed)
-    tokenizer = load_tokenizer(base)
     model = load_scorer(base, init_head=True, **quantized(quantize))
-    fit_embeddings(model, tokenizer)
-    check_vocabulary(model, tokenizer, source=base)
-    require_positions(model, optimization.max_length)
-    encoder = TextEncoder(
-        tokenizer,
-        optimization.max_length or context_length(model) or _ENDLESS,
-        input_format_of(base, model, tokenizer, input_format),
-        continues=False,
+    encoder = open_encoder(
+        base, model, optimization.max_length, input_format=input_format, trains=True
     )
-    require_usual_inputs(base, model, encoder)
+    tokenizer = encoder.tokenizer
     prompts = preferences["prompt"][:1] if len(preferences) else [""]
     keep_input_format(
         plain_model(model).config, encoder.input_format, messages=not isinstance(prompts[0], str)
@@ -105,7 +88,7 @@ def train_reward_model(
         model,
         objective,
         pad_id=tokenizer.pad_token_id,
-        max_tokens=encoder.max_length or _ENDLESS,
+        max_tokens=encoder.max_length or 2**20,
         checkpointing=optimization.gradient_checkpointing,
     )
     checkpoints = checkpoints or folder.with_name(folder.name + "-trainer")

@@ -1,30 +1,30 @@
-"""Probes of what length alone does to a score: the last sentence removed, the last one repeated.
+"""Probes of length: scores with the last sentence removed, and with it repeated.
 
-A cut reply says less, so its score should fall; a reply that repeats its last sentence says no
-more, so its score should not rise. The probes are synthetic: a fall on cutting may still come of
-length, which is why the two are read together.
+A reply without its end should score lower; a reply that repeats its last sentence should not score
+higher. A drop on removal may still come of length alone, so read the two together.
 """
 
 import re
 from dataclasses import dataclass
 
-import numpy as np
 from datasets import Dataset
-from numpy.typing import NDArray
 
 from prefsearch.statistics.metrics import Interval
 from rewardmodel.data.conversation import Prompt, prompts_of, replies_of
-from rewardmodel.evaluation.clustered import clustered_accuracy, clustered_mean, number_texts
+from rewardmodel.evaluation.clustered import (
+    clustered_accuracy,
+    clustered_mean,
+    number_texts,
+)
 from rewardmodel.evaluation.scoring import score_texts
 from rewardmodel.interface import RewardModel
 
-Floats = NDArray[np.float64]
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+|\n+")
 
 
 @dataclass(frozen=True)
 class LengthProbe:
-    """How scores change when replies are cut and padded.
+    """Changes of scores when replies are cut and padded.
 
     Attributes:
         replies: Distinct replies of two sentences or more, which were probed.
@@ -55,19 +55,17 @@ def truncation_probe(
     seed: int,
     column: str = "chosen",
     sentences: int = 1,
-    progress: bool = True,
     batch_size: int = 32,
 ) -> LengthProbe:
-    """Score replies as they are, without their last sentences, and with these repeated.
+    """Scores replies as they are, without their last sentences, and with these repeated.
 
     Args:
         reward_model: Scores responses.
-        dataset: Text columns `prompt` and `column`.
+        dataset: Columns `prompt` and `column`.
         seed: Of the bootstrap.
         column: The replies to probe; each distinct one once.
         sentences: How many to remove and to repeat; at least one is left.
-        progress: Show a progress bar.
-        batch_size: Texts a call of `score`.
+        batch_size: Texts per call of `score`.
 
     Raises:
         ValueError: `sentences` is below 1, a column is missing, a score is not finite, or there are
@@ -99,7 +97,6 @@ def truncation_probe(
         reward_model,
         [prompt for prompt in prompts for _ in range(3)],
         [text for variant in variants for text in variant],
-        progress=progress,
         batch_size=batch_size,
     ).reshape(-1, 3)
     cut_change, filler_change = scores[:, 1] - scores[:, 0], scores[:, 2] - scores[:, 0]
@@ -116,7 +113,7 @@ def truncation_probe(
 
 
 def cut_sentences(reply: str, sentences: int) -> str | None:
-    """Return a reply without its last sentences, or None where none would be left."""
+    """A reply without its last sentences, or None where none would be left."""
     body = reply.rstrip()
     ends = [match.start() for match in _SENTENCE_END.finditer(body)]
     # The quotes and brackets that close a sentence belong to it.
