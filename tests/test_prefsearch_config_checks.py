@@ -27,7 +27,7 @@ from prefsearch.config.checks import (
     setting_hint,
     shown,
 )
-from rewardmodel.data.formats.options import ConvertOptions
+from rewardmodel.data.formats.format import ConvertOptions
 from rewardmodel.synthetic.human import SimulatedHuman
 from rewardmodel.training.loss_config import LossConfig
 from rewardmodel.training.optim_config import OptimConfig

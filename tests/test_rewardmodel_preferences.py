@@ -17,9 +17,9 @@ from rewardmodel.data.preferences import (
     load_demonstrations,
     load_preferences,
     load_prompts,
-    preference_report,
     split_by_prompt,
 )
+from rewardmodel.data.report import examine_preferences
 
 HH_SAMPLE = (
     Path(__file__).parents[2] / "shared" / "data" / "hh-rlhf" / "harmless-base-1800.jsonl.gz"
@@ -740,21 +740,15 @@ def test_report_counts_duplicates_contradictions_and_lengths():
         pair("q", "d", "d"),
         pair("q", " ", "cc"),
     ]
-    report = preference_report(Dataset.from_list(rows))
-    lengths = report.pop("characters")
-    assert report == {
-        "pairs": 7,
-        "prompts": 2,
-        "duplicate_pairs": 1,
-        "contradictory_pairs": 1,
-        "identical_pairs": 2,
-        "blank_replies": 1,
-        "longer_chosen_share": pytest.approx(3 / 7),
-    }
-    assert lengths["chosen"]["p50"] == 1
-    assert lengths["rejected"]["p100"] == 3
+    report = examine_preferences(Dataset.from_list(rows))
+    assert (report.pairs, report.prompts) == (7, 2)
+    assert (report.duplicate_pairs, report.contradictory_pairs) == (1, 1)
+    assert (report.identical_pairs, report.blank_replies) == (2, 1)
+    assert report.longer_chosen.estimate == pytest.approx(3 / 7)
+    assert report.characters["chosen"]["p50"] == 1
+    assert report.characters["rejected"]["p100"] == 3
     with pytest.raises(ValueError, match=r"found no pairs"):
-        preference_report(Dataset.from_dict({"prompt": [], "chosen": [], "rejected": []}))
+        examine_preferences(Dataset.from_dict({"prompt": [], "chosen": [], "rejected": []}))
 
 
 # ------------------------------------------------------------------------------------- real data
@@ -770,8 +764,8 @@ def test_every_pair_of_the_hh_sample_reconstructs_its_transcripts(tmp_path):
         assert pair["prompt"].endswith("\n\nAssistant:")
         assert pair["prompt"] + pair["chosen"] == original["chosen"]
         assert pair["prompt"] + pair["rejected"] == original["rejected"]
-    report = preference_report(pairs)
-    assert report["identical_pairs"] == sum(o["chosen"] == o["rejected"] for o in originals) == 0
-    assert report["blank_replies"] == 2
+    report = examine_preferences(pairs)
+    assert report.identical_pairs == sum(o["chosen"] == o["rejected"] for o in originals) == 0
+    assert report.blank_replies == 2
     pairs.save_to_disk(tmp_path / "saved")
     assert load_preferences(tmp_path / "saved").to_list() == pairs.to_list()

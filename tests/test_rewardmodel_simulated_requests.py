@@ -17,7 +17,6 @@ from rewardmodel.synthetic.requests import (
     assignment_of,
     count_disjoint_seeds,
     count_held_out,
-    holds_request,
     sample_requests,
     things_in,
 )
@@ -227,12 +226,3 @@ def test_a_training_request_may_name_any_allowed_things_in_any_wording() -> None
         assert all(len(set(request.things)) == len(request.things) for request in mine)
     rng = random.Random(0)
     assert all(write_response(request, rng) for request in drawn[:100])
-
-
-def test_every_request_is_recognized_and_a_prompt_about_its_things_is_none() -> None:
-    for held_out in (False, True):
-        for request in sample_requests(100, seed=2, held_out=held_out):
-            assert holds_request(request.prompt)
-            assert holds_request(f"<|user|>\n{request.prompt.strip()}<|end|>")
-            assert not holds_request(request.prompt.replace(request.things[0], "unicorn"))
-    assert not holds_request("Write of the bell, the lake and number 3.\n")

@@ -19,7 +19,7 @@ from rewardmodel.cli.columns import ColumnSettings, describe_unused
 from rewardmodel.data.formats.table import FormatName
 from rewardmodel.data.json_lines import json_lines
 from rewardmodel.data.preferences import load_preferences, split_by_prompt
-from rewardmodel.data.report import DataReport, examine_preferences, preference_report
+from rewardmodel.data.report import DataReport, examine_preferences
 from rewardmodel.data.report_page import advice, length_rows, report_rows, write_data_report
 from rewardmodel.data.rows import ColumnUse, OnBadRow
 from rewardmodel.pretrained.checkpoints import read_config
@@ -84,7 +84,7 @@ def split(job: SplitJob) -> None:
     parts = split_by_prompt(data, holdout=job.holdout, seed=job.seed)
     for name, part in zip(("train", "test"), parts, strict=True):
         write_text_atomic(folder / f"{name}.jsonl", json_lines(part))
-    write_json_atomic(folder / "data_report.json", preference_report(data))
+    write_json_atomic(folder / "data_report.json", examine_preferences(data))
     PlainConsole().print(f"{len(parts[0])} and {len(parts[1])} pairs: {folder}")
 
 

@@ -23,7 +23,7 @@ from rewardmodel.data.conversation import (
     prompts_of,
     row_of,
 )
-from rewardmodel.data.formats.options import ConvertOptions
+from rewardmodel.data.formats.format import ConvertOptions
 from rewardmodel.data.formats.table import FormatName, hub_options
 from rewardmodel.data.parsing.finished import replies_finished
 from rewardmodel.data.parsing.pairs import PairParser
@@ -35,28 +35,16 @@ from rewardmodel.data.parsing.prompt_columns import (
 )
 from rewardmodel.data.parsing.reply_text import OneKind, split_prompt, take_turns
 from rewardmodel.data.parsing.shared_prompt import split_last_turn
-from rewardmodel.data.report import preference_report
 from rewardmodel.data.rows import (
     ColumnUse,
     LeftOut,
     OnBadRow,
-    PreferenceDataError,
     Row,
     note,
-    parse_rows,
 )
 from rewardmodel.data.sources.files import PLAIN_LINE
-from rewardmodel.data.sources.sources import read_rows
+from rewardmodel.data.sources.sources import load_records
 from rewardmodel.data.sources.tables import gather
-
-__all__ = [
-    "PreferenceDataError",
-    "load_demonstrations",
-    "load_preferences",
-    "load_prompts",
-    "preference_report",
-    "split_by_prompt",
-]
 
 Source = str | os.PathLike[str]
 _PROMPT_COLUMNS = ("prompt", *TEMPLATE_COLUMNS)
@@ -146,10 +134,16 @@ def load_preferences(
         probability_column=probability_column,
         implicit_prompt=implicit_prompt,
     )
-    rows = read_rows(source, split=split, hub_options=hub_options(source))
-    return gather(
-        parse_rows(rows, parse, source=source, on_bad_row=on_bad_row, limit=limit, columns=columns)
+    records = load_records(
+        source,
+        parse,
+        split=split,
+        on_bad_row=on_bad_row,
+        limit=limit,
+        hub_options=hub_options(source),
+        columns=columns,
     )
+    return gather(records)
 
 
 def load_prompts(
@@ -217,8 +211,12 @@ def load_prompts(
         seen.add(prompt)
         return prompt
 
-    rows = read_rows(source, split=split, hub_options=hub_options(source))
-    return list(parse_rows(rows, parse, source=source, on_bad_row=on_bad_row, limit=limit))
+    options = hub_options(source)
+    return list(
+        load_records(
+            source, parse, split=split, on_bad_row=on_bad_row, limit=limit, hub_options=options
+        )
+    )
 
 
 def load_demonstrations(
@@ -303,9 +301,7 @@ def load_demonstrations(
         one_kind(asked)
         return {**row_of(asked, completion=reply), "finished": told}
 
-    rows = read_rows(source, split=split)
-    records = parse_rows(rows, parse, source=source, on_bad_row=on_bad_row, limit=limit)
-    return gather(records)
+    return gather(load_records(source, parse, split=split, on_bad_row=on_bad_row, limit=limit))
 
 
 def _has_prompt(row: Row, prompt_column: str, completion_column: str | None) -> bool:

@@ -12,7 +12,7 @@ from datasets import Dataset, List, Value
 from transformers import PreTrainedTokenizerBase
 
 from rewardmodel.data.conversation import TEMPLATE_COLUMNS, prompt_record
-from rewardmodel.data.formats.options import ConvertOptions
+from rewardmodel.data.formats.format import ConvertOptions
 from rewardmodel.data.formats.ranked import convert_rankings, convert_scores
 from rewardmodel.data.formats.table import (
     FormatName,
@@ -31,9 +31,8 @@ from rewardmodel.data.rows import (
     PreferenceDataError,
     Row,
     leave_aside,
-    parse_rows,
 )
-from rewardmodel.data.sources.sources import read_rows
+from rewardmodel.data.sources.sources import load_records
 from rewardmodel.data.sources.tables import gather
 
 How = Literal["all", "adjacent", "best_rest"]
@@ -139,9 +138,14 @@ def load_rankings(
             records.append(record)
         return records
 
-    rows = read_rows(source, split=split, hub_options=hub_options(source))
-    records = parse_rows(
-        rows, parse, source=source, on_bad_row=on_bad_row, limit=limit, columns=columns
+    records = load_records(
+        source,
+        parse,
+        split=split,
+        on_bad_row=on_bad_row,
+        limit=limit,
+        hub_options=hub_options(source),
+        columns=columns,
     )
     return gather(records, {"finished": List(Value("bool"))})
 

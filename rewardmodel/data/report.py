@@ -7,7 +7,6 @@ what is trained on them; of a model it knows only its `TextEncoder`, to count to
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -197,34 +196,6 @@ def examine_preferences(
         histogram=_histogram(lengths if counted is None else counted, unit),
         unused_columns=tuple(unused_columns),
     )
-
-
-def preference_report(dataset: Dataset) -> dict[str, Any]:
-    """The short form of `examine_preferences`: counts and lengths in characters, as plain JSON.
-
-    Args:
-        dataset: With text columns `prompt`, `chosen` and `rejected`.
-
-    Returns:
-        `pairs`; distinct `prompts`; `duplicate_pairs`, rows that repeat an earlier row;
-        `contradictory_pairs`, distinct pairs of replies to one prompt that stand in both orders;
-        `identical_pairs`, where both replies are the same; `blank_replies`, replies of white space
-        alone; `longer_chosen_share`, equal lengths counting half, None where all are ties; and for
-        `prompt`, `chosen` and `rejected` under `characters` the quantiles of their lengths.
-
-    Raises:
-        ValueError: The dataset is empty.
-    """
-    found = examine_preferences(dataset)
-    names = (
-        *("pairs", "prompts", "duplicate_pairs", "contradictory_pairs"),
-        *("identical_pairs", "blank_replies"),
-    )
-    return {
-        **{name: getattr(found, name) for name in names},
-        "longer_chosen_share": found.longer_chosen and found.longer_chosen.estimate,
-        "characters": {name: dict(values) for name, values in found.characters.items()},
-    }
 
 
 def length_correlation(

@@ -16,8 +16,8 @@ from datasets import Dataset, List, Value
 from rewardmodel.data.conversation import Prompt, prompt_of, prompt_record
 from rewardmodel.data.parsing.prompt_columns import take_prompt
 from rewardmodel.data.parsing.reply_text import OneKind, split_prompt
-from rewardmodel.data.rows import OnBadRow, PreferenceDataError, Row, parse_rows
-from rewardmodel.data.sources.sources import read_rows
+from rewardmodel.data.rows import OnBadRow, PreferenceDataError, Row
+from rewardmodel.data.sources.sources import load_records
 from rewardmodel.data.sources.tables import gather
 from rewardmodel.pretrained.tokenization import TextEncoder
 
@@ -59,8 +59,7 @@ def load_steps(
         one_kind(prompt_of(found))
         return found
 
-    rows = read_rows(source, split=split)
-    records = parse_rows(rows, parse, source=source, on_bad_row=on_bad_row, limit=limit)
+    records = load_records(source, parse, split=split, on_bad_row=on_bad_row, limit=limit)
     lists = {"completions": List(Value("string")), "labels": List(Value("float64"))}
     return gather(records, lists)
 

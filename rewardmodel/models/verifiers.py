@@ -16,8 +16,8 @@ from torch import Tensor
 
 from rewardmodel.data.conversation import Conversation, Prompt, Reply, last_text
 from rewardmodel.data.parsing.reply_text import OneKind, split_prompt, take_turns
-from rewardmodel.data.rows import OnBadRow, PreferenceDataError, Row, parse_rows
-from rewardmodel.data.sources.sources import read_rows
+from rewardmodel.data.rows import OnBadRow, PreferenceDataError, Row
+from rewardmodel.data.sources.sources import load_records
 from rewardmodel.data.text_rows import require_rows
 from rewardmodel.models.answers import extract_answer, normalize_answer, same_answer, stated_answer
 
@@ -76,8 +76,7 @@ def load_references(
             )
         return prompt, known
 
-    rows = read_rows(source, split=split)
-    return dict(parse_rows(rows, parse, source=source, on_bad_row=on_bad_row, limit=limit))
+    return dict(load_records(source, parse, split=split, on_bad_row=on_bad_row, limit=limit))
 
 
 class _Verifier(ABC):

@@ -321,7 +321,7 @@ class TextEncoder:
         """Cuts the ids of a prompt and its response to `max_length`.
 
         The prompt gives way first, from its left; a response that is too long by itself keeps its
-        beginning and the `closing` tokens that end it. `overflow` tells beforehand.
+        beginning and the `closing` tokens that end it.
         """
         if self.max_length is None:
             return prompt_ids, response_ids
@@ -340,12 +340,6 @@ class TextEncoder:
         """Ids of a prompt and its finished response in one list."""
         prompt_ids, response_ids = self.pair(prompt, response)
         return prompt_ids + response_ids
-
-    def overflow(self, prompt: Prompt, response: Reply) -> int:
-        """How many tokens of a finished pair lie beyond `max_length`; 0 if it fits."""
-        if self.max_length is None:
-            return 0
-        return max(0, sum(map(len, self.whole(prompt, response))) - self.max_length)
 
     def _closed(self, response: str, ids: list[int]) -> list[int]:
         """Ids of a finished response, which may have been closed before, by a template."""

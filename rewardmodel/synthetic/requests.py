@@ -63,25 +63,6 @@ def things_in(text: str) -> frozenset[str]:
     return frozenset(noun.lower() for noun in _pattern(_nouns()).findall(text))
 
 
-@functools.cache
-def _request_pattern(nouns: _Nouns) -> re.Pattern[str]:
-    wordings = []
-    for genre, groups in zip(GENRES, nouns, strict=True):
-        any_of = {
-            f"{{{slot}}}": f"(?:{'|'.join(map(re.escape, group))})"
-            for slot, group in zip(genre.slots, groups, strict=True)
-        }
-        for template in genre.requests:
-            pieces = re.split(r"(\{\w+\})", template)
-            wordings.append("".join(any_of.get(piece, re.escape(piece)) for piece in pieces))
-    return re.compile("|".join(wordings))
-
-
-def holds_request(prompt: str) -> bool:
-    """Whether a prompt holds a request of this world word for word, in a chat's markup or not."""
-    return _request_pattern(_nouns()).search(prompt) is not None
-
-
 def assignment_of(prompt: str) -> str:
     """The identity of what a prompt asks for: equal for all prompts that name the same things.
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from rewardmodel.data.chat_template import common_prefix_length
 from rewardmodel.data.formats.fields import take_text
-from rewardmodel.data.formats.options import ConvertOptions
+from rewardmodel.data.formats.format import ConvertOptions, Format
 from rewardmodel.data.parsing.reply_text import ASSISTANT_TURN
 from rewardmodel.data.rows import PreferenceDataError, Row
 
@@ -34,3 +34,11 @@ def convert_hh(row: Row, _options: ConvertOptions) -> list[dict[str, Any]]:
             reason="no shared assistant turn",
         )
     return [{"chosen": chosen, "rejected": rejected}]
+
+
+FORMAT = Format(
+    "hh",
+    "Anthropic/hh-rlhf: two transcripts that share their beginning",
+    convert_hh,
+    hub={"Anthropic/hh-rlhf": {}},
+)

@@ -17,7 +17,7 @@ Source: Wu et al. 2023, "Fine-Grained Human Feedback Gives Better Rewards".
 from typing import Any
 
 from rewardmodel.data.formats.fields import bad_value, take_list, take_text
-from rewardmodel.data.formats.options import ConvertOptions
+from rewardmodel.data.formats.format import ConvertOptions, Format
 from rewardmodel.data.rows import LeftOut, Row
 
 ORDER = ((1, 2), (1, 3), (1, 4), (2, 3), (2, 4), (3, 4))
@@ -64,3 +64,15 @@ def _prompt(row: Row) -> str:
             sentences[0] = sentences[0].removeprefix(title).strip()
         parts.append(f"Passage: {title}\n{' '.join(filter(None, sentences))}\n\n")
     return "".join(parts) + f"Question: {question}\n\nAnswer:"
+
+
+FORMAT = Format(
+    "qa_feedback",
+    "QA-Feedback of FineGrainedRLHF: four answers compared two by two, with ties",
+    convert_qa_feedback,
+    signatures=(
+        frozenset(
+            {"question", "passages", "preference", *(f"prediction {k}" for k in range(1, 5))}
+        ),
+    ),
+)

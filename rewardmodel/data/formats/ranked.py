@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rewardmodel.data.formats.fields import bad_value, missing, read_number, take_list
-from rewardmodel.data.formats.options import ConvertOptions
+from rewardmodel.data.formats.format import ConvertOptions, Format
 from rewardmodel.data.parsing.finished import replies_finished
 from rewardmodel.data.parsing.prompt_columns import take_prompt
 from rewardmodel.data.parsing.reply_text import Turns
@@ -136,3 +136,19 @@ def _require_two(texts: list[str], given: Sequence[str]) -> list[str]:
 
 def _copies(count: int) -> list[LeftOut]:
     return [LeftOut("repeated reply of a ranking")] * count
+
+
+SCORES = Format(
+    "scores",
+    "prompt, responses and scores: the higher the better, equal scores ties",
+    convert_scores,
+    signatures=(frozenset({"responses", "scores"}),),
+    any_prompt=True,
+)
+RANKINGS = Format(
+    "rankings",
+    "prompt, responses and ranks: 1 is best, equal ranks ties",
+    convert_rankings,
+    signatures=(frozenset({"responses", "ranks"}),),
+    any_prompt=True,
+)

@@ -23,7 +23,7 @@ from rewardmodel.data.formats.fields import (
     take_number,
     take_text,
 )
-from rewardmodel.data.formats.options import ConvertOptions
+from rewardmodel.data.formats.format import ConvertOptions, Format
 from rewardmodel.data.rows import PreferenceDataError, Row
 
 POST_QUERY = "SUBREDDIT: r/{subreddit}\n\nTITLE: {title}\n\nPOST: {post}\n\nTL;DR:"
@@ -137,3 +137,20 @@ def _parts(info: Mapping[str, Any]) -> tuple[str, dict[str, str], str]:
         return ARTICLE_QUERY, {"article": take_text(info, "article")}, "article"
     fields = {name: take_text(info, name) for name in ("subreddit", "title", "post")}
     return POST_QUERY, fields, "post"
+
+
+FORMAT = Format(
+    "tldr",
+    "openai/summarize_from_feedback: two summaries of a post, with confidences",
+    convert_tldr,
+    signatures=(frozenset({"info", "summaries", "choice"}),),
+    # The hub keeps a script for these comparisons, which `datasets` no longer runs; its own parquet
+    # export of them does load.
+    hub={
+        "openai/summarize_from_feedback": {
+            "data_dir": "comparisons",
+            "revision": "refs/convert/parquet",
+        }
+    },
+    aside=frozenset({"worker"}),
+)

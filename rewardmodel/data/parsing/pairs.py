@@ -13,7 +13,7 @@ from typing import Any
 
 from rewardmodel.data.conversation import row_of
 from rewardmodel.data.formats.fields import read_number
-from rewardmodel.data.formats.options import ConvertOptions
+from rewardmodel.data.formats.format import ConvertOptions
 from rewardmodel.data.formats.table import (
     Format,
     FormatName,

@@ -7,8 +7,7 @@ puts it in front.
 """
 
 from collections.abc import Sequence
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from rewardmodel.data.chat_template import ChatTemplate, shorten
 from rewardmodel.data.conversation import Conversation, Message, Prompt, Reply, reply_of
@@ -25,6 +24,9 @@ from rewardmodel.data.parsing.template_columns import (
 )
 from rewardmodel.data.parsing.transcripts import prompt_end
 from rewardmodel.data.rows import PreferenceDataError, Row, nearest_name, note
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 ASSISTANT_TURN = "\n\nAssistant:"
 _FEW_WORDS = 4
@@ -81,7 +83,7 @@ def take_turns(row: Row, column: str, *, option: str) -> Turns:
 def split_prompt(
     prompt: Turns | None,
     replies: Sequence[Turns],
-    tokenizer: PreTrainedTokenizerBase | None,
+    tokenizer: "PreTrainedTokenizerBase | None",
     *,
     row: Row | None = None,
     empty: bool = False,

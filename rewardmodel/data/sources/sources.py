@@ -6,7 +6,7 @@ Finds it, picks the split, and explains what is missing; `row_files` reads the f
 import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,16 @@ import datasets
 import pyarrow as pa
 
 from prefsearch.storage.text_files import UnreadableFile, refuse_special
-from rewardmodel.data.rows import Place, PreferenceDataError
+from rewardmodel.data.rows import (
+    ColumnUse,
+    LeftOut,
+    OnBadRow,
+    Place,
+    PreferenceDataError,
+    Record,
+    Row,
+    parse_rows,
+)
 from rewardmodel.data.sources.files import FILE_KINDS, file_kind, read_file
 
 _SPLIT_WORDS = (
@@ -62,6 +71,23 @@ def read_rows(
     if _looks_local(source):
         raise _missing_path(path)
     return _read_dataset(_open_hub(str(source), split, hub_options or {}), f"{source}/{split}")
+
+
+def load_records(
+    source: str | os.PathLike[str],
+    parse: Callable[[Row], Record | list[Record | LeftOut] | None],
+    *,
+    split: str,
+    on_bad_row: OnBadRow,
+    limit: int | None,
+    hub_options: Mapping[str, str] | None = None,
+    columns: ColumnUse | None = None,
+) -> Iterator[Record]:
+    """The records that `parse` makes of a source's rows; see `read_rows` and `parse_rows`."""
+    rows = read_rows(source, split=split, hub_options=hub_options)
+    return parse_rows(
+        rows, parse, source=source, on_bad_row=on_bad_row, limit=limit, columns=columns
+    )
 
 
 def _checked_path(source: str | os.PathLike[str]) -> Path:

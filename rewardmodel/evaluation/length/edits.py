@@ -11,11 +11,11 @@ import numpy as np
 from datasets import Dataset
 
 from prefsearch.statistics.metrics import Interval
-from rewardmodel.data.formats.options import ConvertOptions
+from rewardmodel.data.formats.format import ConvertOptions
 from rewardmodel.data.formats.qa_feedback import convert_qa_feedback
 from rewardmodel.data.parsing.template_columns import with_system
-from rewardmodel.data.rows import LeftOut, OnBadRow, PreferenceDataError, Row, parse_rows
-from rewardmodel.data.sources.sources import read_rows
+from rewardmodel.data.rows import LeftOut, OnBadRow, PreferenceDataError, Row
+from rewardmodel.data.sources.sources import load_records
 from rewardmodel.evaluation.clustered import (
     accuracy_where,
     clustered_accuracy,
@@ -135,8 +135,9 @@ def load_edits(
 
     Source: the qa-feedback format, Wu et al. 2023 (https://arxiv.org/abs/2306.01693).
     """
-    rows = read_rows(source, split=split)
-    records = list(parse_rows(rows, _take_edit, source=source, on_bad_row=on_bad_row, limit=limit))
+    records = list(
+        load_records(source, _take_edit, split=split, on_bad_row=on_bad_row, limit=limit)
+    )
     return Dataset.from_dict(
         {name: [record[name] for record in records] for name in ("prompt", "original", "edited")}
     )

@@ -1,11 +1,13 @@
-"""What a converter may be told beside the row."""
+"""A published format of preference data, and the options of its converter."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from prefsearch.config.bounds import Tokens
 from prefsearch.config.checks import check_types
-from rewardmodel.data.parsing.reply_text import Turns
+from rewardmodel.data.parsing.shared_prompt import Turns
+from rewardmodel.data.rows import Row
 
 
 @dataclass(frozen=True)
@@ -40,3 +42,27 @@ class ConvertOptions:
         if self.tokenizer is None or not getattr(self.tokenizer, "chat_template", None):
             return question
         return [{"role": "user", "content": question}]
+
+
+@dataclass(frozen=True)
+class Format:
+    """A published format.
+
+    Attributes:
+        name: By which the user asks for it.
+        description: One line, for help and errors.
+        convert: From a raw row to rows of pairs (`prompt`, `chosen`, `rejected`) or of rankings
+            (`prompt`, `responses`, `ranks`), and marks of what was left out.
+        signatures: Sets of columns; a row that has all of one set is of this format.
+        any_prompt: Whether the prompt's column may have another name.
+        aside: Columns that the publication has and that say nothing about its pairs, such as ids.
+        hub: Hub ids, each with what `datasets.load_dataset` must be told beside the id.
+    """
+
+    name: str
+    description: str
+    convert: Callable[[Row, ConvertOptions], list[Any]]
+    signatures: tuple[frozenset[str], ...] = ()
+    hub: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    aside: frozenset[str] = frozenset()
+    any_prompt: bool = False
