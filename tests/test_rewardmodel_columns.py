@@ -14,13 +14,9 @@ from transformers import PreTrainedTokenizerFast
 from rewardmodel.cli.models import load_responses
 from rewardmodel.data.conversation import Conversation
 from rewardmodel.data.parsing.transcripts import prompt_end
-from rewardmodel.data.preferences import (
-    PreferenceDataError,
-    load_demonstrations,
-    load_preferences,
-    load_prompts,
-)
+from rewardmodel.data.preferences import load_demonstrations, load_preferences, load_prompts
 from rewardmodel.data.rankings import load_rankings
+from rewardmodel.data.rows import PreferenceDataError
 from rewardmodel.data.steps import load_steps
 from rewardmodel.evaluation.length.edits import load_edits
 from rewardmodel.models.verifiers import load_references

@@ -15,8 +15,9 @@ from transformers import PreTrainedTokenizerFast
 
 from rewardmodel.data.formats.table import FORMATS, describe_formats
 from rewardmodel.data.formats.tldr import query_of, truncate_query
-from rewardmodel.data.preferences import PreferenceDataError, load_preferences, load_prompts
+from rewardmodel.data.preferences import load_preferences, load_prompts
 from rewardmodel.data.reward_bench import load_reward_bench, load_reward_bench_2
+from rewardmodel.data.rows import PreferenceDataError
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 HH = DATA / "hh-rlhf" / "harmless-base-1800.jsonl.gz"

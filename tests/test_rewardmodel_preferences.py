@@ -13,13 +13,13 @@ from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
 from rewardmodel.data.preferences import (
-    PreferenceDataError,
     load_demonstrations,
     load_preferences,
     load_prompts,
     split_by_prompt,
 )
 from rewardmodel.data.report import examine_preferences
+from rewardmodel.data.rows import PreferenceDataError
 
 HH_SAMPLE = (
     Path(__file__).parents[2] / "shared" / "data" / "hh-rlhf" / "harmless-base-1800.jsonl.gz"

@@ -1,7 +1,6 @@
-"""Several adapters on one base, which is loaded once: cheap members of an ensemble.
+"""Several adapters on one shared base: ensemble members that cost little memory.
 
-An adapter is put in place before its member scores. Members therefore take turns; they are not for
-several threads.
+An adapter is activated before its member scores, so members are not thread-safe.
 """
 
 from collections.abc import Collection, Sequence
@@ -23,7 +22,7 @@ from rewardmodel.pretrained.weights import without_doubled_warnings
 
 
 def shared_base(sources: Sequence[str]) -> str | None:
-    """The base of several folders that are all one-label adapters of the same one, or None."""
+    """The base that all folders are one-label adapters of, or None."""
     if len(sources) < 2 or not all(map(_is_local, sources)) or any(map(reward_heads, sources)):
         return None
     kinds = [check_adapter_files(Path(source)) for source in sources]
@@ -40,12 +39,12 @@ class AdapterMember:
     """One adapter of a model as a `SessionRewardModel`."""
 
     def __init__(self, scorer: SequenceRewardModel, name: str, shift: float = 0.0) -> None:
-        """Takes a model that has several adapters.
+        """Takes a model with several adapters.
 
         Args:
-            scorer: Scores with whichever is in place.
-            name: Of this one.
-            shift: Taken off its scores.
+            scorer: Scores with the active adapter.
+            name: Of this adapter.
+            shift: Subtracted from its scores.
         """
         self.encoder = scorer.encoder
         self.name = name
@@ -60,18 +59,18 @@ class AdapterMember:
         return self._scorer.score(prompts, responses, finished=finished) - self._shift
 
     def session(self) -> ScoringSession:
-        """Starts a session of this adapter's own."""
+        """Starts a session of this adapter."""
         self.put_in_place()
         return _AdapterSession(self, self._scorer.session(), self._shift)
 
     def put_in_place(self) -> None:
-        """Makes this the adapter that the model computes with."""
+        """Activates this adapter."""
         if self._scorer.model.active_adapter != self.name:
             self._scorer.model.set_adapter(self.name)
 
 
 class _AdapterSession:
-    """A session whose adapter is put in place before it reads."""
+    """A session that activates its adapter before it scores."""
 
     def __init__(self, member: AdapterMember, session: ScoringSession, shift: float) -> None:
         self._member = member
@@ -107,7 +106,7 @@ def load_adapter_members(
     Args:
         sources: Local folders.
         max_length: Tokens of prompt and response; None takes what the first was trained with.
-        batch_size: Rows a forward pass.
+        batch_size: Rows per forward pass.
         input_format: See `rewardmodel.models.loading.load_reward_model`; "auto" takes the first's.
 
     Raises:
@@ -140,7 +139,7 @@ def load_adapter_members(
 
 
 def _add_adapter(model: Any, source: str, name: str) -> None:
-    """Puts one more adapter, its head included, on a model."""
+    """Loads one more adapter, its head included, on a model."""
     check_adapter_files(Path(source))
     try:
         with without_doubled_warnings():
@@ -156,7 +155,7 @@ def _add_adapter(model: Any, source: str, name: str) -> None:
 
 
 def _take_shift(config: Any) -> float:
-    """The shift of the first adapter, which is its own and not the shared model's."""
+    """Removes the first adapter's shift from the shared model's configuration, and returns it."""
     shift = shift_of(config)
     config.reward_shift = 0.0
     return shift

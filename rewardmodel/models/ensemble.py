@@ -1,13 +1,9 @@
-"""Several reward models asked about every response; how far they agree is how sure they are.
+"""An ensemble of reward models, whose disagreement measures its uncertainty.
 
-The members may be of any kind. A folder with an `ensemble.json` names those that are models
-(`rewardmodel.models.ensemble_file`); functions are named where an ensemble is used.
-
-Scores of Bradley-Terry models mean something only in differences, so members trained apart may lie
-on different scales: the mean then follows whoever has the widest, and the minimum whoever has the
-lowest level. Members that began at one base and learned from the same pairs agree in scale well
-enough to be taken as they are, the default and what Coste et al. 2023 do; for others `standardize`
-measures each member's level and spread on given texts and puts all on one scale.
+Scores of Bradley-Terry models are defined up to a shift, so members trained apart may lie on
+different scales: the mean then follows the widest, and the minimum the lowest. Members that share
+base and data are combined as they are, the default and what Coste et al. 2023 do; `standardize`
+puts others on one scale, measured on given texts.
 """
 
 from collections.abc import Collection, Sequence
@@ -47,8 +43,8 @@ class EnsembleRewardModel:
             members: M reward models.
             aggregate: How their scores become one; see `rewardmodel.models.aggregation`.
             weight: Of their disagreement.
-            shifts: Taken off each member's scores, M numbers.
-            scales: By which the scores are then divided, M positive numbers.
+            shifts: Subtracted from each member's scores, M numbers.
+            scales: Divisors of the scores after that, M positive numbers.
 
         Raises:
             ValueError: As `rewardmodel.models.ensemble_file.require_combination`.
@@ -85,7 +81,7 @@ class EnsembleRewardModel:
     def standardize(
         self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
     ) -> "EnsembleRewardModel":
-        """An ensemble of the same members, each with mean 0 and deviation 1 on given texts.
+        """An ensemble of the same members, each scaled to mean 0 and deviation 1 on given texts.
 
         Args:
             prompts: B prompts, at least 2.
@@ -155,7 +151,7 @@ class _EnsembleSession:
 
 
 def _uncounted(member: RewardModel) -> PlainSession:
-    """A session of a member that has none, whose tokens nobody counts."""
+    """A session of a member that has none, whose tokens are not counted."""
 
     def score(
         prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished

@@ -1,10 +1,10 @@
-"""The file `ensemble.json`: which models are the members of an ensemble, and how they are combined.
+"""The file `ensemble.json`: the members of an ensemble, and how their scores are combined.
 
     {"members": ["../seed1", "../seed2"], "aggregate": "min", "weight": 1.0,
      "shifts": null, "scales": null}
 
-Members are models, reference answers or other ensembles. A function cannot be one: its module's
-code would be run by whoever loads the file. It is named where an ensemble is used instead,
+Members are models, reference answers or other ensembles. Functions are refused, since loading the
+file would run their code; name them where an ensemble is used,
 `ensemble:runs/ensemble,python:mine.py:f`.
 """
 
@@ -48,13 +48,12 @@ def write_ensemble(
     shifts: Sequence[float] | None = None,
     scales: Sequence[float] | None = None,
 ) -> Path:
-    """Writes `ensemble.json`.
+    """Writes `ensemble.json` into a folder and returns its path.
 
     Args:
-        folder: Where it goes.
-        members: Whatever `rewardmodel.models.loading.load_reward_model` takes but functions; paths
-            of
-            folders and files (`.gguf`, `answers:FILE`) are kept relative to `folder`.
+        folder: A new folder, or one with an `ensemble.json` alone.
+        members: Names, as `rewardmodel.models.loading.load_reward_model` takes them, but functions;
+            paths are kept relative to `folder`.
         aggregate: How the members' scores become one.
         weight: Of their disagreement.
         shifts: See `rewardmodel.models.ensemble.EnsembleRewardModel`.
@@ -89,7 +88,7 @@ def write_ensemble(
 def require_combination(
     members: int, aggregate: object, *, weight: object, shifts: object, scales: object
 ) -> None:
-    """Refuses what cannot be computed with when members' scores are combined.
+    """Refuses settings with which members' scores cannot be combined.
 
     Args:
         members: How many there are.
@@ -127,7 +126,7 @@ def require_combination(
 
 
 def refuse_functions(members: Sequence[str]) -> None:
-    """Refuses functions among members that are going to be written down.
+    """Refuses functions among the members of an `ensemble.json`.
 
     Raises:
         ValueError: Naming them, and how to combine them with models.
@@ -192,7 +191,7 @@ def read_ensemble(path: Path) -> dict[str, Any]:
 
 
 def members_of(folder: Path) -> list[str]:
-    """The members of the ensemble in a folder, as they can be loaded from anywhere.
+    """The members of the ensemble in a folder, as names that can be loaded from anywhere.
 
     Raises:
         ValueError: As `read_ensemble`, of this ensemble and of those among its members; or if an
@@ -257,14 +256,14 @@ def _ensemble_inside(source: str) -> Path | None:
 
 
 def member_source(folder: Path, name: str) -> str:
-    """A member as it can be loaded from anywhere."""
+    """A member's name, its path made absolute."""
     before, place, after = _place_in(name)
     beside = folder / place
     return f"{before}{beside.resolve()}{after}" if place and beside.exists() else name
 
 
 def _kept_source(folder: Path, name: str) -> str:
-    """A member as it is written in a folder, its path relative to that."""
+    """A member's name, its path made relative to a folder."""
     before, place, after = _place_in(name)
     path = Path(place).expanduser()
     if not path.exists():
@@ -273,7 +272,7 @@ def _kept_source(folder: Path, name: str) -> str:
 
 
 def _place_in(name: str) -> tuple[str, str, str]:
-    """What stands before the path in the name of a reward model, the path, and what is behind."""
+    """The parts of a reward model's name before its path, the path, and behind it."""
     function = re.fullmatch(r"(python:)?(.+\.py)(:[^:]*)", name)
     if function:
         return function[1] or "", function[2], function[3]

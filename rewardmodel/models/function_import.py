@@ -16,8 +16,8 @@ def import_object(reference: str) -> Any:
     """Imports what `package.module:name` or `path/to/file.py:name` names.
 
     Raises:
-        ValueError: If there is no such module or name in it, or an error ends the module's code;
-            the message names its file and line.
+        ValueError: If there is no such module or name in it, or the module raises; the message
+            names its file and line.
     """
     if reference.endswith(".py"):
         raise ValueError(

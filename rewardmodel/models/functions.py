@@ -1,12 +1,12 @@
-"""Any Python function as a reward model.
+"""Python functions as reward models.
 
-Two signatures are understood: ours, `f(prompts, responses)`, and that of TRL's reward functions,
-`f(prompts=..., completions=..., **columns)`, told apart by a parameter named `completions`. A
-conversation is given as its list of {role, content} messages. The reply to it is plain text in the
-first, and in TRL's, as there, a list of one assistant message.
+Two signatures are accepted: `f(prompts, responses)`, and that of TRL's reward functions,
+`f(prompts=..., completions=..., **columns)`, recognized by a parameter named `completions`.
+Conversations are passed as lists of {role, content} messages. Replies are plain text in the first,
+and lists of one assistant message in TRL's.
 
-A function runs as code of the user's: whatever it raises, on import or when it is called, is a
-`UserCodeError` that names it. It may not change what it is given, which is not only its own.
+Whatever a function raises, on import or when called, becomes a `UserCodeError` that names it. It
+must not change its arguments.
 """
 
 import copy
@@ -42,13 +42,13 @@ class FunctionRewardModel:
         """Takes a function.
 
         Args:
-            function: Gives B numbers for B prompts and responses.
+            function: Returns B numbers for B prompts and responses.
             name: For messages.
-            columns: What a function of TRL's signature needs beside prompts and completions, such
-                as right answers: the value for each prompt, by the column's name.
+            columns: Further columns of a function of TRL's signature, such as right answers: the
+                value for each prompt, by the column's name.
 
         Raises:
-            ValueError: If the function can be called in neither way, or needs other columns.
+            ValueError: If the function has neither signature, or needs other columns.
         """
         self._function = function
         self.name = name or getattr(function, "__qualname__", type(function).__name__)
@@ -57,7 +57,7 @@ class FunctionRewardModel:
 
     @classmethod
     def load(cls, reference: str) -> Self:
-        """Imports a function and so runs its module's code.
+        """Imports a function, which runs its module.
 
         Args:
             reference: `package.module:name` or `path/to/file.py:name`.
@@ -77,7 +77,7 @@ class FunctionRewardModel:
         """Scores responses, float32 [B]; see `RewardModel`.
 
         Raises:
-            ValueError: If the function does not give one finite number a response; the message
+            ValueError: If the function does not return one finite number per response; the message
                 names the row.
         """
         require_rows(prompts, responses)
@@ -89,10 +89,10 @@ class FunctionRewardModel:
         return scores
 
     def call(self, prompts: Sequence[Prompt], responses: Sequence[Reply]) -> Any:
-        """What the function returns for prompts and responses, not checked.
+        """The function's result for prompts and responses, not checked.
 
         Raises:
-            UserCodeError: If it raises anything, or changes what it was given.
+            UserCodeError: If it raises anything, or changes its arguments.
         """
         if not self._by_name:
             return run_function(self._function, prompts, responses, name=self.name)
@@ -173,21 +173,21 @@ def run_function(
     by_name: bool = False,
     columns: Mapping[str, list[Any]] | None = None,
 ) -> Any:
-    """Calls a function of prompts and responses that the user brought.
+    """Calls a user's function of prompts and responses.
 
     Args:
-        function: Which. One of this project is called as any other code of it.
+        function: A function of this project is called without these checks.
         prompts: B prompts.
         responses: B responses.
         name: Of the function, for messages.
         by_name: Whether it has TRL's signature.
-        columns: What it takes beside.
+        columns: Its further columns.
 
     Returns:
-        What it returned, as plain Python where it can be: reading it may run code of the user's.
+        Its result, as plain Python where it can be, since reading it may run the user's code.
 
     Raises:
-        UserCodeError: If it raises anything, or changes what it was given.
+        UserCodeError: If it raises anything, or changes its arguments.
     """
 
     def given() -> tuple[list[Any], list[Any]]:
@@ -220,7 +220,7 @@ def run_function(
 
 
 def _read(found: Any, count: int) -> Any:
-    """What a function returned for so many responses, as plain Python where it can be."""
+    """The result of a function for `count` responses, as plain Python where it can be."""
     if inspect.iscoroutine(found):
         found.close()
         raise TypeError("it is an async function, whose scores would have to be awaited")
@@ -236,7 +236,7 @@ def _read(found: Any, count: int) -> Any:
 
 
 def _number(item: Any) -> Any:
-    """An item as a float; as it is where it is none, which `numbers_of` tells."""
+    """An item as a float, or unchanged where it is none, which `numbers_of` refuses."""
     if isinstance(item, str | bytes):
         return item
     try:
@@ -246,10 +246,10 @@ def _number(item: Any) -> Any:
 
 
 def numbers_of(found: Any, responses: Sequence[Reply], *, said_by: str) -> list[float]:
-    """What a function gave for B responses as B numbers, which may not be finite.
+    """The result of a function for B responses as B numbers, which may not be finite.
 
     Raises:
-        UserCodeError: If it is not one number a response, in their order.
+        UserCodeError: If it is not one number per response, in their order.
     """
     unordered = isinstance(found, str | bytes | Mapping | Set)
     try:

@@ -1,8 +1,8 @@
-"""The reward that a policy's own probabilities imply.
+"""DPO's implicit reward: the log ratio of a policy's and its reference's probabilities.
 
-A policy trained by direct preference optimization is the optimal one of the reward
-`beta * log(pi(y|x) / pi_ref(y|x))`, up to a term of the prompt alone, so the pair of policy and
-reference is a reward model, with a score for every token as well.
+A policy trained by direct preference optimization is optimal for the reward
+`beta * log(pi(y|x) / pi_ref(y|x))`, up to a term of the prompt alone, so policy and reference are a
+reward model, with a score for every token as well.
 
 Source: Rafailov et al. 2023 (https://arxiv.org/abs/2305.18290), equation 5; for tokens, Rafailov et
 al. 2024 (https://arxiv.org/abs/2404.12358). Dividing by the length, and leaving the reference out,
@@ -32,7 +32,7 @@ WITHOUT_ADAPTER: Literal["without_adapter"] = "without_adapter"
 
 
 class ImplicitRewardModel:
-    """Scores responses by how much likelier a policy makes them; a `SessionRewardModel`."""
+    """Scores responses by a policy's log probability ratio; a `SessionRewardModel`."""
 
     def __init__(
         self,
@@ -53,11 +53,11 @@ class ImplicitRewardModel:
                 `beta * log pi(y|x)`.
             encoder: Their tokenization.
             beta: Of the training; a scale.
-            length_normalized: Whether the score is the mean over tokens, not the sum.
-            batch_size: Rows a forward pass.
+            length_normalized: Whether the score is the mean over tokens instead of the sum.
+            batch_size: Rows per forward pass.
 
         Raises:
-            ValueError: If `beta` is not positive, or there is no adapter to leave out.
+            ValueError: If `beta` is not positive, or the policy has no adapter to disable.
         """
         if beta <= 0:
             raise ValueError(f"beta: found {beta}; required: more than 0")
@@ -199,7 +199,7 @@ class ImplicitRewardModel:
 
 
 def _open_encoder(source: str, model: Any, max_length: int | None) -> TextEncoder:
-    """A model's tokenization; the model stays as it is: a new pad token would get probability."""
+    """A model's tokenization. Embeddings are not resized: a new token would get probability."""
     tokenizer = load_tokenizer(source)
     check_vocabulary(model, tokenizer, source=source, unused={tokenizer.pad_token})
     if torch.cuda.is_available():

@@ -1,7 +1,7 @@
-"""Several reward models that share a backbone: one forward pass, a score a head.
+"""Reward models with several heads on one backbone: an ensemble in one forward pass.
 
-An ordinary `AutoModelForSequenceClassification` of M labels whose configuration says
-`reward_heads: M`; a classifier of M classes has no such entry and is refused.
+An `AutoModelForSequenceClassification` of M labels whose configuration has `reward_heads: M`; a
+classifier of M classes has no such entry and is refused.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from rewardmodel.pretrained.tokenization import TextEncoder
 
 
 def reward_heads(source: str) -> int | None:
-    """How many reward heads a model's folder says it has, or None where it says nothing."""
+    """The number of reward heads in a model's configuration, or None."""
     source = resolve_model(source)
     if adapter_folder(source) is not None and not (Path(source) / "config.json").is_file():
         return None
@@ -48,12 +48,12 @@ class MultiHeadRewardModel:
         """Takes a loaded classifier.
 
         Args:
-            model: Sequence classifier of M labels. `config.reward_shift`, a number or one a head,
-                is taken off their scores.
+            model: Sequence classifier of M labels. `config.reward_shift`, a number or one per head,
+                is subtracted from their scores.
             encoder: Its tokenization.
             aggregate: How the heads' scores become one; see `rewardmodel.models.aggregation`.
             weight: Of their disagreement.
-            batch_size: Rows a forward pass.
+            batch_size: Rows per forward pass.
         """
         require_aggregate(aggregate)
         self.aggregate: Aggregate = aggregate

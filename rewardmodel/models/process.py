@@ -1,8 +1,8 @@
-"""Process reward models: how likely is each step of a response to be right?
+"""Process reward models: the probability that each step of a response is right.
 
 A token classifier of two labels, the second for "right" (or of one, whose sigmoid is taken), read
-at the last token of each step. Every step of a response comes from one forward pass; responses to
-one prompt share it where the model allows.
+at the last token of each step. All steps of a response come from one forward pass; responses to one
+prompt share its computation where the model allows.
 
 Source: Lightman et al. 2023 (https://arxiv.org/abs/2305.20050), whose score of a response is the
 product of its steps'; the minimum is common, too, and depends less on their number.
@@ -48,13 +48,13 @@ class ProcessRewardModel:
         """Takes a loaded token classifier.
 
         Args:
-            model: Of one or two labels. In a bidirectional one, later steps color earlier ones.
+            model: Of one or two labels. In a bidirectional one, later steps affect earlier ones.
             encoder: Its tokenization, with the `max_length` it was trained with.
-            separator: What stands between steps, as in training.
+            separator: Text between steps, as in training.
             aggregate: How the scores of a response's steps become its own: "min" (default),
-                "product", "mean" or "last". A search that adds up what single steps earn
-                (`policies.planning.segment_rewards.ProcessReward`) wants "last".
-            batch_size: Rows a forward pass.
+                "product", "mean" or "last". A search that sums the rewards of single steps
+                (`policies.planning.segment_rewards.ProcessReward`) needs "last".
+            batch_size: Rows per forward pass.
 
         Raises:
             ValueError: If there is no such aggregate.
@@ -83,13 +83,8 @@ class ProcessRewardModel:
     ) -> Self:
         r"""Loads a trained process reward model by hub id or local folder.
 
-        Args:
-            source: Hub id or local folder, adapters included.
-            separator: None takes what it was trained with, where it says so, else a blank line.
-                Models of TRL were often trained with "\n".
-            aggregate: See the constructor.
-            max_length: Tokens of prompt and steps; None takes what it was trained with.
-            batch_size: Rows a forward pass.
+        `separator` and `max_length` default to those of the training, where the model has them,
+        else to a blank line and the context; models of TRL were often trained with "\n".
 
         Raises:
             ValueError: If weights, tokenizer or head are missing, or it has other labels.
@@ -110,7 +105,7 @@ class ProcessRewardModel:
     ) -> list[Tensor]:
         """Probability that each step is right, float32 [T_i] a response; see `StepRewardModel`.
 
-        Steps that lie beyond `max_length` take the score of the last token that fits; how many is
+        Steps beyond `max_length` take the score of the last token that fits; their number is
         logged.
         """
         return self._step_scores(prompts, steps)[0]
@@ -120,11 +115,8 @@ class ProcessRewardModel:
     ) -> Tensor:
         """Aggregated scores of the responses' steps, float32 [B]; see `RewardModel`.
 
-        Args:
-            prompts: B prompts.
-            responses: B responses; what stands between separators is a step.
-            finished: Makes no difference: a step is scored at the separator that closes it, and
-                the last one as if it were closed.
+        `finished` has no effect: a step is scored at the separator that closes it, and the last one
+        as if it were closed.
         """
         return self._score(prompts, responses, finished=finished)[0]
 
@@ -169,12 +161,12 @@ class ProcessRewardModel:
 
     @functools.cached_property
     def _head(self) -> Callable[[Tensor], Tensor] | None:
-        """The layer that makes labels of hidden states, if that is all there is."""
+        """The layer from hidden states to labels, if the model has no other part behind it."""
         return head_of(self.model, every_token=True)
 
     @functools.cached_property
     def _backbone(self) -> Backbone | None:
-        """How prompts are shared, or None; found out at first use."""
+        """The backbone that shares prompts, or None; determined at first use."""
         if self._head is None:
             return None
         limit = self.encoder.max_length or context_length(self.model) or _ENDLESS
@@ -229,8 +221,7 @@ def load_step_scorer(source: str, *, init_head: bool) -> Any:
     """Loads a token classifier that can score steps.
 
     Args:
-        source: Hub id or local folder; a causal language model's folder gets a fresh head of two
-            labels.
+        source: Hub id or local folder; a causal language model gets a new head of two labels.
         init_head: Whether the model may lack a head, as before training.
 
     Raises:

@@ -1,9 +1,8 @@
-"""Bradley-Terry sequence scores: one number for a prompt and its response.
+"""Bradley-Terry reward models: a sequence classifier with one label.
 
 Any `AutoModelForSequenceClassification` with one label, from a hub id, a local folder or an adapter
-folder of peft. The saved folder is an ordinary transformers folder. A text is scored at its last
-token, found by its length: heads of transformers look for the last id that is not the pad id, and
-so would miss an end token that pads, too.
+folder of peft. A text is scored at its last token, found by its length: the heads of transformers
+search for the last id that is not the pad id, and so miss an end token that is also the pad token.
 """
 
 import functools
@@ -46,10 +45,9 @@ def load_scorer(source: str, *, init_head: bool, heads: int = 1, **options: Any)
     """Loads a sequence classifier whose labels are rewards.
 
     Args:
-        source: Hub id or local folder; a causal language model's folder gets a fresh head.
+        source: Hub id or local folder; a causal language model gets a new head.
         init_head: Whether the model may lack a head, as before training; see `load_classifier`.
-        heads: Outputs of the head; more than one are several reward models on one backbone, which
-            `config.reward_heads` says.
+        heads: Labels of the head; `config.reward_heads` where there are several.
         options: Of `from_pretrained`, such as `quantization_config`.
 
     Raises:
@@ -92,19 +90,18 @@ def open_encoder(
 
     Args:
         source: Hub id or local folder.
-        model: As it was loaded from there.
+        model: As loaded from there.
         max_length: Tokens of prompt and response; None takes what it was trained with, or else its
             context.
-        input_format: Whether it is given one text or two segments; "auto" looks
+        input_format: Whether it reads one text or two segments; "auto" detects it
             (`rewardmodel.pretrained.input_format`).
-        warns: Whether texts that are cut, and prompts of another kind than it was trained on, draw
-            a warning.
+        warns: Whether to warn of texts that are cut, and of prompts of an untrained kind.
         trains: Whether the model is going to be trained: it stays where it is, and the default
             length is its context.
 
     Raises:
-        ValueError: If there is no tokenizer, it is another model's, the model has no places for
-            so many tokens, or it reads its inputs in a way that is not supported.
+        ValueError: If there is no tokenizer, it is another model's, the model has no positions for
+            so many tokens, or its inputs are not supported.
     """
     tokenizer = load_tokenizer(source)
     fit_embeddings(model, tokenizer)
@@ -126,7 +123,7 @@ def open_encoder(
 
 
 def _default_length(model: Any, tokenizer: Any) -> int | None:
-    """The length that a model was trained with, as its tokenizer says, or else its context."""
+    """The length in the tokenizer's settings, or else the model's context."""
     trained_with = tokenizer.model_max_length
     if trained_with >= _SET_LENGTH:
         return context_length(model)
@@ -151,10 +148,10 @@ class SequenceRewardModel:
         """Takes a loaded classifier.
 
         Args:
-            model: One-label sequence classifier. Scores are its outputs less
-                `config.reward_shift`, where the configuration has that.
+            model: One-label sequence classifier. `config.reward_shift`, if any, is subtracted from
+                its outputs.
             encoder: Its tokenization, with the `max_length` it was trained with.
-            batch_size: Rows a forward pass.
+            batch_size: Rows per forward pass.
             reduce: From outputs float32 [M, H] of H labels to scores [M]; needed where there are
                 several labels.
         """
@@ -184,20 +181,16 @@ class SequenceRewardModel:
     def score(
         self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
     ) -> Tensor:
-        """Scores responses, float32 [B]; see `RewardModel`.
+        """Scores responses, float32 [B]; see `RewardModel` and `ScoringSession`.
 
-        Args:
-            prompts: B prompts; what several responses share of them is computed once.
-            responses: B responses.
-            finished: Whether the responses end here. If not, they are scored at their last token,
-                without the end token.
+        Prefixes that several responses share are computed once.
         """
         return self._score(prompts, responses, finished=finished)[0]
 
     def outputs(
         self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
     ) -> Tensor:
-        """What the H labels say, float32 [B, H] on the CPU; see `score`."""
+        """Outputs of the H labels, float32 [B, H] on the CPU; see `score`."""
         pairs = pair_rows(self.encoder, prompts, responses, finished=finished)
         return self._output_pairs(pairs)[0]
 
@@ -209,12 +202,12 @@ class SequenceRewardModel:
 
     @functools.cached_property
     def _head(self) -> Callable[[Tensor], Tensor] | None:
-        """The layer that makes outputs of last hidden states, if that is all there is."""
+        """The layer from last hidden states to outputs, if there is nothing else behind it."""
         return head_of(self.model)
 
     @functools.cached_property
     def _scorer(self) -> SharedPrefixScorer | None:
-        """How prompts are shared, or None; found out at first use."""
+        """The scorer that shares prompts, or None; determined at first use."""
         if self.encoder.input_format == "pair":
             return None  # an encoder: what it makes of a prompt depends on the response
         limit = self.encoder.max_length or context_length(self.model)
@@ -278,7 +271,7 @@ class PlainSession:
     """Scores every text from its beginning; a `ScoringSession` of models that cannot share."""
 
     def __init__(self, score: Callable[..., tuple[Tensor, int]]) -> None:
-        """Takes what scores `(prompts, responses, finished=...)` and counts tokens."""
+        """Takes a function of `(prompts, responses, finished=...)` to scores and tokens."""
         self._score = score
         self.forward_tokens = 0
 
@@ -291,4 +284,4 @@ class PlainSession:
         return scores
 
     def keep(self, prompts: Collection[Prompt]) -> None:
-        """Does nothing: nothing is remembered."""
+        """Does nothing: nothing is cached."""

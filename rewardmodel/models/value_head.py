@@ -1,8 +1,8 @@
-"""What a reward model would say at every token: its head read all along the response.
+"""A reward model's head read at every token of a response.
 
-The head of a trained sequence classifier was asked at last tokens only; read before them it is a
-biased but free guess of the final score, from the same forward pass. A value head fitted for the
-purpose is in `policies.planning.leaf_values`.
+The head of a sequence classifier was trained at last tokens only; before them it is a biased
+estimate of the final score at no extra cost. A value head fitted for the purpose is in
+`policies.planning.leaf_values`.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from rewardmodel.pretrained.tokenization import TextEncoder
 
 
 class TokenValueModel:
-    """Values every token of a response; a `RewardModel`, too, by the last one."""
+    """Values every token of a response; a `SessionRewardModel` by the last token."""
 
     def __init__(self, model: Any, encoder: TextEncoder, *, batch_size: int = 64) -> None:
         """Takes a loaded classifier.
@@ -32,7 +32,7 @@ class TokenValueModel:
             model: Sequence classifier of one label whose score is one layer on the last hidden
                 state.
             encoder: Its tokenization.
-            batch_size: Rows a forward pass.
+            batch_size: Rows per forward pass.
 
         Raises:
             ValueError: If its score is more than that, as an encoder's.
@@ -55,7 +55,7 @@ class TokenValueModel:
         """Loads a trained reward model by hub id or local folder.
 
         Raises:
-            ValueError: If weights, tokenizer or head are missing, or the model is no causal one.
+            ValueError: If weights, tokenizer or head are missing, or the model is not causal.
         """
         model = load_scorer(source, init_head=False)
         return cls(model, open_encoder(source, model, max_length), batch_size=batch_size)
@@ -63,15 +63,9 @@ class TokenValueModel:
     def token_values(
         self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
     ) -> list[Tensor]:
-        """Values after each token of the responses.
+        """Values after each token of the responses, float32 [T_i] on the CPU for each.
 
-        Args:
-            prompts: B prompts.
-            responses: B responses.
-            finished: Whether the responses end here, with an end token, which is the last valued.
-
-        Returns:
-            float32 [T_i] on the CPU for each response.
+        Finished responses are valued at their end token, too.
 
         Raises:
             ValueError: If a value is not finite; the message names the row.

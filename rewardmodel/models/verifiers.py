@@ -1,8 +1,7 @@
-"""Rules as reward models: does a response end in the answer that is known to be right?
+"""Verifiers: reward models that compare a response with a reference answer.
 
-`load_references` reads the right answers. `AnswerMatch` compares the answer that a response states
-with them and scores 1 or 0; what an answer is and when two are equal is said in
-`rewardmodel.models.answers`. `ExactMatch` compares whole responses, letter for letter.
+`AnswerMatch` compares the final answer of a response, as `rewardmodel.models.answers` extracts and
+normalizes it; `ExactMatch` compares whole responses.
 """
 
 import math
@@ -34,14 +33,13 @@ def load_references(
     on_bad_row: OnBadRow = "error",
     limit: int | None = None,
 ) -> dict[Prompt, str]:
-    r"""Loads the right answer to each prompt.
+    r"""Loads the reference answer to each prompt.
 
     Of worked solutions the answer is taken: what stands after the last `####`, as in GSM8K, or in
     the last `\boxed{...}`, as in MATH; an answer with neither is taken whole.
 
     Args:
-        source: A file (`.jsonl`, `.json`, `.csv`, each also with `.gz`, or `.parquet`), a folder or
-            a dataset id, as in `rewardmodel.data.preferences.load_preferences`.
+        source: A file, folder or dataset id, as in `load_preferences`.
         split: Of a hub dataset or folder; a single file is read whole.
         prompt_column: None takes the first of `prompt`, `question`, `problem` that a row has.
         answer_column: Text or a number; None takes the first of `answer`, `solution`.
@@ -109,11 +107,7 @@ class AnswerMatch(_Verifier):
     """Scores 1 for responses that state the right answer, else 0."""
 
     def __init__(self, references: Mapping[Any, str], *, form: str = "auto") -> None:
-        """Takes the right answers.
-
-        Args:
-            references: The right answer to each prompt, as `load_references` reads them.
-            form: Where responses state theirs; see `extract_answer`.
+        """Takes the reference answer to each prompt, and the `form` of `extract_answer`.
 
         Raises:
             ValueError: If a reference is empty, or there is no such form.
@@ -142,12 +136,7 @@ class ExactMatch(_Verifier):
     """Scores 1 for responses that equal the reference, else 0."""
 
     def __init__(self, references: Mapping[Any, str], *, ignore_case: bool = False) -> None:
-        """Takes the right responses.
-
-        Args:
-            references: The right response to each prompt. Spaces around it do not count.
-            ignore_case: Whether case does not count, either.
-        """
+        """Takes the reference response to each prompt; spaces around it do not count."""
         self.ignore_case = ignore_case
         self._references = {prompt: self._tidy(text) for prompt, text in references.items()}
 
