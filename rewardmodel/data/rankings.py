@@ -1,7 +1,7 @@
-"""Rankings of K replies to one prompt, and the pairs that they stand for.
+"""Rankings of K replies to one prompt, and the pairs that they imply.
 
 A ranking is `prompt`, `responses` (K >= 2 different texts) and `ranks` (whole numbers, 1 the best,
-equal numbers ties). Knows nothing of how a model learns from them.
+equal numbers ties).
 """
 
 import os
@@ -51,29 +51,16 @@ def load_rankings(
     limit: int | None = None,
     columns: ColumnUse | None = None,
 ) -> Dataset:
-    """Load rankings of several replies to a prompt.
+    """Loads rankings of several replies to a prompt; arguments as in `load_preferences`.
 
     A reply that occurs twice under a prompt is kept once; the copies are counted in a warning.
-
-    Args:
-        source: As in `rewardmodel.data.preferences.load_preferences`.
-        split: As there.
-        format: "auto" tells by hub id or columns; "rankings" reads `responses` and `ranks`,
-            "scores" reads `responses` and `scores`, "ultrafeedback" its completions. "plain" is
-            ranks where a row has them, and scores where not.
-        tokenizer: Renders messages by its chat template.
-        prompt_column: The prompt's column, or several joined by "+"; of formats "rankings" and
-            "scores".
-        keep_messages: See there.
-        on_bad_row: "error" ends at the first bad row; "skip" drops bad rows and logs one warning
-            with their counts.
-        limit: Stop after so many good rows.
-        columns: Filled in with the source's columns, to see which were not used.
+    `format` "rankings" reads `responses` and `ranks`, "scores" reads `responses` and `scores`,
+    "ultrafeedback" its completions; "plain" is ranks where a row has them, else scores.
 
     Returns:
         Text `prompt` (messages where they are kept), list of text `responses`, list of int64
-        `ranks`, list of bool `finished` where any row says which responses were cut off (null
-        elsewhere), and text `subset` where the first good row has one.
+        `ranks`, list of bool `finished` where any row has it (null elsewhere), and text `subset`
+        where the first good row has one.
 
     Raises:
         PreferenceDataError: No such source, a bad row, a source of pairs, or no good row at all.
@@ -151,7 +138,7 @@ def load_rankings(
 
 
 def pairs_from_rankings(dataset: Dataset, *, how: How = "all", ties: Ties = "keep") -> Dataset:
-    """Turn rankings into preference pairs.
+    """Turns rankings into preference pairs.
 
     Args:
         dataset: With `prompt`, `responses` and `ranks`; `finished`, `subset`, `tools` and
@@ -163,7 +150,7 @@ def pairs_from_rankings(dataset: Dataset, *, how: How = "all", ties: Ties = "kee
 
     Returns:
         Text columns `prompt`, `chosen`, `rejected`, float `chosen_probability`, and `subset`,
-        `chosen_finished` and `rejected_finished` where there is as much.
+        `chosen_finished` and `rejected_finished` where present.
 
     Raises:
         ValueError: An argument is not allowed; a column is missing; a row's lengths differ, it has
@@ -218,7 +205,7 @@ def pairs_from_rankings(dataset: Dataset, *, how: How = "all", ties: Ties = "kee
 def ranked_pairs(
     responses: Sequence[Any], ranks: Sequence[int], *, how: How = "all", ties: Ties = "keep"
 ) -> Iterator[tuple[int, int, float]]:
-    """Yield (better, worse, probability) by index into one ranking's responses.
+    """Yields (better, worse, probability) by index into one ranking's responses.
 
     Equal ranks keep the order of the responses, and give a probability of one half.
     """

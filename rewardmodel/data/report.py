@@ -1,8 +1,4 @@
-"""What preference pairs look like before anything is trained on them: counts, labels, lengths.
-
-Finds and counts; `data_report_page` shows. Knows neither where the pairs came from nor
-what is trained on them; of a model it knows only its `TextEncoder`, to count tokens.
-"""
+"""A report on preference data: counts, labels, lengths, and the effect of a length limit."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,16 +31,15 @@ Lengths = Mapping[str, Mapping[str, int]]
 
 @dataclass(frozen=True)
 class TokenLimits:
-    """What a length limit does to the pairs.
+    """The effect of a length limit on pairs.
 
     Attributes:
         max_length: Tokens of prompt and response together.
-        cut_pairs: Pairs of which at least one side is longer: the response is kept, and the prompt
-            gives way from its left.
+        cut_pairs: Pairs of which at least one side is longer: the prompt is cut from its left.
         cut_responses: Responses too long even alone, which lose their end too.
         cut_response_pairs: Pairs that hold one.
-        dropped_by_trl: Pairs that `trl.RewardTrainer` would have left out without a word, counted
-            by our tokens: all those of which a side is longer.
+        dropped_by_trl: Pairs that `trl.RewardTrainer` would drop silently, by our token counts: all
+            those of which a side is longer.
         lost_tokens_share: Share of all tokens that lie beyond the limit.
     """
 
@@ -58,7 +53,7 @@ class TokenLimits:
 
 @dataclass(frozen=True)
 class Histogram:
-    """How often chosen and rejected replies are so long; the last bin holds all that are longer.
+    """Histogram of the lengths of replies; the last bin holds all longer ones.
 
     Attributes:
         unit: "characters" or "tokens".
@@ -75,7 +70,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class DataReport:
-    """What is to be known of preference pairs before training.
+    """Figures of preference pairs before training.
 
     Attributes:
         pairs: Rows.
@@ -83,24 +78,23 @@ class DataReport:
         ties: Pairs whose chosen_probability is one half.
         soft_labels: Pairs whose chosen_probability is neither one half nor 0 or 1.
         duplicate_pairs: Rows that repeat an earlier row's texts; ties in either order.
-        contradictory_pairs: Distinct pairs of replies to one prompt that stand in both orders,
+        contradictory_pairs: Distinct pairs of replies to one prompt that occur in both orders,
             ties aside.
         identical_pairs: Pairs of which both replies are the same.
         blank_replies: Replies of white space alone.
-        longer_chosen: Share of the pairs that are no ties in which chosen is longer in characters,
-            equal lengths counting half, with its Wilson interval; None where all are ties. Pairs
-            count as independent, so the interval is narrow where a prompt has many.
+        longer_chosen: Share of the decided pairs in which chosen is longer in characters, equal
+            lengths counting half, with its Wilson interval over pairs; None where all are ties.
         length_correlation: Correlation of the difference of lengths with the label, each pair
-            taken in both orders so that no order is preferred: 1 if only length decides, 0 if it
-            does not matter, below 0 if shorter is better; None where nothing varies.
+            taken in both orders: 1 if only length decides, 0 if it does not matter, below 0 if
+            shorter is better; None where nothing varies.
         confidences: Pairs for each confidence; empty where the data have none. Null is "none".
         subsets: Pairs for each subset; empty where the data have none.
         characters: Lengths of prompt, chosen and rejected.
         tokens: The same in tokens, and `longest`, prompt and the longer reply together; None
             without an encoder.
-        limits: What the length limit does; None without one.
-        histogram: Of the lengths of replies, in tokens where there are tokens.
-        unused_columns: Columns of the source that nothing was read from.
+        limits: The effect of the length limit; None without one.
+        histogram: Of the lengths of replies, in tokens where they were counted.
+        unused_columns: Columns of the source that were not read.
     """
 
     pairs: int
@@ -129,12 +123,12 @@ def examine_preferences(
     max_length: int | None = None,
     unused_columns: Sequence[str] = (),
 ) -> DataReport:
-    """Count what is odd about preference pairs, and measure their lengths.
+    """Examines preference pairs: counts, labels and lengths.
 
     Args:
-        dataset: With text columns `prompt`, `chosen` and `rejected`, as `load_preferences` makes
-            it; `chosen_probability`, `confidence` and `subset` are read where there are any.
-        encoder: Counts tokens, as training and scoring will.
+        dataset: Columns `prompt`, `chosen` and `rejected`, as `load_preferences` returns them;
+            optional `chosen_probability`, `confidence` and `subset`.
+        encoder: Counts tokens, as in training and scoring.
         max_length: Tokens of prompt and response together; by default the encoder's own.
         unused_columns: Columns of the source that were not read, as `load_preferences` gathers
             them in `columns`.
@@ -201,13 +195,12 @@ def examine_preferences(
 def length_correlation(
     difference: NDArray[np.float64], probability: NDArray[np.float64]
 ) -> float | None:
-    """Correlation of a difference of lengths with the label, without regard to order.
+    """Correlation of a difference of lengths with the label, independent of the order of pairs.
 
-    A pair (d, p) stands for itself and for (-d, 1 - p), so both means are known (0 and one half)
-    and Pearson's correlation is what is left.
+    A pair (d, p) stands for itself and for (-d, 1 - p), so both means are known (0 and one half).
 
     Args:
-        difference: [pair] length of the first reply less that of the second.
+        difference: [pair] length of the first reply minus that of the second.
         probability: [pair] that the first is the better.
 
     Returns:

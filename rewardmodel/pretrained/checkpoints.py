@@ -1,7 +1,7 @@
-"""What lies in a model's folder, and whether it is what is asked for.
+"""Loading classifiers of sequences and tokens, and reading model configurations.
 
-The head of a model that is about to be trained may be missing, and is drawn at random; of a trained
-model nothing may (`rewardmodel.pretrained.weights`).
+The head of a model that is about to be trained may be missing and is then initialized; of a trained
+model no weight may be missing (`rewardmodel.pretrained.weights`).
 """
 
 import logging
@@ -31,7 +31,7 @@ def read_config(source: str) -> dict[str, Any]:
     """A folder's `config.json`, or that of a model of the hub.
 
     Raises:
-        ValueError: If there is none, it is no JSON, or what it says of reward models is wrong.
+        ValueError: If there is none, it is no JSON, or a setting of reward models in it is wrong.
     """
     source = resolve_model(source)
     path = Path(source) / "config.json"
@@ -63,8 +63,8 @@ def load_classifier(
     Args:
         source: Hub id, folder, package or GGUF file; adapters included, a policy's is merged.
         task: Which kind.
-        labels: How many outputs its head has; None takes what the weights have, whatever the
-            configuration says or leaves out.
+        labels: Outputs of its head; None takes as many as the weights have, whatever the
+            configuration has.
         init_head: Whether the model may lack a head, as before training; a missing linear `score`
             is drawn from N(0, 1/(d+1)), Stiennon et al. 2020 (https://arxiv.org/abs/2009.01325),
             any other head as transformers does.
@@ -104,7 +104,7 @@ def load_classifier(
 
 
 def _held_labels(source: str, task: Task) -> int | None:
-    """How many labels a checkpoint's head has; None where it cannot be looked at."""
+    """The number of labels of a checkpoint's head; None where it cannot be read."""
     try:
         return head_labels(source, task)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, EOFError) as error:
@@ -113,7 +113,7 @@ def _held_labels(source: str, task: Task) -> int | None:
 
 
 def _other_shapes(source: str, task: Task, labels: int | None) -> str:
-    """What to say of weights that do not fit, as a rule those of a head for something else."""
+    """The message for weights that do not fit, usually those of a head for something else."""
     config = read_config(source)
     kinds = ", ".join(config.get("architectures") or []) or "a model of unknown kind"
     held = head_labels(source, task) or len(config.get("id2label") or ()) or 2  # the default

@@ -1,7 +1,7 @@
-"""Digests of what a run begins with: models by their files, data by what was read.
+"""Digests of a run's inputs: models by their files, data by their rows.
 
-A run that goes on after its model or data changed under the same name would mix two experiments, so
-runs keep these digests and compare them (`prefsearch.run.directory`).
+A run compares them before it resumes, since a model or dataset may have changed under the same name
+(`prefsearch.run.directory`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,13 +15,10 @@ from rewardmodel.pretrained.source import named_members, names_function, resolve
 
 
 def digest_model(source: str | None) -> str | None:
-    """A digest of a model's or judge's files, or None where it has none.
+    """A digest of a model's files, or None where it has none.
 
-    Args:
-        source: Whatever `rewardmodel.models.loading.load_reward_model` or a policy is named by: a
-            folder
-            or file has the digest of its files, an adapter or ensemble that of its base or members,
-            too; of a hub id it is the commit that lies in the cache.
+    A folder or file has the digest of its files, an adapter or ensemble also that of its base or
+    members; a hub id has the commit in the cache.
 
     Raises:
         ValueError: If the source names a package or GGUF file that is not there.
@@ -31,7 +28,7 @@ def digest_model(source: str | None) -> str | None:
 
 
 def digest_rows(rows: Iterable[Any]) -> str:
-    """A digest of rows as they were read: prompts, mappings of columns, or anything JSON-like."""
+    """A digest of rows: prompts, mappings of columns, or anything JSON-like."""
     return digest_of(_row_text(row) for row in rows)
 
 

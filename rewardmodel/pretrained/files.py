@@ -1,8 +1,9 @@
-"""The files of a model's folder, looked at before anything is loaded.
+"""Checks of a model folder's files, before anything is loaded.
 
-Weights are read from safetensors alone: other formats are pickles, which may run code. A file that
-is missing, cut short or of the wrong form is named here, where the libraries' own errors name a
-byte or an attribute.
+Weights are read from safetensors alone: other formats are pickles, which may run code. Missing,
+truncated or malformed files are named, where the libraries' own errors name a byte or an attribute.
+Headers are checked, too: transformers casts complex and integer weights to floats, and builds
+whatever size a configuration describes before it reads the weights.
 """
 
 import re
@@ -38,10 +39,7 @@ _MADE_BY = "Save the model again with save_pretrained, or copy the file again"
 
 
 def check_model_files(folder: Path) -> None:
-    """Refuses a folder whose configuration or weights cannot be what transformers saved.
-
-    Args:
-        folder: Of a whole model.
+    """Refuses a whole model's folder whose configuration or weights transformers cannot have saved.
 
     Raises:
         ValueError: Naming the file.
@@ -58,10 +56,7 @@ def check_model_files(folder: Path) -> None:
 
 
 def check_tokenizer_files(folder: Path) -> None:
-    """Refuses damaged files of settings beside a tokenizer, and those of its model.
-
-    Args:
-        folder: Of a model, an adapter or a tokenizer alone.
+    """Refuses damaged settings of a tokenizer in a folder, and damaged files of the model there.
 
     Raises:
         ValueError: Naming the file.
@@ -83,10 +78,10 @@ def check_tokenizer_files(folder: Path) -> None:
 
 
 def weight_files(folder: Path) -> dict[str, Path]:
-    """The file of each tensor of a model's folder, in the order of their names.
+    """The file of each tensor in a model's folder, sorted by the tensors' names.
 
     Raises:
-        WeightsError: If there is no file of safetensors, one is missing or cut short, or the
+        WeightsError: If there is no file of safetensors, one is missing or truncated, or the
             tensors that the index names are not there.
     """
     if (folder / WEIGHTS).is_file():
@@ -122,10 +117,7 @@ def weight_files(folder: Path) -> dict[str, Path]:
 
 
 def check_adapter_files(folder: Path) -> dict[str, Any]:
-    """Reads the configuration of an adapter's folder, and refuses files that cannot be loaded.
-
-    Returns:
-        The settings in `adapter_config.json`.
+    """Reads `adapter_config.json`, and refuses files of an adapter that cannot be loaded.
 
     Raises:
         ValueError: Naming the file.
@@ -186,7 +178,7 @@ def _check_config(path: Path) -> dict[str, Any]:
 
 
 def require_architectures(path: Path, config: Mapping[str, Any]) -> None:
-    """Refuses architectures that are no list of names; null is none.
+    """Refuses architectures that are no list of names; null is allowed.
 
     Raises:
         ValueError: Naming the file.
@@ -202,7 +194,7 @@ def require_architectures(path: Path, config: Mapping[str, Any]) -> None:
 
 
 def _implementations(config: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
-    """The implementations of layers that a configuration, or one inside it, asks for."""
+    """The layer implementations that a configuration, or one nested in it, names."""
     for name, value in config.items():
         if isinstance(value, Mapping):
             inside = name if "implementation" in name else above
@@ -212,7 +204,7 @@ def _implementations(config: Mapping[str, Any], above: str = "") -> Iterator[tup
 
 
 def _tensor_names(path: Path) -> set[str]:
-    """Names of the tensors in a file, whose header and length are looked at."""
+    """Names of the tensors in a file, whose header and length are checked."""
     try:
         with safe_open(path, framework="pt") as file:
             return set(file.keys())
@@ -226,7 +218,7 @@ def _tensor_names(path: Path) -> set[str]:
 
 
 def _refuse_other_formats(folder: Path, wanted: str) -> None:
-    """Says what lies in a folder instead of safetensors."""
+    """Raises, naming what lies in a folder instead of safetensors."""
     held = sorted(entry.name for entry in folder.iterdir())
     pickles = [n for n in held if Path(n).suffix in _PICKLES and n not in _NOT_MODELS]
     if pickles:
@@ -242,15 +234,7 @@ def _refuse_other_formats(folder: Path, wanted: str) -> None:
 
 
 def _require_float_weights(files: Mapping[str, Path], *, whole_numbers: bool = False) -> None:
-    """Refuses weights that are complex or whole numbers.
-
-    Args:
-        files: The file of each tensor.
-        whole_numbers: Whether whole numbers are taken, as those of a quantized model.
-
-    Raises:
-        WeightsError: Naming the first, and its file.
-    """
+    """Refuses complex weights, and integer ones unless `whole_numbers` (a quantized model)."""
     names: dict[Path, list[str]] = {}
     for name, path in files.items():
         names.setdefault(path, []).append(name)
@@ -267,17 +251,7 @@ def _require_float_weights(files: Mapping[str, Path], *, whole_numbers: bool = F
 
 
 def _require_sizes(path: Path, config: Mapping[str, Any], *, tensors: int, size: int) -> None:
-    """Refuses a configuration of a model far larger than the weights beside it.
-
-    Args:
-        path: Of the configuration, for messages.
-        config: Its entries, among them configurations of parts.
-        tensors: How many the weight files hold.
-        size: Of the weight files, in bytes.
-
-    Raises:
-        WeightsError: Naming the setting.
-    """
+    """Refuses a configuration far larger than its weight files of `tensors` and `size` bytes."""
     for part in _parts(config):
         counts = {name: value for name, value in part.items() if type(value) is int}
         for name, value in counts.items():

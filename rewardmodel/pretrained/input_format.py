@@ -1,11 +1,8 @@
-"""In which form a reward model is given prompt and response: one text, or two segments.
+"""The input format of a reward model: one text, or a pair of segments.
 
-What was trained here keeps in its config.json how (`input_format`, with a version). Of other
-models, those with a chat template or a causal backbone are given one text; an encoder without a
-template whose tokenizer puts separators between two segments was trained, as a rule, on
-`tokenizer(question, answer)` and is given pairs. The user may say otherwise.
-
-What decides where a score is read is `rewardmodel.pretrained.tokenization`.
+Models trained here keep it in config.json (`input_format`, with a version). Of others, those with
+a chat template or a causal backbone read one text; an encoder without a template whose tokenizer
+separates two segments was usually trained on `tokenizer(question, answer)` and reads pairs.
 """
 
 import logging
@@ -26,16 +23,16 @@ CHOSEN_FORMATS: tuple[str, ...] = get_args(ChosenFormat)
 def input_format_of(
     source: str, model: Any, tokenizer: Any, chosen: ChosenFormat = "auto"
 ) -> InputFormat:
-    """The form that a model was trained on.
+    """The format that a model was trained on.
 
     Args:
         source: Where it was loaded from, for messages.
         model: Sequence classifier, adapters included.
         tokenizer: Its tokenizer.
-        chosen: "auto" takes what is written in the model's configuration, and else looks.
+        chosen: "auto" takes the format in the model's configuration, or else detects it.
 
     Raises:
-        ValueError: If there is no such form, or a later version wrote it.
+        ValueError: If there is no such format, or a later version wrote it.
     """
     if chosen not in CHOSEN_FORMATS:
         raise ValueError(
@@ -61,15 +58,15 @@ def input_format_of(
 
 
 def keep_input_format(config: Any, input_format: InputFormat, *, messages: bool) -> None:
-    """Writes into a model's configuration how it was trained: the form, and on messages or text."""
+    """Writes the format into a model's configuration, and whether it was trained on messages."""
     config.input_format = {"version": FORMAT_VERSION, "name": input_format, "messages": messages}
 
 
 def trained_on(model: Any, tokenizer: Any) -> TrainedOn | None:
-    """What a model was trained on, as far as is known.
+    """The kind of prompts that a model was trained on, or None where it is unknown.
 
-    What was trained here says so in its configuration; another model that comes with a chat
-    template was trained on conversations as a rule.
+    Models trained here have it in their configuration; another model with a chat template was
+    usually trained on conversations.
     """
     held = getattr(plain_model(model).config, "input_format", None)
     if isinstance(held, dict) and "messages" in held:
@@ -78,14 +75,14 @@ def trained_on(model: Any, tokenizer: Any) -> TrainedOn | None:
 
 
 def _written(source: str, config: Any) -> InputFormat | None:
-    """What a configuration says, or None where it says nothing."""
+    """The format in a configuration, or None."""
     held = getattr(config, "input_format", None)
     require_own_settings(f"{source}, config.json", {"input_format": held})
     return None if held is None else held["name"]
 
 
 def _reads_pairs(model: Any, tokenizer: Any) -> bool:
-    """Whether a model looks like an encoder of pairs."""
+    """Whether a model seems to be an encoder of pairs."""
     return (
         not getattr(tokenizer, "chat_template", None)
         and separates_segments(tokenizer)
@@ -105,7 +102,7 @@ def separates_segments(tokenizer: Any) -> bool:
 
 @torch.inference_mode()
 def _looks_ahead(model: Any) -> bool:
-    """Whether a text's first token is seen to depend on its last, as in an encoder alone."""
+    """Whether a text's first hidden state depends on its last token, as in encoders."""
     plain = plain_model(model)
     if getattr(plain.config, "is_encoder_decoder", False):
         return True  # it reads a text by its encoder

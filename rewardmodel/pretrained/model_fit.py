@@ -11,10 +11,10 @@ _USED_SHARE = 0.9  # of the embeddings, below which the tokenizer may be another
 
 
 def fit_embeddings(model: Any, tokenizer: Any) -> None:
-    """Grows a model's embeddings to the tokenizer and tells the model the pad and end ids.
+    """Grows a model's embeddings to the tokenizer, and sets the model's pad id.
 
     Raises:
-        ValueError: If the tokenizer's ordinary vocabulary does not belong to the model.
+        ValueError: If the tokenizer's ordinary vocabulary is not the model's.
     """
     rows = model.get_input_embeddings().weight.shape[0]
     size = len(tokenizer)
@@ -33,7 +33,7 @@ def fit_embeddings(model: Any, tokenizer: Any) -> None:
 
 
 def context_length(model: Any) -> int | None:
-    """How many tokens a model can attend to, or None where its configuration does not say."""
+    """How many tokens a model can attend to, or None where its configuration has no limit."""
     text_config = model.config.get_text_config()
     for name in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"):
         length = getattr(text_config, name, None)
@@ -43,9 +43,7 @@ def context_length(model: Any) -> int | None:
 
 
 def require_positions(model: Any, max_length: int | None) -> None:
-    """Refuses texts that are longer than a model has embeddings for their places.
-
-    Models that compute places, as rotary ones do, are let pass.
+    """Refuses a length beyond a model's learned position embeddings; rotary models have none.
 
     Raises:
         ValueError: Naming both lengths.
@@ -61,7 +59,7 @@ def require_positions(model: Any, max_length: int | None) -> None:
 
 
 def _learned_positions(model: Any) -> int | None:
-    """How many places of a text a model has embeddings for, or None where it has none."""
+    """The number of learned positions of a model, or None where it has none."""
     for name, module in model.named_modules():
         learned = name.rpartition(".")[2] in ("position_embeddings", "embed_positions", "wpe")
         if learned and isinstance(module, torch.nn.Embedding):
@@ -79,9 +77,9 @@ def check_vocabulary(
     Embeddings are often padded to a multiple of 64 or 128 and so are more than the tokens.
 
     Args:
-        model: As it was loaded.
-        tokenizer: From beside it.
-        source: Where, for the message.
+        model: The model.
+        tokenizer: From the same folder.
+        source: The folder, for messages.
         unused: Tokens that the model is never given.
 
     Raises:

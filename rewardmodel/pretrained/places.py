@@ -1,7 +1,7 @@
-"""The files and folders behind the name of a model, a judge or a dataset, and their own sources.
+"""The files and folders behind the name of a model or dataset, found without loading anything.
 
-A model's name may stand for several: members of an ensemble, the base of an adapter, the module of
-a function. Nothing is loaded, imported or converted to find them.
+A name may stand for several: members of an ensemble, the base of an adapter, the module of a
+function.
 """
 
 import json
@@ -26,11 +26,11 @@ from rewardmodel.pretrained.source import (
 
 
 def keep_inputs(job: Any, *names: str) -> None:
-    """Checks what a job will write: that it can be, and is nothing that the job reads.
+    """Checks that a command's outputs can be written and overwrite none of its inputs.
 
     Args:
         job: With `outputs()`, a list of `prefsearch.cli.outputs.Output`.
-        names: Settings of what it reads: models, judges and data, each one or a list.
+        names: Settings that hold its inputs: models and data, each one or a list.
 
     Raises:
         ValueError: Naming the output, and the input if it is one.
@@ -47,11 +47,7 @@ def keep_inputs(job: Any, *names: str) -> None:
 
 
 def places_of(source: str) -> list[Path]:
-    """The files and folders that a name stands for, with those beneath them.
-
-    Args:
-        source: Whatever a reward model, judge, policy or dataset is named by.
-    """
+    """The files and folders that a name stands for, with those they refer to."""
     found: dict[Path, None] = {}
     waiting = [source]
     while waiting:
@@ -70,7 +66,7 @@ def places_of(source: str) -> list[Path]:
 
 
 def named_file(source: str) -> Path | None:
-    """The file that a function's or reference answers' name holds, or None."""
+    """The file in the name of a function or of reference answers, or None."""
     if source.startswith(ANSWERS):
         return Path(os.path.expanduser(source.removeprefix(ANSWERS)))
     name, _, attribute = source.removeprefix(FUNCTION).rpartition(":")
@@ -96,7 +92,7 @@ def named_beneath(folder: Path) -> list[str]:
 
 
 def function_file(source: str) -> Path | None:
-    """The file of a function, or of the module that it lies in, or of reference answers."""
+    """The file of a function or its module, or of reference answers."""
     file = named_file(source)
     if file is None and names_function(source):
         file = _module_file(source.removeprefix(FUNCTION).rpartition(":")[0])
@@ -104,7 +100,7 @@ def function_file(source: str) -> Path | None:
 
 
 def _place(source: str) -> Path | None:
-    """Where one name lies on the disk, if it does."""
+    """The path that one name stands for, if it exists."""
     if source in ("", SIMULATED, ANSWERS):
         return None
     try:

@@ -1,8 +1,7 @@
-"""What the name of a model stands for: one place for every command and function that takes one.
+"""Resolving the name of a model to a folder or hub id.
 
-A hub id or a folder stands for itself (`~` at its beginning for the home folder).
-`package:NAME/FOLDER` is a folder or a GGUF file inside an
-installed Python package, and a `.gguf` file is converted once to a folder
+A hub id or a folder stands for itself (`~` for the home folder). `package:NAME/FOLDER` is a folder
+or a GGUF file inside an installed Python package, and a `.gguf` file is converted once to a folder
 (`rewardmodel.pretrained.gguf`).
 """
 
@@ -31,11 +30,10 @@ _MODEL_FILES = ("config.json", ADAPTER_CONFIG, "ensemble.json", "value_head.json
 
 
 def resolve_model(source: str | os.PathLike[str]) -> str:
-    """Turns the name of a model into a folder or hub id that transformers can load.
+    """Resolves the name of a model to a folder or hub id that transformers can load.
 
-    A package is found, not imported: nothing of it is run. It may be named as it is imported or
-    as it is installed, with hyphens. A folder whose only model is one GGUF
-    file stands for that file.
+    A package is found without being imported; it may be named as it is imported or as it is
+    installed, with hyphens. A folder whose only model is one GGUF file stands for that file.
 
     Args:
         source: A hub id, a folder, a `.gguf` file, or `package:NAME/` and a folder or `.gguf` file.
@@ -69,7 +67,7 @@ def named_members(source: str) -> list[str] | None:
 
 
 def names_function(source: str) -> bool:
-    """Whether a name stands for something that runs in Python, and not for a model's weights."""
+    """Whether a name stands for Python code or data and not for a model's weights."""
     if source == SIMULATED or source.startswith((FUNCTION, ANSWERS)):
         return True
     if source.endswith(".py") and not Path(source).is_dir():
@@ -82,7 +80,7 @@ def names_function(source: str) -> bool:
 def runs_code(source: str) -> bool:
     """Whether loading a name, or one of the members in it, runs the code of a module.
 
-    Such names are taken from the command line and from Python alone, never from a file.
+    Such names are accepted on the command line and in Python, never from a file.
     """
     members = named_members(source)
     if members is not None:
@@ -124,7 +122,7 @@ def _package_spec(name: str) -> ModuleSpec | None:
 
 
 def _gguf_file(place: Path, source: str) -> Path | None:
-    """The GGUF file that a place stands for, or None."""
+    """The GGUF file at a path, or None."""
     if _is_gguf(place):
         return place
     if place.suffix.lower() == ".gguf" and not place.is_dir():

@@ -1,10 +1,9 @@
-"""The one path from text to token ids, for training, scoring and planning alike.
+"""From text to token ids, for training, scoring and planning alike.
 
-Text is `[bos] prompt response eos`, prompt and response tokenized apart and joined. A conversation
-is what the tokenizer's own chat template makes of it, token for token, with nothing put before or
-behind. A pair is two segments, as `tokenizer(prompt, response)` makes them for encoders. Reward
-models are so scored on exactly the ids that they were trained on, and a prompt has the same ids
-under every response, which is what lets a search compute it once.
+Text is `[bos] prompt response eos`, prompt and response tokenized apart and joined. Conversations
+are rendered by the tokenizer's chat template, with nothing added. A pair is two segments, as
+`tokenizer(prompt, response)` makes them for encoders. So reward models score the ids that they were
+trained on, and a prompt has the same ids under every response, which lets a search compute it once.
 """
 
 import functools
@@ -32,7 +31,7 @@ _TOKENIZER = "tokenizer.json"
 
 
 def load_tokenizer(source: str) -> Any:
-    """Loads the tokenizer of a model, by any name of one, with a pad token of its own.
+    """Loads the tokenizer of a model, with a pad token of its own.
 
     Args:
         source: As `rewardmodel.pretrained.source.resolve_model` takes it.
@@ -76,7 +75,7 @@ def load_tokenizer(source: str) -> Any:
 
 
 def _refuse_damaged(folder: Path, error: Exception) -> None:
-    """Names the file for which a tokenizer could not be loaded, where one is to blame."""
+    """Raises for the file that keeps a tokenizer from loading, if one is found."""
     for path in sorted(folder.glob("*.json")):
         read_json(path)
     if (folder / "config.json").is_file() and not (folder / ADAPTER_CONFIG).is_file():
@@ -93,7 +92,7 @@ def _refuse_damaged(folder: Path, error: Exception) -> None:
 
 
 def give_pad_token(tokenizer: Any) -> None:
-    """Makes sure that padding has a token of its own, different from the end of sequence.
+    """Makes the pad token differ from the end of sequence.
 
     Sequence heads of transformers find the last token by comparing with the pad id, so with
     pad = eos they would read the token before the end. The unknown token is taken where there
@@ -137,19 +136,19 @@ _CUT_WARNING = (
 
 @dataclass(frozen=True)
 class TextEncoder:
-    """Turns prompts and responses into token ids.
+    """Encodes prompts and responses as token ids.
 
     Attributes:
         tokenizer: With a pad token of its own.
         max_length: Tokens of prompt and response together, or None for no limit.
         input_format: "text", one text, conversations by the chat template; "pair", the two
-            segments of `tokenizer(prompt, response)`, cut as the tokenizer itself cuts them.
-        continues: Whether responses are written behind the prompt, as a policy writes them: then a
-            chat template must render the prompt as the beginning of prompt and reply. A reward
-            model reads the whole, whatever the template makes of it.
-        model: What warnings call the model that reads; None for no warnings.
-        trained_on: What the model was trained on, as far as is known: prompts of another kind draw
-            a warning, once. None says nothing.
+            segments of `tokenizer(prompt, response)`, truncated by the tokenizer.
+        continues: Whether responses are generated after the prompt, by a policy: a chat template
+            must then render the prompt as a prefix of prompt and reply. A reward model reads the
+            whole, however it is rendered.
+        model: The name of the model in warnings; None for no warnings.
+        trained_on: The kind of prompts that the model was trained on; others draw one warning.
+            None is unknown.
     """
 
     tokenizer: Any
@@ -180,7 +179,7 @@ class TextEncoder:
 
     @functools.cached_property
     def _begin_id(self) -> int | None:
-        """The id that the tokenizer puts before a text, if it puts one."""
+        """The id that the tokenizer puts before a text, if any."""
         begin = self.tokenizer.bos_token_id
         if begin is None:
             begin = self.tokenizer.cls_token_id
@@ -194,7 +193,7 @@ class TextEncoder:
 
     @functools.cached_property
     def has_token_types(self) -> bool:
-        """Whether the two segments of a pair are told apart by token types."""
+        """Whether token types distinguish the two segments of a pair."""
         if self.input_format != "pair":
             return False
         return 1 in self.tokenizer("a", "b").get("token_type_ids", ())
@@ -204,11 +203,11 @@ class TextEncoder:
         return self.tokenizer.get_vocab() == other.tokenizer.get_vocab()
 
     def text_ids(self, text: str) -> list[int]:
-        """Ids of a piece of text by itself, nothing put before or behind it."""
+        """Ids of a piece of text by itself, without special tokens."""
         return list(self.tokenizer(require_text(text), add_special_tokens=False)["input_ids"])
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
-        """Ids of a prompt: by the template, or with the begin token where the tokenizer puts one.
+        """Ids of a prompt: by the template, or with the begin token where the tokenizer adds one.
 
         Raises:
             ValueError: If it is a conversation and there is no template, or it refuses it.
@@ -217,7 +216,7 @@ class TextEncoder:
 
     @functools.cached_property
     def _kept_prompt_ids(self) -> Callable[[Prompt], list[int]]:
-        """`prompt_ids` of the last prompts asked for, which as a rule are asked for again."""
+        """`prompt_ids`, cached for the last prompts."""
         return functools.lru_cache(_KEPT_PROMPTS)(self._prompt_ids)
 
     def _prompt_ids(self, prompt: Prompt) -> list[int]:
@@ -236,11 +235,11 @@ class TextEncoder:
         return ids
 
     def _rendered(self, prompt: str) -> bool:
-        """Whether text holds special tokens, as what a template rendered does."""
+        """Whether text holds special tokens, as rendered conversations do."""
         return any(token in prompt for token in self.tokenizer.all_special_tokens)
 
     def response_ids(self, response: str, *, finished: bool = True) -> list[int]:
-        """Ids of a response of text by itself, closed by the end token if it is finished."""
+        """Ids of a response of text by itself, with the end token if it is finished."""
         ids = self.text_ids(response)
         return self._closed(response, ids) if finished else ids
 
@@ -249,14 +248,9 @@ class TextEncoder:
     ) -> tuple[list[int], list[int]]:
         """Ids of a prompt and its response, however long.
 
-        The prompt's are `prompt_ids`, unless a tokenizer merges what a template writes before and
-        behind the seam, or the template renders the prompt otherwise: then fewer of them.
-
-        Args:
-            prompt: Text or a conversation.
-            response: Its text; of a conversation, messages, too.
-            finished: Whether the response is closed, by what closes a turn of the template or by
-                the end token. Text that such a turn's end closes already gets no end token.
+        The prompt's are `prompt_ids`, or fewer where a tokenizer merges tokens across the boundary
+        or the template renders the prompt otherwise. A finished response is closed by the end of
+        the template's turn or by the end token; text that already ends a turn gets none.
 
         Raises:
             ValueError: If the template cannot render them, or the response to a text is messages.
@@ -298,7 +292,7 @@ class TextEncoder:
         *,
         finished: bool = True,
     ) -> tuple[list[int], list[int]]:
-        """Cuts what `whole` made of a prompt and its response to `max_length`."""
+        """Cuts the result of `whole` to `max_length`."""
         if self.max_length is None or sum(map(len, ids)) <= self.max_length:
             return ids
         if self.model is not None:
@@ -320,7 +314,7 @@ class TextEncoder:
     ) -> tuple[list[int], list[int]]:
         """Cuts the ids of a prompt and its response to `max_length`.
 
-        The prompt gives way first, from its left; a response that is too long by itself keeps its
+        The prompt is cut first, from its left; a response that is too long by itself keeps its
         beginning and the `closing` tokens that end it.
         """
         if self.max_length is None:
@@ -342,12 +336,12 @@ class TextEncoder:
         return prompt_ids + response_ids
 
     def _closed(self, response: str, ids: list[int]) -> list[int]:
-        """Ids of a finished response, which may have been closed before, by a template."""
+        """Ids of a finished response, with an end token unless it has one."""
         closed = ids[-1:] == [self.end_id] or self.template.closes(response)
         return ids if closed else [*ids, self.end_id]
 
     def _behind(self, prompt: str, response: str) -> list[int]:
-        """Ids of a response behind its prompt, for tokenizers that put a space before a text."""
+        """Ids of a response after its prompt, for tokenizers that put a space before a text."""
         before, ids = self.text_ids(prompt), self.text_ids(prompt + response)
         if ids[: len(before)] == before:
             return ids[len(before) :]
@@ -373,7 +367,7 @@ class TextEncoder:
 
 @functools.cache
 def _warn_once(message: str, *of: object) -> None:
-    """Warns of one thing once."""
+    """Logs a warning once."""
     _logger.warning(message, *of)
 
 

@@ -1,8 +1,8 @@
-"""Models that read their inputs otherwise than they are made here are refused, not scored wrongly.
+"""Refusing models whose inputs are unusual, which would be scored wrongly.
 
-Texts of a batch are padded on the right behind an attention mask, and the tokens of a pair have
-type 0 in the first segment and 1 in the second. XLNet, for one, reads its score at the last
-position of a row, padding or not, and gives its last token type 2.
+Batches are padded on the right with an attention mask, and the tokens of a pair have type 0 in the
+first segment and 1 in the second. XLNet, for one, reads its score at the last position of a row,
+padding included, and gives its last token type 2.
 """
 
 from typing import Any
@@ -20,15 +20,12 @@ _LENGTH, _PADDED = 6, 12
 
 
 def require_usual_inputs(source: str, model: Any, encoder: TextEncoder) -> None:
-    """Refuses a classifier whose score of a text depends on padding, or with other token types.
+    """Refuses a classifier whose scores depend on padding, or that uses other token types.
 
-    Args:
-        source: Where it was loaded from, for the message.
-        model: Classifier of sequences or tokens, fitted to its tokenizer.
-        encoder: Its tokenization.
+    `source` is named in messages.
 
     Raises:
-        ValueError: Naming what it does and what is required.
+        ValueError: Naming the fault and what is required.
     """
     remedy = "Take another model, such as a BERT, DeBERTa or ModernBERT, or a causal one"
     types = _pair_types(encoder)
@@ -49,7 +46,7 @@ def require_usual_inputs(source: str, model: Any, encoder: TextEncoder) -> None:
 
 
 def _pair_types(encoder: TextEncoder) -> tuple[list[int], list[int]] | None:
-    """Token types of a pair as the tokenizer makes them and as they are made here, if any are."""
+    """Token types of a pair by the tokenizer, and as made here; None without types."""
     if not encoder.has_token_types:
         return None
     made = encoder.tokenizer("a", "b")
@@ -60,7 +57,7 @@ def _pair_types(encoder: TextEncoder) -> tuple[list[int], list[int]] | None:
 
 @torch.inference_mode()
 def _padded_scores(model: Any, pad_id: int) -> tuple[Tensor, Tensor] | None:
-    """The outputs of a text by itself and with padding behind it, or None where there are none."""
+    """The outputs of a text alone and with padding behind it; None for token classifiers."""
     plain = plain_model(model)
     rows = plain.get_input_embeddings().weight.shape[0]
     ids = (torch.arange(_LENGTH, device=model.device) * 37 + 11) % rows

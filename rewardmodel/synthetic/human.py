@@ -25,7 +25,7 @@ from rewardmodel.synthetic.world import read_response
 
 @dataclass(frozen=True)
 class SimulatedHuman:
-    """A person with known tastes who chooses between two responses.
+    """A simulated human with a known utility, who chooses between two responses.
 
     Choices follow Davidson's extension of Bradley and Terry to ties (Davidson 1970,
     https://doi.org/10.1080/01621459.1970.10481082): with `s = exp(utility / temperature)`,
@@ -33,7 +33,7 @@ class SimulatedHuman:
 
     Attributes:
         temperature: Noise of a choice, in units of utility.
-        ties: How readily the human calls two equal texts equal; 0 never does.
+        ties: Weight of a tie between equal texts; 0 for none.
     """
 
     temperature: Positive = 0.5
@@ -74,7 +74,7 @@ class SimulatedHuman:
         )
 
     def utilities(self, prompts: Sequence[Any], responses: Sequence[str]) -> list[float]:
-        """Gold scores of paired prompts and responses; of messages, the last is what was asked."""
+        """Gold scores of responses; of a conversation, the last message is the prompt."""
         pairs = zip(map(last_text, prompts), responses, strict=True)
         return [self.utility(prompt, response) for prompt, response in pairs]
 
@@ -93,21 +93,20 @@ class SimulatedHuman:
         seed: int,
         finished: Sequence[tuple[bool, bool]] | None = None,
     ) -> tuple[Dataset, int]:
-        """Labels pairs of responses as a person would.
+        """Labels pairs of responses by the simulated human's choices.
 
-        Pairs of equal or empty texts are not shown to the human; ties are counted and left out,
-        since a Bradley-Terry loss has no place for them.
+        Pairs of equal or empty texts are skipped; ties are counted and left out.
 
         Args:
             prompts: B prompts.
             firsts: B responses.
             seconds: B other responses.
             seed: Of the choices.
-            finished: Whether first and second are finished, of each pair; None says nothing.
+            finished: Whether first and second are finished, of each pair; None is unknown.
 
         Returns:
             A dataset in TRL's explicit preference format (`prompt`, `chosen`, `rejected`), with
-            `chosen_finished` and `rejected_finished` if that is known, and the number of ties.
+            `chosen_finished` and `rejected_finished` if known, and the number of ties.
         """
         rng = random.Random(f"labels-{seed}")
         rows: list[dict[str, Any]] = []
@@ -131,5 +130,5 @@ class SimulatedHuman:
         return gather(rows), tied
 
     def describe(self) -> dict[str, float]:
-        """The tastes by name, for a report."""
+        """The settings by name, for a report."""
         return asdict(self)

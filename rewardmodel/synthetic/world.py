@@ -1,18 +1,9 @@
-"""The embedded world: requests, texts of every quality, and a simulated human who judges them.
+"""The embedded world: a writer of texts of every quality, and a reader that counts their features.
 
-Three parts, read from top to bottom. A *writer* answers a request with a few sentences and makes
-the mistakes people make: it strays, repeats itself, tells things out of order, goes on too long,
-ends flatly. A *reader* takes any text apart into a handful of countable features. A *human* weighs
-these into a utility, the **gold** score, and chooses between two texts with noise. The gold score
-labels preference pairs and judges results; no policy, reward model or planner ever sees it. What
-is asked of the writer is in `rewardmodel.synthetic.requests`. The human wants each asked thing to
-be mentioned and no other; which role it plays in the text is the same to the human.
-
-The utility is built so that search has something to find. Most merits add up sentence by sentence,
-so choosing well on the way pays; some (order, ending, repetition, length) only the whole text
-shows. Two merits turn into faults past a point: vivid words and length. A reward model that saw
-few labels learns "more is better" and can be over-optimized (Gao et al. 2022,
-https://arxiv.org/abs/2210.10760).
+The *writer* answers a request with a few sentences and makes the mistakes people make: it strays,
+repeats itself, breaks the order, goes on too long, ends flatly. The *reader* turns any text into a
+few counts, of which `rewardmodel.synthetic.human` makes a utility. Requests are in
+`rewardmodel.synthetic.requests`; things may be mentioned in any role.
 
 Everything is seeded by `random.Random`, whose sequence is the same on every machine.
 """
@@ -34,7 +25,7 @@ _SENTENCE = re.compile(r"[^.!?]+[.!?]?")
 
 
 def _render(template: str, fills: dict[str, str], rng: random.Random, *, vivid: float) -> str:
-    """Fills a template's slots; each vivid word is written with probability `vivid`."""
+    """Fills a template; each vivid word is written with probability `vivid`."""
 
     def choose(match: re.Match[str]) -> str:
         return rng.choice(match[1].split("|")) + " " if rng.random() < vivid else ""
@@ -44,7 +35,7 @@ def _render(template: str, fills: dict[str, str], rng: random.Random, *, vivid: 
 
 
 def write_response(request: Request, rng: random.Random) -> str:
-    """Writes one answer of uneven quality: the demonstrations of the embedded world."""
+    """Writes one answer of uneven quality."""
     genre = request.genre
     fills = dict(zip(genre.slots, request.things, strict=True))
     vivid = rng.choice((0.1, 0.3, 0.5, 0.9))
@@ -98,14 +89,14 @@ def demonstrations(count: int, *, seed: int) -> Dataset:
 
 @dataclass(frozen=True)
 class Features:
-    """What the reader counts in one response.
+    """The reader's counts for one response.
 
     Attributes:
-        covered: Asked things that the response mentions, 0 to 3.
-        relevant: Sentences that make sense and name nothing foreign.
+        covered: Requested things that the response mentions, 0 to 3.
+        relevant: Sentences that are known and name no other thing.
         vivid: Vivid words.
-        strays: Sentences off the topic or without sense.
-        repeats: Sentences whose event was told before.
+        strays: Sentences off the topic or unknown.
+        repeats: Sentences whose event occurred before.
         order_breaks: Sentences whose opening words belong earlier than the sentence before.
         closes: 1 if the last sentence closes the text well, -1 if flatly, else 0.
         sentences: All sentences.
@@ -122,7 +113,7 @@ class Features:
 
 
 def _sentence_pattern(template: str, genre: Genre) -> re.Pattern[str]:
-    """The regular expression of all sentences that a template can make."""
+    """The regular expression of all sentences of a template."""
     nouns = dict(zip(genre.slots, genre.things, strict=True))
     parts = []
     for piece in re.split(r"(<[^>]*> ?|\{\w+\})", template):
@@ -176,10 +167,10 @@ def _read_sentence(sentence: str) -> tuple[str, str, frozenset[str], int, int | 
 
 
 def read_response(prompt: str, response: str) -> Features:
-    """Takes a response apart.
+    """Counts the features of a response.
 
     Raises:
-        ValueError: If the prompt asks for nothing that this world knows.
+        ValueError: If the prompt names nothing of this world.
     """
     asked = asked_things(prompt)
     sentences = [match.strip() for match in _SENTENCE.findall(response) if match.strip()]

@@ -1,4 +1,4 @@
-"""How a model is trained: the settings that every training door shares."""
+"""`OptimConfig`: the optimization settings of every training command."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +20,13 @@ from prefsearch.config.checks import check_types
 
 @dataclass
 class OptimConfig:
-    """How a model is trained; shared by every training door.
+    """Optimization settings, shared by every training command.
 
     Attributes:
         epochs: Passes over the data.
         learning_rate: Peak, of AdamW with warm-up and cosine decay.
-        batch_size: Rows (pairs, for a reward model) a device and step.
-        gradient_accumulation_steps: Steps gathered into one update.
+        batch_size: Rows (pairs, for a reward model) per device and step.
+        gradient_accumulation_steps: Steps accumulated into one update.
         warmup_ratio: Share of all updates spent warming up.
         weight_decay: Of AdamW.
         max_grad_norm: Gradients are clipped to this norm.
@@ -37,7 +37,7 @@ class OptimConfig:
         lora_rank: Train LoRA adapters of this rank; 0 trains every weight.
         lora_alpha: Scale of the adapters.
         lora_target_modules: Linear layers that get adapters.
-        seed: Of everything random.
+        seed: Random seed.
     """
 
     epochs: Annotated[float, Within(above=0, most=100_000)] = 1.0
@@ -65,11 +65,7 @@ class OptimConfig:
         check_types(self)
 
     def trainer_arguments(self, output: Path) -> dict[str, Any]:
-        """The arguments that TRL's trainers share.
-
-        Args:
-            output: Folder for checkpoints.
-        """
+        """The arguments that TRL's trainers share; checkpoints go to `output`."""
         return {
             "output_dir": str(output),
             "num_train_epochs": self.epochs,

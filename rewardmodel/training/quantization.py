@@ -1,4 +1,4 @@
-"""The base in small integers, adapters in floats on top (QLoRA)."""
+"""Quantized bases for LoRA training (QLoRA)."""
 
 import importlib.util
 from typing import Any, Literal
@@ -9,10 +9,9 @@ Quantization = Literal["none", "8bit", "4bit"]
 
 
 def quantized(kind: Quantization) -> dict[str, Any]:
-    """The options of `from_pretrained` that load a base in small integers.
+    """The options of `from_pretrained` that load a quantized base.
 
-    Args:
-        kind: "none" gives no options. "4bit" is NF4 with double quantization.
+    "none" gives no options; "4bit" is NF4 with double quantization.
 
     Raises:
         ValueError: If bitsandbytes is not installed.

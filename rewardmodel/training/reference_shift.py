@@ -1,7 +1,7 @@
-"""Where a reward model's zero is: at the mean score of demonstrations.
+"""Centering a reward model: zero is the mean score of demonstrations.
 
-The likelihood of comparisons does not know where zero is. Stiennon et al. 2020 put it at the
-reference summaries, so that a positive score says better than what people wrote.
+The likelihood of comparisons is invariant to shifts. Stiennon et al. 2020 put zero at the reference
+summaries, so that a positive score is better than what people wrote.
 """
 
 from typing import Any
@@ -16,19 +16,16 @@ from rewardmodel.pretrained.tokenization import TextEncoder
 
 
 def center_on(reference: Dataset, model: Any, encoder: TextEncoder) -> list[float]:
-    """Moves a trained classifier's zero to the mean score of demonstrations.
+    """Moves a trained classifier's zero to the mean score of demonstrations; returns the shifts.
 
-    A head with a bias takes the shift into it. One without keeps it beside the weights, as
-    `reward_shift` in the model's configuration, which `rewardmodel` subtracts; other readers of the
-    folder then see scores that are higher by this constant.
+    A head with a bias absorbs the shift. One without keeps it as `reward_shift` in the model's
+    configuration, which `rewardmodel` subtracts; other readers of the folder then see scores that
+    are higher by this constant.
 
     Args:
-        reference: Columns `prompt` and `completion`, and where some were cut off `finished`.
+        reference: Columns `prompt` and `completion`, and optionally `finished`.
         model: Sequence classifier of M heads, adapters included.
         encoder: Its tokenization.
-
-    Returns:
-        What was subtracted, a number a head.
 
     Raises:
         ValueError: If there is no demonstration.

@@ -1,4 +1,4 @@
-"""Training a Bradley-Terry reward model on human comparisons, from text to a saved folder."""
+"""Training a Bradley-Terry reward model on human comparisons."""
 
 import logging
 from collections.abc import Mapping
@@ -44,22 +44,20 @@ def train_reward_model(
     """Trains a reward model and saves it.
 
     Args:
-        base: Hub id, folder, package or GGUF file to begin from: the fine-tuned policy (Stiennon et
-            al. 2020), another language model, or a classifier.
-        preferences: Pairs, as `rewardmodel.load_preferences` gives them, or rankings, as
+        base: Hub id, folder, package or GGUF file: the fine-tuned policy (Stiennon et al. 2020),
+            another language model, or a classifier.
+        preferences: Pairs, as `rewardmodel.load_preferences` returns them, or rankings, as
             `rewardmodel.load_rankings` does.
-        folder: Where the model goes, an ordinary transformers (or peft) folder.
-        optimization: How to train.
-        objective: What is learned of ties, doubts and rankings, and how batches are laid out.
-        reference: Demonstrations (`prompt`, `completion`) whose mean score becomes 0, or None to
-            leave the zero where training put it.
-        quantize: Holds the base in small integers, for adapters alone.
-        input_format: Whether it learns to read prompt and response as one "text" or as a "pair" of
-            segments; "auto" looks (`rewardmodel.pretrained.input_format`). The saved model
-            remembers it.
-        checkpoints: Where checkpoints go on the way, default `folder` with `-trainer` added.
-        keep_checkpoints: Leave them there; the caller removes them once it has noted that the model
-            is made.
+        folder: Output, an ordinary transformers (or peft) folder.
+        optimization: Optimization settings.
+        objective: The loss and the layout of batches.
+        reference: Demonstrations (`prompt`, `completion`) whose mean score becomes 0, or None.
+        quantize: Quantizes the base, under adapters.
+        input_format: Whether it reads prompt and response as one "text" or as a "pair" of
+            segments; "auto" detects it (`rewardmodel.pretrained.input_format`). Kept in the saved
+            model.
+        checkpoints: Folder of checkpoints, default `folder` with `-trainer` added.
+        keep_checkpoints: Leave them there; the caller removes them.
         facts: More for the model card, such as where the data came from.
 
     Returns:
@@ -67,8 +65,8 @@ def train_reward_model(
         `seconds`, `reward_shift`...
 
     Raises:
-        ValueError: If the data is empty or all ties, the base cannot be loaded, reads its inputs in
-            a way that is not supported, or the loss diverges.
+        ValueError: If the data is empty or all ties, the base cannot be loaded, its inputs are not
+            supported, or the loss diverges.
         StorageError: If the disk is full.
     """
     objective = objective or LossConfig()
@@ -137,19 +135,11 @@ def train_reward_model(
 
 
 def prepare_model(model: Any, optimization: OptimConfig, objective: LossConfig) -> Any:
-    """Gives a loaded classifier its heads and adapters.
-
-    Args:
-        model: One-label sequence classifier.
-        optimization: With the adapters' size.
-        objective: With the number of heads.
-
-    Returns:
-        The model to train.
+    """Gives a loaded one-label classifier its heads and adapters; returns the model to train.
 
     Raises:
-        ValueError: If several heads are asked of a model whose head is no linear layer, or of a
-            trained adapter, whose head cannot be replaced.
+        ValueError: If there are to be several heads on a model whose head is no linear layer, or on
+            a trained adapter, whose head cannot be replaced.
     """
     plain = plain_model(model)
     if getattr(plain.config, "reward_shift", None):
@@ -167,7 +157,7 @@ def prepare_model(model: Any, optimization: OptimConfig, objective: LossConfig) 
 
 
 def _widen_head(plain: Any, heads: int, *, adapters: bool) -> None:
-    """Puts so many fresh linear heads where the one was."""
+    """Replaces the head by `heads` new linear heads."""
     name = _head_name(plain)
     if name is None or adapters:
         what = "a trained adapter" if adapters else type(plain).__name__
@@ -186,6 +176,6 @@ def _widen_head(plain: Any, heads: int, *, adapters: bool) -> None:
 
 
 def _head_name(plain: Any) -> str | None:
-    """What a classifier calls its linear head."""
+    """The name of a classifier's linear head."""
     names = ("score", "classifier")
     return next((n for n in names if isinstance(getattr(plain, n, None), torch.nn.Linear)), None)

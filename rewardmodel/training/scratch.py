@@ -1,7 +1,4 @@
-"""A small transformer that knows nothing: what pairs alone can teach.
-
-The third of the baselines that a pretrained reward model has to beat.
-"""
+"""A small randomly initialized transformer: the from-scratch baseline of reward models."""
 
 from pathlib import Path
 
@@ -17,17 +14,14 @@ def build_scratch_scorer(
 ) -> Path:
     """Writes a one-label Llama of random weights with another model's tokenizer.
 
-    It can be given texts, and pairs as encoders are.
+    It supports texts, and pairs as encoders do.
 
     Args:
         tokenizer_of: Hub id or folder whose tokenizer it takes.
-        folder: Where it goes; one that is there already stays.
+        folder: Output, which is returned; an existing folder is kept.
         seed: Of the weights.
         hidden_size: Its width, in heads of 32.
         layers: Its depth.
-
-    Returns:
-        The folder.
     """
     if (folder / "config.json").is_file():
         return folder

@@ -1,4 +1,4 @@
-"""A published format of preference data, and the options of its converter."""
+"""Published formats of preference data, and the options of their converters."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,16 +12,16 @@ from rewardmodel.data.rows import Row
 
 @dataclass(frozen=True)
 class ConvertOptions:
-    """Settings of a conversion.
+    """Options of a conversion.
 
     Attributes:
         tokenizer: Counts the tokens of a query, and renders questions to a chat model.
-        margins: Keep the difference of two scores as the pair's `margin`. A margin changes what
-            is trained, so it is taken only where asked for.
+        margins: Keep the difference of two scores as the pair's `margin`, which changes what is
+            trained.
         query_tokens: Most tokens of a TL;DR query; None leaves posts whole.
         keep_messages: Leave messages to be rendered by each model that reads them.
-        prompt_column: The prompt's column in rows of several responses, whose format does not fix
-            it.
+        prompt_column: The prompt's column in rows of several responses, whose format leaves it
+            open.
     """
 
     tokenizer: Any = None
@@ -35,10 +35,7 @@ class ConvertOptions:
         check_types(self)
 
     def asked(self, question: str) -> Turns:
-        """A bare question as the prompt: a user's turn where there is a chat template.
-
-        Without one the text is taken as it is, as everywhere else.
-        """
+        """A question as the prompt: a user's turn where the tokenizer has a chat template."""
         if self.tokenizer is None or not getattr(self.tokenizer, "chat_template", None):
             return question
         return [{"role": "user", "content": question}]
@@ -49,14 +46,14 @@ class Format:
     """A published format.
 
     Attributes:
-        name: By which the user asks for it.
+        name: Its name in settings.
         description: One line, for help and errors.
         convert: From a raw row to rows of pairs (`prompt`, `chosen`, `rejected`) or of rankings
-            (`prompt`, `responses`, `ranks`), and marks of what was left out.
+            (`prompt`, `responses`, `ranks`), and `LeftOut` for parts that were left out.
         signatures: Sets of columns; a row that has all of one set is of this format.
+        hub: Hub ids, each with further arguments of `datasets.load_dataset`.
+        aside: Columns that the format has and that are not used, such as ids.
         any_prompt: Whether the prompt's column may have another name.
-        aside: Columns that the publication has and that say nothing about its pairs, such as ids.
-        hub: Hub ids, each with what `datasets.load_dataset` must be told beside the id.
     """
 
     name: str

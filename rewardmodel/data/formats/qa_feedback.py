@@ -2,14 +2,13 @@ r"""QA-Feedback of FineGrainedRLHF: four answers to a question about passages, c
 
 A row is `question`, `passages` (lists of a title and sentences), `prediction 1` to `prediction 4`
 and `preference`: six numbers in the order 1v2 1v3 1v4 2v3 2v4 3v4, where 1 and 2 name the better
-answer and 0 is a tie. Each row gives six pairs. They stay pairs, since six independent judgments
-need not agree on an order. Answers that are the same text cannot be compared: their pair is left
-out and counted, whatever the label.
+answer and 0 is a tie. Each row gives six pairs, since six independent judgments need not agree on
+an order. Pairs of identical answers are left out and counted, whatever the label.
 
-The prompt is ours, fixed: for each passage "Passage: TITLE\nSENTENCES\n\n", then
+The prompt is ours: for each passage "Passage: TITLE\nSENTENCES\n\n", then
 "Question: QUESTION\n\nAnswer:", and an answer begins with a space. The question comes last because
-a prompt that is too long gives way from its left. The first sentence of a passage often repeats the
-title on a line of its own; that line is taken away. A question without passages stands alone.
+a prompt that is too long is cut from its left. The first sentence of a passage often repeats the
+title on a line of its own; that line is removed. A question without passages stands alone.
 
 Source: Wu et al. 2023, "Fine-Grained Human Feedback Gives Better Rewards".
 """

@@ -1,8 +1,7 @@
-"""K replies to one prompt, generic: `responses` with `scores`, or with `ranks`.
+"""K replies to one prompt: `responses` with `scores`, or with `ranks`.
 
-The order becomes `ranks`, 1 the best, equal numbers ties, counted as in sport: two firsts are
-followed by a third. A reply that occurs twice cannot be compared with itself, so its copies are
-left out and counted; of their scores the mean is kept.
+The order becomes `ranks`, 1 the best, equal numbers ties, competition ranking: two firsts are
+followed by a third. Copies of a reply are left out and counted; of their scores the mean is kept.
 """
 
 from collections.abc import Sequence
@@ -75,7 +74,7 @@ def ranking_of_scores(
     finished: Sequence[bool | None] = (),
     options: ConvertOptions,
 ) -> list[dict[str, Any] | LeftOut]:
-    """One ranking from replies and their scores, and a mark for each repeated reply.
+    """One ranking from replies and their scores, and a `LeftOut` for each repeated reply.
 
     Raises:
         PreferenceDataError: Fewer than two replies differ.
@@ -96,13 +95,13 @@ def ranking_of_scores(
 
 
 def ranks_of_scores(scores: Sequence[float]) -> list[int]:
-    """Ranks of scores: one more than the number of higher scores, so that equals are ties."""
+    """Ranks of scores: one more than the number of higher scores, so equal scores are ties."""
     ordered = sorted(scores, reverse=True)
     return [1 + ordered.index(score) for score in scores]
 
 
 def _marks(responses: Sequence[str], finished: Sequence[bool | None]) -> dict[str, Any]:
-    """Whether each different reply is finished, where that is said of any."""
+    """Whether each different reply is finished, where that is known of any."""
     if all(told is None for told in finished):
         return {}
     marks: dict[str, bool | None] = {}

@@ -1,9 +1,8 @@
 """`allenai/reward-bench`, both versions: benchmarks of reward models.
 
 Version 1 is pairs: `prompt`, `chosen`, `chosen_model`, `rejected`, `rejected_model`, `subset`,
-`id`. Version 2 is not: one (in its Ties subset several) correct reply against three or more wrong
-ones. As pairs its scores would not be those of the benchmark, so it has a loader of its own,
-`rewardmodel.data.reward_bench.load_reward_bench_2`, and is refused here.
+`id`. Version 2 has one (in its Ties subset several) correct reply against three or more wrong ones,
+and is refused here: `rewardmodel.data.reward_bench.load_reward_bench_2` loads it.
 
 Source: Lambert et al. 2024, "RewardBench"; Malik et al. 2025, "RewardBench 2".
 """
@@ -32,7 +31,7 @@ def convert_reward_bench(row: Row, options: ConvertOptions) -> list[dict[str, An
 
 
 def refuse_reward_bench_2(_row: Row, _options: ConvertOptions) -> list[dict[str, Any]]:
-    """Says which loader reads version 2.
+    """Refuses version 2, naming its loader.
 
     Raises:
         PreferenceDataError: Always.

@@ -57,7 +57,7 @@ def format_of_source(source: str | os.PathLike[str]) -> Format | None:
 
 
 def hub_options(source: str | os.PathLike[str]) -> Mapping[str, str]:
-    """What `datasets.load_dataset` must be told beside a hub id."""
+    """Further arguments of `datasets.load_dataset` for a hub id."""
     found = format_of_source(source)
     return found.hub[os.fspath(source)] if found else {}
 
@@ -71,7 +71,7 @@ def recognize(row: Row) -> Format | None:
 
 
 def describe_formats() -> str:
-    """One line a format, for help and errors."""
+    """One line per format, for help and errors."""
     lines = [
         "  auto: by the hub id or the columns of the first row",
         "  plain: columns as they are",

@@ -1,8 +1,8 @@
-"""From a row of any format to pairs of text with their labels.
+"""Parsing rows of any format into pairs with their labels.
 
-A plain row is one pair, its columns as named; a row of a published format goes through its
-converter first and may give several. In what comes out the chosen reply is never the less probable
-one. Knows no files: errors carry no place, the reader of rows puts it in front.
+A plain row is one pair; a row of a published format goes through its converter first and may give
+several. The chosen reply is never the less probable one. Errors carry no location; the reader of
+rows adds it.
 """
 
 import math
@@ -42,7 +42,7 @@ _LABELS = ("margin", "chosen_probability", "confidence", "subset", *PAIR_COLUMNS
 
 
 class PairParser:
-    """Turns rows into pairs; remembers what the source's rows so far have taught about columns."""
+    """Parses rows into pairs; keeps what the first rows showed about the columns."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class PairParser:
             )
 
     def format_of(self, row: Row) -> Format | None:
-        """The format of a source, decided at the first of its rows; None is plain."""
+        """The format of a source, determined at the first of its rows; None is plain."""
         if not self.decided:
             found = recognize(row)
             # A prompt column that the user names is read, by the formats that leave it open.
@@ -280,9 +280,9 @@ def _pairs_of(ranking: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _orient(pair: dict[str, Any], labels: dict[str, Any]) -> dict[str, Any]:
-    """Let `chosen` be the more probable reply, whatever the source called it.
+    """Swaps the replies so that `chosen` is the more probable one.
 
-    The margin says by how much the first reply leads, so it changes its sign with them.
+    The margin is the lead of the first reply, so it changes its sign.
     """
     probability = labels.get("chosen_probability")
     if probability is not None and probability < 0.5:

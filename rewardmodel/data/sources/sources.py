@@ -1,7 +1,4 @@
-"""Where user data lives: a file, a folder of files, a saved dataset, the hub.
-
-Finds it, picks the split, and explains what is missing; `row_files` reads the files.
-"""
+"""Finding the rows of a source: a file, a folder of files, a saved dataset, or the hub."""
 
 import difflib
 import os
@@ -40,21 +37,19 @@ def read_rows(
     split: str,
     hub_options: Mapping[str, str] | None = None,
 ) -> Iterator[Place]:
-    """Open `source` and return its rows, each with its location.
+    """Opens a source and returns its rows, each with its location.
 
     A location is `file:line` in text files and `file[row]` elsewhere, rows counted from 0.
 
     Args:
         source: A file (`.json`, `.jsonl`, `.csv`, `.txt`, each also with `.gz`, or `.parquet`), a
             folder from `save_to_disk`, a folder of data files, or a dataset id on the hub.
-        split: Which split of a hub dataset, saved dataset or folder; a single file has none and
-            is read whole.
-        hub_options: For `datasets.load_dataset`, where a hub id alone does not say which of its
-            tables is meant.
+        split: Of a hub dataset, saved dataset or folder; a single file has none and is read whole.
+        hub_options: Further arguments of `datasets.load_dataset`.
 
     Returns:
-        An iterator of (location, row), the row replaced by a `PreferenceDataError` where the
-        place could not be read.
+        An iterator of (location, row), the row replaced by a `PreferenceDataError` where it could
+        not be read.
 
     Raises:
         PreferenceDataError: No such path, dataset or split.
@@ -94,8 +89,7 @@ def _checked_path(source: str | os.PathLike[str]) -> Path:
     """The path that a source may be.
 
     Raises:
-        PreferenceDataError: No file can have it, it is no regular file and no folder, or it cannot
-            be looked at.
+        PreferenceDataError: It is no path, no regular file and no folder, or it cannot be accessed.
     """
     if os.fspath(source) in ("", "-"):
         raise PreferenceDataError(
@@ -123,7 +117,7 @@ def _refuse_special(path: Path) -> None:
 
 
 def _looks_local(source: str | os.PathLike[str]) -> bool:
-    """Tell a mistyped path from a hub id (`name` or `owner/name`)."""
+    """Distinguishes a mistyped path from a hub id (`name` or `owner/name`)."""
     text = os.fspath(source)
     return (
         not isinstance(source, str)
@@ -185,7 +179,7 @@ def _open_saved(path: Path, split: str) -> datasets.Dataset:
 
 
 def _split_files(folder: Path, split: str) -> list[Path]:
-    """Return the data files of a split, told by a word of the relative path as on the hub."""
+    """The data files of a split, recognized by a word of the relative path as on the hub."""
     files = sorted(
         path
         for path in folder.rglob("*")
