@@ -215,10 +215,9 @@ def test_heads_share_a_prompt_and_score_as_plain_runs(heads: Path) -> None:
     session = model.session()
     assert isinstance(session, PrefixSession)
     torch.testing.assert_close(session.score(PROMPTS, TEXTS), expected.amin(0), **CLOSE)
-    scorer = model._scorer
-    pairs = pair_rows(scorer.encoder, [PROMPT] * 4, TEXTS, finished=True)
-    together = scorer._output_pairs(pairs)[1]
-    assert together < 0.7 * scorer._score_alone(pairs)[1], "a prompt is run once"
+    pairs = pair_rows(model.encoder, [PROMPT] * 4, TEXTS, finished=True)
+    together = model._output_pairs(pairs)[1]
+    assert together < 0.7 * model._score_alone(pairs)[1], "a prompt is run once"
 
 
 def test_each_head_has_its_own_shift(policy_folder: Path, heads: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from rewardmodel.data.preferences import load_preferences, split_by_prompt
 from rewardmodel.evaluation.accuracy import evaluate_reward_model
 from rewardmodel.evaluation.baselines import bag_of_words_accuracy, longer_reply_accuracy
 from rewardmodel.evaluation.clustered import clustered_share
-from rewardmodel.evaluation.margins import preference_margins
+from rewardmodel.evaluation.scoring import preference_margins
 
 HH_SAMPLE = (
     Path(__file__).parents[2] / "shared" / "data" / "hh-rlhf" / "harmless-base-1800.jsonl.gz"

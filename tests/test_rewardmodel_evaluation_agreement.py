@@ -14,8 +14,7 @@ from rewardmodel.evaluation.agreement import evaluate_agreement, member_margins
 from rewardmodel.evaluation.batch_invariance import (
     measure_batch_invariance,
 )
-from rewardmodel.evaluation.margins import preference_margins
-from rewardmodel.evaluation.scoring import score_texts
+from rewardmodel.evaluation.scoring import preference_margins, score_texts
 from rewardmodel.models.sequence import SequenceRewardModel
 from rewardmodel.pretrained.tokenization import TextEncoder, load_tokenizer
 

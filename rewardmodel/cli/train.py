@@ -25,18 +25,16 @@ from rewardmodel.data.report import examine_preferences
 from rewardmodel.data.report_page import write_data_report
 from rewardmodel.data.rows import ColumnUse, OnBadRow, PreferenceDataError
 from rewardmodel.evaluation.accuracy import evaluate_reward_model
+from rewardmodel.evaluation.baselines import build_scratch_scorer
 from rewardmodel.models.loading import load_reward_model
 from rewardmodel.pretrained.checkpoints import read_config
 from rewardmodel.pretrained.digest import digest_model, digest_rows
 from rewardmodel.pretrained.input_format import ChosenFormat
 from rewardmodel.pretrained.tokenization import load_tokenizer
-from rewardmodel.training.hub import push_folder
 from rewardmodel.training.loss_config import LossConfig
-from rewardmodel.training.model_card import add_evaluation, model_files
-from rewardmodel.training.optim_config import OptimConfig
-from rewardmodel.training.quantization import Quantization
+from rewardmodel.training.model_card import add_evaluation, model_files, push_folder
+from rewardmodel.training.optim_config import OptimConfig, Quantization
 from rewardmodel.training.reward_model import train_reward_model
-from rewardmodel.training.scratch import build_scratch_scorer
 
 
 @dataclass

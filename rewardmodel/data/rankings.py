@@ -4,6 +4,7 @@ A ranking is `prompt`, `responses` (K >= 2 different texts) and `ranks` (whole n
 equal numbers ties).
 """
 
+import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -168,28 +169,14 @@ def pairs_from_rankings(dataset: Dataset, *, how: How = "all", ties: Ties = "kee
             "required are rankings. Load them with load_rankings."
         )
     marked = "finished" in dataset.column_names
-    carried = [n for n in ("subset", *TEMPLATE_COLUMNS) if n in dataset.column_names]
 
     def pairs() -> Iterator[dict[str, Any]]:
         for number, row in enumerate(dataset.with_format(None)):
-            ranking: Mapping[str, Any] = dict(row)
+            ranking: dict[str, Any] = dict(row)
             _check(ranking["responses"], ranking["ranks"], number)
-            extra = {name: ranking[name] for name in carried}
-            marks = ranking["finished"] or [None] * len(ranking["ranks"]) if marked else []
-            found = ranked_pairs(ranking["responses"], ranking["ranks"], how=how, ties=ties)
-            for better, worse, probability in found:
-                yield {
-                    "prompt": ranking["prompt"],
-                    "chosen": ranking["responses"][better],
-                    "rejected": ranking["responses"][worse],
-                    "chosen_probability": probability,
-                    **(
-                        dict(zip(PAIR_COLUMNS, (marks[better], marks[worse]), strict=True))
-                        if marked
-                        else {}
-                    ),
-                    **extra,
-                }
+            if marked:
+                ranking["finished"] = ranking["finished"] or [None] * len(ranking["ranks"])
+            yield from pairs_of_ranking(ranking, how=how, ties=ties)
 
     records = pairs()
     first = next(records, None)
@@ -199,7 +186,29 @@ def pairs_from_rankings(dataset: Dataset, *, how: How = "all", ties: Ties = "kee
             + (": all their responses are tied" if len(dataset) else "")
             + '; required is at least one. Load other rankings, or pass ties="keep".'
         )
-    return gather(_with_first(first, records))
+    return gather(itertools.chain([first], records))
+
+
+def pairs_of_ranking(
+    ranking: Mapping[str, Any], *, how: How = "all", ties: Ties = "keep"
+) -> Iterator[dict[str, Any]]:
+    """Yields one ranking's pairs with their labels: a `margin` where it has `scores`."""
+    responses, scores, marks = (ranking.get(n) for n in ("responses", "scores", "finished"))
+    assert responses is not None
+    carried = {n: ranking[n] for n in ("subset", *TEMPLATE_COLUMNS) if n in ranking}
+    for better, worse, probability in ranked_pairs(responses, ranking["ranks"], how=how, ties=ties):
+        pair = {
+            "prompt": ranking["prompt"],
+            "chosen": responses[better],
+            "rejected": responses[worse],
+            "chosen_probability": probability,
+            **carried,
+        }
+        if scores:
+            pair["margin"] = scores[better] - scores[worse]
+        if marks:
+            pair |= zip(PAIR_COLUMNS, (marks[better], marks[worse]), strict=True)
+        yield pair
 
 
 def ranked_pairs(
@@ -241,8 +250,3 @@ def _check(responses: Any, ranks: Any, number: int) -> None:
             "many ranks, whole numbers from 1 for the best. Mend the row; load_rankings checks "
             "and mends what it can."
         )
-
-
-def _with_first(first: dict[str, Any], rest: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    yield first
-    yield from rest

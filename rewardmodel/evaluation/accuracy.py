@@ -44,7 +44,7 @@ from rewardmodel.evaluation.clustered import (
 )
 from rewardmodel.evaluation.length.bias import LengthBias, measure_length_bias
 from rewardmodel.evaluation.length.control import LengthControl, control_for_length
-from rewardmodel.evaluation.margins import pair_scores
+from rewardmodel.evaluation.scoring import pair_scores
 from rewardmodel.evaluation.strata import (
     RiskCoverage,
     Stratum,

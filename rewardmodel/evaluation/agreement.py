@@ -18,8 +18,7 @@ from rewardmodel.evaluation.clustered import (
     clustered_share,
     number_prompts,
 )
-from rewardmodel.evaluation.margins import pair_texts, preference_margins
-from rewardmodel.evaluation.scoring import score_texts_by_member
+from rewardmodel.evaluation.scoring import pair_texts, preference_margins, score_texts_by_member
 from rewardmodel.evaluation.strata import RiskCoverage, Stratum, by_quantile, risk_coverage
 from rewardmodel.interface import UncertainRewardModel
 

@@ -1,4 +1,4 @@
-"""Baselines for reward models: the longer reply, and logistic regression on a bag of words.
+"""Baselines for reward models: the longer reply, a bag of words, a transformer from scratch.
 
 Letters: P pairs, V tokens in the vocabulary.
 """
@@ -6,15 +6,19 @@ Letters: P pairs, V tokens in the vocabulary.
 import re
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import torch
 from datasets import Dataset
 from scipy.optimize import minimize
 from scipy.sparse import csr_array
 from scipy.special import expit
 from tqdm.auto import tqdm
+from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from prefsearch.statistics.metrics import Interval
+from prefsearch.storage.folders import new_folder
 from rewardmodel.data.conversation import replies_of
 from rewardmodel.data.labels import better_signs, chosen_probabilities
 from rewardmodel.evaluation.clustered import (
@@ -23,6 +27,7 @@ from rewardmodel.evaluation.clustered import (
     length_margins,
     number_prompts,
 )
+from rewardmodel.pretrained.tokenization import load_tokenizer
 
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 _FOLDS = 5
@@ -142,3 +147,42 @@ def _fit_logistic(features: csr_array, vocabulary: int, l2: float) -> Floats:
     start = np.zeros(vocabulary)
     found = minimize(objective, start, jac=True, method="L-BFGS-B", options={"maxiter": 1000})
     return np.asarray(found.x)
+
+
+def build_scratch_scorer(
+    tokenizer_of: str, folder: Path, *, seed: int, hidden_size: int = 128, layers: int = 4
+) -> Path:
+    """Writes a one-label Llama of random weights with another model's tokenizer.
+
+    It supports texts, and pairs as encoders do.
+
+    Args:
+        tokenizer_of: Hub id or folder whose tokenizer it takes.
+        folder: Output, which is returned; an existing folder is kept.
+        seed: Of the weights.
+        hidden_size: Its width, in heads of 32.
+        layers: Its depth.
+    """
+    if (folder / "config.json").is_file():
+        return folder
+    tokenizer = load_tokenizer(tokenizer_of)
+    # A Llama has no token types; it tells the segments of a pair by the separators between them.
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden_size,
+        intermediate_size=3 * hidden_size,
+        num_hidden_layers=layers,
+        num_attention_heads=max(1, hidden_size // 32),
+        max_position_embeddings=2048,
+        # The default, 0.02, is far too small at such a width.
+        initializer_range=0.7 * hidden_size**-0.5,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    config.num_labels = 1
+    model = LlamaForSequenceClassification(config)
+    with new_folder(folder) as scratch:
+        model.save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
+    return folder

@@ -35,63 +35,49 @@ def _is_local(source: str) -> bool:
     return Path(source).is_dir() and adapter_folder(source) is not None
 
 
-class AdapterMember:
-    """One adapter of a model as a `SessionRewardModel`."""
+class _Adapted:
+    """Scores with one adapter of a model, which is activated first, less its shift."""
 
-    def __init__(self, scorer: SequenceRewardModel, name: str, shift: float = 0.0) -> None:
-        """Takes a model with several adapters.
-
-        Args:
-            scorer: Scores with the active adapter.
-            name: Of this adapter.
-            shift: Subtracted from its scores.
-        """
-        self.encoder = scorer.encoder
-        self.name = name
-        self._scorer = scorer
-        self._shift = shift
+    def __init__(self, scorer: SequenceRewardModel, name: str, shift: float, inner: Any) -> None:
+        self._scorer, self.name, self._shift, self._inner = scorer, name, shift, inner
 
     def score(
         self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
     ) -> Tensor:
         """Scores responses with this adapter, float32 [B]; see `RewardModel`."""
-        self.put_in_place()
-        return self._scorer.score(prompts, responses, finished=finished) - self._shift
+        self._activate()
+        return self._inner.score(prompts, responses, finished=finished) - self._shift
 
-    def session(self) -> ScoringSession:
-        """Starts a session of this adapter."""
-        self.put_in_place()
-        return _AdapterSession(self, self._scorer.session(), self._shift)
-
-    def put_in_place(self) -> None:
-        """Activates this adapter."""
+    def _activate(self) -> None:
         if self._scorer.model.active_adapter != self.name:
             self._scorer.model.set_adapter(self.name)
 
 
-class _AdapterSession:
-    """A session that activates its adapter before it scores."""
+class AdapterMember(_Adapted):
+    """One adapter of a model as a `SessionRewardModel`."""
 
-    def __init__(self, member: AdapterMember, session: ScoringSession, shift: float) -> None:
-        self._member = member
-        self._session = session
-        self._shift = shift
+    def __init__(self, scorer: SequenceRewardModel, name: str, shift: float = 0.0) -> None:
+        """Takes a model with several adapters, the name of one, and the shift of its scores."""
+        super().__init__(scorer, name, shift, scorer)
+        self.encoder = scorer.encoder
+
+    def session(self) -> ScoringSession:
+        """Starts a session of this adapter."""
+        self._activate()
+        return _AdapterSession(self._scorer, self.name, self._shift, self._scorer.session())
+
+
+class _AdapterSession(_Adapted):
+    """A session that activates its adapter before it scores."""
 
     @property
     def forward_tokens(self) -> int:
         """See `ScoringSession`."""
-        return self._session.forward_tokens
-
-    def score(
-        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
-    ) -> Tensor:
-        """See `ScoringSession`."""
-        self._member.put_in_place()
-        return self._session.score(prompts, responses, finished=finished) - self._shift
+        return self._inner.forward_tokens
 
     def keep(self, prompts: Collection[Prompt]) -> None:
         """See `ScoringSession`."""
-        self._session.keep(prompts)
+        self._inner.keep(prompts)
 
 
 def load_adapter_members(
@@ -121,7 +107,8 @@ def load_adapter_members(
         )
     first = sources[0]
     model = load_scorer(first, init_head=False)
-    shifts = [_take_shift(model.config)]
+    shifts = [shift_of(model.config)]  # the first adapter's, not the shared model's
+    model.config.reward_shift = 0.0
     names = [str(model.active_adapter)]
     encoder = open_encoder(first, model, max_length, input_format=input_format, warns=True)
     vocabulary = encoder.tokenizer.get_vocab()
@@ -133,7 +120,8 @@ def load_adapter_members(
             )
         names.append(f"member{number}")
         _add_adapter(model, source, names[-1])
-        shifts.append(_shift_beside(source))
+        own = read_own_settings(Path(source) / "config.json")
+        shifts.append(float(own.get("reward_shift") or 0.0))
     scorer = SequenceRewardModel(model, encoder, batch_size=batch_size)
     return [AdapterMember(scorer, *member) for member in zip(names, shifts, strict=True)]
 
@@ -152,14 +140,3 @@ def _add_adapter(model: Any, source: str, name: str) -> None:
     require_adapter_weights(Path(source), model, name=name)
     # Adapters are loaded on the device of the base; dropout of a new one is on.
     model.eval()
-
-
-def _take_shift(config: Any) -> float:
-    """Removes the first adapter's shift from the shared model's configuration, and returns it."""
-    shift = shift_of(config)
-    config.reward_shift = 0.0
-    return shift
-
-
-def _shift_beside(source: str) -> float:
-    return float(read_own_settings(Path(source) / "config.json").get("reward_shift") or 0.0)

@@ -62,11 +62,7 @@ class ImplicitRewardModel:
         if beta <= 0:
             raise ValueError(f"beta: found {beta}; required: more than 0")
         if reference == WITHOUT_ADAPTER and not hasattr(policy, "disable_adapter"):
-            raise ValueError(
-                f"reference: {type(policy).__name__} is no adapter whose base could be the "
-                "reference; required: the model that the policy was trained from. Pass its folder, "
-                "or None to score without a reference"
-            )
+            raise _no_adapter(type(policy).__name__)
         self.policy = policy.eval()
         self.reference = reference if reference in (None, WITHOUT_ADAPTER) else reference.eval()
         self.encoder = encoder
@@ -91,11 +87,7 @@ class ImplicitRewardModel:
             ValueError: If one cannot be loaded, or their vocabularies differ.
         """
         if reference == WITHOUT_ADAPTER and adapter_folder(policy) is None:
-            raise ValueError(
-                f"reference: {policy} is no adapter whose base could be the reference; required: "
-                "the model that the policy was trained from. Pass its folder, or None to score "
-                "without a reference"
-            )
+            raise _no_adapter(policy)
         model = load_causal(policy, merge=False)
         encoder = _open_encoder(policy, model, max_length)
         other: Any = reference
@@ -196,6 +188,13 @@ class ImplicitRewardModel:
                 found[i] = piece
         require_finite(torch.tensor([float(row.sum()) for row in found]), responses)
         return found, tokens
+
+
+def _no_adapter(policy: str) -> ValueError:
+    return ValueError(
+        f"reference: {policy} is no adapter whose base could be the reference; required: the model "
+        "that the policy was trained from. Pass its folder, or None to score without a reference"
+    )
 
 
 def _open_encoder(source: str, model: Any, max_length: int | None) -> TextEncoder:

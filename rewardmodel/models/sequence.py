@@ -27,7 +27,12 @@ from rewardmodel.prefix_cache.sessions import (
     worth_sharing,
 )
 from rewardmodel.pretrained.checkpoints import load_classifier
-from rewardmodel.pretrained.input_format import ChosenFormat, input_format_of, trained_on
+from rewardmodel.pretrained.input_format import (
+    ChosenFormat,
+    input_format_of,
+    require_usual_inputs,
+    trained_on,
+)
 from rewardmodel.pretrained.model_fit import (
     check_vocabulary,
     context_length,
@@ -36,7 +41,6 @@ from rewardmodel.pretrained.model_fit import (
 )
 from rewardmodel.pretrained.own_settings import shift_of
 from rewardmodel.pretrained.tokenization import TextEncoder, load_tokenizer, token_types
-from rewardmodel.pretrained.usual_inputs import require_usual_inputs
 
 _SET_LENGTH = 2**20  # tokenizers without a `model_max_length` say an astronomical one
 

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from prefsearch.storage.files import write_json_atomic, write_text_atomic
 from prefsearch.storage.json_reading import read_object
@@ -74,6 +76,33 @@ def add_evaluation(folder: Path, evaluation: Mapping[str, Any]) -> None:
     """Adds evaluation figures to a model's card."""
     facts = read_object(folder / _FACTS)
     write_model_card(folder, {**facts, "evaluation": dict(evaluation)})
+
+
+def push_folder(folder: Path, name: str, *, private: bool) -> str:
+    """Uploads a model's folder with its card.
+
+    Args:
+        folder: The model's.
+        name: `owner/name` of the repository, made if there is none.
+        private: Whether a new repository is private.
+
+    Returns:
+        The repository's address.
+
+    Raises:
+        ValueError: If the hub refuses or cannot be reached; the model stays where it is.
+    """
+    api = HfApi()
+    try:
+        api.create_repo(name, private=private, exist_ok=True)
+        commit = api.upload_folder(repo_id=name, folder_path=folder)
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+        raise ValueError(
+            f"{folder} could not be uploaded to {name!r} ({type(error).__name__}: "
+            f"{(str(error).splitlines() or [''])[0]}). The model is kept there: log in with `hf "
+            "auth login`, check the name and the connection, and run the same command with --resume"
+        ) from error
+    return str(commit.repo_url)
 
 
 def _card(facts: Mapping[str, Any], *, name: str, shift: Any) -> str:

@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
-
-import torch
+from typing import Annotated, Any, Literal
 
 from prefsearch.config.bounds import (
     CountOrZero,
@@ -16,6 +14,8 @@ from prefsearch.config.bounds import (
     Within,
 )
 from prefsearch.config.checks import check_types
+
+Quantization = Literal["none", "8bit", "4bit"]
 
 
 @dataclass
@@ -66,6 +66,8 @@ class OptimConfig:
 
     def trainer_arguments(self, output: Path) -> dict[str, Any]:
         """The arguments that TRL's trainers share; checkpoints go to `output`."""
+        import torch
+
         return {
             "output_dir": str(output),
             "num_train_epochs": self.epochs,

@@ -1,5 +1,6 @@
 """Training a Bradley-Terry reward model on human comparisons."""
 
+import importlib.util
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -10,17 +11,17 @@ import torch
 from datasets import Dataset
 from trl import RewardConfig
 
-from rewardmodel.models.sequence import load_scorer, open_encoder
+from rewardmodel.data.conversation import prompts_of, replies_of
+from rewardmodel.models.sequence import SequenceRewardModel, load_scorer, open_encoder
 from rewardmodel.prefix_cache.backbone import plain_model
 from rewardmodel.pretrained.adapters import adapter_folder
 from rewardmodel.pretrained.input_format import ChosenFormat, keep_input_format
+from rewardmodel.pretrained.tokenization import TextEncoder
 from rewardmodel.training.batching.comparisons import tokenize_comparisons
 from rewardmodel.training.batching.layout_choice import choose_layout
 from rewardmodel.training.loss_config import LossConfig
 from rewardmodel.training.model_card import write_model_card
-from rewardmodel.training.optim_config import OptimConfig
-from rewardmodel.training.quantization import Quantization, quantized
-from rewardmodel.training.reference_shift import center_on
+from rewardmodel.training.optim_config import OptimConfig, Quantization
 from rewardmodel.training.run import run_trainer, save_model
 from rewardmodel.training.trainer import ComparisonTrainer
 
@@ -179,3 +180,77 @@ def _head_name(plain: Any) -> str | None:
     """The name of a classifier's linear head."""
     names = ("score", "classifier")
     return next((n for n in names if isinstance(getattr(plain, n, None), torch.nn.Linear)), None)
+
+
+def quantized(kind: Quantization) -> dict[str, Any]:
+    """The options of `from_pretrained` that load a quantized base.
+
+    "none" gives no options; "4bit" is NF4 with double quantization.
+
+    Raises:
+        ValueError: If bitsandbytes is not installed.
+
+    Source: Dettmers et al. 2023 (https://arxiv.org/abs/2305.14314).
+    """
+    if kind == "none":
+        return {}
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ValueError(
+            f"quantize: found {kind!r} and bitsandbytes is not installed; required: it. Install "
+            "prefsearch[qlora], or take quantize: none"
+        )
+    from transformers import BitsAndBytesConfig
+
+    # The head is new and trained as a whole, so it stays in floats.
+    kept = ["score", "classifier"]
+    if kind == "8bit":
+        config = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=kept)
+    else:
+        precise = torch.bfloat16 if torch.cuda.is_available() else torch.float32
+        config = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=precise,
+            llm_int8_skip_modules=kept,
+        )
+    return {"quantization_config": config}
+
+
+def center_on(reference: Dataset, model: Any, encoder: TextEncoder) -> list[float]:
+    """Moves a trained classifier's zero to the mean score of demonstrations; returns the shifts.
+
+    A head with a bias absorbs the shift. One without keeps it as `reward_shift` in the model's
+    configuration, which `rewardmodel` subtracts; other readers of the folder then see scores that
+    are higher by this constant.
+
+    Args:
+        reference: Columns `prompt` and `completion`, and optionally `finished`.
+        model: Sequence classifier of M heads, adapters included.
+        encoder: Its tokenization.
+
+    Raises:
+        ValueError: If there is no demonstration.
+    """
+    if len(reference) == 0:
+        raise ValueError("no demonstrations to center the scores on; required: at least 1")
+    plain = plain_model(model)
+    training = model.training
+    marked = "finished" in reference.column_names
+    told = reference["finished"] if marked else [True] * len(reference)
+    scores = SequenceRewardModel(model, encoder).outputs(
+        prompts_of(reference),
+        replies_of(reference, "completion"),
+        finished=[value is not False for value in told],
+    )  # [B, M]
+    model.train(training)
+    means = scores.mean(0)
+    head = getattr(plain, "score", None) or getattr(plain, "classifier", None)
+    bias = getattr(head, "bias", None)
+    if bias is not None:
+        with torch.no_grad():
+            bias -= means.to(bias)
+    else:
+        shift = means.tolist()
+        plain.config.reward_shift = shift if len(shift) > 1 else shift[0]
+    return means.tolist()

@@ -7,7 +7,6 @@ rows adds it.
 
 import math
 import os
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +24,7 @@ from rewardmodel.data.parsing.finished import PAIR_COLUMNS, read_finished
 from rewardmodel.data.parsing.prompt_columns import choose_columns, find_prompts, take_prompt
 from rewardmodel.data.parsing.reply_text import OneKind, split_prompt, take_turns
 from rewardmodel.data.parsing.shared_prompt import Turns, repeats, shared_prompt
-from rewardmodel.data.rankings import ranked_pairs
+from rewardmodel.data.rankings import pairs_of_ranking
 from rewardmodel.data.rows import (
     LeftOut,
     PreferenceDataError,
@@ -136,7 +135,9 @@ class PairParser:
             if isinstance(part, LeftOut):
                 pairs.append(part)
             elif "ranks" in part:
-                pairs += [self._pair(pair, *_DEFAULTS, beside=row) for pair in _pairs_of(part)]
+                pairs += [
+                    self._pair(pair, *_DEFAULTS, beside=row) for pair in pairs_of_ranking(part)
+                ]
             else:
                 pairs.append(self._pair(part, *_DEFAULTS, beside=row))
         return pairs
@@ -255,28 +256,6 @@ class PairParser:
             }[name]
             raise _bad_label(column, row, required, name)
         return number
-
-
-def _pairs_of(ranking: Mapping[str, Any]) -> list[dict[str, Any]]:
-    responses, scores = ranking["responses"], ranking.get("scores")
-    marks = ranking.get("finished")
-
-    def ended(*of: int) -> dict[str, bool | None]:
-        return dict(zip(PAIR_COLUMNS, (marks[n] for n in of), strict=True)) if marks else {}
-
-    extra = {"subset": ranking["subset"]} if "subset" in ranking else {}
-    return [
-        {
-            "prompt": ranking["prompt"],
-            "chosen": responses[better],
-            "rejected": responses[worse],
-            "chosen_probability": probability,
-            **({"margin": scores[better] - scores[worse]} if scores else {}),
-            **ended(better, worse),
-            **extra,
-        }
-        for better, worse, probability in ranked_pairs(responses, ranking["ranks"])
-    ]
 
 
 def _orient(pair: dict[str, Any], labels: dict[str, Any]) -> dict[str, Any]:

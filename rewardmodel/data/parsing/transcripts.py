@@ -65,7 +65,7 @@ _FAMILIES = (
 
 
 def prompt_end(shared: str) -> int | None:
-    """The end of the prompt in the shared beginning of two transcripts, after the last answer marker.
+    """The end of the prompt in the shared beginning of two transcripts: the last answer marker.
 
     None where the shared text has no markers of a question and its answer.
     """

@@ -16,7 +16,7 @@ from datasets import Dataset
 
 from prefsearch.statistics.metrics import Interval
 from rewardmodel.evaluation.clustered import Floats, clustered_share, number_prompts
-from rewardmodel.evaluation.margins import preference_margins
+from rewardmodel.evaluation.scoring import preference_margins
 from rewardmodel.interface import RewardModel
 
 # How much each subset weighs in its section: its number of prompts, but for mathematics (447),

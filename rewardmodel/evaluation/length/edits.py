@@ -23,7 +23,7 @@ from rewardmodel.evaluation.clustered import (
     number_prompts,
     require_prompts,
 )
-from rewardmodel.evaluation.margins import preference_margins
+from rewardmodel.evaluation.scoring import preference_margins
 from rewardmodel.interface import RewardModel
 
 

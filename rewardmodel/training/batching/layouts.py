@@ -165,15 +165,8 @@ class PrefixLayout:
             common=torch.cat([held, torch.zeros_like(segments, dtype=torch.bool)], 1),
         )
         mask = self.backbone.attention_mask(mask_spec, segments.shape, end=positions.shape[1])
-        with TokenScores(self.head) as caught:
-            model(
-                input_ids=tensors["input_ids"],
-                attention_mask=mask,
-                position_ids=tensors["position_ids"],
-                past_key_values=cache,
-                use_cache=True,
-            )
-        return caught.last().flatten(0, 1)[tensors["places"]]
+        options = {"past_key_values": cache, "use_cache": True}
+        return _scores_at_places(model, self.head, tensors, mask, **options)
 
 
 @dataclass(frozen=True)
@@ -239,14 +232,7 @@ class PackedLayout:
             groups=groups,
         )
         mask = self.backbone.attention_mask(mask_spec, groups.shape, end=groups.shape[1])
-        with TokenScores(self.head) as caught:
-            model(
-                input_ids=tensors["input_ids"],
-                attention_mask=mask,
-                position_ids=tensors["position_ids"],
-                use_cache=False,
-            )
-        return caught.last().flatten(0, 1)[tensors["places"]]
+        return _scores_at_places(model, self.head, tensors, mask, use_cache=False)
 
 
 @dataclass(frozen=True)
@@ -279,6 +265,20 @@ class SegmentMask:
         if window is not None:
             seen &= self.positions[:, None] > here - window
         return seen
+
+
+def _scores_at_places(
+    model: Any, head: torch.nn.Module, tensors: Tensors, mask: Any, **options: Any
+) -> Tensor:
+    """Runs masked rows; scores [S, M] at `places`, the responses' last tokens."""
+    with TokenScores(head) as caught:
+        model(
+            input_ids=tensors["input_ids"],
+            attention_mask=mask,
+            position_ids=tensors["position_ids"],
+            **options,
+        )
+    return caught.last().flatten(0, 1)[tensors["places"]]
 
 
 def first_fit(sizes: Sequence[int], room: int) -> list[list[int]]:
