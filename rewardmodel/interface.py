@@ -9,7 +9,7 @@ from torch import Tensor
 from rewardmodel.data.conversation import Prompt, Reply
 
 Finished = bool | Sequence[bool]
-"""Whether responses end where their text does: said of all, or of each of B."""
+"""Whether responses end where their text does: all, or each of B."""
 
 
 @runtime_checkable
@@ -127,7 +127,7 @@ def score_replies(
     `finished` is passed on if `score` has such a keyword; other reward models, such as functions
     and verifiers, score the text alone.
     """
-    return _told(reward_model.score, prompts, responses, finished)
+    return _call(reward_model.score, prompts, responses, finished)
 
 
 def member_scores_of(
@@ -138,16 +138,16 @@ def member_scores_of(
     finished: Finished,
 ) -> Tensor:
     """Scores of each member, float32 [M, B]; as `score_replies`."""
-    return _told(reward_model.member_scores, prompts, responses, finished)
+    return _call(reward_model.member_scores, prompts, responses, finished)
 
 
-def _told(
+def _call(
     score: Callable[..., Tensor],
     prompts: Sequence[Prompt],
     responses: Sequence[Reply],
     finished: Finished,
 ) -> Tensor:
-    """Calls a method with `finished` if it has such a keyword."""
+    """Calls a method, with `finished` if it has such a keyword."""
     if "finished" in inspect.signature(score).parameters:
         return score(prompts, responses, finished=finished)
     return score(prompts, responses)

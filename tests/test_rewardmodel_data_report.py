@@ -101,17 +101,13 @@ def test_tokens_and_what_a_limit_cuts_agree_with_the_encoder():
     assert limits.lost_tokens_share == pytest.approx(lost / (5 + 5 + 7 + 9 + 10 + 4))
     assert report.histogram.unit == "tokens"
     assert sum(report.histogram.chosen) == sum(report.histogram.rejected) == 3
-    over = examine_preferences(dataset, encoder=TextEncoder(Words(), 8), max_length=9).limits
+    over = examine_preferences(dataset, encoder=TextEncoder(Words(), 9)).limits
     assert over is not None
     assert (over.max_length, over.cut_pairs) == (9, 1)
     assert examine_preferences(dataset, encoder=TextEncoder(Words())).limits is None
 
 
-def test_limits_need_an_encoder_and_pairs_are_needed():
-    with pytest.raises(ValueError, match=r"max_length is 8 and the encoder None"):
-        examine_preferences(MIXED, max_length=8)
-    with pytest.raises(ValueError, match=r"max_length is 0"):
-        examine_preferences(MIXED, encoder=TextEncoder(Words()), max_length=0)
+def test_pairs_are_needed():
     with pytest.raises(ValueError, match=r"found no pairs"):
         examine_preferences(MIXED.select([]))
     for value in (1.5, math.nan, None):

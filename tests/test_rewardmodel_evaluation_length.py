@@ -15,7 +15,7 @@ from rewardmodel.evaluation.accuracy import evaluate_reward_model
 from rewardmodel.evaluation.clustered import clustered_correlation
 from rewardmodel.evaluation.length.control import control_for_length
 from rewardmodel.evaluation.length.edits import edit_accuracy, load_edits
-from rewardmodel.evaluation.length.probes import cut_sentences, truncation_probe
+from rewardmodel.evaluation.length.probes import cut_sentence, truncation_probe
 
 QA_FEEDBACK = Path(__file__).parents[2] / "shared" / "data" / "qa-feedback" / "dev_feedback.json.gz"
 
@@ -222,12 +222,7 @@ def test_human_corrections_of_qa_feedback_keep_the_prompts_of_the_pairs():
     ],
 )
 def test_last_sentence_is_cut(reply, cut):
-    assert cut_sentences(reply, 1) == cut
-
-
-def test_cutting_two_sentences_needs_three():
-    assert cut_sentences("One. Two. Three.", 2) == "One."
-    assert cut_sentences("One. Two.", 2) is None
+    assert cut_sentence(reply) == cut
 
 
 def test_probe_tells_a_length_scorer_from_one_that_counts_distinct_words():
@@ -253,5 +248,5 @@ def test_probe_refuses_replies_too_short_to_cut():
     short = Dataset.from_dict({"prompt": ["a", "b"], "chosen": ["One.", "Two."]})
     with pytest.raises(ValueError, match="found 0 replies of more than 1 sentences"):
         truncation_probe(Scorer(len), short, seed=0)
-    with pytest.raises(ValueError, match="column='reply'"):
-        truncation_probe(Scorer(len), short, seed=0, column="reply")
+    with pytest.raises(ValueError, match="required are prompt and chosen"):
+        truncation_probe(Scorer(len), short.rename_column("chosen", "reply"), seed=0)

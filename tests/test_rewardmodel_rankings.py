@@ -94,7 +94,7 @@ def test_pairs_are_no_rankings_and_say_so(tmp_path):
         load_rankings(write(tmp_path, {"prompt": "p", "chosen": "a", "rejected": "b"}))
 
 
-def test_all_adjacent_and_best_rest_pairs():
+def test_all_pairs_of_a_ranking():
     dataset = Dataset.from_list([{**RANKED, "subset": "s"}])
     pairs = pairs_from_rankings(dataset)
     assert [(p["chosen"], p["rejected"], p["chosen_probability"]) for p in pairs.to_list()] == [
@@ -103,12 +103,6 @@ def test_all_adjacent_and_best_rest_pairs():
         ("a", "c", 0.5),
     ]
     assert pairs.column_names == ["prompt", "chosen", "rejected", "chosen_probability", "subset"]
-    adjacent = pairs_from_rankings(dataset, how="adjacent").to_list()
-    assert [(p["chosen"], p["rejected"]) for p in adjacent] == [("b", "a"), ("a", "c")]
-    best = pairs_from_rankings(dataset, how="best_rest").to_list()
-    assert [(p["chosen"], p["rejected"]) for p in best] == [("b", "a"), ("b", "c")]
-    dropped = pairs_from_rankings(dataset, ties="drop")
-    assert dropped["chosen_probability"] == [1.0, 1.0]
 
 
 def test_pairs_by_loading_are_the_pairs_of_the_loaded_rankings(tmp_path):
@@ -137,28 +131,20 @@ def test_bad_row_of_rankings_is_refused(row, message):
 def test_what_gives_no_pairs_is_refused():
     tied = Dataset.from_list([{**RANKED, "ranks": [1, 1, 1]}])
     assert len(pairs_from_rankings(tied)) == 3
-    with pytest.raises(ValueError, match=r"1 rankings gave no pair: all their responses are tied"):
-        pairs_from_rankings(tied, ties="drop")
+    with pytest.raises(ValueError, match="0 rankings gave no pair"):
+        pairs_from_rankings(tied.select([]))
     with pytest.raises(ValueError, match=r"has no ranks, responses; found \['prompt'\]"):
         pairs_from_rankings(Dataset.from_list([{"prompt": "p"}]))
-    with pytest.raises(ValueError, match=r"how is 'some'"):
-        pairs_from_rankings(tied, how="some")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ValueError, match=r"ties is 'half'"):
-        pairs_from_rankings(tied, ties="half")  # pyright: ignore[reportArgumentType]
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(-3, 3), min_size=2, max_size=7))
 def test_pairs_agree_with_the_scores(scores):
     ranks = ranks_of_scores(scores)
-    pairs = list(ranked_pairs(scores, ranks))
+    pairs = list(ranked_pairs(ranks))
     assert {frozenset(pair[:2]) for pair in pairs} == {
         frozenset(both) for both in combinations(range(len(scores)), 2)
     }
     for better, worse, probability in pairs:
         assert scores[better] >= scores[worse]
         assert probability == (0.5 if scores[better] == scores[worse] else 1.0)
-    for how in ("adjacent", "best_rest"):
-        some = list(ranked_pairs(scores, ranks, how=how))
-        assert len(some) == len(scores) - 1
-        assert set(some) <= set(pairs)

@@ -7,7 +7,7 @@ equal numbers ties).
 import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from datasets import Dataset, List, Value
 from transformers import PreTrainedTokenizerBase
@@ -35,9 +35,6 @@ from rewardmodel.data.rows import (
 )
 from rewardmodel.data.sources.sources import load_records
 from rewardmodel.data.sources.tables import gather
-
-How = Literal["all", "adjacent", "best_rest"]
-Ties = Literal["keep", "drop"]
 
 
 def load_rankings(
@@ -138,30 +135,21 @@ def load_rankings(
     return gather(records, {"finished": List(Value("bool"))})
 
 
-def pairs_from_rankings(dataset: Dataset, *, how: How = "all", ties: Ties = "keep") -> Dataset:
-    """Turns rankings into preference pairs.
+def pairs_from_rankings(dataset: Dataset) -> Dataset:
+    """Turns rankings into all their preference pairs, K(K-1)/2 a ranking.
 
     Args:
         dataset: With `prompt`, `responses` and `ranks`; `finished`, `subset`, `tools` and
             `chat_template_kwargs` are carried over.
-        how: "all" pairs, K(K-1)/2 a ranking; "adjacent", neighbors in the order alone, K-1;
-            "best_rest", the best (the first of several) against every other, K-1.
-        ties: "keep" gives pairs of equal ranks with a chosen_probability of one half; "drop"
-            leaves them out.
 
     Returns:
-        Text columns `prompt`, `chosen`, `rejected`, float `chosen_probability`, and `subset`,
-        `chosen_finished` and `rejected_finished` where present.
+        Text columns `prompt`, `chosen`, `rejected`, float `chosen_probability` (one half for equal
+        ranks), and `subset`, `chosen_finished` and `rejected_finished` where present.
 
     Raises:
-        ValueError: An argument is not allowed; a column is missing; a row's lengths differ, it has
-            fewer than two different responses, or its ranks are no whole numbers from 1; or no
-            pair is left.
+        ValueError: A column is missing; a row's lengths differ, it has fewer than two different
+            responses, or its ranks are no whole numbers from 1; or there is no pair.
     """
-    if how not in ("all", "adjacent", "best_rest"):
-        raise ValueError(f'how is {how!r}; use "all", "adjacent" or "best_rest".')
-    if ties not in ("keep", "drop"):
-        raise ValueError(f'ties is {ties!r}; use "keep" or "drop".')
     lacking = {"prompt", "responses", "ranks"} - set(dataset.column_names)
     if lacking:
         raise ValueError(
@@ -176,27 +164,22 @@ def pairs_from_rankings(dataset: Dataset, *, how: How = "all", ties: Ties = "kee
             _check(ranking["responses"], ranking["ranks"], number)
             if marked:
                 ranking["finished"] = ranking["finished"] or [None] * len(ranking["ranks"])
-            yield from pairs_of_ranking(ranking, how=how, ties=ties)
+            yield from pairs_of_ranking(ranking)
 
     records = pairs()
     first = next(records, None)
     if first is None:
         raise ValueError(
-            f"{len(dataset)} rankings gave no pair"
-            + (": all their responses are tied" if len(dataset) else "")
-            + '; required is at least one. Load other rankings, or pass ties="keep".'
+            f"{len(dataset)} rankings gave no pair; required is at least one. Load other rankings"
         )
     return gather(itertools.chain([first], records))
 
 
-def pairs_of_ranking(
-    ranking: Mapping[str, Any], *, how: How = "all", ties: Ties = "keep"
-) -> Iterator[dict[str, Any]]:
-    """Yields one ranking's pairs with their labels: a `margin` where it has `scores`."""
-    responses, scores, marks = (ranking.get(n) for n in ("responses", "scores", "finished"))
-    assert responses is not None
+def pairs_of_ranking(ranking: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yields all pairs of one ranking with their labels: a `margin` where it has `scores`."""
+    responses, scores, marks = ranking["responses"], ranking.get("scores"), ranking.get("finished")
     carried = {n: ranking[n] for n in ("subset", *TEMPLATE_COLUMNS) if n in ranking}
-    for better, worse, probability in ranked_pairs(responses, ranking["ranks"], how=how, ties=ties):
+    for better, worse, probability in ranked_pairs(ranking["ranks"]):
         pair = {
             "prompt": ranking["prompt"],
             "chosen": responses[better],
@@ -211,27 +194,11 @@ def pairs_of_ranking(
         yield pair
 
 
-def ranked_pairs(
-    responses: Sequence[Any], ranks: Sequence[int], *, how: How = "all", ties: Ties = "keep"
-) -> Iterator[tuple[int, int, float]]:
-    """Yields (better, worse, probability) by index into one ranking's responses.
-
-    Equal ranks keep the order of the responses, and give a probability of one half.
-    """
-    order = sorted(range(len(responses)), key=lambda index: ranks[index])  # stable
-    places = [
-        (first, second)
-        for first in range(len(order))
-        for second in range(first + 1, len(order))
-        if how == "all"
-        or (how == "adjacent" and second == first + 1)
-        or (how == "best_rest" and first == 0)
-    ]
-    for first, second in places:
-        better, worse = order[first], order[second]
-        tie = ranks[better] == ranks[worse]
-        if not tie or ties == "keep":
-            yield better, worse, 0.5 if tie else 1.0
+def ranked_pairs(ranks: Sequence[int]) -> Iterator[tuple[int, int, float]]:
+    """Yields (better, worse, probability) by index; equal ranks keep their order, with one half."""
+    order = sorted(range(len(ranks)), key=lambda index: ranks[index])  # stable
+    for better, worse in itertools.combinations(order, 2):
+        yield better, worse, 0.5 if ranks[better] == ranks[worse] else 1.0
 
 
 def _check(responses: Any, ranks: Any, number: int) -> None:

@@ -120,7 +120,6 @@ def examine_preferences(
     dataset: Dataset,
     *,
     encoder: TextEncoder | None = None,
-    max_length: int | None = None,
     unused_columns: Sequence[str] = (),
 ) -> DataReport:
     """Examines preference pairs: counts, labels and lengths.
@@ -128,21 +127,15 @@ def examine_preferences(
     Args:
         dataset: Columns `prompt`, `chosen` and `rejected`, as `load_preferences` returns them;
             optional `chosen_probability`, `confidence` and `subset`.
-        encoder: Counts tokens, as in training and scoring.
-        max_length: Tokens of prompt and response together; by default the encoder's own.
+        encoder: Counts tokens, as in training and scoring, up to its `max_length`.
         unused_columns: Columns of the source that were not read, as `load_preferences` gathers
             them in `columns`.
 
     Raises:
-        ValueError: The dataset is empty, or there is a `max_length` and no encoder.
+        ValueError: The dataset is empty.
     """
     if len(dataset) == 0:
         raise ValueError("found no pairs; load at least one before asking for a report.")
-    if max_length is not None and (encoder is None or max_length < 1):
-        raise ValueError(
-            f"max_length is {max_length} and the encoder {encoder}; required is a positive number "
-            "and an encoder to count tokens with. Pass encoder=TextEncoder(tokenizer)."
-        )
     probability = chosen_probabilities(dataset)
     ties = probability == 0.5
     seen: set[_Pair] = set()  # ties in the order of their texts
@@ -166,7 +159,7 @@ def examine_preferences(
     tokens = limits = counted = None
     if encoder is not None:
         counted = _token_lengths(dataset, encoder)
-        limit = encoder.max_length if max_length is None else max_length
+        limit = encoder.max_length
         longest = counted[:, 0] + counted[:, 1:].max(axis=1)
         tokens = _quantiles(np.column_stack([counted, longest]), (*names, "longest"))
         limits = None if limit is None else _limits(counted, limit)

@@ -70,15 +70,12 @@ class EnsembleAgreement:
 def evaluate_agreement(
     ensemble: UncertainRewardModel,
     dataset: Dataset,
-    *,
-    batch_pairs: int = 16,
 ) -> EnsembleAgreement:
     """Measures how the members of an ensemble agree on preference pairs.
 
     Args:
         ensemble: Two or more members.
         dataset: Columns `prompt`, `chosen` and `rejected`, optional `chosen_probability`.
-        batch_pairs: Pairs per call.
 
     Raises:
         ValueError: There are fewer than two members, all pairs are ties, or a score is not finite
@@ -87,13 +84,13 @@ def evaluate_agreement(
     labels = chosen_probabilities(dataset)
     if len(labels):
         require_decided(labels)
-    margins = member_margins(ensemble, dataset, batch_pairs=batch_pairs)
+    margins = member_margins(ensemble, dataset)
     if len(margins) < 2:
         raise ValueError(
             f"the ensemble has {len(margins)} member; required are at least 2 to agree. Evaluate "
             "it as a single reward model."
         )
-    whole = preference_margins(ensemble, dataset, batch_pairs=batch_pairs)
+    whole = preference_margins(ensemble, dataset)
     signs = better_signs(labels)
     decided = signs != 0
     groups = number_prompts(dataset)[decided]
@@ -120,8 +117,6 @@ def evaluate_agreement(
 def member_margins(
     ensemble: UncertainRewardModel,
     dataset: Dataset,
-    *,
-    batch_pairs: int = 16,
 ) -> Floats:
     """Each member's margins, float64 [M, P]; errors as `evaluate_agreement`."""
     prompts, replies, finished, name = pair_texts(dataset)
@@ -129,7 +124,6 @@ def member_margins(
         ensemble,
         prompts,
         replies,
-        batch_size=2 * batch_pairs,
         name=name,
         finished=finished,
     ).reshape(-1, len(dataset), 2)  # [M, P, 2]

@@ -1,8 +1,8 @@
-"""Forward passes over runs of tokens behind prefixes that lie in a cache.
+"""Forward passes over runs of tokens behind cached prefixes.
 
-Two ways to the same states: over whole trees, each prompt a row in which a mask lets every token
-see its own prefix; or over rows, each run behind a copy of its prefix. The first copies nothing,
-but every token looks at its whole tree.
+There are two equivalent ways: over whole trees, each prompt a row in which a mask gives every token
+its own prefix; or over rows, each run behind a copy of its prefix. The first copies nothing, but
+every token attends over its whole tree.
 """
 
 from collections.abc import Sequence
@@ -30,8 +30,8 @@ def rows_cost_less(
 ) -> bool:
     """Whether runs cost less as rows than in one pass over trees.
 
-    Costs are counted in entries of attention matrices: the weights that a token meets in a layer
-    are worth six times the hidden size of them.
+    Costs are counted in entries of attention matrices; the weights of a layer are worth six times
+    the hidden size per token.
 
     Args:
         cache: Of the prefixes.
@@ -57,7 +57,7 @@ def run_trees(
     paths: Sequence[np.ndarray],
     runs: Sequence[Sequence[int]],
 ) -> tuple[States, int]:
-    """Runs and stores tokens in one forward pass, a row of it for each row of the cache.
+    """Runs and stores tokens in one forward pass, with one row for each row of the cache.
 
     Args:
         backbone: The model.
@@ -68,7 +68,7 @@ def run_trees(
         runs: Tokens, none empty.
 
     Returns:
-        The states after each token of all runs, in order, and how many tokens were only padding.
+        The states after each token of all runs, in order, and the number of padding tokens.
     """
     counts = [0] * cache.num_rows
     lines, slots, seen = [], [], []  # of each token
@@ -98,7 +98,7 @@ def run_rows(
     *,
     columns: Sequence[np.ndarray] | None = None,
 ) -> tuple[States, int]:
-    """Runs tokens in one forward pass, a row of it for each run; stores them where asked to.
+    """Runs tokens in one forward pass, a row per run; stores them if `columns` are given.
 
     Args:
         backbone: The model.
@@ -109,7 +109,7 @@ def run_rows(
         columns: Where each run goes, or None to store nothing.
 
     Returns:
-        The states after each token of all runs, in order, and how many tokens were only padding.
+        The states after each token of all runs, in order, and the number of padding tokens.
     """
     device = backbone.device
     known = [len(prefix) for prefix in prefixes]
@@ -140,12 +140,12 @@ def states_at(output: tuple[Tensor, Tensor | None], places: Tensor) -> States:
 
 
 def last_places(runs: Sequence[Sequence[int]]) -> Tensor:
-    """Where each run's last token is among the tokens of all runs, int64 [R]."""
+    """Index of each run's last token among the tokens of all runs, int64 [R]."""
     return torch.tensor([len(run) for run in runs]).cumsum(0) - 1
 
 
 def batches(runs: Sequence[Sequence[int]], *, rows: int) -> list[list[int]]:
-    """Indices of runs in batches of at most `rows`, runs of like length together."""
+    """Indices of runs in batches of at most `rows`, runs of similar length together."""
     made: list[list[int]] = []
     tokens = 0
     for i in sorted(range(len(runs)), key=lambda i: -len(runs[i])):

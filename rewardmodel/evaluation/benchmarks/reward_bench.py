@@ -95,22 +95,19 @@ class RewardBenchScore:
     tied_scores: int
 
 
-def evaluate_reward_bench(
-    reward_model: RewardModel, dataset: Dataset, *, batch_pairs: int = 16
-) -> RewardBenchScore:
+def evaluate_reward_bench(reward_model: RewardModel, dataset: Dataset) -> RewardBenchScore:
     """Evaluates a reward model on RewardBench.
 
     Args:
         reward_model: Scores responses.
         dataset: Columns `prompt`, `chosen`, `rejected` and `subset`.
-        batch_pairs: Pairs per call of `score`.
 
     Raises:
         ValueError: A column is missing, no subset is one of RewardBench's, or a score is not
             finite.
     """
     _require_subsets(dataset)
-    margins = preference_margins(reward_model, dataset, batch_pairs=batch_pairs)
+    margins = preference_margins(reward_model, dataset)
     return reward_bench_score(list(dataset["subset"][:]), margins, dataset=dataset)
 
 

@@ -59,7 +59,6 @@ def edit_accuracy(
     edits: Dataset,
     *,
     seed: int,
-    batch_pairs: int = 16,
 ) -> EditAccuracy:
     """Measures how often the edit scores higher than the original.
 
@@ -67,7 +66,6 @@ def edit_accuracy(
         reward_model: Scores responses.
         edits: Text columns `prompt`, `original` and `edited`, as `load_edits` returns them.
         seed: Of the bootstrap.
-        batch_pairs: Edits per call of `score`.
 
     Raises:
         ValueError: A column is missing, no edit changes anything, a score is not finite, or there
@@ -97,7 +95,7 @@ def edit_accuracy(
     )
     groups = number_prompts(pairs)
     require_prompts(groups)
-    margins = preference_margins(reward_model, pairs, batch_pairs=batch_pairs)
+    margins = preference_margins(reward_model, pairs)
     growth = np.array(
         [len(a) - len(b) for a, b in zip(pairs["chosen"][:], pairs["rejected"][:], strict=True)]
     )
