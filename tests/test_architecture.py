@@ -100,7 +100,7 @@ def import_graph(root: Path, packages: tuple[str, ...]) -> dict[str, set[str]]:
 
 
 def in_cycles(graph: dict[str, set[str]]) -> set[str]:
-    """The modules that are left once those that import, or are imported by, no other are removed."""
+    """Modules in import cycles: those left when leaves and roots are removed again and again."""
     left = set(graph)
     while True:
         used = {other for module in left for other in graph[module] & left}
