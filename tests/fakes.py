@@ -77,3 +77,14 @@ class Words:
     def __call__(self, text: str, *, add_special_tokens: bool = True) -> dict[str, list[int]]:
         begin = [self.bos_token_id] if add_special_tokens and self.begins else []
         return {"input_ids": [*begin, *map(int, text.split())]}
+
+
+class NumberReader:
+    """Scores a reply by the number it ends in, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[list[str], list[str]]] = []
+
+    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Tensor:
+        self.calls.append((list(prompts), list(responses)))
+        return torch.tensor([float(response.split()[-1]) for response in responses])

@@ -16,21 +16,11 @@ from rewardmodel.evaluation.accuracy import evaluate_reward_model
 from rewardmodel.evaluation.baselines import bag_of_words_accuracy, longer_reply_accuracy
 from rewardmodel.evaluation.clustered import clustered_share
 from rewardmodel.evaluation.scoring import preference_margins
+from tests.fakes import NumberReader
 
 HH_SAMPLE = (
     Path(__file__).parents[2] / "shared" / "data" / "hh-rlhf" / "harmless-base-1800.jsonl.gz"
 )
-
-
-class NumberReader:
-    """Scores a reply by the number it ends in, and remembers what it was asked."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[list[str], list[str]]] = []
-
-    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Tensor:
-        self.calls.append((list(prompts), list(responses)))
-        return torch.tensor([float(response.split()[-1]) for response in responses])
 
 
 def make_pairs(scores: Sequence[tuple[float, float]], prompts: Sequence[str] = ()) -> Dataset:

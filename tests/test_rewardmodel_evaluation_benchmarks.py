@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-import torch
 from datasets import Dataset
 
 from rewardmodel.evaluation.benchmarks.reward_bench import (
@@ -19,11 +18,7 @@ from rewardmodel.evaluation.benchmarks.reward_bench2 import (
     reward_bench2_score,
     ties_score,
 )
-
-
-class NumberReader:
-    def score(self, prompts, responses):
-        return torch.tensor([float(response.split()[-1]) for response in responses])
+from tests.fakes import NumberReader
 
 
 def test_published_counts_sum_to_those_of_the_paper():

@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-import torch
 from datasets import Dataset
 
 from prefsearch.statistics.metrics import wilson_interval
@@ -12,11 +11,7 @@ from rewardmodel.data.labels import chosen_probabilities, label_entropy, log_los
 from rewardmodel.evaluation.accuracy import evaluate_reward_model
 from rewardmodel.evaluation.strata import by_quantile, by_value, risk_coverage
 from rewardmodel.evaluation.ties import best_tie_threshold, evaluate_ties
-
-
-class NumberReader:
-    def score(self, prompts, responses):
-        return torch.tensor([float(response.split()[-1]) for response in responses])
+from tests.fakes import NumberReader
 
 
 def labeled(margins, labels, **columns) -> Dataset:

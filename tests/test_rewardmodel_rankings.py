@@ -3,7 +3,6 @@
 import json
 import logging
 from itertools import combinations
-from pathlib import Path
 
 import pytest
 from datasets import Dataset
@@ -14,15 +13,10 @@ from rewardmodel.data.formats.ranked import ranks_of_scores
 from rewardmodel.data.preferences import load_preferences
 from rewardmodel.data.rankings import load_rankings, pairs_from_rankings, ranked_pairs
 from rewardmodel.data.rows import PreferenceDataError
+from tests.preference_rows import write
 
 RANKED = {"prompt": "p", "responses": ["a", "b", "c"], "ranks": [2, 1, 2]}
 SCORED = {"prompt": "p", "responses": ["a", "b", "c"], "scores": [0.5, 2, 0.5], "subset": "s"}
-
-
-def write(folder: Path, *rows: object) -> Path:
-    path = folder / "r.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
 
 
 def test_ranks_and_scores_are_read_alike(tmp_path):
@@ -72,7 +66,7 @@ def test_repeated_replies_are_kept_once_and_counted(tmp_path, caplog):
 )
 def test_bad_ranking_is_named_and_counted(change, message, tmp_path, caplog):
     path = write(tmp_path, RANKED, {**RANKED, **change})
-    with pytest.raises(PreferenceDataError, match=rf"r\.jsonl:2: .*{message}"):
+    with pytest.raises(PreferenceDataError, match=rf"p\.jsonl:2: .*{message}"):
         load_rankings(path)
     with caplog.at_level(logging.WARNING):
         assert load_rankings(path, on_bad_row="skip").to_list() == [RANKED]
@@ -82,7 +76,7 @@ def test_bad_ranking_is_named_and_counted(change, message, tmp_path, caplog):
 @pytest.mark.parametrize("score", [None, "high", True])
 def test_score_that_is_no_finite_number_is_a_bad_row(score, tmp_path):
     path = write(tmp_path, {**SCORED, "scores": [1, 2, score]})
-    with pytest.raises(PreferenceDataError, match=r"r\.jsonl:1: 'scores' holds list .*3 finite"):
+    with pytest.raises(PreferenceDataError, match=r"p\.jsonl:1: 'scores' holds list .*3 finite"):
         load_rankings(path)
 
 
@@ -90,7 +84,7 @@ def test_pairs_are_no_rankings_and_say_so(tmp_path):
     row = {"prompt": "p", "chosen": "a", "rejected": "b", "score_chosen": 2, "score_rejected": 1}
     with pytest.raises(PreferenceDataError, match=r"found rows of pairs .*load_preferences"):
         load_rankings(write(tmp_path, row))
-    with pytest.raises(PreferenceDataError, match=r"r\.jsonl:1: 'responses' is missing"):
+    with pytest.raises(PreferenceDataError, match=r"p\.jsonl:1: 'responses' is missing"):
         load_rankings(write(tmp_path, {"prompt": "p", "chosen": "a", "rejected": "b"}))
 
 
