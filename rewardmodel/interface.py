@@ -51,7 +51,7 @@ class ScoringSession(RewardModel, Protocol):
     ) -> Tensor:
         """Scores responses, float32 [B] on the CPU; see `RewardModel.score`.
 
-        `finished` says whether responses end here, all or each. Those that do not are scored at
+        `finished`: whether responses end here, all or each. Those that do not are scored at
         their last token, without the end token.
         """
         ...

@@ -117,7 +117,7 @@ def test_an_assignment_is_the_same_in_any_wording_and_order() -> None:
         assert assignment_of(other) != assignment_of(prompts[0])
     for request in sample_requests(50, seed=0, held_out=True):
         assert request.assignment == assignment_of(request.prompt)
-    with pytest.raises(ValueError, match="knows nothing in the prompt 'What is two and two"):
+    with pytest.raises(ValueError, match="nothing in the prompt 'What is two and two"):
         assignment_of("What is two and two?")
 
 

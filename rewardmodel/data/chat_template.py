@@ -16,7 +16,7 @@ from rewardmodel.data.conversation import Conversation, Message, Reply, reply_me
 from rewardmodel.data.rows import PreferenceDataError
 
 _PROBE = "Xprobe7reply"
-_KEPT = 4096  # prompts whose renderings are remembered
+_KEPT = 4096  # prompts whose renderings are cached
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class ChatTemplate:
             try:
                 return self._frame(Conversation(messages))
             except PreferenceDataError:
-                continue  # templates may demand a system turn, or differ in ways told later
+                continue  # templates may require a system turn, or be refused later
         return Frame("", "")
 
     def prompt_text(self, conversation: Conversation) -> str:
@@ -167,7 +167,7 @@ class ChatTemplate:
             return str(
                 self.tokenizer.apply_chat_template(list(messages), tokenize=False, **options)
             )
-        # Templates refuse roles and orders by raise_exception, and fail at values they do not know.
+        # Templates refuse roles and orders by raise_exception, and fail at unknown values.
         except Exception as error:
             raise PreferenceDataError(
                 f"the chat template of {self._name} refuses these messages ({error}): "
@@ -188,7 +188,7 @@ class ChatTemplate:
         for messages in (asked, _in_parts(asked)):
             try:
                 found.append(_PROBE in self._render(messages, add_generation_prompt=False))
-            except PreferenceDataError:  # it may demand a system turn, say
+            except PreferenceDataError:  # it may require a system turn
                 found.append(None)
         if found[0] is False and not found[1]:
             raise PreferenceDataError(

@@ -221,7 +221,7 @@ def _longer_chosen(
     decided = probability != 0.5
     if not decided.any():
         return None
-    # A label below one half says that the second reply is the better.
+    # With a label below one half the second reply is the better.
     lead = (lengths[:, 1] - lengths[:, 2]) * np.where(probability < 0.5, -1, 1)
     lead = lead[decided]
     return wilson_interval(float((lead > 0).sum() + 0.5 * (lead == 0).sum()), len(lead))

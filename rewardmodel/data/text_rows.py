@@ -29,7 +29,7 @@ def require_rows(prompts: Sequence[Prompt], responses: Sequence[Reply] | None = 
                 )
             found = unusable_text(
                 value if isinstance(value, str) else value.columns(),
-                nul=False,  # a model of bytes may well have written one
+                nul=False,  # a byte-level model may generate one
             )
             if found is not None:
                 raise ValueError(

@@ -72,7 +72,7 @@ def evaluate_process_model(
     decided = known != 0.5
     if not decided.any():
         raise ValueError("all steps are labeled one half; required: right and wrong ones")
-    # A step is judged rightly where score and label lie on the same side.
+    # A step is right where score and label lie on the same side.
     margins = np.where(said >= 0.5, 1.0, -1.0) * np.sign(known - 0.5)
     hits: dict[bool, list[bool]] = {True: [], False: []}
     for mine, truth in zip(scores, labels, strict=True):

@@ -41,7 +41,7 @@ _TASKS: dict[str, Task] = {
     "ForSequenceClassification": "SEQ_CLS",
     "ForTokenClassification": "TOKEN_CLS",
 }
-# What a configuration may say otherwise of a model that is the same in kind.
+# Settings in which models of one kind may differ.
 _OWN = {"_name_or_path", "transformers_version", "reward_shift", "dtype", "torch_dtype"}
 
 
@@ -149,7 +149,7 @@ def _require_whole(folder: Path) -> None:
     kinds = [str(name) for name in read_config(str(folder)).get("architectures") or []]
     for ending, task in _TASKS.items():
         if any(name.endswith(ending) for name in kinds):
-            held = head_labels(str(folder), task)  # where there is a head, others are let pass
+            held = head_labels(str(folder), task)  # models without a head are allowed
             load_classifier(
                 str(folder), task=task, labels=held, init_head=held is not None, dtype="auto"
             )

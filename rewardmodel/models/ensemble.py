@@ -156,10 +156,10 @@ def _uncounted(member: RewardModel) -> PlainSession:
     def score(
         prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished
     ) -> tuple[Tensor, int]:
-        if finished is False:  # of all: values of text so far are asked for
+        if finished is False:  # all: values of unfinished text
             raise ValueError(
                 f"{type(member).__name__} cannot score unfinished text; required: a reward "
-                "model with session(), such as SequenceRewardModel. Ask as if the text were "
+                "model with session(), such as SequenceRewardModel. Score it as "
                 "finished"
             )
         return score_replies(member, prompts, responses, finished=finished), 0

@@ -33,7 +33,7 @@ MOST_MEMBERS = 256
 """Models in an ensemble, those of ensembles inside it included; each is loaded."""
 _MOST_LEVELS = 8  # of ensembles in ensembles
 _SETTINGS = ("members", "aggregate", "weight", "shifts", "scales")
-# Within these bounds, float32 tells scores apart that were shifted and scaled.
+# Within these bounds, float32 distinguishes shifted and scaled scores.
 _MOST_WEIGHT = 1e6
 _MOST_SHIFT = 1e12
 _SCALES = (1e-12, 1e12)

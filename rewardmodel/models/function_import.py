@@ -33,7 +33,7 @@ def import_object(reference: str) -> Any:
     found: Any = module
     for part in name.split("."):
         with running_user_code(f"{reference}: {name}", required="a function that can be read"):
-            there = hasattr(found, part)  # modules may make their names when they are asked
+            there = hasattr(found, part)  # modules may define __getattr__
             found = getattr(found, part, None)
         if not there:
             raise UserCodeError(f"{reference}: {place} has no {name}; name a function that it has")
@@ -43,13 +43,13 @@ def import_object(reference: str) -> Any:
 def _import_file(reference: str, place: str) -> ModuleType:
     """Runs a file as a module."""
     path = Path(place).expanduser()
-    # Under a name of its own: a file called json.py must not take the place of json.
+    # Under its own name: a file called json.py must not replace json.
     known_as = f"reward_function_{path.stem}"
     spec = importlib.util.spec_from_file_location(known_as, path) if path.is_file() else None
     if spec is None or spec.loader is None:
         raise UserCodeError(f"{reference}: there is no file {place}; name one that is there")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses in the file look for themselves there
+    sys.modules[spec.name] = module  # dataclasses look their module up there
     try:
         with running_user_code(reference, required=_IMPORTED):
             spec.loader.exec_module(module)
@@ -62,7 +62,7 @@ def _import_file(reference: str, place: str) -> ModuleType:
 def _import(reference: str, place: str) -> ModuleType:
     """Imports a module by its name."""
     if "" not in sys.path:
-        sys.path.insert(0, "")  # a file of the user's, beside where the command is typed
+        sys.path.insert(0, "")  # a user's file in the current folder
     try:
         with running_user_code(reference, required=_IMPORTED):
             return importlib.import_module(place)

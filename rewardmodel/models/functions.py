@@ -110,7 +110,7 @@ class FunctionRewardModel:
             with running_user_code(self.name, required="a function of prompts and responses"):
                 parameters = inspect.signature(self._function).parameters
         except UserCodeError as error:
-            if isinstance(error.__cause__, TypeError | ValueError):  # a builtin that does not say
+            if isinstance(error.__cause__, TypeError | ValueError):  # a builtin without a signature
                 return False
             raise
         kinds = [parameter.kind for parameter in parameters.values()]

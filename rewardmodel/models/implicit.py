@@ -166,7 +166,7 @@ class ImplicitRewardModel:
         for batch in row_batches(
             [prompt + response for prompt, response in pairs],
             batch_size=self.batch_size,
-            pad_id=0,  # on the right, where a causal model does not look
+            pad_id=0,  # on the right, which a causal model does not read
             device=self.policy.device,
         ):
             # Rows and places of the response tokens, and of the tokens that predict them.

@@ -42,7 +42,7 @@ from rewardmodel.pretrained.model_fit import (
 from rewardmodel.pretrained.own_settings import shift_of
 from rewardmodel.pretrained.tokenization import TextEncoder, load_tokenizer, token_types
 
-_SET_LENGTH = 2**20  # tokenizers without a `model_max_length` say an astronomical one
+_SET_LENGTH = 2**20  # tokenizers without a `model_max_length` have an astronomical one
 
 
 def load_scorer(source: str, *, init_head: bool, heads: int = 1, **options: Any) -> Any:
@@ -133,7 +133,7 @@ def _default_length(model: Any, tokenizer: Any) -> int | None:
         return context_length(model)
     try:
         require_positions(model, trained_with)
-    except ValueError:  # more than it has places for: another model's length
+    except ValueError:  # more than its positions: another model's length
         return context_length(model)
     return trained_with
 
@@ -213,7 +213,7 @@ class SequenceRewardModel:
     def _scorer(self) -> SharedPrefixScorer | None:
         """The scorer that shares prompts, or None; determined at first use."""
         if self.encoder.input_format == "pair":
-            return None  # an encoder: what it makes of a prompt depends on the response
+            return None  # an encoder, whose states of a prompt depend on the response
         limit = self.encoder.max_length or context_length(self.model)
         return open_scorer(self.model, self._head, max_tokens=limit, reduce=self._reduce)
 

@@ -205,8 +205,8 @@ class Backbone:
         ids = _check_ids(5, self.model)
         try:
             plain = self._body(input_ids=ids).last_hidden_state
-            # Soft caps are all but linear on the small logits of an untrained model, so the body
-            # is made to say more than it does.
+            # Soft caps are nearly linear on the small logits of an untrained model, so the hidden
+            # states are scaled up.
             hidden = plain * (100 / head(plain).abs().max().clamp(min=1e-3))
             bodies = []
 
@@ -246,7 +246,7 @@ class Backbone:
             return False
         if any(window < max_tokens for window in windows):
             self._windows = {*windows, *({None} if DynamicLayer in kinds else ())}
-        # A window is checked where it bites, beyond its length.
+        # A window is checked beyond its length, where it has an effect.
         window = max((window for window in windows if window < max_tokens), default=0)
         ids = _check_ids(window + 9, self.model)
         backbone_end, branch = window + 4, window + 6

@@ -17,7 +17,7 @@ from rewardmodel.prefix_cache.row_cache import RowCache, padded, token_places
 from rewardmodel.prefix_cache.states import States, pick
 
 _COPY = 8  # what copying a prefix's token costs, in attention entries
-_PASS_TOKENS = 512  # below which a forward pass is all but as dear as one of so many
+_PASS_TOKENS = 512  # a smaller forward pass costs about as much as one of so many
 
 
 def rows_cost_less(
@@ -149,7 +149,7 @@ def batches(runs: Sequence[Sequence[int]], *, rows: int) -> list[list[int]]:
     made: list[list[int]] = []
     tokens = 0
     for i in sorted(range(len(runs)), key=lambda i: -len(runs[i])):
-        # Much shorter runs would be padding for the most part; small passes do not pay, either.
+        # Much shorter runs would be mostly padding; small passes do not pay, either.
         shorter = bool(made) and len(runs[i]) < 0.75 * len(runs[made[-1][0]])
         if not made or len(made[-1]) == rows or (shorter and tokens >= _PASS_TOKENS):
             made.append([])

@@ -52,7 +52,7 @@ class RowLayer(DynamicLayer):
         """Allocates the rows, from the shape of the first tokens."""
         self.dtype, self.device = key_states.dtype, key_states.device
         shape = (self._cache.num_rows, key_states.shape[1], self._cache.capacity)
-        # Attention multiplies columns that nobody sees by 0, which leaves NaN what it is.
+        # Attention multiplies masked columns by 0, which keeps NaN.
         self.keys = key_states.new_zeros(*shape, key_states.shape[3])
         self.values = value_states.new_zeros(*shape, value_states.shape[3])
         self.is_initialized = True

@@ -119,7 +119,7 @@ class PrefixTree(Prefixes[np.ndarray]):
         by_prompt: dict[int, list[_Node]] = {}
         for node in self._nodes.values():
             by_prompt.setdefault(node.prompt, []).append(node)
-        # Columns keep their order; what order a prefix has is said by its path alone.
+        # Columns keep their order; the order of a prefix is that of its path alone.
         columns = []
         for mine in by_prompt.values():
             seen = np.zeros(self._cache.capacity, bool)

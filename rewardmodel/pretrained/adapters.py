@@ -58,7 +58,7 @@ def adapter_folder(source: str) -> Path | None:
         if found is not None:
             cached_file(source, ADAPTER_WEIGHTS)
     except (OSError, ValueError):
-        return None  # loading says what is wrong
+        return None  # an error when it is loaded
     return None if found is None else Path(found).parent
 
 

@@ -109,7 +109,7 @@ def _held_labels(source: str, task: Task) -> int | None:
         return head_labels(source, task)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, EOFError) as error:
         _logger.debug("%s: the weights could not be looked at (%s)", source, error)
-        return None  # loading says what is wrong
+        return None  # an error when it is loaded
 
 
 def _other_shapes(source: str, task: Task, labels: int | None) -> str:

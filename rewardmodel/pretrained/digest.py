@@ -47,7 +47,7 @@ def _digest(source: str, above: frozenset[str]) -> str | None:
         return _cached_commit(source)
     place = str(folder.resolve())
     if place in above:
-        return None  # a circle of ensembles, which loading refuses
+        return None  # a cycle of ensembles, an error when it is loaded
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix != ".md")
     parts = [f"{path.name} {describe_file(path)['sha256']}" for path in files]
     beneath = [_digest(name, above | {place}) for name in named_beneath(folder)]

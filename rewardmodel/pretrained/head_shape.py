@@ -67,7 +67,7 @@ def _head_names(source: str, task: str) -> set[str]:
             found.append({name: weight.shape for name, weight in model.named_parameters()})
     except Exception as error:  # noqa: BLE001 whatever an architecture raises for its settings
         _logger.debug("%s: the head's shape is unknown (%s)", source, error)
-        return set()  # whoever loads the model says what is wrong
+        return set()  # an error when the model is loaded
     two, three = found
     return {
         name

@@ -57,7 +57,7 @@ def input_format_of(
         return "text"
     _logger.info(
         "%s is an encoder whose tokenizer makes pairs: it is given tokenizer(prompt, response). "
-        "Where it was trained on one text, say input_format: text",
+        "If it was trained on one text, set input_format: text",
         source,
     )
     return "pair"

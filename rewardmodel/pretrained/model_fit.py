@@ -63,7 +63,7 @@ def _learned_positions(model: Any) -> int | None:
     for name, module in model.named_modules():
         learned = name.rpartition(".")[2] in ("position_embeddings", "embed_positions", "wpe")
         if learned and isinstance(module, torch.nn.Embedding):
-            # RoBERTa and its kin begin behind the place of padding.
+            # RoBERTa and similar models begin behind the position of padding.
             unused = 0 if module.padding_idx is None else module.padding_idx + 1
             return module.num_embeddings - unused
     return None

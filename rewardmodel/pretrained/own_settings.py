@@ -17,7 +17,7 @@ InputFormat = Literal["text", "pair"]
 INPUT_FORMATS: tuple[str, ...] = get_args(InputFormat)
 FORMAT_VERSION = 1
 OWN_SETTINGS = ("reward_shift", "reward_heads", "step_separator", "input_format")
-_MOST_SHIFT = 1e9  # beyond which float32 does not tell scores apart
+_MOST_SHIFT = 1e9  # beyond which float32 does not distinguish scores
 _MOST_HEADS = 10_000
 
 

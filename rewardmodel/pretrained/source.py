@@ -71,8 +71,8 @@ def names_function(source: str) -> bool:
     if source == SIMULATED or source.startswith((FUNCTION, ANSWERS)):
         return True
     if source.endswith(".py") and not Path(source).is_dir():
-        return True  # of which the function's name is missing, as loading it says
-    # `module:name`, as a hub id, a package or a path that is there cannot be written.
+        return True  # without a function's name, which is an error when it is loaded
+    # `module:name`, which is neither a hub id, a package nor an existing path.
     named = ":" in source and not source.startswith((PACKAGE, MEMBERS, IMPLICIT))
     return named and not Path(source).exists()
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from rewardmodel.synthetic.phrases import GENRES, Genre
 
 _HELD_OUT_SHARE = 0.5
-_SLICE = 256  # held-out prompts of a seed, unless it asks for more
+_SLICE = 256  # held-out prompts of a seed, unless more are requested
 _Nouns = tuple[tuple[tuple[str, ...], ...], ...]
 
 
@@ -80,7 +80,7 @@ def asked_things(prompt: str) -> frozenset[str]:
     asked = things_in(prompt)
     if not asked:
         raise ValueError(
-            f"the simulated human knows nothing in the prompt {prompt!r}; required: a prompt of "
+            f"nothing in the prompt {prompt!r} is of the embedded world; required: a prompt of "
             "the embedded world (rewardmodel.synthetic.requests.sample_requests). For other "
             "prompts measure with a reward model or a function of your own"
         )

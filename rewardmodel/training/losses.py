@@ -49,7 +49,7 @@ def pair_loss(
     loss = -(target * wins + (1 - target) * loses)
     if ties != "rao_kupper":
         return loss
-    # What wins and losses leave: 1 - P(win) - P(loss) = (theta^2 - 1) P(win) P(loss).
+    # The rest: 1 - P(win) - P(loss) = (theta^2 - 1) P(win) P(loss).
     even = wins + loses + math.log(math.expm1(2 * tie_threshold))
     return torch.where(tied, -even, loss)
 

@@ -80,7 +80,7 @@ class OptimConfig:
             "max_grad_norm": self.max_grad_norm,
             "max_length": None,  # rows come tokenized and cut already
             "save_strategy": "steps" if self.save_steps else "no",
-            "save_steps": self.save_steps or 500,  # of which the trainer wants some
+            "save_steps": self.save_steps or 500,  # the trainer requires one
             "gradient_checkpointing": self.gradient_checkpointing,
             "bf16": self.bf16,
             "use_cpu": not torch.cuda.is_available(),

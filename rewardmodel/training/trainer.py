@@ -113,7 +113,7 @@ class ComparisonTrainer(RewardTrainer):
         self._objective = objective
         self._layout = layout
         self._rows = train_dataset
-        labels, model.config.num_labels = model.config.num_labels, 1  # all that trl lets pass
+        labels, model.config.num_labels = model.config.num_labels, 1  # all that trl allows
         super().__init__(
             model=model,
             args=args,
@@ -165,7 +165,7 @@ class ComparisonTrainer(RewardTrainer):
         losses = comparison_losses(scores, inputs, self._objective)  # [G, M]
         weights = inputs.get("head_weights")
         loss = (losses if weights is None else losses * weights).mean()
-        # One look at the loss a step, as Trainer's own filter of NaN takes, but it is told.
+        # One synchronization per step, as in Trainer's own filter of NaN, but with an error.
         if not bool(torch.isfinite(loss)):
             raise ValueError(
                 f"the training loss is {loss.item()} at update {self.state.global_step + 1}; "

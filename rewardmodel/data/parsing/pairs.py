@@ -60,8 +60,8 @@ class PairParser:
         self.prompt_option = prompt_option
         self.columns = (prompt_column, chosen_column, rejected_column)
         self.implicit = implicit_prompt
-        self.other_name: str | None = None  # of a prompt column that nobody named
-        # A name the user gave is a promise that the column is there.
+        self.other_name: str | None = None  # of a prompt column that was found
+        # A column that the user named must be there.
         self.has_prompt = prompt_column != "prompt"
         self.label_columns = {name: name for name in _LABELS}
         self.promised: set[str] = set()

@@ -9,7 +9,7 @@ from rewardmodel.data.parsing.reply_text import take_turns
 from rewardmodel.data.parsing.shared_prompt import Turns
 from rewardmodel.data.rows import PreferenceDataError, Row, peek
 
-# Beginning with what is read first: a prompt that is too long gives way from its left.
+# In the order of reading: a prompt that is too long is cut from its left.
 _NAMES = (
     *("context", "contexts", "passage", "passages", "document", "article", "background"),
     *("history", "dialogue", "dialog", "conversation", "conversations", "messages"),

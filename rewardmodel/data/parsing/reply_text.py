@@ -194,8 +194,8 @@ def _split_messages(
         return opening, [turns[len(opening) :] for turns in conversations]
     if all(turns[0]["role"] in _ANSWERING for turns in conversations):
         return opening, conversations
-    # Whole conversations, which say themselves where they part, and may leave out the system turn
-    # of the prompt beside them, or have one that it lacks.
+    # Whole conversations are split by themselves, and may lack the system turn of the prompt
+    # beside them, or have one that it lacks.
     shared, conversations = split_conversations(*conversations)
     asked, said = _words_of(opening), _words_of(shared)
     if asked[len(asked) - len(said) :] == said:

@@ -152,7 +152,7 @@ class PrefixLayout:
     def scores(self, model: Any, tensors: Tensors) -> Tensor:
         """See `Layout`."""
         cache = DynamicCache()  # of plain layers: a window is in the mask, not in the cache
-        # Causal attention does not look to the right, so the prefixes' padding needs no mask.
+        # Causal attention never reaches the right, so the prefixes' padding needs no mask.
         model(input_ids=tensors["prefix_ids"], past_key_values=cache, use_cache=True)
         known, segments = tensors["prefix_lengths"], tensors["segments"]
         columns = torch.arange(tensors["prefix_ids"].shape[1], device=known.device)
@@ -161,7 +161,7 @@ class PrefixLayout:
         mask_spec = SegmentMask(
             segments=torch.cat([held.long() - 1, segments], 1),
             positions=positions,
-            # A prefix is seen by all its responses; its padding, -1, by none.
+            # All responses attend to their prefix, none to its padding, -1.
             common=torch.cat([held, torch.zeros_like(segments, dtype=torch.bool)], 1),
         )
         mask = self.backbone.attention_mask(mask_spec, segments.shape, end=positions.shape[1])

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from torch.utils.data import Sampler
 
-_BATCHES = 50  # as in transformers' sampler: long enough to find likes, short enough to shuffle
+_BATCHES = 50  # as in transformers' sampler
 
 
 class LengthGroupedOrder(Sampler[int]):
@@ -50,7 +50,7 @@ class LengthGroupedOrder(Sampler[int]):
             part = order[start : start + stretch]
             part = part[np.argsort(-self._lengths[part], kind="stable")]
             batches += [part[i : i + self._rows] for i in range(0, len(part), self._rows)]
-        # Batches in a random order, or lengths would fall through every stretch. The longest comes
+        # Batches in a random order, or lengths would decrease in every chunk. The longest comes
         # first, so that what does not fit into memory fails at once; the short rest stays last.
         rest = batches.pop() if len(batches) > 1 and len(batches[-1]) < self._rows else None
         longest = max(range(len(batches)), key=lambda b: int(self._lengths[batches[b]].max()))
