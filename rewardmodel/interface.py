@@ -161,11 +161,7 @@ def require_finite(
 ) -> None:
     """Refuses scores [B] that are not finite.
 
-    Args:
-        scores: float32 [B].
-        responses: The B responses that were scored.
-        found_by: Name of the model in messages; "the reward model" if empty.
-        remedy: What the user can do.
+    `found_by` names the model in the message, and `remedy` ends it.
 
     Raises:
         ValueError: If a score is not finite; the message names the row.

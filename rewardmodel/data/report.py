@@ -188,16 +188,10 @@ def examine_preferences(
 def length_correlation(
     difference: NDArray[np.float64], probability: NDArray[np.float64]
 ) -> float | None:
-    """Correlation of a difference of lengths with the label, independent of the order of pairs.
+    """Correlation of a difference of lengths [pair] with the label, whatever the order of pairs.
 
     A pair (d, p) stands for itself and for (-d, 1 - p), so both means are known (0 and one half).
-
-    Args:
-        difference: [pair] length of the first reply minus that of the second.
-        probability: [pair] that the first is the better.
-
-    Returns:
-        In [-1, 1], or None where all lengths are equal or all pairs are ties.
+    In [-1, 1], or None where all lengths are equal or all pairs are ties.
     """
     label = 2 * probability - 1
     scale = float(np.sqrt((difference**2).sum() * (label**2).sum()))

@@ -71,11 +71,7 @@ def evaluate_agreement(
     ensemble: UncertainRewardModel,
     dataset: Dataset,
 ) -> EnsembleAgreement:
-    """Measures how the members of an ensemble agree on preference pairs.
-
-    Args:
-        ensemble: Two or more members.
-        dataset: Columns `prompt`, `chosen` and `rejected`, optional `chosen_probability`.
+    """Measures how two or more members of an ensemble agree on preference pairs.
 
     Raises:
         ValueError: There are fewer than two members, all pairs are ties, or a score is not finite

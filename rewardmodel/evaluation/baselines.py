@@ -63,13 +63,8 @@ def bag_of_words_accuracy(train: Dataset, test: Dataset, *, seed: int = 0) -> Ba
 
     A reply is log1p of how often each token of the training replies occurs in it. There is no
     intercept, so swapping a pair flips its margin. The penalty is chosen by log loss in cross
-    validation over the training prompts. `chosen_probability` gives the better reply; ties are left
-    out.
-
-    Args:
-        train: Columns `prompt`, `chosen` and `rejected`.
-        test: The same, of other prompts.
-        seed: Of the division into folds.
+    validation over the training prompts, with folds drawn by `seed`. `chosen_probability` gives the
+    better reply; ties are left out.
 
     Raises:
         ValueError: `test` has no pair with a better reply, or `train` has such of fewer than two
@@ -152,16 +147,9 @@ def _fit_logistic(features: csr_array, vocabulary: int, l2: float) -> Floats:
 def build_scratch_scorer(
     tokenizer_of: str, folder: Path, *, seed: int, hidden_size: int = 128, layers: int = 4
 ) -> Path:
-    """Writes a one-label Llama of random weights with another model's tokenizer.
+    """Writes a one-label Llama of random weights with another model's tokenizer; returns `folder`.
 
-    It supports texts, and pairs as encoders do.
-
-    Args:
-        tokenizer_of: Hub id or folder whose tokenizer it takes.
-        folder: Output, which is returned; an existing folder is kept.
-        seed: Of the weights.
-        hidden_size: Its width, in heads of 32.
-        layers: Its depth.
+    It supports texts, and pairs as encoders do. Heads are 32 wide; an existing folder is kept.
     """
     if (folder / "config.json").is_file():
         return folder

@@ -89,13 +89,7 @@ class Calibration:
 
 
 def calibrate(margins: Floats, labels: Floats, groups: Integers, *, seed: int) -> Calibration:
-    """Fits a temperature to margins and measures its effect out of fold.
-
-    Args:
-        margins: [P] chosen minus rejected.
-        labels: [P] probabilities that chosen is better.
-        groups: [P] indices of the prompts.
-        seed: Of the folds and the bootstrap.
+    """Fits a temperature to margins [P] and measures its effect out of fold.
 
     Raises:
         ValueError: There are fewer than two prompts, or every margin is 0.

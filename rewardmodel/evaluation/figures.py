@@ -62,14 +62,9 @@ def draw_strata(
     overall: Interval | None = None,
     chance: float = 0.5,
 ) -> tuple[Path, Path]:
-    """Draws the accuracy of each stratum on a line of its own, with its interval.
+    """Draws the accuracy of each stratum, from top to bottom, with its interval.
 
-    Args:
-        strata: From top to bottom.
-        path: Where to write.
-        title: Over the figure.
-        overall: Accuracy over all pairs, drawn as a band.
-        chance: Accuracy of random choice, drawn as a dotted line.
+    `overall`, the accuracy over all pairs, is drawn as a band, and `chance` as a dotted line.
     """
     _require_some(strata)
     with open_canvas(6.4, 1.5 + 0.32 * len(strata)) as (figure, save):

@@ -42,10 +42,7 @@ def evaluate_process_model(
 ) -> ProcessEvaluation:
     """Evaluates a process reward model on labeled steps; scores below one half predict wrong ones.
 
-    Args:
-        reward_model: Scores steps by the probability that they are right.
-        steps: Columns `prompt`, `completions` and `labels`, of prompts not trained on.
-        batch_rows: Responses per call.
+    `steps` are as `load_steps` returns them, of prompts not trained on.
 
     Raises:
         ValueError: If there are no steps, or a score is no probability.

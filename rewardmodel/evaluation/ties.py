@@ -48,11 +48,8 @@ def evaluate_ties(
 ) -> TieEvaluation | None:
     """Evaluates tied pairs beside decided ones; None where there are none of either.
 
-    Args:
-        margins: [P] chosen minus rejected.
-        signs: [P] 1, -1 or 0: which reply is the better one (`labels.better_signs`).
-        groups: [P] indices of the prompts.
-        seed: Of the division into halves.
+    Margins [P] are chosen minus rejected, signs [P] those of `better_signs`, groups [P] indices of
+    the prompts; `seed` is that of the division into halves.
     """
     tied = signs == 0
     if tied.all() or not tied.any():

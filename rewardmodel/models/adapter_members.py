@@ -87,17 +87,11 @@ def load_adapter_members(
     batch_size: int = 128,
     input_format: ChosenFormat = "auto",
 ) -> list[AdapterMember]:
-    """Loads adapters of one base, which is loaded once.
-
-    Args:
-        sources: Local folders.
-        max_length: Tokens of prompt and response; None takes what the first was trained with.
-        batch_size: Rows per forward pass.
-        input_format: See `rewardmodel.models.loading.load_reward_model`; "auto" takes the first's.
+    """Loads adapters of one base, which is loaded once; length and format default to the first's.
 
     Raises:
-        ValueError: If they are not all reward adapters of the same base with one vocabulary, or one
-            cannot be loaded.
+        ValueError: If they are not all local reward adapters of the same base with one vocabulary,
+            or one cannot be loaded.
     """
     if len(sources) > 1 and shared_base(sources) is None:
         raise ValueError(

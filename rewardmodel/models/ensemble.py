@@ -83,13 +83,8 @@ class EnsembleRewardModel:
     ) -> "EnsembleRewardModel":
         """An ensemble of the same members, each scaled to mean 0 and deviation 1 on given texts.
 
-        Args:
-            prompts: B prompts, at least 2.
-            responses: B responses, such as samples of the policy.
-            finished: Whether responses are whole.
-
         Raises:
-            ValueError: If there are too few, or a member scores all alike.
+            ValueError: If there are fewer than two texts, or a member scores all alike.
         """
         if len(responses) < 2:
             raise ValueError(

@@ -48,16 +48,10 @@ def write_ensemble(
     shifts: Sequence[float] | None = None,
     scales: Sequence[float] | None = None,
 ) -> Path:
-    """Writes `ensemble.json` into a folder and returns its path.
+    """Writes `ensemble.json` into a folder that holds nothing else, and returns its path.
 
-    Args:
-        folder: A new folder, or one with an `ensemble.json` alone.
-        members: Names, as `rewardmodel.models.loading.load_reward_model` takes them, but functions;
-            paths are kept relative to `folder`.
-        aggregate: How the members' scores become one.
-        weight: Of their disagreement.
-        shifts: See `rewardmodel.models.ensemble.EnsembleRewardModel`.
-        scales: See there.
+    Members are names as `load_reward_model` takes them, but functions; paths are kept relative to
+    the folder. Other arguments as `rewardmodel.models.ensemble.EnsembleRewardModel`.
 
     Raises:
         ValueError: If one is a function, or as `require_combination`.
@@ -88,14 +82,7 @@ def write_ensemble(
 def require_combination(
     members: int, aggregate: object, *, weight: object, shifts: object, scales: object
 ) -> None:
-    """Refuses settings with which members' scores cannot be combined.
-
-    Args:
-        members: How many there are.
-        aggregate: See `rewardmodel.models.aggregation`.
-        weight: Of the members' disagreement.
-        shifts: None, or a number for each member.
-        scales: None, or a positive number for each member.
+    """Refuses settings with which scores of so many members cannot be combined.
 
     Raises:
         ValueError: Naming the setting.
@@ -209,10 +196,7 @@ def _check_nesting(
 ) -> tuple[int, int]:
     """Counts the models and the levels of an ensemble; refuses cycles and too many of either.
 
-    Args:
-        folder: Resolved.
-        above: The ensembles that it is inside.
-        known: Counts of the ensembles read so far, so that each file is read once.
+    `above` are the ensembles around it; `known` the counts so far, so that each file is read once.
     """
     path = folder / ENSEMBLE_FILE
     if folder in above:

@@ -33,18 +33,11 @@ def load_references(
     on_bad_row: OnBadRow = "error",
     limit: int | None = None,
 ) -> dict[Prompt, str]:
-    r"""Loads the reference answer to each prompt.
+    r"""Loads the reference answer to each prompt; other arguments as `load_preferences`.
 
     Of worked solutions the answer is taken: what stands after the last `####`, as in GSM8K, or in
-    the last `\boxed{...}`, as in MATH; an answer with neither is taken whole.
-
-    Args:
-        source: A file, folder or dataset id, as in `load_preferences`.
-        split: Of a hub dataset or folder; a single file is read whole.
-        prompt_column: None takes the first of `prompt`, `question`, `problem` that a row has.
-        answer_column: Text or a number; None takes the first of `answer`, `solution`.
-        on_bad_row: "error" ends at the first bad row; "skip" drops bad rows and logs their counts.
-        limit: Stop after so many good rows.
+    the last `\boxed{...}`, as in MATH; an answer with neither is taken whole. The columns default
+    to the first of `prompt`, `question`, `problem`, and of `answer`, `solution`, that a row has.
 
     Returns:
         Prompts to answers, in the order of the source; a repeated prompt once.

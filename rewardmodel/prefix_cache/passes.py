@@ -31,14 +31,7 @@ def rows_cost_less(
     """Whether runs cost less as rows than in one pass over trees.
 
     Costs are counted in entries of attention matrices; the weights of a layer are worth six times
-    the hidden size per token.
-
-    Args:
-        cache: Of the prefixes.
-        rows: Row of each run there.
-        known: Tokens before each run.
-        counts: Tokens of each run.
-        hidden_size: Of the model.
+    the hidden size per token. Each run has a row of the cache, tokens before it, and its own.
     """
     token = 6 * hidden_size
     ends = list(cache.lengths)
@@ -59,13 +52,8 @@ def run_trees(
 ) -> tuple[States, int]:
     """Runs and stores tokens in one forward pass, with one row for each row of the cache.
 
-    Args:
-        backbone: The model.
-        cache: Of the prefixes.
-        rows: Row of each run there.
-        paths: Columns of each run's prefix and of the run itself, which are, of each row, the free
-            ones in order.
-        runs: Tokens, none empty.
+    Each run has a row of the cache, and a path: the columns of its prefix and of the run itself,
+    which are, of each row, the free ones in order.
 
     Returns:
         The states after each token of all runs, in order, and the number of padding tokens.

@@ -133,14 +133,7 @@ def open_scorer(
     max_tokens: int | None,
     reduce: Callable[[Tensor], Tensor] = first_output,
 ) -> SharedPrefixScorer | None:
-    """A scorer that shares prefixes, or None where the classifier does not support it.
-
-    Args:
-        model: Sequence classifier, adapters included.
-        head: Its `head_of`.
-        max_tokens: The longest text, or None where there is no limit.
-        reduce: From the head's outputs [M, H] to scores [M].
-    """
+    """A scorer that shares prefixes, or None where the classifier does not support it."""
     if head is None:
         _logger.warning(
             "%s does not score by one layer on its last token: every text is run from its "

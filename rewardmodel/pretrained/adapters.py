@@ -71,15 +71,7 @@ def load_adapter(
     is_trainable: bool = False,
     **options: Any,
 ) -> Any:
-    """Loads an adapter on its base.
-
-    Args:
-        auto: The auto class of transformers for the base.
-        source: The adapter's folder or hub id.
-        what: See `load_pretrained`.
-        head: Of the base; see there.
-        is_trainable: Whether the adapter is going to be trained.
-        options: Of `from_pretrained` for the base.
+    """Loads an adapter on its base; `what` and `head` as `load_pretrained`, `options` for the base.
 
     Raises:
         ValueError: As `load_pretrained`, of adapter and base.

@@ -23,9 +23,7 @@ _logger = logging.getLogger(__name__)
 def head_labels(source: str, task: str) -> int | None:
     """The number of labels of a checkpoint's head, or None where it has none.
 
-    Args:
-        source: Hub id or local folder; of an adapter its own head, or else its base's.
-        task: "SEQ_CLS" or "TOKEN_CLS".
+    Of an adapter its own head counts, or else its base's. `task` is "SEQ_CLS" or "TOKEN_CLS".
     """
     adapter = Path(source) / ADAPTER_CONFIG
     base = source

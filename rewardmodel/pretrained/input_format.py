@@ -29,16 +29,10 @@ CHOSEN_FORMATS: tuple[str, ...] = get_args(ChosenFormat)
 def input_format_of(
     source: str, model: Any, tokenizer: Any, chosen: ChosenFormat = "auto"
 ) -> InputFormat:
-    """The format that a model was trained on.
-
-    Args:
-        source: Where it was loaded from, for messages.
-        model: Sequence classifier, adapters included.
-        tokenizer: Its tokenizer.
-        chosen: "auto" takes the format in the model's configuration, or else detects it.
+    """The format that a model was trained on: the one in its configuration, or else detected.
 
     Raises:
-        ValueError: If there is no such format, or a later version wrote it.
+        ValueError: If `chosen` is no format, or a later version wrote the configuration.
     """
     if chosen not in CHOSEN_FORMATS:
         raise ValueError(

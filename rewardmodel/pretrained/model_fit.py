@@ -72,15 +72,9 @@ def _learned_positions(model: Any) -> int | None:
 def check_vocabulary(
     model: Any, tokenizer: Any, *, source: str, unused: Collection[str] = ()
 ) -> None:
-    """Refuses a tokenizer whose ids the model does not have.
+    """Refuses a tokenizer whose ids the model does not have; `unused` tokens are never given to it.
 
     Embeddings are often padded to a multiple of 64 or 128 and so are more than the tokens.
-
-    Args:
-        model: The model.
-        tokenizer: From the same folder.
-        source: The folder, for messages.
-        unused: Tokens that the model is never given.
 
     Raises:
         ValueError: If an id lies beyond the embeddings.

@@ -22,11 +22,7 @@ _MOST_HEADS = 10_000
 
 
 def require_own_settings(where: object, config: Mapping[str, Any]) -> None:
-    """Refuses settings of the wrong type or out of bounds; null is unset.
-
-    Args:
-        where: The file, for messages.
-        config: The entries of a `config.json`.
+    """Refuses settings in a `config.json` of the wrong type or out of bounds; null is unset.
 
     Raises:
         ValueError: Naming file and key, what was found and what is required.

@@ -26,11 +26,9 @@ from rewardmodel.pretrained.source import (
 
 
 def keep_inputs(job: Any, *names: str) -> None:
-    """Checks that a command's outputs can be written and overwrite none of its inputs.
+    """Checks that a command's `outputs()` can be written and overwrite none of its inputs.
 
-    Args:
-        job: With `outputs()`, a list of `prefsearch.cli.outputs.Output`.
-        names: Settings that hold its inputs: models and data, each one or a list.
+    `names` are the settings that hold its inputs, each one name or a list.
 
     Raises:
         ValueError: Naming the output, and the input if it is one.

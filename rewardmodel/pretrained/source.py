@@ -35,9 +35,6 @@ def resolve_model(source: str | os.PathLike[str]) -> str:
     A package is found without being imported; it may be named as it is imported or as it is
     installed, with hyphens. A folder whose only model is one GGUF file stands for that file.
 
-    Args:
-        source: A hub id, a folder, a `.gguf` file, or `package:NAME/` and a folder or `.gguf` file.
-
     Raises:
         ValueError: If the package is not installed or holds no such model, or the GGUF file is
             missing or cannot be converted.

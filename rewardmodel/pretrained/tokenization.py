@@ -31,10 +31,7 @@ _TOKENIZER = "tokenizer.json"
 
 
 def load_tokenizer(source: str) -> Any:
-    """Loads the tokenizer of a model, with a pad token of its own.
-
-    Args:
-        source: As `rewardmodel.pretrained.source.resolve_model` takes it.
+    """Loads the tokenizer of a model, by any name of one, with a pad token of its own.
 
     Raises:
         ValueError: If there is no tokenizer, or it has no end-of-sequence token.
@@ -372,11 +369,9 @@ def _warn_once(message: str, *of: object) -> None:
 
 
 def token_types(mask: Tensor, seconds: Tensor) -> Tensor:
-    """Token types of pairs, int64 [B, T]: 1 in the second segment, else 0.
+    """Token types of pairs, int64 [B, T]: 1 in the second segment, which begins at `seconds` [B].
 
-    Args:
-        mask: int64 [B, T], 1 where there is a token.
-        seconds: int64 [B], the place of each row's second segment.
+    `mask` is int64 [B, T], 1 where there is a token.
     """
     places = torch.arange(mask.shape[1], device=mask.device)
     return (places >= seconds.to(mask.device)[:, None]).long() * mask

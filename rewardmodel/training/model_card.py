@@ -79,15 +79,9 @@ def add_evaluation(folder: Path, evaluation: Mapping[str, Any]) -> None:
 
 
 def push_folder(folder: Path, name: str, *, private: bool) -> str:
-    """Uploads a model's folder with its card.
+    """Uploads a model's folder with its card to `owner/name` on the hub; returns the address.
 
-    Args:
-        folder: The model's.
-        name: `owner/name` of the repository, made if there is none.
-        private: Whether a new repository is private.
-
-    Returns:
-        The repository's address.
+    The repository is made if there is none.
 
     Raises:
         ValueError: If the hub refuses or cannot be reached; the model stays where it is.

@@ -97,11 +97,7 @@ class OptimConfig:
         }
 
     def adapters(self, task_type: str) -> Any:
-        """The peft configuration, or None for full training.
-
-        Args:
-            task_type: `"SEQ_CLS"` (whose new head is trained and saved too) or `"CAUSAL_LM"`.
-        """
+        """The peft configuration, or None for full training."""
         if not self.lora_rank:
             return None
         from peft import LoraConfig

@@ -91,15 +91,7 @@ class ComparisonTrainer(RewardTrainer):
         args: RewardConfig,
         **rest: Any,
     ) -> None:
-        """Takes a model and its rows.
-
-        Args:
-            model: Sequence classifier with as many labels as the objective has heads.
-            train_dataset: Of `tokenize_comparisons`.
-            layout: How rows become tensors.
-            objective: The loss.
-            args: As for `trl.RewardTrainer`.
-            **rest: As for it, too.
+        """Takes a classifier with a label per head, and rows of `tokenize_comparisons`.
 
         Raises:
             ValueError: If this process has several GPUs, over which transformers would split a

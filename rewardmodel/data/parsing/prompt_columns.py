@@ -58,16 +58,12 @@ def begins_with_prompt(turns: object) -> bool:
 
 
 def take_prompt(row: Row, column: str, *, option: str) -> Turns:
-    """The prompt in a column, or in several joined by "+".
+    """The prompt in a column, or in several joined by "+", such as "instruction+input".
 
     A prompt of several columns is their texts with a blank line between them, parts that are null
     or empty left out. Where one of them holds messages, the prompt is their messages, one after
-    another, and texts beside them become user turns.
-
-    Args:
-        row: Column names to values.
-        column: A column's name, or names joined by "+", such as "instruction+input".
-        option: The keyword argument by which the user can name another column.
+    another, and texts beside them become user turns. Errors name `option`, the keyword argument of
+    the column.
 
     Raises:
         PreferenceDataError: A column is missing or holds no text and no messages, or a system turn

@@ -36,12 +36,7 @@ def take_turns(row: Row, column: str, *, option: str) -> Turns:
     """One column's text or messages; everything else is refused.
 
     Text of white space alone is allowed, since a human may have judged an empty reply; the empty
-    string is a gap in the data.
-
-    Args:
-        row: Column names to values.
-        column: The column wanted.
-        option: The keyword argument by which the user can name another column.
+    string is a gap in the data. Errors name `option`, the keyword argument of the column.
 
     Raises:
         PreferenceDataError: The column is missing, or its value null, empty or not text.

@@ -30,11 +30,9 @@ _OPTIONAL = (*TEMPLATE_COLUMNS, "finished")
 
 
 def gather(records: Iterable[Mapping[str, Any]], features: Mapping[str, Any] = {}) -> Dataset:
-    """Makes a dataset of records that all have the columns of the first.
+    """Makes a dataset of at least one record, all with the columns of the first; nulls are allowed.
 
-    Args:
-        records: At least one; a null is allowed in any column.
-        features: Arrow types of further columns that are no text.
+    `features` are Arrow types of further columns that are no text.
     """
     known = {**_FEATURES, **features}
     parts: list[Dataset] = []

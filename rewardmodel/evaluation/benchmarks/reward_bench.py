@@ -96,11 +96,7 @@ class RewardBenchScore:
 
 
 def evaluate_reward_bench(reward_model: RewardModel, dataset: Dataset) -> RewardBenchScore:
-    """Evaluates a reward model on RewardBench.
-
-    Args:
-        reward_model: Scores responses.
-        dataset: Columns `prompt`, `chosen`, `rejected` and `subset`.
+    """Evaluates a reward model on RewardBench: columns `prompt`, `chosen`, `rejected` and `subset`.
 
     Raises:
         ValueError: A column is missing, no subset is one of RewardBench's, or a score is not
@@ -114,12 +110,9 @@ def evaluate_reward_bench(reward_model: RewardModel, dataset: Dataset) -> Reward
 def reward_bench_score(
     subsets: Sequence[str], margins: Floats, *, dataset: Dataset | None = None
 ) -> RewardBenchScore:
-    """Computes RewardBench's figures from margins.
+    """Computes RewardBench's figures from subset names and margins [P], chosen minus rejected.
 
-    Args:
-        subsets: [P] names.
-        margins: [P] chosen minus rejected.
-        dataset: With `prompt`, which groups the pairs for the intervals.
+    The prompts of `dataset` group the pairs for the intervals.
     """
     groups = number_prompts(dataset) if dataset is not None else np.arange(len(margins))
     names = np.array(subsets, dtype=object)

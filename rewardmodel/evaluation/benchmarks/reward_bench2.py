@@ -142,7 +142,7 @@ def reward_bench2_score(
         prompts: Group the rows for the intervals.
 
     Raises:
-        ValueError: A row of ties has another id, or no question comes in both kinds.
+        ValueError: As `ties_score`.
     """
     groups = number_texts(list(prompts if prompts is not None else map(str, range(len(ids)))))
     is_tie = np.array([subset.lower() == TIES.lower() for subset in subsets])
@@ -172,10 +172,7 @@ def best_of_share(chosen: Sequence[float], rejected: Sequence[float]) -> float:
 
 
 def ties_score(rows: dict[str, Answers]) -> TiesScore:
-    """Computes the score of the subset of ties.
-
-    Args:
-        rows: By id, `ref:n` or `tied:n`: the scores of right and wrong answers.
+    """Scores the subset of ties: right and wrong answers' scores by id, `ref:n` or `tied:n`.
 
     Raises:
         ValueError: An id has another form, or no question comes in both kinds.

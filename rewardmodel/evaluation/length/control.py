@@ -74,7 +74,7 @@ def control_for_length(
 
     Args:
         margins: [P] chosen minus rejected.
-        labels: [P] probabilities that chosen is better; not all one half.
+        labels: [P] not all one half.
         log_ratios: [P] log of the length of chosen over rejected.
         differences: [P] length of chosen minus rejected.
         groups: [P] indices of the prompts.

@@ -60,12 +60,7 @@ def edit_accuracy(
     *,
     seed: int,
 ) -> EditAccuracy:
-    """Measures how often the edit scores higher than the original.
-
-    Args:
-        reward_model: Scores responses.
-        edits: Text columns `prompt`, `original` and `edited`, as `load_edits` returns them.
-        seed: Of the bootstrap.
+    """Measures how often the edit scores higher than the original, in data of `load_edits`.
 
     Raises:
         ValueError: A column is missing, no edit changes anything, a score is not finite, or there

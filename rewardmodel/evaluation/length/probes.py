@@ -52,12 +52,7 @@ def truncation_probe(
     *,
     seed: int,
 ) -> LengthProbe:
-    """Scores replies as they are, without their last sentence, and with it repeated.
-
-    Args:
-        reward_model: Scores responses.
-        dataset: Columns `prompt` and `chosen`; each distinct reply is probed once.
-        seed: Of the bootstrap.
+    """Scores distinct `chosen` replies as they are, and with the last sentence removed or repeated.
 
     Raises:
         ValueError: A column is missing, a score is not finite, or there are fewer than two prompts

@@ -20,12 +20,8 @@ def choose_layout(
 ) -> Layout:
     """The layout of the objective, or of "auto" the first that the model supports.
 
-    Args:
-        model: Sequence classifier, adapters included.
-        objective: With the layout wanted.
-        pad_id: Of padding.
-        max_tokens: The longest text; shorter attention windows go into the mask.
-        checkpointing: Whether gradient checkpointing is on, which excludes a cache.
+    Attention windows shorter than `max_tokens` go into the mask; gradient checkpointing excludes a
+    cache.
 
     Raises:
         ValueError: The layout named is not supported by the model.

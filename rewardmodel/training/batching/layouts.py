@@ -282,14 +282,9 @@ def _scores_at_places(
 
 
 def first_fit(sizes: Sequence[int], room: int) -> list[list[int]]:
-    """Packs items into bins, the largest first, each into the first bin that has room.
+    """Packs items into bins of size `room`, the largest first, each into the first bin that fits.
 
-    Args:
-        sizes: Of the items, none above `room`.
-        room: Of a bin.
-
-    Returns:
-        The items' indices by bin.
+    Returns the items' indices by bin.
 
     Source: first-fit decreasing, Johnson 1973: at most 11/9 of the fewest bins, and a few.
     """

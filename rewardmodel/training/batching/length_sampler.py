@@ -18,11 +18,8 @@ class LengthGroupedOrder(Sampler[int]):
     def __init__(self, lengths: Sequence[int], *, rows: int, seed: int, grouped: bool) -> None:
         """Prepares the first epoch.
 
-        Args:
-            lengths: Tokens of each row.
-            rows: Rows of one update, over all processes and accumulated steps.
-            seed: Of all epochs.
-            grouped: Whether rows are sorted; if not, the order is only random.
+        `rows` are those of one update, over all processes and accumulated steps; without `grouped`,
+        the order is only random.
         """
         self._lengths = np.asarray(lengths)
         self._rows = rows
