@@ -1,5 +1,6 @@
 """The reward model interfaces: scores, sessions, steps and ensembles."""
 
+# pyright: strict
 import inspect
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol, runtime_checkable
@@ -166,7 +167,7 @@ def require_finite(
     Raises:
         ValueError: If a score is not finite; the message names the row.
     """
-    broken: list[int] = (~scores.isfinite()).nonzero().flatten().tolist()
+    broken = [int(row) for row in (~scores.isfinite()).nonzero().flatten()]
     if broken:
         raise ValueError(
             f"{found_by or 'the reward model'} scored row {broken[0]} as "

@@ -154,8 +154,7 @@ def _uncounted(member: RewardModel) -> PlainSession:
         if finished is False:  # all: values of unfinished text
             raise ValueError(
                 f"{type(member).__name__} cannot score unfinished text; required: a reward "
-                "model with session(), such as SequenceRewardModel. Score it as "
-                "finished"
+                "model with session(), such as SequenceRewardModel. Score it as finished"
             )
         return score_replies(member, prompts, responses, finished=finished), 0
 

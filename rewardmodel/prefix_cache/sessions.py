@@ -60,11 +60,6 @@ def head_of(model: Any, *, every_token: bool = False) -> Callable[[Tensor], Tens
     return head if close or not expected.isfinite().all() else None
 
 
-def first_output(outputs: Tensor) -> Tensor:
-    """Scores [M]: the first of a head's outputs [M, H]."""
-    return outputs[:, 0]
-
-
 class SharedPrefixScorer:
     """Scores token ids with a classifier whose branches share a cache."""
 
@@ -72,7 +67,7 @@ class SharedPrefixScorer:
         self,
         backbone: Backbone,
         head: Callable[[Tensor], Tensor],
-        reduce: Callable[[Tensor], Tensor] = first_output,
+        reduce: Callable[[Tensor], Tensor],
     ) -> None:
         """Takes a backbone that shares.
 
@@ -131,7 +126,7 @@ def open_scorer(
     head: Callable[[Tensor], Tensor] | None,
     *,
     max_tokens: int | None,
-    reduce: Callable[[Tensor], Tensor] = first_output,
+    reduce: Callable[[Tensor], Tensor],
 ) -> SharedPrefixScorer | None:
     """A scorer that shares prefixes, or None where the classifier does not support it."""
     if head is None:
