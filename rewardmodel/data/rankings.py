@@ -12,7 +12,7 @@ from typing import Any
 from datasets import Dataset, List, Value
 from transformers import PreTrainedTokenizerBase
 
-from rewardmodel.data.conversation import TEMPLATE_COLUMNS, prompt_record
+from rewardmodel.data.conversation import TEMPLATE_COLUMNS, Prompt, prompt_record
 from rewardmodel.data.formats.format import ConvertOptions
 from rewardmodel.data.formats.ranked import convert_rankings, convert_scores
 from rewardmodel.data.formats.table import (
@@ -95,26 +95,8 @@ def load_rankings(
             if isinstance(part, LeftOut):
                 records.append(part)
                 continue
-            if "ranks" not in part:
-                raise PreferenceDataError(
-                    f"found rows of pairs ({', '.join(part)}); required are rankings: prompt, "
-                    "responses, and ranks or scores. Load pairs with load_preferences (train on "
-                    "them without whole_rankings); as format "
-                    f"pass one of several responses:\n{describe_formats()}"
-                )
-            marks = part.get("finished")
-            prompt, responses = split_prompt(
-                part["prompt"],
-                part["responses"],
-                tokenizer,
-                row=row,
-                keep_messages=keep_messages,
-                finished=[told is not False for told in marks] if marks else None,
-            )
+            prompt, record = _record(part, row, options)
             one_kind(prompt)
-            record = {**prompt_record(prompt), "responses": responses, "ranks": part["ranks"]}
-            if marks:
-                record["finished"] = marks
             if has_subset is None:
                 has_subset = "subset" in part
             if has_subset:
@@ -133,6 +115,29 @@ def load_rankings(
         columns=columns,
     )
     return gather(records, {"finished": List(Value("bool"))})
+
+
+def _record(
+    part: Mapping[str, Any], row: Row, options: ConvertOptions
+) -> tuple[Prompt, dict[str, Any]]:
+    """The prompt, and the record of a ranking that a converter returned."""
+    if "ranks" not in part:
+        raise PreferenceDataError(
+            f"found rows of pairs ({', '.join(part)}); required are rankings: prompt, responses, "
+            "and ranks or scores. Load pairs with load_preferences (train on them without "
+            f"whole_rankings); as format pass one of several responses:\n{describe_formats()}"
+        )
+    marks = part.get("finished")
+    prompt, responses = split_prompt(
+        part["prompt"],
+        part["responses"],
+        options.tokenizer,
+        row=row,
+        keep_messages=options.keep_messages,
+        finished=[told is not False for told in marks] if marks else None,
+    )
+    record = {**prompt_record(prompt), "responses": responses, "ranks": part["ranks"]}
+    return prompt, record | ({"finished": marks} if marks else {})
 
 
 def pairs_from_rankings(dataset: Dataset) -> Dataset:

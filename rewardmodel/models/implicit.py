@@ -18,8 +18,8 @@ from torch import Tensor
 
 from rewardmodel.data.conversation import Prompt, Reply
 from rewardmodel.data.text_rows import pair_rows
-from rewardmodel.interface import Finished, ScoringSession, require_finite
-from rewardmodel.models.sequence import PlainSession
+from rewardmodel.interface import Finished, require_finite
+from rewardmodel.models.sequence import PlainRewardModel
 from rewardmodel.prefix_cache.row_batches import row_batches
 from rewardmodel.pretrained.adapters import adapter_folder, load_causal
 from rewardmodel.pretrained.model_fit import check_vocabulary, context_length
@@ -31,7 +31,7 @@ WITHOUT_ADAPTER: Literal["without_adapter"] = "without_adapter"
 """The reference of a policy that is an adapter: its base."""
 
 
-class ImplicitRewardModel:
+class ImplicitRewardModel(PlainRewardModel):
     """Scores responses by a policy's log probability ratio; a `SessionRewardModel`."""
 
     def __init__(
@@ -129,16 +129,6 @@ class ImplicitRewardModel:
         """
         return self._token_scores(prompts, responses, finished=finished)[0]
 
-    def score(
-        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
-    ) -> Tensor:
-        """Scores responses, float32 [B]; see `RewardModel`."""
-        return self._score(prompts, responses, finished=finished)[0]
-
-    def session(self) -> ScoringSession:
-        """Starts a session, which reads every text from its beginning."""
-        return PlainSession(self._score)
-
     def _score(
         self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished
     ) -> tuple[Tensor, int]:
@@ -193,7 +183,8 @@ class ImplicitRewardModel:
 def _no_adapter(policy: str) -> ValueError:
     return ValueError(
         f"reference: {policy} is no adapter whose base could be the reference; required: the model "
-        "that the policy was trained from. Pass its folder, or None to score without a reference"
+        "that the policy was trained from. Name both, implicit:POLICY,REFERENCE, or pass reference "
+        "in Python, None to score without one"
     )
 
 

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from rewardmodel.data.conversation import Prompt, Reply, text_of
 from rewardmodel.data.steps import SEPARATOR, StepIds, split_steps, step_ids
-from rewardmodel.interface import Finished, ScoringSession, require_finite
+from rewardmodel.interface import Finished, require_finite
 from rewardmodel.models.aggregation import STEP_AGGREGATES, StepAggregate, combine_steps
-from rewardmodel.models.sequence import PlainSession, open_encoder
+from rewardmodel.models.sequence import PlainRewardModel, open_encoder
 from rewardmodel.prefix_cache.backbone import Backbone
 from rewardmodel.prefix_cache.row_batches import row_batches
 from rewardmodel.prefix_cache.sessions import head_of, worth_sharing
@@ -33,8 +33,12 @@ _logger = logging.getLogger(__name__)
 _ENDLESS = 2**30
 
 
-class ProcessRewardModel:
-    """Scores steps; a `StepRewardModel` and a `SessionRewardModel`."""
+class ProcessRewardModel(PlainRewardModel):
+    """Scores steps; a `StepRewardModel` and a `SessionRewardModel`.
+
+    `finished` has no effect: a step is scored at the separator that closes it, and the last one as
+    if it were closed.
+    """
 
     def __init__(
         self,
@@ -109,20 +113,6 @@ class ProcessRewardModel:
         logged.
         """
         return self._step_scores(prompts, steps)[0]
-
-    def score(
-        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
-    ) -> Tensor:
-        """Aggregated scores of the responses' steps, float32 [B]; see `RewardModel`.
-
-        `finished` has no effect: a step is scored at the separator that closes it, and the last one
-        as if it were closed.
-        """
-        return self._score(prompts, responses, finished=finished)[0]
-
-    def session(self) -> ScoringSession:
-        """Starts a session, which reads every text from its beginning."""
-        return PlainSession(self._score)
 
     def _score(
         self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished

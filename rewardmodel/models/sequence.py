@@ -6,6 +6,7 @@ search for the last id that is not the pad id, and so miss an end token that is 
 """
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any, Self
@@ -289,3 +290,23 @@ class PlainSession:
 
     def keep(self, prompts: Collection[Prompt]) -> None:
         """Does nothing: nothing is cached."""
+
+
+class PlainRewardModel(ABC):
+    """Base of reward models that read every text from its beginning, also in sessions."""
+
+    def score(
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
+    ) -> Tensor:
+        """Scores responses, float32 [B]; see `RewardModel`."""
+        return self._score(prompts, responses, finished=finished)[0]
+
+    def session(self) -> ScoringSession:
+        """Starts a session, which reads every text from its beginning."""
+        return PlainSession(self._score)
+
+    @abstractmethod
+    def _score(
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished
+    ) -> tuple[Tensor, int]:
+        """Scores, and the tokens given to the model."""

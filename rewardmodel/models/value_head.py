@@ -13,8 +13,8 @@ from torch import Tensor
 
 from rewardmodel.data.conversation import Prompt, Reply
 from rewardmodel.data.text_rows import pair_rows
-from rewardmodel.interface import Finished, ScoringSession, require_finite
-from rewardmodel.models.sequence import PlainSession, load_scorer, open_encoder
+from rewardmodel.interface import Finished, require_finite
+from rewardmodel.models.sequence import PlainRewardModel, load_scorer, open_encoder
 from rewardmodel.prefix_cache.backbone import plain_model
 from rewardmodel.prefix_cache.row_batches import row_batches
 from rewardmodel.prefix_cache.sessions import head_of
@@ -22,7 +22,7 @@ from rewardmodel.pretrained.own_settings import shift_of
 from rewardmodel.pretrained.tokenization import TextEncoder
 
 
-class TokenValueModel:
+class TokenValueModel(PlainRewardModel):
     """Values every token of a response; a `SessionRewardModel` by the last token."""
 
     def __init__(self, model: Any, encoder: TextEncoder, *, batch_size: int = 64) -> None:
@@ -71,16 +71,6 @@ class TokenValueModel:
             ValueError: If a value is not finite; the message names the row.
         """
         return self._token_values(prompts, responses, finished=finished)[0]
-
-    def score(
-        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
-    ) -> Tensor:
-        """Values at the responses' last tokens, float32 [B]; see `RewardModel`."""
-        return self._score(prompts, responses, finished=finished)[0]
-
-    def session(self) -> ScoringSession:
-        """Starts a session, which reads every text from its beginning."""
-        return PlainSession(self._score)
 
     def _score(
         self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished

@@ -77,10 +77,7 @@ def train_reward_model(
         base, model, optimization.max_length, input_format=input_format, trains=True
     )
     tokenizer = encoder.tokenizer
-    prompts = preferences["prompt"][:1] if len(preferences) else [""]
-    keep_input_format(
-        plain_model(model).config, encoder.input_format, messages=not isinstance(prompts[0], str)
-    )
+    _keep_input_format(model, encoder, preferences)
     rows, counts = tokenize_comparisons(preferences, encoder, objective, seed=optimization.seed)
     model = prepare_model(model, optimization, objective)
     layout = choose_layout(
@@ -109,20 +106,19 @@ def train_reward_model(
     if trainer.is_world_process_zero() and reference is not None:
         outcome["reward_shift"] = center_on(reference, trainer.model, encoder)
 
+    card = {
+        "base": (facts or {}).get("base", base),
+        "data": dict(facts or {}),
+        "training": outcome,
+        "optimization": asdict(optimization),
+        "objective": asdict(objective),
+        "max_length": encoder.max_length,
+    }
+
     def finish(scratch: Path) -> None:
         # Beside an adapter, too, to which peft gives none: it holds the shift and the heads.
         plain_model(trainer.model).config.save_pretrained(scratch)
-        write_model_card(
-            scratch,
-            {
-                "base": (facts or {}).get("base", base),
-                "data": dict(facts or {}),
-                "training": outcome,
-                "optimization": asdict(optimization),
-                "objective": asdict(objective),
-                "max_length": encoder.max_length,
-            },
-        )
+        write_model_card(scratch, card)
 
     save_model(
         trainer,
@@ -133,6 +129,13 @@ def train_reward_model(
         finish=finish,
     )
     return outcome
+
+
+def _keep_input_format(model: Any, encoder: TextEncoder, preferences: Dataset) -> None:
+    """Writes into a model's configuration how its prompts are read."""
+    prompts = preferences["prompt"][:1] if len(preferences) else [""]
+    messages = not isinstance(prompts[0], str)
+    keep_input_format(plain_model(model).config, encoder.input_format, messages=messages)
 
 
 def prepare_model(model: Any, optimization: OptimConfig, objective: LossConfig) -> Any:
