@@ -360,12 +360,33 @@ def test_bad_row_is_an_error_with_its_line_and_is_counted_when_skipped(
     assert "skipped 1 bad rows and kept 2 (1 x " in record.getMessage()
 
 
-@pytest.mark.parametrize("margin", [None, "wide", True])
-def test_margin_that_is_no_finite_number_is_a_bad_row(margin, tmp_path):
-    rows = [{**GOOD, "margin": 1.0}, {**GOOD, "margin": margin}]
+def label_rows(name: str, *values: object) -> list[dict]:
+    return [{**GOOD, name: value} for value in values]
+
+
+NOT_IN_FIRST = "that the first row lacks"
+
+
+@pytest.mark.parametrize(
+    ("rows", "message", "reason"),
+    [
+        *((label_rows("margin", 1.0, bad), "column 'margin' holds", "bad margin")
+          for bad in (None, "wide", True)),
+        *((label_rows("chosen_probability", 1, bad), r"[^:]*number in \[0, 1\], 0.5 for a t",
+           "bad chosen_probability") for bad in (None, 1.2, -0.1, "likely", True)),
+        *(([GOOD, *label_rows(name, None, 0.5)], f"column '{name}' holds 0.5, and",
+           f"{name} {NOT_IN_FIRST}") for name in ("chosen_probability", "margin")),
+        (label_rows("confidence", 1, "high"), "column 'confidence' holds str", "bad confidence"),
+        (label_rows("subset", "a", ["a"]), "column 'subset' holds list", "bad subset"),
+    ],
+)  # fmt: skip
+def test_bad_label_is_a_bad_row_and_not_passed_over(rows, message, reason, tmp_path, caplog):
     path = write(tmp_path, *rows)
-    with pytest.raises(PreferenceDataError, match=r"p\.jsonl:2: column 'margin' holds"):
+    with pytest.raises(PreferenceDataError, match=rf"p\.jsonl:{len(rows)}: {message}"):
         load_preferences(path)
+    with caplog.at_level(logging.WARNING):
+        assert len(load_preferences(path, on_bad_row="skip")) == len(rows) - 1
+    assert f"1 x {reason}" in caplog.text
 
 
 def test_soft_labels_ties_confidence_and_subset_are_kept(tmp_path):
@@ -402,36 +423,6 @@ def test_soft_label_by_another_name_must_be_in_every_row(tmp_path):
         load_preferences(path, probability_column="agreement")
     with pytest.raises(PreferenceDataError, match=r"p\.jsonl:1: column 'agreed' is missing"):
         load_preferences(path, probability_column="agreed")
-
-
-@pytest.mark.parametrize("value", [None, 1.2, -0.1, "likely", True])
-def test_probability_out_of_range_is_a_bad_row(value, tmp_path, caplog):
-    rows = [{**GOOD, "chosen_probability": 1}, {**GOOD, "chosen_probability": value}]
-    path = write(tmp_path, *rows)
-    with pytest.raises(PreferenceDataError, match=r"p\.jsonl:2: .*number in \[0, 1\], 0.5 for a t"):
-        load_preferences(path)
-    with caplog.at_level(logging.WARNING):
-        assert len(load_preferences(path, on_bad_row="skip")) == 1
-    assert "1 x bad chosen_probability" in caplog.text
-
-
-@pytest.mark.parametrize("label", ["chosen_probability", "margin"])
-def test_label_that_the_first_row_lacks_is_a_bad_row_and_not_passed_over(label, tmp_path, caplog):
-    path = write(tmp_path, GOOD, {**GOOD, label: None}, {**GOOD, label: 0.5})
-    with pytest.raises(PreferenceDataError, match=rf"p\.jsonl:3: column '{label}' holds 0.5, and"):
-        load_preferences(path)
-    with caplog.at_level(logging.WARNING):
-        assert load_preferences(path, on_bad_row="skip").to_list() == [GOOD, GOOD]
-    assert f"1 x {label} that the first row lacks" in caplog.text
-
-
-def test_bad_confidence_and_subset_are_named(tmp_path):
-    path = write(tmp_path, {**GOOD, "confidence": "high"})
-    with pytest.raises(PreferenceDataError, match=r"p\.jsonl:1: column 'confidence' holds str"):
-        load_preferences(path)
-    path = write(tmp_path, {**GOOD, "subset": ["a"]})
-    with pytest.raises(PreferenceDataError, match=r"p\.jsonl:1: column 'subset' holds list"):
-        load_preferences(path)
 
 
 def test_reply_that_is_empty_after_the_shared_prompt_is_a_bad_row(tmp_path):

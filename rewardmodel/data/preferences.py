@@ -21,7 +21,7 @@ from rewardmodel.data.conversation import (
     row_of,
 )
 from rewardmodel.data.formats.format import ConvertOptions
-from rewardmodel.data.formats.table import FormatName, hub_options
+from rewardmodel.data.formats.table import FormatName
 from rewardmodel.data.parsing.finished import replies_finished
 from rewardmodel.data.parsing.pairs import PairParser
 from rewardmodel.data.parsing.prompt_columns import (
@@ -129,13 +129,7 @@ def load_preferences(
         implicit_prompt=implicit_prompt,
     )
     records = load_records(
-        source,
-        parse,
-        split=split,
-        on_bad_row=on_bad_row,
-        limit=limit,
-        hub_options=hub_options(source),
-        columns=columns,
+        source, parse, split=split, on_bad_row=on_bad_row, limit=limit, columns=columns
     )
     return gather(records)
 
@@ -205,12 +199,7 @@ def load_prompts(
         seen.add(prompt)
         return prompt
 
-    options = hub_options(source)
-    return list(
-        load_records(
-            source, parse, split=split, on_bad_row=on_bad_row, limit=limit, hub_options=options
-        )
-    )
+    return list(load_records(source, parse, split=split, on_bad_row=on_bad_row, limit=limit))
 
 
 def load_demonstrations(

@@ -20,7 +20,6 @@ from rewardmodel.data.formats.table import (
     describe_formats,
     format_named,
     format_of_source,
-    hub_options,
     recognize,
 )
 from rewardmodel.data.parsing.finished import PAIR_COLUMNS
@@ -106,13 +105,7 @@ def load_rankings(
         return records
 
     records = load_records(
-        source,
-        parse,
-        split=split,
-        on_bad_row=on_bad_row,
-        limit=limit,
-        hub_options=hub_options(source),
-        columns=columns,
+        source, parse, split=split, on_bad_row=on_bad_row, limit=limit, columns=columns
     )
     return gather(records, {"finished": List(Value("bool"))})
 

@@ -11,6 +11,7 @@ import datasets
 import pyarrow as pa
 
 from prefsearch.storage.text_files import UnreadableFile, refuse_special
+from rewardmodel.data.formats.table import hub_options
 from rewardmodel.data.rows import (
     ColumnUse,
     LeftOut,
@@ -31,12 +32,7 @@ _SPLIT_WORDS = (
 _BATCH_ROWS = 1000
 
 
-def read_rows(
-    source: str | os.PathLike[str],
-    *,
-    split: str,
-    hub_options: Mapping[str, str] | None = None,
-) -> Iterator[Place]:
+def read_rows(source: str | os.PathLike[str], *, split: str) -> Iterator[Place]:
     """Opens a source and returns its rows, each with its location.
 
     A location is `file:line` in text files and `file[row]` elsewhere, rows counted from 0.
@@ -45,7 +41,6 @@ def read_rows(
         source: A file (`.json`, `.jsonl`, `.csv`, `.txt`, each also with `.gz`, or `.parquet`), a
             folder from `save_to_disk`, a folder of data files, or a dataset id on the hub.
         split: Of a hub dataset, saved dataset or folder; a single file has none and is read whole.
-        hub_options: Further arguments of `datasets.load_dataset`.
 
     Returns:
         An iterator of (location, row), the row replaced by a `PreferenceDataError` where it could
@@ -65,7 +60,7 @@ def read_rows(
         return _read_files(_split_files(path, split))
     if _looks_local(source):
         raise _missing_path(path)
-    return _read_dataset(_open_hub(str(source), split, hub_options or {}), f"{source}/{split}")
+    return _read_dataset(_open_hub(str(source), split), f"{source}/{split}")
 
 
 def load_records(
@@ -75,11 +70,10 @@ def load_records(
     split: str,
     on_bad_row: OnBadRow,
     limit: int | None,
-    hub_options: Mapping[str, str] | None = None,
     columns: ColumnUse | None = None,
 ) -> Iterator[Record]:
     """The records that `parse` makes of a source's rows; see `read_rows` and `parse_rows`."""
-    rows = read_rows(source, split=split, hub_options=hub_options)
+    rows = read_rows(source, split=split)
     return parse_rows(
         rows, parse, source=source, on_bad_row=on_bad_row, limit=limit, columns=columns
     )
@@ -145,7 +139,8 @@ def _missing_path(path: Path) -> PreferenceDataError:
     return PreferenceDataError(f"{path} does not exist: {parent} holds no {wanted!r}; {hint}")
 
 
-def _open_hub(name: str, split: str, options: Mapping[str, Any]) -> datasets.Dataset:
+def _open_hub(name: str, split: str) -> datasets.Dataset:
+    options: Mapping[str, Any] = hub_options(name)
     try:
         return datasets.load_dataset(name, split=split, trust_remote_code=False, **options)
     # ValueError: unknown split or missing configuration. RuntimeError: script-based dataset.
