@@ -44,8 +44,9 @@ from rewardmodel.data.json_lines import json_lines
 from rewardmodel.data.preferences import load_demonstrations, load_preferences
 from rewardmodel.evaluation.accuracy import evaluate_reward_model
 from rewardmodel.models.sequence import SequenceRewardModel
+from rewardmodel.synthetic.human import SimulatedHuman
 from rewardmodel.synthetic.requests import sample_requests
-from rewardmodel.synthetic.world import SimulatedHuman, demonstrations
+from rewardmodel.synthetic.world import demonstrations
 from rewardmodel.training.optim_config import OptimConfig
 from rewardmodel.training.reward_model import train_reward_model
 
@@ -171,9 +172,7 @@ class Demo:
         base = str(self.models / "sft")
         outcome = train_reward_model(base, training, self.models / name, optimization=optimization)
         reward_model = SequenceRewardModel.load(str(self.models / name))
-        measured = evaluate_reward_model(
-            reward_model, held_out, seed=self.seed(name), progress=False
-        )
+        measured = evaluate_reward_model(reward_model, held_out, seed=self.seed(name))
         return {
             **outcome,
             "held_out_pairs": measured.pairs,

@@ -22,7 +22,7 @@ from prefsearch.run.directory import RunDirectory
 from prefsearch.statistics.metrics import best_of_n_kl
 from prefsearch.storage.files import write_json_atomic
 from prefsearch.storage.json_text import json_text
-from rewardmodel.synthetic.world import SimulatedHuman
+from rewardmodel.synthetic.human import SimulatedHuman
 from search.evaluation.figures import Curve, overoptimization
 
 _STEPS = ("sft", "compare", "reward", "reward-few", "improve", "distil", "tuned")

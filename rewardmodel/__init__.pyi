@@ -6,7 +6,7 @@ from .data.rows import PreferenceDataError
 from .data.steps import load_steps
 from .evaluation.accuracy import RewardEvaluation, evaluate_reward_model
 from .evaluation.agreement import evaluate_agreement
-from .evaluation.batch_invariance import require_batch_invariance
+from .evaluation.batch_invariance import measure_batch_invariance
 from .evaluation.benchmarks.reward_bench import evaluate_reward_bench
 from .evaluation.benchmarks.reward_bench2 import evaluate_reward_bench2
 from .evaluation.length.edits import edit_accuracy, load_edits
@@ -29,7 +29,7 @@ from .models.process import ProcessRewardModel
 from .models.sequence import SequenceRewardModel
 from .models.value_head import TokenValueModel
 from .models.verifiers import AnswerMatch, ExactMatch, load_references
-from .synthetic.world import SimulatedHuman
+from .synthetic.human import SimulatedHuman
 from .training.loss_config import LossConfig
 from .training.optim_config import OptimConfig
 from .training.process import train_process_model
@@ -75,9 +75,9 @@ __all__ = [
     "load_reward_bench_2",
     "load_reward_model",
     "load_steps",
+    "measure_batch_invariance",
     "normalize_answer",
     "pairs_from_rankings",
-    "require_batch_invariance",
     "same_answer",
     "split_by_prompt",
     "train_process_model",

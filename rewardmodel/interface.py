@@ -1,5 +1,6 @@
-"""What a reward model is to the rest of the project."""
+"""The reward model interfaces: scores, sessions, steps and ensembles."""
 
+# pyright: strict
 import inspect
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol, runtime_checkable
@@ -9,15 +10,15 @@ from torch import Tensor
 from rewardmodel.data.conversation import Prompt, Reply
 
 Finished = bool | Sequence[bool]
-"""Whether responses end where their text does: said of all, or of each of B."""
+"""Whether responses end where their text does: all, or each of B."""
 
 
 @runtime_checkable
 class RewardModel(Protocol):
-    """A model of the human: how good is a response to a prompt?
+    """A model of human preference: scores a response to a prompt.
 
-    Models whose `score` has a keyword `finished` are told which responses were cut off, as at
-    `max_new_tokens` (`score_replies`).
+    Where `score` has a keyword `finished`, `score_replies` passes which responses were cut off, as
+    at `max_new_tokens`.
     """
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Reply]) -> Tensor:
@@ -29,8 +30,8 @@ class RewardModel(Protocol):
             responses: B responses, the i-th to the i-th prompt: plain text, without markup.
 
         Returns:
-            float32 [B] on the CPU, higher is better. Only differences under one prompt mean
-            something; every entry is finite.
+            float32 [B] on the CPU, higher is better; finite. Only differences under one prompt are
+            meaningful.
 
         Raises:
             ValueError: If a score is not finite; the message names the row.
@@ -39,31 +40,25 @@ class RewardModel(Protocol):
 
 
 class ScoringSession(RewardModel, Protocol):
-    """A reward model that remembers what it has read, for one search."""
+    """A reward model that caches the prefixes it has read, for one search."""
 
     @property
     def forward_tokens(self) -> int:
-        """Tokens given to the model so far, those that only fill a batch up included."""
+        """Tokens given to the model so far, padding included."""
         ...
 
     def score(
         self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
     ) -> Tensor:
-        """Scores responses; see `RewardModel.score`.
+        """Scores responses, float32 [B] on the CPU; see `RewardModel.score`.
 
-        Args:
-            prompts: B prompts.
-            responses: B responses, the i-th to the i-th prompt.
-            finished: Whether the responses end here, all or each. Those that do not are scored at
-                their last token, without the end token.
-
-        Returns:
-            float32 [B] on the CPU.
+        `finished`: whether responses end here, all or each. Those that do not are scored at
+        their last token, without the end token.
         """
         ...
 
     def keep(self, prompts: Collection[Prompt]) -> None:
-        """Forgets all other prompts."""
+        """Drops all other prompts from the cache."""
         ...
 
 
@@ -72,7 +67,7 @@ class SessionRewardModel(RewardModel, Protocol):
     """A reward model with sessions."""
 
     def session(self) -> ScoringSession:
-        """Starts a session that has read nothing."""
+        """Starts a session with an empty cache."""
         ...
 
 
@@ -90,8 +85,7 @@ class StepRewardModel(Protocol):
             steps: The steps of B responses, at least one each.
 
         Returns:
-            float32 [T_i] on the CPU for each response, one score a step, higher is better; every
-            entry is finite.
+            float32 [T_i] on the CPU for each response, one score a step, higher is better; finite.
 
         Raises:
             ValueError: If a response has no steps, or a score is not finite; the message names
@@ -102,18 +96,10 @@ class StepRewardModel(Protocol):
 
 @runtime_checkable
 class UncertainRewardModel(RewardModel, Protocol):
-    """A reward model of several members, whose disagreement says how sure it is."""
+    """A reward model of several members, whose disagreement measures its uncertainty."""
 
     def member_scores(self, prompts: Sequence[Prompt], responses: Sequence[Reply]) -> Tensor:
-        """Scores responses with each member.
-
-        Args:
-            prompts: B prompts.
-            responses: B responses, the i-th to the i-th prompt.
-
-        Returns:
-            float32 [M, B] on the CPU, a row a member, on the scale on which `score` combines them.
-        """
+        """Scores of each member, float32 [M, B] on the CPU, on the scale that `score` combines."""
         ...
 
 
@@ -121,7 +107,7 @@ def each_finished(finished: Finished, count: int) -> list[bool]:
     """Whether each of `count` responses is finished.
 
     Raises:
-        ValueError: If it is not said of as many as there are.
+        ValueError: If there are not `count` values.
     """
     if isinstance(finished, bool):
         return [finished] * count
@@ -137,16 +123,12 @@ def score_replies(
     *,
     finished: Finished,
 ) -> Tensor:
-    """Scores of responses some of which may have been cut off, float32 [B].
+    """Scores responses some of which may have been cut off, float32 [B].
 
-    Args:
-        reward_model: Is told which are finished if its `score` has such a keyword; others, such as
-            functions and rules, are given the text alone.
-        prompts: B prompts.
-        responses: B responses.
-        finished: Whether a response is a whole one.
+    `finished` is passed on if `score` has such a keyword; other reward models, such as functions
+    and verifiers, score the text alone.
     """
-    return _told(reward_model.score, prompts, responses, finished)
+    return _call(reward_model.score, prompts, responses, finished)
 
 
 def member_scores_of(
@@ -157,16 +139,16 @@ def member_scores_of(
     finished: Finished,
 ) -> Tensor:
     """Scores of each member, float32 [M, B]; as `score_replies`."""
-    return _told(reward_model.member_scores, prompts, responses, finished)
+    return _call(reward_model.member_scores, prompts, responses, finished)
 
 
-def _told(
+def _call(
     score: Callable[..., Tensor],
     prompts: Sequence[Prompt],
     responses: Sequence[Reply],
     finished: Finished,
 ) -> Tensor:
-    """Calls a method with `finished` if it has such a keyword."""
+    """Calls a method, with `finished` if it has such a keyword."""
     if "finished" in inspect.signature(score).parameters:
         return score(prompts, responses, finished=finished)
     return score(prompts, responses)
@@ -178,18 +160,14 @@ DIVERGED = "The model diverged: train it again with a lower learning rate"
 def require_finite(
     scores: Tensor, responses: Sequence[Reply], *, found_by: str = "", remedy: str = DIVERGED
 ) -> None:
-    """Refuses scores that are no numbers.
+    """Refuses scores [B] that are not finite.
 
-    Args:
-        scores: float32 [B].
-        responses: The B responses that were scored.
-        found_by: What scored them, for the message; "the reward model" where it is not said.
-        remedy: What the user can do.
+    `found_by` names the model in the message, and `remedy` ends it.
 
     Raises:
         ValueError: If a score is not finite; the message names the row.
     """
-    broken: list[int] = (~scores.isfinite()).nonzero().flatten().tolist()
+    broken = [int(row) for row in (~scores.isfinite()).nonzero().flatten()]
     if broken:
         raise ValueError(
             f"{found_by or 'the reward model'} scored row {broken[0]} as "

@@ -92,3 +92,14 @@ def local_command(args: type, run: Callable[[Any], None]) -> Command:
             return run
 
     return Local("", "")
+
+
+class NumberReader:
+    """Scores a reply by the number it ends in, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[list[str], list[str]]] = []
+
+    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Tensor:
+        self.calls.append((list(prompts), list(responses)))
+        return torch.tensor([float(response.split()[-1]) for response in responses])

@@ -16,7 +16,7 @@ from prefsearch.cli import entry
 from prefsearch.report.page import Report
 from prefsearch.run.directory import RunDirectory
 from prefsearch.statistics.intervals import interval_over_seeds
-from rewardmodel.synthetic.world import SimulatedHuman
+from rewardmodel.synthetic.human import SimulatedHuman
 from search.evaluation.figures import Curve, gain_curves, overoptimization
 from search.viewer.page import NamedView, render_html
 from search.viewer.view import NodeView, arrange

@@ -76,3 +76,50 @@ def test_every_file_says_what_it_is() -> None:
     for package in PACKAGES:
         for path in sources(package):
             assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path
+
+
+def import_graph(root: Path, packages: tuple[str, ...]) -> dict[str, set[str]]:
+    """The modules that each module imports, deferred and TYPE_CHECKING imports included."""
+    paths = {
+        ".".join(path.relative_to(root).with_suffix("").parts): path
+        for package in packages
+        for path in (root / package).rglob("*.py")
+        if path.name != "__init__.py"
+    }
+    graph: dict[str, set[str]] = {}
+    for module, path in paths.items():
+        found: set[str] = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found.update(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                found.add(node.module or "")
+                found.update(f"{node.module}.{alias.name}" for alias in node.names)
+        graph[module] = found & paths.keys() - {module}
+    return graph
+
+
+def in_cycles(graph: dict[str, set[str]]) -> set[str]:
+    """Modules in import cycles: those left when leaves and roots are removed again and again."""
+    left = set(graph)
+    while True:
+        used = {other for module in left for other in graph[module] & left}
+        kept = {module for module in left & used if graph[module] & left}
+        if kept == left:
+            return left
+        left = kept
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_import_cycles(package: str) -> None:
+    assert not in_cycles(import_graph(ROOT, (package,)))
+
+
+def test_an_import_cycle_is_found(tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "a.py").write_text("def f():\n    from p.b import g\n")
+    (tmp_path / "p" / "b.py").write_text(
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from p import a\n"
+    )
+    (tmp_path / "p" / "c.py").write_text("import p.a\n")
+    assert in_cycles(import_graph(tmp_path, ("p",))) == {"p.a", "p.b"}

@@ -20,8 +20,8 @@ from prefsearch.distributed import Processes
 from prefsearch.run.directory import RunDirectory
 from prefsearch.storage.files import read_records, write_json_atomic
 from rewardmodel.data.conversation import Conversation
+from rewardmodel.synthetic.human import SimulatedHuman
 from rewardmodel.synthetic.phrases import RECIPE
-from rewardmodel.synthetic.world import SimulatedHuman
 from tests.fakes import CountingReward, policy_of
 
 FILLS = {"dish": "soup", "first": "leeks", "second": "barley"}

@@ -39,7 +39,8 @@ from rewardmodel.data.rankings import load_rankings, pairs_from_rankings
 from rewardmodel.data.rows import PreferenceDataError
 from rewardmodel.models.ensemble import EnsembleRewardModel
 from rewardmodel.models.loading import load_reward_model
-from rewardmodel.synthetic.world import SimulatedHuman, sample_requests
+from rewardmodel.synthetic.human import SimulatedHuman
+from rewardmodel.synthetic.world import sample_requests
 from rewardmodel.training.batching.comparisons import _ranked_groups, tokenize_comparisons
 from rewardmodel.training.loss_config import LossConfig
 from rewardmodel.training.optim_config import OptimConfig

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from policies.evaluation.gold_scorer import gold_scores, load_gold_scorer
-from rewardmodel.synthetic.world import SimulatedHuman
+from rewardmodel.synthetic.human import SimulatedHuman
 
 PROMPT = "Write a short story about the baker, the bell and the lake.\n"
 TEXTS = ["At last the baker went home with the bell and slept in peace.", "That was all.", ""]

@@ -28,8 +28,8 @@ from prefsearch.config.checks import (
     shown,
 )
 from prefsearch.config.settings import build, settings_of_class
-from rewardmodel.data.formats.options import ConvertOptions
-from rewardmodel.synthetic.world import SimulatedHuman
+from rewardmodel.data.formats.format import ConvertOptions
+from rewardmodel.synthetic.human import SimulatedHuman
 from rewardmodel.training.loss_config import LossConfig
 from rewardmodel.training.optim_config import OptimConfig
 from tests.settings_classes import HUGE, VALUES, needed, settings_classes

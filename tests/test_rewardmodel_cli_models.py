@@ -9,7 +9,6 @@ from prefsearch.cli import entry
 from rewardmodel.cli import models as cli_models
 from rewardmodel.data.conversation import Conversation
 from rewardmodel.data.rows import PreferenceDataError
-from rewardmodel.models.ensemble import EnsembleRewardModel
 from rewardmodel.models.loading import load_reward_model
 from tests.reward_folders import CLOSE, PROMPT, TEXTS, save_classifier
 
@@ -59,7 +58,7 @@ def test_models_are_averaged_and_put_together_and_score(folders: list[str], tmp_
         torch.testing.assert_close(found, expected, **CLOSE)
         assert first["id"] == 7
         assert ("member_scores" in second) == (name != "mean")
-    scores = EnsembleRewardModel.load(tmp_path / "scaled").member_scores([PROMPT] * 3, TEXTS[:3])
+    scores = load_reward_model(tmp_path / "scaled").member_scores([PROMPT] * 3, TEXTS[:3])
     torch.testing.assert_close(scores.mean(1), torch.zeros(2), atol=1e-4, rtol=0)
 
 

@@ -29,9 +29,7 @@ from rewardmodel.pretrained.source import resolve_model
 from rewardmodel.pretrained.tokenization import TextEncoder, load_tokenizer
 from rewardmodel.training.loss_config import LossConfig
 from rewardmodel.training.optim_config import OptimConfig
-from rewardmodel.training.quantization import quantized
-from rewardmodel.training.reference_shift import center_on
-from rewardmodel.training.reward_model import train_reward_model
+from rewardmodel.training.reward_model import center_on, quantized, train_reward_model
 from tests.reward_folders import launch, save_classifier, set_json
 
 THINGS = ("baker", "bell", "lake", "fox", "boat", "star", "tree", "cat")

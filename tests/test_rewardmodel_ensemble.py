@@ -7,12 +7,14 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
+from rewardmodel.data.text_rows import pair_rows
 from rewardmodel.interface import ScoringSession, SessionRewardModel, UncertainRewardModel
 from rewardmodel.models import ensemble_file
 from rewardmodel.models.adapter_members import AdapterMember, load_adapter_members
 from rewardmodel.models.aggregation import combine
 from rewardmodel.models.averaging import average_weights
-from rewardmodel.models.ensemble import EnsembleRewardModel, read_ensemble, write_ensemble
+from rewardmodel.models.ensemble import EnsembleRewardModel
+from rewardmodel.models.ensemble_file import read_ensemble, write_ensemble
 from rewardmodel.models.loading import load_members, load_reward_model
 from rewardmodel.models.multi_head import MultiHeadRewardModel
 from rewardmodel.models.sequence import SequenceRewardModel, load_scorer
@@ -112,12 +114,12 @@ def test_a_saved_ensemble_is_the_same_wherever_it_is_moved(
     write_ensemble(root / "both", sources, aggregate="min", shifts=[1.0, 0.0], scales=[2.0, 1.0])
     assert read_ensemble(root / "both" / "ensemble.json")["members"] == ["../m0", "../m1"]
     moved = root.rename(tmp_path / "moved")
-    ensemble = EnsembleRewardModel.load(moved / "both")
+    ensemble = load_reward_model(moved / "both")
     alone = [SequenceRewardModel.load(str(folder)).score(PROMPTS, TEXTS) for folder in folders[:2]]
     expected = torch.stack([(alone[0] - 1) / 2, alone[1]])
     torch.testing.assert_close(ensemble.member_scores(PROMPTS, TEXTS), expected, **CLOSE)
     torch.testing.assert_close(ensemble.score(PROMPTS, TEXTS), expected.amin(0), **CLOSE)
-    mean = EnsembleRewardModel.load(moved / "both", aggregate="mean")
+    mean = load_reward_model(moved / "both", aggregate="mean")
     torch.testing.assert_close(mean.score(PROMPTS, TEXTS), expected.mean(0), **CLOSE)
 
 
@@ -153,7 +155,7 @@ def test_a_gguf_member_is_kept_relative_to_the_ensemble(
     )
     monkeypatch.chdir("/")
     with pytest.raises(ValueError, match="members: found none"):
-        EnsembleRewardModel.load(tmp_path / path.parent)
+        load_reward_model(tmp_path / path.parent)
     assert loaded == [str(tmp_path.resolve() / "reward.gguf")]
 
 
@@ -185,16 +187,16 @@ def test_wrong_ensembles_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="member 1 of the ensemble scored row 2 as nan"):
         EnsembleRewardModel([model, _Broken()]).score([""] * 3, ["a", "b", "c"])  # type: ignore[list-item]
     with pytest.raises(ValueError, match=r"ensemble.json does not exist"):
-        EnsembleRewardModel.load(tmp_path)
+        load_reward_model(tmp_path, kind="ensemble")
     (tmp_path / "ensemble.json").write_text('{"members": []}')
     with pytest.raises(ValueError, match=r"ensemble.json: found members \[\]"):
-        EnsembleRewardModel.load(tmp_path)
+        load_reward_model(tmp_path, kind="ensemble")
     (tmp_path / "ensemble.json").write_text("{")
     with pytest.raises(ValueError, match=r"ensemble.json:1: not JSON"):
-        EnsembleRewardModel.load(tmp_path)
+        load_reward_model(tmp_path, kind="ensemble")
     (tmp_path / "ensemble.json").write_text(json.dumps({"members": ["."]}))
     with pytest.raises(ValueError, match="names itself as a member"):
-        EnsembleRewardModel.load(tmp_path)
+        load_reward_model(tmp_path, kind="ensemble")
 
 
 # ------------------------------------------------------------------------------------ several heads
@@ -213,10 +215,9 @@ def test_heads_share_a_prompt_and_score_as_plain_runs(heads: Path) -> None:
     session = model.session()
     assert isinstance(session, PrefixSession)
     torch.testing.assert_close(session.score(PROMPTS, TEXTS), expected.amin(0), **CLOSE)
-    scorer = model._scorer
-    pairs = scorer._pairs([PROMPT] * 4, TEXTS, finished=True)
-    together = scorer._output_pairs(pairs)[1]
-    assert together < 0.7 * scorer._score_rows([a + b for a, b in pairs])[1], "a prompt is run once"
+    pairs = pair_rows(model.encoder, [PROMPT] * 4, TEXTS, finished=True)
+    together = model._output_pairs(pairs)[1]
+    assert together < 0.7 * model._score_alone(pairs)[1], "a prompt is run once"
 
 
 def test_each_head_has_its_own_shift(policy_folder: Path, heads: Path, tmp_path: Path) -> None:
@@ -273,7 +274,7 @@ def test_adapters_on_one_base_score_as_each_alone(adapters: list[Path]) -> None:
 def test_an_ensemble_of_adapters_loads_its_base_once(adapters: list[Path], tmp_path: Path) -> None:
     sources = [str(folder) for folder in adapters]
     write_ensemble(tmp_path / "e", sources, aggregate="mean")
-    ensemble = EnsembleRewardModel.load(tmp_path / "e")
+    ensemble = load_reward_model(tmp_path / "e")
     first, second = ensemble.members
     assert isinstance(first, AdapterMember)
     assert isinstance(second, AdapterMember)

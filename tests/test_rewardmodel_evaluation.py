@@ -15,22 +15,12 @@ from rewardmodel.data.preferences import load_preferences, split_by_prompt
 from rewardmodel.evaluation.accuracy import evaluate_reward_model
 from rewardmodel.evaluation.baselines import bag_of_words_accuracy, longer_reply_accuracy
 from rewardmodel.evaluation.clustered import clustered_share
-from rewardmodel.evaluation.margins import preference_margins
+from rewardmodel.evaluation.scoring import preference_margins
+from tests.fakes import NumberReader
 
 HH_SAMPLE = (
     Path(__file__).parents[2] / "shared" / "data" / "hh-rlhf" / "harmless-base-1800.jsonl.gz"
 )
-
-
-class NumberReader:
-    """Scores a reply by the number it ends in, and remembers what it was asked."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[list[str], list[str]]] = []
-
-    def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Tensor:
-        self.calls.append((list(prompts), list(responses)))
-        return torch.tensor([float(response.split()[-1]) for response in responses])
 
 
 def make_pairs(scores: Sequence[tuple[float, float]], prompts: Sequence[str] = ()) -> Dataset:
@@ -51,7 +41,7 @@ def random_pairs(count: int, *, seed: int = 0) -> Dataset:
 
 def test_numbers_agree_with_their_definitions():
     pairs = make_pairs([(2.0, 0.0), (0.0, 1.0), (1.0, 1.0)])
-    found = evaluate_reward_model(NumberReader(), pairs, seed=0, progress=False)
+    found = evaluate_reward_model(NumberReader(), pairs, seed=0)
     p = [1 / (1 + math.exp(-margin)) for margin in (2.0, -1.0, 0.0)]
     assert (found.pairs, found.prompts) == (3, 3)
     assert found.accuracy == wilson_interval(1.5, 3)  # the tie counts half
@@ -71,18 +61,16 @@ def test_result_does_not_depend_on_the_batch_size_and_no_pair_is_lost(batch_pair
         float(np.float32(c.split()[-1])) - float(np.float32(r.split()[-1]))
         for c, r in zip(pairs["chosen"], pairs["rejected"], strict=True)
     ]
-    found = preference_margins(NumberReader(), pairs, progress=False, batch_pairs=batch_pairs)
+    found = preference_margins(NumberReader(), pairs, batch_pairs=batch_pairs)
     assert found.tolist() == expected
-    one = evaluate_reward_model(
-        NumberReader(), pairs, seed=3, progress=False, batch_pairs=batch_pairs
-    )
-    other = evaluate_reward_model(NumberReader(), pairs, seed=3, progress=False, batch_pairs=7)
+    one = evaluate_reward_model(NumberReader(), pairs, seed=3, batch_pairs=batch_pairs)
+    other = evaluate_reward_model(NumberReader(), pairs, seed=3, batch_pairs=7)
     assert {**vars(one), "seconds": 0} == {**vars(other), "seconds": 0}
 
 
 def test_both_replies_are_scored_side_by_side_under_their_prompt():
     model = NumberReader()
-    preference_margins(model, make_pairs([(1, 2), (3, 4), (5, 6)]), progress=False, batch_pairs=2)
+    preference_margins(model, make_pairs([(1, 2), (3, 4), (5, 6)]), batch_pairs=2)
     assert model.calls == [
         (["p0", "p0", "p1", "p1"], ["x 1", "x 2", "x 3", "x 4"]),
         (["p2", "p2"], ["x 5", "x 6"]),
@@ -93,7 +81,7 @@ def test_both_replies_are_scored_side_by_side_under_their_prompt():
 def test_score_that_is_not_finite_names_its_row(bad):
     pairs = make_pairs([(0, 1)] * 18 + [(0, float(bad))])
     with pytest.raises(ValueError, match=rf"row 18: the score of the rejected reply is {bad}"):
-        evaluate_reward_model(NumberReader(), pairs, seed=0, progress=False)
+        evaluate_reward_model(NumberReader(), pairs, seed=0)
 
 
 def test_scores_of_the_wrong_shape_and_empty_data_are_refused():
@@ -102,10 +90,10 @@ def test_scores_of_the_wrong_shape_and_empty_data_are_refused():
             return torch.zeros(len(responses), 1)
 
     with pytest.raises(ValueError, match=r"shape \[4, 1\] for 4 responses"):
-        evaluate_reward_model(Column(), random_pairs(2), seed=0, progress=False)
+        evaluate_reward_model(Column(), random_pairs(2), seed=0)
     empty = make_pairs([])
     with pytest.raises(ValueError, match="found 0 pairs"):
-        evaluate_reward_model(NumberReader(), empty, seed=0, progress=False)
+        evaluate_reward_model(NumberReader(), empty, seed=0)
     with pytest.raises(ValueError, match="at least one"):
         longer_reply_accuracy(empty)
 
@@ -116,7 +104,7 @@ def test_pairs_of_one_prompt_are_refused_before_they_are_scored(labels):
     pairs = make_pairs([(1, 0)] * 3, prompts).add_column("chosen_probability", labels)
     model = NumberReader()
     with pytest.raises(ValueError, match=r"with a better reply, of 1 prompt; an interval"):
-        evaluate_reward_model(model, pairs, seed=0, progress=False)
+        evaluate_reward_model(model, pairs, seed=0)
     assert model.calls == []
 
 
@@ -160,20 +148,20 @@ def test_accuracy_is_told_apart_by_which_reply_is_longer():
             "rejected": ["brief 0", "a longer one 0", "a longer one 1", "same 0"],
         }
     )
-    found = evaluate_reward_model(NumberReader(), pairs, seed=0, progress=False)
+    found = evaluate_reward_model(NumberReader(), pairs, seed=0)
     assert found.accuracy_where_longer_chosen == wilson_interval(1, 1)
     assert found.accuracy_where_shorter_chosen == wilson_interval(1, 2)
     assert found.longer_reply_accuracy == longer_reply_accuracy(pairs) == wilson_interval(1.5, 4)
-    same = evaluate_reward_model(NumberReader(), make_pairs([(1, 0)] * 2), seed=0, progress=False)
+    same = evaluate_reward_model(NumberReader(), make_pairs([(1, 0)] * 2), seed=0)
     assert same.accuracy_where_longer_chosen is None
 
 
 def test_repeated_prompts_widen_the_intervals_and_leave_the_estimates():
     scores = [(1, 0) if index % 3 else (0, 1) for index in range(60)]
-    apart = evaluate_reward_model(NumberReader(), make_pairs(scores), seed=0, progress=False)
+    apart = evaluate_reward_model(NumberReader(), make_pairs(scores), seed=0)
     # Ten copies of each of 60 pairs say no more than the 60.
     copies = make_pairs(scores * 10, [f"p{index}" for index in range(60)] * 10)
-    together = evaluate_reward_model(NumberReader(), copies, seed=0, progress=False)
+    together = evaluate_reward_model(NumberReader(), copies, seed=0)
     assert together.pairs == 600
     assert together.prompts == 60
     for name in ("accuracy", "log_loss", "mean_margin"):
@@ -181,7 +169,7 @@ def test_repeated_prompts_widen_the_intervals_and_leave_the_estimates():
         assert many.estimate == pytest.approx(one.estimate)
         assert many.high - many.low == pytest.approx(one.high - one.low, rel=0.05)
     perfect = make_pairs([(1, 0)] * 600, [f"p{index}" for index in range(60)] * 10)
-    found = evaluate_reward_model(NumberReader(), perfect, seed=0, progress=False)
+    found = evaluate_reward_model(NumberReader(), perfect, seed=0)
     assert found.accuracy == wilson_interval(60, 60)
 
 
@@ -206,7 +194,7 @@ def test_a_share_over_repeated_prompts_counts_the_pairs_that_their_variance_is_w
 
 def test_estimates_stay_means_over_pairs_where_prompts_have_unlike_numbers_of_pairs():
     pairs = make_pairs([(1, 0), (1, 0), (1, 0), (0, 1)], ["a", "a", "a", "b"])
-    found = evaluate_reward_model(NumberReader(), pairs, seed=0, progress=False)
+    found = evaluate_reward_model(NumberReader(), pairs, seed=0)
     assert found.accuracy.estimate == pytest.approx(0.75, abs=0.01)
     assert found.mean_margin.estimate == pytest.approx(0.5)
 
@@ -259,13 +247,6 @@ def test_bag_of_words_margin_changes_sign_with_the_pair_and_repeats_with_the_see
 def test_bag_of_words_needs_prompts_to_cross_validate_over():
     with pytest.raises(ValueError, match="found 1 training prompts and 3 test pairs"):
         bag_of_words_accuracy(word_pairs(1, seed=0), word_pairs(3, seed=1))
-
-
-def test_evaluate_reward_model_bars_progress_only_when_asked(capsys):
-    evaluate_reward_model(NumberReader(), random_pairs(4), seed=0, progress=False)
-    assert capsys.readouterr().err == ""
-    evaluate_reward_model(NumberReader(), random_pairs(4), seed=0)
-    assert "8/8" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not HH_SAMPLE.exists(), reason=f"the shared sample {HH_SAMPLE} is absent")

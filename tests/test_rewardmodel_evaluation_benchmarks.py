@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-import torch
 from datasets import Dataset
 
 from rewardmodel.evaluation.benchmarks.reward_bench import (
@@ -19,11 +18,7 @@ from rewardmodel.evaluation.benchmarks.reward_bench2 import (
     reward_bench2_score,
     ties_score,
 )
-
-
-class NumberReader:
-    def score(self, prompts, responses):
-        return torch.tensor([float(response.split()[-1]) for response in responses])
+from tests.fakes import NumberReader
 
 
 def test_published_counts_sum_to_those_of_the_paper():
@@ -63,7 +58,7 @@ def test_a_tie_of_scores_is_wrong_and_missing_subsets_leave_no_score():
             "subset": ["hep-cpp", "hep-cpp", "hep-go"],
         }
     )
-    found = evaluate_reward_bench(NumberReader(), pairs, progress=False)
+    found = evaluate_reward_bench(NumberReader(), pairs)
     assert found.sections == {"Reasoning": pytest.approx(0.75)}
     assert found.tied_scores == 1
     assert found.score is None
@@ -73,7 +68,6 @@ def test_a_tie_of_scores_is_wrong_and_missing_subsets_leave_no_score():
         evaluate_reward_bench(
             NumberReader(),
             pairs.remove_columns("subset").add_column("subset", ["z"] * 3),
-            progress=False,
         )
 
 
@@ -129,7 +123,7 @@ def bench2() -> Dataset:
 
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
 def test_rows_of_many_replies_are_scored_whatever_the_batches(batch_size):
-    found = evaluate_reward_bench2(NumberReader(), bench2(), progress=False, batch_size=batch_size)
+    found = evaluate_reward_bench2(NumberReader(), bench2(), batch_size=batch_size)
     figures = {s.subset: (s.rows, s.accuracy.estimate) for s in found.subsets}
     assert figures == {"Math": (2, pytest.approx((1 + 1 / 4) / 2)), "Focus": (1, 0.0)}
     # Spread 0.5, gaps 3.5 and 4.
@@ -153,7 +147,7 @@ def test_rows_that_cannot_be_scored_are_named():
     rows = bench2().to_list()
     rows[2]["chosen"] = ["x 1", "x 2"]
     with pytest.raises(ValueError, match=r"row 2 \(subset 'Focus'\): found 2 chosen and 3"):
-        evaluate_reward_bench2(NumberReader(), Dataset.from_list(rows), progress=False)
+        evaluate_reward_bench2(NumberReader(), Dataset.from_list(rows))
     with pytest.raises(ValueError, match="has the id 'three'"):
         ties_score({"three": ([1.0], [0.0])})
     with pytest.raises(ValueError, match="no question in both"):
@@ -161,8 +155,6 @@ def test_rows_that_cannot_be_scored_are_named():
     rows = bench2().to_list()
     rows[1]["rejected"] = ["x 2", "x nan", "x 2"]
     with pytest.raises(ValueError, match="row 1: the score of a reply is nan"):
-        evaluate_reward_bench2(NumberReader(), Dataset.from_list(rows), progress=False)
+        evaluate_reward_bench2(NumberReader(), Dataset.from_list(rows))
     with pytest.raises(ValueError, match="required are at least one row and id, prompt"):
-        evaluate_reward_bench2(
-            NumberReader(), Dataset.from_list(rows).remove_columns("id"), progress=False
-        )
+        evaluate_reward_bench2(NumberReader(), Dataset.from_list(rows).remove_columns("id"))

@@ -15,7 +15,7 @@ from rewardmodel.evaluation.accuracy import evaluate_reward_model
 from rewardmodel.evaluation.clustered import clustered_correlation
 from rewardmodel.evaluation.length.control import control_for_length
 from rewardmodel.evaluation.length.edits import edit_accuracy, load_edits
-from rewardmodel.evaluation.length.probes import cut_sentences, truncation_probe
+from rewardmodel.evaluation.length.probes import cut_sentence, truncation_probe
 
 QA_FEEDBACK = Path(__file__).parents[2] / "shared" / "data" / "qa-feedback" / "dev_feedback.json.gz"
 
@@ -48,7 +48,7 @@ def pairs_of_quality_and_length(count: int, *, longer: float, seed: int = 0) -> 
 
 
 def evaluate(function, pairs: Dataset):
-    return evaluate_reward_model(Scorer(function), pairs, seed=0, progress=False)
+    return evaluate_reward_model(Scorer(function), pairs, seed=0)
 
 
 @pytest.mark.parametrize("function", [len, lambda text: len(text) ** 0.5, lambda text: -len(text)])
@@ -167,12 +167,12 @@ def test_edits_are_counted_by_whether_they_shorten():
             "edited": ["good", "short but good", "same", "text"],
         }
     )
-    found = edit_accuracy(Scorer(quality), edits, seed=0, progress=False)
+    found = edit_accuracy(Scorer(quality), edits, seed=0)
     assert (found.edits, found.unchanged, found.shorter, found.longer) == (3, 1, 2, 1)
     assert found.accuracy == wilson_interval(2.5, 3)
     assert found.accuracy_where_shorter == wilson_interval(1.5, 2)
     assert found.accuracy_where_longer == wilson_interval(1, 1)
-    greedy = edit_accuracy(Scorer(len), edits, seed=0, progress=False)
+    greedy = edit_accuracy(Scorer(len), edits, seed=0)
     assert greedy.accuracy_where_shorter.estimate == 0.0
     assert greedy.accuracy_where_longer.estimate == 1.0
 
@@ -180,12 +180,12 @@ def test_edits_are_counted_by_whether_they_shorten():
 def test_edits_that_cannot_be_used_are_refused():
     same = Dataset.from_dict({"prompt": ["a"], "original": ["x"], "edited": ["x"]})
     with pytest.raises(ValueError, match="none of the 1 edits changes its reply"):
-        edit_accuracy(Scorer(len), same, seed=0, progress=False)
+        edit_accuracy(Scorer(len), same, seed=0)
     with pytest.raises(ValueError, match="required are prompt, original and edited"):
-        edit_accuracy(Scorer(len), same.rename_column("edited", "fix"), seed=0, progress=False)
+        edit_accuracy(Scorer(len), same.rename_column("edited", "fix"), seed=0)
     one = Dataset.from_dict({"prompt": ["a"], "original": ["x"], "edited": ["xx"]})
     with pytest.raises(ValueError, match=r"found 1 pair\(s\) with a better reply, of 1 prompt"):
-        edit_accuracy(Scorer(len), one, seed=0, progress=False)
+        edit_accuracy(Scorer(len), one, seed=0)
 
 
 def test_edits_are_loaded_from_plain_rows_and_bad_ones_named(tmp_path):
@@ -204,7 +204,7 @@ def test_human_corrections_of_qa_feedback_keep_the_prompts_of_the_pairs():
     assert len(edits) == 487  # of 500, 13 corrections delete everything
     assert pairs["prompt"][0] == edits["prompt"][0]
     assert len(set(pairs["prompt"]) & set(edits["prompt"])) >= 8  # of ten questions
-    found = edit_accuracy(Scorer(len), edits, seed=0, progress=False)
+    found = edit_accuracy(Scorer(len), edits, seed=0)
     # Most real corrections shorten, so whoever likes length prefers few of them.
     assert found.shorter > found.longer > 100
     assert found.accuracy_where_shorter.estimate == 0.0
@@ -222,12 +222,7 @@ def test_human_corrections_of_qa_feedback_keep_the_prompts_of_the_pairs():
     ],
 )
 def test_last_sentence_is_cut(reply, cut):
-    assert cut_sentences(reply, 1) == cut
-
-
-def test_cutting_two_sentences_needs_three():
-    assert cut_sentences("One. Two. Three.", 2) == "One."
-    assert cut_sentences("One. Two.", 2) is None
+    assert cut_sentence(reply) == cut
 
 
 def test_probe_tells_a_length_scorer_from_one_that_counts_distinct_words():
@@ -238,14 +233,12 @@ def test_probe_tells_a_length_scorer_from_one_that_counts_distinct_words():
             "rejected": ["x"] * 8,
         }
     )
-    by_length = truncation_probe(Scorer(len), pairs, seed=0, progress=False)
+    by_length = truncation_probe(Scorer(len), pairs, seed=0)
     assert (by_length.replies, by_length.left_out) == (7, 1)
     assert by_length.cut_falls == by_length.filler_rises == wilson_interval(7, 7)
     assert by_length.cut_change.estimate == -len(" And more of0.")
     assert by_length.filler_change.estimate == len(" And more of0.")
-    distinct = truncation_probe(
-        Scorer(lambda text: len(set(text.split()))), pairs, seed=0, progress=False
-    )
+    distinct = truncation_probe(Scorer(lambda text: len(set(text.split()))), pairs, seed=0)
     assert distinct.cut_falls.estimate == 1.0
     assert distinct.filler_rises == wilson_interval(3.5, 7)  # no change counts half
     assert distinct.filler_change.estimate == 0.0
@@ -254,6 +247,6 @@ def test_probe_tells_a_length_scorer_from_one_that_counts_distinct_words():
 def test_probe_refuses_replies_too_short_to_cut():
     short = Dataset.from_dict({"prompt": ["a", "b"], "chosen": ["One.", "Two."]})
     with pytest.raises(ValueError, match="found 0 replies of more than 1 sentences"):
-        truncation_probe(Scorer(len), short, seed=0, progress=False)
-    with pytest.raises(ValueError, match="column='reply'"):
-        truncation_probe(Scorer(len), short, seed=0, column="reply", progress=False)
+        truncation_probe(Scorer(len), short, seed=0)
+    with pytest.raises(ValueError, match="required are prompt and chosen"):
+        truncation_probe(Scorer(len), short.rename_column("chosen", "reply"), seed=0)

@@ -247,7 +247,7 @@ def test_measure_gives_plain_values_that_train_can_keep(files: Path, capsys):
 
 def test_page_of_a_benchmark_shows_its_subsets(files: Path):
     data = load_preferences(str(files / "bench.jsonl"))
-    found = evaluate_reward_bench(Ensemble(), data, progress=False)
+    found = evaluate_reward_bench(Ensemble(), data)
     record = EvaluationRecord(settings={"seed": 0}, benchmark=found)
     page = write_evaluation(record, files / "bench", title="A <model>").read_text()
     assert "A &lt;model&gt;" in page

@@ -4,19 +4,14 @@ import math
 
 import numpy as np
 import pytest
-import torch
 from datasets import Dataset
 
 from prefsearch.statistics.metrics import wilson_interval
+from rewardmodel.data.labels import chosen_probabilities, label_entropy, log_losses
 from rewardmodel.evaluation.accuracy import evaluate_reward_model
-from rewardmodel.evaluation.labels import chosen_probabilities, label_entropy, log_losses
 from rewardmodel.evaluation.strata import by_quantile, by_value, risk_coverage
 from rewardmodel.evaluation.ties import best_tie_threshold, evaluate_ties
-
-
-class NumberReader:
-    def score(self, prompts, responses):
-        return torch.tensor([float(response.split()[-1]) for response in responses])
+from tests.fakes import NumberReader
 
 
 def labeled(margins, labels, **columns) -> Dataset:
@@ -32,7 +27,7 @@ def labeled(margins, labels, **columns) -> Dataset:
 
 
 def evaluate(pairs: Dataset, **options):
-    return evaluate_reward_model(NumberReader(), pairs, seed=0, progress=False, **options)
+    return evaluate_reward_model(NumberReader(), pairs, seed=0, **options)
 
 
 def test_tied_labels_are_left_out_of_accuracy_and_kept_in_log_loss():
@@ -161,10 +156,10 @@ def test_accuracy_by_the_labels_own_certainty_where_there_is_no_confidence():
 def test_bins_of_equal_counts_hold_every_pair_once_and_equal_values_together():
     values = np.repeat([1.0, 2.0, 3.0], [50, 7, 43])
     oriented = np.ones(100)
-    bins = by_quantile(values, oriented, np.arange(100), bins=5)
+    bins = by_quantile(values, oriented, np.arange(100))
     assert sum(b.pairs for b in bins) == 100
     assert [b.pairs for b in bins] == [50, 50]
-    many = by_value(np.arange(100.0), oriented, np.arange(100), bins=5)
+    many = by_value(np.arange(100.0), oriented, np.arange(100))
     assert [b.pairs for b in many] == [20] * 5
     assert many[0].middle == pytest.approx(9.5)
 

@@ -8,43 +8,28 @@ from typing import Any
 
 import pytest
 from datasets import Dataset
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
 from rewardmodel.data.formats.table import FORMATS, describe_formats
 from rewardmodel.data.formats.tldr import query_of, truncate_query
-from rewardmodel.data.preferences import PreferenceDataError, load_preferences, load_prompts
+from rewardmodel.data.preferences import load_preferences, load_prompts
 from rewardmodel.data.reward_bench import load_reward_bench, load_reward_bench_2
+from rewardmodel.data.rows import PreferenceDataError
+from tests.preference_rows import word_tokenizer, write
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 HH = DATA / "hh-rlhf" / "harmless-base-1800.jsonl.gz"
 QA = DATA / "qa-feedback" / "dev_feedback.json.gz"
-TEMPLATE = (
-    "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}</s>{% endfor %}"
-    "{% if add_generation_prompt %}<assistant>{% endif %}"
-)
 
 
 @pytest.fixture
 def tokenizer() -> PreTrainedTokenizerFast:
-    """One token a word."""
-    words = Tokenizer(WordLevel({"<unk>": 0}, unk_token="<unk>"))
-    words.pre_tokenizer = WhitespaceSplit()  # pyright: ignore[reportAttributeAccessIssue]
-    return PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>")
+    return word_tokenizer(None)
 
 
 @pytest.fixture
-def chat_tokenizer(tokenizer) -> PreTrainedTokenizerFast:
-    tokenizer.chat_template = TEMPLATE
-    return tokenizer
-
-
-def write(folder: Path, *rows: object) -> Path:
-    path = folder / "p.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
+def chat_tokenizer() -> PreTrainedTokenizerFast:
+    return word_tokenizer()
 
 
 def without(row: dict, *names: str) -> dict:

@@ -8,6 +8,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rewardmodel.interface import SessionRewardModel
 from rewardmodel.models.implicit import ImplicitRewardModel
+from rewardmodel.models.loading import kind_of, load_members, load_reward_model
+from rewardmodel.pretrained.digest import digest_model
+from rewardmodel.pretrained.places import places_of
 from tests.reward_folders import CLOSE, PROMPT, TEXTS, save_classifier
 
 PROMPTS = [PROMPT, "How?\n", PROMPT, "How?\n"]
@@ -107,6 +110,36 @@ def test_a_session_counts_what_both_models_read(policy_folder: Path, tuned: Path
         session.score(PROMPTS[:1], TEXTS[:1]), model.score(PROMPTS[:1], TEXTS[:1]), **CLOSE
     )
     assert session.forward_tokens == 2 * len(model.encoder.joined(PROMPT, TEXTS[0]))
+
+
+def test_policy_and_reference_are_loaded_by_one_name(
+    policy_folder: Path, tuned: Path, adapter: Path
+) -> None:
+    both = f"implicit:{tuned},{policy_folder}"
+    for name, policy, options in (
+        (both, tuned, {"reference": str(policy_folder)}),
+        (f"implicit:{adapter}", adapter, {}),
+    ):
+        expected = ImplicitRewardModel.load(str(policy), **options).score(PROMPTS, TEXTS)
+        model = load_reward_model(name, batch_size=2)
+        torch.testing.assert_close(model.score(PROMPTS, TEXTS), expected, **CLOSE)
+    assert kind_of(both) == "implicit"
+    assert isinstance(load_reward_model(str(adapter), kind="implicit"), ImplicitRewardModel)
+    mean = load_reward_model(both, aggregate="mean")
+    assert isinstance(mean, ImplicitRewardModel)
+    assert mean.length_normalized
+    assert set(places_of(both)) == {tuned.resolve(), policy_folder.resolve()}
+    assert digest_model(both) not in (None, digest_model(f"implicit:{tuned}"))
+    assert len(load_members([f"implicit:{adapter}", both], input_format="auto")) == 2
+    for wrong in ("implicit:", f"{both},{tuned}", f"implicit:{tuned},"):
+        with pytest.raises(ValueError, match="required: implicit:POLICY,REFERENCE"):
+            load_reward_model(wrong)
+    with pytest.raises(ValueError, match="is no adapter whose base could be the reference"):
+        load_reward_model(f"implicit:{tuned}")
+    with pytest.raises(ValueError, match="aggregate: found 'min' for a implicit model"):
+        load_reward_model(both, aggregate="min")
+    with pytest.raises(ValueError, match="is a implicit model"):
+        load_reward_model(both, kind="sequence")
 
 
 def test_what_makes_no_ratio_is_refused(policy_folder: Path, tuned: Path, tmp_path: Path) -> None:

@@ -4,14 +4,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from rewardmodel.interface import RewardModel
-from rewardmodel.models.ensemble import EnsembleRewardModel, write_ensemble
+from rewardmodel.interface import RewardModel, SessionRewardModel
+from rewardmodel.models.ensemble import EnsembleRewardModel
+from rewardmodel.models.ensemble_file import write_ensemble
 from rewardmodel.models.functions import FunctionRewardModel
 from rewardmodel.models.loading import KINDS, Kind, kind_of, load_reward_model
 from rewardmodel.models.multi_head import MultiHeadRewardModel
 from rewardmodel.models.process import ProcessRewardModel
 from rewardmodel.models.sequence import SequenceRewardModel
-from tests.reward_folders import PROMPT, TEXTS, save_adapter, save_classifier
+from rewardmodel.models.value_head import TokenValueModel
+from tests.reward_folders import CLOSE, PROMPT, TEXTS, save_adapter, save_classifier
 
 
 def shortest(prompts: list[str], responses: list[str]) -> list[float]:
@@ -70,6 +72,22 @@ def test_options_reach_the_model(sources: dict[str, str]) -> None:
     assert load_reward_model(sources["process"], aggregate="product").aggregate == "product"
     members = load_reward_model(sources["ensemble"], max_length=40).members
     assert [member.encoder.max_length for member in members] == [40] * 3
+
+
+def test_token_values_are_loaded_by_their_kind(sources: dict[str, str]) -> None:
+    model = load_reward_model(sources["sequence"], kind="token_value")
+    assert isinstance(model, TokenValueModel)
+    assert isinstance(model, SessionRewardModel)
+    scores = load_reward_model(sources["sequence"]).score([PROMPT] * 4, TEXTS)
+    session = model.session()
+    torch.testing.assert_close(session.score([PROMPT] * 4, TEXTS), scores, **CLOSE)
+    assert session.forward_tokens > 0
+    cut = model.score([PROMPT], TEXTS[:1], finished=False)
+    torch.testing.assert_close(cut, model.token_values([PROMPT], TEXTS[:1])[0][-2:-1], **CLOSE)
+    with pytest.raises(ValueError, match="row 1: the unfinished response has no tokens"):
+        model.score([PROMPT] * 2, [TEXTS[0], ""], finished=False)
+    with pytest.raises(ValueError, match="input_format: found 'pair'"):
+        load_reward_model(sources["sequence"], kind="token_value", input_format="pair")
 
 
 def test_where_no_reward_model_lies_the_kinds_are_listed(

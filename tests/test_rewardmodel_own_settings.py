@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rewardmodel.models.averaging import average_weights
-from rewardmodel.models.ensemble import write_ensemble
+from rewardmodel.models.ensemble_file import write_ensemble
 from rewardmodel.models.loading import load_reward_model
 from rewardmodel.models.value_head import TokenValueModel
 from rewardmodel.pretrained.checkpoints import load_classifier

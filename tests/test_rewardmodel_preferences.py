@@ -8,18 +8,17 @@ from typing import Any
 
 import pytest
 from datasets import Dataset, DatasetDict
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
 from rewardmodel.data.preferences import (
-    PreferenceDataError,
     load_demonstrations,
     load_preferences,
     load_prompts,
-    preference_report,
     split_by_prompt,
 )
+from rewardmodel.data.report import examine_preferences
+from rewardmodel.data.rows import PreferenceDataError
+from tests.preference_rows import TEMPLATE, assistant, user, word_tokenizer, write
 
 HH_SAMPLE = (
     Path(__file__).parents[2] / "shared" / "data" / "hh-rlhf" / "harmless-base-1800.jsonl.gz"
@@ -28,31 +27,11 @@ ROWS = [
     {"prompt": "What is red?", "chosen": " A rose.", "rejected": " The sea."},
     {"prompt": "What is blue?", "chosen": " The sea, mostly.", "rejected": " A rose."},
 ]
-TEMPLATE = (
-    "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}</s>{% endfor %}"
-    "{% if add_generation_prompt %}<assistant>{% endif %}"
-)
 
 
 @pytest.fixture
 def tokenizer() -> PreTrainedTokenizerFast:
-    words = Tokenizer(WordLevel({"<unk>": 0}, unk_token="<unk>"))
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>")
-    tokenizer.chat_template = TEMPLATE
-    return tokenizer
-
-
-def write_lines(path: Path, rows: list) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
-def user(text: str) -> dict:
-    return {"role": "user", "content": text}
-
-
-def assistant(text: str) -> dict:
-    return {"role": "assistant", "content": text}
+    return word_tokenizer()
 
 
 GOOD = {"prompt": "a", "chosen": "b", "rejected": "c"}
@@ -107,9 +86,9 @@ def _saved_splits(folder: Path) -> Path:
 
 def _folder(folder: Path) -> Path:
     (folder / "data" / "sub").mkdir(parents=True)
-    write_lines(folder / "data" / "sub" / "train-00000-of-00002.jsonl", ROWS[:1])
+    write(folder / "data" / "sub", *ROWS[:1], name="train-00000-of-00002.jsonl")
     Dataset.from_list(ROWS[1:]).to_parquet(folder / "data" / "sub" / "train-00001-of-00002.parquet")
-    write_lines(folder / "data" / "test.jsonl", [{"prompt": "x", "chosen": "y", "rejected": "z"}])
+    write(folder / "data", {"prompt": "x", "chosen": "y", "rejected": "z"}, name="test.jsonl")
     (folder / "data" / "train_notes.txt").write_text("notes", encoding="utf-8")
     return folder / "data"
 
@@ -117,8 +96,8 @@ def _folder(folder: Path) -> Path:
 @pytest.mark.parametrize(
     "make",
     [
-        lambda folder: write_lines(folder / "p.jsonl", ROWS),
-        lambda folder: write_lines(folder / "lines.json", ROWS),
+        lambda folder: write(folder, *ROWS),
+        lambda folder: write(folder, *ROWS, name="lines.json"),
         _json_list,
         _json_list_gz,
         _json_lines_gz,
@@ -153,8 +132,8 @@ def test_split_picks_the_files_or_the_saved_split(tmp_path):
 
 
 def test_folder_whose_names_tell_no_split_is_train(tmp_path):
-    write_lines(tmp_path / "part1.jsonl", ROWS[:1])
-    write_lines(tmp_path / "part2.jsonl", ROWS[1:])
+    write(tmp_path, *ROWS[:1], name="part1.jsonl")
+    write(tmp_path, *ROWS[1:], name="part2.jsonl")
     assert load_preferences(tmp_path).to_list() == ROWS
 
 
@@ -176,7 +155,7 @@ def test_csv_field_longer_than_the_csv_default_is_read(tmp_path):
 
 
 def test_limit_stops_after_so_many_pairs(tmp_path):
-    path = write_lines(tmp_path / "p.jsonl", [*ROWS, {"broken": 1}])
+    path = write(tmp_path, *ROWS, {"broken": 1})
     assert load_preferences(path, limit=1).to_list() == ROWS[:1]
     assert len(load_preferences(path, limit=2)) == 2
     with pytest.raises(ValueError, match=r"limit is 0"):
@@ -184,7 +163,7 @@ def test_limit_stops_after_so_many_pairs(tmp_path):
 
 
 def test_margin_is_kept_as_float(tmp_path):
-    path = write_lines(tmp_path / "p.jsonl", [{**ROWS[0], "margin": 2}, {**ROWS[1], "margin": 0.5}])
+    path = write(tmp_path, {**ROWS[0], "margin": 2}, {**ROWS[1], "margin": 0.5})
     pairs = load_preferences(path)
     assert pairs["margin"] == [2.0, 0.5]
     assert pairs.features["margin"].dtype == "float64"
@@ -193,7 +172,7 @@ def test_margin_is_kept_as_float(tmp_path):
 
 
 def test_other_column_names_are_read_when_named(tmp_path):
-    path = write_lines(tmp_path / "p.jsonl", [{"q": "a", "good": "b", "bad": "c"}])
+    path = write(tmp_path, {"q": "a", "good": "b", "bad": "c"})
     pairs = load_preferences(path, prompt_column="q", chosen_column="good", rejected_column="bad")
     assert pairs.to_list() == [{"prompt": "a", "chosen": "b", "rejected": "c"}]
 
@@ -202,7 +181,7 @@ def test_other_column_names_are_read_when_named(tmp_path):
 
 
 def split_one(tmp_path: Path, chosen: object, rejected: object, **options: Any) -> dict:
-    path = write_lines(tmp_path / "p.jsonl", [{"chosen": chosen, "rejected": rejected}])
+    path = write(tmp_path, {"chosen": chosen, "rejected": rejected})
     return load_preferences(path, **options)[0]
 
 
@@ -250,7 +229,7 @@ def test_identical_texts_are_called_identical_whatever_they_share(tmp_path):
 
 
 def test_mistyped_prompt_column_is_not_taken_for_an_implicit_prompt(tmp_path):
-    path = write_lines(tmp_path / "p.jsonl", [{"Prompts": "a", "chosen": "x b", "rejected": "x c"}])
+    path = write(tmp_path, {"Prompts": "a", "chosen": "x b", "rejected": "x c"})
     with pytest.raises(PreferenceDataError, match=r"prompt_column='Prompts'"):
         load_preferences(path)
 
@@ -278,7 +257,7 @@ def test_messages_are_rendered_so_that_prompt_and_reply_make_the_whole(tokenizer
 )
 def test_explicit_chat_prompt_in_every_combination(prompt, chosen, rejected, tokenizer, tmp_path):
     row = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
-    path = write_lines(tmp_path / "p.jsonl", [row])
+    path = write(tmp_path, row)
     assert load_preferences(path, tokenizer=tokenizer).to_list() == [
         {"prompt": "<user>Hi</s><assistant>", "chosen": "Yes</s>", "rejected": "No</s>"}
     ]
@@ -291,7 +270,7 @@ def test_prompt_text_beside_conversations_with_a_system_turn(tokenizer, tmp_path
         "chosen": [system, user("Hi"), assistant("Yes")],
         "rejected": [system, user("Hi"), assistant("No")],
     }
-    pair = load_preferences(write_lines(tmp_path / "p.jsonl", [row]), tokenizer=tokenizer)[0]
+    pair = load_preferences(write(tmp_path, row), tokenizer=tokenizer)[0]
     assert pair["prompt"] == "<system>Be brief</s><user>Hi</s><assistant>"
 
 
@@ -318,7 +297,7 @@ def test_nulls_that_arrow_adds_to_messages_do_not_hide_a_repeated_prompt(tokeniz
 def test_messages_without_tokenizer_or_template_name_the_remedy(tokenizer, tmp_path):
     chosen, rejected = [user("Hi"), assistant("Yes")], [user("Hi"), assistant("No")]
     rows = [{"chosen": "x b", "rejected": "x c"}, {"chosen": chosen, "rejected": rejected}]
-    path = write_lines(tmp_path / "chat.jsonl", rows)
+    path = write(tmp_path, *rows, name="chat.jsonl")
     for on_bad_row in ("error", "skip"):  # not a row's fault: never skipped
         with pytest.raises(PreferenceDataError, match=r"chat.jsonl:2: .*no tok.*Pass tokenizer="):
             load_preferences(path, on_bad_row=on_bad_row, implicit_prompt=True)
@@ -342,7 +321,7 @@ def test_template_that_refuses_the_messages_is_a_bad_row(tokenizer, tmp_path):
 
 
 def test_plain_text_is_not_rendered_even_with_a_tokenizer(tokenizer, tmp_path):
-    path = write_lines(tmp_path / "p.jsonl", ROWS)
+    path = write(tmp_path, *ROWS)
     assert load_preferences(path, tokenizer=tokenizer).to_list() == ROWS
 
 
@@ -371,7 +350,7 @@ def test_plain_text_is_not_rendered_even_with_a_tokenizer(tokenizer, tmp_path):
 def test_bad_row_is_an_error_with_its_line_and_is_counted_when_skipped(
     row, message, tmp_path, caplog
 ):
-    path = write_lines(tmp_path / "p.jsonl", [GOOD, row, {**GOOD, "prompt": "z"}])
+    path = write(tmp_path, GOOD, row, {**GOOD, "prompt": "z"})
     with pytest.raises(PreferenceDataError, match=rf"p\.jsonl:2: .*{message}"):
         load_preferences(path)
     with caplog.at_level(logging.WARNING):
@@ -381,12 +360,33 @@ def test_bad_row_is_an_error_with_its_line_and_is_counted_when_skipped(
     assert "skipped 1 bad rows and kept 2 (1 x " in record.getMessage()
 
 
-@pytest.mark.parametrize("margin", [None, "wide", True])
-def test_margin_that_is_no_finite_number_is_a_bad_row(margin, tmp_path):
-    rows = [{**GOOD, "margin": 1.0}, {**GOOD, "margin": margin}]
-    path = write_lines(tmp_path / "p.jsonl", rows)
-    with pytest.raises(PreferenceDataError, match=r"p\.jsonl:2: column 'margin' holds"):
+def label_rows(name: str, *values: object) -> list[dict]:
+    return [{**GOOD, name: value} for value in values]
+
+
+NOT_IN_FIRST = "that the first row lacks"
+
+
+@pytest.mark.parametrize(
+    ("rows", "message", "reason"),
+    [
+        *((label_rows("margin", 1.0, bad), "column 'margin' holds", "bad margin")
+          for bad in (None, "wide", True)),
+        *((label_rows("chosen_probability", 1, bad), r"[^:]*number in \[0, 1\], 0.5 for a t",
+           "bad chosen_probability") for bad in (None, 1.2, -0.1, "likely", True)),
+        *(([GOOD, *label_rows(name, None, 0.5)], f"column '{name}' holds 0.5, and",
+           f"{name} {NOT_IN_FIRST}") for name in ("chosen_probability", "margin")),
+        (label_rows("confidence", 1, "high"), "column 'confidence' holds str", "bad confidence"),
+        (label_rows("subset", "a", ["a"]), "column 'subset' holds list", "bad subset"),
+    ],
+)  # fmt: skip
+def test_bad_label_is_a_bad_row_and_not_passed_over(rows, message, reason, tmp_path, caplog):
+    path = write(tmp_path, *rows)
+    with pytest.raises(PreferenceDataError, match=rf"p\.jsonl:{len(rows)}: {message}"):
         load_preferences(path)
+    with caplog.at_level(logging.WARNING):
+        assert len(load_preferences(path, on_bad_row="skip")) == len(rows) - 1
+    assert f"1 x {reason}" in caplog.text
 
 
 def test_soft_labels_ties_confidence_and_subset_are_kept(tmp_path):
@@ -394,20 +394,20 @@ def test_soft_labels_ties_confidence_and_subset_are_kept(tmp_path):
         {**GOOD, "chosen_probability": 0.8, "confidence": 3, "subset": "x"},
         {**GOOD, "prompt": "z", "chosen_probability": 0.5, "confidence": None, "subset": 7},
     ]
-    path = write_lines(tmp_path / "p.jsonl", rows)
+    path = write(tmp_path, *rows)
     pairs = load_preferences(path)
     assert pairs["chosen_probability"] == [0.8, 0.5]
     assert pairs["confidence"] == [3.0, None]
     assert pairs["subset"] == ["x", "7"]
     pairs.to_csv(tmp_path / "p.csv")
     assert load_preferences(tmp_path / "p.csv").to_list() == pairs.to_list()
-    again = write_lines(tmp_path / "again.jsonl", pairs.to_list())
+    again = write(tmp_path, *pairs.to_list(), name="again.jsonl")
     assert load_preferences(again).to_list() == pairs.to_list()
 
 
 def test_less_probable_reply_changes_places_with_the_other(tmp_path):
     rows = [{**GOOD, "chosen_probability": 0.25, "margin": 2.0}]
-    path = write_lines(tmp_path / "p.jsonl", rows)
+    path = write(tmp_path, *rows)
     assert load_preferences(path).to_list() == [
         {**GOOD, "chosen": "c", "rejected": "b", "margin": -2.0, "chosen_probability": 0.75}
     ]
@@ -415,7 +415,7 @@ def test_less_probable_reply_changes_places_with_the_other(tmp_path):
 
 def test_soft_label_by_another_name_must_be_in_every_row(tmp_path):
     rows = [{**GOOD, "agreement": "0.75"}, GOOD]
-    path = write_lines(tmp_path / "p.jsonl", rows)
+    path = write(tmp_path, *rows)
     assert "chosen_probability" not in load_preferences(path).column_names
     pairs = load_preferences(path, probability_column="agreement", limit=1)
     assert pairs["chosen_probability"] == [0.75]
@@ -423,36 +423,6 @@ def test_soft_label_by_another_name_must_be_in_every_row(tmp_path):
         load_preferences(path, probability_column="agreement")
     with pytest.raises(PreferenceDataError, match=r"p\.jsonl:1: column 'agreed' is missing"):
         load_preferences(path, probability_column="agreed")
-
-
-@pytest.mark.parametrize("value", [None, 1.2, -0.1, "likely", True])
-def test_probability_out_of_range_is_a_bad_row(value, tmp_path, caplog):
-    rows = [{**GOOD, "chosen_probability": 1}, {**GOOD, "chosen_probability": value}]
-    path = write_lines(tmp_path / "p.jsonl", rows)
-    with pytest.raises(PreferenceDataError, match=r"p\.jsonl:2: .*number in \[0, 1\], 0.5 for a t"):
-        load_preferences(path)
-    with caplog.at_level(logging.WARNING):
-        assert len(load_preferences(path, on_bad_row="skip")) == 1
-    assert "1 x bad chosen_probability" in caplog.text
-
-
-@pytest.mark.parametrize("label", ["chosen_probability", "margin"])
-def test_label_that_the_first_row_lacks_is_a_bad_row_and_not_passed_over(label, tmp_path, caplog):
-    path = write_lines(tmp_path / "p.jsonl", [GOOD, {**GOOD, label: None}, {**GOOD, label: 0.5}])
-    with pytest.raises(PreferenceDataError, match=rf"p\.jsonl:3: column '{label}' holds 0.5, and"):
-        load_preferences(path)
-    with caplog.at_level(logging.WARNING):
-        assert load_preferences(path, on_bad_row="skip").to_list() == [GOOD, GOOD]
-    assert f"1 x {label} that the first row lacks" in caplog.text
-
-
-def test_bad_confidence_and_subset_are_named(tmp_path):
-    path = write_lines(tmp_path / "p.jsonl", [{**GOOD, "confidence": "high"}])
-    with pytest.raises(PreferenceDataError, match=r"p\.jsonl:1: column 'confidence' holds str"):
-        load_preferences(path)
-    path = write_lines(tmp_path / "p.jsonl", [{**GOOD, "subset": ["a"]}])
-    with pytest.raises(PreferenceDataError, match=r"p\.jsonl:1: column 'subset' holds list"):
-        load_preferences(path)
 
 
 def test_reply_that_is_empty_after_the_shared_prompt_is_a_bad_row(tmp_path):
@@ -545,7 +515,7 @@ def test_truncated_gzip_is_an_error_and_skipping_says_that_the_rest_is_lost(tmp_
 
 def test_skipping_counts_by_reason_in_one_warning(tmp_path, caplog):
     rows = [{**GOOD, "chosen": None}, GOOD, {**GOOD, "chosen": ""}, {**GOOD, "rejected": "b"}]
-    path = write_lines(tmp_path / "p.jsonl", rows)
+    path = write(tmp_path, *rows)
     with caplog.at_level(logging.WARNING):
         assert len(load_preferences(path, on_bad_row="skip")) == 1
     (record,) = caplog.records
@@ -556,7 +526,7 @@ def test_skipping_counts_by_reason_in_one_warning(tmp_path, caplog):
 
 
 def test_nothing_left_after_skipping_is_an_error_with_the_counts(tmp_path):
-    path = write_lines(tmp_path / "p.jsonl", [{"a": 1}, {"a": 2}])
+    path = write(tmp_path, {"a": 1}, {"a": 2})
     with pytest.raises(
         PreferenceDataError, match=r"no usable row. Skipped 2 x missing column 'chosen'.*p.jsonl:1"
     ):
@@ -564,19 +534,19 @@ def test_nothing_left_after_skipping_is_an_error_with_the_counts(tmp_path):
 
 
 def test_prompt_that_is_missing_in_a_later_row_is_not_taken_as_implicit(tmp_path):
-    path = write_lines(tmp_path / "p.jsonl", [GOOD, {"chosen": "x b", "rejected": "x c"}])
+    path = write(tmp_path, GOOD, {"chosen": "x b", "rejected": "x c"})
     with pytest.raises(PreferenceDataError, match=r"p\.jsonl:2: column 'prompt' is missing"):
         load_preferences(path)
 
 
 def test_unknown_on_bad_row_is_refused(tmp_path):
-    path = write_lines(tmp_path / "p.jsonl", ROWS)
+    path = write(tmp_path, *ROWS)
     with pytest.raises(ValueError, match=r"on_bad_row is 'drop'; use \"error\" or \"skip\""):
         load_preferences(path, on_bad_row="drop")  # pyright: ignore[reportArgumentType]
 
 
 def test_missing_path_names_its_neighbors(tmp_path):
-    write_lines(tmp_path / "preferences.jsonl", ROWS)
+    write(tmp_path, *ROWS, name="preferences.jsonl")
     with pytest.raises(PreferenceDataError, match=r"did you mean 'preferences.jsonl'"):
         load_preferences(tmp_path / "preference.jsonl")
     with pytest.raises(PreferenceDataError, match=r"did you mean 'preferences.jsonl'"):
@@ -587,7 +557,7 @@ def test_missing_path_names_its_neighbors(tmp_path):
 
 def test_bare_file_name_that_does_not_exist_is_not_sought_on_the_hub(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_lines(tmp_path / "pairs.jsonl", ROWS)
+    write(tmp_path, *ROWS, name="pairs.jsonl")
     with pytest.raises(PreferenceDataError, match=r"does not exist.*did you mean 'pairs.jsonl'"):
         load_preferences("pair.jsonl")
     (tmp_path / "pairs.csv").touch()
@@ -629,19 +599,19 @@ def test_unknown_kind_of_file_and_folder_without_data_are_refused(tmp_path):
 
 
 def test_prompts_come_from_a_column_a_text_file_or_preferences(tokenizer, tmp_path):
-    path = write_lines(tmp_path / "q.jsonl", [{"question": "a"}, {"question": "a"}])
+    path = write(tmp_path, {"question": "a"}, {"question": "a"}, name="q.jsonl")
     assert load_prompts(path, column="question") == ["a", "a"]
     with pytest.raises(PreferenceDataError, match=r"q\.jsonl:1: column 'prompt' is missing"):
         load_prompts(path)
     (tmp_path / "p.txt").write_text("first one\r\n\n second\n", encoding="utf-8")
     assert load_prompts(tmp_path / "p.txt") == ["first one", " second"]
-    pairs = write_lines(tmp_path / "p.jsonl", [ROWS[1], ROWS[0], ROWS[1]])
+    pairs = write(tmp_path, ROWS[1], ROWS[0], ROWS[1])
     assert load_prompts(pairs) == ["What is blue?", "What is red?"]
     assert load_prompts(pairs, limit=1) == ["What is blue?"]
     shared = "\n\nHuman: Hi\n\nAssistant:"
     implicit = [{"chosen": shared + " a", "rejected": shared + " b"}] * 2
-    assert load_prompts(write_lines(tmp_path / "i.jsonl", implicit)) == [shared]
-    chat = write_lines(tmp_path / "c.jsonl", [{"prompt": [user("Hi")]}])
+    assert load_prompts(write(tmp_path, *implicit, name="i.jsonl")) == [shared]
+    chat = write(tmp_path, {"prompt": [user("Hi")]}, name="c.jsonl")
     assert load_prompts(chat, tokenizer=tokenizer) == ["<user>Hi</s><assistant>"]
 
 
@@ -674,7 +644,7 @@ def test_plain_text_as_preferences_says_what_it_found(tmp_path):
     ],
 )
 def test_demonstrations_from_every_format(row, options, expected, tokenizer, tmp_path):
-    path = write_lines(tmp_path / "p.jsonl", [row])
+    path = write(tmp_path, row)
     shown = load_demonstrations(path, tokenizer=tokenizer, **options)
     assert shown.to_list() == [{"prompt": expected[0], "completion": expected[1]}]
 
@@ -691,7 +661,7 @@ def test_demonstrations_from_every_format(row, options, expected, tokenizer, tmp
     ],
 )
 def test_bad_demonstration_is_named(row, message, tokenizer, tmp_path):
-    path = write_lines(tmp_path / "p.jsonl", [row])
+    path = write(tmp_path, row)
     with pytest.raises(PreferenceDataError, match=rf"p\.jsonl:1: .*{message}"):
         load_demonstrations(path, tokenizer=tokenizer)
 
@@ -740,21 +710,15 @@ def test_report_counts_duplicates_contradictions_and_lengths():
         pair("q", "d", "d"),
         pair("q", " ", "cc"),
     ]
-    report = preference_report(Dataset.from_list(rows))
-    lengths = report.pop("characters")
-    assert report == {
-        "pairs": 7,
-        "prompts": 2,
-        "duplicate_pairs": 1,
-        "contradictory_pairs": 1,
-        "identical_pairs": 2,
-        "blank_replies": 1,
-        "longer_chosen_share": pytest.approx(3 / 7),
-    }
-    assert lengths["chosen"]["p50"] == 1
-    assert lengths["rejected"]["p100"] == 3
+    report = examine_preferences(Dataset.from_list(rows))
+    assert (report.pairs, report.prompts) == (7, 2)
+    assert (report.duplicate_pairs, report.contradictory_pairs) == (1, 1)
+    assert (report.identical_pairs, report.blank_replies) == (2, 1)
+    assert report.longer_chosen.estimate == pytest.approx(3 / 7)
+    assert report.characters["chosen"]["p50"] == 1
+    assert report.characters["rejected"]["p100"] == 3
     with pytest.raises(ValueError, match=r"found no pairs"):
-        preference_report(Dataset.from_dict({"prompt": [], "chosen": [], "rejected": []}))
+        examine_preferences(Dataset.from_dict({"prompt": [], "chosen": [], "rejected": []}))
 
 
 # ------------------------------------------------------------------------------------- real data
@@ -770,8 +734,8 @@ def test_every_pair_of_the_hh_sample_reconstructs_its_transcripts(tmp_path):
         assert pair["prompt"].endswith("\n\nAssistant:")
         assert pair["prompt"] + pair["chosen"] == original["chosen"]
         assert pair["prompt"] + pair["rejected"] == original["rejected"]
-    report = preference_report(pairs)
-    assert report["identical_pairs"] == sum(o["chosen"] == o["rejected"] for o in originals) == 0
-    assert report["blank_replies"] == 2
+    report = examine_preferences(pairs)
+    assert report.identical_pairs == sum(o["chosen"] == o["rejected"] for o in originals) == 0
+    assert report.blank_replies == 2
     pairs.save_to_disk(tmp_path / "saved")
     assert load_preferences(tmp_path / "saved").to_list() == pairs.to_list()

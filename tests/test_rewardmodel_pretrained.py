@@ -17,7 +17,7 @@ from policies.planning.value_head import ValueHead
 from prefsearch.storage.weights import WeightsError, require_finite_weights
 from rewardmodel.models.adapter_members import load_adapter_members
 from rewardmodel.models.averaging import average_weights
-from rewardmodel.models.ensemble import write_ensemble
+from rewardmodel.models.ensemble_file import write_ensemble
 from rewardmodel.models.implicit import ImplicitRewardModel
 from rewardmodel.models.loading import load_reward_model
 from rewardmodel.models.value_head import TokenValueModel

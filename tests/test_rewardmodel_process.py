@@ -11,7 +11,8 @@ from transformers import AutoModelForTokenClassification
 from rewardmodel.data.conversation import Conversation
 from rewardmodel.evaluation.process import evaluate_process_model
 from rewardmodel.interface import SessionRewardModel, StepRewardModel
-from rewardmodel.models.process import ProcessRewardModel, combine_steps, load_step_scorer
+from rewardmodel.models.aggregation import combine_steps
+from rewardmodel.models.process import ProcessRewardModel, load_step_scorer
 from rewardmodel.training.optim_config import OptimConfig
 from rewardmodel.training.process import _Collator, step_loss, train_process_model
 from tests.reward_folders import CLOSE, PROMPT, save_classifier, set_json

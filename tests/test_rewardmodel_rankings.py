@@ -3,7 +3,6 @@
 import json
 import logging
 from itertools import combinations
-from pathlib import Path
 
 import pytest
 from datasets import Dataset
@@ -14,15 +13,10 @@ from rewardmodel.data.formats.ranked import ranks_of_scores
 from rewardmodel.data.preferences import load_preferences
 from rewardmodel.data.rankings import load_rankings, pairs_from_rankings, ranked_pairs
 from rewardmodel.data.rows import PreferenceDataError
+from tests.preference_rows import write
 
 RANKED = {"prompt": "p", "responses": ["a", "b", "c"], "ranks": [2, 1, 2]}
 SCORED = {"prompt": "p", "responses": ["a", "b", "c"], "scores": [0.5, 2, 0.5], "subset": "s"}
-
-
-def write(folder: Path, *rows: object) -> Path:
-    path = folder / "r.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
 
 
 def test_ranks_and_scores_are_read_alike(tmp_path):
@@ -72,7 +66,7 @@ def test_repeated_replies_are_kept_once_and_counted(tmp_path, caplog):
 )
 def test_bad_ranking_is_named_and_counted(change, message, tmp_path, caplog):
     path = write(tmp_path, RANKED, {**RANKED, **change})
-    with pytest.raises(PreferenceDataError, match=rf"r\.jsonl:2: .*{message}"):
+    with pytest.raises(PreferenceDataError, match=rf"p\.jsonl:2: .*{message}"):
         load_rankings(path)
     with caplog.at_level(logging.WARNING):
         assert load_rankings(path, on_bad_row="skip").to_list() == [RANKED]
@@ -82,7 +76,7 @@ def test_bad_ranking_is_named_and_counted(change, message, tmp_path, caplog):
 @pytest.mark.parametrize("score", [None, "high", True])
 def test_score_that_is_no_finite_number_is_a_bad_row(score, tmp_path):
     path = write(tmp_path, {**SCORED, "scores": [1, 2, score]})
-    with pytest.raises(PreferenceDataError, match=r"r\.jsonl:1: 'scores' holds list .*3 finite"):
+    with pytest.raises(PreferenceDataError, match=r"p\.jsonl:1: 'scores' holds list .*3 finite"):
         load_rankings(path)
 
 
@@ -90,11 +84,11 @@ def test_pairs_are_no_rankings_and_say_so(tmp_path):
     row = {"prompt": "p", "chosen": "a", "rejected": "b", "score_chosen": 2, "score_rejected": 1}
     with pytest.raises(PreferenceDataError, match=r"found rows of pairs .*load_preferences"):
         load_rankings(write(tmp_path, row))
-    with pytest.raises(PreferenceDataError, match=r"r\.jsonl:1: 'responses' is missing"):
+    with pytest.raises(PreferenceDataError, match=r"p\.jsonl:1: 'responses' is missing"):
         load_rankings(write(tmp_path, {"prompt": "p", "chosen": "a", "rejected": "b"}))
 
 
-def test_all_adjacent_and_best_rest_pairs():
+def test_all_pairs_of_a_ranking():
     dataset = Dataset.from_list([{**RANKED, "subset": "s"}])
     pairs = pairs_from_rankings(dataset)
     assert [(p["chosen"], p["rejected"], p["chosen_probability"]) for p in pairs.to_list()] == [
@@ -103,12 +97,6 @@ def test_all_adjacent_and_best_rest_pairs():
         ("a", "c", 0.5),
     ]
     assert pairs.column_names == ["prompt", "chosen", "rejected", "chosen_probability", "subset"]
-    adjacent = pairs_from_rankings(dataset, how="adjacent").to_list()
-    assert [(p["chosen"], p["rejected"]) for p in adjacent] == [("b", "a"), ("a", "c")]
-    best = pairs_from_rankings(dataset, how="best_rest").to_list()
-    assert [(p["chosen"], p["rejected"]) for p in best] == [("b", "a"), ("b", "c")]
-    dropped = pairs_from_rankings(dataset, ties="drop")
-    assert dropped["chosen_probability"] == [1.0, 1.0]
 
 
 def test_pairs_by_loading_are_the_pairs_of_the_loaded_rankings(tmp_path):
@@ -137,28 +125,20 @@ def test_bad_row_of_rankings_is_refused(row, message):
 def test_what_gives_no_pairs_is_refused():
     tied = Dataset.from_list([{**RANKED, "ranks": [1, 1, 1]}])
     assert len(pairs_from_rankings(tied)) == 3
-    with pytest.raises(ValueError, match=r"1 rankings gave no pair: all their responses are tied"):
-        pairs_from_rankings(tied, ties="drop")
+    with pytest.raises(ValueError, match="0 rankings gave no pair"):
+        pairs_from_rankings(tied.select([]))
     with pytest.raises(ValueError, match=r"has no ranks, responses; found \['prompt'\]"):
         pairs_from_rankings(Dataset.from_list([{"prompt": "p"}]))
-    with pytest.raises(ValueError, match=r"how is 'some'"):
-        pairs_from_rankings(tied, how="some")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ValueError, match=r"ties is 'half'"):
-        pairs_from_rankings(tied, ties="half")  # pyright: ignore[reportArgumentType]
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(-3, 3), min_size=2, max_size=7))
 def test_pairs_agree_with_the_scores(scores):
     ranks = ranks_of_scores(scores)
-    pairs = list(ranked_pairs(scores, ranks))
+    pairs = list(ranked_pairs(ranks))
     assert {frozenset(pair[:2]) for pair in pairs} == {
         frozenset(both) for both in combinations(range(len(scores)), 2)
     }
     for better, worse, probability in pairs:
         assert scores[better] >= scores[worse]
         assert probability == (0.5 if scores[better] == scores[worse] else 1.0)
-    for how in ("adjacent", "best_rest"):
-        some = list(ranked_pairs(scores, ranks, how=how))
-        assert len(some) == len(scores) - 1
-        assert set(some) <= set(pairs)

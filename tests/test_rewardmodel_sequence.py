@@ -10,7 +10,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 
 from rewardmodel.models.sequence import SequenceRewardModel, load_scorer
 from rewardmodel.prefix_cache.sessions import PrefixSession
-from rewardmodel.pretrained.checkpoints import check_vocabulary
+from rewardmodel.pretrained.model_fit import check_vocabulary
 from tests.reward_folders import save_adapter, set_json
 
 PROMPTS = [

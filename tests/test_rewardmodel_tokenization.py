@@ -6,12 +6,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from policies.generation.language_model import Policy, load_language_model
-from rewardmodel.pretrained.tokenization import (
-    TextEncoder,
-    fit_embeddings,
-    give_pad_token,
-    load_tokenizer,
-)
+from rewardmodel.pretrained.model_fit import fit_embeddings
+from rewardmodel.pretrained.tokenization import TextEncoder, give_pad_token, load_tokenizer
 
 WORDS = {word: i for i, word in enumerate(["<e>", "<u>", "a", "b", "c", "d", "<p>"])}
 
@@ -33,8 +29,6 @@ def test_a_pair_is_prompt_response_end(policy: Policy) -> None:
 def test_the_prompt_gives_way_from_its_left_and_the_end_stays() -> None:
     encoder = TextEncoder(word_tokenizer(pad_token="<p>"), max_length=5)
     assert encoder.pair("a b c d", "c d") == ([4, 5], [4, 5, 0])
-    assert encoder.overflow("a b c d", "c d") == 2
-    assert encoder.overflow("a", "c d") == 0
     prompt, response = encoder.pair("a", "a b c d a b c d")
     assert len(prompt) + len(response) <= 5
     assert response[-1] == 0

@@ -15,7 +15,8 @@ from transformers import AutoModelForSequenceClassification
 from trl import RewardConfig, RewardTrainer
 
 from rewardmodel.models.sequence import load_scorer
-from rewardmodel.pretrained.tokenization import TextEncoder, fit_embeddings, load_tokenizer
+from rewardmodel.pretrained.model_fit import fit_embeddings
+from rewardmodel.pretrained.tokenization import TextEncoder, load_tokenizer
 from rewardmodel.training.batching.comparisons import tokenize_comparisons
 from rewardmodel.training.batching.layout_choice import choose_layout
 from rewardmodel.training.loss_config import LossConfig

@@ -29,7 +29,7 @@ from rewardmodel.evaluation.clustered import (
     length_margins,
     number_prompts,
 )
-from rewardmodel.evaluation.margins import preference_margins
+from rewardmodel.evaluation.scoring import preference_margins
 from rewardmodel.models.loading import load_reward_model
 from rewardmodel.pretrained.tokenization import load_tokenizer
 

@@ -28,7 +28,8 @@ from policies.generation.proposals import Proposal
 from policies.planning.methods import build_searcher, method_planner
 from policies.planning.options import MethodName, SearchOptions
 from prefsearch.statistics.metrics import bootstrap_interval
-from rewardmodel.synthetic.world import SimulatedHuman, sample_requests
+from rewardmodel.synthetic.human import SimulatedHuman
+from rewardmodel.synthetic.requests import sample_requests
 
 NAME = "text_planner_defaults"
 SENTENCES = Proposal(unit="sentence", max_new_tokens=128)

@@ -14,7 +14,7 @@ from prefsearch.storage.files import write_json_atomic, write_text_atomic
 from rewardmodel.cli.data_args import ConvertArgs, InspectArgs, SplitArgs
 from rewardmodel.data.json_lines import json_lines
 from rewardmodel.data.preferences import load_preferences, split_by_prompt
-from rewardmodel.data.report import DataReport, examine_preferences, preference_report
+from rewardmodel.data.report import DataReport, examine_preferences
 from rewardmodel.data.report_page import advice, length_rows, report_rows, write_data_report
 from rewardmodel.data.rows import ColumnUse, name_columns
 from rewardmodel.pretrained.checkpoints import read_config
@@ -36,7 +36,7 @@ def split(args: SplitArgs) -> None:
     parts = split_by_prompt(data, holdout=args.holdout, seed=args.seed)
     for name, part in zip(("train", "test"), parts, strict=True):
         write_text_atomic(folder / f"{name}.jsonl", json_lines(part))
-    write_json_atomic(folder / "data_report.json", preference_report(data))
+    write_json_atomic(folder / "data_report.json", examine_preferences(data))
     PlainConsole().print(f"{len(parts[0])} and {len(parts[1])} pairs: {folder}")
 
 

@@ -45,8 +45,8 @@ from rewardmodel.interface import (
     score_replies,
 )
 from rewardmodel.models.averaging import average_weights
-from rewardmodel.models.ensemble import EnsembleRewardModel, write_ensemble
-from rewardmodel.models.ensemble_file import refuse_functions
+from rewardmodel.models.ensemble import EnsembleRewardModel
+from rewardmodel.models.ensemble_file import refuse_functions, write_ensemble
 from rewardmodel.models.functions import UserCodeError
 from rewardmodel.models.loading import load_members, load_reward_model
 from rewardmodel.models.process import ProcessRewardModel

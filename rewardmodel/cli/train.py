@@ -21,15 +21,14 @@ from rewardmodel.data.report import examine_preferences
 from rewardmodel.data.report_page import write_data_report
 from rewardmodel.data.rows import ColumnUse, PreferenceDataError
 from rewardmodel.evaluation.accuracy import evaluate_reward_model
+from rewardmodel.evaluation.baselines import build_scratch_scorer
 from rewardmodel.models.loading import load_reward_model
 from rewardmodel.pretrained.checkpoints import read_config
 from rewardmodel.pretrained.digest import digest_model, digest_rows
 from rewardmodel.pretrained.tokenization import load_tokenizer
-from rewardmodel.training.hub import push_folder
-from rewardmodel.training.model_card import add_evaluation, model_files
+from rewardmodel.training.model_card import add_evaluation, model_files, push_folder
 from rewardmodel.training.optim_config import OptimConfig
 from rewardmodel.training.reward_model import train_reward_model
-from rewardmodel.training.scratch import build_scratch_scorer
 
 
 def train(args: RewardTrainArgs) -> None:
@@ -162,7 +161,7 @@ def _train_from_scratch(
     )
     if not processes.main:
         return
-    scratch = load_reward_model(str(folder), max_length=args.optim.max_length)
+    scratch: Any = load_reward_model(str(folder), max_length=args.optim.max_length)
     found = evaluate_reward_model(scratch, held_out, seed=args.optim.seed)
     result = {
         "accuracy": asdict(found.accuracy),

@@ -13,8 +13,9 @@ from rewardmodel.data.parsing.finished import replies_finished
 from rewardmodel.data.parsing.reply_text import split_prompt, take_turns
 from rewardmodel.data.rows import Row, parse_rows
 from rewardmodel.data.sources.sources import read_rows
+from rewardmodel.synthetic.human import SimulatedHuman
 from rewardmodel.synthetic.requests import sample_requests
-from rewardmodel.synthetic.world import SimulatedHuman, demonstrations
+from rewardmodel.synthetic.world import demonstrations
 
 
 def world(args: WorldArgs) -> None:

@@ -1,1 +1,1 @@
-"""Preference data: pairs, rankings and labeled steps, read with file and line."""
+"""Preference data: loading, checks and reports."""

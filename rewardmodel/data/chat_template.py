@@ -1,10 +1,10 @@
-"""What a tokenizer's chat template makes of conversations.
+"""Rendering conversations with a tokenizer's chat template.
 
-The template's text is the text: nothing is put before or behind it, and its ids are those of
+Nothing is added to the template's text; its ids are those of
 `tokenizer.apply_chat_template(messages, tokenize=True)`. A reply is what the whole rendering adds
-to the prompt's, its generation prompt included. Where the prompt's rendering is not the beginning
-of the whole, as with templates that open a thought for the model to write and leave thoughts out of
-past turns, the whole can be read by a reward model, and nothing can be written behind the prompt.
+to the prompt's, its generation prompt included. Some templates render the prompt otherwise in the
+whole, such as those that leave thoughts out of past turns: a reward model can read the whole, but a
+policy cannot continue the prompt.
 """
 
 import functools
@@ -16,17 +16,16 @@ from rewardmodel.data.conversation import Conversation, Message, Reply, reply_me
 from rewardmodel.data.rows import PreferenceDataError
 
 _PROBE = "Xprobe7reply"
-_KEPT = 4096  # prompts whose renderings are remembered
+_KEPT = 4096  # prompts whose renderings are cached
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What a template puts around an assistant's text.
+    """The text that a template puts around an assistant's reply.
 
     Attributes:
-        before: Between the generation prompt and the text, such as a space.
-        after: What closes the turn, such as "<|im_end|>" and a line break; empty where nothing
-            does.
+        before: Between the generation prompt and the reply, such as a space.
+        after: The end of the turn, such as "<|im_end|>" and a line break; may be empty.
     """
 
     before: str
@@ -34,15 +33,15 @@ class Frame:
 
     @property
     def mark(self) -> str:
-        """What ends the turn, without the spaces around it or what ends the whole text."""
+        """The end of the turn, without white space around it or the end of the whole text."""
         return (self.after.strip().splitlines() or [""])[0].rstrip()
 
 
 class ChatTemplate:
-    """One tokenizer's template."""
+    """The chat template of a tokenizer."""
 
     def __init__(self, tokenizer: Any) -> None:
-        """Takes a tokenizer, with or without a template; without one, rendering is an error."""
+        """Takes a tokenizer; without a template, rendering is an error."""
         self.tokenizer = tokenizer
         self._opening = functools.lru_cache(_KEPT)(self._render_opening)
         self._frame = functools.lru_cache(_KEPT)(self._probe)
@@ -54,7 +53,7 @@ class ChatTemplate:
 
     @functools.cached_property
     def frame(self) -> Frame:
-        """What surrounds a reply to a single question; empty without a template."""
+        """The frame of a reply to a single question; empty without a template."""
         if not self.exists:
             return Frame("", "")
         for roles in (("user",), ("system", "user")):
@@ -62,7 +61,7 @@ class ChatTemplate:
             try:
                 return self._frame(Conversation(messages))
             except PreferenceDataError:
-                continue  # templates may demand a system turn, or differ in ways told later
+                continue  # templates may require a system turn, or be refused later
         return Frame("", "")
 
     def prompt_text(self, conversation: Conversation) -> str:
@@ -74,12 +73,7 @@ class ChatTemplate:
         return self._opening(conversation)
 
     def reply_text(self, conversation: Conversation, reply: Reply, *, finished: bool = True) -> str:
-        """What a reply adds to the prompt's text.
-
-        Args:
-            conversation: The prompt.
-            reply: Its text, or its messages.
-            finished: Whether the turn is closed; if not, what closes it is left out.
+        """The text that a reply adds to the prompt's, without the end of the turn unless finished.
 
         Raises:
             PreferenceDataError: No template, it refuses the messages, or the prompt's text is not
@@ -100,12 +94,7 @@ class ChatTemplate:
         return whole[len(opening) :]
 
     def whole_text(self, conversation: Conversation, reply: Reply, *, finished: bool = True) -> str:
-        """The text of a prompt and a reply, as a reward model reads it.
-
-        Args:
-            conversation: The prompt.
-            reply: Its text, or its messages.
-            finished: Whether the turn is closed; if not, what closes it is left out.
+        """The text of a prompt and a reply, without the end of the turn unless finished.
 
         Raises:
             PreferenceDataError: No template, or it refuses the messages.
@@ -115,11 +104,9 @@ class ChatTemplate:
         return text if finished else text.removesuffix(self._frame(conversation).after)
 
     def content(self, text: str, conversation: Conversation | None = None) -> str:
-        """The assistant's text in what a policy wrote behind the generation prompt.
+        """The assistant's reply in a policy's decoded output.
 
-        Args:
-            text: As it was decoded.
-            conversation: The prompt; None stands for any.
+        `conversation` is the prompt; None stands for any.
         """
         frame = self.frame if conversation is None else self._frame(conversation)
         text = text.removeprefix(frame.before)
@@ -130,7 +117,7 @@ class ChatTemplate:
         return text
 
     def closes(self, text: str) -> bool:
-        """Whether text ends with what closes a turn, as text that was rendered before does."""
+        """Whether text ends with the end of a turn, as rendered text does."""
         ends = (self.frame.after.strip(), self.frame.mark)
         return any(end and text.rstrip().endswith(end) for end in ends)
 
@@ -180,7 +167,7 @@ class ChatTemplate:
             return str(
                 self.tokenizer.apply_chat_template(list(messages), tokenize=False, **options)
             )
-        # Templates refuse roles and orders by raise_exception, and fail at values they do not know.
+        # Templates refuse roles and orders by raise_exception, and fail at unknown values.
         except Exception as error:
             raise PreferenceDataError(
                 f"the chat template of {self._name} refuses these messages ({error}): "
@@ -191,7 +178,7 @@ class ChatTemplate:
 
     @functools.cached_property
     def _reads_parts(self) -> bool:
-        """Whether the template reads contents as lists of parts, as those of pictures do.
+        """Whether the template reads contents as lists of parts, as those of multimodal models do.
 
         Raises:
             PreferenceDataError: It shows neither such parts nor text.
@@ -201,7 +188,7 @@ class ChatTemplate:
         for messages in (asked, _in_parts(asked)):
             try:
                 found.append(_PROBE in self._render(messages, add_generation_prompt=False))
-            except PreferenceDataError:  # it may demand a system turn, say
+            except PreferenceDataError:  # it may require a system turn
                 found.append(None)
         if found[0] is False and not found[1]:
             raise PreferenceDataError(
@@ -228,7 +215,7 @@ def _in_parts(messages: Sequence[Message]) -> list[Message]:
 
 
 def common_prefix_length(first: Sequence[Any], second: Sequence[Any]) -> int:
-    """Return how many leading elements two sequences share, by bisection on slices."""
+    """The number of leading elements that two sequences share, by bisection on slices."""
     low, high = 0, min(len(first), len(second))
     while low < high:
         middle = (low + high + 1) // 2
@@ -240,7 +227,7 @@ def common_prefix_length(first: Sequence[Any], second: Sequence[Any]) -> int:
 
 
 def shorten(value: object, around: int = 0) -> str:
-    """Quote at most 60 characters of a value, those about a position."""
+    """Quotes at most 60 characters of a value, those around a position."""
     text = value if isinstance(value, str) else repr(value)
     start = max(0, around - 30)
     part = text[start : start + 60]

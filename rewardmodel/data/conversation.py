@@ -1,10 +1,9 @@
-"""Conversations: prompts and replies as chat messages, until a model renders them.
+"""Conversations: prompts and replies as chat messages.
 
 A prompt is text, or a `Conversation`; a reply is text, or the messages that follow the prompt's
-where they are more than one assistant message of text. In datasets, files and records both are in
-TRL's conversational format: `prompt` a list of {role, content} messages, beside it the columns
-`tools` and `chat_template_kwargs` where there are any, and replies as lists of messages. This file
-does not know templates; `rewardmodel.data.chat_template` renders.
+where they are more than one assistant message of text. Datasets, files and records have TRL's
+conversational format: `prompt` a list of {role, content} messages, optional columns `tools` and
+`chat_template_kwargs`, and replies as lists of messages. `rewardmodel.data.chat_template` renders.
 """
 
 import functools
@@ -23,7 +22,7 @@ TEMPLATE_COLUMNS = ("tools", "chat_template_kwargs")
 
 @dataclass(frozen=True, eq=False)
 class Conversation:
-    """Chat messages, and what the template is given beside them; equal where all of it is.
+    """Chat messages, and the other variables of the template; equal where all of it is.
 
     Attributes:
         messages: Of `role` and `content` and whatever else the template reads, at least one.
@@ -36,7 +35,7 @@ class Conversation:
     chat_template_kwargs: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        """Puts the fields in one form, whatever sequences and null entries they came as."""
+        """Normalizes sequences and null entries."""
         if not self.messages:
             raise ValueError("messages: found none; required: at least one")
         normal = tuple(_ordered(message) for message in self.messages)
@@ -54,15 +53,15 @@ class Conversation:
         return isinstance(other, Conversation) and self._key == other._key
 
     def __hash__(self) -> int:
-        """By the same things as equality."""
+        """By the same fields as equality."""
         return hash(self._key)
 
     def __str__(self) -> str:
-        """A transcript, for messages and reports; models are given what a template renders."""
+        """A transcript, for messages and reports."""
         return "\n".join(f"{turn['role']}: {turn.get('content') or ''}" for turn in self.messages)
 
     def columns(self) -> dict[str, Any]:
-        """As columns of a dataset or a record: `prompt`, and the others where they hold a value."""
+        """As columns of a dataset or a record: `prompt`, and the others where they are set."""
         found: dict[str, Any] = {"prompt": [dict(message) for message in self.messages]}
         if self.tools is not None:
             found["tools"] = list(self.tools)
@@ -77,16 +76,16 @@ Reply = str | Conversation
 """The text of a reply, or the messages it consists of where they are more than one text."""
 
 
-def prompt_of(row: Mapping[str, Any], column: str = "prompt") -> Prompt:
+def prompt_of(row: Mapping[str, Any]) -> Prompt:
     """The prompt of a row of a dataset or record, with its `tools` and `chat_template_kwargs`."""
-    value = row[column]
+    value = row["prompt"]
     if isinstance(value, str | Conversation):
         return value
     return Conversation(tuple(value), *(_from_json(row.get(name)) for name in TEMPLATE_COLUMNS))
 
 
 def reply_of(value: str | Conversation | Sequence[Message]) -> Reply:
-    """A reply as it is scored: one assistant message of text is that text."""
+    """A reply in normal form: one assistant message of text is that text."""
     if isinstance(value, str):
         return value
     messages = value.messages if isinstance(value, Conversation) else tuple(value)
@@ -97,14 +96,12 @@ def reply_of(value: str | Conversation | Sequence[Message]) -> Reply:
     return Conversation(messages)
 
 
-def prompts_of(dataset: Any, column: str = "prompt") -> list[Prompt]:
+def prompts_of(dataset: Any) -> list[Prompt]:
     """The prompts of a `datasets.Dataset`, in its order."""
-    names = [name for name in (column, *TEMPLATE_COLUMNS) if name in dataset.column_names]
+    names = [name for name in ("prompt", *TEMPLATE_COLUMNS) if name in dataset.column_names]
     columns = [dataset[name][:] for name in names]
-    return [
-        prompt_of(dict(zip(names, values, strict=True)), column)
-        for values in zip(*columns, strict=True)
-    ]
+    rows = zip(*columns, strict=True)
+    return [prompt_of(dict(zip(names, values, strict=True))) for values in rows]
 
 
 def replies_of(dataset: Any, column: str) -> list[Reply]:
@@ -113,21 +110,18 @@ def replies_of(dataset: Any, column: str) -> list[Reply]:
 
 
 def reply_messages(reply: Reply) -> list[Message]:
-    """A reply as messages, those that a template renders behind the prompt's."""
+    """A reply as messages."""
     if isinstance(reply, Conversation):
         return [dict(message) for message in reply.messages]
     return [{"role": "assistant", "content": reply}]
 
 
 def text_of(turns: Prompt | Reply, reader: str) -> str:
-    """The text of a prompt or reply, for what reads no messages.
-
-    Args:
-        turns: Text, or one message without tools or calls.
-        reader: What reads it, for the message.
+    """The text of a prompt or reply, for a `reader` (named in messages) that takes no messages.
 
     Raises:
-        ValueError: If it is anything else; the message names what would be lost.
+        ValueError: If it is not text or one message without tools or calls; the message names what
+            would be lost.
     """
     if isinstance(turns, str):
         return turns
@@ -158,12 +152,12 @@ def prompt_record(prompt: Prompt) -> dict[str, Any]:
 
 
 def plain(text: Prompt | Reply) -> Any:
-    """What functions of the user's are given: text as it is, a conversation as its messages."""
+    """Text as it is, a conversation as its messages, for functions of the user's."""
     return [dict(m) for m in text.messages] if isinstance(text, Conversation) else text
 
 
 def last_text(prompt: Any) -> str:
-    """The text that was asked last: of a conversation, or its list of messages, the last one's."""
+    """Text as it is; of a conversation, or its list of messages, the last message's."""
     if isinstance(prompt, str):
         return prompt
     messages = prompt.messages if isinstance(prompt, Conversation) else prompt
@@ -177,5 +171,5 @@ def _ordered(message: Mapping[str, Any]) -> Message:
 
 
 def _from_json(value: Any) -> Any:
-    """A column that may be JSON text, as TRL takes `tools`, too."""
+    """A value that may be JSON text, as TRL allows for `tools`."""
     return parse_json(value) if isinstance(value, str) and value else value or None

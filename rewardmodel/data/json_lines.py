@@ -1,4 +1,4 @@
-"""Rows as text, one JSON object a line."""
+"""Rows as JSON lines."""
 
 import datetime
 import decimal
@@ -12,10 +12,9 @@ from prefsearch.storage.json_text import json_text
 
 
 def json_lines(rows: Sequence[Mapping[str, Any]] | Dataset) -> str:
-    r"""Rows as JSON lines, each ended by \n; rows of text come back as they were.
+    r"""Rows as JSON lines, each ended by \n; inverse of reading rows of text.
 
-    NaN, by which tables say that a number is missing, is written as null; times and decimal numbers
-    are written as text.
+    NaN, a missing number in tables, becomes null; times and decimal numbers become text.
 
     Raises:
         ValueError: A value has no form in JSON; the message names row and column.
@@ -24,11 +23,7 @@ def json_lines(rows: Sequence[Mapping[str, Any]] | Dataset) -> str:
 
 
 def json_values(value: Any, where: str) -> Any:
-    """A value as JSON holds it, as `json_lines` writes it.
-
-    Args:
-        value: Of a row, or the row.
-        where: What a message calls it.
+    """A value as `json_lines` writes it; `where` names it in messages.
 
     Raises:
         ValueError: It has no form in JSON.

@@ -1,12 +1,9 @@
-"""Preferences, prompts and demonstrations as datasets, from whatever holds them.
+"""Loading preferences, prompts and demonstrations from files, folders and the hub.
 
-The one shape downstream is `prompt`, `chosen`, `rejected`: text, such that `prompt + chosen` is
-what the reward model reads, or messages, which each model renders with its own template; and beside
-them the labels that the source has: `chosen_probability` (1 certain, 0.5 a tie), `margin`,
-`confidence`, `subset`. Bad rows are errors with their place, or counted and dropped when asked;
-never kept, never dropped in silence. Which text is the prompt is decided in
-`rewardmodel.data.parsing.reply_text`, what published formats mean in `rewardmodel.data.formats`,
-where rows come from in `rewardmodel.data.sources.sources`.
+Preferences have the columns `prompt`, `chosen`, `rejected`: text, such that `prompt + chosen` is
+what the reward model reads, or messages, which each model renders with its own template; and the
+labels that the source has: `chosen_probability` (1 certain, 0.5 a tie), `margin`, `confidence`,
+`subset`. Bad rows are errors with their location, or are skipped and counted on request.
 """
 
 import os
@@ -24,8 +21,7 @@ from rewardmodel.data.conversation import (
     prompts_of,
     row_of,
 )
-from rewardmodel.data.formats.options import ConvertOptions
-from rewardmodel.data.formats.table import hub_options
+from rewardmodel.data.formats.format import ConvertOptions
 from rewardmodel.data.parsing.finished import replies_finished
 from rewardmodel.data.parsing.pairs import PairParser
 from rewardmodel.data.parsing.prompt_columns import (
@@ -36,28 +32,16 @@ from rewardmodel.data.parsing.prompt_columns import (
 )
 from rewardmodel.data.parsing.reply_text import OneKind, split_prompt, take_turns
 from rewardmodel.data.parsing.shared_prompt import split_last_turn
-from rewardmodel.data.report import preference_report
 from rewardmodel.data.rows import (
     ColumnUse,
     LeftOut,
     OnBadRow,
-    PreferenceDataError,
     Row,
     note,
-    parse_rows,
 )
 from rewardmodel.data.sources.files import PLAIN_LINE
-from rewardmodel.data.sources.sources import read_rows
+from rewardmodel.data.sources.sources import load_records
 from rewardmodel.data.sources.tables import gather
-
-__all__ = [
-    "PreferenceDataError",
-    "load_demonstrations",
-    "load_preferences",
-    "load_prompts",
-    "preference_report",
-    "split_by_prompt",
-]
 
 Source = str | os.PathLike[str]
 _PROMPT_COLUMNS = ("prompt", *TEMPLATE_COLUMNS)
@@ -81,22 +65,20 @@ def load_preferences(
     limit: int | None = None,
     columns: ColumnUse | None = None,
 ) -> Dataset:
-    r"""Load preference pairs as text.
+    r"""Loads preference pairs.
 
     The prompt is a column of its own: `prompt`, the column named, or the only one with another
-    usual name such as `question`; where several could be meant, the error names them. Without one,
+    usual name such as `question`; where several are possible, the error names them. Without one,
     the prompt is the beginning that chosen and rejected share: of transcripts all up to the last
     shared "\n\nAssistant:" (or "### Response:" and their like, see
     `rewardmodel.data.parsing.transcripts`), of messages the turns before the assistant's first
-    differing one. Other text has an implicit prompt only where `implicit_prompt` says so. A
-    `system` column becomes the first turn of messages, and a paragraph before a prompt of plain
-    text; `tools` and `chat_template_kwargs` are given to the chat template, as TRL gives them. Text
-    is taken as it is; messages are rendered by the tokenizer's chat template, or kept. Images
-    beside the text are refused, and columns that are not used are named in a warning. A source in
-    one of the published formats goes through its converter; a row may then give several pairs, and
-    pairs of identical replies in it are left out and counted in a warning.
+    differing one, of other text only with `implicit_prompt`. A `system` column becomes the first
+    turn of messages, and a paragraph before plain text; `tools` and `chat_template_kwargs` are
+    passed to the chat template, as in TRL. Images beside the text are refused, and unused columns
+    are named in a warning. A row of a published format may give several pairs; pairs of identical
+    replies in it are left out and counted in a warning.
 
-    Where a chosen_probability is below one half, the two replies change places, the probability
+    Where a chosen_probability is below one half, the two replies are swapped, the probability
     becomes its complement and the margin its negative: chosen is always the better.
 
     Args:
@@ -104,25 +86,24 @@ def load_preferences(
             `.csv` (each also `.gz`) or `.parquet` file.
         split: Of a hub dataset or folder; a single file is read whole.
         format: "auto" recognizes a published format by hub id or by the first row's columns;
-            "plain" takes the columns as they are; or a name of `rewardmodel.data.formats.FORMATS`.
-        tokenizer: With a chat template; renders messages unless they are kept, tells that bare
-            questions of published formats are a user's messages, and counts `query_tokens`.
-        keep_messages: Keep messages as they are (TRL's conversational format), for each model to
-            render with its own template; see `rewardmodel.data.conversation`.
-        on_bad_row: "error" ends at the first bad row; "skip" drops bad rows and logs one warning
-            with their counts.
+            "plain" takes the columns as they are; or a name of `rewardmodel.data.formats.table`.
+        tokenizer: With a chat template; renders messages unless they are kept, makes the questions
+            of published formats user messages, and counts `query_tokens`.
+        keep_messages: Keep messages (TRL's conversational format), for each model to render with
+            its own template; see `rewardmodel.data.conversation`.
+        on_bad_row: "error" stops at the first bad row; "skip" drops bad rows and logs their counts.
         prompt_column: The prompt's column, or several joined by "+", such as "instruction+input".
         chosen_column: The preferred reply.
         rejected_column: The other reply.
         probability_column: The probability, or share of annotators, that chosen is the better
             reply, where it has another name than `chosen_probability`. Naming any of these four
             columns, or `implicit_prompt`, makes "auto" plain.
-        implicit_prompt: Take the beginning that chosen and rejected share for the prompt, in plain
+        implicit_prompt: Take the beginning that chosen and rejected share as the prompt, in plain
             text up to the last white space, whatever other columns there are.
         margins: Keep the difference of the scores of scored replies (formats "ultrafeedback" and
             "scores") as `margin`, which changes what is trained.
         query_tokens: Cut the queries of format "tldr" to so many tokens as the paper does (512);
-            see `rewardmodel.data.formats.truncate_query`.
+            see `rewardmodel.data.formats.tldr.truncate_query`.
         limit: Stop after so many good pairs.
         columns: Filled in with the source's columns, to see which were not used.
 
@@ -130,8 +111,8 @@ def load_preferences(
         Columns `prompt`, `chosen`, `rejected`, of text, or of messages where these are kept, then
         with `tools` and `chat_template_kwargs` where there are any; and where the first good row
         has them, float `margin`, float `chosen_probability` in [0.5, 1], float `confidence` on the
-        source's own scale (null where a row has none), text `subset` (null where a row has none),
-        and bool `chosen_finished` and `rejected_finished`, false of a reply that was cut off.
+        source's own scale, text `subset` (each null where a row has none), and bool
+        `chosen_finished` and `rejected_finished`, false of a reply that was cut off.
 
     Raises:
         PreferenceDataError: No such source, a bad row, or no good row at all.
@@ -147,10 +128,10 @@ def load_preferences(
         probability_column=probability_column,
         implicit_prompt=implicit_prompt,
     )
-    rows = read_rows(source, split=split, hub_options=hub_options(source))
-    return gather(
-        parse_rows(rows, parse, source=source, on_bad_row=on_bad_row, limit=limit, columns=columns)
+    records = load_records(
+        source, parse, split=split, on_bad_row=on_bad_row, limit=limit, columns=columns
     )
+    return gather(records)
 
 
 def load_prompts(
@@ -165,21 +146,21 @@ def load_prompts(
     on_bad_row: OnBadRow = "error",
     limit: int | None = None,
 ) -> list[Prompt]:
-    """Load prompts from a prompt column, from preferences, or from a text file of one a line.
+    """Loads prompts from a prompt column, from preferences, or from a text file of one a line.
 
-    Preferences may be in any published format that `load_preferences` recognizes.
+    Other arguments as in `load_preferences`.
 
     Args:
         source: As in `load_preferences`, or a `.txt` file.
-        split: As in `load_preferences`.
-        format: Of preferences, as in `load_preferences`.
+        split: Of a hub dataset or folder.
+        format: Of preferences.
         tokenizer: Renders prompts that are messages, the reply's opening included, unless they
             are kept.
         keep_messages: Return a `Conversation` for each prompt of messages.
         column: The prompt column, or several joined by "+"; without it, the prompts of `chosen` and
             `rejected`.
-        implicit_prompt: Of preferences, as in `load_preferences`.
-        on_bad_row: As in `load_preferences`.
+        implicit_prompt: Of preferences.
+        on_bad_row: "error" or "skip".
         limit: Stop after so many good rows.
 
     Returns:
@@ -218,8 +199,7 @@ def load_prompts(
         seen.add(prompt)
         return prompt
 
-    rows = read_rows(source, split=split, hub_options=hub_options(source))
-    return list(parse_rows(rows, parse, source=source, on_bad_row=on_bad_row, limit=limit))
+    return list(load_records(source, parse, split=split, on_bad_row=on_bad_row, limit=limit))
 
 
 def load_demonstrations(
@@ -234,29 +214,18 @@ def load_demonstrations(
     implicit_prompt: bool = False,
     limit: int | None = None,
 ) -> Dataset:
-    """Load demonstrations: replies to imitate, each with its prompt.
+    """Loads demonstrations: replies to imitate, each with its prompt.
 
     The first that a row has is taken: the completion column; `completion`; `response`; `messages`,
-    where the last assistant turn is the completion and what follows it is left out; `chosen`, so
-    that preferences show what was preferred; messages in `conversations`, `conversation` or
-    `dialogue`, read as `messages` are.
-
-    Args:
-        source: As in `load_preferences`.
-        split: As in `load_preferences`.
-        tokenizer: Renders messages by its chat template, unless they are kept.
-        keep_messages: As in `load_preferences`.
-        on_bad_row: As in `load_preferences`.
-        prompt_column: The prompt beside the completion, or several columns joined by "+".
-        completion_column: The completion, where it has another name; a whole conversation where
-            no prompt is beside it.
-        implicit_prompt: Of preferences, as in `load_preferences`.
-        limit: Stop after so many good rows.
+    where the last assistant turn is the completion and what follows it is left out; `chosen`, the
+    preferred reply of a pair; messages in `conversations`, `conversation` or `dialogue`, read as
+    `messages` are. Other arguments as in `load_preferences`; `prompt_column` is beside the
+    completion, and `completion_column` may hold a whole conversation where no prompt is beside it.
 
     Returns:
-        Columns `prompt` and `completion`, text or lists of messages; and where any row says so, by
+        Columns `prompt` and `completion`, text or lists of messages; and where any row has it, by
         `finished`, a server's `finish_reason` or a pair's `chosen_finished`, whether the
-        completion is `finished` or was cut off (null where a row does not say).
+        completion is `finished` or was cut off (null where unknown).
 
     Raises:
         PreferenceDataError: No such source, a bad row, or no good row at all.
@@ -304,9 +273,7 @@ def load_demonstrations(
         one_kind(asked)
         return {**row_of(asked, completion=reply), "finished": told}
 
-    rows = read_rows(source, split=split)
-    records = parse_rows(rows, parse, source=source, on_bad_row=on_bad_row, limit=limit)
-    return gather(records)
+    return gather(load_records(source, parse, split=split, on_bad_row=on_bad_row, limit=limit))
 
 
 def _has_prompt(row: Row, prompt_column: str, completion_column: str | None) -> bool:
@@ -318,19 +285,16 @@ def _has_prompt(row: Row, prompt_column: str, completion_column: str | None) -> 
 
 
 def split_by_prompt(dataset: Dataset, *, holdout: float, seed: int) -> tuple[Dataset, Dataset]:
-    """Split a dataset so that no prompt is on both sides.
+    """Splits a dataset into (train, test) so that no prompt is on both sides.
 
-    Prompts are held out, not rows: a prompt with many pairs goes to one side with all of them, so
-    the share of rows may differ from `holdout`. Rows keep their order.
+    A prompt's rows stay together, so the share of rows may differ from `holdout`. Rows keep their
+    order.
 
     Args:
         dataset: With a `prompt` column.
         holdout: Share of distinct prompts in the second part, in (0, 1); at least one prompt is
             left on either side.
         seed: Of the drawing.
-
-    Returns:
-        (train, test).
 
     Raises:
         ValueError: `holdout` is out of range, or there are fewer than two distinct prompts.

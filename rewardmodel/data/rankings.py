@@ -1,25 +1,25 @@
-"""Rankings of K replies to one prompt, and the pairs that they stand for.
+"""Rankings of K replies to one prompt, and the pairs that they imply.
 
 A ranking is `prompt`, `responses` (K >= 2 different texts) and `ranks` (whole numbers, 1 the best,
-equal numbers ties). Knows nothing of how a model learns from them.
+equal numbers ties).
 """
 
+import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from datasets import Dataset, List, Value
 from transformers import PreTrainedTokenizerBase
 
 from rewardmodel.choices import FormatName
-from rewardmodel.data.conversation import TEMPLATE_COLUMNS, prompt_record
-from rewardmodel.data.formats.options import ConvertOptions
+from rewardmodel.data.conversation import TEMPLATE_COLUMNS, Prompt, prompt_record
+from rewardmodel.data.formats.format import ConvertOptions
 from rewardmodel.data.formats.ranked import convert_rankings, convert_scores
 from rewardmodel.data.formats.table import (
     describe_formats,
     format_named,
     format_of_source,
-    hub_options,
     recognize,
 )
 from rewardmodel.data.parsing.finished import PAIR_COLUMNS
@@ -31,13 +31,9 @@ from rewardmodel.data.rows import (
     PreferenceDataError,
     Row,
     leave_aside,
-    parse_rows,
 )
-from rewardmodel.data.sources.sources import read_rows
+from rewardmodel.data.sources.sources import load_records
 from rewardmodel.data.sources.tables import gather
-
-How = Literal["all", "adjacent", "best_rest"]
-Ties = Literal["keep", "drop"]
 
 
 def load_rankings(
@@ -52,29 +48,16 @@ def load_rankings(
     limit: int | None = None,
     columns: ColumnUse | None = None,
 ) -> Dataset:
-    """Load rankings of several replies to a prompt.
+    """Loads rankings of several replies to a prompt; arguments as in `load_preferences`.
 
     A reply that occurs twice under a prompt is kept once; the copies are counted in a warning.
-
-    Args:
-        source: As in `rewardmodel.data.preferences.load_preferences`.
-        split: As there.
-        format: "auto" tells by hub id or columns; "rankings" reads `responses` and `ranks`,
-            "scores" reads `responses` and `scores`, "ultrafeedback" its completions. "plain" is
-            ranks where a row has them, and scores where not.
-        tokenizer: Renders messages by its chat template.
-        prompt_column: The prompt's column, or several joined by "+"; of formats "rankings" and
-            "scores".
-        keep_messages: See there.
-        on_bad_row: "error" ends at the first bad row; "skip" drops bad rows and logs one warning
-            with their counts.
-        limit: Stop after so many good rows.
-        columns: Filled in with the source's columns, to see which were not used.
+    `format` "rankings" reads `responses` and `ranks`, "scores" reads `responses` and `scores`,
+    "ultrafeedback" its completions; "plain" is ranks where a row has them, else scores.
 
     Returns:
         Text `prompt` (messages where they are kept), list of text `responses`, list of int64
-        `ranks`, list of bool `finished` where any row says which responses were cut off (null
-        elsewhere), and text `subset` where the first good row has one.
+        `ranks`, list of bool `finished` where any row has it (null elsewhere), and text `subset`
+        where the first good row has one.
 
     Raises:
         PreferenceDataError: No such source, a bad row, a source of pairs, or no good row at all.
@@ -111,26 +94,8 @@ def load_rankings(
             if isinstance(part, LeftOut):
                 records.append(part)
                 continue
-            if "ranks" not in part:
-                raise PreferenceDataError(
-                    f"found rows of pairs ({', '.join(part)}); required are rankings: prompt, "
-                    "responses, and ranks or scores. Load pairs with load_preferences (train on "
-                    "them without whole_rankings); as format "
-                    f"pass one of several responses:\n{describe_formats()}"
-                )
-            marks = part.get("finished")
-            prompt, responses = split_prompt(
-                part["prompt"],
-                part["responses"],
-                tokenizer,
-                row=row,
-                keep_messages=keep_messages,
-                finished=[told is not False for told in marks] if marks else None,
-            )
+            prompt, record = _record(part, row, options)
             one_kind(prompt)
-            record = {**prompt_record(prompt), "responses": responses, "ranks": part["ranks"]}
-            if marks:
-                record["finished"] = marks
             if has_subset is None:
                 has_subset = "subset" in part
             if has_subset:
@@ -139,37 +104,50 @@ def load_rankings(
             records.append(record)
         return records
 
-    rows = read_rows(source, split=split, hub_options=hub_options(source))
-    records = parse_rows(
-        rows, parse, source=source, on_bad_row=on_bad_row, limit=limit, columns=columns
+    records = load_records(
+        source, parse, split=split, on_bad_row=on_bad_row, limit=limit, columns=columns
     )
     return gather(records, {"finished": List(Value("bool"))})
 
 
-def pairs_from_rankings(dataset: Dataset, *, how: How = "all", ties: Ties = "keep") -> Dataset:
-    """Turn rankings into preference pairs.
+def _record(
+    part: Mapping[str, Any], row: Row, options: ConvertOptions
+) -> tuple[Prompt, dict[str, Any]]:
+    """The prompt, and the record of a ranking that a converter returned."""
+    if "ranks" not in part:
+        raise PreferenceDataError(
+            f"found rows of pairs ({', '.join(part)}); required are rankings: prompt, responses, "
+            "and ranks or scores. Load pairs with load_preferences (train on them without "
+            f"whole_rankings); as format pass one of several responses:\n{describe_formats()}"
+        )
+    marks = part.get("finished")
+    prompt, responses = split_prompt(
+        part["prompt"],
+        part["responses"],
+        options.tokenizer,
+        row=row,
+        keep_messages=options.keep_messages,
+        finished=[told is not False for told in marks] if marks else None,
+    )
+    record = {**prompt_record(prompt), "responses": responses, "ranks": part["ranks"]}
+    return prompt, record | ({"finished": marks} if marks else {})
+
+
+def pairs_from_rankings(dataset: Dataset) -> Dataset:
+    """Turns rankings into all their preference pairs, K(K-1)/2 a ranking.
 
     Args:
         dataset: With `prompt`, `responses` and `ranks`; `finished`, `subset`, `tools` and
             `chat_template_kwargs` are carried over.
-        how: "all" pairs, K(K-1)/2 a ranking; "adjacent", neighbors in the order alone, K-1;
-            "best_rest", the best (the first of several) against every other, K-1.
-        ties: "keep" gives pairs of equal ranks with a chosen_probability of one half; "drop"
-            leaves them out.
 
     Returns:
-        Text columns `prompt`, `chosen`, `rejected`, float `chosen_probability`, and `subset`,
-        `chosen_finished` and `rejected_finished` where there is as much.
+        Text columns `prompt`, `chosen`, `rejected`, float `chosen_probability` (one half for equal
+        ranks), and `subset`, `chosen_finished` and `rejected_finished` where present.
 
     Raises:
-        ValueError: An argument is not allowed; a column is missing; a row's lengths differ, it has
-            fewer than two different responses, or its ranks are no whole numbers from 1; or no
-            pair is left.
+        ValueError: A column is missing; a row's lengths differ, it has fewer than two different
+            responses, or its ranks are no whole numbers from 1; or there is no pair.
     """
-    if how not in ("all", "adjacent", "best_rest"):
-        raise ValueError(f'how is {how!r}; use "all", "adjacent" or "best_rest".')
-    if ties not in ("keep", "drop"):
-        raise ValueError(f'ties is {ties!r}; use "keep" or "drop".')
     lacking = {"prompt", "responses", "ranks"} - set(dataset.column_names)
     if lacking:
         raise ValueError(
@@ -177,61 +155,48 @@ def pairs_from_rankings(dataset: Dataset, *, how: How = "all", ties: Ties = "kee
             "required are rankings. Load them with load_rankings."
         )
     marked = "finished" in dataset.column_names
-    carried = [n for n in ("subset", *TEMPLATE_COLUMNS) if n in dataset.column_names]
 
     def pairs() -> Iterator[dict[str, Any]]:
         for number, row in enumerate(dataset.with_format(None)):
-            ranking: Mapping[str, Any] = dict(row)
+            ranking: dict[str, Any] = dict(row)
             _check(ranking["responses"], ranking["ranks"], number)
-            extra = {name: ranking[name] for name in carried}
-            marks = ranking["finished"] or [None] * len(ranking["ranks"]) if marked else []
-            found = ranked_pairs(ranking["responses"], ranking["ranks"], how=how, ties=ties)
-            for better, worse, probability in found:
-                yield {
-                    "prompt": ranking["prompt"],
-                    "chosen": ranking["responses"][better],
-                    "rejected": ranking["responses"][worse],
-                    "chosen_probability": probability,
-                    **(
-                        dict(zip(PAIR_COLUMNS, (marks[better], marks[worse]), strict=True))
-                        if marked
-                        else {}
-                    ),
-                    **extra,
-                }
+            if marked:
+                ranking["finished"] = ranking["finished"] or [None] * len(ranking["ranks"])
+            yield from pairs_of_ranking(ranking)
 
     records = pairs()
     first = next(records, None)
     if first is None:
         raise ValueError(
-            f"{len(dataset)} rankings gave no pair"
-            + (": all their responses are tied" if len(dataset) else "")
-            + '; required is at least one. Load other rankings, or pass ties="keep".'
+            f"{len(dataset)} rankings gave no pair; required is at least one. Load other rankings"
         )
-    return gather(_with_first(first, records))
+    return gather(itertools.chain([first], records))
 
 
-def ranked_pairs(
-    responses: Sequence[Any], ranks: Sequence[int], *, how: How = "all", ties: Ties = "keep"
-) -> Iterator[tuple[int, int, float]]:
-    """Yield (better, worse, probability) by index into one ranking's responses.
+def pairs_of_ranking(ranking: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yields all pairs of one ranking with their labels: a `margin` where it has `scores`."""
+    responses, scores, marks = ranking["responses"], ranking.get("scores"), ranking.get("finished")
+    carried = {n: ranking[n] for n in ("subset", *TEMPLATE_COLUMNS) if n in ranking}
+    for better, worse, probability in ranked_pairs(ranking["ranks"]):
+        pair = {
+            "prompt": ranking["prompt"],
+            "chosen": responses[better],
+            "rejected": responses[worse],
+            "chosen_probability": probability,
+            **carried,
+        }
+        if scores:
+            pair["margin"] = scores[better] - scores[worse]
+        if marks:
+            pair |= zip(PAIR_COLUMNS, (marks[better], marks[worse]), strict=True)
+        yield pair
 
-    Equal ranks keep the order of the responses, and give a probability of one half.
-    """
-    order = sorted(range(len(responses)), key=lambda index: ranks[index])  # stable
-    places = [
-        (first, second)
-        for first in range(len(order))
-        for second in range(first + 1, len(order))
-        if how == "all"
-        or (how == "adjacent" and second == first + 1)
-        or (how == "best_rest" and first == 0)
-    ]
-    for first, second in places:
-        better, worse = order[first], order[second]
-        tie = ranks[better] == ranks[worse]
-        if not tie or ties == "keep":
-            yield better, worse, 0.5 if tie else 1.0
+
+def ranked_pairs(ranks: Sequence[int]) -> Iterator[tuple[int, int, float]]:
+    """Yields (better, worse, probability) by index; equal ranks keep their order, with one half."""
+    order = sorted(range(len(ranks)), key=lambda index: ranks[index])  # stable
+    for better, worse in itertools.combinations(order, 2):
+        yield better, worse, 0.5 if ranks[better] == ranks[worse] else 1.0
 
 
 def _check(responses: Any, ranks: Any, number: int) -> None:
@@ -250,8 +215,3 @@ def _check(responses: Any, ranks: Any, number: int) -> None:
             "many ranks, whole numbers from 1 for the best. Mend the row; load_rankings checks "
             "and mends what it can."
         )
-
-
-def _with_first(first: dict[str, Any], rest: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    yield first
-    yield from rest

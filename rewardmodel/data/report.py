@@ -1,13 +1,8 @@
-"""What preference pairs look like before anything is trained on them: counts, labels, lengths.
-
-Finds and counts; `data_report_page` shows. Knows neither where the pairs came from nor
-what is trained on them; of a model it knows only its `TextEncoder`, to count tokens.
-"""
+"""A report on preference data: counts, labels, lengths, and the effect of a length limit."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -22,6 +17,7 @@ from rewardmodel.data.conversation import (
     prompts_of,
     replies_of,
 )
+from rewardmodel.data.labels import chosen_probabilities
 from rewardmodel.pretrained.tokenization import TextEncoder
 
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -35,16 +31,15 @@ Lengths = Mapping[str, Mapping[str, int]]
 
 @dataclass(frozen=True)
 class TokenLimits:
-    """What a length limit does to the pairs.
+    """The effect of a length limit on pairs.
 
     Attributes:
         max_length: Tokens of prompt and response together.
-        cut_pairs: Pairs of which at least one side is longer: the response is kept, and the prompt
-            gives way from its left.
+        cut_pairs: Pairs of which at least one side is longer: the prompt is cut from its left.
         cut_responses: Responses too long even alone, which lose their end too.
         cut_response_pairs: Pairs that hold one.
-        dropped_by_trl: Pairs that `trl.RewardTrainer` would have left out without a word, counted
-            by our tokens: all those of which a side is longer.
+        dropped_by_trl: Pairs that `trl.RewardTrainer` would drop silently, by our token counts: all
+            those of which a side is longer.
         lost_tokens_share: Share of all tokens that lie beyond the limit.
     """
 
@@ -58,7 +53,7 @@ class TokenLimits:
 
 @dataclass(frozen=True)
 class Histogram:
-    """How often chosen and rejected replies are so long; the last bin holds all that are longer.
+    """Histogram of the lengths of replies; the last bin holds all longer ones.
 
     Attributes:
         unit: "characters" or "tokens".
@@ -75,7 +70,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class DataReport:
-    """What is to be known of preference pairs before training.
+    """Figures of preference pairs before training.
 
     Attributes:
         pairs: Rows.
@@ -83,24 +78,23 @@ class DataReport:
         ties: Pairs whose chosen_probability is one half.
         soft_labels: Pairs whose chosen_probability is neither one half nor 0 or 1.
         duplicate_pairs: Rows that repeat an earlier row's texts; ties in either order.
-        contradictory_pairs: Distinct pairs of replies to one prompt that stand in both orders,
+        contradictory_pairs: Distinct pairs of replies to one prompt that occur in both orders,
             ties aside.
         identical_pairs: Pairs of which both replies are the same.
         blank_replies: Replies of white space alone.
-        longer_chosen: Share of the pairs that are no ties in which chosen is longer in characters,
-            equal lengths counting half, with its Wilson interval; None where all are ties. Pairs
-            count as independent, so the interval is narrow where a prompt has many.
+        longer_chosen: Share of the decided pairs in which chosen is longer in characters, equal
+            lengths counting half, with its Wilson interval over pairs; None where all are ties.
         length_correlation: Correlation of the difference of lengths with the label, each pair
-            taken in both orders so that no order is preferred: 1 if only length decides, 0 if it
-            does not matter, below 0 if shorter is better; None where nothing varies.
+            taken in both orders: 1 if only length decides, 0 if it does not matter, below 0 if
+            shorter is better; None where nothing varies.
         confidences: Pairs for each confidence; empty where the data have none. Null is "none".
         subsets: Pairs for each subset; empty where the data have none.
         characters: Lengths of prompt, chosen and rejected.
         tokens: The same in tokens, and `longest`, prompt and the longer reply together; None
             without an encoder.
-        limits: What the length limit does; None without one.
-        histogram: Of the lengths of replies, in tokens where there are tokens.
-        unused_columns: Columns of the source that nothing was read from.
+        limits: The effect of the length limit; None without one.
+        histogram: Of the lengths of replies, in tokens where they were counted.
+        unused_columns: Columns of the source that were not read.
     """
 
     pairs: int
@@ -126,30 +120,23 @@ def examine_preferences(
     dataset: Dataset,
     *,
     encoder: TextEncoder | None = None,
-    max_length: int | None = None,
     unused_columns: Sequence[str] = (),
 ) -> DataReport:
-    """Count what is odd about preference pairs, and measure their lengths.
+    """Examines preference pairs: counts, labels and lengths.
 
     Args:
-        dataset: With text columns `prompt`, `chosen` and `rejected`, as `load_preferences` makes
-            it; `chosen_probability`, `confidence` and `subset` are read where there are any.
-        encoder: Counts tokens, as training and scoring will.
-        max_length: Tokens of prompt and response together; by default the encoder's own.
+        dataset: Columns `prompt`, `chosen` and `rejected`, as `load_preferences` returns them;
+            optional `chosen_probability`, `confidence` and `subset`.
+        encoder: Counts tokens, as in training and scoring, up to its `max_length`.
         unused_columns: Columns of the source that were not read, as `load_preferences` gathers
             them in `columns`.
 
     Raises:
-        ValueError: The dataset is empty, or there is a `max_length` and no encoder.
+        ValueError: The dataset is empty.
     """
     if len(dataset) == 0:
         raise ValueError("found no pairs; load at least one before asking for a report.")
-    if max_length is not None and (encoder is None or max_length < 1):
-        raise ValueError(
-            f"max_length is {max_length} and the encoder {encoder}; required is a positive number "
-            "and an encoder to count tokens with. Pass encoder=TextEncoder(tokenizer)."
-        )
-    probability = _probabilities(dataset)
+    probability = chosen_probabilities(dataset)
     ties = probability == 0.5
     seen: set[_Pair] = set()  # ties in the order of their texts
     decided: set[_Pair] = set()
@@ -172,7 +159,7 @@ def examine_preferences(
     tokens = limits = counted = None
     if encoder is not None:
         counted = _token_lengths(dataset, encoder)
-        limit = encoder.max_length if max_length is None else max_length
+        limit = encoder.max_length
         longest = counted[:, 0] + counted[:, 1:].max(axis=1)
         tokens = _quantiles(np.column_stack([counted, longest]), (*names, "longest"))
         limits = None if limit is None else _limits(counted, limit)
@@ -198,48 +185,13 @@ def examine_preferences(
     )
 
 
-def preference_report(dataset: Dataset) -> dict[str, Any]:
-    """The short form of `examine_preferences`: counts and lengths in characters, as plain JSON.
-
-    Args:
-        dataset: With text columns `prompt`, `chosen` and `rejected`.
-
-    Returns:
-        `pairs`; distinct `prompts`; `duplicate_pairs`, rows that repeat an earlier row;
-        `contradictory_pairs`, distinct pairs of replies to one prompt that stand in both orders;
-        `identical_pairs`, where both replies are the same; `blank_replies`, replies of white space
-        alone; `longer_chosen_share`, equal lengths counting half, None where all are ties; and for
-        `prompt`, `chosen` and `rejected` under `characters` the quantiles of their lengths.
-
-    Raises:
-        ValueError: The dataset is empty.
-    """
-    found = examine_preferences(dataset)
-    names = (
-        *("pairs", "prompts", "duplicate_pairs", "contradictory_pairs"),
-        *("identical_pairs", "blank_replies"),
-    )
-    return {
-        **{name: getattr(found, name) for name in names},
-        "longer_chosen_share": found.longer_chosen and found.longer_chosen.estimate,
-        "characters": {name: dict(values) for name, values in found.characters.items()},
-    }
-
-
 def length_correlation(
     difference: NDArray[np.float64], probability: NDArray[np.float64]
 ) -> float | None:
-    """Correlation of a difference of lengths with the label, without regard to order.
+    """Correlation of a difference of lengths [pair] with the label, whatever the order of pairs.
 
-    A pair (d, p) stands for itself and for (-d, 1 - p), so both means are known (0 and one half)
-    and Pearson's correlation is what is left.
-
-    Args:
-        difference: [pair] length of the first reply less that of the second.
-        probability: [pair] that the first is the better.
-
-    Returns:
-        In [-1, 1], or None where all lengths are equal or all pairs are ties.
+    A pair (d, p) stands for itself and for (-d, 1 - p), so both means are known (0 and one half).
+    In [-1, 1], or None where all lengths are equal or all pairs are ties.
     """
     label = 2 * probability - 1
     scale = float(np.sqrt((difference**2).sum() * (label**2).sum()))
@@ -257,32 +209,13 @@ def _pairs(dataset: Dataset) -> Iterator[_Pair]:
         yield from zip(prompts_of(part), *replies, strict=True)
 
 
-def _probabilities(dataset: Dataset) -> NDArray[np.float64]:
-    """[pair] that chosen is the better; 1 where the data do not say.
-
-    Raises:
-        ValueError: A value is null or outside [0, 1].
-    """
-    if "chosen_probability" not in dataset.column_names:
-        return np.ones(len(dataset))
-    values = np.array(dataset.with_format(None)["chosen_probability"][:], dtype=np.float64)
-    wrong = ~((values >= 0) & (values <= 1))
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise ValueError(
-            f"row {row}: chosen_probability is {values[row]}; required: a number in [0, 1]. Load "
-            "the pairs with load_preferences, which checks it."
-        )
-    return values
-
-
 def _longer_chosen(
     lengths: NDArray[np.float64], probability: NDArray[np.float64]
 ) -> Interval | None:
     decided = probability != 0.5
     if not decided.any():
         return None
-    # A label below one half says that the second reply is the better.
+    # With a label below one half the second reply is the better.
     lead = (lengths[:, 1] - lengths[:, 2]) * np.where(probability < 0.5, -1, 1)
     lead = lead[decided]
     return wilson_interval(float((lead > 0).sum() + 0.5 * (lead == 0).sum()), len(lead))

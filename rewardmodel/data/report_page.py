@@ -1,8 +1,4 @@
-"""The report on preference data as a page, a JSON file and tables.
-
-`data_report` finds what is in it; nothing is computed here. Says in sentences what a
-reader should not overlook.
-"""
+"""The report on preference data as an HTML page, a JSON file and tables."""
 
 import os
 from dataclasses import asdict
@@ -18,7 +14,7 @@ _SHOWN = 30
 
 
 def report_rows(report: DataReport) -> list[dict[str, object]]:
-    """The findings that are one number each, as rows of `finding` and `value`."""
+    """The findings of one number each, as rows of `finding` and `value`."""
     rows: list[tuple[str, object]] = [
         ("pairs", report.pairs),
         ("prompts", report.prompts),
@@ -44,7 +40,7 @@ def report_rows(report: DataReport) -> list[dict[str, object]]:
 
 
 def length_rows(report: DataReport) -> list[dict[str, object]]:
-    """The quantiles of the lengths, one row a text and unit."""
+    """The quantiles of the lengths, one row per text and unit."""
     units = {"characters": report.characters, "tokens": report.tokens or {}}
     return [
         {"text": name, "unit": unit, **values}
@@ -54,10 +50,7 @@ def length_rows(report: DataReport) -> list[dict[str, object]]:
 
 
 def write_data_report(report: DataReport, folder: str | os.PathLike[str]) -> Path:
-    """Write `data_report.json`, `data_report.html` and the page's figure into a folder.
-
-    Returns:
-        The path of the page.
+    """Writes `data_report.json`, `data_report.html` and its figure; returns the path of the page.
 
     Raises:
         StorageError: A file could not be written.
@@ -87,7 +80,7 @@ def write_data_report(report: DataReport, folder: str | os.PathLike[str]) -> Pat
 
 
 def advice(report: DataReport) -> str:
-    """Sentences on what a reader should not overlook."""
+    """Sentences on the findings that matter for training."""
     said = []
     if report.unused_columns:
         said.append(

@@ -1,31 +1,32 @@
 """The rows of RewardBench, versions 1 and 2, as its evaluation takes them.
 
-A benchmark is scored on all of its rows, so an empty reply, which a model may well have given, is
-no fault here. Where the tokenizer has a chat template, prompt and replies are rendered by it; else
-the text is taken as it is.
+A benchmark is scored on all of its rows, so empty replies, which models may well have given, are
+allowed. Where the tokenizer has a chat template, it renders prompt and replies; else the text is
+taken as it is.
 
 Source: Lambert et al. 2024, "RewardBench"; Malik et al. 2025, "RewardBench 2".
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 from datasets import Dataset, List, Value
 from transformers import PreTrainedTokenizerBase
 
-from rewardmodel.data.conversation import Prompt, Reply, prompt_record
+from rewardmodel.data.conversation import prompt_record
 from rewardmodel.data.formats.fields import bad_value, missing, take_list, take_text
-from rewardmodel.data.formats.options import ConvertOptions
+from rewardmodel.data.formats.format import ConvertOptions
 from rewardmodel.data.parsing.reply_text import split_prompt
-from rewardmodel.data.rows import OnBadRow, PreferenceDataError, Row, leave_aside, parse_rows
-from rewardmodel.data.sources.sources import read_rows
+from rewardmodel.data.rows import OnBadRow, PreferenceDataError, Row, leave_aside
+from rewardmodel.data.sources.sources import load_records
 from rewardmodel.data.sources.tables import gather
 
 _ASIDE = frozenset(
     {"chosen_model", "rejected_model", "models", "total_completions", "additional_metadata"}
 )
 _REPLIES = "a list of at least one text"
+_TEXTS = {name: List(Value("string")) for name in ("chosen", "rejected")}
 
 
 def load_reward_bench(
@@ -37,7 +38,7 @@ def load_reward_bench(
     on_bad_row: OnBadRow = "error",
     limit: int | None = None,
 ) -> Dataset:
-    """Load RewardBench version 1: one chosen and one rejected reply a row.
+    """Loads RewardBench version 1: one chosen and one rejected reply a row.
 
     Args:
         source: The hub id, or its rows in a file or folder.
@@ -54,20 +55,9 @@ def load_reward_bench(
     Raises:
         PreferenceDataError: No such source, or a bad row.
     """
-
-    def parse(row: Row) -> dict[str, Any]:
-        replies = [take_text(row, name) for name in ("chosen", "rejected")]
-        prompt, (chosen, rejected) = _rendered(row, replies, tokenizer, keep_messages)
-        return {
-            "id": _identity(row),
-            **prompt_record(prompt),
-            "chosen": chosen,
-            "rejected": rejected,
-            "subset": take_text(row, "subset", blank=False),
-        }
-
-    rows = read_rows(source, split=split)
-    return gather(parse_rows(rows, parse, source=source, on_bad_row=on_bad_row, limit=limit))
+    parse = _parser(_one_each, tokenizer, keep_messages)
+    records = load_records(source, parse, split=split, on_bad_row=on_bad_row, limit=limit)
+    return gather({**r, "chosen": r["chosen"][0], "rejected": r["rejected"][0]} for r in records)
 
 
 def load_reward_bench_2(
@@ -79,16 +69,9 @@ def load_reward_bench_2(
     on_bad_row: OnBadRow = "error",
     limit: int | None = None,
 ) -> Dataset:
-    """Load RewardBench version 2: correct replies against several wrong ones.
+    """Loads RewardBench version 2: correct replies against several wrong ones.
 
-    Args:
-        source: The hub id, or its rows in a file or folder.
-        split: Of a hub dataset or folder.
-        tokenizer: With a chat template, renders prompts and replies, unless messages are kept.
-        keep_messages: With such a tokenizer, make each prompt a user's message, for the model to
-            render.
-        on_bad_row: As in `load_preferences`.
-        limit: Stop after so many rows.
+    Arguments as `load_reward_bench`; a local folder or file may hold the rows.
 
     Returns:
         Text `id`, text `prompt`, lists of text `chosen` (one, in the subset Ties several) and
@@ -98,47 +81,57 @@ def load_reward_bench_2(
         PreferenceDataError: No such source, or a bad row: no reply on one side, or counts
             (`num_correct`, `num_incorrect`) that are not those of the lists.
     """
+    parse = _parser(_several, tokenizer, keep_messages)
+    records = load_records(source, parse, split=split, on_bad_row=on_bad_row, limit=limit)
+    return gather(records, _TEXTS)
+
+
+def _one_each(row: Row) -> list[list[str]]:
+    return [[take_text(row, name)] for name in ("chosen", "rejected")]
+
+
+def _several(row: Row) -> list[list[str]]:
+    """Lists of correct and of wrong replies, as many as the row says."""
+    sides = [take_list(row, name, str, required=_REPLIES) for name in ("chosen", "rejected")]
+    for name, count, side in zip(
+        ("chosen", "rejected"), ("num_correct", "num_incorrect"), sides, strict=True
+    ):
+        if not side:
+            raise bad_value(name, side, _REPLIES)
+        if row.get(count) is not None and row[count] != len(side):
+            raise PreferenceDataError(
+                f"{count!r} is {row[count]!r} and {name!r} holds {len(side)} replies; required "
+                'is the same number. Load the file again, or drop the row (on_bad_row="skip").',
+                reason=f"{count} is another number",
+            )
+    return sides
+
+
+def _parser(
+    take_sides: Callable[[Row], list[list[str]]], tokenizer: Any, keep_messages: bool
+) -> Callable[[Row], dict[str, Any]]:
+    """Parses rows whose chosen and rejected replies are read by `take_sides`."""
+    options = ConvertOptions(tokenizer=tokenizer)
 
     def parse(row: Row) -> dict[str, Any]:
-        sides = [take_list(row, name, str, required=_REPLIES) for name in ("chosen", "rejected")]
-        for name, count, side in zip(
-            ("chosen", "rejected"), ("num_correct", "num_incorrect"), sides, strict=True
-        ):
-            if not side:
-                raise bad_value(name, side, _REPLIES)
-            if row.get(count) is not None and row[count] != len(side):
-                raise PreferenceDataError(
-                    f"{count!r} is {row[count]!r} and {name!r} holds {len(side)} replies; required "
-                    'is the same number. Load the file again, or drop the row (on_bad_row="skip").',
-                    reason=f"{count} is another number",
-                )
-        prompt, replies = _rendered(row, [*sides[0], *sides[1]], tokenizer, keep_messages)
+        chosen, rejected = take_sides(row)
+        leave_aside(row, _ASIDE)
+        prompt, replies = split_prompt(
+            options.asked(take_text(row, "prompt", blank=False)),
+            [*chosen, *rejected],
+            tokenizer,
+            row=row,
+            empty=True,
+            keep_messages=keep_messages,
+        )
+        if row.get("id") is None:
+            raise missing("id", row, "the row's id")
         return {
-            "id": _identity(row),
+            "id": str(row["id"]),  # version 1 numbers its rows, version 2 names them
             **prompt_record(prompt),
-            "chosen": replies[: len(sides[0])],
-            "rejected": replies[len(sides[0]) :],
+            "chosen": replies[: len(chosen)],
+            "rejected": replies[len(chosen) :],
             "subset": take_text(row, "subset", blank=False),
         }
 
-    rows = read_rows(source, split=split)
-    records = parse_rows(rows, parse, source=source, on_bad_row=on_bad_row, limit=limit)
-    texts = List(Value("string"))
-    return gather(records, {"chosen": texts, "rejected": texts})
-
-
-def _rendered(
-    row: Row, replies: Sequence[str], tokenizer: Any, keep_messages: bool
-) -> tuple[Prompt, list[Reply]]:
-    leave_aside(row, _ASIDE)
-    prompt = ConvertOptions(tokenizer=tokenizer).asked(take_text(row, "prompt", blank=False))
-    return split_prompt(
-        prompt, replies, tokenizer, row=row, empty=True, keep_messages=keep_messages
-    )
-
-
-def _identity(row: Row) -> str:
-    """Version 1 numbers its rows, version 2 names them."""
-    if row.get("id") is None:
-        raise missing("id", row, "the row's id")
-    return str(row["id"])
+    return parse

@@ -1,9 +1,8 @@
-"""A row of user data, the place it was read from, and what happens to the bad ones.
+"""Rows of user data with their locations, and the handling of bad ones.
 
-A row is a mapping of column names to whatever stood there. A place that could not be read is
-handed on as a `PreferenceDataError` instead, so that one loop decides whether it ends the loading
-or is counted. A row remembers which of its columns were read, so that a loader can name those that
-were not. Knows neither files nor preferences.
+A row is a mapping of column names to values. A location that could not be read yields a
+`PreferenceDataError` instead, so that one loop decides whether to stop or to count it. A row
+records which of its columns were read, so that loaders can name the unused ones.
 """
 
 import logging
@@ -24,7 +23,7 @@ Record = TypeVar("Record")
 
 
 class PreferenceDataError(ValueError):
-    """User data that cannot be used; the message names place, finding, requirement and remedy.
+    """User data that cannot be used; the message names location, finding, requirement and remedy.
 
     Attributes:
         reason: The kind of bad row in a few words, by which skipped rows are counted; None where
@@ -32,12 +31,12 @@ class PreferenceDataError(ValueError):
     """
 
     def __init__(self, message: str, *, reason: str | None = None) -> None:
-        """Hold the message and the reason by which it is counted."""
+        """Takes the message and the reason by which it is counted."""
         super().__init__(message)
         self.reason = reason
 
     def at(self, location: str) -> "PreferenceDataError":
-        """Return the same error with the place in front."""
+        """The same error with the location in front."""
         return PreferenceDataError(f"{location}: {self}", reason=self.reason)
 
 
@@ -46,60 +45,60 @@ Place = tuple[str, Row | PreferenceDataError]
 
 
 class ReadRow(dict[str, Any]):
-    """A row that remembers which of its columns were read.
+    """A row that records which of its columns were read.
 
     Attributes:
-        read: Columns whose value was asked for; `in`, iterating and copying the row do not count.
-        aside: Columns that the row's format is known to have and that say nothing about its pairs.
-        notes: What a reader of the data should know of the row, by which rows are counted.
+        read: Columns whose value was read; `in`, iterating and copying the row do not count.
+        aside: Columns that the row's format is known to have and that are not used.
+        notes: Remarks for the user, by which rows are counted.
     """
 
     def __init__(self, row: Row) -> None:
-        """Copy the columns; none has been read."""
+        """Copies the columns; none has been read."""
         super().__init__(row)
         self.read: set[str] = set()
         self.aside: frozenset[str] = frozenset()
         self.notes: list[str] = []
 
     def __getitem__(self, column: str) -> Any:
-        """Return a column's value, and remember that it was read."""
+        """A column's value; records that it was read."""
         self.read.add(column)
         return super().__getitem__(column)
 
     def get(self, column: str, default: Any = None, /) -> Any:
-        """Return a column's value or the default, and remember that it was read."""
+        """A column's value or the default; records that it was read."""
         self.read.add(column)
         return super().get(column, default)
 
 
 def peek(row: Row, column: str) -> Any:
-    """Return a column's value or None without counting the column as read."""
+    """A column's value or None, without counting the column as read."""
     return dict.get(row, column) if isinstance(row, dict) else row.get(column)
 
 
 def leave_aside(row: Row, columns: frozenset[str]) -> None:
-    """Remember of a row that these columns are known to say nothing about its pairs."""
+    """Records columns of a row that are known to be unused."""
     if isinstance(row, ReadRow):
         row.aside = columns
 
 
 def note(row: Row, text: str) -> None:
-    """Remember what a reader of the data should know of the row."""
+    """Records a remark on a row for the user."""
     if isinstance(row, ReadRow):
         row.notes.append(text)
 
 
 class ColumnUse:
-    """Which columns a source has and which of them were read, over all of its good rows."""
+    """The columns of a source and which of them were read, over all of its good rows."""
 
     def __init__(self) -> None:
-        """Begin with no columns."""
+        """Starts with no columns."""
         self._filled: dict[str, None] = {}  # in the order of the source
         self._read: set[str] = set()
         self._aside: set[str] = set()
 
     def add(self, row: ReadRow) -> None:
-        """Take in a row that was parsed."""
+        """Adds a row that was parsed."""
         self._filled.update(
             (column, None) for column in row if not _is_empty(dict.get(row, column))
         )
@@ -113,7 +112,7 @@ class ColumnUse:
 
     @property
     def unexpected(self) -> tuple[str, ...]:
-        """Those of the unused columns that the source's format does not account for."""
+        """Unused columns that the source's format does not account for."""
         return tuple(column for column in self.unused if column not in self._aside)
 
 
@@ -129,10 +128,10 @@ _MEDIA = frozenset(
 
 
 def refuse_media(row: Row) -> None:
-    """Refuse a row whose texts are about pictures, films or sounds, which no model here is shown.
+    """Refuses a row with images, video or audio, which no model here reads.
 
     Raises:
-        PreferenceDataError: A column of them holds something.
+        PreferenceDataError: Such a column holds something.
     """
     for column in row:
         if column.lower() in _MEDIA and not _is_empty(peek(row, column)):
@@ -146,7 +145,7 @@ def refuse_media(row: Row) -> None:
 
 
 def refuse_unusable_text(row: Row) -> None:
-    """Refuse a row in which a text holds what neither models nor files of UTF-8 can hold.
+    """Refuses a row with text that models and UTF-8 files cannot hold.
 
     Raises:
         PreferenceDataError: A text, or a name, holds a lone surrogate or a NUL character, or values
@@ -163,7 +162,7 @@ def refuse_unusable_text(row: Row) -> None:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A part of a good row that holds nothing to learn from: no fault, but counted.
+    """A part of a good row that is not used, but counted.
 
     Attributes:
         reason: Why, in a few words, by which parts are counted.
@@ -181,11 +180,11 @@ def parse_rows(
     limit: int | None,
     columns: ColumnUse | None = None,
 ) -> Iterator[Record]:
-    """Yield `parse(row)` for each good row, and end or count at each bad one.
+    """Yields `parse(row)` for each good row, and stops at or counts each bad one.
 
-    A row may give several records, as a list. A row for which `parse` returns None is good but not
-    wanted, such as a repeated prompt. `limit` counts records. Columns that no good row was asked
-    for are named in one warning at the end, and gathered in `columns` for the caller.
+    A row may give several records, as a list, or None, such as for a repeated prompt. `limit`
+    counts records. Columns that no good row was read for are named in one warning at the end, and
+    gathered in `columns`.
 
     Raises:
         PreferenceDataError: At the first bad row where `on_bad_row` is "error"; at the end where
@@ -247,7 +246,7 @@ def parse_rows(
 
 
 def name_columns(columns: Iterable[str]) -> str:
-    """Return columns as a message names them."""
+    """Columns as messages name them."""
     quoted = [repr(column) for column in columns]
     return f"column{'s' if len(quoted) > 1 else ''} {', '.join(quoted)}"
 

@@ -1,9 +1,9 @@
-"""Steps of responses: the data they are learned from, and their token ids.
+"""Steps of responses: labeled data, and their token ids.
 
-A step is a piece of a response between separators. Its ids are those of its own text and, behind
-it, of the separator, at whose last token it is scored, as in TRL's stepwise supervision. Steps are
-tokenized apart, so that a step has the same ids whatever comes after it: a search scores the
-beginning of a response exactly as training saw it.
+A step is a piece of a response between separators. Its ids are those of its own text and of the
+separator after it, at whose last token it is scored, as in TRL's stepwise supervision. Steps are
+tokenized apart, so that a step has the same ids whatever follows: a search scores the beginning of
+a response exactly as in training.
 """
 
 import os
@@ -17,8 +17,8 @@ from rewardmodel.choices import SEPARATOR
 from rewardmodel.data.conversation import Prompt, prompt_of, prompt_record
 from rewardmodel.data.parsing.prompt_columns import take_prompt
 from rewardmodel.data.parsing.reply_text import OneKind, split_prompt
-from rewardmodel.data.rows import OnBadRow, PreferenceDataError, Row, parse_rows
-from rewardmodel.data.sources.sources import read_rows
+from rewardmodel.data.rows import OnBadRow, PreferenceDataError, Row
+from rewardmodel.data.sources.sources import load_records
 from rewardmodel.data.sources.tables import gather
 from rewardmodel.pretrained.tokenization import TextEncoder
 
@@ -31,14 +31,9 @@ def load_steps(
     on_bad_row: OnBadRow = "error",
     limit: int | None = None,
 ) -> Dataset:
-    """Loads responses whose steps were judged, in TRL's stepwise format.
+    """Loads responses whose steps are labeled, in TRL's stepwise format.
 
-    Args:
-        source: A file, folder or dataset id, as in `rewardmodel.data.preferences.load_preferences`.
-        split: Of a hub dataset or folder; a single file is read whole.
-        prompt_column: The prompt's column, or several joined by "+".
-        on_bad_row: "error" ends at the first bad row; "skip" drops bad rows and logs their counts.
-        limit: Stop after so many good rows.
+    Arguments as in `rewardmodel.data.preferences.load_preferences`.
 
     Returns:
         Columns `prompt` (text or messages), `completions` (the steps, texts) and `labels` (one a
@@ -57,8 +52,7 @@ def load_steps(
         one_kind(prompt_of(found))
         return found
 
-    rows = read_rows(source, split=split)
-    records = parse_rows(rows, parse, source=source, on_bad_row=on_bad_row, limit=limit)
+    records = load_records(source, parse, split=split, on_bad_row=on_bad_row, limit=limit)
     lists = {"completions": List(Value("string")), "labels": List(Value("float64"))}
     return gather(records, lists)
 
@@ -103,11 +97,9 @@ def _take_list(row: Row, column: str) -> list[Any]:
 
 
 def split_steps(response: str, separator: str = SEPARATOR) -> list[str]:
-    """The steps of a response; an empty response is one empty step.
+    """The steps of a whole or unfinished response; an empty response is one empty step.
 
-    Args:
-        response: A whole or unfinished response.
-        separator: What stands between steps; pieces of spaces alone are no steps.
+    Pieces of white space alone are no steps.
     """
     return [step for step in response.split(separator) if step.strip()] or [""]
 
@@ -117,10 +109,10 @@ class StepIds:
     """Token ids of a prompt and the steps of a response.
 
     Attributes:
-        prompt: Cut from the left where all together is too long.
-        steps: Ids of all steps, one behind another.
-        ends: Place of each step's last token among `steps`, T numbers. Steps beyond the limit end
-            at the last token that is left.
+        prompt: Cut from the left where the whole is too long.
+        steps: Ids of all steps, concatenated.
+        ends: Position of each step's last token among `steps`, T numbers. Steps beyond the limit
+            end at the last token that is left.
         lost: Steps whose end lies beyond the limit.
         cut: Whether anything was cut.
     """

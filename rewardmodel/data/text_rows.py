@@ -1,6 +1,6 @@
-"""Rows of prompts and responses as callers give them, checked before a tokenizer sees them.
+"""Checks of prompts and responses as callers pass them, before tokenization.
 
-A tokenizer ends with a TypeError at half of a surrogate pair; here the error names the row.
+A tokenizer raises a TypeError at half of a surrogate pair; here the error names the row.
 """
 
 from collections.abc import Sequence
@@ -14,11 +14,7 @@ _REMEDY = "Leave the character out, or read the text again as UTF-8"
 
 
 def require_rows(prompts: Sequence[Prompt], responses: Sequence[Reply] | None = None) -> None:
-    """Refuse prompts and responses that no model can read.
-
-    Args:
-        prompts: B prompts.
-        responses: B responses, or None where there are none yet.
+    """Refuses prompts and responses that no model can read; `responses` may be None.
 
     Raises:
         ValueError: One is neither text nor a `Conversation`, or holds a lone surrogate; the message
@@ -33,7 +29,7 @@ def require_rows(prompts: Sequence[Prompt], responses: Sequence[Reply] | None = 
                 )
             found = unusable_text(
                 value if isinstance(value, str) else value.columns(),
-                nul=False,  # a model of bytes may well have written one
+                nul=False,  # a byte-level model may generate one
             )
             if found is not None:
                 raise ValueError(
@@ -63,12 +59,6 @@ def pair_rows(
     encoder: Any, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished
 ) -> list[tuple[list[int], list[int]]]:
     """Ids of prompts and responses by a `TextEncoder`, each pair cut to its `max_length`.
-
-    Args:
-        encoder: The encoder.
-        prompts: B prompts.
-        responses: B responses.
-        finished: Whether the responses are whole, all or each.
 
     Raises:
         ValueError: As `require_rows`, or as `TextEncoder.pair`.

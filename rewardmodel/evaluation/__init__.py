@@ -1,1 +1,1 @@
-"""How reward models are judged: accuracy, calibration and biases, exact over pairs."""
+"""Evaluation of reward models: accuracy, calibration and biases."""

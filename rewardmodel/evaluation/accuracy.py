@@ -1,10 +1,9 @@
-"""How well a reward model orders pairs that humans have ordered.
+"""Accuracy, calibration and biases of a reward model on preference pairs.
 
-Every number is taken over all pairs at once, so none depends on the batch size: batch means of
-accuracy are not its mean, and padded evaluation loops lose rows.
+Figures are taken over all pairs at once, so none depends on the batch size.
 
 Letters: P pairs, G distinct prompts. A margin is the chosen reply's score minus the rejected one's;
-`sigmoid(margin)` is the stated probability of the human's choice (Bradley and Terry 1952). An
+`sigmoid(margin)` is the predicted probability of the human's choice (Bradley and Terry 1952). An
 oriented margin is the better reply's score minus the other's.
 """
 
@@ -17,6 +16,13 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from prefsearch.statistics.metrics import Interval
+from rewardmodel.data.labels import (
+    better_signs,
+    chosen_probabilities,
+    label_entropy,
+    log_losses,
+    require_decided,
+)
 from rewardmodel.evaluation.calibration import (
     Calibration,
     ReliabilityBin,
@@ -26,6 +32,8 @@ from rewardmodel.evaluation.calibration import (
     reliability_bins,
 )
 from rewardmodel.evaluation.clustered import (
+    Floats,
+    Integers,
     accuracy_where,
     clustered_accuracy,
     clustered_mean,
@@ -34,16 +42,9 @@ from rewardmodel.evaluation.clustered import (
     number_prompts,
     require_prompts,
 )
-from rewardmodel.evaluation.labels import (
-    better_signs,
-    chosen_probabilities,
-    label_entropy,
-    log_losses,
-    require_decided,
-)
 from rewardmodel.evaluation.length.bias import LengthBias, measure_length_bias
 from rewardmodel.evaluation.length.control import LengthControl, control_for_length
-from rewardmodel.evaluation.margins import pair_scores
+from rewardmodel.evaluation.scoring import pair_scores
 from rewardmodel.evaluation.strata import (
     RiskCoverage,
     Stratum,
@@ -55,16 +56,14 @@ from rewardmodel.evaluation.strata import (
 from rewardmodel.evaluation.ties import TieEvaluation, evaluate_ties
 from rewardmodel.interface import RewardModel
 
-Floats = NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class RewardEvaluation:
-    """What a reward model is worth on a set of preference pairs.
+    """A reward model's figures on preference pairs.
 
     Intervals are 95 % over prompts: pairs of one prompt are not independent. Log loss is in nats,
-    margins in the reward model's own unit. An accuracy is over the pairs with a better reply and is
-    None over no pairs; a tie of scores counts half.
+    margins in the reward model's own unit. Accuracies are over the pairs with a better reply and
+    None over no pairs; equal scores count half.
 
     Attributes:
         pairs: All, ties included.
@@ -73,10 +72,9 @@ class RewardEvaluation:
             in accuracies.
         tied_scores: Pairs with a better reply whose scores are equal.
         accuracy: How often the better reply has the higher score.
-        log_loss: Cross entropy of the label under the stated probability.
-        excess_log_loss: Of that, what is above the labels' own entropy; equal to it where every
-            label is certain.
-        brier: Mean squared difference of label and stated probability.
+        log_loss: Cross entropy of the label under the predicted probability.
+        excess_log_loss: Log loss above the labels' own entropy.
+        brier: Mean squared difference of label and predicted probability.
         ece: Expected calibration error, ten bins of equal width, each pair in both orders.
         adaptive_ece: The same with bins of equal counts.
         mean_margin: Over all pairs but ties, oriented.
@@ -87,13 +85,13 @@ class RewardEvaluation:
         by_confidence: By the column `confidence`, else by the label's distance from one half;
             empty where that is the same for all.
         by_margin: By the size of the margin, in bins of equal counts.
-        selective: Where only the pairs of the largest margins are answered.
+        selective: Accuracy on the pairs with the largest margins.
         reliability: Reliability diagram.
-        ties: How tied pairs are treated; None where there are none.
-        length_control: What is left of accuracy at equal length.
-        length_bias: Whether scores follow length.
-        calibration: What a temperature mends; None where it was not asked for.
-        seconds: Scoring.
+        ties: Treatment of tied pairs; None where there are none.
+        length_control: Accuracy at equal length.
+        length_bias: Correlations of scores with length.
+        calibration: Effect of temperature scaling; None unless `calibrated`.
+        seconds: Time spent scoring.
         seed: Of the bootstraps and folds.
     """
 
@@ -129,19 +127,17 @@ def evaluate_reward_model(
     dataset: Dataset,
     *,
     seed: int,
-    progress: bool = True,
     batch_pairs: int = 16,
     calibrated: bool = False,
 ) -> RewardEvaluation:
-    """Evaluate a reward model on preference pairs.
+    """Evaluates a reward model on preference pairs.
 
     Args:
         reward_model: Scores responses.
-        dataset: Text columns `prompt`, `chosen` and `rejected`, of prompts not trained on, and
-            where there are any, `chosen_probability`, `confidence` and `subset`.
+        dataset: Columns `prompt`, `chosen` and `rejected`, of prompts not trained on; optional
+            `chosen_probability`, `confidence` and `subset`.
         seed: Of the bootstrap.
-        progress: Show a progress bar.
-        batch_pairs: Pairs a call of `score`; changes speed and memory, not the result.
+        batch_pairs: Pairs per call of `score`; changes speed and memory, not the result.
         calibrated: Also fit a temperature.
 
     Raises:
@@ -156,7 +152,7 @@ def evaluate_reward_model(
         require_decided(labels)
         require_prompts(number_prompts(dataset)[decided])
     start = time.perf_counter()
-    scores = pair_scores(reward_model, dataset, progress=progress, batch_pairs=batch_pairs)
+    scores = pair_scores(reward_model, dataset, batch_pairs=batch_pairs)
     seconds = time.perf_counter() - start
     margins = scores[:, 0] - scores[:, 1]
     groups = number_prompts(dataset)
@@ -202,7 +198,7 @@ def evaluate_reward_model(
 def _by_subset(
     dataset: Dataset,
     oriented: Floats,
-    groups: NDArray[np.int64],
+    groups: Integers,
     decided: NDArray[np.bool_],
 ) -> tuple[Stratum, ...]:
     if "subset" not in dataset.column_names:
@@ -219,7 +215,7 @@ def _by_confidence(
     dataset: Dataset,
     labels: Floats,
     oriented: Floats,
-    groups: NDArray[np.int64],
+    groups: Integers,
     decided: NDArray[np.bool_],
 ) -> tuple[Stratum, ...]:
     """Accuracy by the annotators' confidence; pairs without one are left out."""

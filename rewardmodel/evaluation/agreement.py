@@ -1,4 +1,4 @@
-"""Whether the members of an ensemble agree, and what their disagreement says of their errors.
+"""Agreement of an ensemble's members, and accuracy by their disagreement.
 
 Letters: M members, P pairs. A pair's disagreement is the standard deviation of its margin over the
 members.
@@ -8,26 +8,28 @@ from dataclasses import dataclass
 
 import numpy as np
 from datasets import Dataset
-from numpy.typing import NDArray
 
 from prefsearch.statistics.metrics import Interval
-from rewardmodel.evaluation.clustered import clustered_accuracy, clustered_share, number_prompts
-from rewardmodel.evaluation.labels import better_signs, chosen_probabilities, require_decided
-from rewardmodel.evaluation.margins import pair_texts, preference_margins
-from rewardmodel.evaluation.scoring import score_texts_by_member
+from rewardmodel.data.labels import better_signs, chosen_probabilities, require_decided
+from rewardmodel.evaluation.clustered import (
+    Floats,
+    Integers,
+    clustered_accuracy,
+    clustered_share,
+    number_prompts,
+)
+from rewardmodel.evaluation.scoring import pair_texts, preference_margins, score_texts_by_member
 from rewardmodel.evaluation.strata import RiskCoverage, Stratum, by_quantile, risk_coverage
 from rewardmodel.interface import UncertainRewardModel
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class MemberPair:
-    """How alike two members order the pairs.
+    """Agreement of two members.
 
     Attributes:
-        first: Number of a member, from 0.
-        second: Number of the other.
+        first: Index of a member.
+        second: Index of the other.
         agreement: Share of pairs that they order alike; where one of them scores both replies the
             same, one half.
         kappa: Cohen's kappa of being right: 0 where they err independently, 1 where on the same
@@ -42,7 +44,7 @@ class MemberPair:
 
 @dataclass(frozen=True)
 class EnsembleAgreement:
-    """The members of an ensemble beside each other and the whole.
+    """Figures of an ensemble's members, alone and together.
 
     Attributes:
         members: How many.
@@ -68,17 +70,8 @@ class EnsembleAgreement:
 def evaluate_agreement(
     ensemble: UncertainRewardModel,
     dataset: Dataset,
-    *,
-    progress: bool = True,
-    batch_pairs: int = 16,
 ) -> EnsembleAgreement:
-    """Measure how the members of an ensemble agree on preference pairs.
-
-    Args:
-        ensemble: Two or more members.
-        dataset: Text columns `prompt`, `chosen` and `rejected`, optional `chosen_probability`.
-        progress: Show progress bars.
-        batch_pairs: Pairs a call.
+    """Measures how two or more members of an ensemble agree on preference pairs.
 
     Raises:
         ValueError: There are fewer than two members, all pairs are ties, or a score is not finite
@@ -87,13 +80,13 @@ def evaluate_agreement(
     labels = chosen_probabilities(dataset)
     if len(labels):
         require_decided(labels)
-    margins = member_margins(ensemble, dataset, progress=progress, batch_pairs=batch_pairs)
+    margins = member_margins(ensemble, dataset)
     if len(margins) < 2:
         raise ValueError(
             f"the ensemble has {len(margins)} member; required are at least 2 to agree. Evaluate "
             "it as a single reward model."
         )
-    whole = preference_margins(ensemble, dataset, progress=progress, batch_pairs=batch_pairs)
+    whole = preference_margins(ensemble, dataset)
     signs = better_signs(labels)
     decided = signs != 0
     groups = number_prompts(dataset)[decided]
@@ -120,29 +113,20 @@ def evaluate_agreement(
 def member_margins(
     ensemble: UncertainRewardModel,
     dataset: Dataset,
-    *,
-    progress: bool = True,
-    batch_pairs: int = 16,
 ) -> Floats:
-    """Return each member's margins, float64 [M, P].
-
-    Raises:
-        ValueError: The dataset is empty, or a score is not finite or missing.
-    """
+    """Each member's margins, float64 [M, P]; errors as `evaluate_agreement`."""
     prompts, replies, finished, name = pair_texts(dataset)
     scores = score_texts_by_member(
         ensemble,
         prompts,
         replies,
-        progress=progress,
-        batch_size=2 * batch_pairs,
         name=name,
         finished=finished,
     ).reshape(-1, len(dataset), 2)  # [M, P, 2]
     return scores[:, :, 0] - scores[:, :, 1]
 
 
-def _compare(first: int, second: int, oriented: Floats, groups: NDArray[np.int64]) -> MemberPair:
+def _compare(first: int, second: int, oriented: Floats, groups: Integers) -> MemberPair:
     product = oriented[first] * oriented[second]
     alike = (product > 0) + 0.5 * (product == 0)
     right = [oriented[member] > 0 for member in (first, second)]

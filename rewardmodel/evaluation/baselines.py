@@ -1,27 +1,33 @@
-"""What a reward model has to beat: the longer reply, and a bag of words.
+"""Baselines for reward models: the longer reply, a bag of words, a transformer from scratch.
 
-A reward model is worth its cost only where it beats both. Letters: P pairs, V tokens in the
-vocabulary.
+Letters: P pairs, V tokens in the vocabulary.
 """
 
 import re
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import torch
 from datasets import Dataset
-from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.sparse import csr_array
 from scipy.special import expit
+from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from prefsearch.progress import track
 from prefsearch.statistics.metrics import Interval
+from prefsearch.storage.folders import new_folder
 from rewardmodel.data.conversation import replies_of
-from rewardmodel.evaluation.clustered import clustered_accuracy, length_margins, number_prompts
-from rewardmodel.evaluation.labels import better_signs, chosen_probabilities
-
-Floats = NDArray[np.float64]
+from rewardmodel.data.labels import better_signs, chosen_probabilities
+from rewardmodel.evaluation.clustered import (
+    Floats,
+    clustered_accuracy,
+    length_margins,
+    number_prompts,
+)
+from rewardmodel.pretrained.tokenization import load_tokenizer
 
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 _FOLDS = 5
@@ -30,10 +36,9 @@ _L2_GRID = tuple(10.0 ** (power / 2) for power in range(-8, 3))
 
 @dataclass(frozen=True)
 class BagOfWordsBaseline:
-    """Logistic regression on token counts: what word choice alone tells about the preference.
+    """Logistic regression on token counts.
 
-    `margins` [P] are of the test pairs in their order, so that they can be paired with another
-    model's.
+    `margins` [P] are of the test pairs in their order.
     """
 
     accuracy: Interval
@@ -45,7 +50,7 @@ class BagOfWordsBaseline:
 def longer_reply_accuracy(dataset: Dataset) -> Interval:
     """Accuracy of preferring the reply with more characters, equal lengths counting half.
 
-    Pairs whose `chosen_probability` calls them a tie are left out.
+    Pairs whose `chosen_probability` is one half are left out.
 
     Raises:
         ValueError: The dataset has no pair with a better reply.
@@ -57,15 +62,9 @@ def bag_of_words_accuracy(train: Dataset, test: Dataset, *, seed: int = 0) -> Ba
     """Accuracy of logistic regression on the difference of two replies' token counts.
 
     A reply is log1p of how often each token of the training replies occurs in it. There is no
-    intercept, so swapping a pair flips its margin. The penalty is chosen among `_L2_GRID` by log
-    loss in cross validation over the training prompts; the test pairs are read once, at the end.
-    Where there is a `chosen_probability`, it says which reply is the better one, and ties are
-    neither learned from nor counted.
-
-    Args:
-        train: Text columns `prompt`, `chosen` and `rejected`.
-        test: The same, of other prompts.
-        seed: Of the division into folds.
+    intercept, so swapping a pair flips its margin. The penalty is chosen by log loss in cross
+    validation over the training prompts, with folds drawn by `seed`. `chosen_probability` gives the
+    better reply; ties are left out.
 
     Raises:
         ValueError: `test` has no pair with a better reply, or `train` has such of fewer than two
@@ -143,3 +142,35 @@ def _fit_logistic(features: csr_array, vocabulary: int, l2: float) -> Floats:
     start = np.zeros(vocabulary)
     found = minimize(objective, start, jac=True, method="L-BFGS-B", options={"maxiter": 1000})
     return np.asarray(found.x)
+
+
+def build_scratch_scorer(
+    tokenizer_of: str, folder: Path, *, seed: int, hidden_size: int = 128, layers: int = 4
+) -> Path:
+    """Writes a one-label Llama of random weights with another model's tokenizer; returns `folder`.
+
+    It supports texts, and pairs as encoders do. Heads are 32 wide; an existing folder is kept.
+    """
+    if (folder / "config.json").is_file():
+        return folder
+    tokenizer = load_tokenizer(tokenizer_of)
+    # A Llama has no token types; it tells the segments of a pair by the separators between them.
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden_size,
+        intermediate_size=3 * hidden_size,
+        num_hidden_layers=layers,
+        num_attention_heads=max(1, hidden_size // 32),
+        max_position_embeddings=2048,
+        # The default, 0.02, is far too small at such a width.
+        initializer_range=0.7 * hidden_size**-0.5,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    config.num_labels = 1
+    model = LlamaForSequenceClassification(config)
+    with new_folder(folder) as scratch:
+        model.save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
+    return folder

@@ -1,6 +1,6 @@
-"""Whether stated probabilities come true: reliability, calibration error, temperature.
+"""Calibration of predicted probabilities: reliability, calibration error, temperature scaling.
 
-A margin states that the chosen reply is better with probability `sigmoid(margin / temperature)`.
+A margin predicts that the chosen reply is better with probability `sigmoid(margin / temperature)`.
 Each pair is read in both orders: were the chosen reply always first, calibration below one half
 would go untested. Letters: P pairs, G prompts, R resamples.
 """
@@ -8,36 +8,36 @@ would go untested. Letters: P pairs, G prompts, R resamples.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import expit
 
 from prefsearch.statistics.metrics import Interval, expected_calibration_error, finite
+from rewardmodel.data.labels import log_losses
 from rewardmodel.evaluation.clustered import (
+    Floats,
+    Integers,
     clustered_mean,
     clustered_share,
     percentile_interval,
     prompt_folds,
     resample_prompts,
 )
-from rewardmodel.evaluation.labels import log_losses
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 _RESAMPLES = 200
 _FOLDS = 5
+_BINS = 10
 _WIDEST = 500.0  # bounds of the temperature, as a multiple and a fraction of the margins' size
 _HALVINGS = 28
 
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """Pairs whose stated probability lies between two bounds.
+    """Pairs whose predicted probability lies between two bounds.
 
     Attributes:
         low: Lower bound.
         high: Upper bound; only the last bin includes it.
         pairs: How many, each pair in both orders.
-        stated: Mean stated probability.
+        stated: Mean predicted probability.
         observed: How often it came true, with a Wilson interval.
     """
 
@@ -50,25 +50,25 @@ class ReliabilityBin:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What one temperature, fitted to margins, does to their calibration.
+    """Calibration before and after temperature scaling.
 
-    The numbers named `after` are out of fold: each pair's margin is divided by a temperature fitted
+    The figures named `after` are out of fold: each pair's margin is divided by a temperature fitted
     on other prompts. Log losses are in nats.
 
     Attributes:
         temperature: Of least log loss over all pairs, with its bootstrap interval over prompts;
-            above 1 means that the reward model is too sure.
-        identified: Whether it lies inside its bounds: not where the margins say nothing of the
-            labels (upper bound), nor where they decide them all (lower bound).
+            above 1 the reward model is overconfident.
+        identified: Whether it lies inside its bounds: not where margins and labels are unrelated
+            (upper bound), nor where the margins decide all labels (lower bound).
         fold_temperatures: Those of the folds.
         log_loss_before: Of the margins as they are.
-        log_loss_after: Of the tempered ones.
-        log_loss_change: Of after minus before, paired.
+        log_loss_after: Of the scaled ones.
+        log_loss_change: After minus before, paired.
         ece_before: Expected calibration error, equal-width bins.
-        ece_after: The same of the tempered margins.
+        ece_after: The same of the scaled margins.
         adaptive_ece_before: The same with bins of equal counts.
-        adaptive_ece_after: The same of the tempered margins.
-        reliability_after: Reliability diagram of the tempered margins.
+        adaptive_ece_after: The same of the scaled margins.
+        reliability_after: Reliability diagram of the scaled margins.
         seed: Of the folds and the bootstrap.
 
     Source: temperature scaling, Guo et al. 2017 (https://arxiv.org/abs/1706.04599).
@@ -89,13 +89,7 @@ class Calibration:
 
 
 def calibrate(margins: Floats, labels: Floats, groups: Integers, *, seed: int) -> Calibration:
-    """Fit a temperature to margins and say, out of fold, what it mends.
-
-    Args:
-        margins: [P] chosen minus rejected.
-        labels: [P] probabilities that chosen is better.
-        groups: [P] numbers of the prompts.
-        seed: Of the folds and the bootstrap.
+    """Fits a temperature to margins [P] and measures its effect out of fold.
 
     Raises:
         ValueError: There are fewer than two prompts, or every margin is 0.
@@ -130,12 +124,9 @@ def calibrate(margins: Floats, labels: Floats, groups: Integers, *, seed: int) -
 
 
 def fit_temperature(margins: Floats, labels: Floats, *, scale_of: Floats | None = None) -> float:
-    """Return the temperature of least log loss.
+    """The temperature of least log loss for margins [P] and labels [P].
 
-    Args:
-        margins: [P] chosen minus rejected.
-        labels: [P] probabilities that chosen is better.
-        scale_of: Margins whose size sets the bounds; by default the same.
+    `scale_of` are the margins whose size sets the bounds, by default the same.
 
     Raises:
         ValueError: A number is not finite, or every margin is 0.
@@ -147,18 +138,18 @@ def fit_temperature(margins: Floats, labels: Floats, *, scale_of: Floats | None 
 
 
 def both_orders(margins: Floats, labels: Floats) -> tuple[Floats, Floats]:
-    """Return stated probabilities and outcomes [2P]: each pair in both orders."""
+    """Predicted probabilities and outcomes [2P]: each pair in both orders."""
     stated = expit(margins)
     return np.concatenate([stated, 1 - stated]), np.concatenate([labels, 1 - labels])
 
 
 def both_orders_ece(margins: Floats, labels: Floats) -> float:
-    """Return the expected calibration error over both orders, ten bins of equal width."""
+    """Expected calibration error over both orders, ten bins of equal width."""
     return expected_calibration_error(*both_orders(margins, labels))
 
 
-def adaptive_ece(margins: Floats, labels: Floats, *, bins: int = 10) -> float:
-    """Return the expected calibration error over both orders, bins of equal counts.
+def adaptive_ece(margins: Floats, labels: Floats) -> float:
+    """Expected calibration error over both orders, ten bins of equal counts.
 
     Source: Nixon et al. 2019 (https://arxiv.org/abs/1904.01685), without their thresholds.
     """
@@ -167,32 +158,26 @@ def adaptive_ece(margins: Floats, labels: Floats, *, bins: int = 10) -> float:
     _, place = np.unique(stated, return_inverse=True)
     seen = (np.bincount(place, weights=seen) / np.bincount(place))[place]
     gaps = (seen - stated)[np.argsort(stated, kind="stable")]
-    return float(sum(abs(part.sum()) for part in np.array_split(gaps, bins)) / len(gaps))
+    return float(sum(abs(part.sum()) for part in np.array_split(gaps, _BINS)) / len(gaps))
 
 
 def reliability_bins(
-    margins: Floats, labels: Floats, groups: Integers, *, bins: int = 10
+    margins: Floats, labels: Floats, groups: Integers
 ) -> tuple[ReliabilityBin, ...]:
-    """Return the reliability diagram over both orders; empty bins are left out.
-
-    Args:
-        margins: [P] chosen minus rejected.
-        labels: [P] probabilities that chosen is better.
-        groups: [P] numbers of the prompts.
-        bins: Equal-width bins of [0, 1].
+    """Reliability diagram over both orders of pairs [P], ten bins of equal width.
 
     Source: DeGroot and Fienberg 1983.
     """
     stated, seen = both_orders(margins, labels)
     twice = np.concatenate([groups, groups])
-    index = np.minimum((stated * bins).astype(np.int64), bins - 1)
+    index = np.minimum((stated * _BINS).astype(np.int64), _BINS - 1)
     found: list[ReliabilityBin] = []
     for at in np.unique(index):
         where = index == at
         found.append(
             ReliabilityBin(
-                low=float(at / bins),
-                high=float((at + 1) / bins),
+                low=float(at / _BINS),
+                high=float((at + 1) / _BINS),
                 pairs=int(where.sum()),
                 stated=float(stated[where].mean()),
                 observed=clustered_share(seen[where], twice[where]),
@@ -202,7 +187,7 @@ def reliability_bins(
 
 
 def _temperature_bounds(margins: Floats) -> tuple[float, float]:
-    """Return the lowest and highest temperature that is looked at."""
+    """The lowest and highest temperature considered."""
     size = float(np.sqrt((margins**2).mean()))
     if size == 0:
         raise ValueError(
@@ -217,8 +202,8 @@ def _fit_weighted(
 ) -> Floats:
     """Temperatures [R] of least log loss under weights [R, P] of the pairs.
 
-    The loss is convex in the inverse temperature, so its slope is followed by bisection, on a
-    logarithmic scale.
+    The loss is convex in the inverse temperature, so its slope is followed by bisection on a log
+    scale.
     """
     low, high = np.log(_temperature_bounds(margins if scale_of is None else scale_of))
     lower, upper = np.full(len(weights), -high), np.full(len(weights), -low)

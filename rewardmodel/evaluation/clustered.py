@@ -1,7 +1,7 @@
-"""Means, accuracies and correlations over pairs whose prompts repeat, with intervals over prompts.
+"""Means, accuracies and correlations over pairs, with intervals over their prompts.
 
 Pairs of one prompt are not independent, so prompts are the unit of sampling. Letters: P pairs, G
-distinct prompts, R resamples.
+distinct prompts, R resamples. `groups` [P] are indices of prompts.
 """
 
 from collections.abc import Hashable, Iterator, Sequence
@@ -25,24 +25,24 @@ _BLOCK_VALUES = 1_000_000
 
 
 def percentile_interval(estimate: float, resampled: Floats) -> Interval:
-    """Return the 95 % percentile interval of resampled estimates [R], widened to the estimate."""
+    """The 95 % percentile interval of resampled estimates [R], widened to the estimate."""
     low, high = np.quantile(resampled, _TAILS)
     return Interval(estimate, min(float(low), estimate), max(float(high), estimate))
 
 
 def number_prompts(dataset: Dataset) -> Integers:
-    """Return for each row the number of its prompt, [P] in 0..G-1."""
+    """The index of each row's prompt, [P] in 0..G-1."""
     return number_texts(prompts_of(dataset))
 
 
 def number_texts(texts: Sequence[Hashable]) -> Integers:
-    """Return for each text the number of the distinct text that it is, [P] in 0..G-1."""
+    """The index of each text among the distinct ones, [P] in 0..G-1."""
     number: dict[Hashable, int] = {}
     return np.array([number.setdefault(text, len(number)) for text in texts], dtype=np.int64)
 
 
 def require_prompts(groups: Integers) -> None:
-    """Refuse pairs [P] of fewer than two prompts, before they are scored.
+    """Refuses pairs [P] of fewer than two prompts, before they are scored.
 
     Raises:
         ValueError: There are fewer.
@@ -56,12 +56,12 @@ def require_prompts(groups: Integers) -> None:
 
 
 def length_margins(dataset: Dataset) -> Floats:
-    """Return characters of chosen minus rejected, [P]."""
+    """Characters of chosen minus rejected, [P]."""
     return np.array([a - b for a, b in _lengths(dataset)], dtype=np.float64)
 
 
 def log_length_ratios(dataset: Dataset) -> Floats:
-    """Return log of characters of chosen over rejected, [P]; one is added, for empty replies."""
+    """Log of characters of chosen over rejected, [P]; one is added, for empty replies."""
     return np.array([np.log1p(a) - np.log1p(b) for a, b in _lengths(dataset)], dtype=np.float64)
 
 
@@ -74,8 +74,8 @@ def _lengths(dataset: Dataset) -> Iterator[tuple[int, int]]:
 def clustered_mean(values: Floats, groups: Integers, seed: int) -> Interval:
     """Mean over pairs [P], its bootstrap interval over prompts.
 
-    A prompt enters with its linearized contribution, so that the mean over prompts is the mean
-    over pairs however unevenly pairs are spread.
+    A prompt enters with its linearized contribution, so that the mean over prompts is the mean over
+    pairs however unevenly pairs are spread.
 
     Source: ratio estimator, Cochran 1977, chapter 6.
     """
@@ -92,7 +92,7 @@ def clustered_accuracy(margins: Floats, groups: Integers) -> Interval:
 
 
 def clustered_share(right: Floats, groups: Integers) -> Interval:
-    """Mean of values in [0, 1] over pairs [P] with a Wilson interval; repeated prompts widen it.
+    """Mean of values in [0, 1] over pairs [P] with a Wilson interval, wider where prompts repeat.
 
     Where prompts repeat, the interval is for as many independent pairs as have the variance that
     the prompts show (never more than P).
@@ -118,7 +118,7 @@ def accuracy_where(margins: Floats, groups: Integers, where: NDArray[np.bool_]) 
 
 
 def resample_prompts(groups: Integers, *, seed: int, resamples: int) -> Iterator[Floats]:
-    """Draw prompts with replacement; yield how often each comes, [R, G] in blocks of resamples.
+    """Draws prompts with replacement; yields the count of each, [R, G] in blocks of resamples.
 
     Raises:
         ValueError: There are fewer than two prompts.
@@ -136,20 +136,18 @@ def resample_prompts(groups: Integers, *, seed: int, resamples: int) -> Iterator
         yield generator.multinomial(prompts, chances, size=size).astype(np.float64)
 
 
-def clustered_correlation(
-    x: Floats, y: Floats, groups: Integers, *, seed: int, resamples: int = 1000
-) -> Interval | None:
+def clustered_correlation(x: Floats, y: Floats, groups: Integers, *, seed: int) -> Interval | None:
     """Correlation of x and y [P] about zero, with its bootstrap interval over prompts.
 
-    About zero, not about their means: give deviations, or differences that mean the same in both
-    orders. None where one of them does not vary.
+    About zero, not about their means, so pass deviations, or differences that are odd in the order
+    of a pair. None where one of them does not vary.
     """
     sums = np.stack(
         [np.bincount(groups, weights=values) for values in (x * y, x * x, y * y)], axis=1
     )  # [G, 3]
     if (sums[:, 1:].sum(axis=0) <= 0).any():
         return None
-    blocks = resample_prompts(groups, seed=seed, resamples=resamples)
+    blocks = resample_prompts(groups, seed=seed, resamples=1000)
     drawn = np.concatenate([counts @ sums for counts in blocks])  # [R, 3]
     drawn = drawn[(drawn[:, 1:] > 0).all(axis=1)]
     total = sums.sum(axis=0)
@@ -160,7 +158,7 @@ def clustered_correlation(
 
 
 def prompt_folds(groups: Integers, folds: int, *, seed: int) -> Integers:
-    """Return for each pair the fold of its prompt, [P]; fewer folds where prompts are fewer."""
+    """The fold of each pair's prompt, [P]; fewer folds where prompts are fewer."""
     prompts = int(groups.max(initial=-1)) + 1
     order = np.random.default_rng(seed).permutation(prompts)
     return (order % min(folds, max(prompts, 1)))[groups]

@@ -1,7 +1,7 @@
-"""The figures of a reward model's evaluation: calibration, subsets, length, selective answering.
+"""Figures of a reward model's evaluation: calibration, subsets, length, selective prediction.
 
-Each function draws one figure and writes it twice, as PNG and as SVG. Nothing here computes a
-score or an interval.
+Each function draws one figure, writes it as PNG and as SVG, and returns the two paths; `path` has
+its suffix replaced.
 """
 
 # pyright: reportUnknownMemberType=false
@@ -30,22 +30,14 @@ _MARKERS = ("o", "s", "^", "D")
 def draw_reliability(
     series: Mapping[str, Sequence[ReliabilityBin]], path: StrPath
 ) -> tuple[Path, Path]:
-    """Draw observed frequency against stated probability, and how many pairs each bin holds.
-
-    Args:
-        series: Bins by the legend's label, such as "as it is" and "with temperature".
-        path: Where to write; its suffix is replaced by .png and .svg.
-
-    Returns:
-        Paths of the PNG and the SVG.
-    """
+    """Draws observed frequency against predicted probability; `series` are bins by label."""
     _require_some(series)
     with open_canvas(5.4, 5.6) as (figure, save):
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
         top.plot([0, 1], [0, 1], ":", color=FAINT, linewidth=1.2, label="as stated")
         for rank, (label, bins) in enumerate(series.items()):
             stated = [b.stated for b in bins]
-            _draw_intervals(top, stated, [b.observed for b in bins], rank, label, line=True)
+            _draw_intervals(top, stated, [b.observed for b in bins], rank, label)
             bottom.step(
                 [*(b.low for b in bins), bins[-1].high],
                 [*(b.pairs for b in bins), bins[-1].pairs],
@@ -70,14 +62,9 @@ def draw_strata(
     overall: Interval | None = None,
     chance: float = 0.5,
 ) -> tuple[Path, Path]:
-    """Draw the accuracy of each stratum on a line of its own, with its interval.
+    """Draws the accuracy of each stratum, from top to bottom, with its interval.
 
-    Args:
-        strata: From top to bottom.
-        path: Where to write; its suffix is replaced by .png and .svg.
-        title: Over the figure.
-        overall: Accuracy over all pairs, drawn as a band.
-        chance: Accuracy of a coin or die, drawn as a dotted line.
+    `overall`, the accuracy over all pairs, is drawn as a band, and `chance` as a dotted line.
     """
     _require_some(strata)
     with open_canvas(6.4, 1.5 + 0.32 * len(strata)) as (figure, save):
@@ -100,19 +87,14 @@ def draw_strata(
 
 
 def draw_length_curve(strata: Sequence[Stratum], path: StrPath) -> tuple[Path, Path]:
-    """Draw accuracy against how much longer the better reply is.
-
-    Args:
-        strata: Bins of the log length ratio, better over other (`LengthControl.by_length_ratio`).
-        path: Where to write; its suffix is replaced by .png and .svg.
-    """
+    """Draws accuracy against the log length ratio, better reply over the other."""
     _require_some(strata)
     with open_canvas(6.0, 4.2) as (figure, save):
         axis = figure.subplots()
         axis.axhline(0.5, color=FAINT, linestyle=":", linewidth=1.2)
         axis.axvline(0.0, color=FAINT, linewidth=0.8)
         middles = [s.middle if s.middle is not None else 0.0 for s in strata]
-        _draw_intervals(axis, middles, [s.accuracy for s in strata], 0, "", line=True)
+        _draw_intervals(axis, middles, [s.accuracy for s in strata], 0, "")
         axis.set_ylim(-0.02, 1.02)
         axis.set_xlabel("log of length, better reply over the other (right: the better is longer)")
         axis.set_ylabel("accuracy")
@@ -123,13 +105,7 @@ def draw_length_curve(strata: Sequence[Stratum], path: StrPath) -> tuple[Path, P
 def draw_risk_coverage(
     series: Mapping[str, RiskCoverage], path: StrPath, *, title: str
 ) -> tuple[Path, Path]:
-    """Draw accuracy against the share of pairs answered, surest first.
-
-    Args:
-        series: Curves by the legend's label, such as "by margin" and "by disagreement".
-        path: Where to write; its suffix is replaced by .png and .svg.
-        title: Over the figure.
-    """
+    """Draws accuracy against the share of pairs answered; `series` are curves by label."""
     _require_some(series)
     with open_canvas(6.0, 4.2) as (figure, save):
         axis = figure.subplots()
@@ -161,10 +137,8 @@ def _draw_intervals(
     found: Sequence[Interval],
     rank: int,
     label: str,
-    *,
-    line: bool,
 ) -> None:
-    """Draw points with their intervals in the look of a rank."""
+    """Draws points with their intervals."""
     y = np.array([f.estimate for f in found])
     below = y - np.array([f.low for f in found])
     above = np.array([f.high for f in found]) - y
@@ -177,7 +151,7 @@ def _draw_intervals(
         marker=_MARKERS[rank % len(_MARKERS)],
         markeredgecolor=INK,
         markeredgewidth=0.4,
-        linestyle=("-", "--")[rank % 2] if line else "none",
+        linestyle=("-", "--")[rank % 2],
         linewidth=1.4,
         elinewidth=1.0,
         capsize=2,

@@ -1,4 +1,4 @@
-"""How well a process reward model tells right steps from wrong ones, and finds the first wrong one.
+"""Accuracy of a process reward model on labeled steps, and on the first wrong step of responses.
 
 Letters: S steps of all responses, R responses.
 """
@@ -16,7 +16,7 @@ from rewardmodel.interface import StepRewardModel
 
 @dataclass(frozen=True)
 class ProcessEvaluation:
-    """What a process reward model is worth on judged steps.
+    """A process reward model's figures on labeled steps.
 
     Attributes:
         responses: R.
@@ -38,15 +38,11 @@ class ProcessEvaluation:
 
 
 def evaluate_process_model(
-    reward_model: StepRewardModel, steps: Dataset, *, threshold: float = 0.5, batch_rows: int = 64
+    reward_model: StepRewardModel, steps: Dataset, *, batch_rows: int = 64
 ) -> ProcessEvaluation:
-    """Evaluates a process reward model on judged steps.
+    """Evaluates a process reward model on labeled steps; scores below one half predict wrong ones.
 
-    Args:
-        reward_model: Scores steps by the probability that they are right.
-        steps: Columns `prompt`, `completions` and `labels`, of prompts not trained on.
-        threshold: A step below it is taken to be wrong.
-        batch_rows: Responses a call.
+    `steps` are as `load_steps` returns them, of prompts not trained on.
 
     Raises:
         ValueError: If there are no steps, or a score is no probability.
@@ -73,11 +69,11 @@ def evaluate_process_model(
     decided = known != 0.5
     if not decided.any():
         raise ValueError("all steps are labeled one half; required: right and wrong ones")
-    # A step is judged rightly where score and label lie on the same side.
-    margins = np.where(said >= threshold, 1.0, -1.0) * np.sign(known - 0.5)
+    # A step is right where score and label lie on the same side.
+    margins = np.where(said >= 0.5, 1.0, -1.0) * np.sign(known - 0.5)
     hits: dict[bool, list[bool]] = {True: [], False: []}
     for mine, truth in zip(scores, labels, strict=True):
-        first, expected = _first(mine < threshold), _first(truth < 0.5)
+        first, expected = _first(mine < 0.5), _first(truth < 0.5)
         hits[expected is not None].append(first == expected)
     rates = [
         wilson_interval(sum(hits[wrong]), len(hits[wrong])) if hits[wrong] else None
@@ -95,7 +91,7 @@ def evaluate_process_model(
 
 
 def _first(wrong: np.ndarray) -> int | None:
-    """Place of the first True, or None."""
+    """Index of the first True, or None."""
     return int(wrong.argmax()) if wrong.any() else None
 
 

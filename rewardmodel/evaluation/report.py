@@ -1,7 +1,4 @@
-"""A reward model's evaluation on disk: JSON, figures, and one page that explains them.
-
-Knows how to tell the numbers, not how they came about.
-"""
+"""A reward model's evaluation on disk: JSON, figures, and an HTML report."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,7 +27,7 @@ BenchmarkScore = RewardBenchScore | RewardBench2Score
 
 @dataclass(frozen=True)
 class EvaluationRecord:
-    """All that was measured of one reward model; what was not is None.
+    """All figures of one reward model; those not measured are None.
 
     Attributes:
         settings: What was measured on what, with every seed.
@@ -56,15 +53,7 @@ class EvaluationRecord:
 
 
 def write_evaluation(record: EvaluationRecord, folder: str | Path, *, title: str) -> Path:
-    """Write `evaluation.json`, `figures/` and `report.html`.
-
-    Args:
-        record: What was measured.
-        folder: Created where it is missing; files of the same names are replaced.
-        title: Of the page.
-
-    Returns:
-        Path of the page.
+    """Writes `evaluation.json`, `figures/` and `report.html`; returns the path of the report.
 
     Raises:
         StorageError: A file could not be written.
@@ -133,15 +122,18 @@ def _tell_accuracy(
     if found.ties is not None:
         ties = found.ties
         page.table(
-            [
-                {"what": "tied pairs", "value": ties.tied},
-                {"what": "decided pairs", "value": ties.decided},
-                {"what": "decided margins larger than tied ones", "value": ties.separation},
-                {"what": "median |margin|, tied", "value": ties.median_size_tied},
-                {"what": "median |margin|, decided", "value": ties.median_size_decided},
-                {"what": "three-way accuracy, threshold of the other half", "value": ties.accuracy},
-                {"what": "three-way accuracy, no threshold", "value": ties.accuracy_without},
-            ],
+            _listed(
+                "what",
+                {
+                    "tied pairs": ties.tied,
+                    "decided pairs": ties.decided,
+                    "decided margins larger than tied ones": ties.separation,
+                    "median |margin|, tied": ties.median_size_tied,
+                    "median |margin|, decided": ties.median_size_decided,
+                    "three-way accuracy, threshold of the other half": ties.accuracy,
+                    "three-way accuracy, no threshold": ties.accuracy_without,
+                },
+            ),
             caption="Ties: does the model tell pairs that annotators call equal? 0.5 in the third "
             "line is chance.",
         )
@@ -199,16 +191,16 @@ def _tell_length(
         "prefers the longer one has a balanced accuracy of 0.5.",
     )
     page.table(
-        [
-            {"accuracy": "of the longer reply alone", "value": found.longer_reply_accuracy},
-            {"accuracy": "better is longer", "value": found.accuracy_where_longer_chosen},
-            {"accuracy": "better is shorter", "value": found.accuracy_where_shorter_chosen},
-            {"accuracy": "balanced over the two", "value": control.balanced_accuracy},
+        _listed(
+            "accuracy",
             {
-                "accuracy": f"lengths within a tenth ({control.matched_pairs} pairs)",
-                "value": control.matched_accuracy,
+                "of the longer reply alone": found.longer_reply_accuracy,
+                "better is longer": found.accuracy_where_longer_chosen,
+                "better is shorter": found.accuracy_where_shorter_chosen,
+                "balanced over the two": control.balanced_accuracy,
+                f"lengths within a tenth ({control.matched_pairs} pairs)": control.matched_accuracy,
             },
-        ],
+        ),
         caption="Accuracy and length, in characters.",
     )
     page.table(
@@ -239,17 +231,12 @@ def _tell_changed_replies(page: Report, record: EvaluationRecord) -> None:
         edits = record.edits
         page.table(
             [
-                {"edits": "all", "number": edits.edits, "accuracy": edits.accuracy},
-                {
-                    "edits": "that shorten",
-                    "number": edits.shorter,
-                    "accuracy": edits.accuracy_where_shorter,
-                },
-                {
-                    "edits": "that lengthen",
-                    "number": edits.longer,
-                    "accuracy": edits.accuracy_where_longer,
-                },
+                {"edits": kind, "number": number, "accuracy": accuracy}
+                for kind, number, accuracy in (
+                    ("all", edits.edits, edits.accuracy),
+                    ("that shorten", edits.shorter, edits.accuracy_where_shorter),
+                    ("that lengthen", edits.longer, edits.accuracy_where_longer),
+                )
             ],
             caption="How often a human's improving edit scores higher than the original.",
         )
@@ -257,18 +244,11 @@ def _tell_changed_replies(page: Report, record: EvaluationRecord) -> None:
         probe = record.probe
         page.table(
             [
-                {
-                    "probe": "last sentence removed",
-                    "share": probe.cut_falls,
-                    "of": "scores fall",
-                    "mean change": probe.cut_change,
-                },
-                {
-                    "probe": "last sentence repeated",
-                    "share": probe.filler_rises,
-                    "of": "scores rise",
-                    "mean change": probe.filler_change,
-                },
+                {"probe": f"last sentence {what}", "share": share, "of": of, "mean change": change}
+                for what, share, of, change in (
+                    ("removed", probe.cut_falls, "scores fall", probe.cut_change),
+                    ("repeated", probe.filler_rises, "scores rise", probe.filler_change),
+                )
             ],
             caption=f"Cut and padded replies ({probe.replies}). The first should be high, the "
             "second low.",
@@ -363,6 +343,10 @@ def _tell_invariance(page: Report, found: BatchInvariance) -> None:
         f"over {found.rows} texts (row {found.row}, {found.company}), where scores have a standard "
         f"deviation of {found.spread:.3g}.",
     )
+
+
+def _listed(heading: str, values: Mapping[str, object]) -> list[dict[str, object]]:
+    return [{heading: name, "value": value} for name, value in values.items()]
 
 
 def _strata_rows(strata: tuple[Stratum, ...]) -> list[dict[str, object]]:

@@ -1,7 +1,7 @@
-"""Accuracy told apart: by subset, by the annotators' confidence, by the model's own certainty.
+"""Accuracy by subset, by the annotators' confidence, and by the model's own certainty.
 
-Letters: P pairs. An oriented margin is the better reply's score minus the other's; pairs without a
-better reply are left out before they come here.
+Letters: P pairs, all with a better reply. An oriented margin is the better reply's score minus the
+other's; `groups` are indices of prompts.
 """
 
 import math
@@ -12,10 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prefsearch.statistics.metrics import Interval
-from rewardmodel.evaluation.clustered import clustered_accuracy
+from rewardmodel.evaluation.clustered import Floats, Integers, clustered_accuracy
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 _MOST_VALUES = 12
 _COVERAGES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
@@ -25,8 +23,8 @@ class Stratum:
     """Accuracy over a part of the pairs.
 
     Attributes:
-        name: Which part: a subset's name, a value, or a range such as `[0.2, 0.5]`.
-        middle: Mean of the quantity that the parts are told apart by; None for names.
+        name: A subset's name, a value, or a range such as `[0.2, 0.5]`.
+        middle: Mean of the quantity that divides the pairs; None for names.
         pairs: How many.
         prompts: Distinct prompts among them.
         accuracy: Over them, a margin of 0 counting half.
@@ -41,7 +39,7 @@ class Stratum:
 
 @dataclass(frozen=True)
 class SelectivePoint:
-    """Accuracy where only the pairs that the model is surest of are answered.
+    """Accuracy on the pairs that the model is surest of.
 
     Attributes:
         coverage: Share of the pairs answered; pairs as sure as the last are answered, too.
@@ -60,8 +58,8 @@ class RiskCoverage:
 
     Attributes:
         points: In order of growing coverage.
-        area: Area under the curve of the error rate over coverage (AURC), lower is better; a
-            certainty that knows nothing has the error rate of all pairs.
+        area: Area under the curve of the error rate over coverage (AURC), lower is better; of a
+            random certainty the error rate of all pairs.
 
     Source: El-Yaniv and Wiener 2010; Geifman et al. 2019 (the area).
     """
@@ -78,31 +76,21 @@ def by_name(names: Sequence[str], oriented: Floats, groups: Integers) -> tuple[S
     )
 
 
-def by_value(
-    values: Floats, oriented: Floats, groups: Integers, *, bins: int = 5
-) -> tuple[Stratum, ...]:
-    """Accuracy by a quantity: each of few distinct values alone, many in bins of equal counts.
-
-    Args:
-        values: [P].
-        oriented: [P] margins.
-        groups: [P] numbers of the prompts.
-        bins: How many, where there are more than 12 distinct values; equal values stay together,
-            so there may be fewer.
-    """
+def by_value(values: Floats, oriented: Floats, groups: Integers) -> tuple[Stratum, ...]:
+    """Accuracy by a quantity [P]: each of at most 12 distinct values alone, more in five bins."""
     distinct = np.unique(values)
     if len(distinct) <= _MOST_VALUES:
         return tuple(
             _stratum(f"{value:g}", float(value), oriented, groups, values == value)
             for value in distinct
         )
-    return by_quantile(values, oriented, groups, bins=bins)
+    return by_quantile(values, oriented, groups)
 
 
 def by_quantile(
     values: Floats, oriented: Floats, groups: Integers, *, bins: int = 5
 ) -> tuple[Stratum, ...]:
-    """Accuracy by a quantity in bins of about equal counts, equal values together."""
+    """Accuracy by a quantity [P] in bins of about equal counts, equal values together."""
     edges = np.unique(np.quantile(values, np.arange(1, bins) / bins))
     index = np.searchsorted(edges, values, side="left")
     strata: list[Stratum] = []
@@ -115,13 +103,7 @@ def by_quantile(
 
 
 def risk_coverage(oriented: Floats, certainty: Floats, groups: Integers) -> RiskCoverage:
-    """Accuracy where only the surest pairs are answered.
-
-    Args:
-        oriented: [P] margins.
-        certainty: [P], larger is surer.
-        groups: [P] numbers of the prompts.
-    """
+    """Accuracy where only the pairs of highest `certainty` [P] are answered."""
     order = np.argsort(-certainty, kind="stable")
     ranked = certainty[order]
     points: list[SelectivePoint] = []

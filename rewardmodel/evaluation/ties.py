@@ -1,41 +1,36 @@
-"""Whether a reward model knows a tie: pairs that annotators call equal should get equal scores.
+"""Tied pairs: whether a reward model scores replies alike that annotators call equal.
 
-Letters: P pairs. The margin's size says how sure the model is that the replies differ.
+Letters: P pairs.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from prefsearch.statistics.metrics import Interval
-from rewardmodel.evaluation.clustered import clustered_share, prompt_folds
-
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
+from rewardmodel.evaluation.clustered import Floats, Integers, clustered_share, prompt_folds
 
 
 @dataclass(frozen=True)
 class TieEvaluation:
-    """How a reward model treats pairs that annotators could not decide.
+    """A reward model's figures on tied pairs beside decided ones.
 
     Attributes:
         tied: Pairs with a label of one half.
         decided: The other pairs.
         separation: Chance that a decided pair's margin is larger in size than a tied one's, equal
-            sizes counting half (area under the ROC curve); 0.5 is no knowledge of ties.
+            sizes counting half (area under the ROC curve); 0.5 is chance.
         median_size_tied: Median size of the margin of tied pairs, in the reward model's unit.
         median_size_decided: The same of decided pairs.
-        accuracy: Share of all pairs called rightly, where a margin within `thresholds` calls a tie:
-            a decided pair is right on its side beyond the threshold, a tied one within it. Each
-            half of the prompts is called with the threshold that is best on the other half.
+        accuracy: Three-way accuracy over all pairs, where a margin within `thresholds` predicts a
+            tie. Each half of the prompts takes the threshold that is best on the other half.
         thresholds: Those of the two halves, in the reward model's unit.
-        accuracy_without: The same with a threshold of 0, where only equal scores call a tie.
+        accuracy_without: The same with a threshold of 0, where only equal scores predict a tie.
 
     Source: Deutsch, Foster and Freitag 2023, "Ties Matter" (https://arxiv.org/abs/2305.14324),
     pairwise accuracy with tie calibration; the split into halves, which keeps the threshold from
-    being chosen on the pairs it is judged on, is ours.
+    being chosen on the pairs it is evaluated on, is ours.
     """
 
     tied: int
@@ -51,13 +46,10 @@ class TieEvaluation:
 def evaluate_ties(
     margins: Floats, signs: Floats, groups: Integers, *, seed: int
 ) -> TieEvaluation | None:
-    """Evaluate tied pairs beside decided ones, or return None where there are none of either.
+    """Evaluates tied pairs beside decided ones; None where there are none of either.
 
-    Args:
-        margins: [P] chosen minus rejected.
-        signs: [P] 1, -1 or 0: which reply is the better one (`labels.better_signs`).
-        groups: [P] numbers of the prompts.
-        seed: Of the division into halves.
+    Margins [P] are chosen minus rejected, signs [P] those of `better_signs`, groups [P] indices of
+    the prompts; `seed` is that of the division into halves.
     """
     tied = signs == 0
     if tied.all() or not tied.any():
@@ -88,12 +80,7 @@ def evaluate_ties(
 
 
 def best_tie_threshold(margins: Floats, signs: Floats) -> float:
-    """Return the smallest threshold on the margin's size that calls most pairs rightly.
-
-    Args:
-        margins: [P] chosen minus rejected.
-        signs: [P] 1, -1 or 0: which reply is the better one.
-    """
+    """The smallest threshold on the size of margins [P] that is right most often."""
     sizes = np.abs(margins)
     order = np.argsort(sizes, kind="stable")
     ties = np.cumsum(signs[order] == 0)  # tied pairs up to each
@@ -106,6 +93,6 @@ def best_tie_threshold(margins: Floats, signs: Floats) -> float:
 
 
 def _called_rightly(margins: Floats, signs: Floats, threshold: float) -> Floats:
-    """Return 1 for each pair [P] called rightly, where margins within the threshold call ties."""
+    """1 for each pair [P] predicted rightly, where margins within the threshold are ties."""
     called = np.where(np.abs(margins) <= threshold, 0.0, np.sign(margins))
     return (called == signs).astype(np.float64)

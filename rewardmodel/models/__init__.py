@@ -1,1 +1,1 @@
-"""Reward models, one kind a file, and how they are loaded."""
+"""Reward models, one kind per file, and how they are loaded."""

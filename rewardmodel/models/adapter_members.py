@@ -1,7 +1,6 @@
-"""Several adapters on one base, which is loaded once: cheap members of an ensemble.
+"""Several adapters on one shared base: ensemble members that cost little memory.
 
-An adapter is put in place before its member scores. Members therefore take turns; they are not for
-several threads.
+An adapter is activated before its member scores, so members are not thread-safe.
 """
 
 from collections.abc import Collection, Sequence
@@ -23,7 +22,7 @@ from rewardmodel.pretrained.weights import without_doubled_warnings
 
 
 def shared_base(sources: Sequence[str]) -> str | None:
-    """The base of several folders that are all one-label adapters of the same one, or None."""
+    """The base that all folders are one-label adapters of, or None."""
     if len(sources) < 2 or not all(map(_is_local, sources)) or any(map(reward_heads, sources)):
         return None
     kinds = [check_adapter_files(Path(source)) for source in sources]
@@ -36,63 +35,49 @@ def _is_local(source: str) -> bool:
     return Path(source).is_dir() and adapter_folder(source) is not None
 
 
-class AdapterMember:
-    """One adapter of a model as a `SessionRewardModel`."""
+class _Adapted:
+    """Scores with one adapter of a model, which is activated first, less its shift."""
 
-    def __init__(self, scorer: SequenceRewardModel, name: str, shift: float = 0.0) -> None:
-        """Takes a model that has several adapters.
-
-        Args:
-            scorer: Scores with whichever is in place.
-            name: Of this one.
-            shift: Taken off its scores.
-        """
-        self.encoder = scorer.encoder
-        self.name = name
-        self._scorer = scorer
-        self._shift = shift
+    def __init__(self, scorer: SequenceRewardModel, name: str, shift: float, inner: Any) -> None:
+        self._scorer, self.name, self._shift, self._inner = scorer, name, shift, inner
 
     def score(
         self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
     ) -> Tensor:
         """Scores responses with this adapter, float32 [B]; see `RewardModel`."""
-        self.put_in_place()
-        return self._scorer.score(prompts, responses, finished=finished) - self._shift
+        self._activate()
+        return self._inner.score(prompts, responses, finished=finished) - self._shift
 
-    def session(self) -> ScoringSession:
-        """Starts a session of this adapter's own."""
-        self.put_in_place()
-        return _AdapterSession(self, self._scorer.session(), self._shift)
-
-    def put_in_place(self) -> None:
-        """Makes this the adapter that the model computes with."""
+    def _activate(self) -> None:
         if self._scorer.model.active_adapter != self.name:
             self._scorer.model.set_adapter(self.name)
 
 
-class _AdapterSession:
-    """A session whose adapter is put in place before it reads."""
+class AdapterMember(_Adapted):
+    """One adapter of a model as a `SessionRewardModel`."""
 
-    def __init__(self, member: AdapterMember, session: ScoringSession, shift: float) -> None:
-        self._member = member
-        self._session = session
-        self._shift = shift
+    def __init__(self, scorer: SequenceRewardModel, name: str, shift: float = 0.0) -> None:
+        """Takes a model with several adapters, the name of one, and the shift of its scores."""
+        super().__init__(scorer, name, shift, scorer)
+        self.encoder = scorer.encoder
+
+    def session(self) -> ScoringSession:
+        """Starts a session of this adapter."""
+        self._activate()
+        return _AdapterSession(self._scorer, self.name, self._shift, self._scorer.session())
+
+
+class _AdapterSession(_Adapted):
+    """A session that activates its adapter before it scores."""
 
     @property
     def forward_tokens(self) -> int:
         """See `ScoringSession`."""
-        return self._session.forward_tokens
-
-    def score(
-        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
-    ) -> Tensor:
-        """See `ScoringSession`."""
-        self._member.put_in_place()
-        return self._session.score(prompts, responses, finished=finished) - self._shift
+        return self._inner.forward_tokens
 
     def keep(self, prompts: Collection[Prompt]) -> None:
         """See `ScoringSession`."""
-        self._session.keep(prompts)
+        self._inner.keep(prompts)
 
 
 def load_adapter_members(
@@ -102,17 +87,11 @@ def load_adapter_members(
     batch_size: int = 128,
     input_format: ChosenFormat = "auto",
 ) -> list[AdapterMember]:
-    """Loads adapters of one base, which is loaded once.
-
-    Args:
-        sources: Local folders.
-        max_length: Tokens of prompt and response; None takes what the first was trained with.
-        batch_size: Rows a forward pass.
-        input_format: See `rewardmodel.models.loading.load_reward_model`; "auto" takes the first's.
+    """Loads adapters of one base, which is loaded once; length and format default to the first's.
 
     Raises:
-        ValueError: If they are not all reward adapters of the same base with one vocabulary, or one
-            cannot be loaded.
+        ValueError: If they are not all local reward adapters of the same base with one vocabulary,
+            or one cannot be loaded.
     """
     if len(sources) > 1 and shared_base(sources) is None:
         raise ValueError(
@@ -122,7 +101,8 @@ def load_adapter_members(
         )
     first = sources[0]
     model = load_scorer(first, init_head=False)
-    shifts = [_take_shift(model.config)]
+    shifts = [shift_of(model.config)]  # the first adapter's, not the shared model's
+    model.config.reward_shift = 0.0
     names = [str(model.active_adapter)]
     encoder = open_encoder(first, model, max_length, input_format=input_format, warns=True)
     vocabulary = encoder.tokenizer.get_vocab()
@@ -134,13 +114,14 @@ def load_adapter_members(
             )
         names.append(f"member{number}")
         _add_adapter(model, source, names[-1])
-        shifts.append(_shift_beside(source))
+        own = read_own_settings(Path(source) / "config.json")
+        shifts.append(float(own.get("reward_shift") or 0.0))
     scorer = SequenceRewardModel(model, encoder, batch_size=batch_size)
     return [AdapterMember(scorer, *member) for member in zip(names, shifts, strict=True)]
 
 
 def _add_adapter(model: Any, source: str, name: str) -> None:
-    """Puts one more adapter, its head included, on a model."""
+    """Loads one more adapter, its head included, on a model."""
     check_adapter_files(Path(source))
     try:
         with without_doubled_warnings():
@@ -153,14 +134,3 @@ def _add_adapter(model: Any, source: str, name: str) -> None:
     require_adapter_weights(Path(source), model, name=name)
     # Adapters are loaded on the device of the base; dropout of a new one is on.
     model.eval()
-
-
-def _take_shift(config: Any) -> float:
-    """The shift of the first adapter, which is its own and not the shared model's."""
-    shift = shift_of(config)
-    config.reward_shift = 0.0
-    return shift
-
-
-def _shift_beside(source: str) -> float:
-    return float(read_own_settings(Path(source) / "config.json").get("reward_shift") or 0.0)

@@ -1,10 +1,10 @@
-"""Several scores of one response made into one: the mean, or less where members disagree.
+"""Combining the scores of an ensemble's members, or of a response's steps.
 
 A response that one reward model overrates is less often overrated by all, so best-of-N and policy
 optimization against a conservative combination exploit a reward model's errors less.
 
 Source: Coste et al. 2023 (https://arxiv.org/abs/2310.02743): worst-case optimization (minimum) and
-uncertainty-weighted optimization (mean less lambda times the variance over members).
+uncertainty-weighted optimization (mean minus lambda times the variance over members).
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from prefsearch.config.checks import shown
-from rewardmodel.choices import AGGREGATES, Aggregate
+from rewardmodel.choices import AGGREGATES, Aggregate, StepAggregate
 
 if TYPE_CHECKING:  # the file of an ensemble is read without torch
     from torch import Tensor
 
 
 def require_aggregate(aggregate: object) -> None:
-    """Refuses an unknown name.
+    """Refuses an unknown aggregate.
 
     Raises:
         ValueError: Naming it.
@@ -31,19 +31,14 @@ def require_aggregate(aggregate: object) -> None:
 
 
 def combine(scores: Tensor, aggregate: Aggregate, *, weight: float = 1.0) -> Tensor:
-    """Combines the scores of members.
+    """Combines the scores of members [M, B] to [B].
 
     Args:
-        scores: float [M, B], a row a member.
-        aggregate: "mean"; "min", the score of whoever likes the response least;
-            "mean_minus_deviation" or "mean_minus_variance", the mean less `weight` times the
-            standard deviation or the variance over members, both of the M themselves (divided by
-            M, as in the paper, whose own choice is the variance; the deviation, ours, keeps the
-            scores' unit).
+        scores: float [M, B], one row per member.
+        aggregate: "mean"; "min"; or "mean_minus_deviation" or "mean_minus_variance", the mean minus
+            `weight` times the standard deviation or the variance over members (divided by M, as in
+            the paper, which takes the variance; the deviation, ours, keeps the scores' unit).
         weight: Of the deviation or variance; 0 is the mean.
-
-    Returns:
-        float [B].
 
     Raises:
         ValueError: If there is no such aggregate.
@@ -56,3 +51,12 @@ def combine(scores: Tensor, aggregate: Aggregate, *, weight: float = 1.0) -> Ten
         return scores.amin(0)
     variance = (scores - mean).square().mean(0)
     return mean - weight * (variance if aggregate == "mean_minus_variance" else variance.sqrt())
+
+
+def combine_steps(scores: Tensor, aggregate: StepAggregate) -> float:
+    """The score of a response from its steps' [T]."""
+    if aggregate == "last":
+        return float(scores[-1])
+    if aggregate == "product":
+        return float(scores.prod())
+    return float(scores.mean() if aggregate == "mean" else scores.amin())

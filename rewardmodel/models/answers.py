@@ -1,8 +1,8 @@
-r"""Answers in texts: where a response states its own, and equal ones written alike.
+"""Extracting the final answer of a response, and normalizing answers for comparison.
 
-Texts come from a language model that is searched against rules made of this, so a rule is strict
-where it can be: numbers are equal as fractions, all else as strings; nothing is evaluated, and no
-text makes the work more than linear in its length.
+Responses may come from a search against these rules, so they are strict: numbers are equal as
+fractions, all else as strings; nothing is evaluated, and the work is at most linear in the text's
+length.
 """
 
 import functools
@@ -53,7 +53,7 @@ _DEGREES = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-z]))|(?<!\\)\\degre
 
 
 def extract_answer(text: str, form: str = "auto", *, finished: bool = True) -> str | None:
-    r"""Finds where a response states its answer.
+    r"""Finds the answer that a response states.
 
     Args:
         text: A response.
@@ -67,7 +67,7 @@ def extract_answer(text: str, form: str = "auto", *, finished: bool = True) -> s
             which may be half a word, and no number is taken that nothing marks as the answer.
 
     Returns:
-        The answer as it was written, without spaces around it; None where there is none.
+        The answer as written, without spaces around it; None where there is none.
 
     Raises:
         ValueError: If there is no such form, or the pattern is no regular expression with one
@@ -108,10 +108,8 @@ def normalize_answer(answer: str) -> str:
     "1/2", "\frac{1}{2}" are "1/2"; "2\frac{1}{2}" is "5/2"; "1,234" is "1234". A percent sign,
     degrees and dollars are dropped, without scaling; other units are not: "5 cm" is not "5". In
     all else case, spaces, `$`, a final period, a leading plus and LaTeX's `\text{}`, `\frac{}{}`,
-    `\left`, `\right`, `\!` and the like do not count. Normalizing twice changes nothing.
-
-    Args:
-        answer: An extracted answer. Over 512 characters only case and spaces are normalized.
+    `\left`, `\right`, `\!` and the like do not count. Idempotent. Of answers over 512 characters
+    only case and spaces are normalized.
     """
     text = _tidy(answer)
     number = _rational(text)
@@ -177,7 +175,7 @@ def _last_boxed(text: str) -> str | None:
 
 
 def _last_phrase(text: str) -> str | None:
-    """What the last "answer is ..." says, to the end of its sentence."""
+    """The text behind the last "answer is ...", to the end of its sentence."""
     for match in reversed([*_PHRASE.finditer(text)]):
         line = _LINE.match(text, match.end())
         said = re.split(r"[.!]+(?:\s|$)", line[0] if line else "", maxsplit=1)[0]

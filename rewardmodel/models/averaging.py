@@ -1,14 +1,12 @@
-"""One reward model whose weights are the mean of several's, as fast as one of them.
+"""Averaging the weights of reward models: an ensemble at the cost of one model.
 
 Models that were fine-tuned from one base with different seeds, data orders or learning rates lie in
-one basin, where the mean of the weights predicts much as the mean of the predictions does, and
-forgets more of what any single run memorized. Averaging models of different bases gives noise, and
-that is not checked beyond shapes and names. The first model is loaded once, to know that it is
-whole.
+one basin, where the mean of the weights predicts much as the mean of the predictions does. Models
+of different bases have no such mean; names and shapes are checked, nothing beyond.
 
 Adapters are merged into their base before they are averaged: the mean of the factors A and B is not
-the mean of their products. A tensor is read from every source, averaged and let go; what is then
-held at a time is one file of the result.
+the mean of their products. Tensors are read, averaged and released one by one; memory holds one
+file of the result.
 
 Source: WARM, Ramé et al. 2024 (https://arxiv.org/abs/2401.12187).
 """
@@ -43,22 +41,22 @@ _TASKS: dict[str, Task] = {
     "ForSequenceClassification": "SEQ_CLS",
     "ForTokenClassification": "TOKEN_CLS",
 }
-# What a configuration may say otherwise of a model that is the same in kind.
+# Settings in which models of one kind may differ.
 _OWN = {"_name_or_path", "transformers_version", "reward_shift", "dtype", "torch_dtype"}
 
 
 def average_weights(
     sources: Sequence[str], out: Path, weights: Sequence[float] | None = None
 ) -> dict[str, Any]:
-    """Averages the weights of models and saves the result as an ordinary model's folder.
+    """Averages the weights of models and saves the result as an ordinary model folder.
 
     Args:
         sources: Local or packaged folders of models of one architecture and vocabulary; adapters of
             reward models are merged first. Everything but the weights is copied from the first;
             `reward_shift` is averaged.
         out: The new folder, which appears in one rename.
-        weights: Of each model, scaled to sum to 1; negative ones extrapolate. None takes all alike;
-            two of (1 - t, t) interpolate.
+        weights: Of each model, scaled to sum to 1; negative ones extrapolate, and (1 - t, t)
+            interpolate. None takes equal weights.
 
     Returns:
         `models`, `weights`, `tensors` and `parameters`.
@@ -123,7 +121,7 @@ def _shares(count: int, weights: Sequence[float] | None) -> list[float]:
 
 @contextlib.contextmanager
 def _as_whole_model(source: str) -> Iterator[Path]:
-    """The folder of a model with all its weights, made for a while where it is an adapter."""
+    """The folder of a model with all its weights; temporary where it is an adapter."""
     adapter = adapter_folder(source)
     if adapter is None:
         yield Path(source)
@@ -145,11 +143,11 @@ def _as_whole_model(source: str) -> Iterator[Path]:
 
 
 def _require_whole(folder: Path) -> None:
-    """Loads a model once, which refuses one that lacks weights."""
+    """Loads a model once, which refuses missing weights."""
     kinds = [str(name) for name in read_config(str(folder)).get("architectures") or []]
     for ending, task in _TASKS.items():
         if any(name.endswith(ending) for name in kinds):
-            held = head_labels(str(folder), task)  # where there is a head, others are let pass
+            held = head_labels(str(folder), task)  # models without a head are allowed
             load_classifier(
                 str(folder), task=task, labels=held, init_head=held is not None, dtype="auto"
             )

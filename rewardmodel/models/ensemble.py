@@ -1,18 +1,12 @@
-"""Several reward models asked about every response; how far they agree is how sure they are.
+"""An ensemble of reward models, whose disagreement measures its uncertainty.
 
-The members may be of any kind. A folder with an `ensemble.json` names those that are models
-(`rewardmodel.models.ensemble_file`); functions are named where an ensemble is used.
-
-Scores of Bradley-Terry models mean something only in differences, so members trained apart may lie
-on different scales: the mean then follows whoever has the widest, and the minimum whoever has the
-lowest level. Members that began at one base and learned from the same pairs agree in scale well
-enough to be taken as they are, the default and what Coste et al. 2023 do; for others `standardize`
-measures each member's level and spread on given texts and puts all on one scale.
+Scores of Bradley-Terry models are defined up to a shift, so members trained apart may lie on
+different scales: the mean then follows the widest, and the minimum the lowest. Members that share
+base and data are combined as they are, the default and what Coste et al. 2023 do; `standardize`
+puts others on one scale, measured on given texts.
 """
 
-import os
 from collections.abc import Collection, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -27,18 +21,8 @@ from rewardmodel.interface import (
     score_replies,
 )
 from rewardmodel.models.aggregation import Aggregate, combine
-from rewardmodel.models.ensemble_file import (
-    ENSEMBLE_FILE,
-    members_of,
-    read_ensemble,
-    require_combination,
-    write_ensemble,
-)
+from rewardmodel.models.ensemble_file import require_combination
 from rewardmodel.models.sequence import PlainSession
-from rewardmodel.pretrained.input_format import ChosenFormat
-from rewardmodel.pretrained.source import resolve_model
-
-__all__ = ["ENSEMBLE_FILE", "EnsembleRewardModel", "read_ensemble", "write_ensemble"]
 
 
 class EnsembleRewardModel:
@@ -59,8 +43,8 @@ class EnsembleRewardModel:
             members: M reward models.
             aggregate: How their scores become one; see `rewardmodel.models.aggregation`.
             weight: Of their disagreement.
-            shifts: Taken off each member's scores, M numbers.
-            scales: By which the scores are then divided, M positive numbers.
+            shifts: Subtracted from each member's scores, M numbers.
+            scales: Divisors of the scores after that, M positive numbers.
 
         Raises:
             ValueError: As `rewardmodel.models.ensemble_file.require_combination`.
@@ -97,15 +81,10 @@ class EnsembleRewardModel:
     def standardize(
         self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
     ) -> "EnsembleRewardModel":
-        """An ensemble of the same members, each with mean 0 and deviation 1 on given texts.
-
-        Args:
-            prompts: B prompts, at least 2.
-            responses: B responses, such as samples of the policy.
-            finished: Whether responses are whole.
+        """An ensemble of the same members, each scaled to mean 0 and deviation 1 on given texts.
 
         Raises:
-            ValueError: If there are too few, or a member scores all alike.
+            ValueError: If there are fewer than two texts, or a member scores all alike.
         """
         if len(responses) < 2:
             raise ValueError(
@@ -126,44 +105,6 @@ class EnsembleRewardModel:
             weight=self.weight,
             shifts=raw.mean(1).tolist(),
             scales=scales,
-        )
-
-    @classmethod
-    def load(
-        cls,
-        folder: str | os.PathLike[str],
-        *,
-        aggregate: Aggregate | None = None,
-        max_length: int | None = None,
-        batch_size: int | None = None,
-        input_format: ChosenFormat = "auto",
-    ) -> "EnsembleRewardModel":
-        """Loads the members that a folder's `ensemble.json` names.
-
-        Args:
-            folder: Where it lies; relative paths of members count from it.
-            aggregate: Instead of the one written there.
-            max_length: See `rewardmodel.models.loading.load_reward_model`.
-            batch_size: See there.
-            input_format: See there.
-
-        Raises:
-            ValueError: If the file is missing or wrong, or a member cannot be loaded.
-        """
-        # Members may be of any kind, ensembles included, so loading knows this class, too.
-        from rewardmodel.models.loading import load_members
-
-        place = Path(resolve_model(folder))
-        written = read_ensemble(place / ENSEMBLE_FILE)
-        sources = members_of(place)
-        return cls(
-            load_members(
-                sources, max_length=max_length, batch_size=batch_size, input_format=input_format
-            ),
-            aggregate or written.get("aggregate", "mean"),
-            weight=float(written.get("weight", 1.0)),
-            shifts=written.get("shifts"),
-            scales=written.get("scales"),
         )
 
     def _collect(self, scores: Sequence[Tensor], responses: Sequence[Reply]) -> Tensor:
@@ -205,16 +146,15 @@ class _EnsembleSession:
 
 
 def _uncounted(member: RewardModel) -> PlainSession:
-    """A session of a member that has none, whose tokens nobody counts."""
+    """A session of a member that has none, whose tokens are not counted."""
 
     def score(
         prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished
     ) -> tuple[Tensor, int]:
-        if finished is False:  # of all: values of text so far are asked for
+        if finished is False:  # all: values of unfinished text
             raise ValueError(
                 f"{type(member).__name__} cannot score unfinished text; required: a reward "
-                "model with session(), such as SequenceRewardModel. Ask as if the text were "
-                "finished"
+                "model with session(), such as SequenceRewardModel. Score it as finished"
             )
         return score_replies(member, prompts, responses, finished=finished), 0
 

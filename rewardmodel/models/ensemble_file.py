@@ -1,17 +1,16 @@
-"""The file `ensemble.json`: which models are the members of an ensemble, and how they are combined.
+"""The file `ensemble.json`: the members of an ensemble, and how their scores are combined.
 
     {"members": ["../seed1", "../seed2"], "aggregate": "min", "weight": 1.0,
      "shifts": null, "scales": null}
 
-Members are models, reference answers or other ensembles. A function cannot be one: its module's
-code would be run by whoever loads the file. It is named where an ensemble is used instead,
+Members are models, reference answers or other ensembles. Functions are refused, since loading the
+file would run their code; name them where an ensemble is used,
 `ensemble:runs/ensemble,python:mine.py:f`.
 """
 
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from rewardmodel.pretrained.source import (
     MEMBERS,
     PACKAGE,
     SIMULATED,
+    named_members,
     resolve_model,
     runs_code,
 )
@@ -33,7 +33,7 @@ MOST_MEMBERS = 256
 """Models in an ensemble, those of ensembles inside it included; each is loaded."""
 _MOST_LEVELS = 8  # of ensembles in ensembles
 _SETTINGS = ("members", "aggregate", "weight", "shifts", "scales")
-# Within these bounds, float32 tells scores apart that were shifted and scaled.
+# Within these bounds, float32 distinguishes shifted and scaled scores.
 _MOST_WEIGHT = 1e6
 _MOST_SHIFT = 1e12
 _SCALES = (1e-12, 1e12)
@@ -48,17 +48,10 @@ def write_ensemble(
     shifts: Sequence[float] | None = None,
     scales: Sequence[float] | None = None,
 ) -> Path:
-    """Writes `ensemble.json`.
+    """Writes `ensemble.json` into a folder that holds nothing else, and returns its path.
 
-    Args:
-        folder: Where it goes.
-        members: Whatever `rewardmodel.models.loading.load_reward_model` takes but functions; paths
-            of
-            folders and files (`.gguf`, `answers:FILE`) are kept relative to `folder`.
-        aggregate: How the members' scores become one.
-        weight: Of their disagreement.
-        shifts: See `rewardmodel.models.ensemble.EnsembleRewardModel`.
-        scales: See there.
+    Members are names as `load_reward_model` takes them, but functions; paths are kept relative to
+    the folder. Other arguments as `rewardmodel.models.ensemble.EnsembleRewardModel`.
 
     Raises:
         ValueError: If one is a function, or as `require_combination`.
@@ -67,7 +60,6 @@ def write_ensemble(
     require_combination(len(members), aggregate, weight=weight, shifts=shifts, scales=scales)
     refuse_functions(members)
     folder = Path(folder)
-    path = folder / ENSEMBLE_FILE
     held = {p.name for p in folder.iterdir()} if folder.is_dir() else set[str]()
     if more := sorted(name for name in held - {ENSEMBLE_FILE} if not name.startswith(".")):
         raise ValueError(
@@ -75,7 +67,7 @@ def write_ensemble(
             f"{ENSEMBLE_FILE} alone, since it makes an ensemble of the folder. Choose another one"
         )
     write_json_atomic(
-        path,
+        folder / ENSEMBLE_FILE,
         {
             "members": [_kept_source(folder, name) for name in members],
             "aggregate": aggregate,
@@ -84,20 +76,13 @@ def write_ensemble(
             "scales": None if scales is None else list(scales),
         },
     )
-    return path
+    return folder / ENSEMBLE_FILE
 
 
 def require_combination(
     members: int, aggregate: object, *, weight: object, shifts: object, scales: object
 ) -> None:
-    """Refuses what cannot be computed with when members' scores are combined.
-
-    Args:
-        members: How many there are.
-        aggregate: See `rewardmodel.models.aggregation`.
-        weight: Of the members' disagreement.
-        shifts: None, or a number for each member.
-        scales: None, or a positive number for each member.
+    """Refuses settings with which scores of so many members cannot be combined.
 
     Raises:
         ValueError: Naming the setting.
@@ -128,7 +113,7 @@ def require_combination(
 
 
 def refuse_functions(members: Sequence[str]) -> None:
-    """Refuses functions among members that are going to be written down.
+    """Refuses functions among the members of an `ensemble.json`.
 
     Raises:
         ValueError: Naming them, and how to combine them with models.
@@ -155,7 +140,8 @@ def read_ensemble(path: Path) -> dict[str, Any]:
         )
     written = read_object(path)
     members = written.get("members")
-    if not isinstance(members, list) or not members or not all(map(_is_name, members)):
+    named = isinstance(members, list) and all(isinstance(m, str) and m for m in members)
+    if not named or not members:
         raise ValueError(
             f"{path}: found members {shown(members)}; required: a list of folders or hub ids"
         )
@@ -176,7 +162,7 @@ def read_ensemble(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     for name in members:
-        if name.startswith(MEMBERS) and not runs_code(name):
+        if named_members(name) is not None and not runs_code(name):
             raise ValueError(
                 f"{path}: found the member {name!r}; required: one model a member. Name each of "
                 "its members in the list"
@@ -192,7 +178,7 @@ def read_ensemble(path: Path) -> dict[str, Any]:
 
 
 def members_of(folder: Path) -> list[str]:
-    """The members of the ensemble in a folder, as they can be loaded from anywhere.
+    """The members of the ensemble in a folder, as names that can be loaded from anywhere.
 
     Raises:
         ValueError: As `read_ensemble`, of this ensemble and of those among its members; or if an
@@ -205,21 +191,12 @@ def members_of(folder: Path) -> list[str]:
     ]
 
 
-@dataclass(frozen=True)
-class _Size:
-    """How many models an ensemble has in all, and how many levels of ensembles, itself included."""
+def _check_nesting(
+    folder: Path, above: tuple[Path, ...], known: dict[Path, tuple[int, int]]
+) -> tuple[int, int]:
+    """Counts the models and the levels of an ensemble; refuses cycles and too many of either.
 
-    members: int
-    levels: int
-
-
-def _check_nesting(folder: Path, above: tuple[Path, ...], known: dict[Path, _Size]) -> _Size:
-    """Refuses an ensemble that contains itself, by whatever path, too many levels or members.
-
-    Args:
-        folder: Resolved.
-        above: The ensembles that it is inside.
-        known: Sizes of those that were looked at, so that each file is read once.
+    `above` are the ensembles around it; `known` the counts so far, so that each file is read once.
     """
     path = folder / ENSEMBLE_FILE
     if folder in above:
@@ -228,7 +205,7 @@ def _check_nesting(folder: Path, above: tuple[Path, ...], known: dict[Path, _Siz
             f"{path}: the ensemble names itself as a member ({' -> '.join(map(str, cycle))}); "
             "required: no cycle. Leave one of them out"
         )
-    levels = known[folder].levels if folder in known else 1
+    levels = known[folder][1] if folder in known else 1
     if len(above) + levels > _MOST_LEVELS:
         raise ValueError(
             f"{path}: found an ensemble inside {len(above)} others "
@@ -243,14 +220,14 @@ def _check_nesting(folder: Path, above: tuple[Path, ...], known: dict[Path, _Siz
         if inside is None:
             members += 1
         else:
-            size = _check_nesting(inside, (*above, folder), known)
-            members, levels = members + size.members, max(levels, 1 + size.levels)
+            more, deeper = _check_nesting(inside, (*above, folder), known)
+            members, levels = members + more, max(levels, 1 + deeper)
     if members > MOST_MEMBERS:
         raise ValueError(
             f"{path}: found {members} members in all, those of ensembles inside it included; "
             f"required: at most {MOST_MEMBERS}, since each is loaded. Name fewer"
         )
-    known[folder] = _Size(members, levels)
+    known[folder] = members, levels
     return known[folder]
 
 
@@ -263,14 +240,14 @@ def _ensemble_inside(source: str) -> Path | None:
 
 
 def member_source(folder: Path, name: str) -> str:
-    """A member as it can be loaded from anywhere."""
+    """A member's name, its path made absolute."""
     before, place, after = _place_in(name)
     beside = folder / place
     return f"{before}{beside.resolve()}{after}" if place and beside.exists() else name
 
 
 def _kept_source(folder: Path, name: str) -> str:
-    """A member as it is written in a folder, its path relative to that."""
+    """A member's name, its path made relative to a folder."""
     before, place, after = _place_in(name)
     path = Path(place).expanduser()
     if not path.exists():
@@ -279,16 +256,12 @@ def _kept_source(folder: Path, name: str) -> str:
 
 
 def _place_in(name: str) -> tuple[str, str, str]:
-    """What stands before the path in the name of a reward model, the path, and what is behind."""
+    """The parts of a reward model's name before its path, the path, and behind it."""
     function = re.fullmatch(r"(python:)?(.+\.py)(:[^:]*)", name)
     if function:
         return function[1] or "", function[2], function[3]
     file = name.removeprefix("answers:")
     return name[: len(name) - len(file)], file, ""
-
-
-def _is_name(member: object) -> bool:
-    return isinstance(member, str) and bool(member)
 
 
 def _require_number(name: str, value: object, least: float, most: float) -> None:

@@ -1,23 +1,18 @@
-"""Any Python function as a reward model.
+"""Python functions as reward models.
 
-Two signatures are understood: ours, `f(prompts, responses)`, and that of TRL's reward functions,
-`f(prompts=..., completions=..., **columns)`, told apart by a parameter named `completions`. A
-conversation is given as its list of {role, content} messages. The reply to it is plain text in the
-first, and in TRL's, as there, a list of one assistant message.
+Two signatures are accepted: `f(prompts, responses)`, and that of TRL's reward functions,
+`f(prompts=..., completions=..., **columns)`, recognized by a parameter named `completions`.
+Conversations are passed as lists of {role, content} messages. Replies are plain text in the first,
+and lists of one assistant message in TRL's.
 
-A function runs as code of the user's: whatever it raises, on import or when it is called, is a
-`UserCodeError` that names it. It may not change what it is given, which is not only its own.
+Whatever a function raises, on import or when called, becomes a `UserCodeError` that names it. It
+must not change its arguments.
 """
 
 import copy
-import importlib
-import importlib.util
 import inspect
 import itertools
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from pathlib import Path
-from types import ModuleType
 from typing import Any, Self
 
 import numpy as np
@@ -28,9 +23,9 @@ from prefsearch.config.user_code import UserCodeError, running_user_code, shown_
 from rewardmodel.data.conversation import Prompt, Reply, plain, reply_messages
 from rewardmodel.data.text_rows import require_rows
 from rewardmodel.interface import require_finite
+from rewardmodel.models.function_import import import_object
 
 _REMEDY = "Correct the function: it has to give every response a number"
-_IMPORTED = "a module that can be imported. Correct that line"
 _OURS = {"rewardmodel", "policies", "search", "atari_bridge", "prefsearch"}
 
 
@@ -47,13 +42,13 @@ class FunctionRewardModel:
         """Takes a function.
 
         Args:
-            function: Gives B numbers for B prompts and responses.
+            function: Returns B numbers for B prompts and responses.
             name: For messages.
-            columns: What a function of TRL's signature needs beside prompts and completions, such
-                as right answers: the value for each prompt, by the column's name.
+            columns: Further columns of a function of TRL's signature, such as right answers: the
+                value for each prompt, by the column's name.
 
         Raises:
-            ValueError: If the function can be called in neither way, or needs other columns.
+            ValueError: If the function has neither signature, or needs other columns.
         """
         self._function = function
         self.name = name or getattr(function, "__qualname__", type(function).__name__)
@@ -61,12 +56,11 @@ class FunctionRewardModel:
         self._by_name = self._takes_completions()
 
     @classmethod
-    def load(cls, reference: str, **options: Any) -> Self:
-        """Imports a function and so runs its module's code.
+    def load(cls, reference: str) -> Self:
+        """Imports a function, which runs its module.
 
         Args:
             reference: `package.module:name` or `path/to/file.py:name`.
-            options: As for the constructor.
 
         Raises:
             ValueError: If there is no such module or function, or the module cannot be run.
@@ -77,13 +71,13 @@ class FunctionRewardModel:
                 f"{reference}: found a {type(found).__name__}; required: a function of prompts and "
                 "responses that returns a score for each"
             )
-        return cls(found, name=reference, **options)
+        return cls(found, name=reference)
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Reply]) -> Tensor:
         """Scores responses, float32 [B]; see `RewardModel`.
 
         Raises:
-            ValueError: If the function does not give one finite number a response; the message
+            ValueError: If the function does not return one finite number per response; the message
                 names the row.
         """
         require_rows(prompts, responses)
@@ -95,10 +89,10 @@ class FunctionRewardModel:
         return scores
 
     def call(self, prompts: Sequence[Prompt], responses: Sequence[Reply]) -> Any:
-        """What the function returns for prompts and responses, not checked.
+        """The function's result for prompts and responses, not checked.
 
         Raises:
-            UserCodeError: If it raises anything, or changes what it was given.
+            UserCodeError: If it raises anything, or changes its arguments.
         """
         if not self._by_name:
             return run_function(self._function, prompts, responses, name=self.name)
@@ -116,7 +110,7 @@ class FunctionRewardModel:
             with running_user_code(self.name, required="a function of prompts and responses"):
                 parameters = inspect.signature(self._function).parameters
         except UserCodeError as error:
-            if isinstance(error.__cause__, TypeError | ValueError):  # a builtin that does not say
+            if isinstance(error.__cause__, TypeError | ValueError):  # a builtin without a signature
                 return False
             raise
         kinds = [parameter.kind for parameter in parameters.values()]
@@ -179,21 +173,21 @@ def run_function(
     by_name: bool = False,
     columns: Mapping[str, list[Any]] | None = None,
 ) -> Any:
-    """Calls a function of prompts and responses that the user brought.
+    """Calls a user's function of prompts and responses.
 
     Args:
-        function: Which. One of this project is called as any other code of it.
+        function: A function of this project is called without these checks.
         prompts: B prompts.
         responses: B responses.
         name: Of the function, for messages.
         by_name: Whether it has TRL's signature.
-        columns: What it takes beside.
+        columns: Its further columns.
 
     Returns:
-        What it returned, as plain Python where it can be: reading it may run code of the user's.
+        Its result, as plain Python where it can be, since reading it may run the user's code.
 
     Raises:
-        UserCodeError: If it raises anything, or changes what it was given.
+        UserCodeError: If it raises anything, or changes its arguments.
     """
 
     def given() -> tuple[list[Any], list[Any]]:
@@ -226,7 +220,7 @@ def run_function(
 
 
 def _read(found: Any, count: int) -> Any:
-    """What a function returned for so many responses, as plain Python where it can be."""
+    """The result of a function for `count` responses, as plain Python where it can be."""
     if inspect.iscoroutine(found):
         found.close()
         raise TypeError("it is an async function, whose scores would have to be awaited")
@@ -242,7 +236,7 @@ def _read(found: Any, count: int) -> Any:
 
 
 def _number(item: Any) -> Any:
-    """An item as a float; as it is where it is none, which `numbers_of` tells."""
+    """An item as a float, or unchanged where it is none, which `numbers_of` refuses."""
     if isinstance(item, str | bytes):
         return item
     try:
@@ -252,10 +246,10 @@ def _number(item: Any) -> Any:
 
 
 def numbers_of(found: Any, responses: Sequence[Reply], *, said_by: str) -> list[float]:
-    """What a function gave for B responses as B numbers, which may not be finite.
+    """The result of a function for B responses as B numbers, which may not be finite.
 
     Raises:
-        UserCodeError: If it is not one number a response, in their order.
+        UserCodeError: If it is not one number per response, in their order.
     """
     unordered = isinstance(found, str | bytes | Mapping | Set)
     try:
@@ -284,68 +278,3 @@ def numbers_of(found: Any, responses: Sequence[Reply], *, said_by: str) -> list[
                 f"Response: {str(responses[row])[:80]!r}. {_REMEDY}"
             ) from error
     return numbers
-
-
-def import_object(reference: str) -> Any:
-    """Imports what `package.module:name` or `path/to/file.py:name` names.
-
-    Raises:
-        ValueError: If there is no such module or name in it, or an error ends the module's code;
-            the message names its file and line.
-    """
-    if reference.endswith(".py"):
-        raise ValueError(
-            f"found {reference!r}, a Python file; required: the name of a function in it, too, "
-            f"python:{reference}:NAME"
-        )
-    place, colon, name = reference.rpartition(":")
-    if not (place and colon and name):
-        raise ValueError(
-            f"found {reference!r}; required: package.module:name or path/to/file.py:name"
-        )
-    module = _import_file(reference, place) if place.endswith(".py") else _import(reference, place)
-    found: Any = module
-    for part in name.split("."):
-        with running_user_code(f"{reference}: {name}", required="a function that can be read"):
-            there = hasattr(found, part)  # modules may make their names when they are asked
-            found = getattr(found, part, None)
-        if not there:
-            raise UserCodeError(f"{reference}: {place} has no {name}; name a function that it has")
-    return found
-
-
-def _import_file(reference: str, place: str) -> ModuleType:
-    """Runs a file as a module."""
-    path = Path(place).expanduser()
-    # Under a name of its own: a file called json.py must not take the place of json.
-    known_as = f"reward_function_{path.stem}"
-    spec = importlib.util.spec_from_file_location(known_as, path) if path.is_file() else None
-    if spec is None or spec.loader is None:
-        raise UserCodeError(f"{reference}: there is no file {place}; name one that is there")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses in the file look for themselves there
-    try:
-        with running_user_code(reference, required=_IMPORTED):
-            spec.loader.exec_module(module)
-    except BaseException:
-        sys.modules.pop(spec.name, None)
-        raise
-    return module
-
-
-def _import(reference: str, place: str) -> ModuleType:
-    """Imports a module by its name."""
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # a file of the user's, beside where the command is typed
-    try:
-        with running_user_code(reference, required=_IMPORTED):
-            return importlib.import_module(place)
-    except UserCodeError as error:
-        cause = error.__cause__
-        missing = cause.name if isinstance(cause, ModuleNotFoundError) else None
-        if missing is None or not f"{place}.".startswith(f"{missing}."):
-            raise
-        raise UserCodeError(
-            f"{reference}: {cause}; required: a module that can be imported. Put its folder on "
-            "PYTHONPATH, or write path/to/file.py:name"
-        ) from cause

@@ -1,8 +1,8 @@
-"""The reward that a policy's own probabilities imply.
+"""DPO's implicit reward: the log ratio of a policy's and its reference's probabilities.
 
-A policy trained by direct preference optimization is the optimal one of the reward
-`beta * log(pi(y|x) / pi_ref(y|x))`, up to a term of the prompt alone, so the pair of policy and
-reference is a reward model, with a score for every token as well.
+A policy trained by direct preference optimization is optimal for the reward
+`beta * log(pi(y|x) / pi_ref(y|x))`, up to a term of the prompt alone, so policy and reference are a
+reward model, with a score for every token as well.
 
 Source: Rafailov et al. 2023 (https://arxiv.org/abs/2305.18290), equation 5; for tokens, Rafailov et
 al. 2024 (https://arxiv.org/abs/2404.12358). Dividing by the length, and leaving the reference out,
@@ -11,26 +11,28 @@ is the reward of SimPO, Meng et al. 2024 (https://arxiv.org/abs/2405.14734).
 
 import contextlib
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor
 
 from rewardmodel.data.conversation import Prompt, Reply
 from rewardmodel.data.text_rows import pair_rows
-from rewardmodel.interface import Finished, ScoringSession, require_finite
-from rewardmodel.models.sequence import PlainSession
+from rewardmodel.interface import Finished, require_finite
+from rewardmodel.models.sequence import PlainRewardModel
 from rewardmodel.prefix_cache.row_batches import row_batches
 from rewardmodel.pretrained.adapters import adapter_folder, load_causal
-from rewardmodel.pretrained.checkpoints import check_vocabulary
-from rewardmodel.pretrained.tokenization import TextEncoder, context_length, load_tokenizer
+from rewardmodel.pretrained.model_fit import check_vocabulary, context_length
+from rewardmodel.pretrained.tokenization import TextEncoder, load_tokenizer
 
+TokenAggregate = Literal["sum", "mean"]
+TOKEN_AGGREGATES: tuple[str, ...] = get_args(TokenAggregate)
 WITHOUT_ADAPTER: Literal["without_adapter"] = "without_adapter"
 """The reference of a policy that is an adapter: its base."""
 
 
-class ImplicitRewardModel:
-    """Scores responses by how much likelier a policy makes them; a `SessionRewardModel`."""
+class ImplicitRewardModel(PlainRewardModel):
+    """Scores responses by a policy's log probability ratio; a `SessionRewardModel`."""
 
     def __init__(
         self,
@@ -51,20 +53,16 @@ class ImplicitRewardModel:
                 `beta * log pi(y|x)`.
             encoder: Their tokenization.
             beta: Of the training; a scale.
-            length_normalized: Whether the score is the mean over tokens, not the sum.
-            batch_size: Rows a forward pass.
+            length_normalized: Whether the score is the mean over tokens instead of the sum.
+            batch_size: Rows per forward pass.
 
         Raises:
-            ValueError: If `beta` is not positive, or there is no adapter to leave out.
+            ValueError: If `beta` is not positive, or the policy has no adapter to disable.
         """
         if beta <= 0:
             raise ValueError(f"beta: found {beta}; required: more than 0")
         if reference == WITHOUT_ADAPTER and not hasattr(policy, "disable_adapter"):
-            raise ValueError(
-                f"reference: {type(policy).__name__} is no adapter whose base could be the "
-                "reference; required: the model that the policy was trained from. Pass its folder, "
-                "or None to score without a reference"
-            )
+            raise _no_adapter(type(policy).__name__)
         self.policy = policy.eval()
         self.reference = reference if reference in (None, WITHOUT_ADAPTER) else reference.eval()
         self.encoder = encoder
@@ -89,11 +87,7 @@ class ImplicitRewardModel:
             ValueError: If one cannot be loaded, or their vocabularies differ.
         """
         if reference == WITHOUT_ADAPTER and adapter_folder(policy) is None:
-            raise ValueError(
-                f"reference: {policy} is no adapter whose base could be the reference; required: "
-                "the model that the policy was trained from. Pass its folder, or None to score "
-                "without a reference"
-            )
+            raise _no_adapter(policy)
         model = load_causal(policy, merge=False)
         encoder = _open_encoder(policy, model, max_length)
         other: Any = reference
@@ -135,16 +129,6 @@ class ImplicitRewardModel:
         """
         return self._token_scores(prompts, responses, finished=finished)[0]
 
-    def score(
-        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
-    ) -> Tensor:
-        """Scores responses, float32 [B]; see `RewardModel`."""
-        return self._score(prompts, responses, finished=finished)[0]
-
-    def session(self) -> ScoringSession:
-        """Starts a session, which reads every text from its beginning."""
-        return PlainSession(self._score)
-
     def _score(
         self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished
     ) -> tuple[Tensor, int]:
@@ -172,7 +156,7 @@ class ImplicitRewardModel:
         for batch in row_batches(
             [prompt + response for prompt, response in pairs],
             batch_size=self.batch_size,
-            pad_id=0,  # on the right, where a causal model does not look
+            pad_id=0,  # on the right, which a causal model does not read
             device=self.policy.device,
         ):
             # Rows and places of the response tokens, and of the tokens that predict them.
@@ -196,8 +180,16 @@ class ImplicitRewardModel:
         return found, tokens
 
 
+def _no_adapter(policy: str) -> ValueError:
+    return ValueError(
+        f"reference: {policy} is no adapter whose base could be the reference; required: the model "
+        "that the policy was trained from. Name both, implicit:POLICY,REFERENCE, or pass reference "
+        "in Python, None to score without one"
+    )
+
+
 def _open_encoder(source: str, model: Any, max_length: int | None) -> TextEncoder:
-    """A model's tokenization; the model stays as it is: a new pad token would get probability."""
+    """A model's tokenization. Embeddings are not resized: a new token would get probability."""
     tokenizer = load_tokenizer(source)
     check_vocabulary(model, tokenizer, source=source, unused={tokenizer.pad_token})
     if torch.cuda.is_available():

@@ -1,20 +1,29 @@
-"""From a name to the reward model, or gold judge, that it stands for."""
+"""Loading a reward model of any kind by its name."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from prefsearch.storage.json_reading import read_object
-from rewardmodel.choices import AGGREGATES, KINDS, ChosenFormat, Kind, OnBadRow
+from rewardmodel.choices import (
+    AGGREGATES,
+    KINDS,
+    STEP_AGGREGATES,
+    ChosenFormat,
+    Kind,
+    OnBadRow,
+)
 from rewardmodel.interface import RewardModel
 from rewardmodel.models.adapter_members import load_adapter_members, shared_base
-from rewardmodel.models.ensemble import ENSEMBLE_FILE, EnsembleRewardModel
-from rewardmodel.models.ensemble_file import MOST_MEMBERS
+from rewardmodel.models.ensemble import EnsembleRewardModel
+from rewardmodel.models.ensemble_file import ENSEMBLE_FILE, MOST_MEMBERS, members_of, read_ensemble
 from rewardmodel.models.functions import FunctionRewardModel
+from rewardmodel.models.implicit import TOKEN_AGGREGATES, WITHOUT_ADAPTER, ImplicitRewardModel
 from rewardmodel.models.multi_head import MultiHeadRewardModel, reward_heads
-from rewardmodel.models.process import STEP_AGGREGATES, ProcessRewardModel
+from rewardmodel.models.process import ProcessRewardModel
 from rewardmodel.models.sequence import SequenceRewardModel
+from rewardmodel.models.value_head import TokenValueModel
 from rewardmodel.models.verifiers import AnswerMatch
 from rewardmodel.pretrained.adapters import adapter_folder
 from rewardmodel.pretrained.checkpoints import read_config
@@ -22,22 +31,38 @@ from rewardmodel.pretrained.files import ADAPTER_CONFIG
 from rewardmodel.pretrained.source import (
     ANSWERS,
     FUNCTION,
+    IMPLICIT,
     MEMBERS,
     SIMULATED,
+    named_members,
     names_function,
     resolve_model,
 )
-from rewardmodel.synthetic.world import SimulatedHuman
+from rewardmodel.synthetic.human import SimulatedHuman
 
 FORMS = (
     "a hub id, a folder, a .gguf file, package:NAME/FOLDER, python:package.module:name, "
-    "python:path/to/file.py:name, answers:FILE, ensemble:NAME,NAME or simulated"
+    "python:path/to/file.py:name, answers:FILE, ensemble:NAME,NAME, implicit:POLICY,REFERENCE or "
+    "simulated"
 )
-"""What a reward model, or a gold judge, may be named by."""
+"""The forms of a reward model's name."""
+_LOADERS: Mapping[str, Callable[..., RewardModel]] = {
+    "sequence": SequenceRewardModel.load,
+    "process": ProcessRewardModel.load,
+    "multi_head": MultiHeadRewardModel.load,
+    "token_value": TokenValueModel.load,
+}
+_AGGREGATES: Mapping[str, tuple[str, ...]] = {
+    "process": STEP_AGGREGATES,
+    "multi_head": AGGREGATES,
+    "implicit": TOKEN_AGGREGATES,
+    "ensemble": AGGREGATES,
+}
+_TEXT_ONLY = ("process", "token_value", "implicit")
 
 
 def load_reward_model(
-    source: str,
+    source: str | os.PathLike[str],
     *,
     max_length: int | None = None,
     batch_size: int | None = None,
@@ -46,48 +71,53 @@ def load_reward_model(
     input_format: ChosenFormat = "auto",
     answer_form: str = "auto",
     on_bad_row: OnBadRow = "error",
-) -> Any:
+) -> RewardModel:
     """Loads a reward model of any kind.
 
     Args:
         source: A hub id, folder, `package:NAME/FOLDER` or `.gguf` file: of a sequence classifier
             with one label, or with several that are reward heads (`reward_heads` in config.json),
             of a token classifier (a process reward model), or of an adapter of one of them; a
-            folder with an `ensemble.json`; a function, `python:package.module:name` or
-            `python:path/to/file.py:name`, whose module's code is run; `answers:FILE`, exact match
-            with the reference answers of a file; `ensemble:NAME,NAME`, several of these by their
-            names; or `simulated`, the embedded world's human.
+            folder with an `ensemble.json`; `implicit:POLICY,REFERENCE`, DPO's implicit reward (of
+            an adapter, `implicit:ADAPTER` takes its base as the reference); a function,
+            `python:package.module:name` or `python:path/to/file.py:name`, whose module is
+            imported; `answers:FILE`, exact match with the reference answers in a file;
+            `ensemble:NAME,NAME`; or `simulated`, the simulated human.
         max_length: Tokens of prompt and response; None takes what the model was trained with.
-        batch_size: Rows a forward pass; None takes the kind's default.
-        kind: What to take it for; "auto" looks.
-        aggregate: How members, heads or steps become one score; None takes the kind's default or
-            what is written in `ensemble.json`.
-        input_format: Whether a sequence or multi-head model is given prompt and response as one
-            "text" or as a "pair" of segments; "auto" takes what it was trained on, or looks
+        batch_size: Rows per forward pass; None takes the kind's default.
+        kind: "auto" detects the kind. "token_value" reads a sequence model's head at every token;
+            "implicit" takes an adapter of a policy, with its base as the reference.
+        aggregate: How members, heads, steps or tokens become one score; None takes the kind's
+            default, or the setting in `ensemble.json`.
+        input_format: Whether a sequence or multi-head model reads prompt and response as one
+            "text" or as a "pair" of segments; "auto" detects it
             (`rewardmodel.pretrained.input_format`). Of an ensemble, for each such member.
         answer_form: How `answers:FILE` reads answers; see `extract_answer`.
-        on_bad_row: Of that file: "error" ends at the first bad row, "skip" leaves bad rows out.
-
-    Returns:
-        A `RewardModel`.
+        on_bad_row: Of that file: "error" stops at the first bad row, "skip" leaves bad rows out.
 
     Raises:
         ValueError: If there is no reward model, or it is of another kind.
     """
+    source = os.fspath(source)
     if kind not in KINDS:
         raise ValueError(f"kind: found {kind!r}; required: one of {', '.join(KINDS)}")
     found = kind_of(source) if kind == "auto" else kind
     try:
+        known = _AGGREGATES.get(found, ())
+        if aggregate is not None and aggregate not in known:
+            what = f"one of {', '.join(known)}" if known else "none"
+            raise ValueError(
+                f"aggregate: found {aggregate!r} for a {found} model; required: {what}"
+            )
         if found == "function":
-            _refuse_aggregate(aggregate, found, ())
             return _load_function(source, answer_form, on_bad_row)
         return _load_model(
-            source if source.startswith(MEMBERS) else resolve_model(source),
+            source if named_members(source) else resolve_model(source),
             found,
-            max_length=max_length,
-            batch_size=batch_size,
             aggregate=aggregate,
             input_format=input_format,
+            max_length=max_length,
+            **({} if batch_size is None else {"batch_size": batch_size}),
         )
     except ValueError as error:
         other = found if kind == "auto" else _kind_or_none(source)
@@ -108,89 +138,92 @@ def _kind_or_none(source: str) -> Kind | None:
 
 
 def _load_model(
-    source: str,
-    found: Kind,
-    *,
-    max_length: int | None,
-    batch_size: int | None,
-    aggregate: str | None,
-    input_format: ChosenFormat,
+    source: str, kind: Kind, *, aggregate: str | None, input_format: ChosenFormat, **options: Any
 ) -> RewardModel:
     """Loads a model of a known kind that is no function."""
-    options: dict[str, Any] = {"max_length": max_length}
-    if source.startswith(MEMBERS):
-        _refuse_aggregate(aggregate, found, AGGREGATES if found == "ensemble" else ())
-        members = load_members(
-            _named_members(source),
-            max_length=max_length,
-            batch_size=batch_size,
-            input_format=input_format,
-        )
-        return EnsembleRewardModel(members, "mean" if aggregate is None else cast(Any, aggregate))
-    if found != "process":
-        options["input_format"] = input_format
-    elif input_format == "pair":
+    if kind == "ensemble":
+        return _load_ensemble(source, aggregate, input_format=input_format, **options)
+    if kind in _TEXT_ONLY and input_format == "pair":
         raise ValueError(
-            f"input_format: found 'pair', and {source} scores steps, each behind the ones before; "
-            'required: "auto" or "text"'
+            f"input_format: found 'pair', and {source} is a {kind} model, which reads prompt and "
+            'response as one text; required: "auto" or "text"'
         )
-    if batch_size is not None:
-        options["batch_size"] = batch_size
-    if found == "sequence":
-        _refuse_aggregate(aggregate, found, ())
-        return SequenceRewardModel.load(source, **options)
-    _refuse_aggregate(aggregate, found, STEP_AGGREGATES if found == "process" else AGGREGATES)
+    if kind == "implicit":
+        return _load_implicit(source, aggregate, **options)
+    if kind not in _TEXT_ONLY:
+        options["input_format"] = input_format
     if aggregate is not None:
         options["aggregate"] = aggregate
-    loaders: dict[str, Callable[..., RewardModel]] = {
-        "process": ProcessRewardModel.load,
-        "multi_head": MultiHeadRewardModel.load,
-        "ensemble": EnsembleRewardModel.load,
-    }
-    return loaders[found](source, **options)
+    return _LOADERS[kind](source, **options)
+
+
+def _load_ensemble(source: str, aggregate: Any, **options: Any) -> EnsembleRewardModel:
+    """Loads the members that a name lists, or the `ensemble.json` of a folder."""
+    names = named_members(source)
+    if names is not None:
+        _require_names(source, names)
+        return EnsembleRewardModel(load_members(names, **options), aggregate or "mean")
+    written = read_ensemble(Path(source) / ENSEMBLE_FILE)
+    return EnsembleRewardModel(
+        load_members(members_of(Path(source)), **options),
+        aggregate or written.get("aggregate", "mean"),
+        weight=float(written.get("weight", 1.0)),
+        shifts=written.get("shifts"),
+        scales=written.get("scales"),
+    )
+
+
+def _load_implicit(source: str, aggregate: str | None, **options: Any) -> ImplicitRewardModel:
+    """Loads a policy and its reference."""
+    policy, *rest = named_members(source) or [source]
+    if not policy or len(rest) > 1 or not all(rest):
+        raise ValueError(
+            f"found {source!r}; required: {IMPLICIT}POLICY,REFERENCE, or {IMPLICIT}ADAPTER, whose "
+            "base is the reference"
+        )
+    return ImplicitRewardModel.load(
+        policy,
+        reference=rest[0] if rest else WITHOUT_ADAPTER,
+        length_normalized=aggregate == "mean",
+        **options,
+    )
 
 
 def load_members(
-    sources: Sequence[str],
-    *,
-    max_length: int | None = None,
-    batch_size: int | None = None,
-    input_format: ChosenFormat = "auto",
+    sources: Sequence[str], *, input_format: ChosenFormat = "auto", **options: Any
 ) -> list[RewardModel]:
-    """Loads several reward models, the base of adapters that have one in common once.
+    """Loads several reward models; adapters of one base share it.
+
+    Args:
+        sources: Names, as `load_reward_model` takes them.
+        input_format: See there; of the members that have one.
+        options: `max_length` and `batch_size`, see there.
 
     Raises:
         ValueError: If one cannot be loaded.
     """
-    sources = [
-        s if names_function(s) or s.startswith(MEMBERS) else resolve_model(s) for s in sources
-    ]
+    sources = [s if names_function(s) or named_members(s) else resolve_model(s) for s in sources]
     if shared_base(sources) is not None:
-        options: dict[str, Any] = {} if batch_size is None else {"batch_size": batch_size}
-        options |= {"max_length": max_length, "input_format": input_format}
-        return [*load_adapter_members(sources, **options)]
-    found: list[RewardModel] = []
-    for source in sources:
-        takes_format = kind_of(source) not in ("process", "function")
-        found.append(
-            load_reward_model(
-                source,
-                max_length=max_length,
-                batch_size=batch_size,
-                input_format=input_format if takes_format else "auto",
-            )
+        options = {name: value for name, value in options.items() if value is not None}
+        return [*load_adapter_members(sources, input_format=input_format, **options)]
+    return [
+        load_reward_model(
+            source,
+            input_format="auto" if kind_of(source) in (*_TEXT_ONLY, "function") else input_format,
+            **options,
         )
-    return found
+        for source in sources
+    ]
 
 
 def kind_of(source: str) -> Kind:
-    """Looks what kind of reward model lies somewhere.
+    """The kind of reward model that a name stands for.
 
     Raises:
-        ValueError: If none does; the message lists the kinds.
+        ValueError: If there is none; the message lists the kinds.
     """
-    if source.startswith(MEMBERS):
-        return "ensemble"
+    if named_members(source) is not None:
+        return "implicit" if source.startswith(IMPLICIT) else "ensemble"
     if names_function(source):
         return "function"
     name, source = source, resolve_model(source)
@@ -218,9 +251,7 @@ def kind_of(source: str) -> Kind:
     raise ValueError(_nothing_at(name, ", ".join(kinds) or "a config.json without architectures"))
 
 
-def _named_members(source: str) -> list[str]:
-    """The names in `ensemble:NAME,NAME`."""
-    names = [name.strip() for name in source.removeprefix(MEMBERS).split(",")]
+def _require_names(source: str, names: Sequence[str]) -> None:
     if not all(names):
         raise ValueError(
             f"found {source!r}; required: the members' names behind {MEMBERS}, separated by commas"
@@ -230,10 +261,9 @@ def _named_members(source: str) -> list[str]:
             f"found {len(names)} names behind {MEMBERS}; required: at most {MOST_MEMBERS}, since "
             "each is loaded"
         )
-    return names
 
 
-def _load_function(source: str, answer_form: str, on_bad_row: OnBadRow) -> Any:
+def _load_function(source: str, answer_form: str, on_bad_row: OnBadRow) -> RewardModel:
     """A function, reference answers, or the simulated human, as a reward model."""
     if source == SIMULATED:
         return FunctionRewardModel(SimulatedHuman().utilities, name=SIMULATED)
@@ -243,17 +273,12 @@ def _load_function(source: str, answer_form: str, on_bad_row: OnBadRow) -> Any:
     return FunctionRewardModel.load(source.removeprefix(FUNCTION))
 
 
-def _refuse_aggregate(aggregate: str | None, kind: str, known: Sequence[str]) -> None:
-    if aggregate is not None and aggregate not in known:
-        what = f"one of {', '.join(known)}" if known else "none"
-        raise ValueError(f"aggregate: found {aggregate!r} for a {kind} model; required: {what}")
-
-
 def _nothing_at(source: str, found: str) -> str:
     return (
         f"no reward model at {source!r}: found {found}; required: a classifier of sequences with "
         "one label (a sequence model) or several reward_heads (multi_head), a classifier of tokens "
-        f"(process), an adapter of one of them, a folder with {ENSEMBLE_FILE} (ensemble), or "
+        f"(process), an adapter of one of them, a folder with {ENSEMBLE_FILE} (ensemble), "
+        f"{IMPLICIT}POLICY,REFERENCE or {IMPLICIT}ADAPTER (implicit, a policy trained by DPO), or "
         f"{FUNCTION}package.module:name (function). `prefsearch reward train` makes the first. A "
         f"model is named by {FORMS}"
     )

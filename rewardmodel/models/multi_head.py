@@ -1,7 +1,7 @@
-"""Several reward models that share a backbone: one forward pass, a score a head.
+"""Reward models with several heads on one backbone: an ensemble in one forward pass.
 
-An ordinary `AutoModelForSequenceClassification` of M labels whose configuration says
-`reward_heads: M`; a classifier of M classes has no such entry and is refused.
+An `AutoModelForSequenceClassification` of M labels whose configuration has `reward_heads: M`; a
+classifier of M classes has no such entry and is refused.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rewardmodel.data.conversation import Prompt, Reply
-from rewardmodel.interface import Finished, ScoringSession, require_finite
+from rewardmodel.interface import Finished, require_finite
 from rewardmodel.models.aggregation import Aggregate, combine, require_aggregate
 from rewardmodel.models.sequence import SequenceRewardModel, load_scorer, open_encoder
 from rewardmodel.pretrained.adapters import adapter_folder
@@ -23,18 +23,15 @@ from rewardmodel.pretrained.tokenization import TextEncoder
 
 
 def reward_heads(source: str) -> int | None:
-    """How many reward heads a model's folder says it has, or None where it says nothing."""
+    """The number of reward heads in a model's configuration, or None."""
     source = resolve_model(source)
     if adapter_folder(source) is not None and not (Path(source) / "config.json").is_file():
         return None
     return read_config(source).get("reward_heads")
 
 
-class MultiHeadRewardModel:
-    """Scores responses with several heads on one backbone; a `SessionRewardModel`.
-
-    Prompts that responses share are computed once, for all heads.
-    """
+class MultiHeadRewardModel(SequenceRewardModel):
+    """Scores responses with several heads on one backbone; an `UncertainRewardModel`."""
 
     def __init__(
         self,
@@ -48,19 +45,17 @@ class MultiHeadRewardModel:
         """Takes a loaded classifier.
 
         Args:
-            model: Sequence classifier of M labels. `config.reward_shift`, a number or one a head,
-                is taken off their scores.
+            model: Sequence classifier of M labels. `config.reward_shift`, a number or one per head,
+                is subtracted from their scores.
             encoder: Its tokenization.
             aggregate: How the heads' scores become one; see `rewardmodel.models.aggregation`.
             weight: Of their disagreement.
-            batch_size: Rows a forward pass.
+            batch_size: Rows per forward pass.
         """
         require_aggregate(aggregate)
+        super().__init__(model, encoder, batch_size=batch_size, reduce=self._combined)
         self.aggregate: Aggregate = aggregate
         self.weight = weight
-        self._scorer = SequenceRewardModel(
-            model, encoder, batch_size=batch_size, reduce=self._reduce
-        )
         shift = getattr(model.config, "reward_shift", None) or 0.0
         self._shifts = torch.tensor(shift, dtype=torch.float32)
 
@@ -71,9 +66,9 @@ class MultiHeadRewardModel:
         *,
         max_length: int | None = None,
         batch_size: int = 128,
+        input_format: ChosenFormat = "auto",
         aggregate: Aggregate = "mean",
         weight: float = 1.0,
-        input_format: ChosenFormat = "auto",
     ) -> Self:
         """Loads a trained model of several heads by hub id or local folder.
 
@@ -92,35 +87,15 @@ class MultiHeadRewardModel:
         encoder = open_encoder(source, model, max_length, input_format=input_format, warns=True)
         return cls(model, encoder, aggregate=aggregate, weight=weight, batch_size=batch_size)
 
-    @property
-    def model(self) -> Any:
-        """The classifier."""
-        return self._scorer.model
-
-    @property
-    def encoder(self) -> TextEncoder:
-        """Its tokenization."""
-        return self._scorer.encoder
-
     def member_scores(
         self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
     ) -> Tensor:
         """Scores of each head, float32 [M, B]; see `UncertainRewardModel`."""
-        outputs = self._scorer.outputs(prompts, responses, finished=finished)
+        outputs = self.outputs(prompts, responses, finished=finished)
         require_finite(outputs.sum(1), responses)
         return (outputs - self._shifts).T
 
-    def score(
-        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
-    ) -> Tensor:
-        """Combined scores, float32 [B]; see `RewardModel`."""
-        return self._scorer.score(prompts, responses, finished=finished)
-
-    def session(self) -> ScoringSession:
-        """Starts a session that runs every prefix once, where the model allows it."""
-        return self._scorer.session()
-
-    def _reduce(self, outputs: Tensor) -> Tensor:
+    def _combined(self, outputs: Tensor) -> Tensor:
         """Combined scores [B] of the heads' outputs [B, M], NaN where a head's is not finite."""
         scores = combine((outputs - self._shifts).T, self.aggregate, weight=self.weight)
         return scores.where(outputs.isfinite().all(1), torch.nan)  # a minimum would hide infinity

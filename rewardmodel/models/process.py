@@ -1,8 +1,8 @@
-"""Process reward models: how likely is each step of a response to be right?
+"""Process reward models: the probability that each step of a response is right.
 
 A token classifier of two labels, the second for "right" (or of one, whose sigmoid is taken), read
-at the last token of each step. Every step of a response comes from one forward pass; responses to
-one prompt share it where the model allows.
+at the last token of each step. All steps of a response come from one forward pass; responses to one
+prompt share its computation where the model allows.
 
 Source: Lightman et al. 2023 (https://arxiv.org/abs/2305.20050), whose score of a response is the
 product of its steps'; the minimum is common, too, and depends less on their number.
@@ -11,43 +11,35 @@ product of its steps'; the minimum is common, too, and depends less on their num
 import functools
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from rewardmodel.choices import STEP_AGGREGATES, StepAggregate
 from rewardmodel.data.conversation import Prompt, Reply, text_of
 from rewardmodel.data.steps import SEPARATOR, StepIds, split_steps, step_ids
-from rewardmodel.interface import Finished, ScoringSession, require_finite
-from rewardmodel.models.sequence import PlainSession, open_encoder
-from rewardmodel.prefix_cache.backbone import Backbone, plain_model
+from rewardmodel.interface import Finished, require_finite
+from rewardmodel.models.aggregation import combine_steps
+from rewardmodel.models.sequence import PlainRewardModel, open_encoder
+from rewardmodel.prefix_cache.backbone import Backbone
 from rewardmodel.prefix_cache.row_batches import row_batches
-from rewardmodel.prefix_cache.sessions import worth_sharing
+from rewardmodel.prefix_cache.sessions import head_of, worth_sharing
 from rewardmodel.prefix_cache.tree import PrefixTree
 from rewardmodel.pretrained.checkpoints import load_classifier
-from rewardmodel.pretrained.tokenization import TextEncoder, context_length
+from rewardmodel.pretrained.model_fit import context_length
+from rewardmodel.pretrained.tokenization import TextEncoder
 
 _logger = logging.getLogger(__name__)
 _ENDLESS = 2**30
 
-StepAggregate = Literal["min", "product", "mean", "last"]
-STEP_AGGREGATES: tuple[str, ...] = get_args(StepAggregate)
 
+class ProcessRewardModel(PlainRewardModel):
+    """Scores steps; a `StepRewardModel` and a `SessionRewardModel`.
 
-def combine_steps(scores: Tensor, aggregate: StepAggregate) -> float:
-    """One score of a response from its steps' [T]."""
-    if aggregate == "last":
-        return float(scores[-1])
-    functions: dict[str, Callable[[Tensor], Tensor]] = {
-        "min": torch.amin,
-        "product": torch.prod,
-        "mean": torch.mean,
-    }
-    return float(functions[aggregate](scores))
-
-
-class ProcessRewardModel:
-    """Scores steps; a `StepRewardModel` and a `SessionRewardModel`."""
+    `finished` has no effect: a step is scored at the separator that closes it, and the last one as
+    if it were closed.
+    """
 
     def __init__(
         self,
@@ -61,13 +53,13 @@ class ProcessRewardModel:
         """Takes a loaded token classifier.
 
         Args:
-            model: Of one or two labels. In a bidirectional one, later steps color earlier ones.
+            model: Of one or two labels. In a bidirectional one, later steps affect earlier ones.
             encoder: Its tokenization, with the `max_length` it was trained with.
-            separator: What stands between steps, as in training.
+            separator: Text between steps, as in training.
             aggregate: How the scores of a response's steps become its own: "min" (default),
-                "product", "mean" or "last". A search that adds up what single steps earn
-                (`policies.planning.segment_rewards.ProcessReward`) wants "last".
-            batch_size: Rows a forward pass.
+                "product", "mean" or "last". A search that sums the rewards of single steps
+                (`policies.planning.segment_rewards.ProcessReward`) needs "last".
+            batch_size: Rows per forward pass.
 
         Raises:
             ValueError: If there is no such aggregate.
@@ -96,13 +88,8 @@ class ProcessRewardModel:
     ) -> Self:
         r"""Loads a trained process reward model by hub id or local folder.
 
-        Args:
-            source: Hub id or local folder, adapters included.
-            separator: None takes what it was trained with, where it says so, else a blank line.
-                Models of TRL were often trained with "\n".
-            aggregate: See the constructor.
-            max_length: Tokens of prompt and steps; None takes what it was trained with.
-            batch_size: Rows a forward pass.
+        `separator` and `max_length` default to those of the training, where the model has them,
+        else to a blank line and the context; models of TRL were often trained with "\n".
 
         Raises:
             ValueError: If weights, tokenizer or head are missing, or it has other labels.
@@ -123,27 +110,10 @@ class ProcessRewardModel:
     ) -> list[Tensor]:
         """Probability that each step is right, float32 [T_i] a response; see `StepRewardModel`.
 
-        Steps that lie beyond `max_length` take the score of the last token that fits; how many is
+        Steps beyond `max_length` take the score of the last token that fits; their number is
         logged.
         """
         return self._step_scores(prompts, steps)[0]
-
-    def score(
-        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
-    ) -> Tensor:
-        """Aggregated scores of the responses' steps, float32 [B]; see `RewardModel`.
-
-        Args:
-            prompts: B prompts.
-            responses: B responses; what stands between separators is a step.
-            finished: Makes no difference: a step is scored at the separator that closes it, and
-                the last one as if it were closed.
-        """
-        return self._score(prompts, responses, finished=finished)[0]
-
-    def session(self) -> ScoringSession:
-        """Starts a session, which reads every text from its beginning."""
-        return PlainSession(self._score)
 
     def _score(
         self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished
@@ -182,12 +152,12 @@ class ProcessRewardModel:
 
     @functools.cached_property
     def _head(self) -> Callable[[Tensor], Tensor] | None:
-        """The layer that makes labels of hidden states, if that is all there is."""
-        return token_head(self.model)
+        """The layer from hidden states to labels, if the model has no other part behind it."""
+        return head_of(self.model, every_token=True)
 
     @functools.cached_property
     def _backbone(self) -> Backbone | None:
-        """How prompts are shared, or None; found out at first use."""
+        """The backbone that shares prompts, or None; determined at first use."""
         if self._head is None:
             return None
         limit = self.encoder.max_length or context_length(self.model) or _ENDLESS
@@ -242,8 +212,7 @@ def load_step_scorer(source: str, *, init_head: bool) -> Any:
     """Loads a token classifier that can score steps.
 
     Args:
-        source: Hub id or local folder; a causal language model's folder gets a fresh head of two
-            labels.
+        source: Hub id or local folder; a causal language model gets a new head of two labels.
         init_head: Whether the model may lack a head, as before training.
 
     Raises:
@@ -264,24 +233,3 @@ def probabilities(logits: Tensor) -> Tensor:
     """Probabilities [T] on the CPU that steps are right, of logits [T, 2] or [T, 1]."""
     logits = logits.float().cpu()
     return logits[:, 0].sigmoid() if logits.shape[1] == 1 else logits.softmax(-1)[:, 1]
-
-
-def token_head(model: Any) -> Callable[[Tensor], Tensor] | None:
-    """The layer that makes a token's labels of its hidden state, or None if there is more to it."""
-    plain = plain_model(model)
-    head = getattr(plain, "score", None) or getattr(plain, "classifier", None)
-    if head is None:
-        return None
-    rows = plain.get_input_embeddings().weight.shape[0]
-    ids = ((torch.arange(12, device=model.device) * 37 + 11) % rows).view(2, 6)
-    try:
-        with torch.inference_mode():
-            expected = model(input_ids=ids).logits
-            found = head(plain.base_model(input_ids=ids).last_hidden_state)
-    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError):
-        return None
-    if found.shape != expected.shape:
-        return None
-    tolerance = 1e-3 if model.dtype == torch.float32 else 0.05
-    close = (found - expected).abs().max() <= tolerance * expected.abs().max()
-    return head if close or not expected.isfinite().all() else None

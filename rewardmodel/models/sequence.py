@@ -1,12 +1,12 @@
-"""Bradley-Terry sequence scores: one number for a prompt and its response.
+"""Bradley-Terry reward models: a sequence classifier with one label.
 
 Any `AutoModelForSequenceClassification` with one label, from a hub id, a local folder or an adapter
-folder of peft. The saved folder is an ordinary transformers folder. A text is scored at its last
-token, found by its length: heads of transformers look for the last id that is not the pad id, and
-so would miss an end token that pads, too.
+folder of peft. A text is scored at its last token, found by its length: the heads of transformers
+search for the last id that is not the pad id, and so miss an end token that is also the pad token.
 """
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any, Self
@@ -27,30 +27,32 @@ from rewardmodel.prefix_cache.sessions import (
     open_scorer,
     worth_sharing,
 )
-from rewardmodel.pretrained.checkpoints import check_vocabulary, load_classifier
-from rewardmodel.pretrained.input_format import ChosenFormat, input_format_of, trained_on
-from rewardmodel.pretrained.own_settings import shift_of
-from rewardmodel.pretrained.tokenization import (
-    TextEncoder,
+from rewardmodel.pretrained.checkpoints import load_classifier
+from rewardmodel.pretrained.input_format import (
+    ChosenFormat,
+    input_format_of,
+    require_usual_inputs,
+    trained_on,
+)
+from rewardmodel.pretrained.model_fit import (
+    check_vocabulary,
     context_length,
     fit_embeddings,
-    load_tokenizer,
     require_positions,
-    token_types,
 )
-from rewardmodel.pretrained.usual_inputs import require_usual_inputs
+from rewardmodel.pretrained.own_settings import shift_of
+from rewardmodel.pretrained.tokenization import TextEncoder, load_tokenizer, token_types
 
-_SET_LENGTH = 2**20  # tokenizers without a `model_max_length` say an astronomical one
+_SET_LENGTH = 2**20  # tokenizers without a `model_max_length` have an astronomical one
 
 
 def load_scorer(source: str, *, init_head: bool, heads: int = 1, **options: Any) -> Any:
     """Loads a sequence classifier whose labels are rewards.
 
     Args:
-        source: Hub id or local folder; a causal language model's folder gets a fresh head.
+        source: Hub id or local folder; a causal language model gets a new head.
         init_head: Whether the model may lack a head, as before training; see `load_classifier`.
-        heads: Outputs of the head; more than one are several reward models on one backbone, which
-            `config.reward_heads` says.
+        heads: Labels of the head; `config.reward_heads` where there are several.
         options: Of `from_pretrained`, such as `quantization_config`.
 
     Raises:
@@ -87,32 +89,35 @@ def open_encoder(
     *,
     input_format: ChosenFormat = "auto",
     warns: bool = False,
+    trains: bool = False,
 ) -> TextEncoder:
     """Loads a model's tokenization, fits the model to it, and moves the model to the GPU if any.
 
     Args:
         source: Hub id or local folder.
-        model: As it was loaded from there.
+        model: As loaded from there.
         max_length: Tokens of prompt and response; None takes what it was trained with, or else its
             context.
-        input_format: Whether it is given one text or two segments; "auto" looks
+        input_format: Whether it reads one text or two segments; "auto" detects it
             (`rewardmodel.pretrained.input_format`).
-        warns: Whether texts that are cut, and prompts of another kind than it was trained on, draw
-            a warning.
+        warns: Whether to warn of texts that are cut, and of prompts of an untrained kind.
+        trains: Whether the model is going to be trained: it stays where it is, and the default
+            length is its context.
 
     Raises:
-        ValueError: If there is no tokenizer, it is another model's, the model has no places for
-            so many tokens, or it reads its inputs in a way that is not supported.
+        ValueError: If there is no tokenizer, it is another model's, the model has no positions for
+            so many tokens, or its inputs are not supported.
     """
     tokenizer = load_tokenizer(source)
     fit_embeddings(model, tokenizer)
     check_vocabulary(model, tokenizer, source=source)
     require_positions(model, max_length)
-    if torch.cuda.is_available() and not getattr(model, "is_quantized", False):
+    if not trains and torch.cuda.is_available() and not getattr(model, "is_quantized", False):
         model.to("cuda")
+    usual = context_length(model) or 2**20 if trains else _default_length(model, tokenizer)
     encoder = TextEncoder(
         tokenizer,
-        max_length or _default_length(model, tokenizer),
+        max_length or usual,
         input_format_of(source, model, tokenizer, input_format),
         continues=False,
     )
@@ -123,13 +128,13 @@ def open_encoder(
 
 
 def _default_length(model: Any, tokenizer: Any) -> int | None:
-    """The length that a model was trained with, as its tokenizer says, or else its context."""
+    """The length in the tokenizer's settings, or else the model's context."""
     trained_with = tokenizer.model_max_length
     if trained_with >= _SET_LENGTH:
         return context_length(model)
     try:
         require_positions(model, trained_with)
-    except ValueError:  # more than it has places for: another model's length
+    except ValueError:  # more than its positions: another model's length
         return context_length(model)
     return trained_with
 
@@ -148,10 +153,10 @@ class SequenceRewardModel:
         """Takes a loaded classifier.
 
         Args:
-            model: One-label sequence classifier. Scores are its outputs less
-                `config.reward_shift`, where the configuration has that.
+            model: One-label sequence classifier. `config.reward_shift`, if any, is subtracted from
+                its outputs.
             encoder: Its tokenization, with the `max_length` it was trained with.
-            batch_size: Rows a forward pass.
+            batch_size: Rows per forward pass.
             reduce: From outputs float32 [M, H] of H labels to scores [M]; needed where there are
                 several labels.
         """
@@ -181,22 +186,18 @@ class SequenceRewardModel:
     def score(
         self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
     ) -> Tensor:
-        """Scores responses, float32 [B]; see `RewardModel`.
+        """Scores responses, float32 [B]; see `RewardModel` and `ScoringSession`.
 
-        Args:
-            prompts: B prompts; what several responses share of them is computed once.
-            responses: B responses.
-            finished: Whether the responses end here. If not, they are scored at their last token,
-                without the end token.
+        Prefixes that several responses share are computed once.
         """
-        scores, _ = self._score(prompts, responses, finished=finished)
-        return scores
+        return self._score(prompts, responses, finished=finished)[0]
 
     def outputs(
         self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
     ) -> Tensor:
-        """What the H labels say, float32 [B, H] on the CPU; see `score`."""
-        return self._output_pairs(self._pairs(prompts, responses, finished=finished))[0]
+        """Outputs of the H labels, float32 [B, H] on the CPU; see `score`."""
+        pairs = pair_rows(self.encoder, prompts, responses, finished=finished)
+        return self._output_pairs(pairs)[0]
 
     def session(self) -> ScoringSession:
         """Starts a session that runs every prefix once, where the model allows it."""
@@ -206,14 +207,14 @@ class SequenceRewardModel:
 
     @functools.cached_property
     def _head(self) -> Callable[[Tensor], Tensor] | None:
-        """The layer that makes outputs of last hidden states, if that is all there is."""
+        """The layer from last hidden states to outputs, if there is nothing else behind it."""
         return head_of(self.model)
 
     @functools.cached_property
     def _scorer(self) -> SharedPrefixScorer | None:
-        """How prompts are shared, or None; found out at first use."""
+        """The scorer that shares prompts, or None; determined at first use."""
         if self.encoder.input_format == "pair":
-            return None  # an encoder: what it makes of a prompt depends on the response
+            return None  # an encoder, whose states of a prompt depend on the response
         limit = self.encoder.max_length or context_length(self.model)
         return open_scorer(self.model, self._head, max_tokens=limit, reduce=self._reduce)
 
@@ -221,16 +222,12 @@ class SequenceRewardModel:
         """Scores [M] of the first label's outputs [M, H]."""
         return outputs[:, 0] - shift_of(self.model.config)
 
-    def _pairs(
-        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished
-    ) -> list[Pair]:
-        return pair_rows(self.encoder, prompts, responses, finished=finished)
-
     def _score(
         self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished
     ) -> tuple[Tensor, int]:
         """Scores, and the tokens given to the model."""
-        scores, tokens = self._score_pairs(self._pairs(prompts, responses, finished=finished))
+        pairs = pair_rows(self.encoder, prompts, responses, finished=finished)
+        scores, tokens = self._score_pairs(pairs)
         require_finite(scores, responses)
         return scores, tokens
 
@@ -250,32 +247,20 @@ class SequenceRewardModel:
         outputs = torch.cat([together, rest])[torch.tensor(shared + alone).argsort()]
         return outputs, tokens + more
 
-    def _score_alone(self, pairs: Sequence[Pair]) -> tuple[Tensor, int]:
-        """Outputs [P, H] of pairs each by itself, and the tokens given to the model."""
-        rows = [prompt + response for prompt, response in pairs]
-        return self._score_rows(rows, [len(prompt) for prompt, _ in pairs])
-
     @torch.inference_mode()
-    def _score_rows(
-        self, rows: Sequence[Sequence[int]], seconds: Sequence[int] = ()
-    ) -> tuple[Tensor, int]:
-        """Outputs [R, H] of whole texts the ordinary way, and the tokens given to the model.
-
-        Args:
-            rows: Token ids.
-            seconds: Where the second segment of each begins, for encoders of pairs.
-        """
-        outputs, tokens = torch.empty(len(rows), self.model.config.num_labels), 0
+    def _score_alone(self, pairs: Sequence[Pair]) -> tuple[Tensor, int]:
+        """Outputs [P, H] of pairs without sharing, and the tokens given to the model."""
+        outputs, tokens = torch.empty(len(pairs), self.model.config.num_labels), 0
         body, head = plain_model(self.model).base_model, self._head
         for batch in row_batches(
-            rows,
+            [prompt + response for prompt, response in pairs],
             batch_size=self.batch_size,
             pad_id=self.encoder.tokenizer.pad_token_id,
             device=self.model.device,
         ):
             inputs = {"input_ids": batch.ids, "attention_mask": batch.mask}
             if self.encoder.has_token_types:
-                begins = torch.tensor([seconds[i] for i in batch.rows])
+                begins = torch.tensor([len(pairs[i][0]) for i in batch.rows])
                 inputs["token_type_ids"] = token_types(batch.mask, begins)
             if head is None:  # as the model itself reads texts, from its mask
                 found = self.model(**inputs).logits
@@ -291,7 +276,7 @@ class PlainSession:
     """Scores every text from its beginning; a `ScoringSession` of models that cannot share."""
 
     def __init__(self, score: Callable[..., tuple[Tensor, int]]) -> None:
-        """Takes what scores `(prompts, responses, finished=...)` and counts tokens."""
+        """Takes a function of `(prompts, responses, finished=...)` to scores and tokens."""
         self._score = score
         self.forward_tokens = 0
 
@@ -304,12 +289,24 @@ class PlainSession:
         return scores
 
     def keep(self, prompts: Collection[Prompt]) -> None:
-        """Does nothing: nothing is remembered."""
+        """Does nothing: nothing is cached."""
 
 
-__all__ = [
-    "PlainSession",
-    "SequenceRewardModel",
-    "load_scorer",
-    "open_encoder",
-]
+class PlainRewardModel(ABC):
+    """Base of reward models that read every text from its beginning, also in sessions."""
+
+    def score(
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True
+    ) -> Tensor:
+        """Scores responses, float32 [B]; see `RewardModel`."""
+        return self._score(prompts, responses, finished=finished)[0]
+
+    def session(self) -> ScoringSession:
+        """Starts a session, which reads every text from its beginning."""
+        return PlainSession(self._score)
+
+    @abstractmethod
+    def _score(
+        self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished
+    ) -> tuple[Tensor, int]:
+        """Scores, and the tokens given to the model."""

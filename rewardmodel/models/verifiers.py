@@ -1,12 +1,12 @@
-"""Rules as reward models: does a response end in the answer that is known to be right?
+"""Verifiers: reward models that compare a response with a reference answer.
 
-`load_references` reads the right answers. `AnswerMatch` compares the answer that a response states
-with them and scores 1 or 0; what an answer is and when two are equal is said in
-`rewardmodel.models.answers`. `ExactMatch` compares whole responses, letter for letter.
+`AnswerMatch` compares the final answer of a response, as `rewardmodel.models.answers` extracts and
+normalizes it; `ExactMatch` compares whole responses.
 """
 
 import math
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
@@ -15,8 +15,8 @@ from torch import Tensor
 
 from rewardmodel.data.conversation import Conversation, Prompt, Reply, last_text
 from rewardmodel.data.parsing.reply_text import OneKind, split_prompt, take_turns
-from rewardmodel.data.rows import OnBadRow, PreferenceDataError, Row, parse_rows
-from rewardmodel.data.sources.sources import read_rows
+from rewardmodel.data.rows import OnBadRow, PreferenceDataError, Row
+from rewardmodel.data.sources.sources import load_records
 from rewardmodel.data.text_rows import require_rows
 from rewardmodel.models.answers import extract_answer, normalize_answer, same_answer, stated_answer
 
@@ -33,19 +33,11 @@ def load_references(
     on_bad_row: OnBadRow = "error",
     limit: int | None = None,
 ) -> dict[Prompt, str]:
-    r"""Loads the right answer to each prompt.
+    r"""Loads the reference answer to each prompt; other arguments as `load_preferences`.
 
     Of worked solutions the answer is taken: what stands after the last `####`, as in GSM8K, or in
-    the last `\boxed{...}`, as in MATH; an answer with neither is taken whole.
-
-    Args:
-        source: A file (`.jsonl`, `.json`, `.csv`, each also with `.gz`, or `.parquet`), a folder or
-            a dataset id, as in `rewardmodel.data.preferences.load_preferences`.
-        split: Of a hub dataset or folder; a single file is read whole.
-        prompt_column: None takes the first of `prompt`, `question`, `problem` that a row has.
-        answer_column: Text or a number; None takes the first of `answer`, `solution`.
-        on_bad_row: "error" ends at the first bad row; "skip" drops bad rows and logs their counts.
-        limit: Stop after so many good rows.
+    the last `\boxed{...}`, as in MATH; an answer with neither is taken whole. The columns default
+    to the first of `prompt`, `question`, `problem`, and of `answer`, `solution`, that a row has.
 
     Returns:
         Prompts to answers, in the order of the source; a repeated prompt once.
@@ -75,19 +67,40 @@ def load_references(
             )
         return prompt, known
 
-    rows = read_rows(source, split=split)
-    return dict(parse_rows(rows, parse, source=source, on_bad_row=on_bad_row, limit=limit))
+    return dict(load_records(source, parse, split=split, on_bad_row=on_bad_row, limit=limit))
 
 
-class AnswerMatch:
-    """Scores 1 for responses that state the right answer, else 0; a `RewardModel`, and a judge."""
+class _Verifier(ABC):
+    """Scores 1 for right responses, else 0; a `RewardModel`, and a gold scorer."""
+
+    _references: Mapping[Any, str]
+
+    def score(self, prompts: Sequence[Prompt], responses: Sequence[Reply]) -> Tensor:
+        """Scores responses, float32 [B]: 1.0 for right ones, else 0.0; see `RewardModel`.
+
+        Raises:
+            ValueError: If a prompt has no reference.
+        """
+        return torch.tensor(self(prompts, responses), dtype=torch.float32)
+
+    def __call__(self, prompts: Sequence[Prompt], responses: Sequence[Reply]) -> list[float]:
+        """The scores as a list."""
+        require_rows(prompts, responses)
+        pairs = zip(prompts, responses, strict=True)
+        return [
+            float(self._is_right(str(response), reference_to(self._references, prompt)))
+            for prompt, response in pairs
+        ]
+
+    @abstractmethod
+    def _is_right(self, response: str, reference: str) -> bool: ...
+
+
+class AnswerMatch(_Verifier):
+    """Scores 1 for responses that state the right answer, else 0."""
 
     def __init__(self, references: Mapping[Any, str], *, form: str = "auto") -> None:
-        """Takes the right answers.
-
-        Args:
-            references: The right answer to each prompt, as `load_references` reads them.
-            form: Where responses state theirs; see `extract_answer`.
+        """Takes the reference answer to each prompt, and the `form` of `extract_answer`.
 
         Raises:
             ValueError: If a reference is empty, or there is no such form.
@@ -103,76 +116,25 @@ class AnswerMatch:
                 )
 
     @classmethod
-    def load(
-        cls,
-        source: str | os.PathLike[str],
-        *,
-        form: str = "auto",
-        split: str = "train",
-        prompt_column: str | None = None,
-        answer_column: str | None = None,
-        on_bad_row: OnBadRow = "error",
-    ) -> Self:
-        """Loads the right answers from data; arguments and errors as `load_references`."""
-        references = load_references(
-            source,
-            split=split,
-            prompt_column=prompt_column,
-            answer_column=answer_column,
-            on_bad_row=on_bad_row,
-        )
-        return cls(references, form=form)
+    def load(cls, source: str | os.PathLike[str], *, form: str = "auto", **options: Any) -> Self:
+        """Loads the right answers from data; `options` and errors as `load_references`."""
+        return cls(load_references(source, **options), form=form)
 
-    def score(self, prompts: Sequence[Prompt], responses: Sequence[Reply]) -> Tensor:
-        """Scores responses, float32 [B]: 1.0 for the right answer, else 0.0.
-
-        Args:
-            prompts: B prompts, each one of the references'.
-            responses: B responses.
-
-        Raises:
-            ValueError: If a prompt has no reference answer.
-        """
-        return torch.tensor(self(prompts, responses), dtype=torch.float32)
-
-    def __call__(self, prompts: Sequence[Prompt], responses: Sequence[Reply]) -> list[float]:
-        """Judges responses: `score` as plain numbers."""
-        require_rows(prompts, responses)
-        pairs = zip(prompts, responses, strict=True)
-        return [float(self._is_right(prompt, response)) for prompt, response in pairs]
-
-    def _is_right(self, prompt: Prompt, response: Reply) -> bool:
-        reference = reference_to(self._references, prompt)
-        answer = extract_answer(str(response), self.form)
+    def _is_right(self, response: str, reference: str) -> bool:
+        answer = extract_answer(response, self.form)
         return answer is not None and normalize_answer(answer) == reference
 
 
-class ExactMatch:
-    """Scores 1 for responses that are the reference, else 0; a `RewardModel`, and a judge."""
+class ExactMatch(_Verifier):
+    """Scores 1 for responses that equal the reference, else 0."""
 
     def __init__(self, references: Mapping[Any, str], *, ignore_case: bool = False) -> None:
-        """Takes the right responses.
-
-        Args:
-            references: The right response to each prompt. Spaces around it do not count.
-            ignore_case: Whether case does not count, either.
-        """
+        """Takes the reference response to each prompt; spaces around it do not count."""
         self.ignore_case = ignore_case
         self._references = {prompt: self._tidy(text) for prompt, text in references.items()}
 
-    def score(self, prompts: Sequence[Prompt], responses: Sequence[Reply]) -> Tensor:
-        """Scores responses, float32 [B]: 1.0 for the reference, else 0.0.
-
-        Raises:
-            ValueError: If a prompt has no reference.
-        """
-        return torch.tensor(self(prompts, responses), dtype=torch.float32)
-
-    def __call__(self, prompts: Sequence[Prompt], responses: Sequence[Reply]) -> list[float]:
-        """Judges responses: `score` as plain numbers."""
-        require_rows(prompts, responses)
-        pairs = zip(prompts, responses, strict=True)
-        return [float(self._tidy(str(r)) == reference_to(self._references, p)) for p, r in pairs]
+    def _is_right(self, response: str, reference: str) -> bool:
+        return self._tidy(response) == reference
 
     def _tidy(self, text: str) -> str:
         return text.strip().casefold() if self.ignore_case else text.strip()

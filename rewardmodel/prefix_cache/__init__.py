@@ -1,1 +1,1 @@
-"""Key/value caches over trees of prefixes: each token of each prefix runs once."""
+"""Key/value caches over trees of prefixes."""

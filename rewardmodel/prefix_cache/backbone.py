@@ -1,9 +1,9 @@
-"""A causal transformer without its head, and whether its attention can see a tree.
+"""A causal transformer without its head, and whether its attention supports tree masks.
 
-Tokens of many branches lie in one cache, and a mask says who sees whom. That is exact where
+Tokens of many branches share one cache, and a mask gives each its own prefix. That is exact where
 attention reads plain keys and values, sliding windows included; linear attention, state spaces and
-hybrids keep a running state instead. A model is asked for its own kind of cache, and then has to
-give the same hidden states on a small tree as on each of its branches alone.
+hybrids keep a running state instead. A model is supported if its cache is of a known kind and its
+hidden states on a small tree equal those on each of its branches alone.
 """
 
 import logging
@@ -26,18 +26,18 @@ _ROUGH_TOLERANCE = 0.1  # half precision, where the order of additions shows
 
 @dataclass(frozen=True)
 class TreeMask:
-    """What the M real tokens of a forward pass [R, W] attend to, one by one.
+    """Attention of the M real tokens of a forward pass [R, W], token by token.
 
     Attributes:
         queries: Place of each, row * W + column, M numbers.
-        paths: For each the columns it sees in the order of their positions, itself the last.
+        paths: For each the columns it attends to, in the order of their positions, itself last.
     """
 
     queries: Sequence[int] | np.ndarray
     paths: Sequence[np.ndarray]
 
     def visible(self, shape: torch.Size, *, end: int, window: int | None) -> Tensor:
-        """True where attention may look, bool [R, W, end]."""
+        """True where attention is allowed, bool [R, W, end]."""
         paths = [path if window is None else path[-window:] for path in self.paths]
         queries = np.repeat(np.asarray(self.queries), [len(path) for path in paths])
         seen = torch.zeros(shape.numel() * end, dtype=torch.bool)
@@ -47,7 +47,7 @@ class TreeMask:
 
 @dataclass(frozen=True)
 class RowMask:
-    """Every token sees its whole row up to itself.
+    """Every token attends to its whole row up to itself.
 
     Attributes:
         starts: Column of each row's first new token, R numbers.
@@ -56,7 +56,7 @@ class RowMask:
     starts: Sequence[int]
 
     def visible(self, shape: torch.Size, *, end: int, window: int | None) -> Tensor:
-        """True where attention may look, bool [R, W, end]."""
+        """True where attention is allowed, bool [R, W, end]."""
         own = torch.tensor(self.starts)[:, None] + torch.arange(shape[1])  # [R, W]
         column = torch.arange(end)
         seen = column <= own[..., None]
@@ -65,7 +65,7 @@ class RowMask:
 
 @dataclass(frozen=True)
 class PathMask:
-    """The new tokens of each row see its prefix and, of each other, themselves and those before.
+    """The new tokens of each row attend to its prefix and, causally, to each other.
 
     Attributes:
         counts: Tokens of each row's prefix, R numbers; they are its first columns. The new tokens
@@ -75,7 +75,7 @@ class PathMask:
     counts: Sequence[int]
 
     def visible(self, shape: torch.Size, *, end: int, window: int | None) -> Tensor:
-        """True where attention may look, bool [R, W, end]."""
+        """True where attention is allowed, bool [R, W, end]."""
         known = torch.tensor(self.counts)[:, None]  # [R, 1]
         own = known + torch.arange(shape[1])  # [R, W]
         column = torch.arange(end)
@@ -90,34 +90,34 @@ class MaskSpec(Protocol):
     """What the new tokens of a forward pass attend to."""
 
     def visible(self, shape: torch.Size, *, end: int, window: int | None) -> Tensor:
-        """True where attention may look, bool [R, W, end].
+        """True where attention is allowed, bool [R, W, end].
 
         Args:
             shape: Of the new tokens, [R, W]; they are the last columns.
             end: Columns in all.
-            window: Tokens that a sliding window lets see, or None for all.
+            window: Size of the sliding window, or None for full attention.
         """
         ...
 
 
 class Backbone:
-    """Runs a model's body over tokens whose prefixes lie in a `RowCache`.
+    """Runs a model's body over tokens whose prefixes are in a `RowCache`.
 
     Attributes:
         model: The whole model.
-        shares: Whether branches may share a cache; False asks for `prefix_rerun`.
-        has_cache: Whether the model hands out a cache of its own to go on from.
+        shares: Whether branches may share a cache; if not, use `prefix_cache.rerun`.
+        has_cache: Whether the model returns a cache of its own.
         head_makes_logits: Whether logits are the head on the last hidden state and no more; where
             they are not, the whole model runs and `run` returns them.
     """
 
     def __init__(self, model: Any, *, max_tokens: int, language_head: bool) -> None:
-        """Looks at a model and tries it on a small tree.
+        """Tries a model on a small tree.
 
         Args:
             model: Causal language model or sequence classifier, adapters included.
-            max_tokens: The most tokens of any prefix; windows at least so long never show.
-            language_head: Whether next-token logits will be asked for.
+            max_tokens: The longest prefix; windows at least so long have no effect.
+            language_head: Whether next-token logits will be needed.
         """
         self.model = model
         plain = plain_model(model)
@@ -131,24 +131,24 @@ class Backbone:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The model's device."""
         return self.model.device
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
-        """Next-token logits [..., V] of hidden states [..., d], where the head makes them."""
+        """Next-token logits [..., V] of hidden states [..., d]."""
         return self.model.get_output_embeddings()(hidden).float()
 
     def run(
         self, ids: Tensor, mask_spec: MaskSpec, positions: Tensor, cache: RowCache | PathCache
     ) -> tuple[Tensor, Tensor | None]:
-        """Feeds tokens behind known prefixes; the cache knows where they go.
+        """Feeds tokens behind known prefixes; the cache determines where they go.
 
         Args:
             ids: int64 [R, W].
             mask_spec: What each token attends to.
             positions: int64 [R, W].
-            cache: Of all that was fed before.
+            cache: Of all tokens fed before.
 
         Returns:
             Hidden states [R, W, d] and, where the head alone does not make them, logits [R, W, V].
@@ -169,17 +169,11 @@ class Backbone:
         return hidden, logits
 
     def run_alone(self, ids: Tensor, **options: Any) -> tuple[Tensor, Tensor | None, Any]:
-        """Feeds tokens [R, W] the ordinary way; returns also the model's own cache."""
+        """Feeds tokens [R, W] without a mask; returns also the model's own cache."""
         return self._call(input_ids=ids, use_cache=True, **options)
 
     def attention_mask(self, mask_spec: MaskSpec, shape: torch.Size, *, end: int) -> Any:
-        """Additive masks [R, 1, W, end]; a dict by kind of layer where layers differ.
-
-        Args:
-            mask_spec: What each token attends to.
-            shape: Of the new tokens, [R, W].
-            end: Columns of the cache, the new ones included.
-        """
+        """Additive masks [R, 1, W, end]; a dict by kind of layer where layers differ."""
         dtype = self.model.dtype
         masks = {}
         for window in self._windows:
@@ -211,8 +205,8 @@ class Backbone:
         ids = _check_ids(5, self.model)
         try:
             plain = self._body(input_ids=ids).last_hidden_state
-            # Soft caps are all but linear on the small logits of an untrained model, so the body
-            # is made to say more than it does.
+            # Soft caps are nearly linear on the small logits of an untrained model, so the hidden
+            # states are scaled up.
             hidden = plain * (100 / head(plain).abs().max().clamp(min=1e-3))
             bodies = []
 
@@ -235,7 +229,7 @@ class Backbone:
 
     @torch.inference_mode()
     def _check_tree(self, max_tokens: int) -> bool:
-        """Finds the kind of cache and compares a small tree with its branches alone."""
+        """Determines the kind of cache and compares a small tree with its branches alone."""
         try:
             _, _, cache = self.run_alone(_check_ids(4, self.model))
         except (RuntimeError, ValueError, TypeError):  # an encoder, or a cache of another kind
@@ -252,7 +246,7 @@ class Backbone:
             return False
         if any(window < max_tokens for window in windows):
             self._windows = {*windows, *({None} if DynamicLayer in kinds else ())}
-        # A window is checked where it bites, beyond its length.
+        # A window is checked beyond its length, where it has an effect.
         window = max((window for window in windows if window < max_tokens), default=0)
         ids = _check_ids(window + 9, self.model)
         backbone_end, branch = window + 4, window + 6
@@ -272,11 +266,11 @@ class Backbone:
         return True
 
     def _tolerance(self, ids: Tensor, window: int) -> float:
-        """How far the hidden state after ids [1, T] may be off on a tree.
+        """The tolerance of the hidden state after ids [1, T] on a tree.
 
         In a model of small weights a wrong mask moves it little. So the bound is a tenth of what
-        one other token moves it by, were it the oldest one in mask_spec or the last one before the
-        end; or what rounding does, if that is more.
+        one other token moves it by, be it the oldest visible one or the last one before the end; or
+        the rounding error, if that is more.
         """
         others = ids.repeat(3, 1)
         for line, place in ((1, -window if window else 0), (2, -2)):
@@ -325,11 +319,11 @@ class Backbone:
 
 
 def plain_model(model: Any) -> Any:
-    """The transformers model in a wrapper of peft, its adapters in place."""
+    """The transformers model in a wrapper of peft, with its adapters."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _check_ids(count: int, model: Any) -> Tensor:
-    """Token ids [1, count] that exist in any vocabulary, all but regular."""
+    """Token ids [1, count] that exist in any vocabulary, with hardly any pattern."""
     rows = model.get_input_embeddings().weight.shape[0]
     return ((torch.arange(count, device=model.device) * 37 + 11) % rows)[None]

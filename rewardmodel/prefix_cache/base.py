@@ -1,4 +1,4 @@
-"""What every store of prefixes offers, whether or not branches can share a cache."""
+"""The interface of prefix caches, whether or not branches can share one."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -30,10 +30,10 @@ class Node(Generic[Path]):
 
 
 class Branches(Protocol):
-    """R rows that each hold one prefix and take one token after the other."""
+    """R rows that each hold one prefix and are extended token by token."""
 
     def feed(self, tokens: Tensor, *, live: Sequence[int]) -> States:
-        """Gives each row one token, int64 [R]; rows not `live` are padding. Returns R states."""
+        """Feeds each row one token, int64 [R]; rows not `live` are padding. Returns R states."""
         ...
 
     def keep(self, lines: Sequence[int]) -> None:
@@ -41,11 +41,11 @@ class Branches(Protocol):
         ...
 
     def restart(self, lines: Sequence[int], parents: Sequence[int]) -> None:
-        """Gives rows other prefixes to go on from, none longer than the longest at the start."""
+        """Gives rows other prefixes, none longer than the longest at the start."""
         ...
 
     def commit(self, lines: Sequence[int], states: States) -> list[int]:
-        """Stores what rows were fed; returns handles, whose states are `states`."""
+        """Stores the tokens that rows were fed; returns handles, whose states are `states`."""
         ...
 
 
@@ -54,12 +54,12 @@ class Prefixes(ABC, Generic[Path]):
 
     Attributes:
         backbone: The model.
-        forward_tokens: Tokens given to the model, by the prompt's handle; padding left out.
-        idle_tokens: Tokens given to the model as padding.
+        forward_tokens: Tokens given to the model, by the prompt's handle; padding excluded.
+        idle_tokens: Padding tokens given to the model.
     """
 
     def __init__(self, backbone: Backbone) -> None:
-        """Makes an empty store."""
+        """Makes an empty cache."""
         self.backbone = backbone
         self.forward_tokens: dict[int, int] = {}
         self.idle_tokens = 0
@@ -83,18 +83,18 @@ class Prefixes(ABC, Generic[Path]):
     def ancestor(self, node: int, tokens: int) -> int:
         """Makes a node of the first `tokens` of a node's prefix, at least its prompt's.
 
-        It can be gone on from, but has no state.
+        It can be extended, but has no state.
         """
         known = self._nodes[node]
         return self._add(known.prompt, known.path[:tokens], None)
 
     @abstractmethod
     def bytes_per_token(self) -> int:
-        """Bytes of keys and values that a token takes; 0 where none are kept."""
+        """Bytes of keys and values per token; 0 where none are kept."""
 
     @abstractmethod
     def add_prompts(self, prompts: Sequence[Sequence[int]]) -> list[int]:
-        """Runs the model over the beginnings of prefixes, none empty; returns a handle for each."""
+        """Runs the model over prompts, none empty; returns a handle for each."""
 
     @abstractmethod
     def feed(
@@ -103,8 +103,8 @@ class Prefixes(ABC, Generic[Path]):
         """Adds runs of tokens behind known nodes.
 
         Args:
-            parents: Handles; one may stand there several times. `~i` stands for the i-th run of
-                this very call, which comes before those behind it.
+            parents: Handles, which may repeat. `~i` stands for the i-th run of this call, which
+                must come before those behind it.
             runs: Tokens behind each, none empty.
 
         Returns:
@@ -113,21 +113,21 @@ class Prefixes(ABC, Generic[Path]):
 
     @abstractmethod
     def read(self, parents: Sequence[int], runs: Sequence[Sequence[int]], *, rows: int) -> States:
-        """The states after the last token of runs behind known nodes; none of them is kept.
+        """The states after the last token of runs behind known nodes; nothing is kept.
 
         Args:
-            parents: Handles; one may stand there several times.
+            parents: Handles, which may repeat.
             runs: Tokens behind each, none empty.
-            rows: The most runs of a forward pass, which bounds the memory.
+            rows: The most runs per forward pass, which bounds the memory.
         """
 
     @abstractmethod
     def branches(self, parents: Sequence[int], *, room: int) -> Branches:
-        """Rows that go on from prefixes token by token, each by at most `room` tokens."""
+        """Rows that extend prefixes token by token, each by at most `room` tokens."""
 
     @abstractmethod
     def keep(self, nodes: Iterable[int]) -> None:
-        """Frees all other nodes; the tokens of the kept nodes' prefixes stay with them."""
+        """Frees all other nodes; the tokens of the kept nodes' prefixes stay."""
 
     def _add(self, prompt: int, path: Path, place: int | None) -> int:
         self._nodes[self._next] = Node(prompt, path, place)
@@ -135,14 +135,14 @@ class Prefixes(ABC, Generic[Path]):
         return self._next - 1
 
     def _places(self, nodes: Sequence[int]) -> list[int]:
-        """Where the states of nodes are kept."""
+        """Indices of the states of nodes."""
         places = [self._nodes[node].place for node in nodes]
         assert all(place is not None for place in places), "a node of `ancestor` has no state"
         return places  # type: ignore[return-value]
 
     @torch.inference_mode()
     def _keep_states(self, nodes: Iterable[int]) -> None:
-        """Forgets all other nodes and their states."""
+        """Drops all other nodes and their states."""
         self._nodes = {node: self._nodes[node] for node in nodes}
         known = [node for node in self._nodes.values() if node.place is not None]
         places = self._kept.keep([node.place for node in known if node.place is not None])

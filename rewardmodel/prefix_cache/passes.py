@@ -1,8 +1,8 @@
-"""Forward passes over runs of tokens behind prefixes that lie in a cache.
+"""Forward passes over runs of tokens behind cached prefixes.
 
-Two ways to the same states: over whole trees, each prompt a row in which a mask lets every token
-see its own prefix; or over rows, each run behind a copy of its prefix. The first copies nothing,
-but every token looks at its whole tree.
+There are two equivalent ways: over whole trees, each prompt a row in which a mask gives every token
+its own prefix; or over rows, each run behind a copy of its prefix. The first copies nothing, but
+every token attends over its whole tree.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from rewardmodel.prefix_cache.row_cache import RowCache, padded, token_places
 from rewardmodel.prefix_cache.states import States, pick
 
 _COPY = 8  # what copying a prefix's token costs, in attention entries
-_PASS_TOKENS = 512  # below which a forward pass is all but as dear as one of so many
+_PASS_TOKENS = 512  # a smaller forward pass costs about as much as one of so many
 
 
 def rows_cost_less(
@@ -30,15 +30,8 @@ def rows_cost_less(
 ) -> bool:
     """Whether runs cost less as rows than in one pass over trees.
 
-    Costs are counted in entries of attention matrices: the weights that a token meets in a layer
-    are worth six times the hidden size of them.
-
-    Args:
-        cache: Of the prefixes.
-        rows: Row of each run there.
-        known: Tokens before each run.
-        counts: Tokens of each run.
-        hidden_size: Of the model.
+    Costs are counted in entries of attention matrices; the weights of a layer are worth six times
+    the hidden size per token. Each run has a row of the cache, tokens before it, and its own.
     """
     token = 6 * hidden_size
     ends = list(cache.lengths)
@@ -57,18 +50,13 @@ def run_trees(
     paths: Sequence[np.ndarray],
     runs: Sequence[Sequence[int]],
 ) -> tuple[States, int]:
-    """Runs and stores tokens in one forward pass, a row of it for each row of the cache.
+    """Runs and stores tokens in one forward pass, with one row for each row of the cache.
 
-    Args:
-        backbone: The model.
-        cache: Of the prefixes.
-        rows: Row of each run there.
-        paths: Columns of each run's prefix and of the run itself, which are, of each row, the free
-            ones in order.
-        runs: Tokens, none empty.
+    Each run has a row of the cache, and a path: the columns of its prefix and of the run itself,
+    which are, of each row, the free ones in order.
 
     Returns:
-        The states after each token of all runs, in order, and how many tokens were only padding.
+        The states after each token of all runs, in order, and the number of padding tokens.
     """
     counts = [0] * cache.num_rows
     lines, slots, seen = [], [], []  # of each token
@@ -98,7 +86,7 @@ def run_rows(
     *,
     columns: Sequence[np.ndarray] | None = None,
 ) -> tuple[States, int]:
-    """Runs tokens in one forward pass, a row of it for each run; stores them where asked to.
+    """Runs tokens in one forward pass, a row per run; stores them if `columns` are given.
 
     Args:
         backbone: The model.
@@ -109,7 +97,7 @@ def run_rows(
         columns: Where each run goes, or None to store nothing.
 
     Returns:
-        The states after each token of all runs, in order, and how many tokens were only padding.
+        The states after each token of all runs, in order, and the number of padding tokens.
     """
     device = backbone.device
     known = [len(prefix) for prefix in prefixes]
@@ -140,16 +128,16 @@ def states_at(output: tuple[Tensor, Tensor | None], places: Tensor) -> States:
 
 
 def last_places(runs: Sequence[Sequence[int]]) -> Tensor:
-    """Where each run's last token is among the tokens of all runs, int64 [R]."""
+    """Index of each run's last token among the tokens of all runs, int64 [R]."""
     return torch.tensor([len(run) for run in runs]).cumsum(0) - 1
 
 
 def batches(runs: Sequence[Sequence[int]], *, rows: int) -> list[list[int]]:
-    """Indices of runs in batches of at most `rows`, runs of like length together."""
+    """Indices of runs in batches of at most `rows`, runs of similar length together."""
     made: list[list[int]] = []
     tokens = 0
     for i in sorted(range(len(runs)), key=lambda i: -len(runs[i])):
-        # Much shorter runs would be padding for the most part; small passes do not pay, either.
+        # Much shorter runs would be mostly padding; small passes do not pay, either.
         shorter = bool(made) and len(runs[i]) < 0.75 * len(runs[made[-1][0]])
         if not made or len(made[-1]) == rows or (shorter and tokens >= _PASS_TOKENS):
             made.append([])

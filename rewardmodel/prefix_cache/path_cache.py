@@ -1,9 +1,9 @@
-"""Rows behind prefixes that lie in another cache, laid out one layer at a time.
+"""A cache view of rows behind prefixes in another cache, laid out one layer at a time.
 
-A row that goes on from a prefix needs the prefix's keys and values side by side with its own. All
-layers of that would be as many copies of the prefix as there are rows. Here a layer is laid out
-when the model comes to it, in a buffer that the next layer uses again; the new tokens alone may be
-written back. So many rows behind one prompt take the memory of one layer.
+Extending a prefix needs its keys and values contiguous with the new ones. Copying all layers would
+take a copy of the prefix per row. Here a layer is laid out when the model reaches it, in a buffer
+that the next layer reuses; only the new tokens are written back. So many rows behind one prompt
+take the memory of one layer.
 """
 
 from typing import Any
@@ -18,13 +18,13 @@ Places = tuple[Tensor, Tensor]
 
 
 class PathCache(DynamicCache):
-    """R rows of a prefix each, out of a `RowCache`, with the tokens of one forward pass behind.
+    """R rows of a prefix each, from a `RowCache`, followed by the tokens of one forward pass.
 
     Columns before `start` are the prefix, in the order of its positions and padded behind; the new
     tokens are the columns from `start` to `end`.
 
     Attributes:
-        start: The longest prefix.
+        start: Length of the longest prefix.
         end: Columns that attention reads.
     """
 
@@ -37,7 +37,7 @@ class PathCache(DynamicCache):
         width: int,
         write: tuple[Places, Places] | None = None,
     ) -> None:
-        """Says what will be read and written.
+        """Takes what will be read and written.
 
         Args:
             source: The cache of the prefixes.

@@ -1,8 +1,8 @@
-"""Prefixes of models whose branches cannot share a cache: each branch runs its own.
+"""Prefix caches of models whose branches cannot share a cache: each branch reruns its prefix.
 
 Linear attention, state spaces and hybrids keep a running state, which cannot be masked. A branch
 runs its whole prefix once, in a batch of prefixes of the same length so that nothing is padded, and
-goes on from the model's own cache; without one, every token runs all before it.
+continues from the model's own cache; without one, every token reruns the prefix.
 """
 
 from collections.abc import Iterable, Sequence
@@ -59,7 +59,7 @@ class RerunTree(Prefixes[list[int]]):
         return joined([pick(states, slice(-1, None)) for states in self._run(paths, rows=rows)])
 
     def branches(self, parents: Sequence[int], *, room: int) -> "RerunBranches":
-        """See `Prefixes`; `room` is not needed here."""
+        """See `Prefixes`; `room` has no effect."""
         return RerunBranches(self, parents)
 
     def keep(self, nodes: Iterable[int]) -> None:
@@ -92,7 +92,7 @@ class RerunTree(Prefixes[list[int]]):
 
 @dataclass
 class _Group:
-    """Equally long rows and the model's cache of them; a line of None is carried along."""
+    """Equally long rows and the model's cache of them; a line of None is a dropped row."""
 
     lines: list[int | None]
     ids: Tensor
@@ -100,7 +100,7 @@ class _Group:
 
 
 class RerunBranches:
-    """R rows that go on from a prefix each; see `Branches`."""
+    """R rows that extend a prefix each; see `Branches`."""
 
     def __init__(self, tree: RerunTree, parents: Sequence[int]) -> None:
         self._tree = tree

@@ -1,6 +1,6 @@
-"""Whole texts through a model the ordinary way: rows of like length side by side.
+"""Batches of whole texts without a cache: rows of similar length together.
 
-Padding lies on the right, and where a text ends is known from its length, never from its ids.
+Padding is on the right, and the end of a text is known from its length, never from its ids.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,10 +15,10 @@ class RowBatch:
     """One forward pass over B rows of at most T tokens.
 
     Attributes:
-        rows: Which rows these are, B numbers.
+        rows: Indices of the rows, B numbers.
         ids: int64 [B, T].
         mask: int64 [B, T], 1 where there is a token.
-        last: Place of each row's last token, int64 [B].
+        last: Index of each row's last token, int64 [B].
     """
 
     rows: list[int]
@@ -27,7 +27,7 @@ class RowBatch:
     last: Tensor
 
     def of_last(self, states: Tensor) -> Tensor:
-        """What [B, T, ...] holds at each row's last token, [B, ...]."""
+        """The values of [B, T, ...] at each row's last token, [B, ...]."""
         lines = torch.arange(len(self.rows), device=states.device)
         return states[lines, self.last.to(states.device)]
 
@@ -35,13 +35,13 @@ class RowBatch:
 def row_batches(
     rows: Sequence[Sequence[int]], *, batch_size: int, pad_id: int, device: torch.device
 ) -> Iterator[RowBatch]:
-    """Pads rows of token ids, those of like length together.
+    """Pads rows of token ids, those of similar length together.
 
     Args:
         rows: Token ids.
-        batch_size: Rows a forward pass.
-        pad_id: Any id that the model has; what is computed of it is never read.
-        device: Where ids and mask go.
+        batch_size: Rows per forward pass.
+        pad_id: Any id of the model; its outputs are never read.
+        device: Of ids and mask.
 
     Raises:
         ValueError: If a row has no tokens.

@@ -1,11 +1,9 @@
-"""A key/value cache with room: rows of unequal length, new tokens written in place.
+"""A key/value cache with spare room: rows of unequal length, new tokens written in place.
 
-The caches of transformers grow by concatenation, which copies every row for every token and wants
-all rows to be equally long. Here each row has its own length and spare columns behind it; where the
-new tokens of a forward pass go is said beforehand. Keys are stored as the model made them, with
-their positions rotated in, so the order of columns is free and a mask says who sees whom.
-
-This file does not know about trees.
+The caches of transformers grow by concatenation, which copies every row for every token and needs
+rows of equal length. Here each row has its own length and spare columns; `expect` determines where
+the new tokens of a forward pass go. Keys are stored with their positions rotated in, so the order
+of columns is free.
 """
 
 from collections.abc import Sequence
@@ -27,9 +25,9 @@ class Writes:
     Attributes:
         rows: Row of the cache and of the forward pass, int64 [M].
         columns: Column of the cache, int64 [M].
-        slots: Column of the forward pass, int64 [M]; its other tokens are padding, go nowhere.
-        start: Where every row of the pass writes all its tokens from one column on, in order, that
-            column: then the rest is not read, and writing is one copy. None elsewhere.
+        slots: Column of the forward pass, int64 [M]; its other tokens are padding.
+        start: The first column, where every row of the pass writes all its tokens from one column
+            on, in order, so that one copy suffices; else None.
         end: Columns that attention reads: the longest row with its new tokens.
     """
 
@@ -51,10 +49,10 @@ class RowLayer(DynamicLayer):
         self._cache = cache
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Allocates the rows when the first tokens show how wide they are."""
+        """Allocates the rows, from the shape of the first tokens."""
         self.dtype, self.device = key_states.dtype, key_states.device
         shape = (self._cache.num_rows, key_states.shape[1], self._cache.capacity)
-        # Attention multiplies columns that nobody sees by 0, which leaves NaN what it is.
+        # Attention multiplies masked columns by 0, which keeps NaN.
         self.keys = key_states.new_zeros(*shape, key_states.shape[3])
         self.values = value_states.new_zeros(*shape, value_states.shape[3])
         self.is_initialized = True
@@ -74,7 +72,7 @@ class RowLayer(DynamicLayer):
         return self.keys[:, :, : writes.end], self.values[:, :, : writes.end]
 
     def get_seq_length(self) -> int:
-        """Columns in use before the forward pass that `writes` speaks of."""
+        """Columns in use before the current forward pass."""
         return self._cache.length
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
@@ -83,13 +81,13 @@ class RowLayer(DynamicLayer):
 
 
 class RowCache(DynamicCache):
-    """One `RowLayer` a layer of the model, all with the same rows and columns.
+    """One `RowLayer` per layer of the model, all with the same rows and columns.
 
     Attributes:
         num_rows: R.
         capacity: C, columns of each row.
         lengths: Columns in use, a list of R.
-        writes: Of the forward pass under way.
+        writes: Of the current forward pass.
     """
 
     writes: Writes
@@ -107,7 +105,7 @@ class RowCache(DynamicCache):
 
     @property
     def end(self) -> int:
-        """Columns that attention reads in the forward pass under way."""
+        """Columns that attention reads in the current forward pass."""
         return self.writes.end
 
     def update(
@@ -119,9 +117,9 @@ class RowCache(DynamicCache):
         return self.row_layers()[layer_idx].update(key_states, value_states)
 
     def expect(self, counts: Sequence[int], width: int, device: torch.device) -> None:
-        """Says where the next forward pass [R, width] writes: row r its first `counts[r]` tokens.
+        """Sets where the next forward pass [R, width] writes: row r its first `counts[r]` tokens.
 
-        The rows' lengths grow at once; `length` stays what the model sees as the past until then.
+        The rows' lengths grow at once; `length` stays the past of the model until then.
         """
         ends = [length + count for length, count in zip(self.lengths, counts, strict=True)]
         end = max(ends)
@@ -142,7 +140,7 @@ class RowCache(DynamicCache):
         self.lengths = ends
 
     def reserve(self, capacity: int) -> None:
-        """Makes room for `capacity` columns; growth at least doubles, so that it is rare."""
+        """Makes room for `capacity` columns; growth at least doubles."""
         if capacity <= self.capacity:
             return
         grown = max(capacity, 2 * self.capacity)
@@ -183,7 +181,7 @@ class RowCache(DynamicCache):
         return made
 
     def joined(self, other: "RowCache") -> "RowCache":
-        """The rows of this cache and, behind them, those of another of the same model."""
+        """The rows of this cache, followed by those of another of the same model."""
         if self.num_rows == 0:
             return other
         made = RowCache(self.num_rows + other.num_rows, max(self.capacity, other.capacity))
@@ -208,7 +206,7 @@ class RowCache(DynamicCache):
         Args:
             other: The cache to read.
             source: Their rows and columns there, int64 [M] each.
-            target: Their rows and columns here, int64 [M] each; lengths are the caller's to set.
+            target: Their rows and columns here, int64 [M] each; the caller sets the lengths.
         """
         for mine, theirs in zip(self.row_layers(), other.row_layers(), strict=True):
             mine.keys[target[0], :, target[1]] = theirs.keys[source[0], :, source[1]]
@@ -223,7 +221,7 @@ class RowCache(DynamicCache):
         )
 
     def row_layers(self) -> list[RowLayer]:
-        """The layers that have seen tokens."""
+        """The layers that have received tokens."""
         return self.layers  # type: ignore[return-value]
 
 
@@ -235,7 +233,7 @@ def _widened(held: Tensor, capacity: int, *, used: int) -> Tensor:
 
 
 def padded(rows: Sequence[Any], width: int) -> Tensor:
-    """Rows of integers as int64 [R, width], zeros behind."""
+    """Rows of integers as int64 [R, width], padded with zeros."""
     made = np.zeros((len(rows), width), np.int64)
     for line, row in enumerate(rows):
         made[line, : len(row)] = row
@@ -252,7 +250,7 @@ def token_places(
 
 
 def available_memory(device: torch.device) -> int:
-    """Bytes that are free on a device."""
+    """Free bytes of a device."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return psutil.virtual_memory().available

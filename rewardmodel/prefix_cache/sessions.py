@@ -1,11 +1,9 @@
-"""One prompt, many responses: what they have in common is computed once.
+"""Shared prefixes in scoring: what responses to one prompt have in common is computed once.
 
-Where a score is a linear head on the hidden state of the last token, and the model's branches can
-share a cache (`prefixes.backbone`), a prompt is run once for all its responses of a call, and in a
-session every prefix is run once for all texts that begin with it. Texts that `TextEncoder.pair`
-had to cut begin somewhere in their prompt, so they share only with texts cut at the same place.
-
-This file does not know how other models are scored: whoever makes a session says so.
+Where a score is a linear head on the hidden state of the last token, and branches can share a cache
+(`Backbone.shares`), a prompt is run once for all its responses of a call, and in a session every
+prefix is run once for all texts that begin with it. Texts that `TextEncoder.pair` had to cut begin
+inside their prompt, so they share only with texts cut at the same place.
 """
 
 import logging
@@ -33,11 +31,12 @@ Pair = tuple[list[int], list[int]]
 """Token ids of a prompt and of its response."""
 
 
-def head_of(model: Any) -> Callable[[Tensor], Tensor] | None:
-    """The layer that makes scores of last hidden states, or None where a score is more than that.
+def head_of(model: Any, *, every_token: bool = False) -> Callable[[Tensor], Tensor] | None:
+    """The layer from last hidden states to scores, or None where a score is more than that.
 
     Args:
-        model: Sequence classifier of one or several heads, adapters included.
+        model: Classifier of one or several labels, adapters included.
+        every_token: Whether it is a token classifier, read at all tokens and not the last alone.
     """
     plain = plain_model(model)
     head = getattr(plain, "score", None) or getattr(plain, "classifier", None)
@@ -50,7 +49,8 @@ def head_of(model: Any) -> Callable[[Tensor], Tensor] | None:
     try:
         with torch.inference_mode():
             expected = model(input_ids=ids).logits
-            found = head(plain.base_model(input_ids=ids).last_hidden_state[:, -1])
+            states = plain.base_model(input_ids=ids).last_hidden_state
+            found = head(states if every_token else states[:, -1])
     except (RuntimeError, ValueError, TypeError, AttributeError, IndexError):
         return None
     if found.shape != expected.shape:
@@ -60,11 +60,6 @@ def head_of(model: Any) -> Callable[[Tensor], Tensor] | None:
     return head if close or not expected.isfinite().all() else None
 
 
-def first_output(outputs: Tensor) -> Tensor:
-    """Scores [M] of a head's outputs [M, H]: the first of each."""
-    return outputs[:, 0]
-
-
 class SharedPrefixScorer:
     """Scores token ids with a classifier whose branches share a cache."""
 
@@ -72,7 +67,7 @@ class SharedPrefixScorer:
         self,
         backbone: Backbone,
         head: Callable[[Tensor], Tensor],
-        reduce: Callable[[Tensor], Tensor] = first_output,
+        reduce: Callable[[Tensor], Tensor],
     ) -> None:
         """Takes a backbone that shares.
 
@@ -87,7 +82,7 @@ class SharedPrefixScorer:
 
     @torch.inference_mode()
     def outputs(self, hidden: Tensor) -> Tensor:
-        """What the head says of hidden states [M, d], float32 [M, H] on the CPU."""
+        """The head's outputs for hidden states [M, d], float32 [M, H] on the CPU."""
         return self._head(hidden).float().cpu()
 
     def scores(self, hidden: Tensor) -> Tensor:
@@ -95,11 +90,11 @@ class SharedPrefixScorer:
         return self._reduce(self.outputs(hidden))
 
     def one_shot(self, pairs: Sequence[Pair], *, rows: int) -> tuple[Tensor, int]:
-        """What the head says of pairs, each prompt run once; keeps nothing.
+        """The head's outputs for pairs, each prompt run once; nothing is kept.
 
         Args:
             pairs: At least one, none with an empty prompt or response.
-            rows: The most responses of a forward pass.
+            rows: The most responses per forward pass.
 
         Returns:
             float32 [len(pairs), H] on the CPU, and the tokens given to the model.
@@ -131,19 +126,9 @@ def open_scorer(
     head: Callable[[Tensor], Tensor] | None,
     *,
     max_tokens: int | None,
-    reduce: Callable[[Tensor], Tensor] = first_output,
+    reduce: Callable[[Tensor], Tensor],
 ) -> SharedPrefixScorer | None:
-    """Looks whether a classifier's texts can share what they have in common.
-
-    Args:
-        model: Sequence classifier, adapters included.
-        head: Its `head_of`.
-        max_tokens: The most tokens of any text, or None where there is no limit.
-        reduce: From the head's outputs [M, H] to scores [M].
-
-    Returns:
-        How to share it, or None.
-    """
+    """A scorer that shares prefixes, or None where the classifier does not support it."""
     if head is None:
         _logger.warning(
             "%s does not score by one layer on its last token: every text is run from its "
@@ -156,7 +141,7 @@ def open_scorer(
 
 
 def worth_sharing(pairs: Sequence[Pair]) -> list[int]:
-    """The pairs whose prompt others have, too, and is long enough to be run on its own."""
+    """The pairs whose prompt is shared and long enough to be run on its own."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for i, (prompt, response) in enumerate(pairs):
         if prompt and response:
@@ -176,9 +161,9 @@ class _Run:
 
     Attributes:
         ids: Not empty.
-        scores: One a token, for a prompt its last alone; empty until they are computed.
+        scores: One per token, for a prompt its last alone; empty until computed.
         node: Handle of the last token in the tree; None until then.
-        children: What follows, by its first token.
+        children: The runs that follow, by their first token.
     """
 
     ids: list[int]
@@ -197,13 +182,12 @@ class PrefixSession:
         *,
         score_pairs: Callable[[Sequence[Pair]], tuple[Tensor, int]],
     ) -> None:
-        """Starts with nothing read.
+        """Starts with an empty cache.
 
         Args:
             scorer: The reward model's.
             encoder: Its tokenization.
-            score_pairs: Scores pairs that do not begin with their whole prompt, and says how many
-                tokens that took.
+            score_pairs: Scores pairs that do not begin with their whole prompt, and counts tokens.
         """
         self._scorer = scorer
         self._encoder = encoder
@@ -214,7 +198,7 @@ class PrefixSession:
 
     @property
     def forward_tokens(self) -> int:
-        """Tokens given to the model so far, those that only fill a batch up included."""
+        """Tokens given to the model so far, padding included."""
         tree = self._tree
         return sum(tree.forward_tokens.values()) + tree.idle_tokens + self._cut_tokens
 
@@ -241,7 +225,7 @@ class PrefixSession:
         return scores
 
     def keep(self, prompts: Collection[Prompt]) -> None:
-        """Forgets all other prompts."""
+        """Drops all other prompts."""
         self._prompts = {text: run for text, run in self._prompts.items() if text in prompts}
         nodes, waiting = [], list(self._prompts.values())
         while waiting:
@@ -272,7 +256,7 @@ class PrefixSession:
         return [run.scores[-1] for run in ends]
 
     def _insert(self, top: _Run, ids: Sequence[int]) -> _Run:
-        """Puts a text behind its prompt and returns the run that ends with it."""
+        """Inserts a text behind its prompt and returns the run that ends with it."""
         run, at = top, 0
         while at < len(ids):
             child = run.children.get(ids[at])
@@ -285,13 +269,9 @@ class PrefixSession:
         return run
 
     def _divide(self, parent: _Run, run: _Run, count: int, tokens: int) -> _Run:
-        """Makes a run of the first tokens of another, which stays the run of its last ones.
+        """Splits the first `count` tokens of a run off as a run of its own, which is returned.
 
-        Args:
-            parent: What is before the run.
-            run: The run to divide.
-            count: Tokens of the new run.
-            tokens: From the beginning of the prompt to its end.
+        `tokens` are those from the beginning of the prompt to its end.
         """
         node = None if run.node is None else self._tree.ancestor(run.node, tokens)
         first = _Run(run.ids[:count], run.scores[:count], node, {run.ids[count]: run})
@@ -300,7 +280,7 @@ class PrefixSession:
         return first
 
     def _run(self, tops: Sequence[_Run], texts: Sequence[Sequence[int]]) -> None:
-        """Gives the model what it has not yet read of texts."""
+        """Feeds the model the tokens of texts that it has not read yet."""
         new: dict[int, int] = {}  # the place of a run among the new ones, by the run's id
         runs: list[_Run] = []
         parents: list[int] = []
@@ -324,7 +304,7 @@ class PrefixSession:
 
 
 def _common(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many tokens two texts have in common at their beginning."""
+    """The length of the common prefix of two texts."""
     count = 0
     for one, other in zip(first, second, strict=False):
         if one != other:

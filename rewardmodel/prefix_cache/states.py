@@ -1,4 +1,4 @@
-"""A model's states after tokens, hidden states and logits, and buffers that keep many of them."""
+"""A model's states after tokens, hidden states and logits, and growing buffers of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ def joined(states: Sequence[States]) -> States:
 
 
 class KeptStates:
-    """States in buffers that at least double as they grow; each has a place."""
+    """States in buffers that at least double as they grow; each has an index."""
 
     def __init__(self) -> None:
         """Starts empty."""
@@ -49,7 +49,7 @@ class KeptStates:
 
     @torch.inference_mode()
     def add(self, states: States) -> list[int]:
-        """Keeps M states and returns their places."""
+        """Adds M states and returns their indices."""
         end = self._used + len(states.hidden)
         if self._states is None:
             self._states = _emptied(states, 0)
@@ -63,18 +63,18 @@ class KeptStates:
         return places
 
     def read(self, places: Sequence[int]) -> States:
-        """The states at places."""
+        """The states at indices."""
         assert self._states is not None
         return pick(self._states, torch.tensor(places, dtype=torch.long))
 
     def hidden(self, places: Sequence[int]) -> Tensor:
-        """The hidden states at places, [R, d]."""
+        """The hidden states at indices, [R, d]."""
         assert self._states is not None
         device = self._states.hidden.device
         return self._states.hidden[torch.tensor(places, dtype=torch.long, device=device)]
 
     def keep(self, places: Sequence[int]) -> list[int]:
-        """Forgets all others; returns the new places."""
+        """Drops all others; returns the new indices."""
         if self._states is None or not places:
             self._states, self._used = None, 0
             return []

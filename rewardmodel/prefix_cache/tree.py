@@ -1,17 +1,16 @@
 """Trees of token prefixes under prompts: every token is given to the model once.
 
 A node is a run of tokens behind its parent's; its path from the prompt is a prefix. The keys and
-values of each prompt's whole tree lie in one cache row, where a mask lets every token see its own
-prefix alone. Three ways lead on from known nodes:
+values of each prompt's whole tree are in one cache row, where a mask gives every token its own
+prefix. Three methods extend known nodes:
 
-- `feed` takes new runs of all prompts and branches and keeps them: in one forward pass over the
-  trees where the runs are short, as a search over tokens makes them, and as rows behind copies of
-  their prefixes where a row is so much shorter than the whole tree that this costs less;
-- `read` takes runs whose end alone matters, and keeps nothing;
-- `branches` goes on token by token from many prefixes at once, where each token depends on what the
-  model said before it; `commit` puts back what is to be kept.
-
-This file knows neither text, nor values, nor search.
+- `feed` adds runs behind any prompts and branches: in one forward pass over the trees where the
+runs
+  are short, as in a search over tokens, or as rows behind copies of their prefixes where that costs
+  less;
+- `read` returns the states at the ends of runs, and keeps nothing;
+- `branches` extends many prefixes at once token by token, where each token depends on the model's
+  output before it; `commit` stores what is to be kept.
 """
 
 from collections.abc import Iterable, Sequence
@@ -120,7 +119,7 @@ class PrefixTree(Prefixes[np.ndarray]):
         by_prompt: dict[int, list[_Node]] = {}
         for node in self._nodes.values():
             by_prompt.setdefault(node.prompt, []).append(node)
-        # Columns keep their order; what order a prefix has is said by its path alone.
+        # Columns keep their order; the order of a prefix is that of its path alone.
         columns = []
         for mine in by_prompt.values():
             seen = np.zeros(self._cache.capacity, bool)
@@ -152,7 +151,7 @@ class PrefixTree(Prefixes[np.ndarray]):
     def _origins(
         self, parents: Sequence[int], runs: Sequence[Sequence[int]]
     ) -> list[tuple[int, int]]:
-        """The prompt of each run and the tokens before it."""
+        """The prompt of each run and the number of tokens before it."""
         found: list[tuple[int, int]] = []
         for parent in parents:
             if parent >= 0:
@@ -177,7 +176,7 @@ class PrefixTree(Prefixes[np.ndarray]):
     def _feed_trees(
         self, parents: Sequence[int], runs: Sequence[Sequence[int]]
     ) -> tuple[list[int], States]:
-        """Feeds runs in one forward pass, a row of it for each prompt."""
+        """Feeds runs in one forward pass, with one row per prompt."""
         prompts = [prompt for prompt, _ in self._origins(parents, runs)]
         rows = [self._rows[prompt] for prompt in prompts]
         columns, _ = self._free(rows, [len(run) for run in runs])
@@ -192,7 +191,7 @@ class PrefixTree(Prefixes[np.ndarray]):
     def _feed_rows(
         self, parents: Sequence[int], runs: Sequence[Sequence[int]]
     ) -> tuple[list[int], States]:
-        """Feeds runs as rows of their own, those behind runs of this call after those."""
+        """Feeds runs as rows of their own, level by level."""
         handles = [-1] * len(runs)
         found: list[States] = []
         order: list[int] = []
@@ -238,7 +237,7 @@ class PrefixTree(Prefixes[np.ndarray]):
         return columns, lengths
 
     def _allot(self, nodes: Sequence[_Node], counts: Sequence[int]) -> list[np.ndarray]:
-        """Columns for runs behind nodes, in use from now on."""
+        """Reserves columns for runs behind nodes."""
         columns, lengths = self._free(self._rows_of(nodes), counts)
         self._cache.reserve(max(lengths))
         self._cache.lengths = lengths
@@ -262,10 +261,10 @@ class PrefixTree(Prefixes[np.ndarray]):
 
 
 class RowBranches:
-    """R rows that each hold one prefix and take one token after the other."""
+    """R rows that each hold one prefix and are extended token by token."""
 
     def __init__(self, tree: PrefixTree, parents: Sequence[int], *, room: int) -> None:
-        """Copies the prefixes of `parents` into rows of `room` more tokens."""
+        """Copies the prefixes of `parents` into rows with room for `room` more tokens."""
         self._tree = tree
         nodes = [tree._nodes[parent] for parent in parents]
         device = tree.backbone.device

@@ -1,1 +1,1 @@
-"""Hugging Face model folders: sources, weights, adapters, tokenizers."""
+"""Hugging Face model folders: names, weights, adapters, tokenizers."""

@@ -1,8 +1,4 @@
-"""Adapters on their bases, and the causal language models that either makes.
-
-An adapter is loaded as its base is (`rewardmodel.pretrained.weights`), and its own weights are
-looked at in the same way.
-"""
+"""Loading adapters on their bases, and causal language models with or without one."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +8,7 @@ from safetensors import safe_open
 
 from prefsearch.storage.weights import WeightsError, require_finite_weights
 from rewardmodel.pretrained.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_adapter_files
-from rewardmodel.pretrained.source import MEMBERS, names_function, resolve_model
+from rewardmodel.pretrained.source import named_members, names_function, resolve_model
 from rewardmodel.pretrained.weights import (
     RETAKE,
     cannot_load,
@@ -28,7 +24,7 @@ def load_causal(source: str, *, merge: bool, dtype: Any = None) -> Any:
 
     Args:
         source: As `rewardmodel.pretrained.source.resolve_model` takes it; adapters included.
-        merge: Whether an adapter is merged into its base, or stays in place.
+        merge: Whether an adapter is merged into its base.
         dtype: Of the weights; None takes the checkpoint's on a GPU, else float32.
 
     Raises:
@@ -48,11 +44,11 @@ def load_causal(source: str, *, merge: bool, dtype: Any = None) -> Any:
 
 
 def adapter_folder(source: str) -> Path | None:
-    """The folder of an adapter, by any name of one, on the hub, too; None for all else."""
+    """The folder of an adapter, also of one on the hub; None for everything else."""
     from transformers.utils.hub import cached_file
     from transformers.utils.peft_utils import find_adapter_config_file
 
-    if names_function(source) or source.startswith(MEMBERS):
+    if names_function(source) or named_members(source) is not None:
         return None
     source = resolve_model(source)
     if Path(source).is_dir():
@@ -62,7 +58,7 @@ def adapter_folder(source: str) -> Path | None:
         if found is not None:
             cached_file(source, ADAPTER_WEIGHTS)
     except (OSError, ValueError):
-        return None  # loading says what is wrong
+        return None  # an error when it is loaded
     return None if found is None else Path(found).parent
 
 
@@ -75,15 +71,7 @@ def load_adapter(
     is_trainable: bool = False,
     **options: Any,
 ) -> Any:
-    """Loads an adapter on its base.
-
-    Args:
-        auto: The auto class of transformers for the base.
-        source: The adapter's folder or hub id.
-        what: See `load_pretrained`.
-        head: Of the base; see there.
-        is_trainable: Whether the adapter is going to be trained on.
-        options: Of `from_pretrained` for the base.
+    """Loads an adapter on its base; `what` and `head` as `load_pretrained`, `options` for the base.
 
     Raises:
         ValueError: As `load_pretrained`, of adapter and base.
@@ -132,12 +120,9 @@ def load_adapter(
 
 
 def require_adapter_weights(folder: Path, adapted: Any, *, name: str) -> None:
-    """Refuses an adapter that lacks weights, has some left over, or some that are not finite.
+    """Refuses an adapter whose file lacks weights, has some left over, or some that are not finite.
 
-    Args:
-        folder: Where it was loaded from.
-        adapted: The model of peft.
-        name: Of the adapter in it.
+    `name` is the adapter's in the peft model.
 
     Raises:
         WeightsError: Naming them.

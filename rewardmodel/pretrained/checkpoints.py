@@ -1,12 +1,11 @@
-"""What lies in a model's folder, and whether it is what is asked for.
+"""Loading classifiers of sequences and tokens, and reading model configurations.
 
-The head of a model that is about to be trained may be missing, and is drawn at random; of a trained
-model nothing may (`rewardmodel.pretrained.weights`).
+The head of a model that is about to be trained may be missing and is then initialized; of a trained
+model no weight may be missing (`rewardmodel.pretrained.weights`).
 """
 
 import logging
 import tempfile
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +22,6 @@ from rewardmodel.pretrained.source import resolve_model
 from rewardmodel.pretrained.weights import HEAD_PARTS, ShapesError, cannot_load, load_pretrained
 
 _logger = logging.getLogger(__name__)
-_USED_SHARE = 0.9  # of the embeddings, below which the tokenizer may be another model's
 
 Task = Literal["SEQ_CLS", "TOKEN_CLS"]
 _NAMES: dict[Task, str] = {"SEQ_CLS": "sequence classifier", "TOKEN_CLS": "token classifier"}
@@ -33,7 +31,7 @@ def read_config(source: str) -> dict[str, Any]:
     """A folder's `config.json`, or that of a model of the hub.
 
     Raises:
-        ValueError: If there is none, it is no JSON, or what it says of reward models is wrong.
+        ValueError: If there is none, it is no JSON, or a setting of reward models in it is wrong.
     """
     source = resolve_model(source)
     path = Path(source) / "config.json"
@@ -65,8 +63,8 @@ def load_classifier(
     Args:
         source: Hub id, folder, package or GGUF file; adapters included, a policy's is merged.
         task: Which kind.
-        labels: How many outputs its head has; None takes what the weights have, whatever the
-            configuration says or leaves out.
+        labels: Outputs of its head; None takes as many as the weights have, whatever the
+            configuration has.
         init_head: Whether the model may lack a head, as before training; a missing linear `score`
             is drawn from N(0, 1/(d+1)), Stiennon et al. 2020 (https://arxiv.org/abs/2009.01325),
             any other head as transformers does.
@@ -106,16 +104,16 @@ def load_classifier(
 
 
 def _held_labels(source: str, task: Task) -> int | None:
-    """How many labels a checkpoint's head has; None where it cannot be looked at."""
+    """The number of labels of a checkpoint's head; None where it cannot be read."""
     try:
         return head_labels(source, task)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, EOFError) as error:
         _logger.debug("%s: the weights could not be looked at (%s)", source, error)
-        return None  # loading says what is wrong
+        return None  # an error when it is loaded
 
 
 def _other_shapes(source: str, task: Task, labels: int | None) -> str:
-    """What to say of weights that do not fit, as a rule those of a head for something else."""
+    """The message for weights that do not fit, usually those of a head for something else."""
     config = read_config(source)
     kinds = ", ".join(config.get("architectures") or []) or "a model of unknown kind"
     held = head_labels(source, task) or len(config.get("id2label") or ()) or 2  # the default
@@ -172,36 +170,3 @@ def _require_head(source: Path, base: str) -> bool:
             "reward train --lora_rank` does"
         )
     return False
-
-
-def check_vocabulary(
-    model: Any, tokenizer: Any, *, source: str, unused: Collection[str] = ()
-) -> None:
-    """Refuses a tokenizer whose ids the model does not have.
-
-    Embeddings are often padded to a multiple of 64 or 128 and so are more than the tokens.
-
-    Args:
-        model: As it was loaded.
-        tokenizer: From beside it.
-        source: Where, for the message.
-        unused: Tokens that the model is never given.
-
-    Raises:
-        ValueError: If an id lies beyond the embeddings.
-    """
-    rows = model.get_input_embeddings().weight.shape[0]
-    vocabulary = {t: i for t, i in tokenizer.get_vocab().items() if t not in unused}
-    token = max(vocabulary, key=lambda name: vocabulary[name])
-    if vocabulary[token] >= rows:
-        beyond = sum(number >= rows for number in vocabulary.values())
-        raise ValueError(
-            f"{source}: the tokenizer gives {token!r} the id {vocabulary[token]} and the model has "
-            f"{rows} embeddings ({beyond} tokens lie beyond them); required: a tokenizer made for "
-            "this model. Load both from the same folder"
-        )
-    if len(vocabulary) < _USED_SHARE * rows:
-        _logger.warning(
-            "%s: the tokenizer has %d tokens and the model %d embeddings; is it this model's?",
-            *(source, len(vocabulary), rows),
-        )

@@ -1,7 +1,7 @@
-"""Digests of what a run begins with: models by their files, data by what was read.
+"""Digests of a run's inputs: models by their files, data by their rows.
 
-A run that goes on after its model or data changed under the same name would mix two experiments, so
-runs keep these digests and compare them (`prefsearch.run.directory`).
+A run compares them before it resumes, since a model or dataset may have changed under the same name
+(`prefsearch.run.directory`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,17 +11,14 @@ from typing import Any
 from prefsearch.storage.digests import describe_file, digest_of
 from prefsearch.storage.json_text import json_text
 from rewardmodel.pretrained.places import function_file, named_beneath
-from rewardmodel.pretrained.source import MEMBERS, names_function, resolve_model
+from rewardmodel.pretrained.source import named_members, names_function, resolve_model
 
 
 def digest_model(source: str | None) -> str | None:
-    """A digest of a model's or judge's files, or None where it has none.
+    """A digest of a model's files, or None where it has none.
 
-    Args:
-        source: Whatever `rewardmodel.models.loading.load_reward_model` or a policy is named by: a
-            folder
-            or file has the digest of its files, an adapter or ensemble that of its base or members,
-            too; of a hub id it is the commit that lies in the cache.
+    A folder or file has the digest of its files, an adapter or ensemble also that of its base or
+    members; a hub id has the commit in the cache.
 
     Raises:
         ValueError: If the source names a package or GGUF file that is not there.
@@ -31,13 +28,14 @@ def digest_model(source: str | None) -> str | None:
 
 
 def digest_rows(rows: Iterable[Any]) -> str:
-    """A digest of rows as they were read: prompts, mappings of columns, or anything JSON-like."""
+    """A digest of rows: prompts, mappings of columns, or anything JSON-like."""
     return digest_of(_row_text(row) for row in rows)
 
 
 def _digest(source: str, above: frozenset[str]) -> str | None:
-    if source.startswith(MEMBERS):
-        members = [_digest(name, above) for name in source.removeprefix(MEMBERS).split(",")]
+    names = named_members(source)
+    if names is not None:
+        members = [_digest(name, above) for name in names]
         return None if None in members else digest_of(str(part) for part in members)
     file = function_file(source)
     if file is not None:
@@ -49,7 +47,7 @@ def _digest(source: str, above: frozenset[str]) -> str | None:
         return _cached_commit(source)
     place = str(folder.resolve())
     if place in above:
-        return None  # a circle of ensembles, which loading refuses
+        return None  # a cycle of ensembles, an error when it is loaded
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix != ".md")
     parts = [f"{path.name} {describe_file(path)['sha256']}" for path in files]
     beneath = [_digest(name, above | {place}) for name in named_beneath(folder)]

@@ -1,10 +1,12 @@
-"""The files of a model's folder, looked at before anything is loaded.
+"""Checks of a model folder's files, before anything is loaded.
 
-Weights are read from safetensors alone: other formats are pickles, which may run code. A file that
-is missing, cut short or of the wrong form is named here, where the libraries' own errors name a
-byte or an attribute.
+Weights are read from safetensors alone: other formats are pickles, which may run code. Missing,
+truncated or malformed files are named, where the libraries' own errors name a byte or an attribute.
+Headers are checked, too: transformers casts complex and integer weights to floats, and builds
+whatever size a configuration describes before it reads the weights.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,6 @@ from safetensors import SafetensorError, safe_open
 from prefsearch.config.checks import shown
 from prefsearch.storage.json_reading import read_object
 from prefsearch.storage.weights import WeightsError
-from rewardmodel.pretrained.weight_headers import require_float_weights, require_sizes
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -24,14 +25,21 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 GENERATION_CONFIG = "generation_config.json"
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 _NOT_MODELS = {"training_args.bin", "optimizer.pt", "scheduler.pt", "scaler.pt"}
+_COMPLEX = {"C64", "C128"}
+_WHOLE = {"BOOL", "I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64"}
+_MASKS = {"BOOL", "U8"}  # of attention, which old checkpoints hold by the name of bias
+_USUAL_LAYERS = 1000  # so many are built in seconds
+_PACKED = 8  # numbers in a byte, of one bit each
+_LAYERS = re.compile(r"(^|_)layers?$")
+_COUNTS = re.compile(
+    r"^(num|n)_|^(hidden|intermediate|vocab|embedding)_size$|^(d_model|d_ff|d_inner|ffn_dim|dim)$"
+)
+_WIDTHS = ("hidden_size", "n_embd", "d_model")
 _MADE_BY = "Save the model again with save_pretrained, or copy the file again"
 
 
 def check_model_files(folder: Path) -> None:
-    """Refuses a folder whose configuration or weights cannot be what transformers saved.
-
-    Args:
-        folder: Of a whole model.
+    """Refuses a whole model's folder whose configuration or weights transformers cannot have saved.
 
     Raises:
         ValueError: Naming the file.
@@ -42,16 +50,13 @@ def check_model_files(folder: Path) -> None:
         read_object(folder / GENERATION_CONFIG)
     files = weight_files(folder)
     quantized = config.get("quantization_config") is not None
-    require_float_weights(files, whole_numbers=quantized)
+    _require_float_weights(files, whole_numbers=quantized)
     size = sum(file.stat().st_size for file in set(files.values()))
-    require_sizes(path, config, tensors=len(files), size=size)
+    _require_sizes(path, config, tensors=len(files), size=size)
 
 
 def check_tokenizer_files(folder: Path) -> None:
-    """Refuses damaged files of settings beside a tokenizer, and those of its model.
-
-    Args:
-        folder: Of a model, an adapter or a tokenizer alone.
+    """Refuses damaged settings of a tokenizer in a folder, and damaged files of the model there.
 
     Raises:
         ValueError: Naming the file.
@@ -73,10 +78,10 @@ def check_tokenizer_files(folder: Path) -> None:
 
 
 def weight_files(folder: Path) -> dict[str, Path]:
-    """The file of each tensor of a model's folder, in the order of their names.
+    """The file of each tensor in a model's folder, sorted by the tensors' names.
 
     Raises:
-        WeightsError: If there is no file of safetensors, one is missing or cut short, or the
+        WeightsError: If there is no file of safetensors, one is missing or truncated, or the
             tensors that the index names are not there.
     """
     if (folder / WEIGHTS).is_file():
@@ -112,10 +117,7 @@ def weight_files(folder: Path) -> dict[str, Path]:
 
 
 def check_adapter_files(folder: Path) -> dict[str, Any]:
-    """Reads the configuration of an adapter's folder, and refuses files that cannot be loaded.
-
-    Returns:
-        The settings in `adapter_config.json`.
+    """Reads `adapter_config.json`, and refuses files of an adapter that cannot be loaded.
 
     Raises:
         ValueError: Naming the file.
@@ -144,7 +146,7 @@ def check_adapter_files(folder: Path) -> dict[str, Any]:
     if not (folder / ADAPTER_WEIGHTS).is_file():
         _refuse_other_formats(folder, ADAPTER_WEIGHTS)
     names = _tensor_names(folder / ADAPTER_WEIGHTS)
-    require_float_weights(dict.fromkeys(sorted(names), folder / ADAPTER_WEIGHTS))
+    _require_float_weights(dict.fromkeys(sorted(names), folder / ADAPTER_WEIGHTS))
     return settings
 
 
@@ -176,7 +178,7 @@ def _check_config(path: Path) -> dict[str, Any]:
 
 
 def require_architectures(path: Path, config: Mapping[str, Any]) -> None:
-    """Refuses architectures that are no list of names; null is none.
+    """Refuses architectures that are no list of names; null is allowed.
 
     Raises:
         ValueError: Naming the file.
@@ -192,7 +194,7 @@ def require_architectures(path: Path, config: Mapping[str, Any]) -> None:
 
 
 def _implementations(config: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
-    """The implementations of layers that a configuration, or one inside it, asks for."""
+    """The layer implementations that a configuration, or one nested in it, names."""
     for name, value in config.items():
         if isinstance(value, Mapping):
             inside = name if "implementation" in name else above
@@ -202,7 +204,7 @@ def _implementations(config: Mapping[str, Any], above: str = "") -> Iterator[tup
 
 
 def _tensor_names(path: Path) -> set[str]:
-    """Names of the tensors in a file, whose header and length are looked at."""
+    """Names of the tensors in a file, whose header and length are checked."""
     try:
         with safe_open(path, framework="pt") as file:
             return set(file.keys())
@@ -216,7 +218,7 @@ def _tensor_names(path: Path) -> set[str]:
 
 
 def _refuse_other_formats(folder: Path, wanted: str) -> None:
-    """Says what lies in a folder instead of safetensors."""
+    """Raises, naming what lies in a folder instead of safetensors."""
     held = sorted(entry.name for entry in folder.iterdir())
     pickles = [n for n in held if Path(n).suffix in _PICKLES and n not in _NOT_MODELS]
     if pickles:
@@ -229,3 +231,56 @@ def _refuse_other_formats(folder: Path, wanted: str) -> None:
         f"{folder} holds no {wanted} (it holds {', '.join(held[:8]) or 'nothing'}); required: the "
         f"weights beside the configuration. {_MADE_BY}"
     )
+
+
+def _require_float_weights(files: Mapping[str, Path], *, whole_numbers: bool = False) -> None:
+    """Refuses complex weights, and integer ones unless `whole_numbers` (a quantized model)."""
+    names: dict[Path, list[str]] = {}
+    for name, path in files.items():
+        names.setdefault(path, []).append(name)
+    for path, held in names.items():
+        with safe_open(path, framework="pt") as file:
+            for name in held:
+                dtype = file.get_slice(name).get_dtype()
+                if dtype in _COMPLEX or (not whole_numbers and _is_whole_weight(name, dtype)):
+                    raise WeightsError(
+                        f"{path}: the weight {name} is of dtype {dtype}; required: real "
+                        "floating-point numbers, or whole ones with a quantization_config in "
+                        "config.json. Save the model again with save_pretrained"
+                    )
+
+
+def _require_sizes(path: Path, config: Mapping[str, Any], *, tensors: int, size: int) -> None:
+    """Refuses a configuration far larger than its weight files of `tensors` and `size` bytes."""
+    for part in _parts(config):
+        counts = {name: value for name, value in part.items() if type(value) is int}
+        for name, value in counts.items():
+            if _LAYERS.search(name) and value > max(tensors, _USUAL_LAYERS):
+                _refuse_size(path, name, value, f"{tensors} tensors")
+            if _COUNTS.search(name) and value > _PACKED * size:
+                _refuse_size(path, name, value, f"{size} bytes")
+        width = max((counts.get(name, 1) for name in _WIDTHS), default=1)
+        for name in ("vocab_size", "intermediate_size"):
+            if width * counts.get(name, 1) > _PACKED * size:
+                _refuse_size(path, name, counts[name], f"{size} bytes", f" for a width of {width}")
+
+
+def _refuse_size(path: Path, name: str, value: int, held: str, of: str = "") -> None:
+    raise WeightsError(
+        f"{path}: found {name} {shown(value)}{of}, and the weight files hold {held}; required: "
+        "sizes of the model whose weights lie beside it. Put the config.json there that the "
+        "weights were saved with"
+    )
+
+
+def _parts(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """A configuration and those inside it."""
+    yield config
+    for value in config.values():
+        if isinstance(value, Mapping):
+            yield from _parts(value)
+
+
+def _is_whole_weight(name: str, dtype: str) -> bool:
+    last = name.rpartition(".")[2]
+    return dtype in _WHOLE and (last == "weight" or (last == "bias" and dtype not in _MASKS))

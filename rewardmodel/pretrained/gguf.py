@@ -1,9 +1,8 @@
-"""GGUF files as ordinary folders: dequantized once and kept in a cache.
+"""Converting GGUF files to ordinary model folders, dequantized once and cached.
 
-transformers reads a GGUF file's weights, configuration, tokenizer and chat template, but the model
-it loads can be neither saved nor trained: it counts as quantized. Here the weights are dequantized,
-that mark is taken off, and all of it is saved as any other model, in float32 where the file is
-quantized and else in its own numbers.
+transformers loads a GGUF file as a quantized model, which can be neither saved nor trained. Here
+the weights are dequantized, that mark is removed, and the model is saved like any other, in float32
+where the file is quantized and else in its own dtype.
 """
 
 import hashlib
@@ -34,7 +33,7 @@ _BROKEN = (
 
 
 def cache_folder() -> Path:
-    """Where converted models are kept.
+    """The folder of converted models.
 
     `$PREFSEARCH_CACHE`; else `prefsearch` in `$HF_HOME` or in `$XDG_CACHE_HOME`, the first that is
     set; else `~/.cache/prefsearch`.
@@ -47,10 +46,10 @@ def cache_folder() -> Path:
 
 
 def converted_folder(file: Path) -> Path:
-    """The folder of a GGUF file's model, converted if that was not done before.
+    """The folder of a GGUF file's model, which is converted on first use.
 
-    The folder's name depends on the file's path, size and time of change, so a changed file is
-    converted anew. Of several processes one converts and the others wait.
+    The folder's name depends on the file's path, size and modification time, so a changed file is
+    converted again. Of several processes one converts and the others wait.
 
     Raises:
         ValueError: If it is no GGUF file, the package `gguf` is missing, or transformers cannot
@@ -116,8 +115,8 @@ def _convert(file: Path, folder: Path) -> None:
 def _drop_tokens(folder: Path, *, beyond: int) -> None:
     """Drops tokens that the model has no embeddings for.
 
-    Tokenizer classes of transformers add their own unknown token where the file names none, and
-    each such token would give the model one more that it never learned.
+    Tokenizer classes of transformers add an unknown token where the file names none, which would
+    grow the embeddings.
     """
     path, settings = folder / "tokenizer.json", folder / "tokenizer_config.json"
     written = json.loads(path.read_text(encoding="utf-8"))

@@ -1,8 +1,8 @@
-"""How many outputs a classifier's head has, read from its weights.
+"""The number of outputs of a classifier's head, read from its weights.
 
-Configurations may leave the number of labels out, and transformers then takes two, whatever the
-weights are. Which weight is the head is found by building the architecture twice without memory,
-for two and for three labels, and comparing shapes; so any architecture of transformers is known.
+Configurations may leave the number of labels out, and transformers then assumes two. The head is
+found by building the architecture on the meta device for two and for three labels and comparing
+shapes, so any architecture of transformers is supported.
 """
 
 import logging
@@ -21,11 +21,9 @@ _logger = logging.getLogger(__name__)
 
 
 def head_labels(source: str, task: str) -> int | None:
-    """How many labels the head in a checkpoint has, or None where it holds none.
+    """The number of labels of a checkpoint's head, or None where it has none.
 
-    Args:
-        source: Hub id or local folder, adapters included: their own head, or else their base's.
-        task: "SEQ_CLS" or "TOKEN_CLS".
+    Of an adapter its own head counts, or else its base's. `task` is "SEQ_CLS" or "TOKEN_CLS".
     """
     adapter = Path(source) / ADAPTER_CONFIG
     base = source
@@ -67,7 +65,7 @@ def _head_names(source: str, task: str) -> set[str]:
             found.append({name: weight.shape for name, weight in model.named_parameters()})
     except Exception as error:  # noqa: BLE001 whatever an architecture raises for its settings
         _logger.debug("%s: the head's shape is unknown (%s)", source, error)
-        return set()  # whoever loads the model says what is wrong
+        return set()  # an error when the model is loaded
     two, three = found
     return {
         name

@@ -1,10 +1,9 @@
-r"""The settings that prefsearch itself keeps in a model's config.json: their types and bounds.
+r"""The settings that prefsearch keeps in a model's config.json: their types and bounds.
 
     {"reward_shift": 0.7, "reward_heads": 3, "step_separator": "\n\n",
      "input_format": {"version": 1, "name": "text", "messages": false}}
 
-transformers keeps such entries as they are and looks at none of them, so whoever reads one gets it
-from a configuration that was checked here.
+transformers keeps such entries without checking them.
 """
 
 from collections.abc import Mapping
@@ -18,16 +17,12 @@ InputFormat = Literal["text", "pair"]
 INPUT_FORMATS: tuple[str, ...] = get_args(InputFormat)
 FORMAT_VERSION = 1
 OWN_SETTINGS = ("reward_shift", "reward_heads", "step_separator", "input_format")
-_MOST_SHIFT = 1e9  # beyond which float32 does not tell scores apart
+_MOST_SHIFT = 1e9  # beyond which float32 does not distinguish scores
 _MOST_HEADS = 10_000
 
 
 def require_own_settings(where: object, config: Mapping[str, Any]) -> None:
-    """Refuses settings of ours that are of another type or out of bounds; null is none.
-
-    Args:
-        where: The file, for messages.
-        config: The entries of a `config.json`.
+    """Refuses settings in a `config.json` of the wrong type or out of bounds; null is unset.
 
     Raises:
         ValueError: Naming file and key, what was found and what is required.
@@ -43,7 +38,7 @@ def require_own_settings(where: object, config: Mapping[str, Any]) -> None:
 
 
 def read_own_settings(path: Path) -> dict[str, Any]:
-    """The settings of ours in a `config.json`; none where there is no such file.
+    """The settings of prefsearch in a `config.json`; empty where there is no such file.
 
     Raises:
         ValueError: If it is no JSON, or as `require_own_settings`.
@@ -56,7 +51,7 @@ def read_own_settings(path: Path) -> dict[str, Any]:
 
 
 def shift_of(config: Any) -> float:
-    """What is taken off a model's one score."""
+    """The shift that is subtracted from a model's score."""
     shift = getattr(config, "reward_shift", None) or 0.0
     return float(shift[0] if isinstance(shift, list | tuple) else shift)
 

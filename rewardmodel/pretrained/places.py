@@ -1,7 +1,7 @@
-"""The files and folders behind the name of a model, a scorer or a dataset, and their own sources.
+"""The files and folders behind the name of a model or dataset, found without loading anything.
 
-A model's name may stand for several: members of an ensemble, the base of an adapter, the module of
-a function. Nothing is loaded, imported or converted to find them.
+A name may stand for several: members of an ensemble, the base of an adapter, the module of a
+function.
 """
 
 import json
@@ -17,19 +17,17 @@ from rewardmodel.models.ensemble_file import member_source
 from rewardmodel.pretrained.source import (
     ANSWERS,
     FUNCTION,
-    MEMBERS,
     SIMULATED,
+    named_members,
     names_function,
     place_of,
 )
 
 
 def keep_inputs(args: Any, *names: str) -> None:
-    """Checks what a command will write: that it can be, and takes the place of no input.
+    """Checks that a command's `outputs()` can be written and overwrite none of its inputs.
 
-    Args:
-        args: With `outputs()`, a list of `prefsearch.cli.outputs.Output`.
-        names: Settings of what it reads: models, scorers and data, each one or a list.
+    `names` are the settings that hold its inputs, each one name or a list.
 
     Raises:
         ValueError: Naming the output, and the input if it is one.
@@ -46,17 +44,14 @@ def keep_inputs(args: Any, *names: str) -> None:
 
 
 def places_of(source: str) -> list[Path]:
-    """The files and folders that a name stands for, with those beneath them.
-
-    Args:
-        source: Whatever a reward model, scorer, policy or dataset is named by.
-    """
+    """The files and folders that a name stands for, with those they refer to."""
     found: dict[Path, None] = {}
     waiting = [source]
     while waiting:
         name = waiting.pop()
-        if name.startswith(MEMBERS):
-            waiting += name.removeprefix(MEMBERS).split(",")
+        members = named_members(name)
+        if members is not None:
+            waiting += members
             continue
         place = _place(name)
         if place is None or Path(os.path.realpath(place)) in found:
@@ -68,7 +63,7 @@ def places_of(source: str) -> list[Path]:
 
 
 def named_file(source: str) -> Path | None:
-    """The file that a function's or reference answers' name holds, or None."""
+    """The file in the name of a function or of reference answers, or None."""
     if source.startswith(ANSWERS):
         return Path(os.path.expanduser(source.removeprefix(ANSWERS)))
     name, _, attribute = source.removeprefix(FUNCTION).rpartition(":")
@@ -87,14 +82,14 @@ def named_beneath(folder: Path) -> list[str]:
         try:
             found = json.loads(path.read_text(encoding="utf-8")).get(key) if path.is_file() else []
         except (OSError, ValueError, AttributeError, RecursionError):
-            continue  # loading says what is wrong with it
+            continue  # an error when it is loaded
         several: Sequence[Any] = found if isinstance(found, list) else [found] if found else []
         names += [member_source(folder, str(name)) for name in several]
     return names
 
 
 def function_file(source: str) -> Path | None:
-    """The file of a function, or of the module that it lies in, or of reference answers."""
+    """The file of a function or its module, or of reference answers."""
     file = named_file(source)
     if file is None and names_function(source):
         file = _module_file(source.removeprefix(FUNCTION).rpartition(":")[0])
@@ -102,7 +97,7 @@ def function_file(source: str) -> Path | None:
 
 
 def _place(source: str) -> Path | None:
-    """Where one name lies on the disk, if it does."""
+    """The path that one name stands for, if it exists."""
     if source in ("", SIMULATED, ANSWERS):
         return None
     try:

@@ -1,8 +1,7 @@
-"""What the name of a model stands for: one place for every command and function that takes one.
+"""Resolving the name of a model to a folder or hub id.
 
-A hub id or a folder stands for itself (`~` at its beginning for the home folder).
-`package:NAME/FOLDER` is a folder or a GGUF file inside an
-installed Python package, and a `.gguf` file is converted once to a folder
+A hub id or a folder stands for itself (`~` for the home folder). `package:NAME/FOLDER` is a folder
+or a GGUF file inside an installed Python package, and a `.gguf` file is converted once to a folder
 (`rewardmodel.pretrained.gguf`).
 """
 
@@ -21,6 +20,8 @@ ANSWERS = "answers:"
 """What the name of exact match with the reference answers of a file begins with."""
 MEMBERS = "ensemble:"
 """What the names of an ensemble's members begin with: `ensemble:NAME,NAME`."""
+IMPLICIT = "implicit:"
+"""The prefix of an implicit reward model: `implicit:POLICY,REFERENCE` or `implicit:ADAPTER`."""
 SIMULATED = "simulated"
 """The name of the embedded world's simulated human."""
 
@@ -28,14 +29,10 @@ _MODEL_FILES = ("config.json", ADAPTER_CONFIG, "ensemble.json", "value_head.json
 
 
 def resolve_model(source: str | os.PathLike[str]) -> str:
-    """Turns the name of a model into a folder or hub id that transformers can load.
+    """Resolves the name of a model to a folder or hub id that transformers can load.
 
-    A package is found, not imported: nothing of it is run. It may be named as it is imported or
-    as it is installed, with hyphens. A folder whose only model is one GGUF
-    file stands for that file.
-
-    Args:
-        source: A hub id, a folder, a `.gguf` file, or `package:NAME/` and a folder or `.gguf` file.
+    A package is found without being imported; it may be named as it is imported or as it is
+    installed, with hyphens. A folder whose only model is one GGUF file stands for that file.
 
     Raises:
         ValueError: If the package is not installed or holds no such model, or the GGUF file is
@@ -61,24 +58,33 @@ def place_of(source: str) -> str:
     return _inside_package(name) if name.startswith(PACKAGE) else name
 
 
+def named_members(source: str) -> list[str] | None:
+    """The names in `ensemble:NAME,NAME` or `implicit:NAME,NAME`; None for one model's own name."""
+    for prefix in (MEMBERS, IMPLICIT):
+        if source.startswith(prefix):
+            return [name.strip() for name in source.removeprefix(prefix).split(",")]
+    return None
+
+
 def names_function(source: str) -> bool:
-    """Whether a name stands for something that runs in Python, and not for a model's weights."""
+    """Whether a name stands for Python code or data and not for a model's weights."""
     if source == SIMULATED or source.startswith((FUNCTION, ANSWERS)):
         return True
     if source.endswith(".py") and not Path(source).is_dir():
-        return True  # of which the function's name is missing, as loading it says
-    # `module:name`, as a hub id, a package or a path that is there cannot be written.
-    named = ":" in source and not source.startswith((PACKAGE, MEMBERS))
+        return True  # without a function's name, which is an error when it is loaded
+    # `module:name`, which is neither a hub id, a package nor an existing path.
+    named = ":" in source and not source.startswith((PACKAGE, MEMBERS, IMPLICIT))
     return named and not Path(source).exists()
 
 
 def runs_code(source: str) -> bool:
     """Whether loading a name, or one of the members in it, runs the code of a module.
 
-    Such names are taken from the command line and from Python alone, never from a file.
+    Such names are accepted on the command line and in Python, never from a file.
     """
-    if source.startswith(MEMBERS):
-        return any(map(runs_code, source.removeprefix(MEMBERS).split(",")))
+    members = named_members(source)
+    if members is not None:
+        return any(map(runs_code, members))
     return names_function(source) and source != SIMULATED and not source.startswith(ANSWERS)
 
 
@@ -116,7 +122,7 @@ def _package_spec(name: str) -> ModuleSpec | None:
 
 
 def _gguf_file(place: Path, source: str) -> Path | None:
-    """The GGUF file that a place stands for, or None."""
+    """The GGUF file at a path, or None."""
     if _is_gguf(place):
         return place
     if place.suffix.lower() == ".gguf" and not place.is_dir():

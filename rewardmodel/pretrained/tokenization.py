@@ -1,10 +1,9 @@
-"""The one path from text to token ids, for training, scoring and planning alike.
+"""From text to token ids, for training, scoring and planning alike.
 
-Text is `[bos] prompt response eos`, prompt and response tokenized apart and joined. A conversation
-is what the tokenizer's own chat template makes of it, token for token, with nothing put before or
-behind. A pair is two segments, as `tokenizer(prompt, response)` makes them for encoders. Reward
-models are so scored on exactly the ids that they were trained on, and a prompt has the same ids
-under every response, which is what lets a search compute it once.
+Text is `[bos] prompt response eos`, prompt and response tokenized apart and joined. Conversations
+are rendered by the tokenizer's chat template, with nothing added. A pair is two segments, as
+`tokenizer(prompt, response)` makes them for encoders. So reward models score the ids that they were
+trained on, and a prompt has the same ids under every response, which lets a search compute it once.
 """
 
 import functools
@@ -33,9 +32,6 @@ _TOKENIZER = "tokenizer.json"
 
 def load_tokenizer(source: str) -> Any:
     """Loads the tokenizer of a model, by any name of one, with a pad token of its own.
-
-    Args:
-        source: As `rewardmodel.pretrained.source.resolve_model` takes it.
 
     Raises:
         ValueError: If there is no tokenizer, or it has no end-of-sequence token.
@@ -76,7 +72,7 @@ def load_tokenizer(source: str) -> Any:
 
 
 def _refuse_damaged(folder: Path, error: Exception) -> None:
-    """Names the file for which a tokenizer could not be loaded, where one is to blame."""
+    """Raises for the file that keeps a tokenizer from loading, if one is found."""
     for path in sorted(folder.glob("*.json")):
         read_json(path)
     if (folder / "config.json").is_file() and not (folder / ADAPTER_CONFIG).is_file():
@@ -93,7 +89,7 @@ def _refuse_damaged(folder: Path, error: Exception) -> None:
 
 
 def give_pad_token(tokenizer: Any) -> None:
-    """Makes sure that padding has a token of its own, different from the end of sequence.
+    """Makes the pad token differ from the end of sequence.
 
     Sequence heads of transformers find the last token by comparing with the pad id, so with
     pad = eos they would read the token before the end. The unknown token is taken where there
@@ -109,67 +105,6 @@ def give_pad_token(tokenizer: Any) -> None:
     else:
         tokenizer.pad_token = spare
     _logger.warning("the tokenizer has no pad token of its own; padding with %r", spare)
-
-
-def fit_embeddings(model: Any, tokenizer: Any) -> None:
-    """Grows a model's embeddings to the tokenizer and tells the model the pad and end ids.
-
-    Raises:
-        ValueError: If the tokenizer's ordinary vocabulary does not belong to the model.
-    """
-    rows = model.get_input_embeddings().weight.shape[0]
-    size = len(tokenizer)
-    if size > rows + len(tokenizer.get_added_vocab()):
-        raise ValueError(
-            f"the tokenizer has {size} tokens and the model {rows} embeddings; required: a "
-            "tokenizer made for this model. Load both from the same folder"
-        )
-    if size > rows:
-        model.resize_token_embeddings(size)
-    text_config = model.config.get_text_config()
-    text_config.pad_token_id = tokenizer.pad_token_id
-    model.config.pad_token_id = tokenizer.pad_token_id
-    if getattr(model, "generation_config", None) is not None:
-        model.generation_config.pad_token_id = tokenizer.pad_token_id
-
-
-def context_length(model: Any) -> int | None:
-    """How many tokens a model can attend to, or None where its configuration does not say."""
-    text_config = model.config.get_text_config()
-    for name in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"):
-        length = getattr(text_config, name, None)
-        if isinstance(length, int) and length > 0:
-            return min(length, _learned_positions(model) or length)
-    return None
-
-
-def require_positions(model: Any, max_length: int | None) -> None:
-    """Refuses texts that are longer than a model has embeddings for their places.
-
-    Models that compute places, as rotary ones do, are let pass.
-
-    Raises:
-        ValueError: Naming both lengths.
-    """
-    if max_length is None or _learned_positions(model) is None:
-        return
-    most = context_length(model)
-    if most is not None and max_length > most:
-        raise ValueError(
-            f"max_length: found {max_length}, and {type(model).__name__} has learned places for "
-            f"{most} tokens; required: at most {most}"
-        )
-
-
-def _learned_positions(model: Any) -> int | None:
-    """How many places of a text a model has embeddings for, or None where it has none."""
-    for name, module in model.named_modules():
-        learned = name.rpartition(".")[2] in ("position_embeddings", "embed_positions", "wpe")
-        if learned and isinstance(module, torch.nn.Embedding):
-            # RoBERTa and its kin begin behind the place of padding.
-            unused = 0 if module.padding_idx is None else module.padding_idx + 1
-            return module.num_embeddings - unused
-    return None
 
 
 _KEPT_PROMPTS = 1024
@@ -198,19 +133,19 @@ _CUT_WARNING = (
 
 @dataclass(frozen=True)
 class TextEncoder:
-    """Turns prompts and responses into token ids.
+    """Encodes prompts and responses as token ids.
 
     Attributes:
         tokenizer: With a pad token of its own.
         max_length: Tokens of prompt and response together, or None for no limit.
         input_format: "text", one text, conversations by the chat template; "pair", the two
-            segments of `tokenizer(prompt, response)`, cut as the tokenizer itself cuts them.
-        continues: Whether responses are written behind the prompt, as a policy writes them: then a
-            chat template must render the prompt as the beginning of prompt and reply. A reward
-            model reads the whole, whatever the template makes of it.
-        model: What warnings call the model that reads; None for no warnings.
-        trained_on: What the model was trained on, as far as is known: prompts of another kind draw
-            a warning, once. None says nothing.
+            segments of `tokenizer(prompt, response)`, truncated by the tokenizer.
+        continues: Whether responses are generated after the prompt, by a policy: a chat template
+            must then render the prompt as a prefix of prompt and reply. A reward model reads the
+            whole, however it is rendered.
+        model: The name of the model in warnings; None for no warnings.
+        trained_on: The kind of prompts that the model was trained on; others draw one warning.
+            None is unknown.
     """
 
     tokenizer: Any
@@ -241,7 +176,7 @@ class TextEncoder:
 
     @functools.cached_property
     def _begin_id(self) -> int | None:
-        """The id that the tokenizer puts before a text, if it puts one."""
+        """The id that the tokenizer puts before a text, if any."""
         begin = self.tokenizer.bos_token_id
         if begin is None:
             begin = self.tokenizer.cls_token_id
@@ -255,7 +190,7 @@ class TextEncoder:
 
     @functools.cached_property
     def has_token_types(self) -> bool:
-        """Whether the two segments of a pair are told apart by token types."""
+        """Whether token types distinguish the two segments of a pair."""
         if self.input_format != "pair":
             return False
         return 1 in self.tokenizer("a", "b").get("token_type_ids", ())
@@ -265,11 +200,11 @@ class TextEncoder:
         return self.tokenizer.get_vocab() == other.tokenizer.get_vocab()
 
     def text_ids(self, text: str) -> list[int]:
-        """Ids of a piece of text by itself, nothing put before or behind it."""
+        """Ids of a piece of text by itself, without special tokens."""
         return list(self.tokenizer(require_text(text), add_special_tokens=False)["input_ids"])
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
-        """Ids of a prompt: by the template, or with the begin token where the tokenizer puts one.
+        """Ids of a prompt: by the template, or with the begin token where the tokenizer adds one.
 
         Raises:
             ValueError: If it is a conversation and there is no template, or it refuses it.
@@ -278,7 +213,7 @@ class TextEncoder:
 
     @functools.cached_property
     def _kept_prompt_ids(self) -> Callable[[Prompt], list[int]]:
-        """`prompt_ids` of the last prompts asked for, which as a rule are asked for again."""
+        """`prompt_ids`, cached for the last prompts."""
         return functools.lru_cache(_KEPT_PROMPTS)(self._prompt_ids)
 
     def _prompt_ids(self, prompt: Prompt) -> list[int]:
@@ -297,11 +232,11 @@ class TextEncoder:
         return ids
 
     def _rendered(self, prompt: str) -> bool:
-        """Whether text holds special tokens, as what a template rendered does."""
+        """Whether text holds special tokens, as rendered conversations do."""
         return any(token in prompt for token in self.tokenizer.all_special_tokens)
 
     def response_ids(self, response: str, *, finished: bool = True) -> list[int]:
-        """Ids of a response of text by itself, closed by the end token if it is finished."""
+        """Ids of a response of text by itself, with the end token if it is finished."""
         ids = self.text_ids(response)
         return self._closed(response, ids) if finished else ids
 
@@ -310,14 +245,9 @@ class TextEncoder:
     ) -> tuple[list[int], list[int]]:
         """Ids of a prompt and its response, however long.
 
-        The prompt's are `prompt_ids`, unless a tokenizer merges what a template writes before and
-        behind the seam, or the template renders the prompt otherwise: then fewer of them.
-
-        Args:
-            prompt: Text or a conversation.
-            response: Its text; of a conversation, messages, too.
-            finished: Whether the response is closed, by what closes a turn of the template or by
-                the end token. Text that such a turn's end closes already gets no end token.
+        The prompt's are `prompt_ids`, or fewer where a tokenizer merges tokens across the boundary
+        or the template renders the prompt otherwise. A finished response is closed by the end of
+        the template's turn or by the end token; text that already ends a turn gets none.
 
         Raises:
             ValueError: If the template cannot render them, or the response to a text is messages.
@@ -359,7 +289,7 @@ class TextEncoder:
         *,
         finished: bool = True,
     ) -> tuple[list[int], list[int]]:
-        """Cuts what `whole` made of a prompt and its response to `max_length`."""
+        """Cuts the result of `whole` to `max_length`."""
         if self.max_length is None or sum(map(len, ids)) <= self.max_length:
             return ids
         if self.model is not None:
@@ -381,8 +311,8 @@ class TextEncoder:
     ) -> tuple[list[int], list[int]]:
         """Cuts the ids of a prompt and its response to `max_length`.
 
-        The prompt gives way first, from its left; a response that is too long by itself keeps its
-        beginning and the `closing` tokens that end it. `overflow` tells beforehand.
+        The prompt is cut first, from its left; a response that is too long by itself keeps its
+        beginning and the `closing` tokens that end it.
         """
         if self.max_length is None:
             return prompt_ids, response_ids
@@ -402,19 +332,13 @@ class TextEncoder:
         prompt_ids, response_ids = self.pair(prompt, response)
         return prompt_ids + response_ids
 
-    def overflow(self, prompt: Prompt, response: Reply) -> int:
-        """How many tokens of a finished pair lie beyond `max_length`; 0 if it fits."""
-        if self.max_length is None:
-            return 0
-        return max(0, sum(map(len, self.whole(prompt, response))) - self.max_length)
-
     def _closed(self, response: str, ids: list[int]) -> list[int]:
-        """Ids of a finished response, which may have been closed before, by a template."""
+        """Ids of a finished response, with an end token unless it has one."""
         closed = ids[-1:] == [self.end_id] or self.template.closes(response)
         return ids if closed else [*ids, self.end_id]
 
     def _behind(self, prompt: str, response: str) -> list[int]:
-        """Ids of a response behind its prompt, for tokenizers that put a space before a text."""
+        """Ids of a response after its prompt, for tokenizers that put a space before a text."""
         before, ids = self.text_ids(prompt), self.text_ids(prompt + response)
         if ids[: len(before)] == before:
             return ids[len(before) :]
@@ -440,16 +364,14 @@ class TextEncoder:
 
 @functools.cache
 def _warn_once(message: str, *of: object) -> None:
-    """Warns of one thing once."""
+    """Logs a warning once."""
     _logger.warning(message, *of)
 
 
 def token_types(mask: Tensor, seconds: Tensor) -> Tensor:
-    """Token types of pairs, int64 [B, T]: 1 in the second segment, else 0.
+    """Token types of pairs, int64 [B, T]: 1 in the second segment, which begins at `seconds` [B].
 
-    Args:
-        mask: int64 [B, T], 1 where there is a token.
-        seconds: int64 [B], the place of each row's second segment.
+    `mask` is int64 [B, T], 1 where there is a token.
     """
     places = torch.arange(mask.shape[1], device=mask.device)
     return (places >= seconds.to(mask.device)[:, None]).long() * mask

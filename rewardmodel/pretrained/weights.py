@@ -1,8 +1,7 @@
-"""Models as their checkpoints have them: whole, finite, from safetensors, and without code.
+"""Loading models whole: all weights present and finite, from safetensors, without running code.
 
-transformers draws at random every weight that a checkpoint lacks, and runs code that lies beside a
-checkpoint if it is allowed to. All models are loaded here, where neither happens: what is missing,
-left over, of another shape or not finite is refused by its name.
+transformers initializes missing weights at random, and may run code from a model's folder. All
+models are loaded here, where missing, left-over, misshapen or non-finite weights are errors.
 """
 
 import contextlib
@@ -52,13 +51,13 @@ class ShapesError(WeightsError):
 def load_pretrained(
     auto: Any, source: str, *, what: str, head: str = "language", **options: Any
 ) -> tuple[Any, set[str]]:
-    """Loads a whole model, no adapter.
+    """Loads a whole model, not an adapter.
 
     Args:
         auto: An auto class of transformers.
         source: Folder or hub id.
         what: The kind of model, for messages, such as "causal language model".
-        head: "language" asks for all weights; "trained" is that of a classifier, "new" one that
+        head: "language" requires all weights; "trained" is that of a classifier, "new" one that
             may be missing, "replaced" one that an adapter brings, so that the checkpoint's may be
             of another shape, too.
         options: Of `from_pretrained`.
@@ -99,7 +98,7 @@ def load_pretrained(
 
 @contextlib.contextmanager
 def without_doubled_warnings() -> Iterator[None]:
-    """Leaves out warnings of the libraries about what is refused here."""
+    """Suppresses warnings of the libraries about faults that are errors here."""
     with warnings.catch_warnings():
         for message in _DOUBLED:
             warnings.filterwarnings("ignore", message=message)
@@ -107,7 +106,7 @@ def without_doubled_warnings() -> Iterator[None]:
 
 
 def cannot_load(source: str, what: str, error: Exception) -> ValueError:
-    """What to say of a model that the libraries could not load."""
+    """The error for a model that the libraries could not load."""
     lines = str(error).strip().splitlines() or [""]
     said = " ".join(line.strip() for line in lines[: 2 if lines[0].endswith(":") else 1])
     if "trust_remote_code" in str(error):
@@ -174,14 +173,14 @@ def _refuse_missing(source: str, model: Any, keys: Iterable[str], *, head: str) 
 
 
 def _unread_pooler(body: str, held: Any) -> tuple[str, ...]:
-    """How weights of a pooler begin that a body may leave out; none where it never has one."""
+    """Name prefixes of a pooler that a body may leave out; empty where it never has one."""
     if "add_pooling_layer" not in inspect.signature(type(held).__init__).parameters:
         return ()
     return ("pooler.", f"{body}.pooler.")
 
 
 def _refuse_left_over(source: str, model: Any, keys: Iterable[str], *, head: str) -> None:
-    """Refuses weights that the model has no place for, but for heads that belong to another use."""
+    """Refuses weights that the model has no parameters for, except other heads."""
     body = model.base_model_prefix
     held = dict(model.named_modules()).get(body) if body else None
     own = [name for name, _ in held.named_children()] if held is not None else []

@@ -1,1 +1,1 @@
-"""The simulated human: requests, a writer, and a utility that labels pairs."""
+"""The embedded world: requests, texts, and a simulated human."""

@@ -1,9 +1,8 @@
-"""The phrase book of the embedded world: every word that its texts are made of, and nothing else.
+"""The phrase book of the embedded world.
 
 A template is one sentence. `{hero}`, `{object}` and `{place}` (in recipes `{dish}`,
 `{first}` and `{second}`) are the things that the prompt asks for; `<silver|restless>` is a
-vivid word that a writer may choose, one of the two or none. This file knows no probabilities and no
-utility: `rewardmodel.synthetic.world` writes with it and reads with it.
+vivid word that a writer may choose, one of the two or none.
 """
 
 from dataclasses import dataclass
@@ -47,9 +46,9 @@ class Genre:
         slots: The names of the things that a prompt asks for, in the order they are named.
         things: For each slot the nouns that may fill it.
         requests: Prompt templates.
-        openings: Sentences that begin a text, by event.
-        middles: Sentences that carry it on, by event.
-        endings: Sentences that close it well.
+        openings: First sentences, by event.
+        middles: Middle sentences, by event.
+        endings: Last sentences that close a text well.
         middle_markers: Marker phrases for the first and the second half of the middle.
     """
 

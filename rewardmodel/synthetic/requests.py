@@ -1,12 +1,11 @@
-"""Requests of the embedded world, and which of them training never sees.
+"""Requests of the embedded world, and their split into training and held-out ones.
 
-What a prompt asks for is its *assignment*: the set of things that it names, whatever the wording
-and whichever of two ingredients comes first. The simulated human's taste depends on the set only,
-so a prompt that names a training prompt's things in other roles would be no new prompt. The split
-into training and held-out assignments is therefore a function of the set, the same for every seed.
+A prompt's *assignment* is the set of things that it names, whatever the wording and the roles. The
+simulated human's utility depends on the set only, so the split is a function of the set, the same
+for every seed.
 
-Held-out assignments stand in one fixed order, the genres by turns. Each seed evaluates on a slice
-of its own, one prompt an assignment, so that prompts of neighboring seeds never coincide.
+Held-out assignments stand in one fixed order, the genres alternating. Each seed evaluates on a
+slice of its own, one prompt per assignment, so that prompts of neighboring seeds never coincide.
 """
 
 import functools
@@ -20,7 +19,7 @@ from dataclasses import dataclass
 from rewardmodel.synthetic.phrases import GENRES, Genre
 
 _HELD_OUT_SHARE = 0.5
-_SLICE = 256  # held-out prompts of a seed, unless it asks for more
+_SLICE = 256  # held-out prompts of a seed, unless more are requested
 _Nouns = tuple[tuple[tuple[str, ...], ...], ...]
 
 
@@ -63,47 +62,25 @@ def things_in(text: str) -> frozenset[str]:
     return frozenset(noun.lower() for noun in _pattern(_nouns()).findall(text))
 
 
-@functools.cache
-def _request_pattern(nouns: _Nouns) -> re.Pattern[str]:
-    wordings = []
-    for genre, groups in zip(GENRES, nouns, strict=True):
-        any_of = {
-            f"{{{slot}}}": f"(?:{'|'.join(map(re.escape, group))})"
-            for slot, group in zip(genre.slots, groups, strict=True)
-        }
-        for template in genre.requests:
-            pieces = re.split(r"(\{\w+\})", template)
-            wordings.append("".join(any_of.get(piece, re.escape(piece)) for piece in pieces))
-    return re.compile("|".join(wordings))
-
-
-def holds_request(prompt: str) -> bool:
-    """Whether a prompt holds a request of this world word for word, in a chat's markup or not."""
-    return _request_pattern(_nouns()).search(prompt) is not None
-
-
 def assignment_of(prompt: str) -> str:
-    """The identity of what a prompt asks for: equal for all prompts that name the same things.
-
-    Statistics take it as the cluster of a prompt: scores of prompts with one assignment are not
-    independent.
+    """The set of things that a prompt names, as text; the cluster of a prompt in statistics.
 
     Raises:
-        ValueError: If the prompt asks for nothing that this world knows.
+        ValueError: If the prompt names nothing of this world.
     """
     return _name(asked_things(prompt))
 
 
 def asked_things(prompt: str) -> frozenset[str]:
-    """The things that a prompt asks for.
+    """The things that a prompt names.
 
     Raises:
-        ValueError: If the prompt asks for nothing that this world knows.
+        ValueError: If it names nothing of this world.
     """
     asked = things_in(prompt)
     if not asked:
         raise ValueError(
-            f"the simulated human knows nothing in the prompt {prompt!r}; required: a prompt of "
+            f"nothing in the prompt {prompt!r} is of the embedded world; required: a prompt of "
             "the embedded world (rewardmodel.synthetic.requests.sample_requests). For other "
             "prompts measure with a reward model or a function of your own"
         )
@@ -112,7 +89,7 @@ def asked_things(prompt: str) -> frozenset[str]:
 
 @functools.cache
 def _held_out_order(nouns: _Nouns) -> tuple[tuple[int, tuple[str, ...]], ...]:
-    """All held-out assignments as (number of the genre, things in the order of its slots)."""
+    """All held-out assignments as (index of the genre, things in the order of its slots)."""
     by_genre = []
     for genre, slots in enumerate(nouns):
         orders: dict[str, list[tuple[str, ...]]] = {}
@@ -128,12 +105,12 @@ def _held_out_order(nouns: _Nouns) -> tuple[tuple[int, tuple[str, ...]], ...]:
 
 
 def count_held_out() -> int:
-    """How many held-out assignments there are to evaluate on, all seeds together."""
+    """The number of held-out assignments, all seeds together."""
     return len(_held_out_order(_nouns()))
 
 
 def count_disjoint_seeds(count: int) -> int:
-    """How many consecutive seeds have `count` held-out prompts each and none in common."""
+    """The number of consecutive seeds with `count` held-out prompts each and none in common."""
     return count_held_out() // _width(count)
 
 
@@ -164,7 +141,7 @@ def _training_requests(rng: random.Random) -> Iterator[Request]:
 
 
 def sample_requests(count: int, *, seed: int, held_out: bool = False) -> list[Request]:
-    """Draws requests; no assignment, in whatever roles or wording, is on both sides of `held_out`.
+    """Draws requests; no assignment is on both sides of `held_out`.
 
     Args:
         count: How many. Training requests may repeat; held-out ones have an assignment each.

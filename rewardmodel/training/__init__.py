@@ -1,1 +1,1 @@
-"""How reward models, and with the same tools policies, are trained."""
+"""Training reward models."""

@@ -1,8 +1,8 @@
-"""Checkpoints of a trainer of transformers: which are whole, which are kept, and going on from one.
+"""Checkpoints of a transformers trainer: complete ones only, the newest kept, and resuming.
 
-transformers writes a checkpoint file by file, under its final name, and takes what it finds: a
-checkpoint without its optimizer is resumed in silence and ends elsewhere. So a checkpoint counts
-here once a list of its files with their digests lies in it, which is written last.
+transformers writes a checkpoint file by file under its final name, and resumes from an incomplete
+one silently. Here a checkpoint counts only with a manifest of its files and their digests, which is
+written last.
 """
 
 import logging
@@ -27,37 +27,31 @@ _logger = logging.getLogger(__name__)
 
 
 class KeepWholeCheckpoints(TrainerCallback):
-    """Notes which checkpoints are whole, and keeps the newest by their numbers of updates.
+    """Writes manifests of complete checkpoints, and keeps the newest by their numbers of updates.
 
-    The loss is logged before each checkpoint, so that what is logged after it is the same whether
-    training went on or was resumed.
+    The loss is logged before each checkpoint, so that later logs do not depend on resuming.
     """
 
     def __init__(self, trainer: Any, seconds: float) -> None:
-        """Takes the trainer that the callback belongs to.
-
-        Args:
-            trainer: Of transformers or trl.
-            seconds: That training took before it was resumed.
-        """
+        """Takes the trainer, and the seconds of training before it was resumed."""
         self._trainer = trainer
         self._before = seconds
         self._began = time.perf_counter()
 
     @property
     def seconds(self) -> float:
-        """Time of training so far, in all processes that took part one after another."""
+        """Time of training so far, over all processes that took part one after another."""
         return self._before + time.perf_counter() - self._began
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Makes way for a checkpoint that is about to be written."""
+        """Removes an old checkpoint of the same name before one is written."""
         if control.should_save:
             control.should_log = True
             if state.is_world_process_zero:
                 remove_folder(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Notes that a checkpoint is whole, once all processes have written their parts."""
+        """Writes the manifest, once all processes have written their parts."""
         self._trainer.accelerator.wait_for_everyone()
         if not state.is_world_process_zero:
             return
@@ -74,14 +68,10 @@ class KeepWholeCheckpoints(TrainerCallback):
 
 
 def last_whole_checkpoint(output: Path, model: Any) -> Path | None:
-    """The newest checkpoint that is as it was written; damaged ones are named in the log.
-
-    Args:
-        output: Folder of the checkpoints.
-        model: That is to be trained.
+    """The newest intact checkpoint in a folder; damaged ones are logged.
 
     Raises:
-        ValueError: If a checkpoint is one of another model.
+        ValueError: If a checkpoint is one of another model than `model`.
         DamagedRunError: If there are checkpoints and all are damaged.
     """
     damaged: list[str] = []
@@ -107,21 +97,21 @@ def last_whole_checkpoint(output: Path, model: Any) -> Path | None:
 
 
 def remove_unfinished(output: Path) -> None:
-    """Removes checkpoints that were not written to their end, such as on a full disk."""
+    """Removes incomplete checkpoints, such as on a full disk."""
     for _, path in _numbered(output):
         if not (path / MANIFEST).is_file():
             remove_folder(path)
 
 
 def seconds_before(checkpoint: Path | None) -> float:
-    """How long training had taken when a checkpoint was written."""
+    """The training time at a checkpoint."""
     if checkpoint is None:
         return 0.0
     return float(read_object(checkpoint / MANIFEST)["seconds"])
 
 
 def require_same_weights(checkpoint: Path, model: Any) -> None:
-    """Refuses to go on from a checkpoint of another model.
+    """Refuses to resume from a checkpoint of another model.
 
     Raises:
         ValueError: A weight is missing there or has another shape; the message names it.
@@ -148,7 +138,7 @@ def require_same_weights(checkpoint: Path, model: Any) -> None:
 
 
 def _damage_of(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint that was whole once, or None."""
+    """The damage of a checkpoint that was complete, or None."""
     path = checkpoint / MANIFEST
     try:
         files = read_object(path)["files"]
@@ -171,12 +161,12 @@ def _numbered(output: Path) -> list[tuple[int, Path]]:
 
 
 def _older(output: Path) -> list[int]:
-    """The numbers of whole checkpoints, the newest first."""
+    """The numbers of complete checkpoints, the newest first."""
     return [n for n, path in reversed(_numbered(output)) if (path / MANIFEST).is_file()]
 
 
 def _saved_state(model: Any) -> dict[str, Any]:
-    """The weights that a checkpoint of a model holds: of adapters, theirs alone."""
+    """The weights that a checkpoint of a model holds: of an adapter, its own alone."""
     if not hasattr(model, "peft_config"):
         return model.state_dict()
     from peft import get_peft_model_state_dict

@@ -1,4 +1,4 @@
-"""Settings of a reward model's loss and of its batches."""
+"""`LossConfig`: the loss of a reward model, and the layout of its batches."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -13,27 +13,26 @@ Layout = Literal["auto", "prefix", "packed", "plain"]
 
 @dataclass
 class LossConfig:
-    """The loss of a reward model, and how its batches are laid out.
+    """The loss of a reward model, and the layout of its batches.
 
     Attributes:
-        ties: What ties teach. "half": a pull towards equal scores, the cross entropy against one
-            half; "rao_kupper": the tie of Rao and Kupper's model, whose cost is flat around equal
-            scores; "drop": nothing, they are left out and counted.
+        ties: The loss of ties. "half": cross entropy against one half; "rao_kupper": the tie of Rao
+            and Kupper's model, whose cost is flat around equal scores; "drop": none, they are left
+            out and counted.
         tie_threshold: Score lead within which rao_kupper expects ties; more than 0.
-        label_smoothing: Share of the labels taken to be wrong, in [0, 0.5).
+        label_smoothing: Share of the labels assumed to be wrong, in [0, 0.5).
         center_rewards_coefficient: Weight of the squared sum of a pair's scores, which keeps them
             around zero; null for none.
         rankings: How a ranking of K responses is learned: as one Plackett-Luce draw, or as all its
-            pairs, each worth the same and all together as much as one pair.
-        heads: Heads on one backbone, an ensemble whose scores tell where it is sure; 1 for a plain
-            model.
-        head_bootstrap: Each of several heads learns its own resample of the data.
+            pairs, each with the same weight and together that of one pair.
+        heads: Heads on one backbone, an ensemble that measures uncertainty; 1 for a plain model.
+        head_bootstrap: Train each of several heads on its own resample of the data.
         layout: How a prompt and its responses are computed. "prefix": the prompt once, in a pass of
             its own; "packed": the prompt once, several pairs in one row behind a mask, no padding;
-            "plain": every response with its prompt. "auto" takes the first that the model can do.
-        pack_tokens: Tokens that a row of the packed layout has room for, or as many as the longest
-            pair of the batch, if that is more. Attention is paid for whole rows.
-        group_by_length: Put pairs of like length into one batch, which spares padding.
+            "plain": every response with its prompt. "auto" takes the first that the model supports.
+        pack_tokens: Tokens in a row of the packed layout, or as many as the longest pair of the
+            batch, if that is more. Attention covers whole rows.
+        group_by_length: Put pairs of similar length into one batch, which reduces padding.
     """
 
     ties: Ties = "half"

@@ -1,7 +1,7 @@
-"""The likelihood of human comparisons under scores: pairs with ties and doubts, rankings.
+"""Losses of human comparisons: pairs with ties and soft labels, and rankings.
 
 Pure functions of tensors. Letters: G groups (a prompt with its compared responses), K responses in
-a group, M heads. Losses come back one a group and head, so that the caller alone averages.
+a group, M heads. Losses are per group and head; the caller averages.
 """
 
 import math
@@ -23,19 +23,16 @@ def pair_loss(
     tie_threshold: float = 0.5,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Negative log likelihood of pairs.
+    """Negative log likelihood of pairs, in nats [G, M].
 
     Args:
         chosen: Scores [G, M].
         rejected: Scores [G, M].
         probability: That the chosen is the better, float [G]; one half is a tie.
-        margin: Lead that the better score has to have, float [G]; ties have none.
-        ties: See `LossConfig`; "drop" is the caller's to do and treated as "half" here.
+        margin: Lead required of the better score, float [G]; ties have none.
+        ties: See `LossConfig`; "drop" is applied by the caller and means "half" here.
         tie_threshold: Of `rao_kupper`, the logarithm of its theta.
-        label_smoothing: Share of the labels taken to be wrong.
-
-    Returns:
-        Nats, [G, M].
+        label_smoothing: Share of the labels assumed to be wrong.
 
     Source: Bradley and Terry 1952; with a margin Touvron et al. 2023 (Llama 2), equation 2; with
         ties Rao and Kupper 1967.
@@ -52,13 +49,13 @@ def pair_loss(
     loss = -(target * wins + (1 - target) * loses)
     if ties != "rao_kupper":
         return loss
-    # What wins and losses leave: 1 - P(win) - P(loss) = (theta^2 - 1) P(win) P(loss).
+    # The rest: 1 - P(win) - P(loss) = (theta^2 - 1) P(win) P(loss).
     even = wins + loses + math.log(math.expm1(2 * tie_threshold))
     return torch.where(tied, -even, loss)
 
 
 def plackett_luce_loss(scores: Tensor, ranks: Tensor) -> Tensor:
-    """Negative log likelihood of rankings, the best drawn first among all that are left.
+    """Negative log likelihood of rankings, in nats [G, M]; for K = 2 without ties Bradley-Terry's.
 
     Tied responses are each drawn from the same rest, which counts their order neither way
     (Breslow's treatment of ties).
@@ -66,9 +63,6 @@ def plackett_luce_loss(scores: Tensor, ranks: Tensor) -> Tensor:
     Args:
         scores: [G, K, M].
         ranks: int64 [G, K], 1 the best, equal numbers are ties; 0 fills up short rankings.
-
-    Returns:
-        Nats, [G, M]. With K = 2 and no tie it is the Bradley-Terry loss.
 
     Source: Plackett 1975; Luce 1959; Breslow 1974 for ties.
     """
@@ -84,16 +78,9 @@ def plackett_luce_loss(scores: Tensor, ranks: Tensor) -> Tensor:
 def all_pairs_loss(
     scores: Tensor, ranks: Tensor, *, ties: Ties = "half", tie_threshold: float = 0.5
 ) -> Tensor:
-    """Mean of `pair_loss` over all pairs of a ranking.
+    """Mean of `pair_loss` over all pairs of a ranking, [G, M]; arguments as the other losses.
 
-    Args:
-        scores: [G, K, M].
-        ranks: int64 [G, K], as in `plackett_luce_loss`.
-        ties: What pairs of equal rank teach; "drop" leaves them out.
-        tie_threshold: Of `rao_kupper`.
-
-    Returns:
-        Nats, [G, M].
+    With `ties="drop"`, pairs of equal rank are left out.
 
     Source: Ouyang et al. 2022 (InstructGPT), equation 1: all pairs of a prompt are one element.
     """
@@ -118,14 +105,9 @@ def all_pairs_loss(
 
 
 def centering_loss(scores: Tensor, real: Tensor) -> Tensor:
-    """Square of a group's sum of scores, scaled to that of a pair.
+    """Square of a group's sum of scores [G, K, M], scaled to that of a pair, [G, M].
 
-    Args:
-        scores: [G, K, M].
-        real: bool [G, K], False where a short group is filled up.
-
-    Returns:
-        [G, M].
+    `real` [G, K] is False where a short group is filled up.
 
     Source: Eisenstein et al. 2023, equation 3, as trl's `center_rewards_coefficient`; of K
         responses twice their mean takes the place of a pair's sum.

@@ -1,10 +1,12 @@
-"""The README of a trained reward model: what it is, what it was made of, how to ask it."""
+"""The model card of a trained reward model, and its upload to the hub."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from prefsearch.storage.files import write_json_atomic, write_text_atomic
 from prefsearch.storage.json_reading import read_object
@@ -51,12 +53,12 @@ from its left); `load_reward_model` does the same.{shift}
 
 
 def write_model_card(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Writes README.md and the facts it is made of, `reward_model.json`.
+    """Writes README.md, and the facts in it as `reward_model.json`.
 
     Args:
         folder: The model's.
-        facts: `base`, `data`, `training`, `optimization`, `objective`, `max_length`, and once it is
-            measured `evaluation`.
+        facts: `base`, `data`, `training`, `optimization`, `objective`, `max_length`, and once
+            evaluated `evaluation`.
     """
     write_json_atomic(folder / _FACTS, facts)
     name = facts["data"].get("hub_model_id") or folder.name.partition(".partial")[0]
@@ -66,14 +68,35 @@ def write_model_card(folder: Path, facts: Mapping[str, Any]) -> None:
 
 
 def model_files(folder: Path) -> list[Path]:
-    """The files of a model's folder but for its card, to which the evaluation is added later."""
+    """The files of a model's folder except its card, to which the evaluation is added later."""
     return [p for p in sorted(folder.iterdir()) if p.name not in (_FACTS, "README.md")]
 
 
 def add_evaluation(folder: Path, evaluation: Mapping[str, Any]) -> None:
-    """Adds what was measured to a model's card."""
+    """Adds evaluation figures to a model's card."""
     facts = read_object(folder / _FACTS)
     write_model_card(folder, {**facts, "evaluation": dict(evaluation)})
+
+
+def push_folder(folder: Path, name: str, *, private: bool) -> str:
+    """Uploads a model's folder with its card to `owner/name` on the hub; returns the address.
+
+    The repository is made if there is none.
+
+    Raises:
+        ValueError: If the hub refuses or cannot be reached; the model stays where it is.
+    """
+    api = HfApi()
+    try:
+        api.create_repo(name, private=private, exist_ok=True)
+        commit = api.upload_folder(repo_id=name, folder_path=folder)
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+        raise ValueError(
+            f"{folder} could not be uploaded to {name!r} ({type(error).__name__}: "
+            f"{(str(error).splitlines() or [''])[0]}). The model is kept there: log in with `hf "
+            "auth login`, check the name and the connection, and run the same command with --resume"
+        ) from error
+    return str(commit.repo_url)
 
 
 def _card(facts: Mapping[str, Any], *, name: str, shift: Any) -> str:
@@ -127,7 +150,7 @@ def _table(values: Mapping[str, Any]) -> str:
 
 
 def _measures(evaluation: Mapping[str, Any]) -> str:
-    """Accuracy beside its baselines, each with its interval, and the rest as it was measured."""
+    """Accuracy beside its baselines, each with its interval, and calibration."""
     named = {"this model": evaluation["accuracy"], **evaluation.get("baselines", {})}
     lines = [
         f"On {evaluation['pairs']} held-out pairs, 95 % intervals over prompts:",

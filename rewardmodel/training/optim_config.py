@@ -1,4 +1,4 @@
-"""Settings of training that all trainers share."""
+"""`OptimConfig`: the optimization settings of every training command."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +18,13 @@ from prefsearch.config.checks import check_types
 
 @dataclass
 class OptimConfig:
-    """Settings of training that all trainers share.
+    """Optimization settings, shared by every training command.
 
     Attributes:
         epochs: Passes over the data.
         learning_rate: Peak, of AdamW with warm-up and cosine decay.
-        batch_size: Rows (pairs, for a reward model) a device and step.
-        gradient_accumulation_steps: Steps gathered into one update.
+        batch_size: Rows (pairs, for a reward model) per device and step.
+        gradient_accumulation_steps: Steps accumulated into one update.
         warmup_ratio: Share of all updates spent warming up.
         weight_decay: Of AdamW.
         max_grad_norm: Gradients are clipped to this norm.
@@ -35,7 +35,7 @@ class OptimConfig:
         lora_rank: Train LoRA adapters of this rank; 0 trains every weight.
         lora_alpha: Scale of the adapters.
         lora_target_modules: Linear layers that get adapters.
-        seed: Of everything random.
+        seed: Random seed.
     """
 
     epochs: Annotated[float, Within(above=0, most=100_000)] = 1.0
@@ -63,11 +63,7 @@ class OptimConfig:
         check_types(self)
 
     def trainer_arguments(self, output: Path) -> dict[str, Any]:
-        """The arguments that TRL's trainers share.
-
-        Args:
-            output: Folder for checkpoints.
-        """
+        """The arguments that TRL's trainers share; checkpoints go to `output`."""
         import torch
 
         return {
@@ -82,7 +78,7 @@ class OptimConfig:
             "max_grad_norm": self.max_grad_norm,
             "max_length": None,  # rows come tokenized and cut already
             "save_strategy": "steps" if self.save_steps else "no",
-            "save_steps": self.save_steps or 500,  # of which the trainer wants some
+            "save_steps": self.save_steps or 500,  # the trainer requires one
             "gradient_checkpointing": self.gradient_checkpointing,
             "bf16": self.bf16,
             "use_cpu": not torch.cuda.is_available(),
@@ -99,11 +95,7 @@ class OptimConfig:
         }
 
     def adapters(self, task_type: str) -> Any:
-        """The peft configuration, or None for full training.
-
-        Args:
-            task_type: `"SEQ_CLS"` (whose new head is trained and saved too) or `"CAUSAL_LM"`.
-        """
+        """The peft configuration, or None for full training."""
         if not self.lora_rank:
             return None
         from peft import LoraConfig

@@ -1,8 +1,8 @@
-"""Training a process reward model: a token classifier that learns at the ends of steps alone.
+"""Training a process reward model: a token classifier with labels at the ends of steps.
 
-TRL has none any more, so this is `transformers.Trainer` with a collator and a loss. Labels may be
-shares between 0 and 1. No row is dropped for its length: the prompt is cut from its left, and where
-the steps alone are too long the last ones are left out; both are counted.
+`transformers.Trainer` with a collator and a loss. Labels may be shares between 0 and 1. No row is
+dropped for its length: the prompt is cut from its left, and where the steps alone are too long the
+last ones are left out; both are counted.
 """
 
 import logging
@@ -18,16 +18,10 @@ from transformers import Trainer, TrainingArguments
 from rewardmodel.data.conversation import prompts_of
 from rewardmodel.data.steps import SEPARATOR, step_ids
 from rewardmodel.models.process import load_step_scorer
+from rewardmodel.models.sequence import open_encoder
 from rewardmodel.prefix_cache.backbone import plain_model
 from rewardmodel.pretrained.adapters import adapter_folder
-from rewardmodel.pretrained.checkpoints import check_vocabulary
-from rewardmodel.pretrained.tokenization import (
-    TextEncoder,
-    context_length,
-    fit_embeddings,
-    load_tokenizer,
-    require_positions,
-)
+from rewardmodel.pretrained.tokenization import TextEncoder
 from rewardmodel.training.optim_config import OptimConfig
 from rewardmodel.training.run import run_trainer, save_model
 
@@ -48,16 +42,14 @@ def train_process_model(
     """Trains a process reward model and saves it.
 
     Args:
-        base: Hub id, folder, package or GGUF file to begin from: a language model or a token
-            classifier.
+        base: Hub id, folder, package or GGUF file of a language model or a token classifier.
         steps: Columns `prompt`, `completions` (the steps) and `labels` in [0, 1], as
-            `rewardmodel.data.steps.load_steps` gives them.
-        folder: Where the model goes, an ordinary transformers (or peft) folder.
-        optimization: How to train.
-        separator: What stands between steps; the saved model remembers it.
-        checkpoints: Where checkpoints go on the way, default `folder` with `-trainer` added.
-        keep_checkpoints: Leave them there; the caller removes them once it has noted that the model
-            is made.
+            `rewardmodel.data.steps.load_steps` returns them.
+        folder: Output, an ordinary transformers (or peft) folder.
+        optimization: Optimization settings.
+        separator: Text between steps; kept in the saved model.
+        checkpoints: Folder of checkpoints, default `folder` with `-trainer` added.
+        keep_checkpoints: Leave them there; the caller removes them.
 
     Returns:
         Counts and losses: `rows`, `steps`, `cut` (rows that were too long), `lost_steps`,
@@ -70,14 +62,9 @@ def train_process_model(
     """
     _require_both_kinds(steps)
     torch.manual_seed(optimization.seed)
-    tokenizer = load_tokenizer(base)
     model = load_step_scorer(base, init_head=True)
-    fit_embeddings(model, tokenizer)
-    check_vocabulary(model, tokenizer, source=base)
-    require_positions(model, optimization.max_length)
-    encoder = TextEncoder(
-        tokenizer, optimization.max_length or context_length(model) or 2**20, continues=False
-    )
+    encoder = open_encoder(base, model, optimization.max_length, input_format="text", trains=True)
+    tokenizer = encoder.tokenizer
     rows, counts = _tokenize(steps, encoder, separator)
     if counts["cut"]:
         _logger.warning(
@@ -122,15 +109,12 @@ def train_process_model(
 def step_loss(
     outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None
 ) -> Tensor:
-    """Cross entropy at the ends of steps, in nats a step.
+    """Cross entropy at the ends of steps, in nats: the sum over steps, divided by their number.
 
     Args:
         outputs: With logits [B, T, 2], or [B, T, 1].
         labels: float [B, T]: probability that the step which ends there is right, or -100.
         num_items_in_batch: Steps over all batches of an update; None takes this batch alone.
-
-    Returns:
-        The sum over steps, divided by their number.
     """
     logits = outputs["logits"] if isinstance(outputs, Mapping) else outputs.logits
     ends = labels != _IGNORED
@@ -163,7 +147,7 @@ class _Collator:
 def _tokenize(
     steps: Dataset, encoder: TextEncoder, separator: str
 ) -> tuple[Dataset, dict[str, int]]:
-    """Rows of ids, places of ends and labels, and what was cut of them."""
+    """Rows of ids, positions of ends and labels, and counts of what was cut."""
     rows: dict[str, list[Any]] = {"ids": [], "ends": [], "labels": []}
     counts = {"rows": len(steps), "steps": 0, "cut": 0, "lost_steps": 0}
     columns = (prompts_of(steps), steps["completions"], steps["labels"])
@@ -187,7 +171,7 @@ def _tokenize(
 
 
 def _require_both_kinds(steps: Dataset) -> None:
-    """Refuses data from which nothing can be learned."""
+    """Refuses data without both right and wrong steps."""
     if len(steps) == 0:
         raise ValueError("no steps to train on; required: at least 1 row")
     labels = {float(label) for row in steps["labels"] for label in row}

@@ -1,4 +1,4 @@
-"""Training a Bradley-Terry reward model on human comparisons, from text to a saved folder."""
+"""Training a Bradley-Terry reward model on human comparisons."""
 
 import logging
 from collections.abc import Mapping
@@ -10,31 +10,22 @@ import torch
 from datasets import Dataset
 from trl import RewardConfig
 
-from rewardmodel.models.sequence import load_scorer
+from rewardmodel.data.conversation import prompts_of, replies_of
+from rewardmodel.models.sequence import SequenceRewardModel, load_scorer, open_encoder
 from rewardmodel.prefix_cache.backbone import plain_model
 from rewardmodel.pretrained.adapters import adapter_folder
-from rewardmodel.pretrained.checkpoints import check_vocabulary
-from rewardmodel.pretrained.input_format import ChosenFormat, input_format_of, keep_input_format
-from rewardmodel.pretrained.tokenization import (
-    TextEncoder,
-    context_length,
-    fit_embeddings,
-    load_tokenizer,
-    require_positions,
-)
-from rewardmodel.pretrained.usual_inputs import require_usual_inputs
+from rewardmodel.pretrained.input_format import ChosenFormat, keep_input_format
+from rewardmodel.pretrained.tokenization import TextEncoder
 from rewardmodel.training.batching.comparisons import tokenize_comparisons
 from rewardmodel.training.batching.layout_choice import choose_layout
 from rewardmodel.training.loss_config import LossConfig
 from rewardmodel.training.model_card import write_model_card
 from rewardmodel.training.optim_config import OptimConfig
 from rewardmodel.training.quantization import quantized
-from rewardmodel.training.reference_shift import center_on
 from rewardmodel.training.run import run_trainer, save_model
 from rewardmodel.training.trainer import ComparisonTrainer
 
 _logger = logging.getLogger(__name__)
-_ENDLESS = 2**20
 
 
 def train_reward_model(
@@ -55,23 +46,21 @@ def train_reward_model(
     """Trains a reward model and saves it.
 
     Args:
-        base: Hub id, folder, package or GGUF file to begin from: the fine-tuned policy (Stiennon et
-            al. 2020), another language model, or a classifier.
-        preferences: Pairs, as `rewardmodel.load_preferences` gives them, or rankings, as
+        base: Hub id, folder, package or GGUF file: the fine-tuned policy (Stiennon et al. 2020),
+            another language model, or a classifier.
+        preferences: Pairs, as `rewardmodel.load_preferences` returns them, or rankings, as
             `rewardmodel.load_rankings` does.
-        folder: Where the model goes, an ordinary transformers (or peft) folder.
-        optimization: How to train.
-        objective: What is learned of ties, doubts and rankings, and how batches are laid out.
-        reference: Demonstrations (`prompt`, `completion`) whose mean score becomes 0, or None to
-            leave the zero where training put it.
-        load_in_4bit: Holds the base in 4 bits, for adapters alone.
-        load_in_8bit: Holds the base in 8 bits, for adapters alone.
-        input_format: Whether it learns to read prompt and response as one "text" or as a "pair" of
-            segments; "auto" looks (`rewardmodel.pretrained.input_format`). The saved model
-            remembers it.
-        checkpoints: Where checkpoints go on the way, default `folder` with `-trainer` added.
-        keep_checkpoints: Leave them there; the caller removes them once it has noted that the model
-            is made.
+        folder: Output, an ordinary transformers (or peft) folder.
+        optimization: Optimization settings.
+        objective: The loss and the layout of batches.
+        reference: Demonstrations (`prompt`, `completion`) whose mean score becomes 0, or None.
+        load_in_4bit: Loads the base in 4 bits, under adapters.
+        load_in_8bit: Loads the base in 8 bits, under adapters.
+        input_format: Whether it reads prompt and response as one "text" or as a "pair" of
+            segments; "auto" detects it (`rewardmodel.pretrained.input_format`). Kept in the saved
+            model.
+        checkpoints: Folder of checkpoints, default `folder` with `-trainer` added.
+        keep_checkpoints: Leave them there; the caller removes them.
         facts: More for the model card, such as where the data came from.
 
     Returns:
@@ -79,37 +68,27 @@ def train_reward_model(
         `seconds`, `reward_shift`...
 
     Raises:
-        ValueError: If the data is empty or all ties, the base cannot be loaded, reads its inputs in
-            a way that is not supported, or the loss diverges.
+        ValueError: If the data is empty or all ties, the base cannot be loaded, its inputs are not
+            supported, or the loss diverges.
         StorageError: If the disk is full.
     """
     objective = objective or LossConfig()
     torch.manual_seed(optimization.seed)
-    tokenizer = load_tokenizer(base)
     model = load_scorer(
         base, init_head=True, **quantized(load_in_4bit=load_in_4bit, load_in_8bit=load_in_8bit)
     )
-    fit_embeddings(model, tokenizer)
-    check_vocabulary(model, tokenizer, source=base)
-    require_positions(model, optimization.max_length)
-    encoder = TextEncoder(
-        tokenizer,
-        optimization.max_length or context_length(model) or _ENDLESS,
-        input_format_of(base, model, tokenizer, input_format),
-        continues=False,
+    encoder = open_encoder(
+        base, model, optimization.max_length, input_format=input_format, trains=True
     )
-    require_usual_inputs(base, model, encoder)
-    prompts = preferences["prompt"][:1] if len(preferences) else [""]
-    keep_input_format(
-        plain_model(model).config, encoder.input_format, messages=not isinstance(prompts[0], str)
-    )
+    tokenizer = encoder.tokenizer
+    _keep_input_format(model, encoder, preferences)
     rows, counts = tokenize_comparisons(preferences, encoder, objective, seed=optimization.seed)
     model = prepare_model(model, optimization, objective)
     layout = choose_layout(
         model,
         objective,
         pad_id=tokenizer.pad_token_id,
-        max_tokens=encoder.max_length or _ENDLESS,
+        max_tokens=encoder.max_length or 2**20,
         checkpointing=optimization.gradient_checkpointing,
     )
     checkpoints = checkpoints or folder.with_name(folder.name + "-trainer")
@@ -131,20 +110,19 @@ def train_reward_model(
     if trainer.is_world_process_zero() and reference is not None:
         outcome["reward_shift"] = center_on(reference, trainer.model, encoder)
 
+    card = {
+        "base": (facts or {}).get("base", base),
+        "data": dict(facts or {}),
+        "training": outcome,
+        "optimization": asdict(optimization),
+        "objective": asdict(objective),
+        "max_length": encoder.max_length,
+    }
+
     def finish(scratch: Path) -> None:
         # Beside an adapter, too, to which peft gives none: it holds the shift and the heads.
         plain_model(trainer.model).config.save_pretrained(scratch)
-        write_model_card(
-            scratch,
-            {
-                "base": (facts or {}).get("base", base),
-                "data": dict(facts or {}),
-                "training": outcome,
-                "optimization": asdict(optimization),
-                "objective": asdict(objective),
-                "max_length": encoder.max_length,
-            },
-        )
+        write_model_card(scratch, card)
 
     save_model(
         trainer,
@@ -157,20 +135,19 @@ def train_reward_model(
     return outcome
 
 
+def _keep_input_format(model: Any, encoder: TextEncoder, preferences: Dataset) -> None:
+    """Writes into a model's configuration how its prompts are read."""
+    prompts = preferences["prompt"][:1] if len(preferences) else [""]
+    messages = not isinstance(prompts[0], str)
+    keep_input_format(plain_model(model).config, encoder.input_format, messages=messages)
+
+
 def prepare_model(model: Any, optimization: OptimConfig, objective: LossConfig) -> Any:
-    """Gives a loaded classifier its heads and adapters.
-
-    Args:
-        model: One-label sequence classifier.
-        optimization: With the adapters' size.
-        objective: With the number of heads.
-
-    Returns:
-        The model to train.
+    """Gives a loaded one-label classifier its heads and adapters; returns the model to train.
 
     Raises:
-        ValueError: If several heads are asked of a model whose head is no linear layer, or of a
-            trained adapter, whose head cannot be replaced.
+        ValueError: If there are to be several heads on a model whose head is no linear layer, or on
+            a trained adapter, whose head cannot be replaced.
     """
     plain = plain_model(model)
     if getattr(plain.config, "reward_shift", None):
@@ -188,7 +165,7 @@ def prepare_model(model: Any, optimization: OptimConfig, objective: LossConfig) 
 
 
 def _widen_head(plain: Any, heads: int, *, adapters: bool) -> None:
-    """Puts so many fresh linear heads where the one was."""
+    """Replaces the head by `heads` new linear heads."""
     name = _head_name(plain)
     if name is None or adapters:
         what = "a trained adapter" if adapters else type(plain).__name__
@@ -207,6 +184,45 @@ def _widen_head(plain: Any, heads: int, *, adapters: bool) -> None:
 
 
 def _head_name(plain: Any) -> str | None:
-    """What a classifier calls its linear head."""
+    """The name of a classifier's linear head."""
     names = ("score", "classifier")
     return next((n for n in names if isinstance(getattr(plain, n, None), torch.nn.Linear)), None)
+
+
+def center_on(reference: Dataset, model: Any, encoder: TextEncoder) -> list[float]:
+    """Moves a trained classifier's zero to the mean score of demonstrations; returns the shifts.
+
+    A head with a bias absorbs the shift. One without keeps it as `reward_shift` in the model's
+    configuration, which `rewardmodel` subtracts; other readers of the folder then see scores that
+    are higher by this constant.
+
+    Args:
+        reference: Columns `prompt` and `completion`, and optionally `finished`.
+        model: Sequence classifier of M heads, adapters included.
+        encoder: Its tokenization.
+
+    Raises:
+        ValueError: If there is no demonstration.
+    """
+    if len(reference) == 0:
+        raise ValueError("no demonstrations to center the scores on; required: at least 1")
+    plain = plain_model(model)
+    training = model.training
+    marked = "finished" in reference.column_names
+    told = reference["finished"] if marked else [True] * len(reference)
+    scores = SequenceRewardModel(model, encoder).outputs(
+        prompts_of(reference),
+        replies_of(reference, "completion"),
+        finished=[value is not False for value in told],
+    )  # [B, M]
+    model.train(training)
+    means = scores.mean(0)
+    head = getattr(plain, "score", None) or getattr(plain, "classifier", None)
+    bias = getattr(head, "bias", None)
+    if bias is not None:
+        with torch.no_grad():
+            bias -= means.to(bias)
+    else:
+        shift = means.tolist()
+        plain.config.reward_shift = shift if len(shift) > 1 else shift[0]
+    return means.tolist()

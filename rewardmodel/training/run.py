@@ -1,7 +1,4 @@
-"""Running a trainer of transformers or trl to its end, and keeping what it made.
-
-From the last whole checkpoint, if there is one; the model appears in one rename.
-"""
+"""Running a trainer of transformers or trl with checkpoints, and saving its model."""
 
 import math
 from collections.abc import Callable
@@ -21,10 +18,10 @@ from rewardmodel.training.checkpoints import (
 
 
 class _LossProgress(ProgressCallback):
-    """A progress bar that shows the loss instead of printing every log; the last loss is logged."""
+    """A progress bar that shows the loss; the last loss is logged."""
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Moves the bar on, and asks for the log that the last few updates would not get."""
+        """Advances the bar, and requests a log at the last update."""
         super().on_step_end(args, state, control, **kwargs)
         if state.global_step >= state.max_steps:
             control.should_log = True
@@ -36,10 +33,10 @@ class _LossProgress(ProgressCallback):
 
 
 class _StopAtNaN(TrainerCallback):
-    """Ends training that has diverged, before a checkpoint or a model is made of it."""
+    """Stops diverged training before a checkpoint or model is saved."""
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Looks at the weights where they are about to be saved: a finite loss may break them."""
+        """Checks the weights before they are saved: a finite loss may break them."""
         if not (control.should_save or state.global_step >= state.max_steps):
             return
         for name, weight in kwargs["model"].named_parameters():
@@ -47,7 +44,7 @@ class _StopAtNaN(TrainerCallback):
                 raise ValueError(_diverged(f"the weight {name} is not finite", state.global_step))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Looks at the loss."""
+        """Checks the loss."""
         loss = (logs or {}).get("loss", 0.0)
         if not math.isfinite(loss):
             raise ValueError(_diverged(f"the training loss is {loss}", state.global_step))
@@ -65,7 +62,7 @@ def run_trainer(trainer: Any) -> dict[str, Any]:
 
     Raises:
         ValueError: If the loss or a weight is not finite, or the checkpoints are of another model.
-        DamagedRunError: If there are checkpoints and none is whole.
+        DamagedRunError: If there are checkpoints and none is intact.
         StorageError: If the disk is full.
     """
     output = Path(trainer.args.output_dir)
@@ -103,17 +100,16 @@ def save_model(
     finish: Callable[[Path], None] | None = None,
     keep_checkpoints: bool = False,
 ) -> None:
-    """Saves weights and tokenizer in one rename, then drops the checkpoints on the way.
+    """Saves weights and tokenizer in one rename, then removes the checkpoints.
 
     Args:
         trainer: After training.
         tokenizer: Of the model.
-        folder: Where they go; nothing is left there if the disk is full.
+        folder: Output; nothing is left there if the disk is full.
         merge: Save adapters merged into the weights that they were trained on, needed where those
             are not what `base_model_name_or_path` names.
         finish: Adds to the folder before it appears.
-        keep_checkpoints: Leave the checkpoints to the caller, who removes them once it has noted
-            that the model is there.
+        keep_checkpoints: Leave the checkpoints to the caller.
     """
     if not trainer.is_world_process_zero():
         return

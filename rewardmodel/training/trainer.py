@@ -1,7 +1,6 @@
-"""`trl.RewardTrainer` for comparisons of any kind, laid out so that prompts are computed once.
+"""`trl.RewardTrainer` for pairs and rankings, with shared prompts.
 
-TRL keeps what it is good at: adapters, quantization, precision, dropout, checkpoints, processes.
-Rows come tokenized, so its own preprocessing (which drops long pairs) is passed over.
+Rows come tokenized, so TRL's own preprocessing (which drops long pairs) is skipped.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +29,7 @@ _COLUMNS = ("sequences", "shared", "seconds", "probability", "margin", "ranks", 
 
 @dataclass(frozen=True)
 class ComparisonCollator:
-    """Rows of `tokenize_comparisons` as one batch: token tensors and labels.
+    """Collates rows of `tokenize_comparisons`: token tensors and labels.
 
     Attributes:
         layout: Lays out the tokens.
@@ -42,8 +41,8 @@ class ComparisonCollator:
         """Makes a batch of G rows.
 
         Returns:
-            The layout's tensors; `slots` int64 [G, K], where each response's score is among all, a
-            short group filled up with -1; and, as far as the rows have them, `probability` [G],
+            The layout's tensors; `slots` int64 [G, K], the index of each response's score, -1 where
+            a short group is filled up; and, as far as the rows have them, `probability` [G],
             `margin` [G], `ranks` [G, K], `head_weights` [G, M].
         """
         tensors = self.layout.collate([(row["sequences"], row["shared"]) for row in rows])
@@ -69,13 +68,13 @@ class ComparisonCollator:
 
 
 class _EpochOfOrder(TrainerCallback):
-    """Tells the order its epoch, also where a resumed loader hides it behind wrappers."""
+    """Sets the order's epoch, also where a resumed loader hides it behind wrappers."""
 
     def __init__(self, order: LengthGroupedOrder) -> None:
         self._order = order
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Sets the number of the epoch that begins or is gone on with."""
+        """Sets the number of the epoch that begins or resumes."""
         self._order.set_epoch(int(state.epoch))
 
 
@@ -92,19 +91,11 @@ class ComparisonTrainer(RewardTrainer):
         args: RewardConfig,
         **rest: Any,
     ) -> None:
-        """Takes a model and its rows.
-
-        Args:
-            model: Sequence classifier with as many labels as the objective has heads.
-            train_dataset: Of `tokenize_comparisons`.
-            layout: How rows become tensors.
-            objective: The loss.
-            args: As `trl.RewardTrainer` takes them.
-            **rest: As it takes them, too.
+        """Takes a classifier with a label per head, and rows of `tokenize_comparisons`.
 
         Raises:
-            ValueError: If this process has several GPUs, over which transformers would divide a
-                batch that is one piece here.
+            ValueError: If this process has several GPUs, over which transformers would split a
+                batch.
         """
         if args.n_gpu > 1:
             raise ValueError(
@@ -114,7 +105,7 @@ class ComparisonTrainer(RewardTrainer):
         self._objective = objective
         self._layout = layout
         self._rows = train_dataset
-        labels, model.config.num_labels = model.config.num_labels, 1  # all that trl lets pass
+        labels, model.config.num_labels = model.config.num_labels, 1  # all that trl allows
         super().__init__(
             model=model,
             args=args,
@@ -139,7 +130,7 @@ class ComparisonTrainer(RewardTrainer):
         self._signature_columns = list(_COLUMNS)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> LengthGroupedOrder:
-        """The same order in every process, and after a kill."""
+        """The same order in every process, and after a restart."""
         args = self.args
         order = LengthGroupedOrder(
             self._rows["length"],
@@ -166,7 +157,7 @@ class ComparisonTrainer(RewardTrainer):
         losses = comparison_losses(scores, inputs, self._objective)  # [G, M]
         weights = inputs.get("head_weights")
         loss = (losses if weights is None else losses * weights).mean()
-        # One look at the loss a step, as Trainer's own filter of NaN takes, but it is told.
+        # One synchronization per step, as in Trainer's own filter of NaN, but with an error.
         if not bool(torch.isfinite(loss)):
             raise ValueError(
                 f"the training loss is {loss.item()} at update {self.state.global_step + 1}; "
@@ -186,12 +177,9 @@ class ComparisonTrainer(RewardTrainer):
 
 
 def comparison_losses(scores: Tensor, inputs: Tensors, objective: LossConfig) -> Tensor:
-    """The loss of each group under each head, [G, M].
+    """The loss of each group under each head, [G, M], of scores [S, M] of all responses.
 
-    Args:
-        scores: Of all responses, [S, M].
-        inputs: Of `ComparisonCollator`.
-        objective: Which loss.
+    `inputs` are those of `ComparisonCollator`.
     """
     slots = inputs["slots"]
     real = slots >= 0

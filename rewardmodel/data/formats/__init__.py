@@ -1,1 +1,1 @@
-"""Converters from the formats in which human preferences are published, one file a source."""
+"""Published formats of preference data, one per file."""

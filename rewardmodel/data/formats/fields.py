@@ -1,4 +1,4 @@
-"""Checked values of a row: each function returns what was asked for or names what stood there."""
+"""Checked values of a row."""
 
 import math
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ _SKIP = 'or drop the row (on_bad_row="skip")'
 
 
 def missing(name: str, row: Row, required: str) -> PreferenceDataError:
-    """The error of a field that is not there."""
+    """The error of a missing field."""
     return PreferenceDataError(
         f"{name!r} is missing; found {list(row)}; required is {required}. Pass another format, add "
         f"the field {_SKIP}.",
@@ -19,7 +19,7 @@ def missing(name: str, row: Row, required: str) -> PreferenceDataError:
 
 
 def bad_value(name: str, value: object, required: str) -> PreferenceDataError:
-    """The error of a field that holds the wrong thing."""
+    """The error of a field with a wrong value."""
     shown = repr(value)
     shown = shown[:60] + "..." if len(shown) > 60 else shown
     return PreferenceDataError(
@@ -29,7 +29,7 @@ def bad_value(name: str, value: object, required: str) -> PreferenceDataError:
 
 
 def take_text(row: Row, name: str, *, blank: bool = True) -> str:
-    """A text; `blank` says whether it may be empty or of white space alone."""
+    """A text; `blank` allows it to be empty or of white space alone."""
     required = "text" if blank else "text that is not blank"
     if name not in row:
         raise missing(name, row, required)
@@ -71,7 +71,7 @@ def take_number(row: Row, name: str, *, low: float = -math.inf, high: float = ma
 
 
 def read_number(value: object) -> float:
-    """A number, or NaN for whatever is none (booleans and nulls too)."""
+    """A number, or NaN for anything else (booleans and nulls too)."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return math.nan
     try:

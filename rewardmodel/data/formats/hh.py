@@ -1,9 +1,8 @@
 r"""`Anthropic/hh-rlhf`: two transcripts that share all but the end.
 
 A row is `chosen` and `rejected`, each a whole conversation of "\n\nHuman:" and "\n\nAssistant:"
-turns. The prompt is what both share up to the last "\n\nAssistant:"; the splitting itself is
-`reply_text`'s. Stricter than plain text: without a shared assistant turn the row is
-bad.
+turns. The prompt is what both share up to the last "\n\nAssistant:"; a row without a shared
+assistant turn is bad.
 
 Source: Bai et al. 2022, "Training a Helpful and Harmless Assistant".
 """
@@ -12,7 +11,7 @@ from typing import Any
 
 from rewardmodel.data.chat_template import common_prefix_length
 from rewardmodel.data.formats.fields import take_text
-from rewardmodel.data.formats.options import ConvertOptions
+from rewardmodel.data.formats.format import ConvertOptions, Format
 from rewardmodel.data.parsing.reply_text import ASSISTANT_TURN
 from rewardmodel.data.rows import PreferenceDataError, Row
 
@@ -21,7 +20,7 @@ def convert_hh(row: Row, _options: ConvertOptions) -> list[dict[str, Any]]:
     """One pair of transcripts with an implicit prompt.
 
     Raises:
-        PreferenceDataError: No two transcripts, or none that share an assistant turn.
+        PreferenceDataError: Not two transcripts, or none that share an assistant turn.
     """
     chosen = take_text(row, "chosen", blank=False)
     rejected = take_text(row, "rejected", blank=False)
@@ -34,3 +33,11 @@ def convert_hh(row: Row, _options: ConvertOptions) -> list[dict[str, Any]]:
             reason="no shared assistant turn",
         )
     return [{"chosen": chosen, "rejected": rejected}]
+
+
+FORMAT = Format(
+    "hh",
+    "Anthropic/hh-rlhf: two transcripts that share their beginning",
+    convert_hh,
+    hub={"Anthropic/hh-rlhf": {}},
+)

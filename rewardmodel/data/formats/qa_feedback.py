@@ -2,14 +2,13 @@ r"""QA-Feedback of FineGrainedRLHF: four answers to a question about passages, c
 
 A row is `question`, `passages` (lists of a title and sentences), `prediction 1` to `prediction 4`
 and `preference`: six numbers in the order 1v2 1v3 1v4 2v3 2v4 3v4, where 1 and 2 name the better
-answer and 0 is a tie. Each row gives six pairs. They stay pairs, since six independent judgments
-need not agree on an order. Answers that are the same text cannot be compared: their pair is left
-out and counted, whatever the label.
+answer and 0 is a tie. Each row gives six pairs, since six independent judgments need not agree on
+an order. Pairs of identical answers are left out and counted, whatever the label.
 
-The prompt is ours, fixed: for each passage "Passage: TITLE\nSENTENCES\n\n", then
+The prompt is ours: for each passage "Passage: TITLE\nSENTENCES\n\n", then
 "Question: QUESTION\n\nAnswer:", and an answer begins with a space. The question comes last because
-a prompt that is too long gives way from its left. The first sentence of a passage often repeats the
-title on a line of its own; that line is taken away. A question without passages stands alone.
+a prompt that is too long is cut from its left. The first sentence of a passage often repeats the
+title on a line of its own; that line is removed. A question without passages stands alone.
 
 Source: Wu et al. 2023, "Fine-Grained Human Feedback Gives Better Rewards".
 """
@@ -17,7 +16,7 @@ Source: Wu et al. 2023, "Fine-Grained Human Feedback Gives Better Rewards".
 from typing import Any
 
 from rewardmodel.data.formats.fields import bad_value, take_list, take_text
-from rewardmodel.data.formats.options import ConvertOptions
+from rewardmodel.data.formats.format import ConvertOptions, Format
 from rewardmodel.data.rows import LeftOut, Row
 
 ORDER = ((1, 2), (1, 3), (1, 4), (2, 3), (2, 4), (3, 4))
@@ -64,3 +63,15 @@ def _prompt(row: Row) -> str:
             sentences[0] = sentences[0].removeprefix(title).strip()
         parts.append(f"Passage: {title}\n{' '.join(filter(None, sentences))}\n\n")
     return "".join(parts) + f"Question: {question}\n\nAnswer:"
+
+
+FORMAT = Format(
+    "qa_feedback",
+    "QA-Feedback of FineGrainedRLHF: four answers compared two by two, with ties",
+    convert_qa_feedback,
+    signatures=(
+        frozenset(
+            {"question", "passages", "preference", *(f"prediction {k}" for k in range(1, 5))}
+        ),
+    ),
+)

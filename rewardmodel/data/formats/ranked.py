@@ -1,15 +1,14 @@
-"""K replies to one prompt, generic: `responses` with `scores`, or with `ranks`.
+"""K replies to one prompt: `responses` with `scores`, or with `ranks`.
 
-The order becomes `ranks`, 1 the best, equal numbers ties, counted as in sport: two firsts are
-followed by a third. A reply that occurs twice cannot be compared with itself, so its copies are
-left out and counted; of their scores the mean is kept.
+The order becomes `ranks`, 1 the best, equal numbers ties, competition ranking: two firsts are
+followed by a third. Copies of a reply are left out and counted; of their scores the mean is kept.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 from rewardmodel.data.formats.fields import bad_value, missing, read_number, take_list
-from rewardmodel.data.formats.options import ConvertOptions
+from rewardmodel.data.formats.format import ConvertOptions, Format
 from rewardmodel.data.parsing.finished import replies_finished
 from rewardmodel.data.parsing.prompt_columns import take_prompt
 from rewardmodel.data.parsing.reply_text import Turns
@@ -75,7 +74,7 @@ def ranking_of_scores(
     finished: Sequence[bool | None] = (),
     options: ConvertOptions,
 ) -> list[dict[str, Any] | LeftOut]:
-    """One ranking from replies and their scores, and a mark for each repeated reply.
+    """One ranking from replies and their scores, and a `LeftOut` for each repeated reply.
 
     Raises:
         PreferenceDataError: Fewer than two replies differ.
@@ -96,13 +95,13 @@ def ranking_of_scores(
 
 
 def ranks_of_scores(scores: Sequence[float]) -> list[int]:
-    """Ranks of scores: one more than the number of higher scores, so that equals are ties."""
+    """Ranks of scores: one more than the number of higher scores, so equal scores are ties."""
     ordered = sorted(scores, reverse=True)
     return [1 + ordered.index(score) for score in scores]
 
 
 def _marks(responses: Sequence[str], finished: Sequence[bool | None]) -> dict[str, Any]:
-    """Whether each different reply is finished, where that is said of any."""
+    """Whether each different reply is finished, where that is known of any."""
     if all(told is None for told in finished):
         return {}
     marks: dict[str, bool | None] = {}
@@ -136,3 +135,19 @@ def _require_two(texts: list[str], given: Sequence[str]) -> list[str]:
 
 def _copies(count: int) -> list[LeftOut]:
     return [LeftOut("repeated reply of a ranking")] * count
+
+
+SCORES = Format(
+    "scores",
+    "prompt, responses and scores: the higher the better, equal scores ties",
+    convert_scores,
+    signatures=(frozenset({"responses", "scores"}),),
+    any_prompt=True,
+)
+RANKINGS = Format(
+    "rankings",
+    "prompt, responses and ranks: 1 is best, equal ranks ties",
+    convert_rankings,
+    signatures=(frozenset({"responses", "ranks"}),),
+    any_prompt=True,
+)

@@ -1,9 +1,8 @@
 """`allenai/reward-bench`, both versions: benchmarks of reward models.
 
 Version 1 is pairs: `prompt`, `chosen`, `chosen_model`, `rejected`, `rejected_model`, `subset`,
-`id`. Version 2 is not: one (in its Ties subset several) correct reply against three or more wrong
-ones. As pairs its scores would not be those of the benchmark, so it has a loader of its own,
-`rewardmodel.data.reward_bench.load_reward_bench_2`, and is refused here.
+`id`. Version 2 has one (in its Ties subset several) correct reply against three or more wrong ones,
+and is refused here: `rewardmodel.data.reward_bench.load_reward_bench_2` loads it.
 
 Source: Lambert et al. 2024, "RewardBench"; Malik et al. 2025, "RewardBench 2".
 """
@@ -11,7 +10,7 @@ Source: Lambert et al. 2024, "RewardBench"; Malik et al. 2025, "RewardBench 2".
 from typing import Any
 
 from rewardmodel.data.formats.fields import take_text
-from rewardmodel.data.formats.options import ConvertOptions
+from rewardmodel.data.formats.format import ConvertOptions, Format
 from rewardmodel.data.rows import PreferenceDataError, Row
 
 
@@ -32,7 +31,7 @@ def convert_reward_bench(row: Row, options: ConvertOptions) -> list[dict[str, An
 
 
 def refuse_reward_bench_2(_row: Row, _options: ConvertOptions) -> list[dict[str, Any]]:
-    """Says which loader reads version 2.
+    """Refuses version 2, naming its loader.
 
     Raises:
         PreferenceDataError: Always.
@@ -42,3 +41,22 @@ def refuse_reward_bench_2(_row: Row, _options: ConvertOptions) -> list[dict[str,
         "pairs. Measure on it with `prefsearch reward evaluate --benchmark rewardbench2`, or read "
         "it with load_reward_bench_2 of rewardmodel.data.reward_bench."
     )
+
+
+FORMAT = Format(
+    "rewardbench",
+    "allenai/reward-bench: pairs with subsets",
+    convert_reward_bench,
+    signatures=(
+        frozenset({"prompt", "chosen", "chosen_model", "rejected", "rejected_model", "subset"}),
+    ),
+    hub={"allenai/reward-bench": {}},
+    aside=frozenset({"id", "chosen_model", "rejected_model"}),
+)
+FORMAT_2 = Format(
+    "rewardbench2",
+    "allenai/reward-bench-2: best of several; not pairs, see load_reward_bench_2",
+    refuse_reward_bench_2,
+    signatures=(frozenset({"prompt", "chosen", "rejected", "num_correct", "total_completions"}),),
+    hub={"allenai/reward-bench-2": {}},
+)

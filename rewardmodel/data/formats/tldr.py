@@ -23,7 +23,7 @@ from rewardmodel.data.formats.fields import (
     take_number,
     take_text,
 )
-from rewardmodel.data.formats.options import ConvertOptions
+from rewardmodel.data.formats.format import ConvertOptions, Format
 from rewardmodel.data.rows import PreferenceDataError, Row
 
 POST_QUERY = "SUBREDDIT: r/{subreddit}\n\nTITLE: {title}\n\nPOST: {post}\n\nTL;DR:"
@@ -41,14 +41,13 @@ def query_of(info: Mapping[str, Any]) -> str:
 
 
 def truncate_query(tokenizer: Any, info: Mapping[str, Any], *, max_tokens: int = 512) -> str:
-    r"""The query for a post or an article, cut so that it has at most `max_tokens` tokens.
+    r"""The query for a post or an article, cut to at most `max_tokens` tokens.
 
     The post is cut at its last "\n" at which the query fits; where even its first line is too
-    long, that line is cut at the last character that fits. Only the post (or the article) gives
-    way, never title or "TL;DR:".
+    long, that line is cut at the last character that fits. Title and "TL;DR:" are never cut.
 
     Args:
-        tokenizer: Counts tokens; no begin or end token is counted.
+        tokenizer: Counts tokens, begin and end tokens excluded.
         info: The row's `info`.
         max_tokens: 512 for posts in the paper; 1,919 for articles in its code.
 
@@ -56,9 +55,8 @@ def truncate_query(tokenizer: Any, info: Mapping[str, Any], *, max_tokens: int =
         PreferenceDataError: A field is missing or is not text, or the query is too long even
             without the post.
 
-    Source: Stiennon et al. 2020, appendix B.2. Their code takes single characters off a line too
-    long; here the cut is found by bisection, which gives the same as long as more text is never
-    fewer tokens.
+    Source: Stiennon et al. 2020, appendix B.2. Their code removes single characters from a line
+    that is too long; the bisection here gives the same as long as more text is never fewer tokens.
     """
     template, fields, long_field = _parts(info)
     text = fields[long_field]
@@ -137,3 +135,20 @@ def _parts(info: Mapping[str, Any]) -> tuple[str, dict[str, str], str]:
         return ARTICLE_QUERY, {"article": take_text(info, "article")}, "article"
     fields = {name: take_text(info, name) for name in ("subreddit", "title", "post")}
     return POST_QUERY, fields, "post"
+
+
+FORMAT = Format(
+    "tldr",
+    "openai/summarize_from_feedback: two summaries of a post, with confidences",
+    convert_tldr,
+    signatures=(frozenset({"info", "summaries", "choice"}),),
+    # The hub keeps a script for these comparisons, which `datasets` no longer runs; its own parquet
+    # export of them does load.
+    hub={
+        "openai/summarize_from_feedback": {
+            "data_dir": "comparisons",
+            "revision": "refs/convert/parquet",
+        }
+    },
+    aside=frozenset({"worker"}),
+)

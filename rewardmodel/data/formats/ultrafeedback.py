@@ -10,7 +10,7 @@ Source: Cui et al. 2023, "UltraFeedback"; Tunstall et al. 2023, "Zephyr" (binari
 from typing import Any
 
 from rewardmodel.data.formats.fields import take_list, take_number, take_text
-from rewardmodel.data.formats.options import ConvertOptions
+from rewardmodel.data.formats.format import ConvertOptions, Format
 from rewardmodel.data.formats.ranked import ranking_of_scores
 from rewardmodel.data.rows import LeftOut, PreferenceDataError, Row
 
@@ -46,3 +46,17 @@ def _ranking(row: Row, options: ConvertOptions) -> list[dict[str, Any] | LeftOut
     replies = [take_text(completion, "response") for completion in completions]
     scores = [take_number(completion, "overall_score") for completion in completions]
     return ranking_of_scores(options.asked(question), replies, scores, options=options)
+
+
+FORMAT = Format(
+    "ultrafeedback",
+    "UltraFeedback: scored completions, or pairs with score_chosen and score_rejected",
+    convert_ultrafeedback,
+    signatures=(
+        frozenset({"instruction", "completions"}),
+        frozenset({"chosen", "rejected", "score_chosen", "score_rejected"}),
+    ),
+    hub={"openbmb/UltraFeedback": {}, "HuggingFaceH4/ultrafeedback_binarized": {}},
+    # The messages are those of chosen once more.
+    aside=frozenset({"prompt_id", "messages", "source", "models"}),
+)

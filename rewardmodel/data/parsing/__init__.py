@@ -1,1 +1,1 @@
-"""From a row to a pair: prompts, replies, transcripts, templates."""
+"""Parsing rows into prompts, replies and labels."""

@@ -1,8 +1,8 @@
-"""Whether a reply is finished, as columns of data say it.
+"""Columns that say whether a reply is finished.
 
-A reply is finished where its writer ended it, and unfinished where it was cut off at a length. The
-project's own columns hold true or false, of several replies a list; `finish_reason` and
-`stop_reason` are those of servers' completions.
+A reply is finished where its writer ended it, and unfinished where it was cut off at a length.
+Columns hold true or false, of several replies a list; `finish_reason` and `stop_reason` are those
+of servers' completions.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ _REASONS = {
 
 
 def read_finished(row: Row, column: str) -> bool | None:
-    """Whether a column says that a reply is finished; None where it says nothing.
+    """Whether a reply is finished by a column; None where it is empty.
 
     Raises:
         PreferenceDataError: If it is neither true, false nor null.
@@ -32,15 +32,10 @@ def read_finished(row: Row, column: str) -> bool | None:
 
 
 def replies_finished(row: Row, count: int) -> list[bool | None]:
-    """Whether each of the replies of a row is finished, by the first column that says so.
+    """Whether each of `count` replies of a row is finished, by the first column that has values.
 
-    Args:
-        row: Its `response_finished`, `finished`, `finish_reason` or `stop_reason` holds one value
-            for all replies, or a list.
-        count: Of replies.
-
-    Returns:
-        [count]; None where nothing is said, or a reason that is not known.
+    The columns are `response_finished`, `finished`, `finish_reason` and `stop_reason`, with one
+    value for all replies or a list. None is unknown.
 
     Raises:
         PreferenceDataError: If a list has another length, or a value is neither true, false nor
@@ -66,7 +61,7 @@ def replies_finished(row: Row, count: int) -> list[bool | None]:
 
 
 def finished_marks(row: Row, count: int) -> Sequence[bool]:
-    """Whether each reply is finished, where those of which nothing is said are; see above."""
+    """As `replies_finished`, unknown ones being finished."""
     return [told is not False for told in replies_finished(row, count)]
 
 

@@ -1,13 +1,12 @@
-"""From a row of any format to pairs of text with their labels.
+"""Parsing rows of any format into pairs with their labels.
 
-A plain row is one pair, its columns as named; a row of a published format goes through its
-converter first and may give several. In what comes out the chosen reply is never the less probable
-one. Knows no files: errors carry no place, the reader of rows puts it in front.
+A plain row is one pair; a row of a published format goes through its converter first and may give
+several. The chosen reply is never the less probable one. Errors carry no location; the reader of
+rows adds it.
 """
 
 import math
 import os
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +14,7 @@ from prefsearch.config.checks import closest
 from rewardmodel.choices import FormatName
 from rewardmodel.data.conversation import row_of
 from rewardmodel.data.formats.fields import read_number
-from rewardmodel.data.formats.options import ConvertOptions
+from rewardmodel.data.formats.format import ConvertOptions
 from rewardmodel.data.formats.table import (
     Format,
     format_named,
@@ -26,7 +25,7 @@ from rewardmodel.data.parsing.finished import PAIR_COLUMNS, read_finished
 from rewardmodel.data.parsing.prompt_columns import choose_columns, find_prompts, take_prompt
 from rewardmodel.data.parsing.reply_text import OneKind, split_prompt, take_turns
 from rewardmodel.data.parsing.shared_prompt import Turns, repeats, shared_prompt
-from rewardmodel.data.rankings import ranked_pairs
+from rewardmodel.data.rankings import pairs_of_ranking
 from rewardmodel.data.rows import (
     LeftOut,
     PreferenceDataError,
@@ -42,7 +41,7 @@ _LABELS = ("margin", "chosen_probability", "confidence", "subset", *PAIR_COLUMNS
 
 
 class PairParser:
-    """Turns rows into pairs; remembers what the source's rows so far have taught about columns."""
+    """Parses rows into pairs; keeps what the first rows showed about the columns."""
 
     def __init__(
         self,
@@ -61,8 +60,8 @@ class PairParser:
         self.prompt_option = prompt_option
         self.columns = (prompt_column, chosen_column, rejected_column)
         self.implicit = implicit_prompt
-        self.other_name: str | None = None  # of a prompt column that nobody named
-        # A name the user gave is a promise that the column is there.
+        self.other_name: str | None = None  # of a prompt column that was found
+        # A column that the user named must be there.
         self.has_prompt = prompt_column != "prompt"
         self.label_columns = {name: name for name in _LABELS}
         self.promised: set[str] = set()
@@ -100,7 +99,7 @@ class PairParser:
             )
 
     def format_of(self, row: Row) -> Format | None:
-        """The format of a source, decided at the first of its rows; None is plain."""
+        """The format of a source, determined at the first of its rows; None is plain."""
         if not self.decided:
             found = recognize(row)
             # A prompt column that the user names is read, by the formats that leave it open.
@@ -136,7 +135,9 @@ class PairParser:
             if isinstance(part, LeftOut):
                 pairs.append(part)
             elif "ranks" in part:
-                pairs += [self._pair(pair, *_DEFAULTS, beside=row) for pair in _pairs_of(part)]
+                pairs += [
+                    self._pair(pair, *_DEFAULTS, beside=row) for pair in pairs_of_ranking(part)
+                ]
             else:
                 pairs.append(self._pair(part, *_DEFAULTS, beside=row))
         return pairs
@@ -257,32 +258,10 @@ class PairParser:
         return number
 
 
-def _pairs_of(ranking: Mapping[str, Any]) -> list[dict[str, Any]]:
-    responses, scores = ranking["responses"], ranking.get("scores")
-    marks = ranking.get("finished")
-
-    def ended(*of: int) -> dict[str, bool | None]:
-        return dict(zip(PAIR_COLUMNS, (marks[n] for n in of), strict=True)) if marks else {}
-
-    extra = {"subset": ranking["subset"]} if "subset" in ranking else {}
-    return [
-        {
-            "prompt": ranking["prompt"],
-            "chosen": responses[better],
-            "rejected": responses[worse],
-            "chosen_probability": probability,
-            **({"margin": scores[better] - scores[worse]} if scores else {}),
-            **ended(better, worse),
-            **extra,
-        }
-        for better, worse, probability in ranked_pairs(responses, ranking["ranks"])
-    ]
-
-
 def _orient(pair: dict[str, Any], labels: dict[str, Any]) -> dict[str, Any]:
-    """Let `chosen` be the more probable reply, whatever the source called it.
+    """Swaps the replies so that `chosen` is the more probable one.
 
-    The margin says by how much the first reply leads, so it changes its sign with them.
+    The margin is the lead of the first reply, so it changes its sign.
     """
     probability = labels.get("chosen_probability")
     if probability is not None and probability < 0.5:

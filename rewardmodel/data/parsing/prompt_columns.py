@@ -1,8 +1,7 @@
-"""Which columns beside the replies hold the prompt, and which hold a whole conversation.
+"""Finding the columns that hold the prompt, or a whole conversation.
 
-Published data have many names for them. The prompt is taken from the column that the user names,
-from `prompt`, or from the one column with another usual name; where several could be meant, the
-error names them. Knows nothing of what the replies hold.
+The prompt is taken from the column that the user names, from `prompt`, or from the one column with
+another usual name; where several are possible, the error names them.
 """
 
 from rewardmodel.data.conversation import Message
@@ -10,7 +9,7 @@ from rewardmodel.data.parsing.reply_text import take_turns
 from rewardmodel.data.parsing.shared_prompt import Turns
 from rewardmodel.data.rows import PreferenceDataError, Row, peek
 
-# Beginning with what is read first: a prompt that is too long gives way from its left.
+# In the order of reading: a prompt that is too long is cut from its left.
 _NAMES = (
     *("context", "contexts", "passage", "passages", "document", "article", "background"),
     *("history", "dialogue", "dialog", "conversation", "conversations", "messages"),
@@ -27,11 +26,8 @@ JOINT = "\n\n"
 def find_prompts(row: Row, *others: str) -> list[str]:
     """Columns that may hold a prompt by their names and values, in the order of reading.
 
-    Messages that begin with a system turn are read before all others, as `take_prompt` requires.
-
-    Args:
-        row: Column names to values.
-        others: Columns known to hold something else.
+    Messages that begin with a system turn come first, as `take_prompt` requires. `others` are
+    columns known to hold something else.
     """
     places = {
         name: _NAMES.index(usual)
@@ -44,10 +40,9 @@ def find_prompts(row: Row, *others: str) -> list[str]:
 
 
 def find_conversation(row: Row) -> str | None:
-    """The column that holds messages by its value and has a usual name of a conversation, or None.
+    """The column of messages that has a usual name of a conversation, or None.
 
-    Where several do, the first of `messages`, `conversations`, `conversation`, `dialogue` and
-    `dialog`.
+    Of several, the first of `messages`, `conversations`, `conversation`, `dialogue` and `dialog`.
     """
     for usual in _CONVERSATION_NAMES:
         for name in row:
@@ -57,22 +52,18 @@ def find_conversation(row: Row) -> str | None:
 
 
 def begins_with_prompt(turns: object) -> bool:
-    """Whether messages begin with what an assistant is asked, so that no prompt precedes them."""
+    """Whether messages begin with a user's or system turn, so that no prompt precedes them."""
     first = turns[0] if isinstance(turns, list) and turns else None
     return isinstance(first, dict) and first.get("role") in ("user", *_SYSTEM_ROLES)
 
 
 def take_prompt(row: Row, column: str, *, option: str) -> Turns:
-    """The prompt in a column, or in several joined by "+".
+    """The prompt in a column, or in several joined by "+", such as "instruction+input".
 
     A prompt of several columns is their texts with a blank line between them, parts that are null
-    or empty left out. Where one of them holds messages, the prompt is their messages, one behind
-    another, and texts beside them become turns of the user's.
-
-    Args:
-        row: Column names to values.
-        column: A column's name, or names joined by "+", such as "instruction+input".
-        option: The keyword argument by which the user can name another column.
+    or empty left out. Where one of them holds messages, the prompt is their messages, one after
+    another, and texts beside them become user turns. Errors name `option`, the keyword argument of
+    the column.
 
     Raises:
         PreferenceDataError: A column is missing or holds no text and no messages, or a system turn
@@ -101,7 +92,7 @@ def take_prompt(row: Row, column: str, *, option: str) -> Turns:
 
 
 def _joined_turns(parts: dict[str, Turns], option: str) -> list[Message]:
-    """The messages of several columns in their order, texts beside them as turns of the user's."""
+    """The messages of several columns in order, texts beside them as user turns."""
     turns: list[Message] = []
     texts: list[str] = []  # of columns side by side, which make one turn
     for name, part in parts.items():

@@ -1,14 +1,12 @@
-"""Where the prompt ends and the reply begins, in text, transcripts and chat messages.
+"""Splitting rows into prompt and replies: text, transcripts and chat messages.
 
-Texts that come out of here make what the reward model reads by concatenation, `prompt + reply`, so
-nothing is lost or added at the seam; messages are kept for each model to render, or rendered by a
-given tokenizer. Nothing here knows files or datasets; errors carry no place, the reader of rows
-puts it in front.
+Texts are split such that `prompt + reply` is what the reward model reads; messages are kept for
+each model to render, or rendered by a given tokenizer. Errors carry no location; the reader of rows
+adds it.
 """
 
 from collections.abc import Sequence
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from prefsearch.config.checks import closest
 from rewardmodel.data.chat_template import ChatTemplate, shorten
@@ -27,21 +25,19 @@ from rewardmodel.data.parsing.template_columns import (
 from rewardmodel.data.parsing.transcripts import prompt_end
 from rewardmodel.data.rows import PreferenceDataError, Row, note
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 ASSISTANT_TURN = "\n\nAssistant:"
 _FEW_WORDS = 4
 _ANSWERING = ("assistant", "tool")
 
 
 def take_turns(row: Row, column: str, *, option: str) -> Turns:
-    """Return one column's text or messages, refusing everything else.
+    """One column's text or messages; everything else is refused.
 
-    Text of spaces alone is let through: an empty reply is something a human may have judged, and
-    real data hold some. The empty string is a hole in the data.
-
-    Args:
-        row: Column names to values.
-        column: The column wanted.
-        option: The keyword argument by which the user can name another column.
+    Text of white space alone is allowed, since a human may have judged an empty reply; the empty
+    string is a gap in the data. Errors name `option`, the keyword argument of the column.
 
     Raises:
         PreferenceDataError: The column is missing, or its value null, empty or not text.
@@ -82,7 +78,7 @@ def take_turns(row: Row, column: str, *, option: str) -> Turns:
 def split_prompt(
     prompt: Turns | None,
     replies: Sequence[Turns],
-    tokenizer: PreTrainedTokenizerBase | None,
+    tokenizer: "PreTrainedTokenizerBase | None",
     *,
     row: Row | None = None,
     empty: bool = False,
@@ -90,20 +86,20 @@ def split_prompt(
     implicit: bool = False,
     finished: Sequence[bool] | None = None,
 ) -> tuple[Prompt, list[Reply]]:
-    """Return the prompt and each reply.
+    """The prompt and each reply.
 
     Args:
         prompt: The explicit prompt, or None where two replies share it as their beginning.
         replies: Replies to the prompt; whole conversations where the prompt is None.
-        tokenizer: Renders messages by its chat template, or tries it on those that are kept;
-            unused where everything is text.
-        row: What stands beside them; see `rewardmodel.data.parsing.template_columns`.
+        tokenizer: Renders messages by its chat template, or checks that it can render those that
+            are kept; unused where everything is text.
+        row: The row; see `rewardmodel.data.parsing.template_columns`.
         empty: Whether replies of text to a prompt of messages may be empty.
         keep_messages: Whether messages stay a `Conversation`, for each model to render.
-        implicit: Whether the user said that plain text begins with the prompt, so that a shared
-            beginning needs no turn marker.
-        finished: Whether each reply is whole: what closes a turn is left off those that are not.
-            None takes all for whole.
+        implicit: Whether plain text begins with the prompt, so that a shared beginning needs no
+            turn marker.
+        finished: Whether each reply is whole; the end of a turn is left off others. None takes all
+            as whole.
 
     Returns:
         Texts where everything is text, or was rendered; else a `Conversation` and the replies to
@@ -151,10 +147,9 @@ def split_prompt(
 
 
 def _without_prompt(prompt: str, replies: list[str], row: Row) -> list[Reply]:
-    """Replies of text, less the prompt where all of them begin with it, as messages may, too.
+    """Replies of text, without the prompt where all of them repeat it.
 
-    A prompt of a few words without a turn marker may well be taken up by all replies, and one reply
-    may be an echo: that says nothing.
+    A prompt of a few words without a turn marker may be repeated by chance, and so may one reply.
     """
     parts = [reply.removeprefix(prompt) for reply in replies]
     told = len(prompt.split()) > _FEW_WORDS or prompt_end(prompt) is not None
@@ -171,7 +166,7 @@ def _without_prompt(prompt: str, replies: list[str], row: Row) -> list[Reply]:
 def _require_rendering(
     template: ChatTemplate, conversation: Conversation, replies: Sequence[Reply]
 ) -> None:
-    """Refuses, while the row's place is known, messages that the template cannot render."""
+    """Refuses messages that the template cannot render."""
     template.prompt_text(conversation)
     for reply in replies:
         template.whole_text(conversation, reply)
@@ -180,7 +175,7 @@ def _require_rendering(
 def _split_messages(
     prompt: Turns | None, replies: Sequence[Turns], row: Row
 ) -> tuple[list[Message], list[list[Message]]]:
-    """Return the prompt's messages and each reply's, where replies are messages."""
+    """The prompt's messages and each reply's, where replies are messages."""
     conversations = [reply for reply in replies if isinstance(reply, list)]
     if len(conversations) < len(replies):
         raise PreferenceDataError(
@@ -195,8 +190,8 @@ def _split_messages(
         return opening, [turns[len(opening) :] for turns in conversations]
     if all(turns[0]["role"] in _ANSWERING for turns in conversations):
         return opening, conversations
-    # Whole conversations, which say themselves where they part, and may leave out the system turn
-    # of the prompt beside them, or have one that it lacks.
+    # Whole conversations are split by themselves, and may lack the system turn of the prompt
+    # beside them, or have one that it lacks.
     shared, conversations = split_conversations(*conversations)
     asked, said = _words_of(opening), _words_of(shared)
     if asked[len(asked) - len(said) :] == said:
@@ -230,7 +225,7 @@ def _require_reply(text: str) -> str:
 
 
 def _check_message(turn: Message, column: str) -> Message:
-    """Return the message without its null fields, which Arrow adds to fill up a column.
+    """The message without its null fields, which Arrow adds to fill up a column.
 
     A message that calls tools may have no content; one of several parts of text is their text.
     Arguments of calls may be JSON text, as servers write them; templates read mappings.

@@ -1,7 +1,6 @@
 """The prompt that two replies share as their beginning, in transcripts, messages and other text.
 
-Knows nothing of prompt columns and templates; a shared beginning is a prompt where turns mark it,
-or where the user says so.
+A shared beginning is a prompt where turns mark it, or where the user sets `implicit_prompt`.
 """
 
 from rewardmodel.data.chat_template import common_prefix_length, shorten
@@ -14,10 +13,10 @@ Turns = str | list[Message]
 
 
 def shared_prompt(first: Turns, second: Turns) -> Turns | None:
-    """The prompt that two replies share by their turns, or None where they do not.
+    """The prompt that two replies share by their turns, or None.
 
-    Of messages these are the turns before the first that the assistant answers differently, of
-    text all up to a turn marker; see `rewardmodel.data.parsing.transcripts`.
+    Of messages these are the turns before the assistant's first differing one, of text all up to
+    a turn marker; see `rewardmodel.data.parsing.transcripts`.
     """
     if isinstance(first, list) and isinstance(second, list):
         return first[: _shared_turns(first, second)] or None
@@ -27,20 +26,20 @@ def shared_prompt(first: Turns, second: Turns) -> Turns | None:
 
 
 def repeats(whole: Turns, part: Turns) -> bool:
-    """Whether every text of `part` stands in `whole`, white space aside."""
+    """Whether every text of `part` is in `whole`, white space aside."""
     text = " ".join(_texts(whole))
     return all(words in text for words in _texts(part))
 
 
 def split_texts(first: str, second: str, *, implicit: bool) -> tuple[str, list[str]]:
-    """Split two texts after the prompt they share.
+    """Splits two texts after the prompt they share.
 
-    Transcripts are split after the last marker of an answer up to which both agree. Other text is
-    split only where the user says that it begins with the prompt (`implicit`): before the last
-    white space in the common prefix, so that no word is torn and a reply keeps its leading space.
+    Transcripts are split after the last shared marker of an answer. Other text is split only with
+    `implicit`: before the last white space in the common prefix, so that no word is torn and a
+    reply keeps its leading space.
 
     Raises:
-        PreferenceDataError: Nothing is shared, or no turn marker says that it is a prompt.
+        PreferenceDataError: Nothing is shared, or no turn marker shows that it is a prompt.
     """
     cut = _marked(first, second)
     if cut is None and implicit:
@@ -56,9 +55,9 @@ def split_texts(first: str, second: str, *, implicit: bool) -> tuple[str, list[s
 
 
 def split_conversations(*conversations: list[Message]) -> tuple[list[Message], list[list[Message]]]:
-    """Split conversations at the last shared turn that the assistant answers in all of them.
+    """Splits conversations at the last shared turn that the assistant answers in all of them.
 
-    One alone is split before the assistant's last turn.
+    A single one is split before the assistant's last turn.
 
     Raises:
         PreferenceDataError: There is none.
@@ -74,7 +73,7 @@ def split_conversations(*conversations: list[Message]) -> tuple[list[Message], l
 
 
 def split_last_turn(messages: Turns) -> tuple[list[Message], list[Message]]:
-    """Return what precedes the assistant's last turn, and that turn; what follows is left out.
+    """The turns before the assistant's last turn, and that turn; what follows is left out.
 
     Raises:
         PreferenceDataError: No assistant turn answers anything, or this is text.

@@ -1,9 +1,8 @@
-"""Columns beside prompt and replies that belong to what the model reads.
+"""Columns beside prompt and replies: system message, tools, template variables.
 
-`system` is the system message: a turn before the messages, a paragraph before plain text. `tools`
-and `chat_template_kwargs` are given to the chat template, as TRL gives them. Contents made of parts
-are joined where all are text; pictures in messages are refused. Knows nothing of where prompt and
-replies part.
+`system` is a turn before the messages, or a paragraph before plain text. `tools` and
+`chat_template_kwargs` are passed to the chat template, as in TRL. Contents made of parts are joined
+where all are text; images in messages are refused.
 """
 
 from collections.abc import Mapping
@@ -32,7 +31,7 @@ _SYSTEM_NAMES = ("system", "system_prompt", "system_message", "system_instructio
 
 
 def with_system(row: Row, prompt: str) -> str:
-    """A prompt of plain text behind the row's system message, a blank line between them.
+    """A prompt of plain text after the row's system message, a blank line between them.
 
     Raises:
         PreferenceDataError: As `take_system`.
@@ -45,10 +44,10 @@ def with_system(row: Row, prompt: str) -> str:
 
 
 def with_system_turn(row: Row, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Messages that begin with the row's system message, which may stand there already.
+    """Messages that begin with the row's system message, unless they do already.
 
     Raises:
-        PreferenceDataError: As `take_system`, or another system message stands there.
+        PreferenceDataError: As `take_system`, or they begin with another system message.
     """
     system = take_system(row)
     if system is None:
@@ -95,13 +94,13 @@ def take_system(row: Row) -> str | None:
 
 
 def take_template(row: Row) -> tuple[tuple[Any, ...] | None, dict[str, Any] | None]:
-    """What the chat template is given beside the messages: `tools` and `chat_template_kwargs`.
+    """The template's variables beside the messages: `tools` and `chat_template_kwargs`.
 
     Both may be JSON text. Nulls inside, which Arrow adds to make all rows alike, are left out.
 
     Raises:
         PreferenceDataError: A value is no list of tools or no mapping of template variables, or
-            one of these is an argument that decides how the text is made.
+            one of these is an argument of `apply_chat_template` that is set here.
     """
     tools = _from_json(row, "tools")
     if tools is not None and not (
@@ -133,10 +132,10 @@ def without_nulls(value: Any) -> Any:
 
 
 def refuse_media_parts(content: Any, column: str) -> None:
-    """Refuse the content of a message that is made of parts and shows a picture, film or sound.
+    """Refuses the content of a message with an image, video or audio part.
 
     Raises:
-        PreferenceDataError: It does.
+        PreferenceDataError: It has one.
     """
     parts = content if isinstance(content, list) else []
     for part in parts:
@@ -152,7 +151,7 @@ def refuse_media_parts(content: Any, column: str) -> None:
 
 
 def joined_parts(content: Any) -> Any:
-    """The text of a content made of parts of text, as templates render it; anything else as is."""
+    """The text of a content made of text parts; anything else unchanged."""
     if not isinstance(content, list) or not content:
         return content
     texts: list[Any] = [
@@ -163,7 +162,7 @@ def joined_parts(content: Any) -> Any:
 
 
 def messages_of_json(text: str) -> list[dict[str, Any]] | None:
-    """The messages that a text holds as JSON, as in tables of text; None for any other text."""
+    """The messages in a JSON text, as in tables of text; None for any other text."""
     if not text.lstrip().startswith("[{"):
         return None
     try:
@@ -177,7 +176,7 @@ def messages_of_json(text: str) -> list[dict[str, Any]] | None:
 
 
 def with_parsed_calls(message: dict[str, Any]) -> dict[str, Any]:
-    """A message whose calls of tools have arguments that are mappings, where they were JSON text.
+    """A message whose tool calls have their arguments parsed, where they were JSON text.
 
     Raises:
         PreferenceDataError: The text is no JSON.
@@ -201,7 +200,7 @@ def with_parsed_calls(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def _bad_messages(shown: str, fault: JsonFault) -> PreferenceDataError:
-    """The error of a text that holds messages as JSON with a fault."""
+    """The error of a text that holds messages as faulty JSON."""
     return PreferenceDataError(
         f"the text {shown!a} holds messages as JSON, and {fault}; required is JSON with one "
         'meaning. Mend it, or drop the row (on_bad_row="skip").',

@@ -1,15 +1,15 @@
-r"""Turn markers in plain text: where the prompt ends that two transcripts share.
+r"""Turn markers in plain text: the end of the prompt that two transcripts share.
 
-A transcript marks who writes: "\n\nHuman:" and "\n\nAssistant:", "### Instruction:" and
-"### Response:", "Q:" and "A:", or the special tokens of chat templates. A shared beginning without
-such a marker is no evidence of a prompt: 40 of 40 replies may begin with "The".
+Markers are "\n\nHuman:" and "\n\nAssistant:", "### Instruction:" and "### Response:", "Q:" and
+"A:", or the special tokens of chat templates. A shared beginning without such a marker is no
+evidence of a prompt: 40 of 40 replies may begin with "The".
 """
 
 import re
 
 
 def _words(*words: str) -> re.Pattern[str]:
-    """A word and a colon at the beginning of a line, maybe as a heading or in bold."""
+    """A word and a colon at the beginning of a line, optionally as a heading or in bold."""
     options = "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
     marker = (
         rf"^[ \t]*(?:\#{{1,6}}[ \t]*|\*{{1,2}}|<)?({options})[*>]{{0,2}}[ \t]*:\*{{0,2}}"
@@ -65,13 +65,9 @@ _FAMILIES = (
 
 
 def prompt_end(shared: str) -> int | None:
-    """Where the prompt ends in what two transcripts share: behind the last marker of an answer.
+    """The end of the prompt in the shared beginning of two transcripts: the last answer marker.
 
-    Args:
-        shared: The common beginning of the two texts.
-
-    Returns:
-        A position, or None where nobody asks and is answered by markers in the shared text.
+    None where the shared text has no markers of a question and its answer.
     """
     asked = [
         (found.start(), -len(found.group()), place)

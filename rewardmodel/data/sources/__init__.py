@@ -1,1 +1,1 @@
-"""Files, folders and hub datasets as rows."""
+"""Reading rows from files, folders and the hub."""

@@ -1,7 +1,6 @@
 """Rows of a CSV file under its header.
 
-Lines end with a line feed, and fields in quotes keep every other character. Knows nothing of what
-the columns mean.
+Lines end with a line feed, and fields in quotes keep every other character.
 """
 
 import csv
@@ -17,7 +16,7 @@ _ENDLESS = "found a quoted field that does not end; required are fields whose qu
 
 
 def read_csv_rows(path: Path) -> Iterator[Place]:
-    """Yield a row for each record under the header, at the line where it begins.
+    """Yields a row for each record under the header, with the line where it begins.
 
     Raises:
         UnreadableFile: The rest of the file cannot be read: a line or a field is too long, or a
@@ -65,9 +64,7 @@ def read_csv_rows(path: Path) -> Iterator[Place]:
 def _lines(path: Path, began: list[int]) -> Iterator[str]:
     """The lines; bytes that are not UTF-8 become surrogates, for their row to be refused.
 
-    Args:
-        path: The file.
-        began: How many lines lie before the row that is being read; changed from outside.
+    `began[0]` is the number of lines before the row that is being read; changed from outside.
     """
     for number, line in read_lines(path, blank_too=True):
         if number - began[0] > _MOST_ROW_LINES:

@@ -1,7 +1,6 @@
-"""Rows of one data file, each with its line or row: JSON, CSV, Parquet, plain text.
+"""Rows of one data file, with their locations: JSON, CSV, Parquet, plain text.
 
-Files are streamed, and text is decoded line by line, so that an error names the line it is on.
-Knows formats by their names; does not know what the columns mean.
+Files are streamed, and text is decoded line by line, so that errors name their line.
 """
 
 import zlib
@@ -26,11 +25,11 @@ _BATCH_ROWS = 1000
 
 
 def read_file(path: Path) -> Iterator[Place]:
-    """Yield a file's rows; where the rest cannot be read, or nothing is in it, an error.
+    """Yields a file's rows, and an error where the rest cannot be read or there are none.
 
     Raises:
-        PreferenceDataError: The file's name says no known kind, it is no regular file, or several
-            columns have one name.
+        PreferenceDataError: The file's suffix is unknown, it is no regular file, or several columns
+            have one name.
     """
     readers = {
         ".json": read_json_rows,

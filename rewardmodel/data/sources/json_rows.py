@@ -1,7 +1,7 @@
 """Rows of a JSON file: objects one a line, or one list of objects for the whole file.
 
 A list is read element by element, so that a file on one line is not held in memory, and a faulty
-element is a bad row among good ones. Knows nothing of what the columns mean.
+element is a bad row among good ones.
 """
 
 import codecs
@@ -32,7 +32,7 @@ _SPACES = re.compile(r"[ \t\r\n]*")
 
 
 def read_json_rows(path: Path) -> Iterator[Place]:
-    """Yield the objects of a file, lines and lists told apart by the first character.
+    """Yields the objects of a file; lines and lists are distinguished by the first character.
 
     Raises:
         UnreadableFile: The rest of the file cannot be read; see `text_files.read_lines`.
@@ -46,7 +46,7 @@ def read_json_rows(path: Path) -> Iterator[Place]:
 
 
 def decoded(line: bytes, number: int) -> str | PreferenceDataError:
-    """The text of a line, or the error of one that is not UTF-8; a byte order mark is left off."""
+    """The text of a line without byte order mark, or the error of one that is not UTF-8."""
     try:
         return line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
@@ -106,15 +106,15 @@ def _read_list(path: Path) -> Iterator[Place]:
 
 
 class _Window:
-    """The part of a file that is being read, as text; bytes that are no UTF-8 are surrogates.
+    """The part of a file that is being read, as text; bytes that are not UTF-8 are surrogates.
 
     Attributes:
-        position: What is next.
+        position: The next character.
         taken: Where the value that was taken last began.
     """
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
-        """Begin before the first character."""
+        """Starts before the first character."""
         self.position = 0
         self.taken = 0
         self._file = file
@@ -148,7 +148,7 @@ class _Window:
                 return ""
 
     def expect(self, character: str) -> None:
-        """Pass over a character.
+        """Skips a character.
 
         Raises:
             UnreadableFile: Another one is next.
@@ -159,7 +159,7 @@ class _Window:
         self.position += 1
 
     def take(self, decoder: StrictDecoder) -> Any:
-        """The value that is next.
+        """The next value.
 
         Raises:
             UnreadableFile: There is none, or it is longer than `MOST_LINE_BYTES`.
@@ -182,7 +182,7 @@ class _Window:
                 return value
 
     def refuse(self, found: str, position: int | None = None) -> NoReturn:
-        """Ends the reading at a place.
+        """Stops the reading at a position.
 
         Raises:
             UnreadableFile: Always.
@@ -194,7 +194,7 @@ class _Window:
         )
 
     def _fill(self) -> bool:
-        """Read on, and forget what lies behind; whether there was more."""
+        """Reads on, and drops what lies behind; returns whether there was more."""
         if self._ended:
             return False
         waiting = len(self._text) - self.position

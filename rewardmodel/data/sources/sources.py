@@ -1,18 +1,25 @@
-"""Where user data lives: a file, a folder of files, a saved dataset, the hub.
-
-Opens it and picks the split; `rewardmodel.data.sources.files` reads the files.
-"""
+"""Finding the rows of a source: a file, a folder of files, a saved dataset, or the hub."""
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pyarrow as pa
 
-from rewardmodel.data.rows import Place, PreferenceDataError
+from rewardmodel.choices import OnBadRow
+from rewardmodel.data.formats.table import hub_options
+from rewardmodel.data.rows import (
+    ColumnUse,
+    LeftOut,
+    Place,
+    PreferenceDataError,
+    Record,
+    Row,
+    parse_rows,
+)
 from rewardmodel.data.sources.files import read_file
 from rewardmodel.data.sources.paths import FILE_KINDS, checked_path, file_kind, refuse_special_data
 
@@ -24,27 +31,19 @@ _SPLIT_WORDS = (
 _BATCH_ROWS = 1000
 
 
-def read_rows(
-    source: str | os.PathLike[str],
-    *,
-    split: str,
-    hub_options: Mapping[str, str] | None = None,
-) -> Iterator[Place]:
-    """Open `source` and return its rows, each with its location.
+def read_rows(source: str | os.PathLike[str], *, split: str) -> Iterator[Place]:
+    """Opens a source and returns its rows, each with its location.
 
     A location is `file:line` in text files and `file[row]` elsewhere, rows counted from 0.
 
     Args:
         source: A file (`.json`, `.jsonl`, `.csv`, `.txt`, each also with `.gz`, or `.parquet`), a
             folder from `save_to_disk`, a folder of data files, or a dataset id on the hub.
-        split: Which split of a hub dataset, saved dataset or folder; a single file has none and
-            is read whole.
-        hub_options: For `datasets.load_dataset`, where a hub id alone does not say which of its
-            tables is meant.
+        split: Of a hub dataset, saved dataset or folder; a single file has none and is read whole.
 
     Returns:
-        An iterator of (location, row), the row replaced by a `PreferenceDataError` where the
-        place could not be read.
+        An iterator of (location, row), the row replaced by a `PreferenceDataError` where it could
+        not be read.
 
     Raises:
         PreferenceDataError: No such path, dataset or split.
@@ -58,10 +57,27 @@ def read_rows(
                 refuse_special_data(part)
             return _read_dataset(_open_saved(path, split), f"{path}")
         return _read_files(_split_files(path, split))
-    return _read_dataset(_open_hub(str(source), split, hub_options or {}), f"{source}/{split}")
+    return _read_dataset(_open_hub(str(source), split), f"{source}/{split}")
 
 
-def _open_hub(name: str, split: str, options: Mapping[str, Any]) -> datasets.Dataset:
+def load_records(
+    source: str | os.PathLike[str],
+    parse: Callable[[Row], Record | list[Record | LeftOut] | None],
+    *,
+    split: str,
+    on_bad_row: OnBadRow,
+    limit: int | None,
+    columns: ColumnUse | None = None,
+) -> Iterator[Record]:
+    """The records that `parse` makes of a source's rows; see `read_rows` and `parse_rows`."""
+    rows = read_rows(source, split=split)
+    return parse_rows(
+        rows, parse, source=source, on_bad_row=on_bad_row, limit=limit, columns=columns
+    )
+
+
+def _open_hub(name: str, split: str) -> datasets.Dataset:
+    options: Mapping[str, Any] = hub_options(name)
     try:
         return datasets.load_dataset(name, split=split, trust_remote_code=False, **options)
     # ValueError: unknown split or missing configuration. RuntimeError: script-based dataset.
@@ -95,7 +111,7 @@ def _open_saved(path: Path, split: str) -> datasets.Dataset:
 
 
 def _split_files(folder: Path, split: str) -> list[Path]:
-    """Return the data files of a split, told by a word of the relative path as on the hub."""
+    """The data files of a split, recognized by a word of the relative path as on the hub."""
     files = sorted(
         path
         for path in folder.rglob("*")

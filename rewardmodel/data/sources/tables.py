@@ -1,7 +1,7 @@
-"""Records gathered into a dataset by chunks, so that text is not held twice.
+"""Gathering records into a dataset, in chunks.
 
-Knows which of the project's columns hold numbers, lists or what a chat template is given; lists of
-messages stay such lists, everything else is text.
+The types of the project's columns are known; lists of messages stay such lists, everything else is
+text.
 """
 
 import itertools
@@ -30,11 +30,9 @@ _OPTIONAL = (*TEMPLATE_COLUMNS, "finished")
 
 
 def gather(records: Iterable[Mapping[str, Any]], features: Mapping[str, Any] = {}) -> Dataset:
-    """Make a dataset of records that all have the columns of the first.
+    """Makes a dataset of at least one record, all with the columns of the first; nulls are allowed.
 
-    Args:
-        records: At least one; a null is allowed in any column.
-        features: Arrow types of columns that are no text, beside the project's own.
+    `features` are Arrow types of further columns that are no text.
     """
     known = {**_FEATURES, **features}
     parts: list[Dataset] = []

@@ -1,1 +1,1 @@
-"""RewardBench and RewardBench 2, scored by their own rules."""
+"""RewardBench and RewardBench 2."""

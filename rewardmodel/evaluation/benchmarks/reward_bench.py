@@ -1,7 +1,7 @@
-"""RewardBench's first version: accuracy in 23 subsets, four sections, one score.
+"""RewardBench, version 1: accuracy in 23 subsets, four sections, one score.
 
-A pair counts only where the chosen reply scores strictly higher, as published; a tie of scores is
-wrong there, while the accuracies of `evaluate_reward_model` give it a half.
+A pair counts only where the chosen reply scores strictly higher, as published; equal scores are
+wrong here, while the accuracies of `evaluate_reward_model` give them a half.
 
 Source: Lambert et al. 2024 (https://arxiv.org/abs/2403.13787); counts and sections from
 rewardbench/constants.py, the score's weights from its leaderboard, both of
@@ -13,14 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from datasets import Dataset
-from numpy.typing import NDArray
 
 from prefsearch.statistics.metrics import Interval
-from rewardmodel.evaluation.clustered import clustered_share, number_prompts
-from rewardmodel.evaluation.margins import preference_margins
+from rewardmodel.evaluation.clustered import Floats, clustered_share, number_prompts
+from rewardmodel.evaluation.scoring import preference_margins
 from rewardmodel.interface import RewardModel
-
-Floats = NDArray[np.float64]
 
 # How much each subset weighs in its section: its number of prompts, but for mathematics (447),
 # which is raised to weigh as much as the six programming languages together.
@@ -63,7 +60,7 @@ PRIOR_WEIGHT = 0.5
 
 @dataclass(frozen=True)
 class SubsetScore:
-    """A subset's part of a benchmark.
+    """A reward model's result on one subset of a benchmark.
 
     Attributes:
         subset: Its name.
@@ -81,13 +78,12 @@ class RewardBenchScore:
     """A reward model's result on RewardBench.
 
     Attributes:
-        score: Mean of the sections, the prior sets at half weight where they are there; the figure
-            of the leaderboard, as a share. None where a section is incomplete.
+        score: Mean of the sections and, at half weight, of the prior sets where present: the
+            leaderboard's figure, as a share. None where a section is incomplete.
         sections: Weighted accuracy of each section that has a subset here.
         prior_sets: Mean accuracy of the four prior sets; None where one is absent.
         subsets: In order of appearance.
-        missing: Subsets of the sections that are not here; their sections are not the published
-            ones.
+        missing: Absent subsets of the sections, whose figures are then not the published ones.
         tied_scores: Pairs of equal scores, counted wrong.
     """
 
@@ -99,35 +95,24 @@ class RewardBenchScore:
     tied_scores: int
 
 
-def evaluate_reward_bench(
-    reward_model: RewardModel, dataset: Dataset, *, progress: bool = True, batch_pairs: int = 16
-) -> RewardBenchScore:
-    """Score a reward model on RewardBench.
-
-    Args:
-        reward_model: Scores responses.
-        dataset: Text columns `prompt`, `chosen`, `rejected` and `subset`.
-        progress: Show a progress bar.
-        batch_pairs: Pairs a call of `score`.
+def evaluate_reward_bench(reward_model: RewardModel, dataset: Dataset) -> RewardBenchScore:
+    """Evaluates a reward model on RewardBench: columns `prompt`, `chosen`, `rejected` and `subset`.
 
     Raises:
         ValueError: A column is missing, no subset is one of RewardBench's, or a score is not
             finite.
     """
     _require_subsets(dataset)
-    margins = preference_margins(reward_model, dataset, progress=progress, batch_pairs=batch_pairs)
+    margins = preference_margins(reward_model, dataset)
     return reward_bench_score(list(dataset["subset"][:]), margins, dataset=dataset)
 
 
 def reward_bench_score(
     subsets: Sequence[str], margins: Floats, *, dataset: Dataset | None = None
 ) -> RewardBenchScore:
-    """Put RewardBench's figures together from margins.
+    """Computes RewardBench's figures from subset names and margins [P], chosen minus rejected.
 
-    Args:
-        subsets: [P] names.
-        margins: [P] chosen minus rejected.
-        dataset: Its column `prompt` says which pairs belong together, for the intervals.
+    The prompts of `dataset` group the pairs for the intervals.
     """
     groups = number_prompts(dataset) if dataset is not None else np.arange(len(margins))
     names = np.array(subsets, dtype=object)

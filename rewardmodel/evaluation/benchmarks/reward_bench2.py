@@ -1,4 +1,4 @@
-"""RewardBench 2: the best of four replies in five subsets, and one subset of questions with ties.
+"""RewardBench 2: the best of four replies in five subsets, and a subset of questions with ties.
 
 Source: Malik et al. 2025 (https://arxiv.org/abs/2506.01937); the rules are those of
 rewardbench/utils.py (`reroll_and_score_dataset`, `process_single_model`) of
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from datasets import Dataset
-from numpy.typing import NDArray
 
 from rewardmodel.data.conversation import Prompt, prompts_of
 from rewardmodel.evaluation.benchmarks.reward_bench import SubsetScore
@@ -20,7 +19,6 @@ from rewardmodel.evaluation.clustered import clustered_share, number_texts
 from rewardmodel.evaluation.scoring import score_texts
 from rewardmodel.interface import RewardModel
 
-Floats = NDArray[np.float64]
 Answers = tuple[Sequence[float], Sequence[float]]
 """Scores of a row's right and wrong answers."""
 
@@ -30,10 +28,10 @@ TIES = "Ties"
 
 @dataclass(frozen=True)
 class TiesScore:
-    """The subset of questions with many right answers.
+    """A reward model's result on the subset of questions with many right answers.
 
-    A row's spread is the best right answer's score less the worst one's; its gap is the worst right
-    answer's less the best wrong one's. A row is right where its gap is above 0.
+    A row's spread is the best right answer's score minus the worst one's; its gap is the worst
+    right answer's minus the best wrong one's. A row is right where its gap is above 0.
 
     Attributes:
         score: 0.3 tied + 0.3 ref accuracy + 0.2 preferred + 0.2 preferred_hard + 0.01 closeness.
@@ -61,12 +59,12 @@ class RewardBench2Score:
     """A reward model's result on RewardBench 2.
 
     Attributes:
-        score: Mean of the six subsets, the figure of the leaderboard, as a share; None where one is
+        score: Mean of the six subsets, the leaderboard's figure, as a share; None where one is
             missing.
         subsets: Of best-of-four rows: the chosen reply's share of the first place, 1 where it alone
             has the highest score, 1/k where k replies share that, 0 elsewhere.
         ties: None where there are no such rows.
-        missing: Subsets that are not here.
+        missing: Absent subsets.
     """
 
     score: float | None
@@ -76,16 +74,15 @@ class RewardBench2Score:
 
 
 def evaluate_reward_bench2(
-    reward_model: RewardModel, dataset: Dataset, *, progress: bool = True, batch_size: int = 32
+    reward_model: RewardModel, dataset: Dataset, *, batch_size: int = 32
 ) -> RewardBench2Score:
-    """Score a reward model on RewardBench 2.
+    """Evaluates a reward model on RewardBench 2.
 
     Args:
         reward_model: Scores responses.
         dataset: Columns `id` (of ties `ref:n` and `tied:n`), `prompt`, `chosen` and `rejected`
             (lists of texts) and `subset`.
-        progress: Show a progress bar.
-        batch_size: Texts a call of `score`.
+        batch_size: Texts per call of `score`.
 
     Raises:
         ValueError: A column is missing, a row has no chosen or no rejected reply or the wrong
@@ -111,7 +108,6 @@ def evaluate_reward_bench2(
         reward_model,
         [prompt for _, prompt, _ in texts],
         [reply for _, _, reply in texts],
-        progress=progress,
         batch_size=batch_size,
         name=lambda n: f"row {texts[n][0]}: the score of a reply",
     )
@@ -137,16 +133,16 @@ def reward_bench2_score(
     *,
     prompts: Sequence[Prompt] | None = None,
 ) -> RewardBench2Score:
-    """Put RewardBench 2's figures together from scores.
+    """Computes RewardBench 2's figures from scores.
 
     Args:
         ids: Of the rows; those of ties are `ref:n` and `tied:n`.
         subsets: Of the rows.
         answers: Scores of each row's right and wrong replies.
-        prompts: Say which rows belong together, for the intervals.
+        prompts: Group the rows for the intervals.
 
     Raises:
-        ValueError: A row of ties has another id, or no question comes in both kinds.
+        ValueError: As `ties_score`.
     """
     groups = number_texts(list(prompts if prompts is not None else map(str, range(len(ids)))))
     is_tie = np.array([subset.lower() == TIES.lower() for subset in subsets])
@@ -169,17 +165,14 @@ def reward_bench2_score(
 
 
 def best_of_share(chosen: Sequence[float], rejected: Sequence[float]) -> float:
-    """Return the first chosen reply's share of the first place among all."""
+    """The first chosen reply's share of the first place among all."""
     scores = [*chosen, *rejected]
     best = max(scores)
     return 1 / scores.count(best) if scores[0] == best else 0.0
 
 
 def ties_score(rows: dict[str, Answers]) -> TiesScore:
-    """Score the subset of ties.
-
-    Args:
-        rows: By id, `ref:n` or `tied:n`: the scores of right and wrong answers.
+    """Scores the subset of ties: right and wrong answers' scores by id, `ref:n` or `tied:n`.
 
     Raises:
         ValueError: An id has another form, or no question comes in both kinds.
@@ -227,7 +220,7 @@ def ties_score(rows: dict[str, Answers]) -> TiesScore:
 
 
 def _require_answers(row: int, chosen: object, rejected: object, subset: str) -> None:
-    """Refuse a row without right and wrong replies, or with several right ones outside ties."""
+    """Refuses a row without right and wrong replies, or with several right ones."""
     counts = [len(part) if isinstance(part, list) else None for part in (chosen, rejected)]
     alone = subset.lower() == TIES.lower() or counts[0] == 1
     if not all(counts) or not alone:

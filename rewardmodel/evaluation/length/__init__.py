@@ -1,1 +1,1 @@
-"""Length bias: how far length explains scores and labels."""
+"""Length bias of reward models."""

@@ -1,4 +1,4 @@
-"""Whether a reward model's scores follow length.
+"""Correlation of a reward model's scores with the length of replies.
 
 Lengths are in characters. Letters: P pairs, T distinct texts.
 """
@@ -7,32 +7,29 @@ from dataclasses import dataclass
 
 import numpy as np
 from datasets import Dataset
-from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from prefsearch.statistics.metrics import Interval
 from rewardmodel.data.conversation import Reply, replies_of
+from rewardmodel.data.labels import chosen_probabilities
 from rewardmodel.evaluation.clustered import (
+    Floats,
+    Integers,
     clustered_correlation,
     length_margins,
     number_prompts,
 )
-from rewardmodel.evaluation.labels import chosen_probabilities
-
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class LengthBias:
     """Correlations of scores with length, each None where one of the two does not vary.
 
-    A correlation alone is no fault: where humans prefer longer replies, so should their model. Hold
-    it against the `human` one and against accuracy at equal length.
+    Compare with `human`: where humans prefer longer replies, a reward model should too.
 
     Attributes:
-        within_prompts: Pearson, of a reply's score and length, each less its mean over the distinct
-            replies to the prompt.
+        within_prompts: Pearson, of a reply's score and length, each minus its mean over the
+            distinct replies to the prompt.
         rank_within_prompts: The same of ranks among the prompt's replies (Spearman).
         margin: Pearson, of the margin and the length difference, each pair in both orders.
         rank_margin: The same of ranks (Spearman).
@@ -47,12 +44,7 @@ class LengthBias:
 
 
 def measure_length_bias(dataset: Dataset, scores: Floats, *, seed: int) -> LengthBias:
-    """Correlate scores with lengths.
-
-    Args:
-        dataset: Text columns `prompt`, `chosen` and `rejected`, optional `chosen_probability`.
-        scores: [P, 2] of chosen and rejected (`margins.pair_scores`).
-        seed: Of the bootstrap over prompts.
+    """Correlates scores [P, 2] of chosen and rejected with their lengths.
 
     Raises:
         ValueError: There are fewer than two prompts.
@@ -64,11 +56,11 @@ def measure_length_bias(dataset: Dataset, scores: Floats, *, seed: int) -> Lengt
     lengths, values, owners = _distinct_replies(dataset, scores, groups)
     return LengthBias(
         within_prompts=clustered_correlation(
-            _centerd(values, owners), _centerd(lengths, owners), owners, seed=seed
+            _centered(values, owners), _centered(lengths, owners), owners, seed=seed
         ),
         rank_within_prompts=clustered_correlation(
-            _centerd(_ranks_within(values, owners), owners),
-            _centerd(_ranks_within(lengths, owners), owners),
+            _centered(_ranks_within(values, owners), owners),
+            _centered(_ranks_within(lengths, owners), owners),
             owners,
             seed=seed,
         ),
@@ -94,12 +86,12 @@ def _distinct_replies(
     return lengths, np.array(list(texts.values())), owners
 
 
-def _centerd(values: Floats, owners: Integers) -> Floats:
-    """Subtract the mean over each owner's values [T]."""
+def _centered(values: Floats, owners: Integers) -> Floats:
+    """Subtracts the mean over each owner's values [T]."""
     counts = np.maximum(np.bincount(owners), 1)
-    centerd = values - (np.bincount(owners, weights=values) / counts)[owners]
+    centered = values - (np.bincount(owners, weights=values) / counts)[owners]
     # Rounding leaves dust where all of a prompt's values are equal.
-    return np.where(np.abs(centerd) < 1e-12 * (1 + np.abs(values)), 0.0, centerd)
+    return np.where(np.abs(centered) < 1e-12 * (1 + np.abs(values)), 0.0, centered)
 
 
 def _ranks_within(values: Floats, owners: Integers) -> Floats:

@@ -1,4 +1,4 @@
-"""What a reward model's accuracy owes to length, and what is left of it at equal length.
+"""Accuracy of a reward model at equal length.
 
 Letters: P pairs, F features. Lengths are in characters, so that models with different tokenizers
 compare.
@@ -7,12 +7,14 @@ compare.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 
 from prefsearch.statistics.metrics import Interval
+from rewardmodel.data.labels import log_losses
 from rewardmodel.evaluation.clustered import (
+    Floats,
+    Integers,
     accuracy_where,
     clustered_accuracy,
     clustered_mean,
@@ -20,11 +22,8 @@ from rewardmodel.evaluation.clustered import (
     prompt_folds,
     resample_prompts,
 )
-from rewardmodel.evaluation.labels import log_losses
 from rewardmodel.evaluation.strata import Stratum, by_quantile
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 _MATCHED = 0.1
 _FOLDS = 5
 _L2 = 1e-4
@@ -37,15 +36,14 @@ class LengthControl:
 
     Attributes:
         balanced_accuracy: Mean of the accuracy on pairs where the better reply is longer and on
-            those where it is shorter, each kind weighing one half. Whatever prefers the longer
-            reply has 0.5, however it measures length. None where one of the kinds is absent.
+            those where it is shorter, each kind weighing one half: 0.5 for a model that prefers the
+            longer reply. None where one of the kinds is absent.
         matched_pairs: Pairs whose lengths differ by less than a tenth (|log ratio| < 0.1).
         matched_accuracy: Accuracy on them; None where there are none.
         length_log_loss: Held-out log loss, in nats, of a logistic regression of the label on the
             difference of the lengths and of their logarithms.
-        margin_gain: How much of that the margin takes away as one more feature, held out: what
-            the reward model knows beside length.
-        margin_weight: Weight of the margin in that regression, a standard deviation of it.
+        margin_gain: Decrease of that log loss with the margin as one more feature, held out.
+        margin_weight: Weight of the margin in that regression, per standard deviation.
         length_weights: Weights of the log length ratio and the length difference, likewise.
         by_length_ratio: Accuracy by the log length ratio of the better reply over the other.
     """
@@ -69,17 +67,17 @@ def control_for_length(
     *,
     seed: int,
 ) -> LengthControl:
-    """Measure what is left of a reward model at equal length.
+    """Measures a reward model's accuracy with length held fixed.
 
-    The regressions have no intercept, so a pair says the same in either order; they are fitted on
-    four fifths of the prompts and judged on the fifth, by turns. Ties enter with their label.
+    The regressions have no intercept, so they are odd in the order of a pair; they are fitted on
+    four fifths of the prompts and evaluated on the fifth, in turn. Ties enter with their label.
 
     Args:
         margins: [P] chosen minus rejected.
-        labels: [P] probabilities that chosen is better; not all one half.
+        labels: [P] not all one half.
         log_ratios: [P] log of the length of chosen over rejected.
         differences: [P] length of chosen minus rejected.
-        groups: [P] numbers of the prompts.
+        groups: [P] indices of the prompts.
         seed: Of the folds and the bootstrap.
     """
     signs = np.sign(labels - 0.5)

@@ -1,4 +1,4 @@
-"""Edits that humans made to improve a reply: does the reward model prefer them, shorter ones too?
+"""Accuracy on human edits that improve a reply, by whether they shorten or lengthen it.
 
 A reward model that follows length prefers improving edits less where they shorten. In Stiennon et
 al. 2020 (https://arxiv.org/abs/2009.01325, section 4.3) it prefers 62.6 % of those, humans 76.4 %.
@@ -11,11 +11,11 @@ import numpy as np
 from datasets import Dataset
 
 from prefsearch.statistics.metrics import Interval
-from rewardmodel.data.formats.options import ConvertOptions
+from rewardmodel.data.formats.format import ConvertOptions
 from rewardmodel.data.formats.qa_feedback import convert_qa_feedback
 from rewardmodel.data.parsing.template_columns import with_system
-from rewardmodel.data.rows import LeftOut, OnBadRow, PreferenceDataError, Row, parse_rows
-from rewardmodel.data.sources.sources import read_rows
+from rewardmodel.data.rows import LeftOut, OnBadRow, PreferenceDataError, Row
+from rewardmodel.data.sources.sources import load_records
 from rewardmodel.evaluation.clustered import (
     accuracy_where,
     clustered_accuracy,
@@ -23,7 +23,7 @@ from rewardmodel.evaluation.clustered import (
     number_prompts,
     require_prompts,
 )
-from rewardmodel.evaluation.margins import preference_margins
+from rewardmodel.evaluation.scoring import preference_margins
 from rewardmodel.interface import RewardModel
 
 
@@ -33,13 +33,13 @@ class EditAccuracy:
 
     Attributes:
         edits: That changed the reply.
-        unchanged: Left out, for the edit is the original.
+        unchanged: Left out, since the edit is the original.
         shorter: Edits that shorten.
         longer: Edits that lengthen.
         accuracy: Over all edits, equal scores counting half.
         accuracy_where_shorter: Over those that shorten; None where there are none.
         accuracy_where_longer: Over those that lengthen; None where there are none.
-        mean_margin: Score of the edit less that of the original.
+        mean_margin: Score of the edit minus that of the original.
         seed: Of the bootstrap over prompts.
     """
 
@@ -59,18 +59,8 @@ def edit_accuracy(
     edits: Dataset,
     *,
     seed: int,
-    progress: bool = True,
-    batch_pairs: int = 16,
 ) -> EditAccuracy:
-    """Measure how often the edit scores higher than the original.
-
-    Args:
-        reward_model: Scores responses.
-        edits: Text columns `prompt`, `original` and `edited`, the edit being the better
-            (`load_edits`).
-        seed: Of the bootstrap.
-        progress: Show a progress bar.
-        batch_pairs: Edits a call of `score`.
+    """Measures how often the edit scores higher than the original, in data of `load_edits`.
 
     Raises:
         ValueError: A column is missing, no edit changes anything, a score is not finite, or there
@@ -100,7 +90,7 @@ def edit_accuracy(
     )
     groups = number_prompts(pairs)
     require_prompts(groups)
-    margins = preference_margins(reward_model, pairs, progress=progress, batch_pairs=batch_pairs)
+    margins = preference_margins(reward_model, pairs)
     growth = np.array(
         [len(a) - len(b) for a, b in zip(pairs["chosen"][:], pairs["rejected"][:], strict=True)]
     )
@@ -124,17 +114,11 @@ def load_edits(
     on_bad_row: OnBadRow = "error",
     limit: int | None = None,
 ) -> Dataset:
-    """Load edits: rows of prompt, original and edited, or qa-feedback's human corrections.
+    """Loads edits: rows of prompt, original and edited, or qa-feedback's human corrections.
 
     Of a qa-feedback row, the original is its first prediction, which the annotator corrected, and
     the prompt is that of the preference pairs made from it. Corrections that delete everything are
-    left out and counted in a warning.
-
-    Args:
-        source: As in `load_preferences`.
-        split: Of a hub dataset or folder.
-        on_bad_row: "error" ends at the first bad row; "skip" drops bad rows and logs their counts.
-        limit: Stop after so many good rows.
+    left out and counted in a warning. Arguments as `load_preferences`.
 
     Returns:
         Text columns `prompt`, `original` and `edited`.
@@ -144,15 +128,16 @@ def load_edits(
 
     Source: the qa-feedback format, Wu et al. 2023 (https://arxiv.org/abs/2306.01693).
     """
-    rows = read_rows(source, split=split)
-    records = list(parse_rows(rows, _take_edit, source=source, on_bad_row=on_bad_row, limit=limit))
+    records = list(
+        load_records(source, _take_edit, split=split, on_bad_row=on_bad_row, limit=limit)
+    )
     return Dataset.from_dict(
         {name: [record[name] for record in records] for name in ("prompt", "original", "edited")}
     )
 
 
 def _take_edit(row: Row) -> list[dict[str, str] | LeftOut]:
-    """Return prompt, original and edited of one row."""
+    """Prompt, original and edited of one row."""
     feedback = row.get("feedback")
     if "edited" in row or not isinstance(feedback, dict):
         edit = {name: _text(row, name) for name in ("prompt", "original", "edited")}
@@ -165,7 +150,7 @@ def _take_edit(row: Row) -> list[dict[str, str] | LeftOut]:
 
 
 def _qa_prompt(row: Row) -> str:
-    """Return the prompt that the converter of preference pairs makes of the same row."""
+    """The prompt that the converter of preference pairs makes of the same row."""
     for pair in convert_qa_feedback(row, ConvertOptions()):
         if not isinstance(pair, LeftOut):
             return pair["prompt"]

@@ -1,30 +1,30 @@
-"""Probes of what length alone does to a score: the last sentence removed, the last one repeated.
+"""Probes of length: scores with the last sentence removed, and with it repeated.
 
-A cut reply says less, so its score should fall; a reply that repeats its last sentence says no
-more, so its score should not rise. The probes are synthetic: a fall on cutting may still come of
-length, which is why the two are read together.
+A reply without its end should score lower; a reply that repeats its last sentence should not score
+higher. A drop on removal may still come of length alone, so read the two together.
 """
 
 import re
 from dataclasses import dataclass
 
-import numpy as np
 from datasets import Dataset
-from numpy.typing import NDArray
 
 from prefsearch.statistics.metrics import Interval
 from rewardmodel.data.conversation import Prompt, prompts_of, replies_of
-from rewardmodel.evaluation.clustered import clustered_accuracy, clustered_mean, number_texts
+from rewardmodel.evaluation.clustered import (
+    clustered_accuracy,
+    clustered_mean,
+    number_texts,
+)
 from rewardmodel.evaluation.scoring import score_texts
 from rewardmodel.interface import RewardModel
 
-Floats = NDArray[np.float64]
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+|\n+")
 
 
 @dataclass(frozen=True)
 class LengthProbe:
-    """How scores change when replies are cut and padded.
+    """Changes of scores when replies are cut and padded.
 
     Attributes:
         replies: Distinct replies of two sentences or more, which were probed.
@@ -34,7 +34,6 @@ class LengthProbe:
         cut_change: Mean change of the score, in the reward model's unit.
         filler_rises: Share whose score rises when the last sentence is repeated at the end.
         filler_change: Mean change of the score.
-        sentences: Removed and repeated.
         seed: Of the bootstrap over prompts.
     """
 
@@ -44,7 +43,6 @@ class LengthProbe:
     cut_change: Interval
     filler_rises: Interval
     filler_change: Interval
-    sentences: int
     seed: int
 
 
@@ -53,37 +51,24 @@ def truncation_probe(
     dataset: Dataset,
     *,
     seed: int,
-    column: str = "chosen",
-    sentences: int = 1,
-    progress: bool = True,
-    batch_size: int = 32,
 ) -> LengthProbe:
-    """Score replies as they are, without their last sentences, and with these repeated.
-
-    Args:
-        reward_model: Scores responses.
-        dataset: Text columns `prompt` and `column`.
-        seed: Of the bootstrap.
-        column: The replies to probe; each distinct one once.
-        sentences: How many to remove and to repeat; at least one is left.
-        progress: Show a progress bar.
-        batch_size: Texts a call of `score`.
+    """Scores distinct `chosen` replies as they are, and with the last sentence removed or repeated.
 
     Raises:
-        ValueError: `sentences` is below 1, a column is missing, a score is not finite, or there are
-            fewer than two prompts with a reply long enough.
+        ValueError: A column is missing, a score is not finite, or there are fewer than two prompts
+            with a reply long enough.
     """
-    if sentences < 1 or column not in dataset.column_names:
+    if "chosen" not in dataset.column_names:
         raise ValueError(
-            f"found sentences={sentences} and column={column!r}; required are at least 1 and one "
-            f"of {dataset.column_names}. Correct them."
+            f"found the columns {dataset.column_names}; required are prompt and chosen. Rename them"
         )
-    texts = list(dict.fromkeys(zip(prompts_of(dataset), replies_of(dataset, column), strict=True)))
+    chosen = replies_of(dataset, "chosen")
+    texts = list(dict.fromkeys(zip(prompts_of(dataset), chosen, strict=True)))
     prompts: list[Prompt] = []
     variants: list[tuple[str, str, str]] = []
     for prompt, text in texts:
         reply = str(text)
-        cut = cut_sentences(reply, sentences)
+        cut = cut_sentence(reply)
         if cut is not None:
             tail = reply[len(cut) :].strip()
             prompts.append(prompt)
@@ -91,16 +76,14 @@ def truncation_probe(
     groups = number_texts(prompts)
     if int(groups.max(initial=-1)) < 1:
         raise ValueError(
-            f"found {len(variants)} replies of more than {sentences} sentences under "
+            f"found {len(variants)} replies of more than 1 sentences under "
             f"{len(set(prompts))} prompts, among {len(texts)}; required are at least 2 prompts. "
-            "Probe other replies, or remove fewer sentences."
+            "Probe other replies."
         )
     scores = score_texts(
         reward_model,
         [prompt for prompt in prompts for _ in range(3)],
         [text for variant in variants for text in variant],
-        progress=progress,
-        batch_size=batch_size,
     ).reshape(-1, 3)
     cut_change, filler_change = scores[:, 1] - scores[:, 0], scores[:, 2] - scores[:, 0]
     return LengthProbe(
@@ -110,18 +93,15 @@ def truncation_probe(
         cut_change=clustered_mean(cut_change, groups, seed),
         filler_rises=clustered_accuracy(filler_change, groups),
         filler_change=clustered_mean(filler_change, groups, seed),
-        sentences=sentences,
         seed=seed,
     )
 
 
-def cut_sentences(reply: str, sentences: int) -> str | None:
-    """Return a reply without its last sentences, or None where none would be left."""
+def cut_sentence(reply: str) -> str | None:
+    """A reply without its last sentence, or None where none would be left."""
     body = reply.rstrip()
     ends = [match.start() for match in _SENTENCE_END.finditer(body)]
     # The quotes and brackets that close a sentence belong to it.
     ends = [end + len(body[end:]) - len(body[end:].lstrip("\"')]")) for end in ends]
-    if len(ends) < sentences:
-        return None
-    cut = body[: ends[-sentences]]
+    cut = body[: ends[-1]] if ends else ""
     return cut if cut.strip() else None

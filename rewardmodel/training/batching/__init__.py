@@ -1,1 +1,1 @@
-"""From rows of compared responses to batches of token ids."""
+"""Batches of compared responses."""

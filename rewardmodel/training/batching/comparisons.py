@@ -1,8 +1,7 @@
-"""Human comparisons as token ids: one row a prompt and the responses compared under it.
+"""Tokenizing human comparisons: one row per prompt and the responses compared under it.
 
-Text goes through `TextEncoder` like every text that is scored later. What the token sequences of a
-group begin with in common, the prompt as a rule, is counted here, so that it can be run once.
-Nothing is dropped for its length: prompts give way from their left, and are counted.
+The common prefix of a group's sequences, usually the prompt, is counted so that it can be computed
+once. Nothing is dropped for its length: prompts are cut from their left, and counted.
 """
 
 import logging
@@ -36,17 +35,17 @@ _CHUNK_ROWS = 10_000
 
 @dataclass(frozen=True)
 class ComparisonCounts:
-    """What became of the comparisons on their way to token ids.
+    """Counts of the comparisons that were tokenized.
 
     Attributes:
         groups: Rows to train on.
         responses: Responses in them.
         ties: Rows that are a tie.
-        dropped_ties: Ties left out because they teach nothing.
+        dropped_ties: Ties left out because `ties` is "drop".
         cut: Rows in which a prompt was cut to the length limit.
         cut_responses: Rows in which a response alone is over the limit and lost its end.
         tokens: Of all responses, each with its prompt.
-        repeated_tokens: How many of them are repeated and not computed where prompts are shared.
+        repeated_tokens: How many of them are not computed where prompts are shared.
     """
 
     groups: int
@@ -62,25 +61,24 @@ class ComparisonCounts:
 def tokenize_comparisons(
     dataset: Dataset, encoder: TextEncoder, objective: LossConfig, *, seed: int
 ) -> tuple[Dataset, ComparisonCounts]:
-    """Turns preference pairs or rankings into token ids.
+    """Tokenizes preference pairs or rankings.
 
     Args:
         dataset: Pairs (`prompt`, `chosen`, `rejected`, optionally `chosen_probability` and
             `margin`) or rankings (`prompt`, `responses`, `ranks`).
         encoder: The model's tokenization, with its length limit.
-        objective: Says what becomes of ties, and how many heads there are.
+        objective: The treatment of ties, and the number of heads.
         seed: Of the heads' resamples.
 
     Returns:
         Rows of `sequences`, the token ids of each response with its prompt (of a pair the chosen
-        one first); `seconds`, where their second segments begin, if token types tell them;
-        `shared`, the tokens they all begin with; `length`, the tokens to compute where
-        these are shared; the labels: `probability` and, where there is one, `margin`, or `ranks`;
-        and `head_weights` where there are several heads that resample. And what was counted.
+        one first); `seconds`, where their second segments begin, if there are token types;
+        `shared`, the length of their common prefix; `length`, the tokens to compute where it is
+        shared; the labels: `probability` and, where there is one, `margin`, or `ranks`; and
+        `head_weights` where there are several heads that resample. And the counts.
 
     Raises:
-        ValueError: Nothing to train on, or nothing to learn: no row, a label out of range, all
-            ties.
+        ValueError: No row, a label out of range, or all ties.
     """
     if len(dataset) == 0:
         raise ValueError("no preference pairs to train on; required: at least 1")
@@ -155,7 +153,7 @@ def _to_arrow(rows: Sequence[Mapping[str, Any]]) -> Dataset:
 
 
 def shared_length(sequences: list[list[int]]) -> int:
-    """How many tokens all sequences begin with, leaving each at least one of its own."""
+    """Length of the common prefix of sequences, leaving each at least one token of its own."""
     first, *others = sequences
     agreed = min(common_prefix_length(first, other) for other in others)
     return min(agreed, *(len(sequence) - 1 for sequence in sequences))
@@ -213,5 +211,5 @@ def _ranked_groups(dataset: Dataset) -> Iterator[Group]:
 
 
 def _is_tie(labels: Mapping[str, Any]) -> bool:
-    """Whether nothing is said but that the responses are equally good."""
+    """Whether all responses are labeled equally good."""
     return labels.get("probability") == 0.5 or len(set(labels.get("ranks", (1, 2)))) == 1

@@ -1,4 +1,4 @@
-"""Which layout a model can be trained in, found out by trying."""
+"""Choosing the batch layout that a model supports, by trial."""
 
 import logging
 from typing import Any
@@ -18,17 +18,13 @@ _ROUGH_TOLERANCE = 0.05  # half precision
 def choose_layout(
     model: Any, objective: LossConfig, *, pad_id: int, max_tokens: int, checkpointing: bool
 ) -> Layout:
-    """Takes the layout that was asked for, or the first that the model can do.
+    """The layout of the objective, or of "auto" the first that the model supports.
 
-    Args:
-        model: Sequence classifier, adapters included.
-        objective: With the layout asked for.
-        pad_id: Fills rows up.
-        max_tokens: The most tokens of a text; shorter windows have to be in the mask.
-        checkpointing: Whether activations are computed twice, which forbids a cache.
+    Attention windows shorter than `max_tokens` go into the mask; gradient checkpointing excludes a
+    cache.
 
     Raises:
-        ValueError: A layout was asked for by name and the model cannot do it.
+        ValueError: The layout named is not supported by the model.
     """
     training = model.training
     model.eval()

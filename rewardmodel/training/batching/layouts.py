@@ -1,19 +1,18 @@
-"""Three ways to lay groups of responses out as tensors, and to score them with a gradient.
+"""Three layouts of groups of responses as tensors, and their scores with a gradient.
 
-A group is a prompt and the responses compared under it. Their scores are the same in every layout,
-what differs is how often the prompt is computed and how much is padding:
+A group is a prompt and the responses compared under it. Scores are the same in every layout; they
+differ in how often the prompt is computed and in padding:
 
-- `PlainLayout`: a row a response, the prompt in each. Any model.
-- `PrefixLayout`: what a group begins with in common in one pass, its keys and values then read by
-  all its responses, which are one row behind a mask.
-- `PackedLayout`: whole groups side by side in long rows, a mask keeping apart what must not see
-  each other. One pass, no cache (so it goes with gradient checkpointing), hardly any padding; but
-  attention looks at whole rows.
+- `PlainLayout`: a row per response, the prompt in each. Any model.
+- `PrefixLayout`: the common prefix of a group in one pass, whose keys and values all its responses
+  read, which are one row behind a mask.
+- `PackedLayout`: whole groups side by side in long rows, separated by a mask. One pass, no cache
+  (so it works with gradient checkpointing), hardly any padding; but attention covers whole rows.
 
-The last two need one whose attention can see a tree (`Backbone.shares`) and whose score is one
+The last two need attention that supports tree masks (`Backbone.shares`) and a score that is one
 layer on the last hidden state (`head_of`). Scores are taken from that layer by a hook while the
 whole model runs: so wrappers such as `DistributedDataParallel` see an ordinary forward pass, and
-the last token is found by its place, not by comparing with the pad id.
+the last token is found by its position, not by comparing with the pad id.
 
 Letters: G groups, S responses of all groups, N rows, W columns, M heads.
 """
@@ -36,7 +35,7 @@ Tensors = dict[str, Tensor]
 
 
 class Layout(Protocol):
-    """How groups become tensors and these become scores."""
+    """From groups to tensors, and from tensors to scores."""
 
     name: ClassVar[str]
 
@@ -55,7 +54,7 @@ class Layout(Protocol):
 
 
 class TokenScores(AbstractContextManager["TokenScores"]):
-    """Catches what a classifier's last layer says of every token of the passes inside the block."""
+    """Records the output of a classifier's last layer in the forward passes inside the block."""
 
     def __init__(self, head: torch.nn.Module) -> None:
         """Takes the layer."""
@@ -63,7 +62,7 @@ class TokenScores(AbstractContextManager["TokenScores"]):
         self._caught: list[Tensor] = []
 
     def __enter__(self) -> "TokenScores":
-        """Begins to catch."""
+        """Registers the hook."""
         self._hook = self._head.register_forward_hook(self._catch)
         return self
 
@@ -71,7 +70,7 @@ class TokenScores(AbstractContextManager["TokenScores"]):
         self._caught.append(outputs)
 
     def __exit__(self, *_: object) -> None:
-        """Stops."""
+        """Removes the hook."""
         self._hook.remove()
 
     def last(self) -> Tensor:
@@ -81,10 +80,10 @@ class TokenScores(AbstractContextManager["TokenScores"]):
 
 @dataclass(frozen=True)
 class PlainLayout:
-    """A row a response, padded on the right; see the module.
+    """A row per response, padded on the right; see the module.
 
     Attributes:
-        pad_id: Fills rows up.
+        pad_id: Of padding.
         head: The layer whose output at the last token is the score, or None where the model's own
             logits are, as an encoder's.
     """
@@ -118,10 +117,10 @@ class PlainLayout:
 
 @dataclass(frozen=True)
 class PrefixLayout:
-    """What a group has in common once, then its responses behind it; see the module.
+    """The common prefix of a group once, then its responses behind it; see the module.
 
     Attributes:
-        pad_id: Fills rows up.
+        pad_id: Of padding.
         head: The layer whose output at the last token is the score.
         backbone: Of the same model; makes its masks.
     """
@@ -153,7 +152,7 @@ class PrefixLayout:
     def scores(self, model: Any, tensors: Tensors) -> Tensor:
         """See `Layout`."""
         cache = DynamicCache()  # of plain layers: a window is in the mask, not in the cache
-        # Causal attention does not look to the right, so the prefixes' padding needs no mask.
+        # Causal attention never reaches the right, so the prefixes' padding needs no mask.
         model(input_ids=tensors["prefix_ids"], past_key_values=cache, use_cache=True)
         known, segments = tensors["prefix_lengths"], tensors["segments"]
         columns = torch.arange(tensors["prefix_ids"].shape[1], device=known.device)
@@ -162,19 +161,12 @@ class PrefixLayout:
         mask_spec = SegmentMask(
             segments=torch.cat([held.long() - 1, segments], 1),
             positions=positions,
-            # A prefix is seen by all its responses; its padding, -1, by none.
+            # All responses attend to their prefix, none to its padding, -1.
             common=torch.cat([held, torch.zeros_like(segments, dtype=torch.bool)], 1),
         )
         mask = self.backbone.attention_mask(mask_spec, segments.shape, end=positions.shape[1])
-        with TokenScores(self.head) as caught:
-            model(
-                input_ids=tensors["input_ids"],
-                attention_mask=mask,
-                position_ids=tensors["position_ids"],
-                past_key_values=cache,
-                use_cache=True,
-            )
-        return caught.last().flatten(0, 1)[tensors["places"]]
+        options = {"past_key_values": cache, "use_cache": True}
+        return _scores_at_places(model, self.head, tensors, mask, **options)
 
 
 @dataclass(frozen=True)
@@ -182,10 +174,10 @@ class PackedLayout:
     """Whole groups side by side in long rows; see the module.
 
     Attributes:
-        pad_id: Fills rows up.
+        pad_id: Of padding.
         head: The layer whose output at the last token is the score.
         backbone: Of the same model; makes its masks.
-        row_tokens: Room of a row; that of the longest group, if it is more.
+        row_tokens: Length of a row; that of the longest group, if it is more.
     """
 
     name: ClassVar[str] = "packed"
@@ -196,7 +188,7 @@ class PackedLayout:
     row_tokens: int
 
     def collate(self, groups: Sequence[Group]) -> Tensors:
-        """See `Layout`; `groups` numbers what lies in a row from 1, `segments` the responses."""
+        """See `Layout`; `groups` numbers the groups of a row from 1, `segments` the responses."""
         sizes = [sum(map(len, seqs)) - (len(seqs) - 1) * shared for seqs, shared in groups]
         bins = first_fit(sizes, max(self.row_tokens, *sizes))
         names = ("ids", "groups", "segments", "positions")
@@ -240,26 +232,19 @@ class PackedLayout:
             groups=groups,
         )
         mask = self.backbone.attention_mask(mask_spec, groups.shape, end=groups.shape[1])
-        with TokenScores(self.head) as caught:
-            model(
-                input_ids=tensors["input_ids"],
-                attention_mask=mask,
-                position_ids=tensors["position_ids"],
-                use_cache=False,
-            )
-        return caught.last().flatten(0, 1)[tensors["places"]]
+        return _scores_at_places(model, self.head, tensors, mask, use_cache=False)
 
 
 @dataclass(frozen=True)
 class SegmentMask:
-    """Tokens see the common part of their group and their own segment, up to themselves.
+    """Attention to the common part of the group and to the own segment, causally.
 
     All columns of the cache and the new ones; the new tokens are the last.
 
     Attributes:
         segments: int [N, end].
         positions: int [N, end], of each token in its own text.
-        common: bool [N, end], True where all segments of a group may look.
+        common: bool [N, end], True where all segments of a group may attend.
         groups: int [N, end], or None where a row holds one group.
     """
 
@@ -269,7 +254,7 @@ class SegmentMask:
     groups: Tensor | None = None
 
     def visible(self, shape: torch.Size, *, end: int, window: int | None) -> Tensor:
-        """True where attention may look, bool [N, W, end]."""
+        """True where attention is allowed, bool [N, W, end]."""
         first = end - shape[1]
         own = self.segments[:, first:, None]
         seen = self.common[:, None] | (self.segments[:, None] == own)
@@ -282,15 +267,24 @@ class SegmentMask:
         return seen
 
 
+def _scores_at_places(
+    model: Any, head: torch.nn.Module, tensors: Tensors, mask: Any, **options: Any
+) -> Tensor:
+    """Runs masked rows; scores [S, M] at `places`, the responses' last tokens."""
+    with TokenScores(head) as caught:
+        model(
+            input_ids=tensors["input_ids"],
+            attention_mask=mask,
+            position_ids=tensors["position_ids"],
+            **options,
+        )
+    return caught.last().flatten(0, 1)[tensors["places"]]
+
+
 def first_fit(sizes: Sequence[int], room: int) -> list[list[int]]:
-    """Deals items into bins, the largest first, each into the first bin that still has room.
+    """Packs items into bins of size `room`, the largest first, each into the first bin that fits.
 
-    Args:
-        sizes: Of the items, none above `room`.
-        room: Of a bin.
-
-    Returns:
-        The items' indices by bin.
+    Returns the items' indices by bin.
 
     Source: first-fit decreasing, Johnson 1973: at most 11/9 of the fewest bins, and a few.
     """

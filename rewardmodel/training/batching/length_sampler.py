@@ -1,8 +1,7 @@
-"""The order of an epoch: shuffled, with rows of like length side by side.
+"""The order of an epoch: shuffled, with rows of similar length in one batch.
 
-Unlike a sampler that draws from the global generator, an epoch's order is a function of the seed
-and the epoch's number alone. So every process sees the same order, and a run that was killed
-goes on with the very rows it would have taken.
+The order is a function of the seed and the epoch alone, so it is the same in every process and
+after a restart.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,20 +9,17 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from torch.utils.data import Sampler
 
-_BATCHES = 50  # as in transformers' sampler: long enough to find likes, short enough to shuffle
+_BATCHES = 50  # as in transformers' sampler
 
 
 class LengthGroupedOrder(Sampler[int]):
-    """Rows in a random order, sorted by length within stretches of so many batches."""
+    """Rows in random order, sorted by length within chunks of several batches."""
 
     def __init__(self, lengths: Sequence[int], *, rows: int, seed: int, grouped: bool) -> None:
         """Prepares the first epoch.
 
-        Args:
-            lengths: Tokens of each row.
-            rows: Rows that are one update, over all processes and accumulated steps.
-            seed: Of all epochs.
-            grouped: Whether rows are sorted at all; if not, the order is only random.
+        `rows` are those of one update, over all processes and accumulated steps; without `grouped`,
+        the order is only random.
         """
         self._lengths = np.asarray(lengths)
         self._rows = rows
@@ -32,11 +28,11 @@ class LengthGroupedOrder(Sampler[int]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Says which epoch the next iteration is; accelerate's loaders call it."""
+        """Sets the epoch of the next iteration; accelerate's loaders call it."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """All rows."""
+        """The number of rows."""
         return len(self._lengths)
 
     def __iter__(self) -> Iterator[int]:
@@ -51,7 +47,7 @@ class LengthGroupedOrder(Sampler[int]):
             part = order[start : start + stretch]
             part = part[np.argsort(-self._lengths[part], kind="stable")]
             batches += [part[i : i + self._rows] for i in range(0, len(part), self._rows)]
-        # Batches in a random order, or lengths would fall through every stretch. The longest comes
+        # Batches in a random order, or lengths would decrease in every chunk. The longest comes
         # first, so that what does not fit into memory fails at once; the short rest stays last.
         rest = batches.pop() if len(batches) > 1 and len(batches[-1]) < self._rows else None
         longest = max(range(len(batches)), key=lambda b: int(self._lengths[batches[b]].max()))

@@ -1,4 +1,4 @@
-"""What the annotators said of each pair: which reply is better, and how surely.
+"""Labels of preference pairs: which reply is better, and how surely.
 
 Letters: P pairs. A label is the probability, or the share of annotators, that the chosen reply is
 the better one; one half is a tie.
@@ -12,7 +12,7 @@ Floats = NDArray[np.float64]
 
 
 def chosen_probabilities(dataset: Dataset) -> Floats:
-    """Return the labels [P]: the column `chosen_probability`, or ones where there is none.
+    """The labels [P]: the column `chosen_probability`, or ones where there is none.
 
     Raises:
         ValueError: A label is missing or outside [0, 1]; the message names the row.
@@ -34,24 +34,24 @@ def chosen_probabilities(dataset: Dataset) -> Floats:
 
 
 def better_signs(labels: Floats) -> Floats:
-    """Return 1 where the chosen reply is the better one, -1 where the other is, 0 for a tie."""
+    """1 where the chosen reply is the better one, -1 where the other is, 0 for a tie."""
     return np.sign(labels - 0.5)
 
 
 def label_entropy(labels: Floats) -> Floats:
-    """Return the entropy of each label in nats [P]: the log loss that no model can go below."""
+    """Entropy of each label in nats [P], a lower bound of the log loss."""
     inside = np.clip(labels, 1e-300, 1.0)
     outside = np.clip(1 - labels, 1e-300, 1.0)
     return -(labels * np.log(inside) + (1 - labels) * np.log(outside)) + 0.0
 
 
 def log_losses(margins: Floats, labels: Floats) -> Floats:
-    """Return the cross entropy of each label [P] under `sigmoid(margin)`, in nats."""
+    """Cross entropy of each label [P] under `sigmoid(margin)`, in nats."""
     return labels * np.logaddexp(0.0, -margins) + (1 - labels) * np.logaddexp(0.0, margins)
 
 
 def require_decided(labels: Floats) -> None:
-    """Refuse labels that are all ties.
+    """Refuses labels that are all ties.
 
     Raises:
         ValueError: No pair has a better reply.

@@ -19,7 +19,7 @@ from policies.generation.language_model import Policy, fine_tune, load_language_
 from policies.planning.value_head import ValueHead
 from prefsearch.config.settings import build
 from rewardmodel.models.averaging import average_weights
-from rewardmodel.models.ensemble import write_ensemble
+from rewardmodel.models.ensemble_file import write_ensemble
 from rewardmodel.models.implicit import ImplicitRewardModel
 from rewardmodel.models.loading import load_members, load_reward_model
 from rewardmodel.models.sequence import SequenceRewardModel

@@ -89,7 +89,7 @@ def test_scores_of_shared_prompts_are_those_of_plain_runs(family: str) -> None:
     seen.clear()
     model.score(prompts, responses)
     tokens = sum(seen)
-    _, unshared = model._score_rows(texts)
+    _, unshared = model._score_alone([(text, []) for text in texts])
     assert tokens < 0.8 * unshared
 
 

@@ -2,57 +2,29 @@
 
 import json
 import logging
-from pathlib import Path
-from typing import Any
 
 import pytest
 from datasets import Dataset
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
 from rewardmodel.cli.models import load_responses
 from rewardmodel.data.conversation import Conversation
 from rewardmodel.data.parsing.transcripts import prompt_end
-from rewardmodel.data.preferences import (
-    PreferenceDataError,
-    load_demonstrations,
-    load_preferences,
-    load_prompts,
-)
+from rewardmodel.data.preferences import load_demonstrations, load_preferences, load_prompts
 from rewardmodel.data.rankings import load_rankings
+from rewardmodel.data.rows import PreferenceDataError
 from rewardmodel.data.steps import load_steps
 from rewardmodel.evaluation.length.edits import load_edits
 from rewardmodel.models.verifiers import load_references
+from tests.preference_rows import assistant, user, word_tokenizer, write
 
-TEMPLATE = (
-    "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}</s>{% endfor %}"
-    "{% if add_generation_prompt %}<assistant>{% endif %}"
-)
 PAIR = {"chosen": "The sea.", "rejected": "The rose."}
 SYSTEM = {"system": "Be brief."}
 
 
 @pytest.fixture
 def tokenizer() -> PreTrainedTokenizerFast:
-    words = Tokenizer(WordLevel({"<unk>": 0}, unk_token="<unk>"))
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>")
-    tokenizer.chat_template = TEMPLATE
-    return tokenizer
-
-
-def write(folder: Path, *rows: dict[str, Any], name: str = "p.jsonl") -> Path:
-    path = folder / name
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
-def user(text: str) -> dict[str, str]:
-    return {"role": "user", "content": text}
-
-
-def assistant(text: str) -> dict[str, str]:
-    return {"role": "assistant", "content": text}
+    return word_tokenizer()
 
 
 # ------------------------------------------------------------------------------ where the prompt is

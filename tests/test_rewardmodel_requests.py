@@ -11,21 +11,16 @@ import pytest
 
 from prefsearch.cli import entry
 from rewardmodel.synthetic import requests as simulated_requests
+from rewardmodel.synthetic.human import SimulatedHuman
 from rewardmodel.synthetic.phrases import ASIDES, FLAT_ENDINGS, GENRES
 from rewardmodel.synthetic.requests import (
     assignment_of,
     count_disjoint_seeds,
     count_held_out,
-    holds_request,
     sample_requests,
     things_in,
 )
-from rewardmodel.synthetic.world import (
-    SimulatedHuman,
-    demonstrations,
-    read_response,
-    write_response,
-)
+from rewardmodel.synthetic.world import demonstrations, read_response, write_response
 
 SEEDS = range(8)
 
@@ -122,7 +117,7 @@ def test_an_assignment_is_the_same_in_any_wording_and_order() -> None:
         assert assignment_of(other) != assignment_of(prompts[0])
     for request in sample_requests(50, seed=0, held_out=True):
         assert request.assignment == assignment_of(request.prompt)
-    with pytest.raises(ValueError, match="knows nothing in the prompt 'What is two and two"):
+    with pytest.raises(ValueError, match="nothing in the prompt 'What is two and two"):
         assignment_of("What is two and two?")
 
 
@@ -231,12 +226,3 @@ def test_a_training_request_may_name_any_allowed_things_in_any_wording() -> None
         assert all(len(set(request.things)) == len(request.things) for request in mine)
     rng = random.Random(0)
     assert all(write_response(request, rng) for request in drawn[:100])
-
-
-def test_every_request_is_recognized_and_a_prompt_about_its_things_is_none() -> None:
-    for held_out in (False, True):
-        for request in sample_requests(100, seed=2, held_out=held_out):
-            assert holds_request(request.prompt)
-            assert holds_request(f"<|user|>\n{request.prompt.strip()}<|end|>")
-            assert not holds_request(request.prompt.replace(request.things[0], "unicorn"))
-    assert not holds_request("Write of the bell, the lake and number 3.\n")

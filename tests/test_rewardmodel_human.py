@@ -4,9 +4,9 @@ from dataclasses import asdict
 
 import pytest
 
+from rewardmodel.synthetic.human import SimulatedHuman
 from rewardmodel.synthetic.requests import sample_requests
 from rewardmodel.synthetic.world import (
-    SimulatedHuman,
     _read_sentence,
     demonstrations,
     read_response,
@@ -152,7 +152,7 @@ def test_labels_are_a_preference_dataset_without_ties_or_equal_texts() -> None:
 
 
 def test_a_foreign_prompt_is_refused() -> None:
-    with pytest.raises(ValueError, match="knows nothing in the prompt"):
+    with pytest.raises(ValueError, match="nothing in the prompt"):
         SimulatedHuman().utility("What is two and two?", "Four.")
 
 

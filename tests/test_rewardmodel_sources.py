@@ -20,13 +20,9 @@ from prefsearch.cli import entry
 from prefsearch.storage import text_files
 from rewardmodel.cli.models import load_responses
 from rewardmodel.data.json_lines import json_lines
-from rewardmodel.data.preferences import (
-    PreferenceDataError,
-    load_demonstrations,
-    load_preferences,
-    load_prompts,
-)
+from rewardmodel.data.preferences import load_demonstrations, load_preferences, load_prompts
 from rewardmodel.data.rankings import load_rankings
+from rewardmodel.data.rows import PreferenceDataError
 from rewardmodel.data.sources import csv_rows, json_rows
 from rewardmodel.data.sources.files import read_file
 from rewardmodel.data.steps import load_steps
