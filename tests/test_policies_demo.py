@@ -91,8 +91,8 @@ def test_sizes_out_of_bounds_are_named_and_fast_is_smaller() -> None:
         improve_prompts=2, threads=1,
     )  # fmt: skip
     whole, fast = DemoArgs(), DemoArgs(fast=True)
-    assert {budget for _, budget in whole.ladder} == {4, 8, 16}
-    assert {budget for _, budget in fast.ladder} == {4}
+    assert {budget for _, budget in whole.sweep} == {4, 8, 16}
+    assert {budget for _, budget in fast.sweep} == {4}
     for name in ("demonstrations", "comparisons", "few_labels", "eval_prompts", "improve_prompts"):
         assert getattr(fast, name) < getattr(whole, name)
     assert fast.pool == 16
