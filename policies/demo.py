@@ -22,7 +22,7 @@ from rich.console import Console
 from policies.cli.demo_args import DemoArgs
 from policies.demo_report import closing_rows, write_report
 from policies.evaluation.clusters import clusters_of, with_clusters
-from policies.evaluation.gain_report import closing_table, scope_of, show_interval
+from policies.evaluation.gain_format import closing_table, scope_of, show_interval
 from policies.evaluation.records import best_of_n_records, search_records
 from policies.finetuning.collection import (
     Samples,

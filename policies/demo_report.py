@@ -7,15 +7,13 @@ from typing import Any
 
 from policies.evaluation.cells import BEST_OF_N, Cell, cell_row, summarize
 from policies.evaluation.gain_fits import best_of_n_gains
+from policies.evaluation.gain_format import interval_of, marked, scope_of
 from policies.evaluation.gain_report import (
     BOOTSTRAP_SEED,
     add_gains,
     add_making,
     add_tree,
-    interval_of,
-    marked,
     records_of,
-    scope_of,
 )
 from prefsearch.report.page import Report
 from prefsearch.run.directory import RunDirectory

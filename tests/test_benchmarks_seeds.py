@@ -18,7 +18,7 @@ from benchmarks.harness.provenance import held_sources, source_digest
 from benchmarks.harness.seed_runs import each_seed
 from benchmarks.text import demo_seeds, text_gains
 from policies.demo import Demo
-from policies.evaluation.gain_report import show_interval
+from policies.evaluation.gain_format import show_interval
 from tests.reward_folders import save_classifier
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -11,7 +11,7 @@ from rich.console import Console
 from scipy import stats
 
 from policies.evaluation.cells import curves, summarize
-from policies.evaluation.gain_report import closing_table
+from policies.evaluation.gain_format import closing_table
 from policies.evaluation.gold_scorer import gold_scores
 from policies.evaluation.pooled import Pool, pool_lines, pool_records
 from policies.evaluation.records import best_of_n_records, search_lines, search_records

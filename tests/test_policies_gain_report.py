@@ -10,14 +10,8 @@ from scipy import stats
 
 from policies.evaluation.cells import cell_row, summarize
 from policies.evaluation.gain_fits import best_of_n_gains, fit_rows
-from policies.evaluation.gain_report import (
-    add_costs,
-    add_gains,
-    method_name,
-    scope_of,
-    show_interval,
-    verdict,
-)
+from policies.evaluation.gain_format import method_name, scope_of, show_interval, verdict
+from policies.evaluation.gain_report import add_costs, add_gains
 from policies.evaluation.pooled import Pool
 from prefsearch.report.page import Report
 from prefsearch.run.directory import RunDirectory

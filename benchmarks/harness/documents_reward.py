@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.harness.documents_numbers import cores_of, interval, listed, span, table
-from policies.evaluation.gain_report import method_name, verdict
+from policies.evaluation.gain_format import method_name, verdict
 
 Results = Mapping[str, Any]
 MODELS = {

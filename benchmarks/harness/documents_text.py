@@ -5,7 +5,7 @@ from typing import Any
 
 from benchmarks.harness.documents_numbers import cores_of, interval, listed, span, table
 from policies.evaluation.cells import BEST_OF_N
-from policies.evaluation.gain_report import gains_of, method_name, scope_of, verdict
+from policies.evaluation.gain_format import gains_of, method_name, scope_of, verdict
 from policies.planning.options import TITLES
 from prefsearch.statistics.verdicts import count_verdicts, describe_need
 

@@ -30,7 +30,7 @@ from policies.cli.demo_args import DemoArgs
 from policies.demo import PROPOSAL, Demo
 from policies.evaluation.cells import cell_row, curves, summarize
 from policies.evaluation.gain_fits import fit_rows
-from policies.evaluation.gain_report import closing_table
+from policies.evaluation.gain_format import closing_table
 from policies.evaluation.measuring import load_pool
 from policies.evaluation.pooled import Pool
 from policies.finetuning.collection import sample_responses

@@ -10,7 +10,8 @@ import numpy as np
 from policies.cli.evaluate_args import CombineArgs, PolicyEvaluateArgs, require_finished
 from policies.evaluation.cells import BEST_OF_N, Record
 from policies.evaluation.clusters import clusters_of, with_clusters
-from policies.evaluation.gain_report import method_name, records_of, write_gain_pages
+from policies.evaluation.gain_format import method_name
+from policies.evaluation.gain_report import records_of, write_gain_pages
 from policies.evaluation.measuring import load_pool
 from policies.evaluation.pooled import Pool
 from prefsearch.cli.console import PlainConsole

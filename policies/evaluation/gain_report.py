@@ -1,24 +1,29 @@
-"""What search gained, shown: the table, the curves, a search tree, one HTML page."""
+"""The report of what search gained: tables, curves, a search tree, one HTML page."""
 
 import json
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.table import Table
 
-from policies.evaluation.cells import BEST_OF_N, Cell, Cost, cell_row, curves, summarize
+from policies.evaluation.cells import Cell, Cost, cell_row, curves, summarize
 from policies.evaluation.clusters import clusters_of
 from policies.evaluation.gain_fits import add_divergence, add_fits
+from policies.evaluation.gain_format import (
+    gains_of,
+    interval_of,
+    marked,
+    method_name,
+    scope_of,
+    show_share,
+    verdict,
+)
 from policies.evaluation.measuring import load_pool
 from policies.evaluation.pooled import Pool
 from prefsearch.report.page import Report
 from prefsearch.run.directory import RunDirectory
-from prefsearch.statistics.intervals import SeedInterval, seed_interval_from
-from prefsearch.statistics.metrics import Interval
-from prefsearch.statistics.verdicts import Verdict, count_verdicts
-from prefsearch.statistics.verdicts import verdict as verdict_of
+from prefsearch.statistics.verdicts import count_verdicts
 from prefsearch.storage.files import read_records, write_json_atomic, write_text_atomic
 from rewardmodel.data.conversation import prompt_of
 from search.evaluation.figures import gain_curves
@@ -54,7 +59,7 @@ _COSTS = {
 }
 _GUIDE = """
 Proxy is the reward model's score: every method looks for what it scores high, so a high proxy alone
-is no gain. Gold is a judge that no model and no search ever saw. Where the two part, the search
+is no gain. Gold is a score that no model and no search uses. Where the two part, the search
 exploits the reward model's mistakes.
 
 A larger budget costs more, so a method is held against best-of-N at the same cost, read off
@@ -93,98 +98,6 @@ def records_of(run: RunDirectory, **wanted: str) -> list[dict[str, Any]]:
     ]
 
 
-def method_name(row: Mapping[str, Any]) -> str:
-    """Method and budget in words."""
-    if row["method"] == BEST_OF_N:
-        return "no search" if row["budget"] == "1" else f"best-of-{row['budget']}"
-    return f"{row['method']}, {row['budget']}"
-
-
-def interval_of(value: Mapping[str, Any] | None) -> Interval | None:
-    """An interval that went through JSON."""
-    if value is None:
-        return None
-    if "by_seed" in value:
-        return seed_interval_from(value)
-    return Interval(value["estimate"], value["low"], value["high"])
-
-
-def scope_of(values: Iterable[Mapping[str, Any] | Interval | None]) -> str:
-    """What intervals are over, in words: "over 3 seeds of 48 prompts"; each kind once.
-
-    That values or seeds are equal is told where it holds of all.
-    """
-    given = [value if isinstance(value, Interval) else interval_of(value) for value in values]
-    found = [value for value in given if isinstance(value, SeedInterval)]
-    varying = [value for value in found if not (value.unknown or value.equal_seeds)]
-    scopes = [value.scope for value in varying or found]
-    return " or ".join(dict.fromkeys(scopes)) or "over prompts"
-
-
-def show_interval(value: Mapping[str, Any] | None, *, sign: bool = False) -> str:
-    """An interval in two decimals, or a dash; an estimate alone where its interval is unknown."""
-    if value is None:
-        return "–"
-    form = "+.2f" if sign else ".2f"
-    unknown = value["low"] is None or value["low"] == value["high"]
-    names = ("estimate",) if unknown else ("estimate", "low", "high")
-    # Adding zero turns a rounded -0.0 into 0.0.
-    shown, *ends = (format(round(value[name], 2) + 0.0, form) for name in names)
-    return f"{shown} [{', '.join(ends)}]" if ends else shown
-
-
-def show_share(value: float | None) -> str | None:
-    """A share in percent, or None."""
-    return None if value is None else f"{100 * value:.0f} %"
-
-
-def marked(what: str, finished: bool) -> str:
-    """The heading of an example, which says where the text was cut off."""
-    return what if finished else f"{what} (cut off)"
-
-
-def closing_table(rows: Sequence[Mapping[str, Any]], *, title: str) -> Table:
-    """The rows of all cells as a table for a terminal of 80 columns."""
-    judged = any(row["gold"] for row in rows)
-    target = "gold" if judged else "proxy"
-    table = Table(title=title, box=box.SIMPLE, pad_edge=False, show_edge=False)
-    several = len({row["policy"] for row in rows}) > 1
-    table.add_column("policy: method, budget" if several else "method, budget", no_wrap=True)
-    for heading in ("tokens", target, "at equal tokens"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(
-            f"{row['policy']}: {method_name(row)}" if several else method_name(row),
-            f"{row['tokens']:.0f}",
-            show_interval(row[target]),
-            show_interval(row["gain_at_equal_tokens"], sign=True),
-        )
-    table.caption = (
-        f"at equal tokens: {target} above best-of-N of that cost, paired by prompt; 95 % intervals "
-        + scope_of(row[target] for row in rows)
-    )
-    return table
-
-
-def verdict(gain: Mapping[str, Any] | None) -> Verdict | None:
-    """What an interval of a gain decides; None where nothing was compared."""
-    return verdict_of(interval_of(gain))
-
-
-def gains_of(
-    rows: Sequence[Mapping[str, Any]], key: str = "gain_at_equal_tokens"
-) -> dict[str, SeedInterval]:
-    """The gains of a table by their methods' names, where something was compared."""
-    found: dict[str, SeedInterval] = {}
-    for row in rows:
-        gain = interval_of(row.get(key))
-        if isinstance(gain, SeedInterval):
-            found[f"{row['policy']}: {method_name(row)}"] = gain
-    if len({row["policy"] for row in rows}) == 1:
-        return {name.partition(": ")[2]: gain for name, gain in found.items()}
-    return found
-
-
 def add_gains(
     report: Report, run: RunDirectory, rows: Sequence[Mapping[str, Any]], cells: Sequence[Cell]
 ) -> None:
@@ -196,10 +109,10 @@ def add_gains(
         rows: Of the table, policies beyond the searched one included.
         cells: Of the curves.
     """
-    judged = all(cell.gold is not None for cell in cells)
+    has_gold = all(cell.gold is not None for cell in cells)
     report.section(
         "What was gained",
-        ("Gold is a judge that no model or planner ever saw; " if judged else "")
+        ("Gold is a score that no model or planner uses; " if has_gold else "")
         + "proxy is the reward model that every method planned against. Intervals are 95 %, "
         + scope_of(row["proxy"] for row in rows)
         + ". The comparison with best-of-N is at the same number of generated tokens, paired by "
