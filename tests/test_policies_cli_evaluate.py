@@ -18,13 +18,18 @@ from policies.cli.evaluate_args import PolicyEvaluateArgs
 from policies.cli.loading import SearchModels, search_models, searcher_for
 from policies.finetuning.collection import sample_responses
 from policies.generation.language_model import Policy
+from policies.generation.proposals import Proposal
+from policies.generation.segment_tree import SegmentTree
 from policies.planning.leaf_values import PartialReward, Rollout
-from policies.planning.segment_rewards import KLPenalty
+from policies.planning.scoring import TreeScorer
+from policies.planning.segment_rewards import KLPenalty, ProcessReward, SummedRewards
 from policies.planning.value_head import ValueHead
 from prefsearch.cli import entry
 from prefsearch.cli.command_line import parse
 from prefsearch.run.directory import step_seed
+from rewardmodel.models.loading import load_reward_model
 from tests.fakes import CountingReward
+from tests.reward_folders import save_classifier
 
 ROOT = Path(__file__).resolve().parent.parent
 PROMPTS = [f"Write of the bell, the lake and number {i}.\n" for i in range(7)]
@@ -492,3 +497,23 @@ def test_models_are_loaded_as_the_settings_name_them(
     near = search_models(job(desk, "--kl_beta", "0.2", "--reference", str(policy_folder)))
     assert isinstance(near.segment_reward, KLPenalty)
     assert near.segment_reward.beta == 0.2
+
+
+def test_a_process_reward_of_the_command_rewards_each_step_by_its_last_score(
+    desk: Path, policy: Policy, policy_folder: Path
+) -> None:
+    steps = save_classifier(policy_folder, desk / "steps", seed=1, labels=2, tokens=True)
+    flags = ["--process_reward", str(steps), "--process_weight", "2"]
+    found = search_models(job(desk, *flags)).segment_reward
+    assert isinstance(found, ProcessReward)
+    assert found.weight == 2
+    tree = SegmentTree(policy, Proposal(unit="block", segment_tokens=4, max_new_tokens=8))
+    (root,) = tree.add_prompts(["Write of the sea.\n"])
+    nodes = tree.extend([root] * 2, [0, 1])
+    model = load_reward_model(str(steps), aggregate="last")
+    texts = [tree.response_text(node) for node in nodes]
+    expected = 2 * model.score(["Write of the sea.\n"] * 2, texts)
+    rewards = found.rewards(TreeScorer(tree, CountingReward()), nodes)
+    torch.testing.assert_close(rewards, expected)
+    both = [*flags, "--kl_beta", "0.2", "--reference", str(policy_folder)]
+    assert isinstance(search_models(job(desk, *both)).segment_reward, SummedRewards)

@@ -152,16 +152,22 @@ class SearchArgs(RewardedArgs):
             as the policy finishes it, which costs tokens. Null takes the value head where a folder
             of one is given, and else "partial".
         value_head: Folder of a value head.
+        process_reward: Process reward model, named as reward_model is, whose score of the last step
+            each segment earns, beside the reward model's score at the end; of another kind of
+            model, its score of the text so far. Null for none.
+        process_weight: Multiplies the scores of process_reward.
         kl_beta: Penalty a nat of divergence from the reference, taken from each segment's reward;
             0 for none.
         reference: Policy to stay close to, of the policy's vocabulary, named as policy is; required
             where kl_beta is above 0.
     """
 
-    MODELS: ClassVar = ("policy", "reward_model", "value_head", "reference")
+    MODELS: ClassVar = ("policy", "reward_model", "value_head", "process_reward", "reference")
 
     leaf: Literal["partial", "value_head", "rollout"] | None = None
     value_head: str | None = None
+    process_reward: str | None = None
+    process_weight: NonNegative = 1.0
     kl_beta: NonNegative = 0.0
     reference: str | None = None
     options: SearchOptions = field(default_factory=_command_options)

@@ -10,12 +10,17 @@ from policies.planning.leaf_values import LeafValue, PartialReward, Rollout
 from policies.planning.methods import build_searcher
 from policies.planning.options import MethodName
 from policies.planning.searcher import SearchPolicy
-from policies.planning.segment_rewards import KLPenalty, SegmentReward
+from policies.planning.segment_rewards import (
+    KLPenalty,
+    ProcessReward,
+    SegmentReward,
+    SummedRewards,
+)
 from policies.planning.value_head import ValueHead
 from rewardmodel.data.conversation import Prompt, plain
 from rewardmodel.data.preferences import load_prompts
 from rewardmodel.interface import RewardModel
-from rewardmodel.models.loading import load_reward_model
+from rewardmodel.models.loading import kind_of, load_reward_model
 from rewardmodel.pretrained.digest import digest_model, digest_rows
 
 _logger = logging.getLogger(__name__)
@@ -85,14 +90,18 @@ def search_models(args: SearchArgs) -> SearchModels:
         "rollout": Rollout,
         "value_head": lambda: ValueHead.load(args.value_head or "").to(policy.model.device),
     }
-    penalty = None
+    rewards: list[SegmentReward] = []
+    if args.process_reward is not None:
+        steps = kind_of(args.process_reward) == "process"
+        scorer = load_reward_model(args.process_reward, aggregate="last" if steps else None)
+        rewards.append(ProcessReward(scorer, weight=args.process_weight))
     if args.reference is not None:
-        penalty = KLPenalty(Policy.load(args.reference), args.kl_beta)
+        rewards.append(KLPenalty(Policy.load(args.reference), args.kl_beta))
     return SearchModels(
         policy,
         load_reward_model(args.reward_model, input_format=args.input_format),
         leaves[args.leaf or ("value_head" if args.value_head else "partial")](),
-        penalty,
+        SummedRewards(tuple(rewards)) if len(rewards) > 1 else next(iter(rewards), None),
     )
 
 
@@ -120,6 +129,7 @@ def digests_of(
         "policy": args.policy,
         "reward_model": args.reward_model,
         "value_head": args.value_head,
+        "process_reward": args.process_reward,
         "reference": args.reference,
         "gold": gold,
     }

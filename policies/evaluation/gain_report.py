@@ -11,6 +11,7 @@ from policies.evaluation.cells import Cell, Cost, cell_row, curves, summarize
 from policies.evaluation.clusters import clusters_of
 from policies.evaluation.gain_fits import add_divergence, add_fits
 from policies.evaluation.gain_format import (
+    closing_table,
     gains_of,
     interval_of,
     marked,

@@ -87,6 +87,21 @@ class KLPenalty:
         return -self.beta * (own - reference.log_probabilities(nodes))
 
 
+@dataclass(frozen=True)
+class SummedRewards:
+    """The sum of several segment rewards.
+
+    Attributes:
+        parts: The rewards.
+    """
+
+    parts: tuple[SegmentReward, ...]
+
+    def rewards(self, scorer: TreeScorer, nodes: Sequence[int]) -> Tensor:
+        """See `SegmentReward`."""
+        return torch.stack([part.rewards(scorer, nodes) for part in self.parts]).sum(0)
+
+
 class _Reference:
     """The reference's log-probabilities of one search's tree; every prefix is run once."""
 
