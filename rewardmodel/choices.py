@@ -1,20 +1,23 @@
 """What settings of reward models and their data choose from; imports nothing heavy."""
 
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 OnBadRow = Literal["error", "skip"]
-FormatName = Literal[
-    "auto",
-    "plain",
-    "hh",
-    "tldr",
-    "ultrafeedback",
-    "rewardbench",
-    "rewardbench2",
-    "qa_feedback",
-    "scores",
-    "rankings",
-]
+FORMATS: dict[str, str] = {
+    "hh": "rewardmodel.data.formats.hh:FORMAT",
+    "tldr": "rewardmodel.data.formats.tldr:FORMAT",
+    "ultrafeedback": "rewardmodel.data.formats.ultrafeedback:FORMAT",
+    "rewardbench": "rewardmodel.data.formats.rewardbench:FORMAT",
+    "rewardbench2": "rewardmodel.data.formats.rewardbench:FORMAT_2",
+    "qa_feedback": "rewardmodel.data.formats.qa_feedback:FORMAT",
+    "scores": "rewardmodel.data.formats.ranked:SCORES",
+    "rankings": "rewardmodel.data.formats.ranked:RANKINGS",
+}
+"""Data formats by name, and where each is defined; a new one is a module and an entry here."""
+if TYPE_CHECKING:
+    FormatName = str
+else:
+    FormatName = Literal[("auto", "plain", *FORMATS)]
 ChosenFormat = Literal["auto", "text", "pair"]
 CHOSEN_FORMATS: tuple[str, ...] = get_args(ChosenFormat)
 Kind = Literal[

@@ -21,7 +21,6 @@ LOADERS = {"from_pretrained", "from_config", "load_dataset", "pipeline", "get_co
 IMPORTERS = {  # of names that are written in the code, or that the command line gives
     "atari_bridge/environments/making.py", "atari_bridge/acting/worker_pool.py",
     "prefsearch/cli/entry.py", "rewardmodel/models/function_import.py",
-    "search/planners/registry.py",
 }  # fmt: skip
 
 

@@ -3,10 +3,12 @@
 Imports are read from the syntax tree, those inside functions too; nothing is run. A package's
 `__init__.py` that only re-exports is looked through: `from search import Planner` leads to the file
 that defines `Planner`, not to everything that the package names. One that does more than that is a
-source like any other file. What is imported by a computed name is not seen and has to be a root.
+source like any other file. A registry's "package.module:Name" counts as imported, but for the table
+of commands. What is imported by a computed name is not seen and has to be a root.
 """
 
 import ast
+import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -114,6 +116,10 @@ def _imports(content: bytes, place: str) -> tuple[tuple[str, str], ...]:
                     "as in `from search.tree import Tree`"
                 )
             found += [(node.module, alias.name) for alias in node.names]
+        elif isinstance(node, ast.Constant) and not place.startswith("prefsearch/cli/"):
+            # A registry's "package.module:Name"; the table of commands names all there are.
+            named = re.fullmatch(r"([\w.]+):(\w+)", str(node.value))
+            found += [(named[1], named[2])] if named else []
     return tuple(one for one in found if one[0].partition(".")[0] in FIRST_PARTY)
 
 

@@ -1,13 +1,21 @@
 """`LossConfig`: the loss of a reward model, and the layout of its batches."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from prefsearch.config.bounds import NonNegative, Within
 from prefsearch.config.checks import check_types
 
 Ties = Literal["half", "rao_kupper", "drop"]
-Rankings = Literal["plackett_luce", "all_pairs"]
+RANKING_LOSSES = {
+    "plackett_luce": "rewardmodel.training.losses:plackett_luce_loss",
+    "all_pairs": "rewardmodel.training.losses:all_pairs_loss",
+}
+"""Losses of rankings by name; a new one is a function of the same arguments and an entry here."""
+if TYPE_CHECKING:
+    Rankings = str
+else:
+    Rankings = Literal[tuple(RANKING_LOSSES)]
 Layout = Literal["auto", "prefix", "packed", "plain"]
 
 

@@ -54,7 +54,9 @@ def pair_loss(
     return torch.where(tied, -even, loss)
 
 
-def plackett_luce_loss(scores: Tensor, ranks: Tensor) -> Tensor:
+def plackett_luce_loss(
+    scores: Tensor, ranks: Tensor, *, ties: Ties = "half", tie_threshold: float = 0.5
+) -> Tensor:
     """Negative log likelihood of rankings, in nats [G, M]; for K = 2 without ties Bradley-Terry's.
 
     Tied responses are each drawn from the same rest, which counts their order neither way
@@ -63,6 +65,8 @@ def plackett_luce_loss(scores: Tensor, ranks: Tensor) -> Tensor:
     Args:
         scores: [G, K, M].
         ranks: int64 [G, K], 1 the best, equal numbers are ties; 0 fills up short rankings.
+        ties: Not used; see above.
+        tie_threshold: Not used.
 
     Source: Plackett 1975; Luce 1959; Breslow 1974 for ties.
     """

@@ -5,6 +5,7 @@ Rows come tokenized, so TRL's own preprocessing (which drops long pairs) is skip
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pkgutil import resolve_name
 from typing import Any
 
 import torch
@@ -16,12 +17,10 @@ from trl import RewardConfig, RewardTrainer
 from rewardmodel.pretrained.tokenization import token_types
 from rewardmodel.training.batching.layouts import Layout, Tensors
 from rewardmodel.training.batching.length_sampler import LengthGroupedOrder
-from rewardmodel.training.loss_config import LossConfig
+from rewardmodel.training.loss_config import RANKING_LOSSES, LossConfig
 from rewardmodel.training.losses import (
-    all_pairs_loss,
     centering_loss,
     pair_loss,
-    plackett_luce_loss,
 )
 
 _COLUMNS = ("sequences", "shared", "seconds", "probability", "margin", "ranks", "head_weights")
@@ -194,10 +193,9 @@ def comparison_losses(scores: Tensor, inputs: Tensors, objective: LossConfig) ->
             tie_threshold=objective.tie_threshold,
             label_smoothing=objective.label_smoothing,
         )
-    elif objective.rankings == "plackett_luce":
-        losses = plackett_luce_loss(grouped, inputs["ranks"])
     else:
-        losses = all_pairs_loss(
+        ranking_loss = resolve_name(RANKING_LOSSES[objective.rankings])
+        losses = ranking_loss(
             grouped, inputs["ranks"], ties=objective.ties, tie_threshold=objective.tie_threshold
         )
     if objective.center_rewards_coefficient:

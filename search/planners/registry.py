@@ -7,7 +7,7 @@ importing torch.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, cast
 
 from prefsearch.config.checks import shown
@@ -16,16 +16,19 @@ if TYPE_CHECKING:
     from search.planners.base import Planner
 
 _PLANNERS: dict[str, tuple[str, Mapping[str, object]]] = {
-    "best_of_n": ("best_of_n.BestOfNPlanner", {}),
-    "beam": ("beam.BeamPlanner", {}),
-    "dvts": ("beam.BeamPlanner", {"beam_width": 1, "num_groups": 4, "num_children": 4}),
-    "rejection": ("rejection.RejectionPlanner", {}),
-    "controlled_decoding": ("controlled_decoding.ControlledDecodingPlanner", {}),
-    "muzero": ("muzero.MuZeroPlanner", {}),
-    "efficientzero": ("muzero.MuZeroPlanner", {"mode": "efficientzero"}),
-    "gumbel_muzero": ("gumbel.GumbelMuZeroPlanner", {}),
+    "best_of_n": ("search.planners.best_of_n:BestOfNPlanner", {}),
+    "beam": ("search.planners.beam:BeamPlanner", {}),
+    "dvts": (
+        "search.planners.beam:BeamPlanner",
+        {"beam_width": 1, "num_groups": 4, "num_children": 4},
+    ),
+    "rejection": ("search.planners.rejection:RejectionPlanner", {}),
+    "controlled_decoding": ("search.planners.controlled_decoding:ControlledDecodingPlanner", {}),
+    "muzero": ("search.planners.muzero:MuZeroPlanner", {}),
+    "efficientzero": ("search.planners.muzero:MuZeroPlanner", {"mode": "efficientzero"}),
+    "gumbel_muzero": ("search.planners.gumbel:GumbelMuZeroPlanner", {}),
 }
-"""Name to class, in `search.planners`, and the defaults that differ from the class's own."""
+"""Name to class, and the defaults that differ from the class's own."""
 
 PLANNER_NAMES = tuple(_PLANNERS)
 ALIASES = {"gumbel": "gumbel_muzero"}
@@ -81,5 +84,4 @@ def build_planner(name: str, num_simulations: int, **settings: object) -> "Plann
 
 def _find(name: str) -> "tuple[Callable[..., Planner], Mapping[str, object]]":
     path, preset = _PLANNERS[planner_name(name)]
-    module, _, kind = path.partition(".")
-    return getattr(import_module(f"search.planners.{module}"), kind), preset
+    return resolve_name(path), preset

@@ -1,36 +1,19 @@
-"""The registry of data formats, which are recognized by hub id or by columns of the first row.
+"""Data formats, recognized by hub id or by the columns of the first row.
 
-To add a format, write a module with a `FORMAT`, add it to `FORMATS`, and its name to
-`rewardmodel.choices.FormatName`, which commands read without loading this. Rows of no known format
-are "plain": their columns are taken as they are.
+`rewardmodel.choices.FORMATS` names them and where each is defined. Rows of no known format are
+"plain": their columns are taken as they are.
 """
 
 import os
 from collections.abc import Mapping
+from pkgutil import resolve_name
 
-from rewardmodel.data.formats import (
-    hh,
-    qa_feedback,
-    ranked,
-    rewardbench,
-    tldr,
-    ultrafeedback,
-)
+from rewardmodel import choices
 from rewardmodel.data.formats.format import Format
 from rewardmodel.data.rows import Row
 
 FORMATS: Mapping[str, Format] = {
-    found.name: found
-    for found in (
-        hh.FORMAT,
-        tldr.FORMAT,
-        ultrafeedback.FORMAT,
-        rewardbench.FORMAT,
-        rewardbench.FORMAT_2,
-        qa_feedback.FORMAT,
-        ranked.SCORES,
-        ranked.RANKINGS,
-    )
+    name: resolve_name(place) for name, place in choices.FORMATS.items()
 }
 
 
