@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From human preferences to a searched answer, by the doors a user takes with a large model.
+# From human preferences to a searched answer, by the commands a user takes with a large model.
 # See docs/real_data.md. DATA may be any preference file; the default is hh-rlhf harmless-base.
 # RESULTS takes all figures as one JSON file; docs/results/real_data.json makes those of the page.
 set -euo pipefail
