@@ -21,8 +21,15 @@ from typing import Any, Self
 import yaml
 
 from prefsearch.config.checks import shown
-from prefsearch.run.environment import environment, step_seed
-from prefsearch.run.files import REMEDY, DamagedRunError, Step, read_mapping, read_step
+from prefsearch.run.files import (
+    REMEDY,
+    DamagedRunError,
+    Step,
+    environment,
+    read_mapping,
+    read_step,
+    step_seed,
+)
 from prefsearch.run.lock import LOCK, OWNER, RunBusyError, lock_run
 from prefsearch.storage.digests import describe_files, digest_of_values, find_damage
 from prefsearch.storage.files import (

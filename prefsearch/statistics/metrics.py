@@ -90,29 +90,6 @@ def bootstrap_interval(
     return Interval(float(per_prompt.mean()), float(low), float(high))
 
 
-def paired_difference(
-    a: ArrayLike, b: ArrayLike, *, seed: int, confidence: float = 0.95, resamples: int = 2000
-) -> Interval:
-    """Mean of `a - b` over the same prompts, with its bootstrap interval.
-
-    Args:
-        a: [P] or [S, P].
-        b: the same shape, for the same prompts in the same order.
-        seed: of the resampling.
-        confidence: coverage aimed at, in (0, 1).
-        resamples: number of bootstrap means.
-
-    Raises:
-        ValueError: the shapes differ, or `bootstrap_interval` refuses the difference.
-    """
-    first, second = finite(a, "a"), finite(b, "b")
-    if first.shape != second.shape:
-        raise ValueError(
-            f"a has shape {list(first.shape)} and b {list(second.shape)}: pair the same prompts"
-        )
-    return bootstrap_interval(first - second, seed=seed, confidence=confidence, resamples=resamples)
-
-
 def wilson_interval(successes: float, total: float, *, confidence: float = 0.95) -> Interval:
     """A proportion with its Wilson score interval, sound for small samples and near 0 and 1.
 
