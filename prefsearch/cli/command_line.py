@@ -1,4 +1,4 @@
-"""A command line and its YAML file, read into checked settings.
+"""Parsing of command-line flags and a YAML file into validated settings.
 
 Flags come from the fields of a dataclass and their help from its docstring. `argparse` formats the
 help alone: it would take abbreviations, keep the last of two values, and ask for what is missing

@@ -1,4 +1,4 @@
-"""The YAML file behind `--config`: a flat mapping of settings, checked with its lines.
+"""Reading of the YAML file given by `--config`, with errors that name the line.
 
 A file holds values alone. It has no aliases, which a few lines of can fill the memory, and no
 `env`, which would let a file of settings change the process (`LD_PRELOAD`, `PYTHONPATH`).

@@ -1,4 +1,4 @@
-"""The console and the log of the commands, with control characters shown as escapes."""
+"""Console and log formatter of the commands, which escape control characters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where commands write, checked before the work begins: no output may take the place of an input.
+"""Validation of output paths before work begins: no output may overwrite an input.
 
 A place can be used if it is no folder where a file belongs (and the reverse), no device, and lies
 where folders and files can be made. Nothing is made by the check. Two paths are the same file where
@@ -24,7 +24,7 @@ Inputs = Mapping[str, str | Sequence[str] | None]
 
 @dataclass(frozen=True)
 class Output:
-    """A file or folder that a command will write.
+    """An output file or folder of a command.
 
     Attributes:
         setting: Which names it.

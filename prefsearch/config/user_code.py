@@ -1,4 +1,4 @@
-"""Errors of code that users bring.
+"""Errors raised by user-supplied code.
 
 Whatever it raises, `SystemExit` included, becomes one error that names the code, the file and the
 line, with the cause kept: `PREFSEARCH_TRACEBACK=1` shows it. An interrupt stays one.
@@ -19,12 +19,12 @@ _LIBRARIES = ("site-packages", "dist-packages")
 
 
 class UserCodeError(ValueError):
-    """Code of the user's failed, or gave what it must not; its own error is the cause."""
+    """User-supplied code failed or returned an invalid result; its own error is the cause."""
 
 
 @contextmanager
 def running_user_code(what: str, *, required: str) -> Iterator[None]:
-    """Names the code of a block in whatever it raises.
+    """Context manager that names the user code in any exception it raises.
 
     Args:
         what: The code, and its input.
@@ -52,7 +52,7 @@ def _description(error: BaseException) -> str:
 
 
 def shown_value(value: object) -> str:
-    """A value of the user's for a message, whatever its own code does when it is shown."""
+    """The repr of a user's value for a message; never raises."""
     try:
         return repr(value)[:60]
     except KeyboardInterrupt:

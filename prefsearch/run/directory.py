@@ -1,4 +1,4 @@
-"""A run on disk: `runs/NAME/` with its configuration, records, figures, checkpoints and report.
+"""Run directories: `runs/NAME/` with configuration, records, figures, checkpoints and report.
 
 A run is a sequence of named steps. A step leaves folders, files, a JSON result or all of them; its
 result is written last, in one rename, so after a kill a step is either done or not begun.
@@ -82,7 +82,7 @@ class RunDirectory:
         resume: bool,
         inputs: Mapping[str, str | None] | None = None,
     ) -> Self:
-        """Begins a run in a new or empty folder, or continues the one that is there.
+        """Starts a run in a new or empty folder, or resumes an existing one.
 
         The run is this process's alone until the object is forgotten.
 
@@ -128,7 +128,7 @@ class RunDirectory:
 
     @classmethod
     def at(cls, path: str | Path) -> Self:
-        """The run in a folder, to be read alone.
+        """Opens an existing run read-only.
 
         Raises:
             RunExistsError: If there is no run.
@@ -320,7 +320,7 @@ class RunDirectory:
                 )
 
     def require_all_steps(self) -> None:
-        """Refuses a run of which a step is gone, where steps are not taken again.
+        """Raises if a step file is missing, for runs that cannot repeat steps.
 
         Raises:
             DamagedRunError: Naming the number of the first.
@@ -360,7 +360,7 @@ class RunDirectory:
 
 
 def withdraw_unused_runs() -> None:
-    """Removes what runs that this process has begun and that have recorded nothing have left.
+    """Removes the folders of runs started by this process that recorded nothing.
 
     For a command that ends by a mistake of its user: corrected, it begins in the same folder.
     """

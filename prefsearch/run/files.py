@@ -1,4 +1,4 @@
-"""What the files of a run hold: its settings, its environment, and its finished steps."""
+"""Reading of run files, the recorded environment, and seeds of steps."""
 
 import contextlib
 import hashlib
@@ -28,7 +28,7 @@ class DamagedRunError(ValueError):
 
 @dataclass(frozen=True)
 class Step:
-    """A finished step as its file holds it.
+    """Record of a finished step.
 
     Attributes:
         order: Its number among the steps.
@@ -42,7 +42,7 @@ class Step:
 
 
 def read_mapping(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
-    """Reads a mapping that the run has written.
+    """Reads a mapping from a run file.
 
     Raises:
         DamagedRunError: If it is none.
@@ -91,7 +91,7 @@ def step_seed(seed: int, name: str) -> int:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, commit, threads and device, as a run records them."""
+    """Package versions, git commit, thread count and device."""
     import torch
 
     versions: dict[str, str] = {"python": platform.python_version()}

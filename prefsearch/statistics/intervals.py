@@ -1,4 +1,4 @@
-"""Intervals over seeds, then over prompts: how far a measured mean may be from that of new runs.
+"""Confidence intervals of means over seeds, or over the prompts of a single seed.
 
 A seed trains its own policy and reward model, and two prompts of one seed share them. So it is
 seeds, not prompts, that are sampled independently: an interval over the prompts of all seeds
@@ -259,7 +259,7 @@ def _over_means(
 
 
 def seed_interval_from(value: Mapping[str, Any]) -> SeedInterval:
-    """An interval that went through JSON; what is beside its fields is left out.
+    """Rebuilds an interval from its JSON form; unknown keys are ignored.
 
     Older files name the standard error alone. Its parts follow from the seeds' means.
     """

@@ -1,4 +1,4 @@
-"""Atomic files, and records as JSON lines.
+"""Atomic file writes, and records in JSON Lines files.
 
 A file written here is either the old one or the new one, never half of one. `records.jsonl` grows
 a line at a time, so a killed run loses at most the line it was writing. This file does not know
@@ -260,7 +260,7 @@ def _end_of_last_record(path: Path, file: BinaryIO | Any) -> int:
 
 
 def plain_number(value: object) -> object:
-    """Turn a torch tensor or a numpy array or number into Python's; leave the rest as it is."""
+    """Convert a torch tensor, numpy array or numpy scalar to Python; others are unchanged."""
     torch = sys.modules.get("torch")  # where it was never imported, there are no tensors
     if torch is not None and isinstance(value, torch.Tensor):
         return cast("Any", value).detach().cpu().tolist()
@@ -270,7 +270,7 @@ def plain_number(value: object) -> object:
 
 
 def to_plain(value: object, where: str = "value") -> Any:
-    """Turn a value into what JSON holds, or refuse it under its own name `where`.
+    """Convert a value to plain JSON types; errors name it by `where`.
 
     Raises:
         ValueError: the value holds NaN or an infinity, a key that is not a string, or an object

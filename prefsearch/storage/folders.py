@@ -1,4 +1,4 @@
-"""Atomic folders: written under another name, flushed to the disk, then renamed."""
+"""Atomic folder writes: write under a temporary name, flush, rename."""
 
 import contextlib
 import ctypes
@@ -33,7 +33,7 @@ _CURRENT_FOLDER, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
 
 @contextlib.contextmanager
 def new_folder(target: Path, *, over: Kind | None = "model") -> Iterator[Path]:
-    """Gives a scratch folder beside `target` that takes its name if the block ends well.
+    """Context manager: a temporary folder that replaces `target` on success.
 
     A folder that has the name already stays until its successor is whole on the disk; the two then
     change places at once.
@@ -83,7 +83,7 @@ def _require_kind(target: Path, held: set[str], over: Kind) -> None:
 
 
 def place_folder(scratch: Path, target: Path) -> None:
-    """Gives a folder its final name; the folder that had it is removed afterwards.
+    """Renames a folder to its final name, removing the one it replaces.
 
     Raises:
         OSError: If it cannot be renamed.
@@ -105,7 +105,7 @@ def place_folder(scratch: Path, target: Path) -> None:
 
 
 def remove_folder(target: Path) -> None:
-    """Removes a folder so that it is there whole or not at all, a kill in between included."""
+    """Removes a folder atomically, even if the process is killed."""
     if target.is_dir():
         former = partial_folder(target)
         with naming_path(target, "remove"):

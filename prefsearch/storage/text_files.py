@@ -1,4 +1,4 @@
-"""Text files of users: checks of their kind, and their lines without reading them whole.
+"""User text files: file-type checks and streaming of lines.
 
 Only regular files are read: a pipe or a device could be endless, or empty at the second reading. A
 line has a limit, so that a small compressed file cannot fill the memory. This file does not know
