@@ -95,7 +95,7 @@ class OrderlyExit:
         return self.value != 0
 
     def takes(self, error: BaseException) -> bool:
-        """Whether an error is but what a signal or a closed output made of itself."""
+        """Whether an error results from a signal or a broken pipe."""
         return self._signal is not None or _closed_output(error)
 
     @contextlib.contextmanager
@@ -145,7 +145,7 @@ class OrderlyExit:
             signal.pthread_kill(threading.main_thread().ident or 0, self._signal)
 
     def _unraisable(self, lost: Any) -> None:
-        """Keeps quiet about an exception that is raised again."""
+        """Suppresses the report of an exception that is raised again."""
         if not isinstance(lost.exc_value, Stopped):
             self._hook(lost)
 
@@ -173,7 +173,7 @@ class OrderlyExit:
 
 
 def _leave(number: int) -> NoReturn:
-    """Ends the process now; a hidden cursor of a progress bar comes back."""
+    """Exits the process, restoring the cursor."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         if sys.stderr.isatty():
             os.write(sys.stderr.fileno(), b"\x1b[?25h")
@@ -192,7 +192,7 @@ def close_bars() -> None:
 
 
 def _closed_output(error: BaseException | None) -> bool:
-    """Whether an error is that nobody reads the output; rich makes a SystemExit of it."""
+    """Whether an error means a broken output pipe, which rich turns into SystemExit."""
     if isinstance(error, SystemExit):
         return isinstance(error.__context__, BrokenPipeError)
     if not isinstance(error, BrokenPipeError):
@@ -201,7 +201,7 @@ def _closed_output(error: BaseException | None) -> bool:
 
 
 def _discard_output() -> None:
-    """Points closed outputs to nowhere, or Python would complain of them as it ends."""
+    """Redirects closed outputs to the null device, so that Python exits quietly."""
     for stream in filter(_reader_is_gone, (sys.stdout, sys.stderr)):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
@@ -209,7 +209,7 @@ def _discard_output() -> None:
 
 
 def _reader_is_gone(stream: Any) -> bool:
-    """Whether a stream is a pipe that nobody reads any more."""
+    """Whether a stream is a broken pipe."""
     try:
         stream.flush()
         watched = select.poll()

@@ -55,7 +55,7 @@ def alternatives(hint: Any) -> tuple[Any, ...]:
 
 
 def _split(hint: Any) -> tuple[Any, tuple[Within, ...]]:
-    """A hint without its bounds, and these."""
+    """Splits a hint into its type and its bounds."""
     if typing.get_origin(hint) is not Annotated:
         return hint, ()
     base, *extras = typing.get_args(hint)
@@ -68,7 +68,7 @@ def without_bounds(hint: Any) -> Any:
 
 
 def bounds_of(hint: Any) -> tuple[Within, ...]:
-    """The bounds that a hint declares, of its number or of the numbers of its list."""
+    """The bounds of a numeric hint, or of the items of a list hint."""
     found: tuple[Within, ...] = ()
     for part in alternatives(hint):
         base, bounds = _split(part)
@@ -89,7 +89,7 @@ def holds_numbers(hint: Any) -> bool:
 
 
 def describe_type(hint: Any) -> str:
-    """The type that a hint requires."""
+    """Describes the type that a hint requires."""
     if len(alternatives(hint)) > 1:
         return " or ".join(map(describe_type, alternatives(hint)))
     base, _ = _split(hint)
@@ -103,7 +103,7 @@ def describe_type(hint: Any) -> str:
 
 
 def describe_bounds(hint: Any) -> str:
-    """The bounds that a hint requires, in words; an empty text where there are none."""
+    """Describes the bounds of a hint; an empty string without bounds."""
     otherwise = "null" if type(None) in alternatives(hint) else ""
     return " and ".join(bound.describe(otherwise) for bound in bounds_of(hint))
 

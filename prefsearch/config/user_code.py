@@ -42,7 +42,7 @@ def running_user_code(what: str, *, required: str) -> Iterator[None]:
 
 
 def _description(error: BaseException) -> str:
-    """Where an exception arose in the user's code, its class and its message."""
+    """Location, class and message of an exception raised by user code."""
     kind, message = type(error).__name__, _text(error)
     if isinstance(error, SyntaxError) and error.filename is not None:
         where, message = f"{error.filename}:{error.lineno}: ", error.msg
@@ -71,7 +71,7 @@ def _text(error: BaseException) -> str:
 
 
 def _place(trace: TracebackType | None) -> str:
-    """The last line of the user's own file that an exception came through, as `file:line: `."""
+    """The innermost frame of an exception in a user's file, as `file:line: `."""
     frames = [
         frame
         for frame in traceback.extract_tb(trace)

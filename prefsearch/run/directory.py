@@ -141,7 +141,7 @@ class RunDirectory:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The configuration that the run was made with.
+        """The configuration of the run.
 
         Raises:
             DamagedRunError: If its file cannot be read.
@@ -165,7 +165,7 @@ class RunDirectory:
         records: Sequence[Mapping[str, Any]] = (),
         files: Sequence[Path] = (),
     ) -> dict[str, Any]:
-        """Marks a step as done and keeps its result and its records.
+        """Marks a step as finished and stores its result and records.
 
         `metrics.jsonl` holds one line a step and `records.jsonl` the records of all steps.
 
@@ -225,7 +225,7 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def folder(self, name: str) -> Iterator[Path]:
-        """Gives a scratch folder that becomes `checkpoints/NAME` if the block ends well.
+        """Context manager: a temporary folder that becomes `checkpoints/NAME` on success.
 
         Raises:
             StorageError: If the disk is full or cannot be written; nothing is left behind.
@@ -268,7 +268,7 @@ class RunDirectory:
         write_text_atomic(self.path / _CONFIG, yaml.safe_dump(settings, sort_keys=False))
 
     def _require_same(self, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
-        """Refuses to continue with other settings, data or models than the run began with."""
+        """Raises if settings, data or models differ from those the run started with."""
         saved = self.settings
         changed = sorted(
             str(key)
@@ -304,7 +304,7 @@ class RunDirectory:
                 )
 
     def _require_whole(self) -> None:
-        """Checks every finished step and what it left."""
+        """Verifies every finished step and its files."""
         if (self.path / _ENVIRONMENT).is_file():
             read_mapping(self.path / _ENVIRONMENT, json.loads)
         described: dict[str, tuple[str, Any]] = {}

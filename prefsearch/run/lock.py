@@ -65,7 +65,7 @@ def lock_run(folder: Path) -> Any:
 
 
 def _describe_owner(folder: Path) -> str:
-    """The process that holds the lock, as far as it has written that down."""
+    """Describes the process that holds the lock."""
     try:
         owner = json.loads((folder / OWNER).read_text(encoding="utf-8"))
         return f"process {owner['pid']} on {owner['host']} since {owner['since']}"

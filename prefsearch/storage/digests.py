@@ -24,7 +24,7 @@ def describe_file(path: Path) -> FileFacts:
 
 
 def describe_files(paths: Iterable[Path], *, base: Path) -> dict[str, FileFacts]:
-    """Sizes and digests of files, and of all files in folders, by their path below `base`.
+    """Sizes and digests of files and of folders' files, keyed by path relative to `base`.
 
     Raises:
         StorageError: If one cannot be read.

@@ -61,7 +61,7 @@ class StorageError(OSError):
 
 @contextmanager
 def naming_path(path: Path, verb: str) -> Generator[None]:
-    """Re-raise an error of the disk in the block as a `StorageError`.
+    """Context manager that re-raises disk errors as `StorageError`.
 
     That is an operating-system error, or what safetensors, torch or pyarrow make of one.
 
@@ -97,7 +97,7 @@ def _disk_error(error: Exception, path: Path) -> int | None:
 
 
 def _is_full(path: Path) -> bool:
-    """Whether next to nothing is free where a path lies."""
+    """Whether the disk that holds a path is nearly full."""
     place = next((above for above in (path, *path.parents) if above.exists()), None)
     return place is not None and shutil.disk_usage(place).free < _NEARLY_FULL
 

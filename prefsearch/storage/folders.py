@@ -66,7 +66,7 @@ def new_folder(target: Path, *, over: Kind | None = "model") -> Iterator[Path]:
 
 
 def _require_kind(target: Path, held: set[str], over: Kind) -> None:
-    """Refuses to replace a folder that is of another kind, or holds more."""
+    """Raises if a folder to replace is of another kind or has extra files."""
     marks, allowed = _MARKS[over]
     what = over.replace("_", " ")
     more = sorted(name for name in held if not re.fullmatch(allowed, name))
@@ -114,7 +114,7 @@ def remove_folder(target: Path) -> None:
 
 
 def flush_tree(folder: Path) -> None:
-    """Waits until all files of a folder are on the disk.
+    """Flushes all files of a folder to disk.
 
     Raises:
         OSError: If one cannot be read or written out.
@@ -129,7 +129,7 @@ def flush_tree(folder: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Lets two paths change places at once; False where the system cannot."""
+    """Swaps two paths atomically; False where unsupported."""
     if not sys.platform.startswith("linux"):
         return False
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
