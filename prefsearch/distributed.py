@@ -1,4 +1,4 @@
-"""The processes of a command: `torchrun`, `accelerate launch`, or one alone.
+"""Distributed processes of a command, under `torchrun`, `accelerate launch` or alone.
 
 Batches are shared out by number and results gathered in the main process. Batches are independent
 of each other and random numbers belong to prompts, so results do not depend on how many processes
@@ -32,7 +32,7 @@ _PATIENCE = datetime.timedelta(days=7)
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes of a command, as one of them sees it.
+    """Rank and world size of this process, with the collective operations.
 
     Attributes:
         rank: Which this one is, from 0.
@@ -44,11 +44,11 @@ class Processes:
 
     @property
     def main(self) -> bool:
-        """Whether this is the one that merges, reports and prints."""
+        """Whether this is the main process, which merges results and prints."""
         return self.rank == 0
 
     def share(self, batches: int) -> range:
-        """The numbers of the batches that are this process's."""
+        """The indices of the batches assigned to this process."""
         return range(self.rank, batches, self.count)
 
     def console(self) -> PlainConsole:
@@ -56,7 +56,7 @@ class Processes:
         return PlainConsole(quiet=not self.main)
 
     def wait(self) -> None:
-        """Waits until all processes are here.
+        """Barrier: waits for all processes.
 
         Raises:
             ConnectionError: If another process has ended.
@@ -105,7 +105,7 @@ class Processes:
         return opened or RunDirectory(Path(path))
 
     def gather(self, items: Sequence[T]) -> list[T]:
-        """The items of all processes, in the order of the processes; empty in all but the main one.
+        """Gathers items in the main process, ordered by rank; empty in the others.
 
         Raises:
             ConnectionError: If another process has ended.
@@ -119,7 +119,7 @@ class Processes:
         return [item for part in found or () for item in part]
 
     def leave_main(self) -> bool:
-        """Ends the work in common: from here the main process is by itself.
+        """Destroys the process group; only the main process should continue.
 
         Returns:
             Whether this is the main process, which is to go on.
@@ -137,7 +137,7 @@ class Processes:
 
 
 def join_processes(*, training: bool = False) -> Processes:
-    """Joins the other processes of this command, if there are any; returns once all are there.
+    """Initializes the process group, if the command runs in several processes.
 
     Args:
         training: Whether gradients are exchanged, by the backend that suits the devices.
@@ -166,7 +166,7 @@ def join_processes(*, training: bool = False) -> Processes:
 
 
 def open_accelerator(precision: str) -> "Accelerator":
-    """The devices and processes of a training run of our own: GPUs if there are any."""
+    """Builds the `Accelerator` of a custom training loop, on GPUs where available."""
     import torch
     from accelerate import Accelerator, AutocastKwargs, InitProcessGroupKwargs
 
@@ -184,7 +184,7 @@ def open_accelerator(precision: str) -> "Accelerator":
 
 
 def _together(call: Callable[[], Any]) -> None:
-    """Calls something that all processes take part in.
+    """Calls a collective operation.
 
     Raises:
         ConnectionError: If another process has ended.

@@ -1,4 +1,4 @@
-"""Progress bars of long loops, on the terminal alone.
+"""Progress bars, shown on terminals only.
 
 Bars that run inside each other share one display. A bar is shown once it has lasted for two
 seconds, and goes when it ends; output to files and pipes has none.
@@ -36,11 +36,11 @@ class Bar:
         self._task = None
 
     def advance(self, count: float = 1) -> None:
-        """Counts more as done."""
+        """Advances the bar by `count`."""
         self.update(self._completed + count)
 
     def update(self, completed: float, *, total: float | None = None, state: str = "") -> None:
-        """Sets what is done, and shows it at most ten times a second.
+        """Sets the completed amount; redraws at most ten times a second.
 
         Args:
             completed: In all.
@@ -76,7 +76,7 @@ class Bar:
         )
 
     def close(self) -> None:
-        """Takes the bar off the terminal."""
+        """Removes the bar."""
         if self in _bars:
             _bars.remove(self)
         display, self._display, self._enabled = self._display, None, False
@@ -88,7 +88,7 @@ class Bar:
 
 @contextlib.contextmanager
 def progress(label: str, total: float | None = None, *, enabled: bool = True) -> Iterator[Bar]:
-    """A progress bar for a block.
+    """Context manager that shows a progress bar.
 
     Args:
         label: What is done, in a word or two.
@@ -106,7 +106,7 @@ def progress(label: str, total: float | None = None, *, enabled: bool = True) ->
 def track(
     items: Iterable[T], label: str, *, total: float | None = None, enabled: bool = True
 ) -> Iterator[T]:
-    """Yields items and counts them on a progress bar; `total` as the items' length by default."""
+    """Iterates over items with a progress bar; `total` defaults to their length."""
     count = len(items) if total is None and isinstance(items, Sized) else total
     with progress(label, count, enabled=enabled) as bar:
         for item in items:
@@ -115,6 +115,6 @@ def track(
 
 
 def close_bars() -> None:
-    """Takes all bars off the terminal: of a loop that an error or a signal has ended."""
+    """Removes all bars, as after an exception or a signal."""
     for bar in list(_bars):
         bar.close()

@@ -14,7 +14,6 @@ from prefsearch.statistics.metrics import (
     best_of_n_kl,
     bootstrap_interval,
     expected_calibration_error,
-    paired_difference,
     pass_at_k,
     wilson_interval,
 )
@@ -175,17 +174,6 @@ def test_bootstrap_is_the_same_in_blocks(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_bootstrap_refuses(values: object, options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         bootstrap_interval(values, seed=0, **options)  # pyright: ignore
-
-
-def test_paired_difference_removes_what_the_prompts_share() -> None:
-    generator = np.random.default_rng(4)
-    difficulty = generator.normal(0, 10, size=80)
-    a = difficulty + 0.5 + generator.normal(0, 0.1, size=80)
-    b = difficulty + generator.normal(0, 0.1, size=80)
-    paired = paired_difference(a, b, seed=0)
-    assert 0.4 < paired.low < 0.5 < paired.high < 0.6
-    with pytest.raises(ValueError, match="same prompts"):
-        paired_difference(a, b[:-1], seed=0)
 
 
 def test_wilson_matches_published_values_and_stays_inside_bounds() -> None:

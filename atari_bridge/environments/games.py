@@ -1,8 +1,9 @@
 """Names of Atari games: ours ("ChopperCommand"), ale-py's ("chopper_command"), Gymnasium's."""
 
-import difflib
 import re
 from functools import cache
+
+from prefsearch.config.checks import closest
 
 ATARI_100K = (
     "Alien",
@@ -117,9 +118,8 @@ def _playable() -> dict[str, str]:
 
 def _nearest(game: str, known: dict[str, str]) -> list[str]:
     """The nearest names, ignoring case and underscores."""
-    plain = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(game.replace("_", "").lower(), plain, n=3, cutoff=0.6)
-    return [repr(plain[name]) for name in near] or ["'Pong'", "'Breakout'", "'MsPacman'"]
+    near = closest(game.replace("_", ""), known, count=3)
+    return [repr(name) for name in near] or ["'Pong'", "'Breakout'", "'MsPacman'"]
 
 
 def _nearest_ids(name: str) -> list[str]:
@@ -129,6 +129,6 @@ def _nearest_ids(name: str) -> list[str]:
     except ImportError:
         registry = {}
     ids = {name.rpartition("-v")[0].lower(): name for name in list(registry)}  # the newest
-    near = difflib.get_close_matches(name.lower().rpartition("-v")[0] or name.lower(), ids, n=2)
+    near = closest(name.lower().rpartition("-v")[0] or name, ids, count=2)
     found = [repr(ids[one]) for one in near if atari_game_of_id(ids[one]) is None]
     return found or ["'CartPole-v1'", "'MinAtar/Breakout-v1'"]

@@ -3,7 +3,6 @@
 Atari games are not made here: Gymnasium's environments skip frames of their own.
 """
 
-import difflib
 import importlib
 import re
 import warnings
@@ -12,6 +11,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from atari_bridge.environments.games import atari_game_of_id, rom_name
+from prefsearch.config.checks import closest
 from prefsearch.config.user_code import UserCodeError, running_user_code
 
 _FORM = re.compile(r"(?:(?P<space>[\w-]+)/)?(?P<name>[\w.-]+?)(?:-v(?P<version>\d+))?$")
@@ -146,10 +146,7 @@ def _unknown(gymnasium_id: str, name: str, registered: list[str]) -> str:
     assert form is not None, "checked by _parts"
     bare = name.rpartition("-v")[0] or name
     others = [other for other in known if other.rpartition("-v")[0] == bare][::-1]  # newest first
-    folded = {other.lower(): other for other in known}
-    near = others or [
-        folded[other] for other in difflib.get_close_matches(name.lower(), folded, n=3, cutoff=0.6)
-    ]
+    near = others or closest(name, known, count=3)
     said = f", such as {', '.join(map(repr, near))}" if near else ""
     what = "no such version" if others else "no such environment"
     space = form["space"]

@@ -1,4 +1,4 @@
-"""A command line and its YAML file, read into checked settings.
+"""Parsing of command-line flags and a YAML file into validated settings.
 
 Flags come from the fields of a dataclass and their help from its docstring. `argparse` formats the
 help alone: it would take abbreviations, keep the last of two values, and ask for what is missing
@@ -65,7 +65,7 @@ class Flag:
 
 @dataclass
 class Given:
-    """A flag as it was given: as written, with the words after it."""
+    """A flag of the command line with its values."""
 
     written: str
     flag: Flag
@@ -132,7 +132,7 @@ def _flags_of(config: type) -> list[Flag]:
 
 
 def _flags_of_setting(setting: Setting, *, positional: bool) -> list[Flag]:
-    """The flag of a setting; of one that is true by default, its negation too."""
+    """The flags of a setting; a boolean that defaults to true also has its negation."""
     name, words = setting.name, "one"
     kind = without_bounds(next(p for p in alternatives(setting.hint) if p is not NoneType))
     if get_origin(kind) in (list, tuple):
@@ -161,7 +161,7 @@ def _plain(value: Any) -> str:
 
 
 def _reader(hint: Any, kind: Any) -> Callable[[str], Any]:
-    """Reads a word as a type, and the "null" of YAML as None where that is allowed."""
+    """Builds the parser of a type; "null" is None where allowed."""
     readers: dict[Any, Callable[[str], Any]] = {int: read_int, float: read_float, bool: _read_bool}
     choices = get_args(kind) if get_origin(kind) is Literal else ()
 
@@ -208,7 +208,7 @@ def _format_help(config: type, flags: Sequence[Flag], prog: str) -> str:
 
 
 def _split(flags: Sequence[Flag], argv: Sequence[str], prog: str) -> dict[str, Given]:
-    """Splits a command line into flags with their values, by the name of their setting.
+    """Splits a command line into flags with values, keyed by setting.
 
     Raises:
         ValueError: If a flag is unknown or given twice, a word belongs to none, or a value is
@@ -266,7 +266,7 @@ def _each_once(found: Sequence[Given]) -> dict[str, Given]:
 
 
 def _is_flag(word: str) -> bool:
-    """Whether a word can only be meant as a flag; texts with spaces and numbers are values."""
+    """Whether a word is a flag; negative numbers and words with spaces are values."""
     dashed = len(word) > 1 and word[0] == "-" and " " not in word
     return dashed and not _NEGATIVE_NUMBER.match(word)
 
@@ -287,7 +287,7 @@ def _value(one: Given) -> Any:
 
 
 def as_flags(message: str, config: type) -> str:
-    """Writes the keyword arguments that a message advises as the flags of a command.
+    """Rewrites keyword arguments in a message as command-line flags.
 
     Messages are written for Python: `prompt_column='question'` becomes `--prompt_column question`,
     `flag=True` becomes `--flag`. What the command has no flag for is marked as Python's.
@@ -314,7 +314,7 @@ def as_flags(message: str, config: type) -> str:
 
 
 def for_python(error: ValueError) -> ValueError:
-    """Marks the advice of an error as Python's: the file has no flags of the command.
+    """Marks an error whose advice refers to Python arguments, not to command-line flags.
 
     Args:
         error: Of a file beside the main one.

@@ -1,4 +1,4 @@
-"""The YAML file behind `--config`: a flat mapping of settings, checked with its lines.
+"""Reading of the YAML file given by `--config`, with errors that name the line.
 
 A file holds values alone. It has no aliases, which a few lines of can fill the memory, and no
 `env`, which would let a file of settings change the process (`LD_PRELOAD`, `PYTHONPATH`).
@@ -66,7 +66,7 @@ def read_float(text: str) -> float:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's plain values without aliases; what cannot be built is named with its line.
+    """Safe YAML loader without aliases; errors name the line.
 
     What is no number in decimal digits is text.
     """
@@ -155,7 +155,7 @@ def _unknown(path: str, line: int, key: object, known: list[str]) -> str:
 
 
 def _read_text(path: str) -> str:
-    """The text of a regular file that is not large."""
+    """Reads a regular text file of limited size."""
     try:
         if other := what_lies_at(Path(path)):  # a pipe would be waited for, a device never ends
             raise ValueError(f"--config {path}: found {other[0]}; required: a YAML file")
@@ -192,7 +192,7 @@ def _construct(path: str, loader: _Loader, node: Any) -> Any:
 
 
 def _not_yaml(path: str, text: str, error: Exception) -> str:
-    """What is wrong with a file, in one line."""
+    """One-line description of a YAML error."""
     if isinstance(error, RecursionError):
         return f"--config {path}: found values nested too deeply; required: a mapping of settings"
     where, problem = "", " ".join(str(error).split())
@@ -212,7 +212,7 @@ def _scalar(loader: Any, node: Any) -> str:
 
 
 def _as_numbers(value: Any, hint: Any) -> Any:
-    """Texts that are numbers, as 1e-3, which YAML does not take for one, where numbers belong."""
+    """Converts numbers that YAML reads as strings, such as 1e-3."""
     parts = typing.get_args(hint) if type(None) in typing.get_args(hint) else (hint,)
     for part in parts:
         base = typing.get_args(part)[0] if typing.get_origin(part) is typing.Annotated else part

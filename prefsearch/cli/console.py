@@ -1,4 +1,4 @@
-"""The console and the log of the commands, with control characters shown as escapes."""
+"""Console and log formatter of the commands, which escape control characters."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from prefsearch.storage.visible_text import visible
 
 
 class PlainConsole(Console):
-    """A console without markup in texts, whose control characters are shown as escapes.
+    """A rich console without markup that escapes control characters.
 
     What a model, a file or a path holds is printed as it is written: `[red]` is no color, and an
     escape sequence moves no cursor. Styles are given as arguments.
     """
 
     def __init__(self, **options: Any) -> None:
-        """Take the options of `rich.console.Console` but markup and emoji codes."""
+        """Accepts the options of `rich.console.Console` except `markup` and `emoji`."""
         super().__init__(markup=False, emoji=False, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
@@ -38,7 +38,7 @@ class PlainConsole(Console):
 
 
 class VisibleFormatter(logging.Formatter):
-    """Formats log records whose control characters are shown as escapes."""
+    """Log formatter that escapes control characters."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Format as usual, and show control characters."""

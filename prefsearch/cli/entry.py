@@ -1,4 +1,4 @@
-"""The command `prefsearch`: finds a command, checks its arguments, and runs it."""
+"""Entry point of `prefsearch`: finds a command, validates its arguments and runs it."""
 
 import logging
 import os
@@ -13,7 +13,7 @@ from prefsearch.config.checks import nearest, shown
 
 
 def shipped_configurations() -> dict[str, Path]:
-    """The YAML files that come with the project, by name (`demo`, `rewardmodel/train_demo`)."""
+    """Bundled YAML configurations, by name (`demo`, `rewardmodel/train_demo`)."""
     here = Path(__file__).resolve().parents[2]
     for folder in (here / "configs", here / "prefsearch_configs"):  # a checkout, an installed wheel
         if folder.is_dir():
@@ -23,7 +23,7 @@ def shipped_configurations() -> dict[str, Path]:
 
 
 def resolve_configuration(argv: Sequence[str]) -> list[str]:
-    """Replaces the name of a shipped configuration after `--config` by its path.
+    """Replaces the name of a bundled configuration after `--config` by its path.
 
     Raises:
         ValueError: If there is neither a file nor a shipped configuration of that name.
@@ -114,7 +114,7 @@ def _write_group_help(prog: str, subcommands: Mapping[str, Command]) -> None:
 
 
 def run_command(prog: str, command: Command, argv: Sequence[str]) -> int:
-    """Checks the arguments of a command and runs it.
+    """Validates the arguments of a command and runs it.
 
     Args:
         prog: The command, such as `prefsearch reward train`.
@@ -157,7 +157,7 @@ def run_command(prog: str, command: Command, argv: Sequence[str]) -> int:
 
 
 def configure_logging() -> None:
-    """Sets up logging for a command, and the libraries that read their settings at import."""
+    """Configures logging, and libraries that read environment variables at import."""
     from rich.logging import RichHandler
 
     from prefsearch.cli.console import VisibleFormatter
@@ -172,7 +172,7 @@ def configure_logging() -> None:
 
 
 def configure_transformers() -> None:
-    """Silences transformers, where it is imported: each loading of weights has a progress bar."""
+    """Silences warnings and progress bars of transformers, if it is imported."""
     if "transformers" in sys.modules:
         from transformers.utils import logging as transformers_logging
 

@@ -1,4 +1,4 @@
-"""Where commands write, checked before the work begins: no output may take the place of an input.
+"""Validation of output paths before work begins: no output may overwrite an input.
 
 A place can be used if it is no folder where a file belongs (and the reverse), no device, and lies
 where folders and files can be made. Nothing is made by the check. Two paths are the same file where
@@ -24,7 +24,7 @@ Inputs = Mapping[str, str | Sequence[str] | None]
 
 @dataclass(frozen=True)
 class Output:
-    """A file or folder that a command will write.
+    """An output file or folder of a command.
 
     Attributes:
         setting: Which names it.
@@ -52,7 +52,7 @@ class Output:
 
 
 def settle_outputs(args: Any) -> list[Output]:
-    """Expands and checks the paths that a command will write.
+    """Expands and validates the output paths of a command.
 
     Args:
         args: A dataclass instance with `outputs()`, a list of `Output`.
@@ -99,7 +99,7 @@ def home_expanded(path: str, setting: str) -> str:
 
 
 def check_outputs(outputs: Sequence[Output]) -> None:
-    """Checks that outputs can be written, and that none is in the way of another.
+    """Checks that outputs are writable and do not overlap.
 
     Raises:
         ValueError: Naming the setting, what was found and what is required.
@@ -135,7 +135,7 @@ def _check_output(output: Output) -> None:
 
 
 def _check_kind(output: Output, place: Path, mode: int | None, *, folder: bool) -> None:
-    """Refuses what lies at a place, if it is neither free nor of the right kind."""
+    """Raises if a path exists and is of the wrong kind."""
     if mode is None or (stat.S_ISDIR(mode) if folder else stat.S_ISREG(mode)):
         return
     kind = "a file" if stat.S_ISREG(mode) else "a pipe or device"
@@ -145,7 +145,7 @@ def _check_kind(output: Output, place: Path, mode: int | None, *, folder: bool) 
 
 
 def _check_above(output: Output, folder: Path) -> None:
-    """Checks that a folder can be made and written in, by a file without a name where one can."""
+    """Checks that a folder can be created and written to."""
     while (mode := _mode(output, folder)) is None:
         folder = folder.parent
     if not stat.S_ISDIR(mode):
@@ -160,7 +160,7 @@ def _check_above(output: Output, folder: Path) -> None:
 
 
 def _mode(output: Output, place: Path) -> int | None:
-    """The kind and permissions of what lies at a place; None where nothing does."""
+    """File mode of a path; None if it does not exist."""
     try:
         return os.stat(place).st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -192,7 +192,7 @@ def require_kept(
     setting: str = "out",
     places: Callable[[str], Iterable[Path]] = own_place,
 ) -> None:
-    """Checks that no output takes the place of an input.
+    """Checks that no output overwrites an input.
 
     Args:
         inputs: What is read.
@@ -221,7 +221,7 @@ def require_kept(
 def require_outside(
     inputs: Inputs, folder: str | os.PathLike[str], *, setting: str = "out"
 ) -> None:
-    """Checks that a folder that will be written in lies in no input.
+    """Checks that an output folder is not inside an input.
 
     Args:
         inputs: Folders that are read.

@@ -1,4 +1,4 @@
-"""Ends a command by a signal, or by a pipe that nobody reads, without a traceback.
+"""Clean exit on signals and broken pipes, without a traceback.
 
 Ctrl-C, SIGTERM and SIGHUP end a command with one line on how to continue, and with the exit
 code of shells: 128 and the signal's number. The first raises an exception, so that half-written
@@ -38,11 +38,11 @@ _PATIENCE = 10.0
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asks the command to end; like Ctrl-C, no handler of errors takes it."""
+    """Raised on a termination signal; like KeyboardInterrupt, not an Exception."""
 
 
 class OrderlyExit:
-    """Turns signals and a closed output into a line and an exit code: a context.
+    """Context manager that turns signals and broken pipes into a message and an exit code.
 
     Within it the first signal raises `Stopped`; the context lets no exception out after one.
     `SystemExit` without a signal passes, and so do errors.
@@ -95,7 +95,7 @@ class OrderlyExit:
         return self.value != 0
 
     def takes(self, error: BaseException) -> bool:
-        """Whether an error is but what a signal or a closed output made of itself."""
+        """Whether an error results from a signal or a broken pipe."""
         return self._signal is not None or _closed_output(error)
 
     @contextlib.contextmanager
@@ -145,7 +145,7 @@ class OrderlyExit:
             signal.pthread_kill(threading.main_thread().ident or 0, self._signal)
 
     def _unraisable(self, lost: Any) -> None:
-        """Keeps quiet about an exception that is raised again."""
+        """Suppresses the report of an exception that is raised again."""
         if not isinstance(lost.exc_value, Stopped):
             self._hook(lost)
 
@@ -173,7 +173,7 @@ class OrderlyExit:
 
 
 def _leave(number: int) -> NoReturn:
-    """Ends the process now; a hidden cursor of a progress bar comes back."""
+    """Exits the process, restoring the cursor."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         if sys.stderr.isatty():
             os.write(sys.stderr.fileno(), b"\x1b[?25h")
@@ -181,7 +181,7 @@ def _leave(number: int) -> NoReturn:
 
 
 def close_bars() -> None:
-    """Takes progress bars off the line, which their loops would do once they are collected."""
+    """Closes progress bars before their loops are garbage-collected."""
     ours = sys.modules.get("prefsearch.progress")
     if ours is not None:
         ours.close_bars()
@@ -192,7 +192,7 @@ def close_bars() -> None:
 
 
 def _closed_output(error: BaseException | None) -> bool:
-    """Whether an error is that nobody reads the output; rich makes a SystemExit of it."""
+    """Whether an error means a broken output pipe, which rich turns into SystemExit."""
     if isinstance(error, SystemExit):
         return isinstance(error.__context__, BrokenPipeError)
     if not isinstance(error, BrokenPipeError):
@@ -201,7 +201,7 @@ def _closed_output(error: BaseException | None) -> bool:
 
 
 def _discard_output() -> None:
-    """Points closed outputs to nowhere, or Python would complain of them as it ends."""
+    """Redirects closed outputs to the null device, so that Python exits quietly."""
     for stream in filter(_reader_is_gone, (sys.stdout, sys.stderr)):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
@@ -209,7 +209,7 @@ def _discard_output() -> None:
 
 
 def _reader_is_gone(stream: Any) -> bool:
-    """Whether a stream is a pipe that nobody reads any more."""
+    """Whether a stream is a broken pipe."""
     try:
         stream.flush()
         watched = select.poll()
@@ -222,7 +222,7 @@ def _reader_is_gone(stream: Any) -> bool:
 
 
 def open_missing_streams() -> None:
-    """Gives a process that was started without output or errors streams that lead nowhere."""
+    """Replaces missing standard streams by the null device."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
@@ -230,7 +230,7 @@ def open_missing_streams() -> None:
 
 @contextlib.contextmanager
 def keeping_handlers() -> Iterator[None]:
-    """Puts the handlers of signals back after a block: the start of a library with its own."""
+    """Context manager that restores signal handlers, for libraries that install their own."""
     previous = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         yield
@@ -243,7 +243,7 @@ def keeping_handlers() -> Iterator[None]:
 
 @functools.cache
 def end_with_parent() -> None:
-    """Ends this process soon after its parent, which a SIGKILL gives no time to end it.
+    """Ends this process when its parent dies, even by SIGKILL.
 
     The parent is watched: Linux's own `PR_SET_PDEATHSIG` means the thread that started the child,
     and launchers may start children from threads that end. A second call does nothing.

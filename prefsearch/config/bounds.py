@@ -1,4 +1,4 @@
-"""Bounds of numbers, declared in the type hints of settings: `Annotated[float, Within(above=0)]`.
+"""Numeric bounds in type hints of settings: `Annotated[float, Within(above=0)]`.
 
 Upper bounds are far beyond what is of use: they refuse what no machine could hold or
 finish, and slips of the keyboard.
@@ -14,7 +14,7 @@ FAR = 1e6
 
 @dataclass(frozen=True)
 class Within:
-    """Bounds of a number; NaN and the infinities lie outside of any.
+    """Numeric bounds; NaN and infinities are always out of bounds.
 
     Attributes:
         least: The least number allowed; None where `above` is given.
@@ -47,7 +47,7 @@ class Within:
         )
 
     def describe(self, otherwise: str = "") -> str:
-        """The bounds in words, as messages and `--help` show them.
+        """Describes the bounds, for messages and `--help`.
 
         Args:
             otherwise: What may stand instead of a number, such as "null".

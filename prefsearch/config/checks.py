@@ -1,4 +1,4 @@
-"""Checks that settings have the types and bounds that their dataclass declares.
+"""Validation of settings against the types and bounds of their dataclass.
 
 YAML bypasses type hints: a quoted number would travel as a string to the first line that multiplies
 it. Each class of settings calls `check_types` in its `__post_init__`, so that the error names the
@@ -55,7 +55,7 @@ def alternatives(hint: Any) -> tuple[Any, ...]:
 
 
 def _split(hint: Any) -> tuple[Any, tuple[Within, ...]]:
-    """A hint without its bounds, and these."""
+    """Splits a hint into its type and its bounds."""
     if typing.get_origin(hint) is not Annotated:
         return hint, ()
     base, *extras = typing.get_args(hint)
@@ -68,7 +68,7 @@ def without_bounds(hint: Any) -> Any:
 
 
 def bounds_of(hint: Any) -> tuple[Within, ...]:
-    """The bounds that a hint declares, of its number or of the numbers of its list."""
+    """The bounds of a numeric hint, or of the items of a list hint."""
     found: tuple[Within, ...] = ()
     for part in alternatives(hint):
         base, bounds = _split(part)
@@ -89,7 +89,7 @@ def holds_numbers(hint: Any) -> bool:
 
 
 def describe_type(hint: Any) -> str:
-    """The type that a hint requires."""
+    """Describes the type that a hint requires."""
     if len(alternatives(hint)) > 1:
         return " or ".join(map(describe_type, alternatives(hint)))
     base, _ = _split(hint)
@@ -103,7 +103,7 @@ def describe_type(hint: Any) -> str:
 
 
 def describe_bounds(hint: Any) -> str:
-    """The bounds that a hint requires, in words; an empty text where there are none."""
+    """Describes the bounds of a hint; an empty string without bounds."""
     otherwise = "null" if type(None) in alternatives(hint) else ""
     return " and ".join(bound.describe(otherwise) for bound in bounds_of(hint))
 
@@ -136,7 +136,7 @@ def _fits(value: object, hint: Any, *, bounded: bool = True) -> bool:
 
 
 def is_writable(text: str, *, nul: bool = False) -> bool:
-    """Whether a text can be a file's name and be written in UTF-8: no NUL, no lone surrogate.
+    """Whether a string is a valid file name in UTF-8: no NUL, no lone surrogate.
 
     Args:
         text: A setting.
@@ -148,7 +148,7 @@ def is_writable(text: str, *, nul: bool = False) -> bool:
 
 
 def shown(value: object) -> str:
-    """A value as messages show it, however long it is."""
+    """A short repr of a value, for messages."""
     if isinstance(value, int) and value.bit_length() > 256:
         return f"an integer of {value.bit_length():,} bits"
     if isinstance(value, str):
@@ -162,7 +162,7 @@ def shown(value: object) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A hint at the known word that is most like a wrong one, or an empty text."""
+    """A "did you mean" hint for a misspelled word, or an empty string."""
     spelled = {_plain_name(name): name for name in known}
     plain = _plain_name(word)
     if not plain:
@@ -175,7 +175,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def closest(word: str, known: Iterable[str], *, count: int = 1, cutoff: float = 0.6) -> list[str]:
-    """The known words that are most like a wrong one, regardless of case."""
+    """The known words closest to a misspelled one, ignoring case."""
     lowered = {name.lower(): name for name in known}
     found = difflib.get_close_matches(word.lower(), lowered, n=count, cutoff=cutoff)
     return [lowered[name] for name in found]

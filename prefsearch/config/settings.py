@@ -1,4 +1,4 @@
-"""Settings composed of dataclasses: parts as fields, names of flags and YAML keys flat.
+"""Settings composed of nested dataclasses, with flat names for flags and YAML keys.
 
     @dataclass
     class TrainArgs:
@@ -59,7 +59,7 @@ def settings_of_class(config: type) -> dict[str, Setting]:
 
 
 def build(config: type[Config], /, **values: Any) -> Config:
-    """Makes settings from flat values, each given to the part whose setting it is.
+    """Builds nested settings from flat values.
 
     Raises:
         ValueError: If a value is wrong.
@@ -71,12 +71,12 @@ def build(config: type[Config], /, **values: Any) -> Config:
 
 
 def change(settings: Config, /, **values: Any) -> Config:
-    """Settings with other values, each given to the part whose setting it is."""
+    """Copies settings with some flat values replaced."""
     return _build(type(settings), values, settings)
 
 
 def flatten(settings: Any) -> dict[str, Any]:
-    """The values of settings and of their parts, by name."""
+    """Flattens nested settings to a mapping from name to value."""
     found: dict[str, Any] = {}
     parts: dict[str, Any] = {}
     for field in dataclasses.fields(settings):
@@ -89,7 +89,7 @@ def flatten(settings: Any) -> dict[str, Any]:
 
 
 def run_settings(args: Any) -> dict[str, Any]:
-    """What a run's results depend on: all settings but its folder, and where its model goes."""
+    """The settings that a run's results depend on: all but its output folders."""
     return {name: value for name, value in flatten(args).items() if name not in _OUTSIDE}
 
 

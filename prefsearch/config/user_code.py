@@ -1,4 +1,4 @@
-"""Errors of code that users bring.
+"""Errors raised by user-supplied code.
 
 Whatever it raises, `SystemExit` included, becomes one error that names the code, the file and the
 line, with the cause kept: `PREFSEARCH_TRACEBACK=1` shows it. An interrupt stays one.
@@ -19,12 +19,12 @@ _LIBRARIES = ("site-packages", "dist-packages")
 
 
 class UserCodeError(ValueError):
-    """Code of the user's failed, or gave what it must not; its own error is the cause."""
+    """User-supplied code failed or returned an invalid result; its own error is the cause."""
 
 
 @contextmanager
 def running_user_code(what: str, *, required: str) -> Iterator[None]:
-    """Names the code of a block in whatever it raises.
+    """Context manager that names the user code in any exception it raises.
 
     Args:
         what: The code, and its input.
@@ -42,7 +42,7 @@ def running_user_code(what: str, *, required: str) -> Iterator[None]:
 
 
 def _description(error: BaseException) -> str:
-    """Where an exception arose in the user's code, its class and its message."""
+    """Location, class and message of an exception raised by user code."""
     kind, message = type(error).__name__, _text(error)
     if isinstance(error, SyntaxError) and error.filename is not None:
         where, message = f"{error.filename}:{error.lineno}: ", error.msg
@@ -52,7 +52,7 @@ def _description(error: BaseException) -> str:
 
 
 def shown_value(value: object) -> str:
-    """A value of the user's for a message, whatever its own code does when it is shown."""
+    """The repr of a user's value for a message; never raises."""
     try:
         return repr(value)[:60]
     except KeyboardInterrupt:
@@ -71,7 +71,7 @@ def _text(error: BaseException) -> str:
 
 
 def _place(trace: TracebackType | None) -> str:
-    """The last line of the user's own file that an exception came through, as `file:line: `."""
+    """The innermost frame of an exception in a user's file, as `file:line: `."""
     frames = [
         frame
         for frame in traceback.extract_tb(trace)

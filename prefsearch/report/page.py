@@ -1,4 +1,4 @@
-"""A run's report: one HTML file that explains itself and asks nothing of any host.
+"""Self-contained HTML reports of runs.
 
 Styles are inline, figures are inline SVG, and a content security policy forbids the rest, so the
 file reads the same in ten years, on a phone, in the dark and on paper. Every text given to it is
@@ -234,12 +234,12 @@ class Report:
 
 
 def escape(text: str) -> str:
-    """Makes text safe inside HTML."""
+    """Escapes text for HTML."""
     return escape_markup(printable(text))
 
 
 def format_cell(value: object) -> str:
-    """Write a value as a person would: three digits, thousands apart, intervals in brackets."""
+    """Format a cell: three significant digits, thousands separators, intervals in brackets."""
     value = plain_number(value)
     if value is None:
         return "–"
@@ -283,7 +283,7 @@ def _flatten(values: Mapping[str, object], prefix: str = "") -> dict[str, object
 
 
 def _inline_svg(content: bytes, source: Path, *, prefix: str, alt: str) -> str:
-    """Make an SVG safe and unique inside a page: own ids, nothing from outside, alt text."""
+    """Prepare an SVG for inlining: unique ids, no external references, alt text."""
     try:
         root = ElementTree.fromstring(content)
     except ElementTree.ParseError as error:

@@ -1,4 +1,4 @@
-"""What every figure shares: style, colors, and saving the same figure twice.
+"""Shared style of figures, and saving them as PNG and SVG.
 
 matplotlib is imported when the first figure is opened; its global settings are left as they were.
 This file does not know what a figure shows.
@@ -47,7 +47,7 @@ _METADATA: dict[str, dict[str, Any]] = {
 
 
 def label_text(text: str, *, most: int = 80) -> str:
-    """A text of data as a label of a figure: short, on one line, and without mathematics.
+    """Sanitize text for a figure label: short, one line, no math markup.
 
     Matplotlib reads what stands between dollar signs as formulas, and shows no label in a legend
     that begins with an underscore.
@@ -65,7 +65,7 @@ def label_text(text: str, *, most: int = 80) -> str:
 def open_canvas(
     width: float, height: float
 ) -> Generator[tuple[Figure, Callable[[str | os.PathLike[str]], tuple[Path, Path]]]]:
-    """Open a figure of so many inches, and give the function that saves it in both formats.
+    """Create a figure and a function that saves it as PNG and SVG.
 
     Draw and save inside the `with` block, where the style holds.
 

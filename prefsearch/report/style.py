@@ -1,4 +1,4 @@
-"""How the report looks: one style sheet, without images, fonts or imports.
+"""Style sheet of the report, without images, fonts or imports.
 
 It names colors once for light and once for dark; on paper it is light and all details are open.
 """

@@ -1,4 +1,4 @@
-"""A run on disk: `runs/NAME/` with its configuration, records, figures, checkpoints and report.
+"""Run directories: `runs/NAME/` with configuration, records, figures, checkpoints and report.
 
 A run is a sequence of named steps. A step leaves folders, files, a JSON result or all of them; its
 result is written last, in one rename, so after a kill a step is either done or not begun.
@@ -21,8 +21,15 @@ from typing import Any, Self
 import yaml
 
 from prefsearch.config.checks import shown
-from prefsearch.run.environment import environment, step_seed
-from prefsearch.run.files import REMEDY, DamagedRunError, Step, read_mapping, read_step
+from prefsearch.run.files import (
+    REMEDY,
+    DamagedRunError,
+    Step,
+    environment,
+    read_mapping,
+    read_step,
+    step_seed,
+)
 from prefsearch.run.lock import LOCK, OWNER, RunBusyError, lock_run
 from prefsearch.storage.digests import describe_files, digest_of_values, find_damage
 from prefsearch.storage.files import (
@@ -75,7 +82,7 @@ class RunDirectory:
         resume: bool,
         inputs: Mapping[str, str | None] | None = None,
     ) -> Self:
-        """Begins a run in a new or empty folder, or continues the one that is there.
+        """Starts a run in a new or empty folder, or resumes an existing one.
 
         The run is this process's alone until the object is forgotten.
 
@@ -121,7 +128,7 @@ class RunDirectory:
 
     @classmethod
     def at(cls, path: str | Path) -> Self:
-        """The run in a folder, to be read alone.
+        """Opens an existing run read-only.
 
         Raises:
             RunExistsError: If there is no run.
@@ -134,7 +141,7 @@ class RunDirectory:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The configuration that the run was made with.
+        """The configuration of the run.
 
         Raises:
             DamagedRunError: If its file cannot be read.
@@ -158,7 +165,7 @@ class RunDirectory:
         records: Sequence[Mapping[str, Any]] = (),
         files: Sequence[Path] = (),
     ) -> dict[str, Any]:
-        """Marks a step as done and keeps its result and its records.
+        """Marks a step as finished and stores its result and records.
 
         `metrics.jsonl` holds one line a step and `records.jsonl` the records of all steps.
 
@@ -218,7 +225,7 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def folder(self, name: str) -> Iterator[Path]:
-        """Gives a scratch folder that becomes `checkpoints/NAME` if the block ends well.
+        """Context manager: a temporary folder that becomes `checkpoints/NAME` on success.
 
         Raises:
             StorageError: If the disk is full or cannot be written; nothing is left behind.
@@ -261,7 +268,7 @@ class RunDirectory:
         write_text_atomic(self.path / _CONFIG, yaml.safe_dump(settings, sort_keys=False))
 
     def _require_same(self, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
-        """Refuses to continue with other settings, data or models than the run began with."""
+        """Raises if settings, data or models differ from those the run started with."""
         saved = self.settings
         changed = sorted(
             str(key)
@@ -297,7 +304,7 @@ class RunDirectory:
                 )
 
     def _require_whole(self) -> None:
-        """Checks every finished step and what it left."""
+        """Verifies every finished step and its files."""
         if (self.path / _ENVIRONMENT).is_file():
             read_mapping(self.path / _ENVIRONMENT, json.loads)
         described: dict[str, tuple[str, Any]] = {}
@@ -313,7 +320,7 @@ class RunDirectory:
                 )
 
     def require_all_steps(self) -> None:
-        """Refuses a run of which a step is gone, where steps are not taken again.
+        """Raises if a step file is missing, for runs that cannot repeat steps.
 
         Raises:
             DamagedRunError: Naming the number of the first.
@@ -353,7 +360,7 @@ class RunDirectory:
 
 
 def withdraw_unused_runs() -> None:
-    """Removes what runs that this process has begun and that have recorded nothing have left.
+    """Removes the folders of runs started by this process that recorded nothing.
 
     For a command that ends by a mistake of its user: corrected, it begins in the same folder.
     """

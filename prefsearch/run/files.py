@@ -1,6 +1,11 @@
-"""The files of a run's settings and of its finished steps."""
+"""Reading of run files, the recorded environment, and seeds of steps."""
 
+import contextlib
+import hashlib
+import importlib.metadata
 import json
+import platform
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +16,9 @@ import yaml
 from prefsearch.storage.digests import digest_of_values
 from prefsearch.storage.files import naming_path
 
+_RECORDED_PACKAGES = (
+    "prefsearch", "torch", "numpy", "transformers", "trl", "accelerate", "peft", "datasets",
+)  # fmt: skip
 REMEDY = "Restore it from a copy, or begin a new run in another folder with --out"
 
 
@@ -20,7 +28,7 @@ class DamagedRunError(ValueError):
 
 @dataclass(frozen=True)
 class Step:
-    """A finished step as its file holds it.
+    """Record of a finished step.
 
     Attributes:
         order: Its number among the steps.
@@ -34,7 +42,7 @@ class Step:
 
 
 def read_mapping(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
-    """Reads a mapping that the run has written.
+    """Reads a mapping from a run file.
 
     Raises:
         DamagedRunError: If it is none.
@@ -75,3 +83,33 @@ def read_step(path: Path) -> Step:
             f"{remedy}"
         )
     return Step(order, result, files)
+
+
+def step_seed(seed: int, name: str) -> int:
+    """The seed of one step: a function of the run's seed and the step's name alone."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:4], "big") >> 1
+
+
+def environment() -> dict[str, Any]:
+    """Package versions, git commit, thread count and device."""
+    import torch
+
+    versions: dict[str, str] = {"python": platform.python_version()}
+    for package in _RECORDED_PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    commit = None
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        here = Path(__file__).resolve().parent
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5,
+            check=True,
+        )  # fmt: skip
+        commit = done.stdout.strip()
+    return {
+        "versions": versions,
+        "commit": commit,
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "device": "cuda" if torch.cuda.is_available() else "cpu",
+    }

@@ -1,4 +1,4 @@
-"""A lock on a run's folder, which ends with the process that holds it.
+"""File locks that give one process exclusive use of a run directory.
 
 The lock is the operating system's, on an open file: it is gone with the process, however that
 ends, so no stale lock has to be removed by hand. Who holds it is written beside it, for the message
@@ -29,7 +29,7 @@ class RunBusyError(ValueError):
 
 
 def lock_run(folder: Path) -> Any:
-    """Locks a run's folder for this process, until the object is released or forgotten.
+    """Locks a run directory until the lock is released or garbage-collected.
 
     A process that holds the lock already gets the same object.
 
@@ -65,7 +65,7 @@ def lock_run(folder: Path) -> Any:
 
 
 def _describe_owner(folder: Path) -> str:
-    """The process that holds the lock, as far as it has written that down."""
+    """Describes the process that holds the lock."""
     try:
         owner = json.loads((folder / OWNER).read_text(encoding="utf-8"))
         return f"process {owner['pid']} on {owner['host']} since {owner['since']}"

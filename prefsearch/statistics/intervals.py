@@ -1,4 +1,4 @@
-"""Intervals over seeds, then over prompts: how far a measured mean may be from that of new runs.
+"""Confidence intervals of means over seeds, or over the prompts of a single seed.
 
 A seed trains its own policy and reward model, and two prompts of one seed share them. So it is
 seeds, not prompts, that are sampled independently: an interval over the prompts of all seeds
@@ -39,7 +39,7 @@ _ROUNDING, _TINY = 1e-10, 1e-12
 
 @dataclass(frozen=True)
 class SeedInterval(Interval):
-    """The mean of the seeds' means, its interval, and what was sampled.
+    """Mean over seeds with its confidence interval and sample sizes.
 
     Attributes:
         by_seed: [S] each seed's own mean; the estimate is their mean, every seed weighing the same.
@@ -83,12 +83,12 @@ class SeedInterval(Interval):
 
     @property
     def unknown(self) -> bool:
-        """Whether no value differs from the next, so that nothing is known of the spread."""
+        """Whether all values are equal, so that the spread is unknown."""
         return self.low == self.high
 
     @property
     def unit(self) -> str:
-        """What the interval is over: seeds, or the prompts (or clusters of prompts) of one."""
+        """The unit of sampling: seeds, or prompts (or clusters of prompts) of one seed."""
         if len(self.by_seed) > 1:
             return "seeds"
         return self.item if self.clusters == self.prompts else f"clusters of {self.item}"
@@ -209,7 +209,7 @@ def interval_over_seeds(
 
 
 class _Width(NamedTuple):
-    """How far an interval reaches from its estimate, and by which standard error."""
+    """Distances of both ends of an interval from the estimate, and the standard error."""
 
     below: float
     above: float
@@ -259,7 +259,7 @@ def _over_means(
 
 
 def seed_interval_from(value: Mapping[str, Any]) -> SeedInterval:
-    """An interval that went through JSON; what is beside its fields is left out.
+    """Rebuilds an interval from its JSON form; unknown keys are ignored.
 
     Older files name the standard error alone. Its parts follow from the seeds' means.
     """
@@ -320,7 +320,7 @@ def _labels(
 
 
 def _cluster_sums(array: Array, labels: Sequence[Hashable]) -> dict[Hashable, float]:
-    """What each cluster adds to the deviation of a seed's mean."""
+    """Contribution of each cluster to the deviation of a seed's mean."""
     sums: dict[Hashable, float] = {}
     for label, deviation in zip(labels, (array - array.mean()) / array.size, strict=True):
         sums[label] = sums.get(label, 0.0) + float(deviation)

@@ -1,4 +1,4 @@
-"""Numbers of one model with intervals over prompts: means, proportions, best-of-n, calibration.
+"""Metrics of one model with intervals over prompts: means, best-of-n, pass@k, calibration.
 
 Prompts are the unit of sampling here: responses to one prompt are not independent, so it is prompts
 that are resampled. What training with another seed would have given is another question, which
@@ -90,29 +90,6 @@ def bootstrap_interval(
     return Interval(float(per_prompt.mean()), float(low), float(high))
 
 
-def paired_difference(
-    a: ArrayLike, b: ArrayLike, *, seed: int, confidence: float = 0.95, resamples: int = 2000
-) -> Interval:
-    """Mean of `a - b` over the same prompts, with its bootstrap interval.
-
-    Args:
-        a: [P] or [S, P].
-        b: the same shape, for the same prompts in the same order.
-        seed: of the resampling.
-        confidence: coverage aimed at, in (0, 1).
-        resamples: number of bootstrap means.
-
-    Raises:
-        ValueError: the shapes differ, or `bootstrap_interval` refuses the difference.
-    """
-    first, second = finite(a, "a"), finite(b, "b")
-    if first.shape != second.shape:
-        raise ValueError(
-            f"a has shape {list(first.shape)} and b {list(second.shape)}: pair the same prompts"
-        )
-    return bootstrap_interval(first - second, seed=seed, confidence=confidence, resamples=resamples)
-
-
 def wilson_interval(successes: float, total: float, *, confidence: float = 0.95) -> Interval:
     """A proportion with its Wilson score interval, sound for small samples and near 0 and 1.
 
@@ -139,7 +116,7 @@ def wilson_interval(successes: float, total: float, *, confidence: float = 0.95)
 
 
 def best_of_n_expectation(proxy: ArrayLike, metric: ArrayLike, n: int) -> Array:
-    """Expected metric of the proxy-best of n responses, without bias, from a pool of N >= n.
+    """Unbiased estimate of the metric of best-of-n, from a pool of N >= n responses.
 
     The expectation is over all subsets of n from the pool, ties for the best broken at random:
     with the pool sorted by proxy, `sum_i C(i-1, n-1) / C(N, n) * metric_(i)`, the metric averaged
@@ -188,7 +165,7 @@ def best_of_n_expectation(proxy: ArrayLike, metric: ArrayLike, n: int) -> Array:
 
 
 def pass_at_k(correct: ArrayLike, k: int, *, total: int | None = None) -> Array:
-    """Chance that at least one of k responses is correct, without bias, from a pool of N >= k.
+    """Unbiased estimate of pass@k, from a pool of N >= k responses.
 
     The share of all subsets of k that hold a correct one: `1 - C(N-c, k) / C(N, k)` where c are
     correct, as a product of ratios, so nothing overflows. `1 - (1 - c/N)^k` would be biased.
@@ -250,7 +227,7 @@ def best_of_n_kl(n: int) -> float:
 
 
 def accuracy_from_margins(margins: ArrayLike, *, confidence: float = 0.95) -> Interval:
-    """Share of preference pairs a reward model orders rightly, a tie counting half.
+    """Pairwise accuracy of a reward model; a tie counts half.
 
     Args:
         margins: [P] score of the preferred response minus score of the other.
@@ -272,7 +249,7 @@ def accuracy_from_margins(margins: ArrayLike, *, confidence: float = 0.95) -> In
 def expected_calibration_error(
     probabilities: ArrayLike, outcomes: ArrayLike, bins: int = 10
 ) -> float:
-    """Mean gap between stated probability and observed frequency, over equal-width bins.
+    """Expected calibration error over equal-width bins.
 
     Present every pair in a random order: if the preferred response always comes first, each
     outcome is 1 and calibration below one half is never tested.
@@ -324,7 +301,7 @@ def finite(
     *,
     remedy: str = "drop or repair the failed entries before averaging",
 ) -> Array:
-    """Convert to float64, refusing NaN and infinities under the argument's own name."""
+    """Convert to float64; raises on NaN and infinities."""
     array = np.asarray(values, dtype=np.float64)
     known = np.isfinite(array)
     if not known.all():

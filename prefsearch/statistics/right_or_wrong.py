@@ -1,4 +1,4 @@
-"""Intervals of one model's values that are 0 or 1, and of differences of such values.
+"""Confidence intervals of binary outcomes and of their paired differences.
 
 Student's t needs means that are nearly normal and a spread that was seen. Of values that are right
 or wrong neither holds where one of the two is rare: twenty answers without a mistake have no
@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 
 
 def effective_clusters(labels: Sequence[Hashable]) -> float:
-    """How many clusters of equal size weigh as much as clusters of these sizes: P² / Σ size².
+    """Effective number of clusters: P² / Σ size².
 
     It counts all prompts of a cluster as one, which is the safe side: where values hardly vary,
     how far prompts of one cluster agree cannot be estimated.
@@ -37,7 +37,7 @@ def effective_clusters(labels: Sequence[Hashable]) -> float:
 
 
 def share_interval(values: Array, labels: Sequence[Hashable], *, confidence: float) -> Interval:
-    """The mean of values that are 0 or 1, with Wilson's interval over the effective clusters.
+    """Mean of binary values with Wilson's interval over the effective clusters.
 
     Args:
         values: [P], each 0 or 1.
@@ -51,7 +51,7 @@ def share_interval(values: Array, labels: Sequence[Hashable], *, confidence: flo
 def difference_interval(
     values: Array, labels: Sequence[Hashable], *, confidence: float
 ) -> Interval:
-    """The mean of differences of right and wrong, each -1, 0 or 1, with its interval.
+    """Mean of paired differences of binary outcomes, with its interval.
 
     It is built of Wilson's intervals of the shares of 1 and of -1, whose distances from the shares
     are put together as standard errors of correlated shares are. It holds zero wherever the exact
@@ -86,7 +86,7 @@ def difference_interval(
 
 
 def sign_test(values: Array, labels: Sequence[Hashable]) -> float:
-    """Two-sided p-value of as many clusters above zero as below, exact.
+    """Two-sided p-value of the exact sign test over clusters.
 
     Args:
         values: [P], each -1, 0 or 1.

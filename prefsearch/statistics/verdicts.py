@@ -1,4 +1,4 @@
-"""What an interval decides, what many of them decide together, and how many seeds would decide.
+"""Significance of differences, correction for multiple comparisons, and power analysis.
 
 A comparison gains where its interval lies above zero, loses where it lies below, and is undecided
 elsewhere, and wherever what was sampled does not vary. Of twenty comparisons without any difference
@@ -25,7 +25,7 @@ _MIDPOINTS = (np.arange(400) + 0.5) / 400
 
 
 def verdict(interval: Interval | None) -> Verdict | None:
-    """What an interval of a difference decides; None where nothing was compared."""
+    """Verdict of the interval of a difference; None without a comparison."""
     if interval is None:
         return None
     if isinstance(interval, SeedInterval) and interval.p_value == 1:
@@ -36,7 +36,7 @@ def verdict(interval: Interval | None) -> Verdict | None:
 
 
 def holm(p_values: Sequence[float], *, level: float = 0.05) -> list[bool]:
-    """Which of several hypotheses are rejected so that any false rejection has chance `level`.
+    """Holm correction: which hypotheses are rejected at family-wise error rate `level`.
 
     Source: Holm 1979.
     """
@@ -49,7 +49,7 @@ def holm(p_values: Sequence[float], *, level: float = 0.05) -> list[bool]:
 
 
 def count_verdicts(comparisons: Mapping[str, SeedInterval | None]) -> str:
-    """A sentence for below a table: how many comparisons were made, and which stand together.
+    """Table note: number of comparisons, and those significant after correction.
 
     Args:
         comparisons: each comparison's 95 % interval by its name; None where nothing was compared.
@@ -78,7 +78,7 @@ def power(
     shared_error: float = 0.0,
     shared_degrees: float = np.inf,
 ) -> float:
-    """Chance that the interval over so many seeds excludes zero.
+    """Power: probability that the interval over so many seeds excludes zero.
 
     Args:
         seeds: S, at least 2; infinity gives the power that no number of seeds exceeds.
@@ -135,7 +135,7 @@ def seeds_needed(
     shared_error: float = 0.0,
     shared_degrees: float = np.inf,
 ) -> int | None:
-    """Seeds whose interval excludes zero with a given chance if the true difference is so large.
+    """Number of seeds needed to detect a difference with the given power.
 
     The deviation of three seeds is a rough guess, and seeds that are planned by it fall short of
     the chance more often than not. It is therefore taken at its upper confidence bound: the share
@@ -208,7 +208,7 @@ def seeds_needed(
 
 
 def describe_need(comparisons: Mapping[str, SeedInterval | None], *, difference: float) -> str:
-    """Sentences on how many seeds would decide the comparisons that are undecided.
+    """Describes how many seeds the inconclusive comparisons need.
 
     Where seeds share prompts, more of them on the same prompts lessen one part of the error alone;
     where the other part is too large for the difference, more prompts are asked for. No number is

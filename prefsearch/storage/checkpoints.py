@@ -1,4 +1,4 @@
-"""Checkpoint folders: manifests with digests, the newest intact checkpoint, removal of old ones.
+"""Checkpoint manifests with digests, recovery of the newest intact one, and rotation.
 
 A manifest is written last, so a folder without one is incomplete.
 """
@@ -34,7 +34,7 @@ def write_manifest(path: Path, *, kind: str, version: int, facts: Mapping[str, o
 def read_manifest(
     path: Path, *, kind: str, version: int, required: str, remedy: str, check_files: bool = True
 ) -> dict[str, Any]:
-    """Reads a manifest, and checks it and the files of its folder.
+    """Reads and validates a manifest and the files it lists.
 
     Args:
         path: Of the manifest.

@@ -1,4 +1,4 @@
-"""Sizes and SHA-256 digests of files, to find what has changed."""
+"""Sizes and SHA-256 digests of files, to detect changes."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -24,7 +24,7 @@ def describe_file(path: Path) -> FileFacts:
 
 
 def describe_files(paths: Iterable[Path], *, base: Path) -> dict[str, FileFacts]:
-    """Sizes and digests of files, and of all files in folders, by their path below `base`.
+    """Sizes and digests of files and of folders' files, keyed by path relative to `base`.
 
     Raises:
         StorageError: If one cannot be read.
@@ -36,7 +36,7 @@ def describe_files(paths: Iterable[Path], *, base: Path) -> dict[str, FileFacts]
 
 
 def find_damage(described: Mapping[str, Any], *, base: Path) -> str | None:
-    """The first file that is not what was written down, with what was found and is required.
+    """Describes the first file that differs from its recorded size or digest, or None.
 
     Args:
         described: As `describe_files` gives it.
@@ -69,12 +69,12 @@ def find_damage(described: Mapping[str, Any], *, base: Path) -> str | None:
 
 
 def digest_of_values(values: Mapping[str, Any]) -> str:
-    """A digest of JSON-like values."""
+    """Digest of JSON-like values."""
     return digest_of([json_text(values, sort_keys=True)])
 
 
 def digest_of(parts: Iterable[str]) -> str:
-    """One digest of texts in their order, each delimited."""
+    """Digest of a sequence of texts, each delimited."""
     whole = hashlib.sha256()
     for part in parts:
         data = part.encode("utf-8", errors="surrogatepass")

@@ -1,4 +1,4 @@
-"""Atomic files, and records as JSON lines.
+"""Atomic file writes, and records in JSON Lines files.
 
 A file written here is either the old one or the new one, never half of one. `records.jsonl` grows
 a line at a time, so a killed run loses at most the line it was writing. This file does not know
@@ -61,7 +61,7 @@ class StorageError(OSError):
 
 @contextmanager
 def naming_path(path: Path, verb: str) -> Generator[None]:
-    """Re-raise an error of the disk in the block as a `StorageError`.
+    """Context manager that re-raises disk errors as `StorageError`.
 
     That is an operating-system error, or what safetensors, torch or pyarrow make of one.
 
@@ -97,7 +97,7 @@ def _disk_error(error: Exception, path: Path) -> int | None:
 
 
 def _is_full(path: Path) -> bool:
-    """Whether next to nothing is free where a path lies."""
+    """Whether the disk that holds a path is nearly full."""
     place = next((above for above in (path, *path.parents) if above.exists()), None)
     return place is not None and shutil.disk_usage(place).free < _NEARLY_FULL
 
@@ -260,7 +260,7 @@ def _end_of_last_record(path: Path, file: BinaryIO | Any) -> int:
 
 
 def plain_number(value: object) -> object:
-    """Turn a torch tensor or a numpy array or number into Python's; leave the rest as it is."""
+    """Convert a torch tensor, numpy array or numpy scalar to Python; others are unchanged."""
     torch = sys.modules.get("torch")  # where it was never imported, there are no tensors
     if torch is not None and isinstance(value, torch.Tensor):
         return cast("Any", value).detach().cpu().tolist()
@@ -270,7 +270,7 @@ def plain_number(value: object) -> object:
 
 
 def to_plain(value: object, where: str = "value") -> Any:
-    """Turn a value into what JSON holds, or refuse it under its own name `where`.
+    """Convert a value to plain JSON types; errors name it by `where`.
 
     Raises:
         ValueError: the value holds NaN or an infinity, a key that is not a string, or an object

@@ -1,4 +1,4 @@
-"""Atomic folders: written under another name, flushed to the disk, then renamed."""
+"""Atomic folder writes: write under a temporary name, flush, rename."""
 
 import contextlib
 import ctypes
@@ -33,7 +33,7 @@ _CURRENT_FOLDER, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
 
 @contextlib.contextmanager
 def new_folder(target: Path, *, over: Kind | None = "model") -> Iterator[Path]:
-    """Gives a scratch folder beside `target` that takes its name if the block ends well.
+    """Context manager: a temporary folder that replaces `target` on success.
 
     A folder that has the name already stays until its successor is whole on the disk; the two then
     change places at once.
@@ -66,7 +66,7 @@ def new_folder(target: Path, *, over: Kind | None = "model") -> Iterator[Path]:
 
 
 def _require_kind(target: Path, held: set[str], over: Kind) -> None:
-    """Refuses to replace a folder that is of another kind, or holds more."""
+    """Raises if a folder to replace is of another kind or has extra files."""
     marks, allowed = _MARKS[over]
     what = over.replace("_", " ")
     more = sorted(name for name in held if not re.fullmatch(allowed, name))
@@ -83,7 +83,7 @@ def _require_kind(target: Path, held: set[str], over: Kind) -> None:
 
 
 def place_folder(scratch: Path, target: Path) -> None:
-    """Gives a folder its final name; the folder that had it is removed afterwards.
+    """Renames a folder to its final name, removing the one it replaces.
 
     Raises:
         OSError: If it cannot be renamed.
@@ -105,7 +105,7 @@ def place_folder(scratch: Path, target: Path) -> None:
 
 
 def remove_folder(target: Path) -> None:
-    """Removes a folder so that it is there whole or not at all, a kill in between included."""
+    """Removes a folder atomically, even if the process is killed."""
     if target.is_dir():
         former = partial_folder(target)
         with naming_path(target, "remove"):
@@ -114,7 +114,7 @@ def remove_folder(target: Path) -> None:
 
 
 def flush_tree(folder: Path) -> None:
-    """Waits until all files of a folder are on the disk.
+    """Flushes all files of a folder to disk.
 
     Raises:
         OSError: If one cannot be read or written out.
@@ -129,7 +129,7 @@ def flush_tree(folder: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Lets two paths change places at once; False where the system cannot."""
+    """Swaps two paths atomically; False where unsupported."""
     if not sys.platform.startswith("linux"):
         return False
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)

@@ -1,4 +1,4 @@
-"""Strict reading of JSON that users or other programs wrote.
+"""Strict JSON parsing.
 
 Python's reader lets pass what is not JSON or has no one meaning: NaN, numbers beyond any float, a
 key given twice, half of a surrogate pair. Here they are errors that name the line. This file does
@@ -46,7 +46,7 @@ class JsonFault(ValueError):
 
 
 class StrictDecoder:
-    """Decodes JSON values; what Python would let pass is kept in `faults` as (reason, literal)."""
+    """JSON decoder that collects nonstandard input in `faults` as (reason, literal)."""
 
     def __init__(self) -> None:
         """Begin without faults."""
@@ -120,7 +120,7 @@ class StrictDecoder:
 
 
 def parse_json(text: str) -> Any:
-    """One JSON value that is the whole of a text.
+    """Parses a text that holds exactly one JSON value.
 
     Raises:
         JsonFault: It is not JSON; or a key is given twice, a number is not finite or has thousands
@@ -148,7 +148,7 @@ def parse_json(text: str) -> Any:
 
 
 def read_json(path: str | os.PathLike[str], *, mapping: bool = False) -> Any:
-    """The JSON value of a whole file.
+    """Reads a JSON file.
 
     Args:
         path: A regular file in UTF-8.
@@ -185,7 +185,7 @@ def read_json(path: str | os.PathLike[str], *, mapping: bool = False) -> Any:
 
 
 def read_object(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The JSON object of a whole file; see `read_json`."""
+    """Reads a JSON file that must hold an object; see `read_json`."""
     return cast("dict[str, Any]", read_json(path, mapping=True))
 
 

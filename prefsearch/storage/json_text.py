@@ -1,4 +1,4 @@
-"""Writing of JSON.
+"""Strict JSON serialization.
 
 NaN and infinities are no JSON, although Python writes them: files with them cannot be read by
 other programs. They are refused here, by the path to the first.
@@ -18,7 +18,7 @@ def json_text(
     sort_keys: bool = False,
     separators: tuple[str, str] | None = None,
 ) -> str:
-    """Writes a value as JSON.
+    """Serializes a value as JSON.
 
     Args:
         value: Plain Python: mappings, lists, texts, numbers, None.

@@ -1,4 +1,4 @@
-"""Names of temporary files and folders, and the removal of those that a killed process left.
+"""Names of temporary files and folders, and cleanup after killed processes.
 
 A file or folder that is being written has a temporary name beside its final one. The name holds the
 host and the process that writes, so that what a dead process left behind can be told from what a
@@ -45,7 +45,7 @@ def is_scratch(path: Path) -> bool:
 
 
 def remove_leftovers(folder: Path, *, living: bool = False) -> None:
-    """Removes from a folder what killed processes of this host left behind.
+    """Removes temporary files that killed processes of this host left in a folder.
 
     A folder that was taken out of its place and had no successor yet is put back.
 

@@ -1,4 +1,4 @@
-"""Text files of users: checks of their kind, and their lines without reading them whole.
+"""User text files: file-type checks and streaming of lines.
 
 Only regular files are read: a pipe or a device could be endless, or empty at the second reading. A
 line has a limit, so that a small compressed file cannot fill the memory. This file does not know
@@ -47,7 +47,7 @@ _KINDS = (
 
 
 class UnreadableFile(ValueError):
-    """A file that is not what it must be, or cannot be read on.
+    """A file is of the wrong kind or cannot be read further.
 
     Attributes:
         place: The file, or file and line.
@@ -62,7 +62,7 @@ class UnreadableFile(ValueError):
 
 
 def refuse_special(path: Path, *, folders: bool = False) -> None:
-    """Refuse a path at which something else than a regular file lies, without opening it.
+    """Raise if a path exists and is not a regular file; does not open it.
 
     Args:
         path: What the user named. Where nothing lies, opening it will say so.
@@ -78,7 +78,7 @@ def refuse_special(path: Path, *, folders: bool = False) -> None:
 
 
 def what_lies_at(path: Path) -> tuple[str, str] | None:
-    """What lies at a path in place of a regular file, and the remedy; None where nothing does."""
+    """Describe a path that is not a regular file, with the remedy; None otherwise."""
     try:
         mode = os.stat(path).st_mode
     except ValueError as error:  # a NUL byte in the path

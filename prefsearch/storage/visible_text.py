@@ -1,4 +1,4 @@
-"""Replace characters that a terminal would obey, or that XML and HTML cannot hold."""
+"""Escaping of control characters for terminals, and of invalid characters for XML."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]
 
 
 def visible(text: str) -> str:
-    r"""Writes characters that a terminal would obey, or cannot encode, as escapes such as \x1b."""
+    r"""Escapes control characters and unencodable characters, as in \x1b."""
     return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def printable(text: str) -> str:
-    """Replaces what XML and HTML cannot hold, such as control characters and surrogates."""
+    """Replaces characters invalid in XML and HTML, such as control characters."""
     return _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text)

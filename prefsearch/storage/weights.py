@@ -1,4 +1,4 @@
-"""Reading of weights: all that a network has, of the right shapes, and finite."""
+"""Loading of weights, with checks of names, shapes, dtypes and finite values."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:  # torch takes a second to import, and commands answer --help 
 
 
 class WeightsError(ValueError):
-    """Weights that are missing, too many, of other shapes or no numbers; the message names them."""
+    """Weights are missing, unexpected, of the wrong shape or not finite."""
 
 
 def require_finite_weights(
     source: object, weights: Iterable[tuple[str, Tensor]], *, remedy: str
 ) -> None:
-    """Refuses weights of which one is NaN or infinite.
+    """Raises if any weight is NaN or infinite.
 
     A tensor is read once and not copied.
 
@@ -51,7 +51,7 @@ def require_finite_weights(
 def load_tensor_file(
     path: Path, *, remedy: str = "Copy the file again: it may be cut short"
 ) -> dict[str, Tensor]:
-    """Reads a file of safetensors to the CPU.
+    """Loads a safetensors file to the CPU.
 
     Raises:
         WeightsError: If it is missing or damaged; naming it.
@@ -67,7 +67,7 @@ def load_tensor_file(
 def load_weights(
     source: object, tensors: Mapping[str, Tensor], module: Module, *, remedy: str
 ) -> None:
-    """Gives a module of ours its weights.
+    """Loads weights into a module, strictly.
 
     Args:
         source: Where they were read, for messages.

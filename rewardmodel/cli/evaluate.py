@@ -12,7 +12,7 @@ from rich.console import Console
 
 from prefsearch.cli.console import PlainConsole
 from prefsearch.config.settings import flatten
-from prefsearch.run.environment import environment
+from prefsearch.run.files import environment
 from prefsearch.statistics.metrics import Interval
 from prefsearch.storage.files import write_json_atomic
 from rewardmodel.cli.model_args import RewardEvaluateArgs
