@@ -134,7 +134,10 @@ def test_bytes_that_are_no_text_are_a_bad_row_with_its_line(
     name: str, data: bytes, kept: list[str], tmp_path: Path
 ) -> None:
     path = save(tmp_path / name, data)
-    assert refused(path).startswith(f"{path}:2: ")
+    found = refused(path)
+    assert found.startswith(f"{path}:2: ")
+    if name != "p.json":  # read in pieces: a bad byte is a lone surrogate there
+        assert ("not UTF-8" in found) == (b"\xff" in data or b"\xed" in data)
     assert load_prompts(path, on_bad_row="skip") == kept
 
 
