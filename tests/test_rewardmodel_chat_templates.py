@@ -38,7 +38,10 @@ from tests.chat_models import (
     write_chat_policy,
     write_chat_scorer,
 )
+from tests.preference_rows import assistant, user, write
+from tests.reward_folders import set_json
 
+ON_TEXT = {"version": 1, "name": "text", "messages": False}
 CLOSED = [name for name in SHAPES if name not in ("no-closer", "deepseek-r1")]
 
 
@@ -77,8 +80,7 @@ def test_every_path_scores_as_transformers_does_on_the_templates_ids(shape, tmp_
 @pytest.mark.parametrize("shape", ["qwen", "gemma", "zephyr"])
 def test_several_heads_score_as_transformers_does(shape, tmp_path):
     source = write_chat_scorer(tmp_path / "model", shape, labels=3)
-    config = json.loads((tmp_path / "model" / "config.json").read_text())
-    (tmp_path / "model" / "config.json").write_text(json.dumps({**config, "reward_heads": 3}))
+    set_json(tmp_path / "model" / "config.json", reward_heads=3)
     found = load_reward_model(source).member_scores(PROMPTS, REPLIES).T
     torch.testing.assert_close(found, template_scores(source), atol=1e-4, rtol=1e-4)
 
@@ -100,8 +102,7 @@ def test_training_rows_are_the_templates_ids(shape):
 def test_text_that_was_rendered_gets_no_second_end_token(shape, tmp_path):
     tokenizer = chat_tokenizer(shape)
     row = row_of(PROMPTS[0], chosen=REPLIES[0], rejected="No.")
-    path = tmp_path / "pairs.jsonl"
-    path.write_text(json.dumps(row) + "\n")
+    path = write(tmp_path, row)
     pair = load_preferences(path, tokenizer=tokenizer)[0]
     found = TextEncoder(tokenizer).joined(pair["prompt"], pair["chosen"])
     expected = template_ids(tokenizer, PROMPTS[0], REPLIES[0])
@@ -147,15 +148,14 @@ def test_accuracy_on_pairs_that_the_model_labeled_itself_is_one(shape, tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(source)
     rows = []
     for number in range(24):
-        prompt = Conversation(({"role": "user", "content": f"What is {number} + 2?"},))
+        prompt = Conversation((user(f"What is {number} + 2?"),))
         replies = [f"It is {number + 2}.", f"No, I do not think so: {number * 7}"]
         with torch.inference_mode():
             ids = [torch.tensor([template_ids(tokenizer, prompt, r)]) for r in replies]
             first, second = (model(input_ids=row).logits.item() for row in ids)
         better, worse = replies if first > second else replies[::-1]
         rows.append(row_of(prompt, chosen=better, rejected=worse))
-    path = tmp_path / "pairs.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = write(tmp_path, *rows)
     found = evaluate_reward_model(
         load_reward_model(source), load_preferences(path, keep_messages=True), seed=0
     )
@@ -171,8 +171,7 @@ def test_nothing_is_written_behind_a_prompt_that_the_whole_does_not_begin_with(t
     with pytest.raises(ValueError, match=r"renders the prompt as.*<think>.*Set tokenizer.chat"):
         TextEncoder(tokenizer).pair(PROMPTS[0], REPLIES[0])
     rows = [row_of(p, chosen=r, rejected="No.") for p, r in zip(PROMPTS, REPLIES, strict=True)]
-    path = tmp_path / "pairs.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = write(tmp_path, *rows)
     kept = load_preferences(path, tokenizer=tokenizer, keep_messages=True)
     assert kept["chosen"] == [row["chosen"] for row in rows], "a reward model reads the whole"
     with pytest.raises(ValueError, match="renders the prompt as"):
@@ -182,11 +181,9 @@ def test_nothing_is_written_behind_a_prompt_that_the_whole_does_not_begin_with(t
 def test_a_trained_model_reads_as_it_was_trained(tmp_path):
     base = write_chat_scorer(tmp_path / "base", "zephyr")
     rows = [
-        row_of(Conversation(({"role": "user", "content": f"{n} + 2?"},)), chosen="3", rejected="No")
-        for n in range(12)
+        row_of(Conversation((user(f"{n} + 2?"),)), chosen="3", rejected="No") for n in range(12)
     ]
-    path = tmp_path / "pairs.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = write(tmp_path, *rows)
     out = str(tmp_path / "run")
     command = ["reward", "train", "--model", base, "--dataset", str(path), "--epochs", "1"]
     command += ["--holdout", "0.3", "--out", out]
@@ -204,7 +201,7 @@ def test_a_template_that_reads_parts_is_given_parts(tmp_path):
     tokenizer.chat_template = PARTS
     encoder = TextEncoder(tokenizer)
     for prompt, reply in zip(PROMPTS, REPLIES, strict=True):
-        messages = [*prompt.messages, {"role": "assistant", "content": reply}]
+        messages = [*prompt.messages, assistant(reply)]
         parted = [
             {**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in messages
         ]
@@ -225,12 +222,11 @@ def test_whatever_a_template_fails_at_names_the_template(tmp_path):
     calls = [{"type": "function", "function": {"name": "f", "arguments": '{"city": "Oslo"}'}}]
     row = row_of(PROMPTS[0], chosen="Yes", rejected="No")
     row["chosen"] = [{"role": "assistant", "content": "", "tool_calls": calls}]
-    path = tmp_path / "pairs.jsonl"
-    path.write_text(json.dumps(row) + "\n")
+    path = write(tmp_path, row)
     assert load_preferences(path, tokenizer=tokenizer)[0]["chosen"] == "city=Oslo;"
     calls[0]["function"]["arguments"] = 3  # type: ignore[index]
-    path.write_text(json.dumps(row) + "\n")
-    with pytest.raises(ValueError, match=r"pairs.jsonl:1: the chat template of .* refuses"):
+    write(tmp_path, row)
+    with pytest.raises(ValueError, match=r"p.jsonl:1: the chat template of .* refuses"):
         load_preferences(path, tokenizer=tokenizer)
 
 
@@ -245,9 +241,7 @@ def test_named_templates_without_a_default_are_no_template_for_text_and_an_error
 
 def test_a_model_trained_on_text_warns_of_messages(tmp_path, caplog):
     source = write_chat_scorer(tmp_path / "text", "zephyr")
-    config = Path(source) / "config.json"
-    told = {"version": 1, "name": "text", "messages": False}
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"input_format": told}))
+    set_json(Path(source) / "config.json", input_format=ON_TEXT)
     model = load_reward_model(source)
     for _ in range(2):
         model.score(PROMPTS, REPLIES)
@@ -275,9 +269,7 @@ def test_plain_prompts_of_a_chat_model_draw_one_warning(tmp_path, caplog):
     for _ in range(2):
         model.score(["How far is it?", "And now?"], ["Far.", "Near."])
     assert caplog.text.count("is given prompts of plain text, which it reads") == 1
-    config = Path(source) / "config.json"
-    told = {"version": 1, "name": "text", "messages": False}
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"input_format": told}))
+    set_json(Path(source) / "config.json", input_format=ON_TEXT)
     (tmp_path / "chat").rename(tmp_path / "trained-on-text")
     load_reward_model(str(tmp_path / "trained-on-text")).score(["How far is it?"], ["Far."])
     assert caplog.text.count("is given prompts of plain text, which it reads") == 1
@@ -311,31 +303,25 @@ def test_tools_and_variables_reach_the_template():
 
 
 def test_conversations_come_back_from_a_dataset(tmp_path):
+    tools = ({"name": "g", "parameters": {"x": 1}},)
     told = [
-        {"prompt": [{"role": "user", "content": "a"}], "chosen": "b", "rejected": "c"},
-        {
-            "prompt": [{"role": "user", "content": "d"}],
-            "chosen": "e",
-            "rejected": "f",
-            "tools": [{"name": "g", "parameters": {"x": 1}}],
-        },
+        {"prompt": [user("a")], "chosen": "b", "rejected": "c"},
+        {"prompt": [user("d")], "chosen": "e", "rejected": "f", "tools": list(tools)},
     ]
-    path = tmp_path / "pairs.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in told))
+    path = write(tmp_path, *told)
     first, second = prompts_of(load_preferences(path, keep_messages=True))
-    assert first == Conversation(({"role": "user", "content": "a"},))
+    assert first == Conversation((user("a"),))
     assert isinstance(second, Conversation)
-    assert second.tools == ({"name": "g", "parameters": {"x": 1}},)
+    assert second.tools == tools
 
 
 def test_text_and_messages_in_one_source_are_refused(tmp_path):
     rows = [
         {"prompt": "a", "chosen": "b", "rejected": "c"},
-        {"prompt": [{"role": "user", "content": "a"}], "chosen": "b", "rejected": "c"},
+        {"prompt": [user("a")], "chosen": "b", "rejected": "c"},
     ]
-    path = tmp_path / "pairs.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(ValueError, match=r"pairs.jsonl:2: the prompt is messages"):
+    path = write(tmp_path, *rows)
+    with pytest.raises(ValueError, match=r"p.jsonl:2: the prompt is messages"):
         load_preferences(path, keep_messages=True)
 
 

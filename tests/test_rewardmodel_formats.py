@@ -171,33 +171,6 @@ def test_braces_in_a_post_are_text(tmp_path):
     assert "POST: a {title} {0} }{\n" in load_preferences(write(tmp_path, row))[0]["prompt"]
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"choice": 2}, "'choice' holds int 2; required is 0 or 1"),
-        ({"choice": True}, "'choice' holds bool True"),
-        ({"choice": None}, "'choice' holds NoneType None"),
-        ({"extra": {"confidence": 0}}, r"'confidence' holds int 0; .*number in \[1, 9\]"),
-        ({"extra": {"confidence": 10}}, "'confidence' holds int 10"),
-        ({"extra": {"confidence": "sure"}}, "'confidence' holds str 'sure'"),
-        ({"summaries": TLDR["summaries"][:1]}, "'summaries' holds list .*two objects"),
-        ({"summaries": [{"policy": "a"}, {"text": "b"}]}, "'text' is missing"),
-        ({"summaries": [{"text": ""}, {"text": "b"}]}, "text in both summaries"),
-        ({"summaries": [{"text": "b"}, {"text": "b"}]}, "chosen and rejected are identical"),
-        ({"info": {"post": "a", "title": "b"}}, "'subreddit' is missing; found .*'post', 'title'"),
-        ({"info": None}, "'info' holds NoneType"),
-        ({"batch": 3}, "'batch' holds int 3; required is text"),
-    ],
-)
-def test_bad_tldr_row_is_named_and_counted(change, message, tmp_path, caplog):
-    path = write(tmp_path, TLDR, {**TLDR, **change})
-    with pytest.raises(PreferenceDataError, match=rf"p\.jsonl:2: .*{message}"):
-        load_preferences(path)
-    with caplog.at_level(logging.WARNING):
-        assert len(load_preferences(path, on_bad_row="skip")) == 1
-    assert "skipped 1 bad rows and kept 1" in caplog.text
-
-
 def test_tldr_extra_may_be_absent_but_the_batch_may_not(tmp_path):
     pair = load_preferences(write(tmp_path, without(TLDR, "extra", "worker")))[0]
     assert pair["confidence"] is None
@@ -286,24 +259,6 @@ def test_binarized_ultrafeedback_has_ties_and_margins_only_where_asked(chat_toke
     assert with_margins["margin"] == [3.0, 0.0]
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (
-            {"score_chosen": float("nan")},
-            "column 'score_chosen' holds NaN, a number that is not",
-        ),
-        ({"score_chosen": None}, "'score_chosen' holds NoneType"),
-        ({"score_chosen": 4.0}, "score_chosen is 4 and score_rejected 5"),
-        ({"rejected": []}, "column 'rejected' is an empty list"),
-    ],
-)
-def test_bad_binarized_row_is_named(change, message, chat_tokenizer, tmp_path):
-    path = write(tmp_path, {**BINARIZED, **change})
-    with pytest.raises(PreferenceDataError, match=rf"p\.jsonl:1: .*{message}"):
-        load_preferences(path, tokenizer=chat_tokenizer)
-
-
 def test_ultrafeedback_completions_give_all_pairs(chat_tokenizer, tmp_path):
     path = write(tmp_path, ULTRA)
     pairs = load_preferences(path, margins=True).to_list()
@@ -319,24 +274,6 @@ def test_ultrafeedback_completions_give_all_pairs(chat_tokenizer, tmp_path):
     assert len(rendered) == 2
     assert rendered[0]["prompt"] == "<user>Name a color.</s><assistant>"
     assert rendered[0]["chosen"] == "Red.</s>"
-
-
-@pytest.mark.parametrize(
-    ("completions", "message"),
-    [
-        ([], "found 0 replies of which 0 differ; required are at least two"),
-        (ULTRA["completions"][:1], "found 1 replies of which 1 differ"),
-        ([ULTRA["completions"][0]] * 2, "found 2 replies of which 1 differ"),
-        ([*ULTRA["completions"], {"response": "x"}], "'overall_score' is missing"),
-        ([*ULTRA["completions"], {"response": "", "overall_score": 1}], "none of them empty"),
-        ([{"response": "x", "overall_score": "N/A"}] * 2, "'overall_score' holds str 'N/A'"),
-        ("text", "'completions' holds str"),
-    ],
-)
-def test_bad_completions_are_named(completions, message, tmp_path):
-    path = write(tmp_path, {**ULTRA, "completions": completions})
-    with pytest.raises(PreferenceDataError, match=rf"p\.jsonl:1: .*{message}"):
-        load_preferences(path)
 
 
 def test_margins_are_refused_where_there_are_no_scores(tmp_path):
@@ -403,26 +340,30 @@ def test_reward_bench_2_keeps_lists_and_is_no_pairs(chat_tokenizer, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("load", "row", "message"),
     [
-        ({"chosen": []}, r"'chosen' holds list \[\]; required is a list of at least one text"),
-        ({"rejected": "No."}, "'rejected' holds str"),
-        ({"num_correct": 1}, "'num_correct' is 1 and 'chosen' holds 2 replies"),
-        ({"subset": None}, "'subset' holds NoneType"),
-        ({"id": None}, "'id' is missing"),
-        ({"prompt": " "}, "'prompt' holds str ' '; required is text that is not blank"),
+        (
+            load_reward_bench_2,
+            {**BENCH_2, "chosen": []},
+            r"'chosen' holds list \[\].*at least one text",
+        ),
+        (load_reward_bench_2, {**BENCH_2, "rejected": "No."}, "'rejected' holds str"),
+        (
+            load_reward_bench_2,
+            {**BENCH_2, "num_correct": 1},
+            "'num_correct' is 1 and 'chosen' holds 2 replies",
+        ),
+        (load_reward_bench_2, {**BENCH_2, "subset": None}, "'subset' holds NoneType"),
+        (load_reward_bench_2, {**BENCH_2, "id": None}, "'id' is missing"),
+        (load_reward_bench_2, {**BENCH_2, "prompt": " "}, "'prompt' holds str ' '; .*not blank"),
+        (load_reward_bench, without(BENCH, "subset"), "'subset' is missing"),
+        (load_reward_bench, {**BENCH, "chosen": None}, "'chosen' holds NoneType"),
     ],
 )
-def test_bad_reward_bench_2_row_is_named(change, message, tmp_path):
-    with pytest.raises(PreferenceDataError, match=rf"p\.jsonl:1: .*{message}"):
-        load_reward_bench_2(write(tmp_path, {**BENCH_2, **change}))
-
-
-def test_bad_reward_bench_row_is_named(tmp_path):
-    with pytest.raises(PreferenceDataError, match=r"p\.jsonl:2: 'subset' is missing"):
-        load_reward_bench(write(tmp_path, BENCH, without(BENCH, "subset")))
-    with pytest.raises(PreferenceDataError, match=r"p\.jsonl:1: 'chosen' holds NoneType"):
-        load_reward_bench(write(tmp_path, {**BENCH, "chosen": None}))
+def test_bad_row_of_a_benchmark_is_named(load, row, message, tmp_path):
+    good = BENCH if load is load_reward_bench else BENCH_2
+    with pytest.raises(PreferenceDataError, match=rf"p\.jsonl:2: .*{message}"):
+        load(write(tmp_path, good, row))
 
 
 # ------------------------------------------------------------------------------------ qa-feedback
@@ -461,33 +402,6 @@ def test_identical_answers_are_left_out_and_counted(tmp_path, caplog):
         load_preferences(write(tmp_path, same))
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"preference": [1, 2, 0, 1, 2]}, "'preference' holds list .*six numbers, each 1, 2 or 0"),
-        ({"preference": [1, 2, 3, 1, 2, 0]}, "'preference' holds list"),
-        ({"preference": [1, 2, True, 1, 2, 0]}, "'preference' holds list"),
-        ({"preference": ["1"] * 6}, "'preference' holds list"),
-        ({"prediction 2": " "}, "'prediction 2' holds str ' '; required is text that is not blank"),
-        ({"prediction 4": None}, "'prediction 4' holds NoneType"),
-        ({"question": ""}, "'question' holds str ''"),
-        ({"passages": [[]]}, "'passages' holds list"),
-        ({"passages": "text"}, "'passages' holds str"),
-    ],
-)
-def test_bad_qa_feedback_row_is_named(change, message, tmp_path):
-    path = write(tmp_path, QA_ROW, {**QA_ROW, **change})
-    with pytest.raises(PreferenceDataError, match=rf"p\.jsonl:2: .*{message}"):
-        load_preferences(path)
-    assert len(load_preferences(path, on_bad_row="skip")) == 6
-
-
-def test_qa_feedback_that_lacks_a_field_is_named_when_asked_for(tmp_path):
-    path = write(tmp_path, without(QA_ROW, "prediction 3"))
-    with pytest.raises(PreferenceDataError, match=r"p\.jsonl:1: 'prediction 3' is missing"):
-        load_preferences(path, format="qa_feedback")
-
-
 @pytest.mark.skipif(not QA.exists(), reason=f"the shared sample {QA} is absent")
 def test_every_comparison_of_the_qa_feedback_sample_is_kept():
     with gzip.open(QA, "rt", encoding="utf-8") as file:
@@ -506,3 +420,72 @@ def test_every_comparison_of_the_qa_feedback_sample_is_kept():
         assert pair["prompt"].count("Passage: ") >= len(row["passages"])
     # Two questions of the sample have no passages.
     assert sum(pair["prompt"].startswith("Question: ") for pair in pairs) == 12
+
+
+# --------------------------------------------------------------------------------------- bad rows
+
+
+def replies(*more: dict[str, Any]) -> dict[str, Any]:
+    return {"completions": [*ULTRA["completions"], *more]}
+
+
+@pytest.mark.parametrize(
+    ("row", "change", "message"),
+    [
+        (TLDR, {"choice": 2}, "'choice' holds int 2; required is 0 or 1"),
+        (TLDR, {"choice": True}, "'choice' holds bool True"),
+        (TLDR, {"choice": None}, "'choice' holds NoneType None"),
+        (TLDR, {"extra": {"confidence": 0}}, r"'confidence' holds int 0; .*number in \[1, 9\]"),
+        (TLDR, {"extra": {"confidence": 10}}, "'confidence' holds int 10"),
+        (TLDR, {"extra": {"confidence": "sure"}}, "'confidence' holds str 'sure'"),
+        (TLDR, {"summaries": TLDR["summaries"][:1]}, "'summaries' holds list .*two objects"),
+        (TLDR, {"summaries": [{"policy": "a"}, {"text": "b"}]}, "'text' is missing"),
+        (TLDR, {"summaries": [{"text": ""}, {"text": "b"}]}, "text in both summaries"),
+        (TLDR, {"summaries": [{"text": "b"}, {"text": "b"}]}, "chosen and rejected are identical"),
+        (TLDR, {"info": {"post": "a", "title": "b"}}, "'subreddit' is missing; .*'title'"),
+        (TLDR, {"info": None}, "'info' holds NoneType"),
+        (TLDR, {"batch": 3}, "'batch' holds int 3; required is text"),
+        (
+            BINARIZED,
+            {"score_chosen": float("nan")},
+            "column 'score_chosen' holds NaN, a number that is not",
+        ),
+        (BINARIZED, {"score_chosen": None}, "'score_chosen' holds NoneType"),
+        (BINARIZED, {"score_chosen": 4.0}, "score_chosen is 4 and score_rejected 5"),
+        (BINARIZED, {"rejected": []}, "column 'rejected' is an empty list"),
+        (ULTRA, {"completions": []}, "found 0 replies of which 0 differ; .*two"),
+        (ULTRA, {"completions": ULTRA["completions"][:1]}, "found 1 replies of which 1 differ"),
+        (ULTRA, {"completions": [ULTRA["completions"][0]] * 2}, "2 replies of which 1 differ"),
+        (ULTRA, replies({"response": "x"}), "'overall_score' is missing"),
+        (ULTRA, replies({"response": "", "overall_score": 1}), "none of them empty"),
+        (
+            ULTRA,
+            replies({"response": "x", "overall_score": "N/A"}),
+            "'overall_score' holds str 'N/A'",
+        ),
+        (ULTRA, {"completions": "text"}, "'completions' holds str"),
+        (QA_ROW, {"preference": [1, 2, 0, 1, 2]}, "'preference' holds list .*six numbers"),
+        (QA_ROW, {"preference": [1, 2, 3, 1, 2, 0]}, "'preference' holds list"),
+        (QA_ROW, {"preference": [1, 2, True, 1, 2, 0]}, "'preference' holds list"),
+        (QA_ROW, {"preference": ["1"] * 6}, "'preference' holds list"),
+        (QA_ROW, {"prediction 2": " "}, "'prediction 2' holds str ' '; .*not blank"),
+        (QA_ROW, {"prediction 4": None}, "'prediction 4' holds NoneType"),
+        (QA_ROW, {"question": ""}, "'question' holds str ''"),
+        (QA_ROW, {"passages": [[]]}, "'passages' holds list"),
+        (QA_ROW, {"passages": "text"}, "'passages' holds str"),
+    ],
+)
+def test_bad_row_is_named_and_counted(row, change, message, chat_tokenizer, tmp_path, caplog):
+    path = write(tmp_path, row, {**row, **change})
+    with pytest.raises(PreferenceDataError, match=rf"p\.jsonl:2: .*{message}"):
+        load_preferences(path, tokenizer=chat_tokenizer)
+    with caplog.at_level(logging.WARNING):
+        pairs = load_preferences(path, tokenizer=chat_tokenizer, on_bad_row="skip")
+    assert len(pairs) == len(load_preferences(write(tmp_path, row), tokenizer=chat_tokenizer))
+    assert f"skipped 1 bad rows and kept {len(pairs)}" in caplog.text
+
+
+def test_qa_feedback_that_lacks_a_field_is_named_when_asked_for(tmp_path):
+    path = write(tmp_path, without(QA_ROW, "prediction 3"))
+    with pytest.raises(PreferenceDataError, match=r"p\.jsonl:1: 'prediction 3' is missing"):
+        load_preferences(path, format="qa_feedback")

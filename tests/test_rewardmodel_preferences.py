@@ -36,46 +36,26 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 GOOD = {"prompt": "a", "chosen": "b", "rejected": "c"}
 CHAT = [user("Hi"), assistant("Yes")]
+OTHER_CHAT = [user("Hi"), assistant("No")]
+RENDERED = {"prompt": "<user>Hi</s><assistant>", "chosen": "Yes</s>", "rejected": "No</s>"}
+SHOWN = (RENDERED["prompt"], RENDERED["chosen"])
 
 
 # ------------------------------------------------------------------------------------ where from
 
 
-def _json_list(folder: Path) -> Path:
-    (folder / "p.json").write_text(json.dumps(ROWS, indent=1), encoding="utf-8")
-    return folder / "p.json"
+def _zipped(path: Path) -> Path:
+    path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+    return path.with_name(f"{path.name}.gz")
 
 
-def _json_list_gz(folder: Path) -> Path:
-    (folder / "p.json.gz").write_bytes(gzip.compress(json.dumps(ROWS).encode()))
-    return folder / "p.json.gz"
-
-
-def _json_lines_gz(folder: Path) -> Path:
-    text = "\n".join(json.dumps(row) for row in ROWS)
-    (folder / "p.jsonl.gz").write_bytes(gzip.compress(text.encode()))
-    return folder / "p.jsonl.gz"
-
-
-def _parquet(folder: Path) -> Path:
-    Dataset.from_list(ROWS).to_parquet(folder / "p.parquet")
-    return folder / "p.parquet"
-
-
-def _csv(folder: Path) -> Path:
-    Dataset.from_list(ROWS).to_csv(folder / "p.csv")
-    return folder / "p.csv"
-
-
-def _csv_gz(folder: Path) -> Path:
-    path = folder / "p.csv.gz"
-    path.write_bytes(gzip.compress(_csv(folder).read_bytes()))
+def _made(folder: Path, name: str) -> Path:
+    path, rows = folder / name, Dataset.from_list(ROWS)
+    if name == "p.json":
+        path.write_text(json.dumps(ROWS, indent=1), encoding="utf-8")
+    else:
+        {"p.csv": rows.to_csv, "p.parquet": rows.to_parquet, "saved": rows.save_to_disk}[name](path)
     return path
-
-
-def _saved(folder: Path) -> Path:
-    Dataset.from_list(ROWS).save_to_disk(folder / "saved")
-    return folder / "saved"
 
 
 def _saved_splits(folder: Path) -> Path:
@@ -98,13 +78,13 @@ def _folder(folder: Path) -> Path:
     [
         lambda folder: write(folder, *ROWS),
         lambda folder: write(folder, *ROWS, name="lines.json"),
-        _json_list,
-        _json_list_gz,
-        _json_lines_gz,
-        _parquet,
-        _csv,
-        _csv_gz,
-        _saved,
+        lambda folder: _zipped(write(folder, *ROWS)),
+        lambda folder: _made(folder, "p.json"),
+        lambda folder: _zipped(_made(folder, "p.json")),
+        lambda folder: _made(folder, "p.parquet"),
+        lambda folder: _made(folder, "p.csv"),
+        lambda folder: _zipped(_made(folder, "p.csv")),
+        lambda folder: _made(folder, "saved"),
         _saved_splits,
         _folder,
     ],
@@ -238,11 +218,9 @@ def test_mistyped_prompt_column_is_not_taken_for_an_implicit_prompt(tmp_path):
 
 
 def test_messages_are_rendered_so_that_prompt_and_reply_make_the_whole(tokenizer, tmp_path):
-    chosen, rejected = [user("Hi"), assistant("Yes")], [user("Hi"), assistant("No")]
-    expected = {"prompt": "<user>Hi</s><assistant>", "chosen": "Yes</s>", "rejected": "No</s>"}
-    assert split_one(tmp_path, chosen, rejected, tokenizer=tokenizer) == expected
-    whole = tokenizer.apply_chat_template(chosen, tokenize=False)
-    assert expected["prompt"] + expected["chosen"] == whole
+    assert split_one(tmp_path, CHAT, OTHER_CHAT, tokenizer=tokenizer) == RENDERED
+    whole = tokenizer.apply_chat_template(CHAT, tokenize=False)
+    assert RENDERED["prompt"] + RENDERED["chosen"] == whole
 
 
 @pytest.mark.parametrize(
@@ -250,17 +228,15 @@ def test_messages_are_rendered_so_that_prompt_and_reply_make_the_whole(tokenizer
     [
         ([user("Hi")], [assistant("Yes")], [assistant("No")]),
         ("Hi", [assistant("Yes")], [assistant("No")]),
-        ("Hi", [user("Hi"), assistant("Yes")], [user("Hi"), assistant("No")]),
-        ([user("Hi")], [user("Hi"), assistant("Yes")], [user("Hi"), assistant("No")]),
+        ("Hi", CHAT, OTHER_CHAT),
+        ([user("Hi")], CHAT, OTHER_CHAT),
         ([user("Hi")], "Yes", "No"),
     ],
 )
 def test_explicit_chat_prompt_in_every_combination(prompt, chosen, rejected, tokenizer, tmp_path):
     row = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
     path = write(tmp_path, row)
-    assert load_preferences(path, tokenizer=tokenizer).to_list() == [
-        {"prompt": "<user>Hi</s><assistant>", "chosen": "Yes</s>", "rejected": "No</s>"}
-    ]
+    assert load_preferences(path, tokenizer=tokenizer).to_list() == [RENDERED]
 
 
 def test_prompt_text_beside_conversations_with_a_system_turn(tokenizer, tmp_path):
@@ -289,35 +265,34 @@ def test_nulls_that_arrow_adds_to_messages_do_not_hide_a_repeated_prompt(tokeniz
     chosen = [user("Hi"), {**assistant("Yes"), "name": "bot"}]
     rows = [{"prompt": [user("Hi")], "chosen": chosen, "rejected": [user("Hi"), assistant("No")]}]
     Dataset.from_list(rows).to_parquet(tmp_path / "p.parquet")
-    assert load_preferences(tmp_path / "p.parquet", tokenizer=tokenizer).to_list() == [
-        {"prompt": "<user>Hi</s><assistant>", "chosen": "Yes</s>", "rejected": "No</s>"}
-    ]
+    assert load_preferences(tmp_path / "p.parquet", tokenizer=tokenizer).to_list() == [RENDERED]
 
 
 def test_messages_without_tokenizer_or_template_name_the_remedy(tokenizer, tmp_path):
-    chosen, rejected = [user("Hi"), assistant("Yes")], [user("Hi"), assistant("No")]
-    rows = [{"chosen": "x b", "rejected": "x c"}, {"chosen": chosen, "rejected": rejected}]
+    rows = [{"chosen": "x b", "rejected": "x c"}, {"chosen": CHAT, "rejected": OTHER_CHAT}]
     path = write(tmp_path, *rows, name="chat.jsonl")
     for on_bad_row in ("error", "skip"):  # not a row's fault: never skipped
         with pytest.raises(PreferenceDataError, match=r"chat.jsonl:2: .*no tok.*Pass tokenizer="):
             load_preferences(path, on_bad_row=on_bad_row, implicit_prompt=True)
     tokenizer.chat_template = None
     with pytest.raises(PreferenceDataError, match=r"no chat template.*set tokenizer.chat_template"):
-        split_one(tmp_path, chosen, rejected, tokenizer=tokenizer)
+        split_one(tmp_path, CHAT, OTHER_CHAT, tokenizer=tokenizer)
 
 
-def test_template_whose_prompt_rendering_is_no_prefix_is_refused(tokenizer, tmp_path):
-    tokenizer.chat_template = TEMPLATE.replace("<assistant>{%", "<assistant><think>{%")
-    chosen, rejected = [user("Hi"), assistant("Yes")], [user("Hi"), assistant("No")]
-    with pytest.raises(PreferenceDataError, match=r"p.jsonl:1: .*<think>.*parting after 23 char"):
-        split_one(tmp_path, chosen, rejected, tokenizer=tokenizer)
-
-
-def test_template_that_refuses_the_messages_is_a_bad_row(tokenizer, tmp_path):
-    tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
-    chosen, rejected = [user("Hi"), assistant("Yes")], [user("Hi"), assistant("No")]
-    with pytest.raises(PreferenceDataError, match=r"p.jsonl:1: .*roles must alternate"):
-        split_one(tmp_path, chosen, rejected, tokenizer=tokenizer)
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (
+            TEMPLATE.replace("<assistant>{%", "<assistant><think>{%"),
+            "<think>.*parting after 23 char",
+        ),
+        ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
+    ],
+)
+def test_template_that_cannot_render_the_pair_is_a_bad_row(template, message, tokenizer, tmp_path):
+    tokenizer.chat_template = template
+    with pytest.raises(PreferenceDataError, match=rf"p.jsonl:1: .*{message}"):
+        split_one(tmp_path, CHAT, OTHER_CHAT, tokenizer=tokenizer)
 
 
 def test_plain_text_is_not_rendered_even_with_a_tokenizer(tokenizer, tmp_path):
@@ -440,33 +415,14 @@ def test_line_that_does_not_parse_is_named(tmp_path):
     assert len(load_preferences(path, on_bad_row="skip")) == 1
 
 
-def test_line_that_is_not_utf8_is_named_and_the_rest_is_read(tmp_path):
-    path = tmp_path / "p.jsonl"
-    good = json.dumps(GOOD).encode() + b"\n"
-    path.write_bytes(good + good.replace(b'"b"', b'"\xff"') + good)
-    with pytest.raises(PreferenceDataError, match=r"p\.jsonl:2: not UTF-8"):
-        load_preferences(path)
-    assert len(load_preferences(path, on_bad_row="skip")) == 2
-
-
-def test_broken_json_list_and_its_bad_element_are_named(tmp_path):
-    path = tmp_path / "p.json"
-    path.write_text(f"[\n{json.dumps(GOOD)},\n{{]", encoding="utf-8")
-    with pytest.raises(PreferenceDataError, match=r"p\.json:3: not JSON"):
-        load_preferences(path)
-    path.write_text(json.dumps([GOOD, {**GOOD, "chosen": None}]), encoding="utf-8")
-    with pytest.raises(PreferenceDataError, match=r"p\.json\[1\]: column 'chosen' is null"):
-        load_preferences(path)
-
-
-def test_bad_rows_of_tables_and_saved_datasets_are_named_by_line_or_row(tmp_path):
-    rows = Dataset.from_list([GOOD, {**GOOD, "chosen": None}])
-    rows.to_parquet(tmp_path / "p.parquet")
-    with pytest.raises(PreferenceDataError, match=r"p\.parquet\[1\]: column 'chosen' is null"):
-        load_preferences(tmp_path / "p.parquet")
-    rows.save_to_disk(tmp_path / "saved")
-    with pytest.raises(PreferenceDataError, match=r"saved\[1\]: column 'chosen' is null"):
-        load_preferences(tmp_path / "saved")
+def test_bad_rows_of_lists_tables_and_saved_datasets_are_named_by_line_or_row(tmp_path):
+    bad = [GOOD, {**GOOD, "chosen": None}]
+    (tmp_path / "p.json").write_text(json.dumps(bad), encoding="utf-8")
+    Dataset.from_list(bad).to_parquet(tmp_path / "p.parquet")
+    Dataset.from_list(bad).save_to_disk(tmp_path / "saved")
+    for name in ("p.json", "p.parquet", "saved"):
+        with pytest.raises(PreferenceDataError, match=rf"{name}\[1\]: column 'chosen' is null"):
+            load_preferences(tmp_path / name)
     table = tmp_path / "p.csv"
     table.write_text('prompt,chosen,rejected\n"a\nb",c,d\na,,c\n', encoding="utf-8")
     with pytest.raises(PreferenceDataError, match=r"p\.csv:4: column 'chosen' is an empty str"):
@@ -477,29 +433,16 @@ def test_bad_rows_of_tables_and_saved_datasets_are_named_by_line_or_row(tmp_path
     assert len(load_preferences(table, on_bad_row="skip")) == 1
 
 
-@pytest.mark.parametrize("name", ["p.jsonl", "p.json", "p.csv", "p.jsonl.gz"])
-def test_empty_file_is_named(name, tmp_path):
-    path = tmp_path / name
-    path.write_bytes(gzip.compress(b"") if name.endswith("gz") else b"")
-    for on_bad_row in ("error", "skip"):
-        with pytest.raises(PreferenceDataError, match=rf"{name}: the file holds no row"):
-            load_preferences(path, on_bad_row=on_bad_row)
-
-
-def test_empty_json_list_and_empty_saved_dataset_are_named(tmp_path):
-    (tmp_path / "p.json").write_text("[]", encoding="utf-8")
-    with pytest.raises(PreferenceDataError, match=r"the file holds no row"):
-        load_preferences(tmp_path / "p.json")
+def test_empty_saved_dataset_is_named(tmp_path):
     Dataset.from_dict({"chosen": [], "rejected": []}).save_to_disk(tmp_path / "saved")
     with pytest.raises(PreferenceDataError, match=r"the dataset holds no row"):
         load_preferences(tmp_path / "saved")
 
 
-@pytest.mark.parametrize("name", ["p.jsonl.gz", "p.parquet"])
-def test_file_that_is_not_what_its_name_says_is_unreadable(name, tmp_path):
-    (tmp_path / name).write_bytes(b"neither gzip nor parquet")
-    with pytest.raises(PreferenceDataError, match=rf"{name}: unreadable"):
-        load_preferences(tmp_path / name)
+def test_file_that_is_no_parquet_is_unreadable(tmp_path):
+    (tmp_path / "p.parquet").write_bytes(b"no parquet")
+    with pytest.raises(PreferenceDataError, match=r"p.parquet: unreadable"):
+        load_preferences(tmp_path / "p.parquet")
 
 
 def test_truncated_gzip_is_an_error_and_skipping_says_that_the_rest_is_lost(tmp_path, caplog):
@@ -545,24 +488,24 @@ def test_unknown_on_bad_row_is_refused(tmp_path):
         load_preferences(path, on_bad_row="drop")  # pyright: ignore[reportArgumentType]
 
 
-def test_missing_path_names_its_neighbors(tmp_path):
-    write(tmp_path, *ROWS, name="preferences.jsonl")
-    with pytest.raises(PreferenceDataError, match=r"did you mean 'preferences.jsonl'"):
-        load_preferences(tmp_path / "preference.jsonl")
-    with pytest.raises(PreferenceDataError, match=r"did you mean 'preferences.jsonl'"):
-        load_preferences(f"{tmp_path}/preferences.json")
-    with pytest.raises(PreferenceDataError, match=r"holds no 'nowhere'; found \['preferences"):
-        load_preferences(tmp_path / "nowhere" / "p.jsonl")
-
-
-def test_bare_file_name_that_does_not_exist_is_not_sought_on_the_hub(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("path", "remedy"),
+    [
+        ("{folder}/preference.jsonl", "did you mean 'preferences.jsonl'"),
+        ("{folder}/preferences.json", "did you mean 'preferences.jsonl'"),
+        ("{folder}/nowhere/p.jsonl", r"holds no 'nowhere'; found \['preferences"),
+        # A bare name of a file is not sought on the Hub.
+        ("preference.jsonl", "does not exist.*did you mean 'preferences.jsonl'"),
+        ("pair.csv", "did you mean 'pairs.csv'"),
+    ],
+)
+def test_missing_path_names_its_neighbors(path, remedy, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write(tmp_path, *ROWS, name="pairs.jsonl")
-    with pytest.raises(PreferenceDataError, match=r"does not exist.*did you mean 'pairs.jsonl'"):
-        load_preferences("pair.jsonl")
-    (tmp_path / "pairs.csv").touch()
-    with pytest.raises(PreferenceDataError, match=r"did you mean 'pairs.csv'"):
-        load_preferences("pair.csv")
+    write(tmp_path, *ROWS, name="preferences.jsonl")
+    if path.endswith(".csv"):
+        (tmp_path / "pairs.csv").touch()
+    with pytest.raises(PreferenceDataError, match=remedy):
+        load_preferences(path.format(folder=tmp_path))
 
 
 def test_hub_id_that_cannot_be_reached_says_so():
@@ -629,17 +572,17 @@ def test_plain_text_as_preferences_says_what_it_found(tmp_path):
         (GOOD, {}, ("a", "b")),
         ({"chosen": "x y b", "rejected": "x y c"}, {"implicit_prompt": True}, ("x y", " b")),
         ({"q": "a", "r": "b"}, {"prompt_column": "q", "completion_column": "r"}, ("a", "b")),
-        ({"messages": CHAT}, {}, ("<user>Hi</s><assistant>", "Yes</s>")),
-        ({"messages": [*CHAT, user("And?")]}, {}, ("<user>Hi</s><assistant>", "Yes</s>")),
+        ({"messages": CHAT}, {}, SHOWN),
+        ({"messages": [*CHAT, user("And?")]}, {}, SHOWN),
         (
             {"prompt": "Hello", "completion": CHAT},
             {},
-            ("<user>Hi</s><assistant>", "Yes</s>"),
+            SHOWN,
         ),
         (
             {"prompt": [user("Hi")], "completion": [assistant("Yes")]},
             {},
-            ("<user>Hi</s><assistant>", "Yes</s>"),
+            SHOWN,
         ),
     ],
 )

@@ -2,6 +2,8 @@
 
 import json
 import logging
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from datasets import Dataset
@@ -20,6 +22,15 @@ from tests.preference_rows import assistant, user, word_tokenizer, write
 
 PAIR = {"chosen": "The sea.", "rejected": "The rose."}
 SYSTEM = {"system": "Be brief."}
+# Every loader, with the columns that it reads beside the prompt.
+LOADED: dict[Callable[..., Any], dict[str, Any]] = {
+    load_preferences: {**PAIR, "subset": "x", "margin": 1, "confidence": 2},
+    load_prompts: {},
+    load_demonstrations: {"completion": "a"},
+    load_rankings: {"responses": ["a", "b"], "ranks": [1, 2]},
+    load_steps: {"completions": ["a"], "labels": [1]},
+    load_references: {"answer": "7"},
+}
 
 
 @pytest.fixture
@@ -63,6 +74,7 @@ def test_several_columns_are_named_and_the_advice_joins_them(columns, joined, tm
 
 SYSTEM_TURN = {"role": "system", "content": "Be brief."}
 HISTORY = [user("Hi"), assistant("Hello.")]
+WHO = [user("Who?")]
 
 
 @pytest.mark.parametrize(
@@ -79,11 +91,7 @@ HISTORY = [user("Hi"), assistant("Hello.")]
             "history+context",
             [SYSTEM_TURN, *HISTORY, user("A text.")],
         ),
-        (
-            {"history": HISTORY, "messages": [user("Who?")]},
-            "history+messages",
-            [*HISTORY, user("Who?")],
-        ),
+        ({"history": HISTORY, "messages": WHO}, "history+messages", [*HISTORY, *WHO]),
     ],
 )
 def test_messages_are_joined_with_texts_as_the_advice_says(columns, joined, turns, tmp_path):
@@ -282,22 +290,14 @@ def test_a_prompt_that_the_conversation_beside_it_lacks_is_counted(tokenizer, tm
     assert "1 x prompt not used, which the conversation beside it does not repeat" in caplog.text
 
 
-def system(text: str) -> dict[str, str]:
-    return {"role": "system", "content": text}
-
-
 @pytest.mark.parametrize(
     ("prompt", "opening", "expected"),
     [
         ([user("Hi")], [user("Hi")], [user("Hi")]),
         ([user("Hi ")], [user("Hi")], [user("Hi ")]),
-        ([user("Hi")], [system("Be brief."), user("Hi")], [system("Be brief."), user("Hi")]),
-        ([system("Be brief."), user("Hi")], [user("Hi")], [system("Be brief."), user("Hi")]),
-        (
-            [user("Hi")],
-            [user("Oh"), assistant("Ah"), user("Hi")],
-            [user("Oh"), assistant("Ah"), user("Hi")],
-        ),
+        ([user("Hi")], [SYSTEM_TURN, user("Hi")], [SYSTEM_TURN, user("Hi")]),
+        ([SYSTEM_TURN, user("Hi")], [user("Hi")], [SYSTEM_TURN, user("Hi")]),
+        (WHO, [*HISTORY, *WHO], [*HISTORY, *WHO]),
     ],
 )
 def test_whole_conversations_beside_their_prompt_are_read_once(prompt, opening, expected, tmp_path):
@@ -392,8 +392,11 @@ def test_orca_pairs_keep_system_and_question(tmp_path):
 
 
 def test_a_system_message_that_stands_there_already_must_be_the_same(tokenizer, tmp_path):
-    start = [{"role": "system", "content": "Be brief."}, user("Hi")]
-    row = {"prompt": start, "chosen": [assistant("Yes")], "rejected": [assistant("No")]}
+    row = {
+        "prompt": [SYSTEM_TURN, user("Hi")],
+        "chosen": [assistant("Yes")],
+        "rejected": [assistant("No")],
+    }
     same = load_preferences(write(tmp_path, {**row, **SYSTEM}), tokenizer=tokenizer)[0]["prompt"]
     assert same.count("Be brief.") == 1
     other = write(tmp_path, {**row, "system": "Be long."})
@@ -422,14 +425,7 @@ def test_a_system_message_that_stands_there_already_must_be_the_same(tokenizer, 
 )
 def test_images_are_refused_by_name_in_every_loader(column, value, tmp_path):
     base = {"prompt": "What?", column: value}
-    for load, row in (
-        (load_preferences, PAIR),
-        (load_prompts, {}),
-        (load_demonstrations, {"completion": "a"}),
-        (load_rankings, {"responses": ["a", "b"], "ranks": [1, 2]}),
-        (load_steps, {"completions": ["a"], "labels": [1]}),
-        (load_references, {"answer": "7"}),
-    ):
+    for load, row in LOADED.items():
         path = write(tmp_path, {**base, **row})
         with pytest.raises(
             PreferenceDataError, match=rf"p.jsonl:1: column '{column}' .*text alone"
@@ -445,14 +441,7 @@ def test_images_are_refused_by_name_in_every_loader(column, value, tmp_path):
 def test_one_warning_a_load_names_every_column_that_is_not_used(tmp_path, caplog):
     left = {"id": 3, "difficulty": "hard", "tools": "[]", "empty": None, "blank": ""}
     base = {"prompt": "What?", **left}
-    for load, row in (
-        (load_preferences, {**PAIR, "subset": "x", "margin": 1, "confidence": 2}),
-        (load_prompts, {}),
-        (load_demonstrations, {"completion": "a"}),
-        (load_rankings, {"responses": ["a", "b"], "ranks": [1, 2]}),
-        (load_steps, {"completions": ["a"], "labels": [1]}),
-        (load_references, {"answer": "7"}),
-    ):
+    for load, row in LOADED.items():
         caplog.clear()
         with caplog.at_level(logging.WARNING):
             load(write(tmp_path, *({**base, **row, "prompt": f"What is {k}?"} for k in range(3))))
@@ -462,13 +451,8 @@ def test_one_warning_a_load_names_every_column_that_is_not_used(tmp_path, caplog
 
 def test_what_a_published_format_always_has_is_no_warning_but_the_rest_is(tmp_path, caplog):
     row = {
-        "prompt": "p",
-        "chosen": "a",
-        "rejected": "b",
-        "chosen_model": "m",
-        "rejected_model": "m",
-        "subset": "s",
-        "id": 1,
+        **{"prompt": "p", "chosen": "a", "rejected": "b", "subset": "s", "id": 1},
+        **{"chosen_model": "m", "rejected_model": "m"},
     }
     with caplog.at_level(logging.WARNING):
         load_preferences(write(tmp_path, row))
@@ -511,11 +495,7 @@ TOOLS = [
     }
 ]
 CALL = [{"type": "function", "function": {"name": "weather", "arguments": {"city": "Rome"}}}]
-CHAT = {
-    "prompt": [user("Hi")],
-    "chosen": [assistant("Yes")],
-    "rejected": [assistant("No")],
-}
+CHAT = {"prompt": [user("Hi")], "chosen": [assistant("Yes")], "rejected": [assistant("No")]}
 
 
 @pytest.mark.parametrize("as_text", [False, True])
