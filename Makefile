@@ -29,7 +29,7 @@ demo: $(INSTALLED)
 	$(BIN)/prefsearch demo --resume
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -q -n auto --dist loadfile
+	$(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -q -m slow
