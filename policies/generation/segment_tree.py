@@ -297,7 +297,7 @@ class SegmentTree:
                     ends,
                     prefix=self.prefixes_of([node])[0],
                     prefix_tokens=len(self._segments[source.root].ids) + source.length,
-                    tail=self._tail_of(node) if ends.reach else [],
+                    tail=self._tail_of(node),
                 )
             )
         Sampling(

@@ -170,7 +170,8 @@ class TextPlanningModel:
         paid for beside others is tried again when the length of those is known.
         """
         if self.token_budget is None:
-            return self._sample(edges)
+            self._sample(edges)
+            return
         while edges and (paid := self._affordable(edges)):
             self._sample([edge for edge in edges if edge in paid])
             edges = [edge for edge in edges if edge not in paid]
@@ -178,7 +179,6 @@ class TextPlanningModel:
                 made = [self.tree.segment(node).children[action] for node, action in paid]
                 self._node_values([n for n in made if not self.tree.finished(n)])
         self.closed |= {self.tree.root(node) for node, _ in edges}
-        return None
 
     def _affordable(self, edges: Sequence[Edge]) -> set[Edge]:
         """The edges that the prompts' budgets pay for whatever comes of them, first ones first."""
