@@ -605,7 +605,7 @@ def test_the_value_heads_fitting_is_charged() -> None:
     text = "\n\n".join(documents_text.gains(found))
     share = len(heads) / found["held_out_prompts"]
     for cell in searched:
-        own_head = 24_000 if cell["method"] == "guided decoding" else 12_000
+        own_head = 24_000 if cell["method"] == "controlled decoding" else 12_000
         tokens = cell["tokens"] + 30_000 * share
         read = cell["model_tokens"] + (60_000 + own_head) * share
         assert f"| {tokens:.0f} / {read:.0f} |" in text

@@ -29,6 +29,7 @@ from benchmarks.harness.provenance import FIELDS, NOT_RECORDED, ROOT, SOURCES, s
 from prefsearch.storage.files import write_text_atomic
 
 OLDER = "older than the code"
+_RENAMED = ('"guided decoding"', '"controlled decoding"')  # a method in older results
 Results = Mapping[str, Any]
 
 
@@ -80,7 +81,8 @@ BLOCKS = (
 def rendered(block: Block, root: Path = ROOT) -> str:
     """A block's text, without its marks."""
     files = [_results_file(name, root) for name in block.results]
-    results = [json.loads(path.read_text(encoding="utf-8")) for path in files]
+    texts = [path.read_text(encoding="utf-8") for path in files]
+    results = [json.loads(text.replace(*_RENAMED)) for text in texts]
     notes = [
         measured_note(name, found, block.document, root)
         for name, found in zip(block.results, results, strict=True)
@@ -106,12 +108,7 @@ def measured_note(name: str, results: Results, document: str, root: Path = ROOT)
     commit = found["commit"] or NOT_RECORDED
     commit = f"commit {commit}" if commit == NOT_RECORDED else f"at commit {commit[:7]}"
     parts = [
-        f"[{name}.json]({folder}/{name}.json): "
-        + (
-            f"command {NOT_RECORDED}"
-            if found["command"] == NOT_RECORDED
-            else f"`{found['command']}`"
-        ),
+        f"[{name}.json]({folder}/{name}.json): {_command(name, found['command'])}",
         commit + (" with changes" if found["uncommitted_changes"] is True else ""),
         str(found["date"])[:10],
     ]
@@ -126,6 +123,20 @@ def measured_note(name: str, results: Results, document: str, root: Path = ROOT)
     if found["source_digest"] != source_digest(name, root):
         parts.append(f"**{OLDER}**")
     return f"*{', '.join(parts)}.*"
+
+
+def _command(name: str, recorded: str) -> str:
+    """The command that makes a result today, and the script that made it if that was another."""
+    sources = SOURCES[name]
+    if recorded == NOT_RECORDED:
+        return f"`{sources.command}` (the options of the run were not recorded)"
+    script, *options = recorded.removeprefix("python ").split(maxsplit=1)
+    current = sources.script.removeprefix("python ")
+    if sources.command == sources.script:
+        now = " ".join([sources.script, *options])
+    else:
+        now = sources.command
+    return f"`{now}`" + (f" (then `{script}`)" if script != current else "")
 
 
 def missing_results(root: Path = ROOT) -> list[str]:

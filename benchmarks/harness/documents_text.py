@@ -12,7 +12,6 @@ from prefsearch.statistics.verdicts import count_verdicts, describe_need
 Results = Mapping[str, Any]
 DIFFERENCES = ("best_of_16_above_base", "fine_tuned_above_base_without_search")
 _DEFAULTS = ("gumbel, default", "muzero, default")
-_RECORDED_NAME = "guided decoding"  # of controlled decoding, in results before its renaming
 SMALLEST = 0.2  # difference of gold utility that is worth deciding
 OUR_VARIANTS = "ours, "  # how names of our sides begin, beside the one that ratios are taken to
 
@@ -228,8 +227,7 @@ def _with_fit(cell: Results, results: Results) -> str:
     """Tokens generated and read with a prompt's share of what fitting the value head took."""
     tokens, read = cell["tokens"], cell["model_tokens"]
     if cell["method"] != BEST_OF_N:
-        by_token = cell["method"] in (TITLES["controlled_decoding"], _RECORDED_NAME)
-        unit = "token" if by_token else "sentence"
+        unit = "token" if cell["method"] == TITLES["controlled_decoding"] else "sentence"
         for heads in results["value_heads"].values():
             tokens += heads["samples"]["generated_tokens"] / results["held_out_prompts"]
             fitting = heads["samples"]["read_tokens"] + heads[unit]["read_tokens"]

@@ -4,7 +4,7 @@
 
 For each seed: the demo's policy and reward model are trained, a value head is fitted to the scores
 of sampled responses to training prompts, and `prefsearch policy evaluate` runs all planners at
-several budgets on held-out prompts, with the value head at the leaves (guided decoding, which
+several budgets on held-out prompts, with the value head at the leaves (controlled decoding, which
 looks at every token, with one fitted at every token). Intervals are over seeds. Finished parts
 are not run again, so the command continues after a kill, and the same command started twice shares
 the seeds between two processes. Writes `docs/results/text_gains.json`, two pictures, and the table
