@@ -16,7 +16,14 @@ from benchmarks.harness import (
     documents_text,
     provenance,
 )
-from benchmarks.harness.documents import BLOCKS, OLDER, differing, missing_results, rendered
+from benchmarks.harness.documents import (
+    BLOCKS,
+    OLDER,
+    differing,
+    missing_results,
+    read_results,
+    rendered,
+)
 from benchmarks.harness.import_closure import FIRST_PARTY, import_closure
 from benchmarks.harness.loose_figures import loose_figures, loose_in
 from benchmarks.harness.provenance import (
@@ -543,17 +550,12 @@ def test_provenance_has_all_fields_and_no_folder_of_this_machine(tmp_path: Path)
 # What single blocks state
 
 
-def results(name: str) -> dict[str, Any]:
-    path = ROOT / "docs" / "results" / f"{name}.json"
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 def block_text(name: str) -> str:
     return rendered(next(block for block in BLOCKS if block.name == name))
 
 
 def test_a_side_with_fewer_rounds_shows_how_many() -> None:
-    found = results("planning_core")
+    found = read_results("planning_core")
     usual = found["provenance"]["rounds"]
     row = next(
         row
@@ -569,7 +571,7 @@ def test_a_side_with_fewer_rounds_shows_how_many() -> None:
 
 
 def test_the_number_of_methods_is_that_of_the_results() -> None:
-    methods = {cell["method"] for cell in results("text_gains")["cells"]}
+    methods = {cell["method"] for cell in read_results("text_gains")["cells"]}
     text = block_text("methods compared")
     assert f" {len(methods)} methods (" in text
     assert all(method in text for method in methods)
@@ -578,7 +580,7 @@ def test_the_number_of_methods_is_that_of_the_results() -> None:
 def test_every_side_level_with_ours_is_named() -> None:
     text = block_text("costs of search")
     level = next(line for line in text.splitlines() if line.startswith("Level with ours"))
-    for row in results("text_search")["cells"]:
+    for row in read_results("text_search")["cells"]:
         for side, found in row["sides"].items():
             times = found["times_yardstick"]
             if not side.startswith("ours") and times["low"] <= 1 <= times["high"]:
@@ -588,7 +590,7 @@ def test_every_side_level_with_ours_is_named() -> None:
 
 def test_training_shows_both_yardsticks_rounds_and_updates() -> None:
     line = next(x for x in block_text("training").splitlines() if "hh-like | " in x)
-    row = next(row for row in results("reward_training")["cells"] if "hh-like" in row["cell"])
+    row = next(row for row in read_results("reward_training")["cells"] if "hh-like" in row["cell"])
     prefix = row["sides"]["prefix"]
     for yardstick in ("times_trl_sorted", "times_trl_without_checkpointing"):
         assert f"{prefix[yardstick]['cpu']['median']:.2f}" in line
@@ -596,7 +598,7 @@ def test_training_shows_both_yardsticks_rounds_and_updates() -> None:
 
 
 def test_the_value_heads_fitting_is_charged() -> None:
-    found = results("text_gains")
+    found = read_results("text_gains")
     searched = [cell for cell in found["cells"] if cell["method"] != "best-of-N"]
     heads = found["value_heads"].values()
     for own in heads:
@@ -636,7 +638,7 @@ def test_figures_of_a_run_trained_at_another_commit_are_older_than_the_code(tmp_
     ],
 )
 def test_results_of_a_few_cells_are_shown(checkout: Path, name: str, block: str, key: str) -> None:
-    change_results(checkout, name, **{key: results(name)[key][-1:]})
+    change_results(checkout, name, **{key: read_results(name)[key][-1:]})
     assert rendered(next(one for one in BLOCKS if one.name == block), checkout)
 
 
@@ -659,7 +661,7 @@ def test_real_data_is_collected_from_the_scripts_runs(tmp_path: Path) -> None:
     row = {"method": "beam search", "budget": "4", "tokens": 9.0, "proxy": half, "seconds": 1.0}
     write("evaluate/summary.json", [{**row, "gain_at_equal_tokens": None}])
     found = collect(tmp_path)
-    assert set(found) == set(results("real_data")) - {"provenance"}
+    assert set(found) == set(read_results("real_data")) - {"provenance"}
     text = "\n\n".join(documents_reward.real_data(found))
     assert "| beam search, 4 | 9 | 0.50 [0.40, 0.60] | – |" in text
     assert "2 of 9 training conversations were cut" in text

@@ -80,14 +80,18 @@ BLOCKS = (
 
 def rendered(block: Block, root: Path = ROOT) -> str:
     """A block's text, without its marks."""
-    files = [_results_file(name, root) for name in block.results]
-    texts = [path.read_text(encoding="utf-8") for path in files]
-    results = [json.loads(text.replace(*_RENAMED)) for text in texts]
+    results = [read_results(name, root) for name in block.results]
     notes = [
         measured_note(name, found, block.document, root)
         for name, found in zip(block.results, results, strict=True)
     ]
     return "\n\n".join([*block.render(*results), *notes])
+
+
+def read_results(name: str, root: Path = ROOT) -> dict[str, Any]:
+    """The content of a results file, methods by their present names."""
+    text = _results_file(name, root).read_text(encoding="utf-8")
+    return json.loads(text.replace(*_RENAMED))
 
 
 def measured_note(name: str, results: Results, document: str, root: Path = ROOT) -> str:

@@ -96,7 +96,7 @@ def methods_compared(results: Results) -> list[str]:
     """One sentence: how many methods docs/text_search.md compares, on how many prompts."""
     methods = list(dict.fromkeys(cell["method"] for cell in results["cells"]))
     return [
-        "Tree search over text is judged at equal cost in [docs/text_search.md]"
+        "Tree search over text is compared at equal cost in [docs/text_search.md]"
         f"(docs/text_search.md): {len(methods)} methods ({listed(methods)}), "
         f"{results['held_out_prompts']} held-out prompts, gold and proxy, with intervals."
     ]
