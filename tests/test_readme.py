@@ -1,12 +1,15 @@
 """What the README shows runs as it is written."""
 
 import re
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
 
+from prefsearch.cli.command_line import parse
 from prefsearch.cli.commands import COMMANDS
+from prefsearch.cli.entry import resolve_configuration
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -44,3 +47,31 @@ def test_every_linked_file_is_there() -> None:
         text = document.read_text(encoding="utf-8")
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
             assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def shown_commands() -> list[str]:
+    """Every command of prefsearch in the shell blocks of the documents."""
+    found = []
+    for document in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        text = document.read_text(encoding="utf-8").replace("\\\n", " ")
+        for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL):
+            found += re.findall(r"(?:^|bin/|-m )prefsearch ((?!.*\.\.\.).*)", block, re.MULTILINE)
+    return found
+
+
+@pytest.mark.parametrize("line", shown_commands())
+def test_every_command_shown_has_known_flags_and_values(line: str) -> None:
+    words = shlex.split(line, comments=True)
+    if words == ["--help"]:
+        return
+    group, *rest = words
+    commands = COMMANDS[group].subcommands
+    command = commands[""] if "" in commands else commands[rest.pop(0)]
+    parse(command.load_args(), resolve_configuration(rest), prog="prefsearch")
+
+
+def test_every_script_and_configuration_named_is_there() -> None:
+    for document in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        text = re.sub(r"\(then `[^`]*`\)", "", document.read_text(encoding="utf-8"))
+        for path in re.findall(r"\b(?:benchmarks|configs|examples)/[\w/]+\.\w+", text):
+            assert (ROOT / path).is_file(), f"{document.name}: {path}"

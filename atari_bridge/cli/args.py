@@ -171,10 +171,11 @@ class AtariPlayArgs(CheckpointArgs):
     def __post_init__(self) -> None:
         """Checks that no checkpoint is written into, too."""
         super().__post_init__()
-        # A folder of its own inside a run is a good place; one among its checkpoints is none.
+        # Inside a run's folder is allowed, inside its checkpoints is not.
         kept = Path(self.checkpoint, "checkpoints")
         kept = kept if kept.is_dir() else Path(self.checkpoint)
-        require_outside({"checkpoint": str(kept)}, self.out)
+        if kept.exists():
+            require_outside({"checkpoint": str(kept)}, self.out)
 
     def check(self) -> None:
         """Checks that there is a folder."""
