@@ -93,7 +93,7 @@ def add_divergence(report: Report, cells: Sequence[Cell], names: Sequence[str]) 
         "one; no such bound exceeds the log of the pool's size plus one. For best-of-N, "
         "ln N − (N − 1)/N is exact unless responses repeat; the bound and the estimate (Beirami "
         "et al. 2024) by probabilities know how likely the chosen responses were. Ranked tokens, "
-        "as in controlled decoding, are no samples, so nothing bounds a search over them from above.",
+        "as in controlled decoding, are no samples, so no bound holds for a search over them.",
     )
     rows = [
         {
