@@ -62,7 +62,7 @@ class FakeBackend:
         self.fetched.add(future)
         handle, method, arguments = self.calls[future]
         if any(handle is other for other in self.dead):
-            raise WorkerDiedError("it was told to die")
+            raise WorkerDiedError("it was killed")
         return getattr(handle, method)(*arguments)
 
     def stop(self, handle: Any) -> None:
@@ -96,13 +96,13 @@ def planner_of(training: Training, backend: Any, *, noise: bool) -> RayPlanner:
 
 
 def rows_of(training: Training, env: int) -> int:
-    """Rows that a env has had, as long as its ring is not full."""
+    """Rows that an environment has had, as long as its ring is not full."""
     newest = int(training.replay.newest(np.array([env]))[0])
     return 0 if newest < 0 else newest % training.replay.capacity_per_env + 1
 
 
 def cuts_of(training: Training, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """Lane and number of its rows at each cut to come."""
+    """Environment and number of its rows at each later cut."""
     cuts: list[tuple[int, int]] = []
     cut = training.replay.cut
 
@@ -130,7 +130,7 @@ def assert_no_window_crosses(training: Training, cuts: list[tuple[int, int]]) ->
 
 
 @pytest.mark.parametrize("at_once", [1, 2])
-def test_lanes_of_a_dead_worker_are_reported_once_and_begin_anew(at_once: int) -> None:
+def test_environments_of_a_dead_worker_are_reported_once_and_begin_anew(at_once: int) -> None:
     backend = FakeBackend(at_once)
     actors = actors_of(begin(TINY), backend)
     for made in range(4):
@@ -210,11 +210,11 @@ def test_a_run_gives_up_after_too_many_deaths(
             actors.play(decisions_made=0, progress=0.0)
             backend.dead.append(actors.pool[0])
 
-    found = r"found 3 deaths.*told to die.*at most 2 .*--resume"
+    found = r"found 3 deaths.*was killed.*at most 2 .*--resume"
     with caplog.at_level(logging.WARNING), pytest.raises(ChildProcessError, match=found):
         play_on()
     assert "play worker 0 died" in caplog.text
-    assert "it was told to die" in caplog.text
+    assert "it was killed" in caplog.text
 
 
 def test_a_run_goes_on_when_workers_die(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,7 +234,7 @@ def test_a_run_goes_on_when_workers_die(monkeypatch: pytest.MonkeyPatch) -> None
     assert_no_window_crosses(training, cuts)
 
 
-def test_a_resumed_run_begins_new_games_in_all_lanes(
+def test_a_resumed_run_begins_new_games_in_all_environments(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = RunDirectory.open(tmp_path / "run", {}, resume=False)
@@ -279,7 +279,7 @@ def test_shared_searches_find_what_one_finds(rows: int) -> None:
     assert_same(remote.plan(model, seen), eval_planner(training.settings.search).plan(model, seen))
 
 
-def test_shared_searches_use_new_weights_once_told() -> None:
+def test_shared_searches_use_new_weights_after_a_refresh() -> None:
     training = begin(TINY)
     remote = planner_of(training, FakeBackend(), noise=False)
     local = eval_planner(training.settings.search)

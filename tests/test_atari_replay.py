@@ -371,6 +371,6 @@ def test_packed_frames_are_read_like_plain_ones_and_take_less_room(threads: int)
         where = np.arange(envs), np.full(envs, t % capacity)
         packed.write(*where, picture)
         plain.write(*where, picture)
-    asked = generator.integers(0, envs, 1500), generator.integers(0, capacity, 1500)
-    assert np.array_equal(packed.read(*asked), plain.read(*asked))
+    places = generator.integers(0, envs, 1500), generator.integers(0, capacity, 1500)
+    assert np.array_equal(packed.read(*places), plain.read(*places))
     assert sum(map(len, filter(None, packed._packed))) < envs * capacity * 256 / 3

@@ -1,4 +1,4 @@
-"""What imagined states are held to: where gradients go, what is learned."""
+"""Self-supervised losses: where gradients go, and what is learned."""
 
 import pytest
 import torch

@@ -123,7 +123,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     assert np.array_equal(sample.weight, again.weight)
 
 
-def test_the_door_trains_judges_reports_and_goes_on(tmp_path: Path) -> None:
+def test_the_command_trains_evaluates_reports_and_resumes(tmp_path: Path) -> None:
     job = change(TINY, out=str(tmp_path / "run"), evaluate_every=160)
     train(job)
     run = tmp_path / "run"
@@ -148,7 +148,7 @@ def test_the_door_trains_judges_reports_and_goes_on(tmp_path: Path) -> None:
     assert agent.facts["updates"] == 20
 
 
-def test_parts_of_updates_alone_are_judged_once_at_their_end(tmp_path: Path) -> None:
+def test_parts_of_updates_alone_are_evaluated_once_at_their_end(tmp_path: Path) -> None:
     train(change(TINY, out=str(tmp_path / "run"), evaluate_every=80, last_updates=30))
     steps = sorted(path.stem for path in (tmp_path / "run" / "steps").glob("*.json"))
     assert sum(step.startswith("part-000000240") for step in steps) > 3

@@ -208,7 +208,7 @@ def test_an_episode_is_decided_by_its_seed() -> None:
 
 
 class WatchedPlanner:
-    """Remembers the trees it was asked to go on from, and the actions it took."""
+    """Records the trees that it is given, and the states of its own."""
 
     def __init__(self) -> None:
         self.planner = MuZeroPlanner(20, dirichlet_fraction=0.0, temperature=0.0)
