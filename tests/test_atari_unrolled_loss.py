@@ -111,6 +111,8 @@ def test_each_part_of_the_loss_trains_what_predicts_it(
 @each_kind
 def test_all_parts_together_give_every_weight_a_gradient(name: str, shape: tuple[int, ...]) -> None:
     networks = make(name, shape)
+    held = {id(p) for p in UnrolledLoss(*networks, PLAIN).parameters()}
+    assert held == {id(p) for p in networks[0].parameters()}
     losses = losses_of(networks, draw_batch(shape))
     assert losses.total.isfinite()
     without = [n for n, p in networks[0].named_parameters() if p.grad is None]
@@ -185,23 +187,16 @@ def test_no_kind_of_self_supervision_trains_or_changes_the_target_network(kind: 
     assert bool(losses.self_supervised) == (kind != "none")
 
 
-def test_the_loss_holds_the_weights_of_the_learning_network_alone() -> None:
-    networks = make()
-    loss = UnrolledLoss(*networks, PLAIN)
-    assert {id(p) for p in loss.parameters()} == {id(p) for p in networks[0].parameters()}
-
-
 def test_what_was_seen_later_trains_no_encoder_by_itself() -> None:
-    # The encoder learns through imagined states; of two encodings that were both free to move,
-    # the easiest agreement is that all look alike.
+    # Of two encodings that were both free to move, the easiest agreement is that all look alike.
     networks, batch = make(normalization="layer"), draw_batch()
     assert batch.future is not None
-    config = ONLY["self_supervised"]
-    loss = UnrolledLoss(*networks, config)
-    future = batch.future.clone().requires_grad_()
-    observation = batch.observation.clone().requires_grad_()
-    seen = replace(batch, observation=observation, future=future)
-    loss(seen, batch.weight, torch.Generator())[0].total.backward()
+    future, observation = (x.clone().requires_grad_() for x in (batch.future, batch.observation))
+    losses_of(
+        networks,
+        replace(batch, observation=observation, future=future),
+        ONLY["self_supervised"],
+    )
     assert future.grad is None
     assert observation.grad is not None
     assert observation.grad.any()
@@ -262,9 +257,6 @@ def test_each_step_passes_half_of_the_gradient_that_comes_from_later_ones() -> N
     torch.testing.assert_close(first, root)  # what is predicted of a state reaches it in full
     torch.testing.assert_close(second, first / 2)
     torch.testing.assert_close(third, first / 4)
-
-
-def test_rewards_are_halved_as_values_are() -> None:
     first, second, third = (encoder_gradient(k, "reward") for k in (1, 2, 3))
     assert first.abs().max() > 0
     torch.testing.assert_close(second, first / 2)
@@ -318,14 +310,10 @@ def test_images_are_augmented_and_vectors_are_not() -> None:
 
 def test_bytes_are_read_as_shares_of_255() -> None:
     for kind in ("consistency", "reconstruction"):
-        networks, batch = (
-            make("compact", (4, 10, 10), self_supervised=kind),
-            draw_batch((4, 10, 10)),
-        )
+        networks = make("compact", (4, 10, 10), self_supervised=kind)
+        batch = draw_batch((4, 10, 10))
         assert batch.future is not None
-        shares = replace(
-            batch, observation=batch.observation / 255, future=batch.future.float() / 255
-        )
+        shares = replace(batch, observation=batch.observation / 255, future=batch.future / 255)
         one, other = losses_of(networks, batch), losses_of(networks, shares)
         torch.testing.assert_close(one.total, other.total)
 
