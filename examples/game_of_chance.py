@@ -4,7 +4,7 @@
 
 Roll to add the die to the turn's total, hold to take the total; a 1 loses it. Stochastic MuZero's
 search alternates actions with chance outcomes. On average a roll pays below a total of 20; close to
-it the two differ by less than so few simulations tell.
+it the two differ by less than so few simulations resolve.
 """
 
 import torch

@@ -58,7 +58,7 @@ def test_a_module_that_a_checkpoint_names_is_not_imported(tmp_path: Path, ran: P
         evaluate(AtariEvaluateArgs(checkpoint=source, games=2, budgets=[], max_decisions=2))
     with pytest.raises(ValueError, match="whose module would be imported"):
         play(AtariPlayArgs(checkpoint=source, out=str(tmp_path / "o"), max_decisions=2))
-    with pytest.raises(ValueError, match="required: 'evil_games:Other-v1', as asked"):
+    with pytest.raises(ValueError, match="required: 'evil_games:Other-v1', as requested"):
         load_agent(source, game="evil_games:Other-v1")
     assert not ran.exists()
 
@@ -73,7 +73,7 @@ def test_a_module_that_the_command_names_too_is_imported(tmp_path: Path, ran: Pa
 def test_a_checkpoint_of_a_plain_id_needs_no_game(tmp_path: Path) -> None:
     source = str(checkpoint(tmp_path / "c", game="CartPole-v1"))
     evaluate(AtariEvaluateArgs(checkpoint=source, games=2, budgets=[], max_decisions=2))
-    with pytest.raises(ValueError, match="required: 'Acrobot-v1', as asked"):
+    with pytest.raises(ValueError, match="required: 'Acrobot-v1', as requested"):
         load_agent(source, game="Acrobot-v1")
 
 

@@ -33,7 +33,7 @@ CONFIG = LearningConfig(
 
 
 @dataclass
-class Says:
+class FixedPlanner:
     """A planner that finds the same policy everywhere, and a value made of what it sees."""
 
     policy: list[float]
@@ -53,7 +53,7 @@ class Says:
 def replay() -> Replay:
     """Two games of 20 decisions, under way; the picture of row t is t, its reward t + 1.1."""
     environment = Countdown(2, length=40)
-    planner = Says(PLAYED, lambda newest: torch.full_like(newest, PLAYED_VALUE))
+    planner = FixedPlanner(PLAYED, lambda newest: torch.full_like(newest, PLAYED_VALUE))
     games = SelfPlay(
         environment,
         SeenModel(),
@@ -90,7 +90,7 @@ def make(
     maker = BatchMaker(
         config,
         model=SeenModel(),  # pyright: ignore[reportArgumentType]
-        planner=Says(FRESH, lambda newest: 100 + newest),
+        planner=FixedPlanner(FRESH, lambda newest: 100 + newest),
         clip_rewards=clip,
         prefix_horizon=None,
         with_future=True,

@@ -153,7 +153,7 @@ def test_play_leaves_a_film_and_searches_with_their_pictures(boxing: Path, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("verb", "settings", "message"),
+    ("command", "settings", "message"),
     [
         ("play", {"max_decisions": 0}, "max_decisions: found 0"),
         ("evaluate", {"max_decisions": 0}, "max_decisions: found 0"),
@@ -163,13 +163,13 @@ def test_play_leaves_a_film_and_searches_with_their_pictures(boxing: Path, tmp_p
 def test_a_bound_that_leaves_nothing_to_play_is_refused(
     boxing: Path,
     tmp_path: Path,
-    verb: str,
+    command: str,
     settings: dict[str, int],
     message: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     words = flags(checkpoint=boxing, out=tmp_path / "out", **settings)
-    assert main(["atari", verb, *words]) == 2
+    assert main(["atari", command, *words]) == 2
     assert message in capsys.readouterr().err
 
 

@@ -213,13 +213,14 @@ def test_each_of_the_26_games_opens_by_name_and_plays(game: str) -> None:
         environment.close()
 
 
-@pytest.mark.parametrize("game", ["Combat", "Joust", "MazeCraze", "Warlords"])
-def test_a_game_for_two_is_refused_before_the_emulator_ends_the_process(game: str) -> None:
-    with pytest.raises(ValueError, match=f"found '{game}'"):
-        open_environment(EnvironmentConfig(game=game))
-
-
-@pytest.mark.parametrize("game", ["up_n_down", "UpAndDown", "UPNDOWN"])
-def test_an_unknown_game_is_answered_with_the_nearest(game):
-    with pytest.raises(ValueError, match=r"'UpNDown'.*'CartPole-v1'"):
+@pytest.mark.parametrize(
+    ("game", "message"),
+    [
+        # For two players: the emulator would end the process.
+        *((game, f"found '{game}'") for game in ("Combat", "Joust", "MazeCraze", "Warlords")),
+        *((game, "'UpNDown'.*'CartPole-v1'") for game in ("up_n_down", "UpAndDown", "UPNDOWN")),
+    ],
+)
+def test_a_game_that_cannot_be_played_is_named_with_the_nearest(game, message):
+    with pytest.raises(ValueError, match=message):
         open_environment(EnvironmentConfig(game=game))

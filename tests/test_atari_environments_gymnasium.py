@@ -168,12 +168,6 @@ def test_handed_out_observations_are_not_written_to_again():
     assert (second != first).any()
 
 
-@pytest.mark.parametrize("name", ["CartPol-v1", "CartPole-v99", "Cartpole-v1"])
-def test_an_unknown_id_is_answered_with_the_nearest(name):
-    with pytest.raises(ValueError, match="'CartPole-v1'"):
-        open_environment(EnvironmentConfig(game=name))
-
-
 def test_ids_are_named_before_the_emulator_registers_its_own(monkeypatch):
     for name in [name for name in gymnasium.registry if name.startswith("ALE/")]:
         monkeypatch.delitem(gymnasium.registry, name)
@@ -190,7 +184,13 @@ def test_ids_are_named_before_the_emulator_registers_its_own(monkeypatch):
         ("LunarLander-v2", "no such version; required: .* such as 'LunarLander-v3'"),
         ("Foo/Bar-v0", "nothing has registered a namespace 'Foo'"),
         ("NoSuchThing-v0", "no such environment; required: an id that gymnasium knows"),
+        *((name, "'CartPole-v1'") for name in ("CartPol-v1", "CartPole-v99", "Cartpole-v1")),
         ("ALE/Pog-v5", "an Atari game's name such as 'Pong'"),
+        *((name, f"Write '{game}'") for name, game in (
+            ("ALE/MsPacman-v5", "MsPacman"), ("ale_py:ALE/Pong-v5", "Pong"),
+            ("ALE/Tetris", "Tetris"), ("PongNoFrameskip-v4", "Pong"),
+            ("Pong-ramDeterministic-v4", "Pong"), ("Breakout-v4", "Breakout"),
+        )),
         *((name, "required: an id of the form 'Name-v1'") for name in (
             ":CartPole-v1", "a:", "a:b:CartPole-v1", "/", "../CartPole-v1", "a b/c-v1", "1x:Foo-v1",
         )),
@@ -200,6 +200,12 @@ def test_ids_are_named_before_the_emulator_registers_its_own(monkeypatch):
 def test_a_wrong_id_is_one_error(name, message):
     with pytest.raises(ValueError, match=f"game.*{message}"):
         open_environment(EnvironmentConfig(game=name))
+
+
+def test_a_setting_that_only_atari_has_is_not_ignored():
+    for setting in ({"sticky_actions": 0.25}, {"full_action_space": True}):
+        with pytest.raises(ValueError, match=f"{next(iter(setting))}.*no Atari game"):
+            open_environment(EnvironmentConfig(game="CartPole-v1", **setting))
 
 
 @settings(max_examples=50, deadline=None)
@@ -277,33 +283,9 @@ def test_a_module_that_an_id_names_registers_it_or_is_named(tmp_path, monkeypatc
         GymnasiumEnvironments("brings_none:Mine-v0", 1)
 
 
-@pytest.mark.parametrize(
-    ("name", "game"),
-    [
-        ("ALE/MsPacman-v5", "MsPacman"),
-        ("ale_py:ALE/Pong-v5", "Pong"),
-        ("ALE/Tetris", "Tetris"),
-        ("PongNoFrameskip-v4", "Pong"),
-        ("Pong-ramDeterministic-v4", "Pong"),
-        ("Breakout-v4", "Breakout"),
-    ],
-)
-def test_an_atari_game_is_to_be_named_and_not_made_by_gymnasium(name, game):
-    with pytest.raises(ValueError, match=f"Write '{game}'"):
-        open_environment(EnvironmentConfig(game=name))
-
-
 def test_an_id_that_only_sounds_like_an_atari_game_is_none(register):
     name = register(box((4, 4, 2), bool), name="MinAtar/Breakout-v0")
     assert open_environment(EnvironmentConfig(game=name)).observation_shape == (2, 4, 4)
-
-
-@pytest.mark.parametrize(
-    ("setting", "value"), [("sticky_actions", 0.25), ("full_action_space", True)]
-)
-def test_a_setting_that_only_atari_has_is_not_ignored(setting, value):
-    with pytest.raises(ValueError, match=f"{setting}.*no Atari game"):
-        open_environment(EnvironmentConfig(game="CartPole-v1", **{setting: value}))
 
 
 def test_without_the_extra_the_remedy_is_named(monkeypatch):
@@ -317,28 +299,25 @@ def test_without_the_extra_the_remedy_is_named(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("actions", "message"),
-    [([0, 4], "from 0 to 3"), ([-1, 0], "from 0 to 3"), ([0], "2 integers"), ([0.0, 1.0], "inte")],
-)
-def test_actions_that_make_no_sense_are_refused(actions, message):
-    with pytest.raises(ValueError, match=message):
-        check_step(np.array(actions), 4, under_way=np.ones(2, bool))
-
-
-@pytest.mark.parametrize(
-    ("rows", "seeds", "message"),
+    ("check", "arguments", "state", "message"),
     [
-        ([0], [1], r"\[1\] that were never begun"),
-        ([0, 2], [1, 2], "0 to 1"),
-        ([0, 0], [1, 2], "distinct"),
-        ([0, 1], [1], "2 environments"),
-        ([0, 1], [1, -1], "31 bits"),
-        ([0, 1], [1, 2**31], "31 bits"),
+        (check_step, ([0, 4],), "under_way", "from 0 to 3"),
+        (check_step, ([-1, 0],), "under_way", "from 0 to 3"),
+        (check_step, ([0],), "under_way", "2 integers"),
+        (check_step, ([0.0, 1.0],), "under_way", "integers"),
+        (check_reset, ([0], [1]), "begun", r"\[1\] that were never begun"),
+        (check_reset, ([0, 2], [1, 2]), "begun", "0 to 1"),
+        (check_reset, ([0, 0], [1, 2]), "begun", "distinct"),
+        (check_reset, ([0, 1], [1]), "begun", "2 environments"),
+        (check_reset, ([0, 1], [1, -1]), "begun", "31 bits"),
+        (check_reset, ([0, 1], [1, 2**31]), "begun", "31 bits"),
     ],
 )
-def test_a_reset_that_makes_no_sense_is_refused(rows, seeds, message):
+def test_calls_that_make_no_sense_are_refused(check, arguments, state, message):
+    arrays = [np.array(one) for one in arguments]
+    arrays += [4] if check is check_step else []
     with pytest.raises(ValueError, match=message):
-        check_reset(np.array(rows), np.array(seeds), begun=np.zeros(2, bool))
+        check(*arrays, **{state: np.full(2, check is check_step)})
 
 
 def test_restored_environments_of_unequal_ages_go_on_where_they_were():
@@ -354,19 +333,13 @@ def test_restored_environments_of_unequal_ages_go_on_where_they_were():
         course = [alone.step(actions[t : t + 1]) for t in range(age + 5)]
         expected.append(np.stack([step.observation[0] for step in course]))
     shown = replay_episodes(played, seeds, [actions[:age] for age in ages])
-    for row, age in enumerate(ages[1:], start=1):
-        np.testing.assert_array_equal(shown[row], expected[row][age - 1])
+    for row in (1, 2):
+        np.testing.assert_array_equal(shown[row], expected[row][ages[row] - 1])
     np.testing.assert_array_equal(shown[0], played.reset(rows[:1], seeds[:1])[0])
     for time in range(5):
         step = played.step(np.array([actions[age + time] for age in ages]))
         for row, age in enumerate(ages):
             np.testing.assert_array_equal(step.observation[row], expected[row][age + time])
-
-
-def test_environments_without_a_past_are_only_begun():
-    environment = GymnasiumEnvironments("CartPole-v1", 2)
-    shown = replay_episodes(environment, SEEDS, [np.array([], np.int64)] * 2)
-    np.testing.assert_array_equal(shown, environment.reset(ALL, SEEDS))
 
 
 def test_an_episode_that_ends_early_cannot_be_restored():
@@ -375,6 +348,8 @@ def test_an_episode_that_ends_early_cannot_be_restored():
         replay_episodes(environment, SEEDS, [np.tile([0, 1], 15), np.zeros(30, np.int64)])
     with pytest.raises(ValueError, match="2 seeds and 1 lists"):
         replay_episodes(environment, SEEDS, [np.zeros(3, np.int64)])
+    shown = replay_episodes(environment, SEEDS, [np.array([], np.int64)] * 2)  # only begun
+    np.testing.assert_array_equal(shown, environment.reset(ALL, SEEDS))
 
 
 def test_a_stack_holds_the_newest_frames_oldest_first_and_repeats_the_first():

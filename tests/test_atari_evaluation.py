@@ -1,4 +1,4 @@
-"""Whole games, judged: what counts and what does not."""
+"""Evaluation over whole games."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ from tests.fake_games import Countdown, SeenModel
 
 
 class Scripted:
-    """Always the same action; notes how many rows it was asked for."""
+    """Always the same action; notes the number of rows of each call."""
 
     num_simulations = 0
 
@@ -47,7 +47,7 @@ def test_returns_are_sums_of_raw_rewards_over_whole_games_whatever_lives_are_los
 
 
 class Uneven(Countdown):
-    """Lane n's game ends after n + 1 decisions."""
+    """The game of environment n ends after n + 1 decisions."""
 
     def step(self, actions: np.ndarray):
         step = super().step(actions)

@@ -1,4 +1,4 @@
-"""One update: what it tells of the rows that it learned from, and what it leaves alone."""
+"""One update: the priorities of its rows, and what it does not change."""
 
 from dataclasses import replace
 

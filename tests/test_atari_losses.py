@@ -93,6 +93,8 @@ def test_scaled_gradient_leaves_the_values_exactly_as_they_are(dtype: torch.dtyp
     assert torch.equal(scaled, state)
     (2 * scaled).sum().backward()
     torch.testing.assert_close(gradient(state), torch.full((5, 3), 0.6, dtype=dtype))
+    age = torch.arange(3)
+    assert scale_gradient(age, 0.5) is age
 
 
 def test_scaling_the_state_at_each_step_halves_the_gradient_step_by_step() -> None:
@@ -102,11 +104,6 @@ def test_scaling_the_state_at_each_step_halves_the_gradient_step_by_step() -> No
         unrolled = scale_gradient(unrolled, 0.5)
     unrolled.sum().backward()
     assert gradient(state).item() == 0.125
-
-
-def test_scaling_the_gradient_of_integers_changes_nothing() -> None:
-    age = torch.arange(3)
-    assert scale_gradient(age, 0.5) is age
 
 
 def test_unrolled_scaling_counts_the_root_once_and_each_unrolled_step_a_kth() -> None:
@@ -121,11 +118,8 @@ def test_unrolled_scaling_counts_the_root_once_and_each_unrolled_step_a_kth() ->
     torch.testing.assert_close(gradient(losses["self_supervised"]), torch.full((1, 4), 0.5))
     # 1 + .25 * 2 + 2 - .5 * 2 + 2 * 1, each part's unroll summing to 1 or 2
     assert found.total.item() == pytest.approx(4.5)
-
-
-def test_all_scaling_divides_the_root_too() -> None:
     losses = unroll_losses(batch=1, steps=4)
-    combined(losses)
+    combined(losses)  # all scaling divides the root, too
     torch.testing.assert_close(gradient(losses["policy"]), torch.full((1, 5), 0.25))
 
 
@@ -166,11 +160,11 @@ def test_a_self_supervised_loss_of_the_root_counts_as_the_root_does() -> None:
 
 def test_wrong_shapes_and_names_are_refused() -> None:
     losses = unroll_losses()
-    short = losses | {"value": part(losses["value"].loss, losses["reward"].mask)}
-    with pytest.raises(ValueError, match="value: found losses"):
-        combined(short)
-    longer = losses | {"policy": part(torch.ones(2, 6))}
-    with pytest.raises(ValueError, match="found losses at 6 positions; required: 4"):
-        combined(longer)
-    with pytest.raises(ValueError, match="unroll_scaling: found 'half'"):
-        combined(losses, "half")
+    short = {"value": part(losses["value"].loss, losses["reward"].mask)}
+    for changed, scaling, message in (
+        (short, "all", "value: found losses"),
+        ({"policy": part(torch.ones(2, 6))}, "all", "losses at 6 positions; required: 4"),
+        ({}, "half", "unroll_scaling: found 'half'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            combined(losses | changed, scaling)

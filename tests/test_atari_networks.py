@@ -1,4 +1,4 @@
-"""Networks of the family: shapes, what fresh ones say, rows, states, value prefixes."""
+"""MuZero networks: shapes, fresh outputs, independence of rows, states, value prefixes."""
 
 import copy
 
@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from atari_bridge.networks.building import build_network
+from atari_bridge.networks.building import build_network, compile_functions
 from atari_bridge.networks.config import NetworkConfig
-from atari_bridge.networks.interface import MuZeroNetwork, compile_functions
+from atari_bridge.networks.interface import MuZeroNetwork
 from atari_bridge.networks.residual import halvings
 from tests.fake_games import small_network
 
@@ -77,7 +77,7 @@ def test_states_of_atari_images_are_six_by_six_planes() -> None:
 
 
 @each_kind
-def test_a_fresh_network_says_that_all_actions_are_alike_and_all_is_worth_nothing(
+def test_a_fresh_network_predicts_equal_actions_and_values_of_zero(
     name: str, shape: tuple[int, ...]
 ) -> None:
     network = make(name, shape).eval()
@@ -210,7 +210,7 @@ def test_a_value_prefix_begins_anew_after_its_horizon_in_each_row_by_itself() ->
     ended = torch.tensor([False, False, True, False])
     for name in ("lstm_h", "lstm_c"):
         assert (after[name] == fresh[name]).all(dim=1).tolist() == ended.tolist()
-    # The last step before a new beginning still knows what it is a sum of.
+    # The last step before a new beginning still sums from its beginning.
     begun, _ = prefix(hidden, fresh)
     assert not torch.isclose(logits, begun).all(dim=1).any()
 
@@ -247,7 +247,7 @@ def test_the_defaults_have_as_many_weights_as_published() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("prefix", [False, True])
-def test_a_compiled_network_keeps_its_names_and_says_the_same(prefix: bool) -> None:
+def test_a_compiled_network_keeps_its_names_and_outputs(prefix: bool) -> None:
     plain = trained(make("dense", (7,), value_prefix=prefix, normalization="layer"))
     compiled = compile_functions(copy.deepcopy(plain))
     assert list(compiled.state_dict()) == list(plain.state_dict())
@@ -257,7 +257,7 @@ def test_a_compiled_network_keeps_its_names_and_says_the_same(prefix: bool) -> N
     for rows in (3, 4):  # the second size compiles a form of any size
         seen = torch.randn(rows, 7, generator=torch.Generator().manual_seed(rows))
         action = torch.arange(rows) % ACTIONS
-        said = []
+        outputs = []
         for network in (plain, compiled):
             network.zero_grad()
             dynamics = network.dynamics(network.representation(seen), action)
@@ -269,6 +269,6 @@ def test_a_compiled_network_keeps_its_names_and_says_the_same(prefix: bool) -> N
             auxiliary = network.auxiliary.loss(hidden, target)
             (dynamics.reward_logits.square() + auxiliary[:, None]).sum().backward()
             gradient = network.encoder[0].weight.grad  # pyright: ignore[reportIndexIssue]
-            said.append((hidden, dynamics.reward_logits, policy, auxiliary, gradient))
-        for one, other in zip(*said, strict=True):
+            outputs.append((hidden, dynamics.reward_logits, policy, auxiliary, gradient))
+        for one, other in zip(*outputs, strict=True):
             torch.testing.assert_close(other, one, atol=2e-4, rtol=1e-3)

@@ -299,17 +299,19 @@ def test_a_row_that_cannot_follow_is_named(marks: dict[str, bool]) -> None:
     assert replay.newest(np.array([0])).tolist() == [0]
 
 
-def test_rows_that_do_not_fit_are_named() -> None:
-    replay = make_replay()
+@pytest.mark.parametrize(
+    ("field", "found", "message"),
+    [
+        ("env_index", np.array([1, 1]), r"found int64 \[1, 1\].*no two alike"),
+        ("env_index", np.array([0, 3]), ".* 0 to 2"),
+        ("frame", np.zeros((2, 1, 4, 4), np.uint8), r"found .*\(2, 1, 4, 5\) uint8"),
+        ("action", np.zeros(2), r"found \(2,\) float64"),
+    ],
+)
+def test_rows_that_do_not_fit_are_named(field: str, found: np.ndarray, message: str) -> None:
     good = rows_of([0, 1], [simple(first=True)] * 2)
-    with pytest.raises(ValueError, match=r"rows.env_index: found int64 \[1, 1\].*no two alike"):
-        replay.append(replace(good, env_index=np.array([1, 1])))
-    with pytest.raises(ValueError, match=r"rows.env_index: .* 0 to 2"):
-        replay.append(replace(good, env_index=np.array([0, 3])))
-    with pytest.raises(ValueError, match=r"rows.frame: found .*\(2, 1, 4, 5\) uint8"):
-        replay.append(replace(good, frame=np.zeros((2, 1, 4, 4), np.uint8)))
-    with pytest.raises(ValueError, match=r"rows.action: found \(2,\) float64"):
-        replay.append(replace(good, action=np.zeros(2)))
+    with pytest.raises(ValueError, match=f"rows.{field}: {message}"):
+        make_replay().append(replace(good, **{field: found}))
 
 
 def test_settings_and_questions_that_make_no_sense_are_named() -> None:
@@ -371,6 +373,6 @@ def test_packed_frames_are_read_like_plain_ones_and_take_less_room(threads: int)
         where = np.arange(envs), np.full(envs, t % capacity)
         packed.write(*where, picture)
         plain.write(*where, picture)
-    asked = generator.integers(0, envs, 1500), generator.integers(0, capacity, 1500)
-    assert np.array_equal(packed.read(*asked), plain.read(*asked))
+    places = generator.integers(0, envs, 1500), generator.integers(0, capacity, 1500)
+    assert np.array_equal(packed.read(*places), plain.read(*places))
     assert sum(map(len, filter(None, packed._packed))) < envs * capacity * 256 / 3

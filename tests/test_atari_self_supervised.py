@@ -1,4 +1,6 @@
-"""What imagined states are held to: where gradients go, what is learned."""
+"""Self-supervised losses: where gradients go, and what is learned."""
+
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from atari_bridge.networks.self_supervised import (
 )
 
 ROWS, FEATURES = 6, 8
+Batches = Callable[[int], tuple[Tensor, Tensor]]
 PROJECTED: list[SelfSupervision] = ["consistency", "spr", "contrastive"]
 
 
@@ -22,6 +25,19 @@ def make(kind: SelfSupervision, frame: tuple[int, ...] = (5,)) -> SelfSupervised
     auxiliary = build_auxiliary(kind, features=FEATURES, frame=frame, projection=10, prediction=4)
     assert auxiliary is not None
     return auxiliary
+
+
+def learn(auxiliary: SelfSupervisedLoss, steps: int, lr: float, batch: Batches) -> list[float]:
+    """The loss of each step; `batch` makes the step's states and targets."""
+    optimizer = torch.optim.Adam(auxiliary.parameters(), lr=lr)
+    losses = []
+    for step in range(steps):
+        loss = auxiliary.loss(*batch(step)).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
 
 
 def draw(*shape: int, seed: int = 1) -> Tensor:
@@ -92,32 +108,20 @@ def test_consistency_is_minus_the_cosine_of_prediction_and_projection() -> None:
 def test_learning_consistency_turns_predictions_to_their_targets() -> None:
     auxiliary = make("consistency")
     hidden, target = draw(ROWS, FEATURES), draw(ROWS, 10, seed=2)
-    optimizer = torch.optim.Adam(auxiliary.parameters(), lr=0.02)
-    losses = []
-    for _ in range(60):
-        loss = auxiliary.loss(hidden, target).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = learn(auxiliary, 60, 0.02, lambda _: (hidden, target))
     assert losses[-1] < -0.8 < -0.5 < losses[0]
 
 
 def test_contrast_learns_to_pick_out_the_right_row() -> None:
     auxiliary = make("contrastive")
     turn = torch.linalg.qr(draw(FEATURES, FEATURES, seed=3)).Q
-    optimizer = torch.optim.Adam(auxiliary.parameters(), lr=0.01)
-    before = None
-    for step in range(150):
+
+    def batch(step: int) -> tuple[Tensor, Tensor]:
         imagined = draw(16, FEATURES, seed=10 + step)
         with torch.no_grad():
-            target = auxiliary.project(imagined @ turn)
-        loss = auxiliary.loss(imagined, target).mean()
-        before = loss.item() if before is None else before
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert before is not None
+            return imagined, auxiliary.project(imagined @ turn)
+
+    before = learn(auxiliary, 150, 0.01, batch)[0]
     assert before > 2.0  # log(16) is 2.77
     held_out = draw(16, FEATURES, seed=5)
     with torch.no_grad():
@@ -162,13 +166,6 @@ def test_reconstruction_learns_pixels_and_numbers() -> None:
         hidden = draw(ROWS, FEATURES)
         brightness = torch.linspace(0, 1, ROWS).view(ROWS, *[1] * len(frame))
         target = brightness.expand(ROWS, *frame)
-        optimizer = torch.optim.Adam(auxiliary.parameters(), lr=0.02)
-        losses = []
-        for _ in range(80):
-            loss = auxiliary.loss(hidden, target).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
+        losses = learn(auxiliary, 80, 0.02, lambda _, h=hidden, t=target: (h, t))
         spread = target.var(dim=0).mean().item()  # what a picture alike for all rows leaves
         assert losses[-1] < 0.5 * spread < losses[0]

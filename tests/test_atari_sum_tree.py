@@ -1,4 +1,4 @@
-"""Sums exact, draws where the running sum says."""
+"""The sum tree: exact sums, and draws at their running sums."""
 
 import numpy as np
 import pytest

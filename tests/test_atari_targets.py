@@ -105,11 +105,23 @@ def test_targets_near_a_termination_have_no_bootstrap_and_are_zero_past_it() -> 
     np.testing.assert_allclose(found.policy[0, 2:], 1 / ACTIONS)
 
 
-def test_an_episode_that_ends_just_at_the_horizon_does_not_bootstrap() -> None:
-    # n = 2 rewards end with the termination; 100 would be the next episode's first value.
-    episode = Episode([1, 2, 3, 3], [100, 100, 100, 100], ended=1, how="terminated")
-    found = targets_of(episode, unroll=1, td=[2])
-    np.testing.assert_allclose(found.value, [[2, 2]])  # 1 + 2/2; 2
+@pytest.mark.parametrize(
+    ("episode", "clip", "value"),
+    [
+        # n = 2 rewards end with the termination; 100 would be the next episode's first value.
+        (Episode([1, 2, 3, 3], [100] * 4, 1, "terminated"), False, [2, 2]),
+        # A lost life ends the sum, too: 0 - 1/2; -1.
+        (Episode([0, -1, 5, 5], [7] * 4, 1, "terminated"), False, [-0.5, -1]),
+        # Clipped rewards: 1 - 1/2 + 0/4; -1 + 0 + 8/4
+        (Episode([7, -200, 0, 0.5], [0, 0, 0, 8]), True, [0.5, 1]),
+    ],
+    ids=["horizon", "lost life", "clipped"],
+)
+def test_values_of_two_rewards(episode: Episode, clip: bool, value: list[float]) -> None:
+    found = targets_of(episode, unroll=1, td=[2], clip=clip)
+    np.testing.assert_allclose(found.value, [value])
+    if clip:
+        np.testing.assert_allclose(found.reward, [[1]])
 
 
 def test_targets_near_a_truncation_bootstrap_from_the_void_row_and_stop_there() -> None:
@@ -122,22 +134,6 @@ def test_targets_near_a_truncation_bootstrap_from_the_void_row_and_stop_there() 
     np.testing.assert_array_equal(found.reward_mask, [[True, True, False]])
     np.testing.assert_array_equal(found.policy_mask, [[True, True, False, False]])
     np.testing.assert_array_equal(found.observed, [[True, True, True, False]])  # the void row too
-
-
-def test_a_value_whose_bootstrap_row_is_missing_does_not_count() -> None:
-    episode = Episode([1, 2, 0, 0, 0, 0], [9] * 6, 1, "truncated", void=False)
-    found = targets_of(episode, unroll=3, td=[2])
-    assert not found.value_mask.any()
-    assert found.reward_mask[0, :2].all()
-
-
-def test_a_lost_life_ends_the_sum_as_a_game_over_does() -> None:
-    # A lost life is `terminated` in the replay; the same env goes on with a new first row, which
-    # is not alive for this sample, whatever it holds.
-    arrays = Episode([0, -1, 5, 5], [7, 7, 7, 7], ended=1, how="terminated").arrays()
-    assert arrays["terminated"].tolist() == [False, True, False, False]
-    found = targets_of(Episode([0, -1, 5, 5], [7] * 4, 1, "terminated"), unroll=1, td=[2])
-    np.testing.assert_allclose(found.value, [[-0.5, -1]])  # 0 - 1/2; -1
 
 
 def test_rows_of_one_batch_sum_as_many_rewards_as_their_own_age_allows() -> None:
@@ -167,13 +163,6 @@ def test_value_prefix_keeps_its_sum_past_a_termination_until_the_reset() -> None
     assert found.reward_mask.all()
 
 
-def test_clipped_rewards_count_by_their_sign_in_rewards_and_values() -> None:
-    episode = Episode(reward=[7, -200, 0, 0.5], values=[0, 0, 0, 8])
-    found = targets_of(episode, unroll=1, td=[2], clip=True)
-    np.testing.assert_allclose(found.reward, [[1]])
-    np.testing.assert_allclose(found.value, [[0.5, 1]])  # 1 - 1/2 + 0/4; -1 + 0 + 8/4
-
-
 def test_actions_past_the_end_are_drawn_and_those_before_it_kept() -> None:
     ended = Episode([0] * 7, [0] * 7, ended=0, how="terminated")
     drawn = [targets_of(ended, unroll=5, td=[1], seed=seed).action[0] for seed in range(40)]
@@ -196,6 +185,8 @@ def test_search_values_replace_only_known_states_of_the_rows_named() -> None:
 def test_a_search_value_makes_a_target_known_that_had_no_bootstrap_row() -> None:
     episode = Episode([1, 2, 0, 0, 0, 0], [9] * 6, 1, "truncated", void=False)
     found = targets_of(episode, unroll=3, td=[2])
+    assert not found.value_mask.any()
+    assert found.reward_mask[0, :2].all()
     mixed = with_search_values(found, searched=np.full((1, 4), 5.0), rows=np.array([True]))
     np.testing.assert_array_equal(mixed.value_mask, [[True, True, False, False]])
 

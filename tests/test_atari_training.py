@@ -77,6 +77,17 @@ def begin(job: AtariTrainArgs, workers: WorkerSettings | None = None) -> Trainin
     return Training(settings, environment, Accelerator(cpu=True), workers or WorkerSettings())
 
 
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    return RunDirectory.open(tmp_path / "run", {}, resume=False)
+
+
+def save_part(run: RunDirectory, training: Training) -> Path:
+    """Trains one part and saves a checkpoint."""
+    training.run_part()
+    return save_training(run, training, max_part_bytes=None)
+
+
 def weights(training: Training) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in training.network.state_dict().items()}
 
@@ -94,18 +105,16 @@ def test_training_changes_weights_and_makes_the_stated_number_of_updates() -> No
 
 @pytest.mark.parametrize("overlap", [False, True])
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
-    tmp_path: Path, overlap: bool
+    run: RunDirectory, overlap: bool
 ) -> None:
     job = change(TINY, overlap=overlap)
     whole = begin(job)
     while not whole.is_done:
         whole.run_part()
-    run = RunDirectory.open(tmp_path / "run", {}, resume=False)
     for _ in range(4):  # each part in a process of its own, as it were
         part = begin(job)
         load_training(run, part)
-        part.run_part()
-        save_training(run, part, max_part_bytes=None)
+        save_part(run, part)
     resumed = begin(job)
     assert load_training(run, resumed)
     assert resumed.is_done
@@ -123,7 +132,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     assert np.array_equal(sample.weight, again.weight)
 
 
-def test_the_door_trains_judges_reports_and_goes_on(tmp_path: Path) -> None:
+def test_the_command_trains_evaluates_reports_and_resumes(tmp_path: Path) -> None:
     job = change(TINY, out=str(tmp_path / "run"), evaluate_every=160)
     train(job)
     run = tmp_path / "run"
@@ -148,7 +157,7 @@ def test_the_door_trains_judges_reports_and_goes_on(tmp_path: Path) -> None:
     assert agent.facts["updates"] == 20
 
 
-def test_parts_of_updates_alone_are_judged_once_at_their_end(tmp_path: Path) -> None:
+def test_parts_of_updates_alone_are_evaluated_once_at_their_end(tmp_path: Path) -> None:
     train(change(TINY, out=str(tmp_path / "run"), evaluate_every=80, last_updates=30))
     steps = sorted(path.stem for path in (tmp_path / "run" / "steps").glob("*.json"))
     assert sum(step.startswith("part-000000240") for step in steps) > 3
@@ -231,12 +240,10 @@ def test_moments_lie_in_memory_as_their_weights_do(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = RunDirectory.open(tmp_path / "run", {}, resume=False)
     training = begin(TINY)
-    training.run_part()
-    good = save_training(run, training, max_part_bytes=None)
+    good = save_part(run, training)
     training.run_part()
 
     def full(*_: object, **__: object) -> None:
@@ -252,17 +259,16 @@ def test_a_full_disk_leaves_the_checkpoint_before(
     assert fresh.counters.decisions == 80
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
-    run = RunDirectory.open(tmp_path / "run", {}, resume=False)
-    training = begin(TINY)
-    training.run_part()
-    folder = save_training(run, training, max_part_bytes=None)
+def test_a_damaged_checkpoint_or_one_of_another_network_is_named(run: RunDirectory) -> None:
+    folder = save_part(run, begin(TINY))
     path = next((folder / "process-0" / "replay").glob("*.safetensors"))
     kept = path.read_bytes()
     path.unlink()
     with pytest.raises(ValueError, match=f"{path.name}: found no file"):
         load_training(run, begin(TINY))
     path.write_bytes(kept)
+    with pytest.raises(ValueError, match="required"):  # of another network
+        load_training(run, begin(change(TINY, hidden_size=24)))
     manifest = folder / "checkpoint.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "version": 1}))
     with pytest.raises(ValueError, match="found version 1; required: 2"):
@@ -271,16 +277,13 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["network.safetensors", "counters.json", "checkpoint.json"])
 def test_the_newest_whole_checkpoint_is_taken_and_a_flipped_byte_named(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+    run: RunDirectory, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
-    run = RunDirectory.open(tmp_path / "run", {}, resume=False)
     job = change(TINY, keep_checkpoints=2)
     training = begin(job)
-    training.run_part()
+    save_part(run, training)
     first = training.counters.decisions
-    save_training(run, training, max_part_bytes=None)
-    training.run_part()
-    newest = save_training(run, training, max_part_bytes=None)
+    newest = save_part(run, training)
     assert len(list(run.checkpoints.iterdir())) == 2
     path = newest / name
     data = bytearray(path.read_bytes())
@@ -291,15 +294,6 @@ def test_the_newest_whole_checkpoint_is_taken_and_a_flipped_byte_named(
     assert again.counters.decisions == first
     assert name in caplog.text
     assert "Going on from" in " ".join(caplog.text.split())
-
-
-def test_a_checkpoint_of_another_network_is_named(tmp_path: Path) -> None:
-    run = RunDirectory.open(tmp_path / "run", {}, resume=False)
-    training = begin(TINY)
-    training.run_part()
-    save_training(run, training, max_part_bytes=None)
-    with pytest.raises(ValueError, match="required"):
-        load_training(run, begin(change(TINY, hidden_size=24)))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_its_name() -> None:

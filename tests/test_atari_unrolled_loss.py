@@ -68,7 +68,7 @@ def draw_batch(shape: tuple[int, ...] = (6,)) -> Batch:
     )
 
 
-def judge(
+def losses_of(
     networks: tuple[MuZeroNetwork, MuZeroNetwork], batch: Batch, config: LearningConfig = PLAIN
 ) -> Losses:
     """Losses of a batch, after their gradients went back."""
@@ -104,14 +104,16 @@ def test_each_part_of_the_loss_trains_what_predicts_it(
     name: str, shape: tuple[int, ...], part: str, trains: set[str]
 ) -> None:
     networks = make(name, shape)
-    judge(networks, draw_batch(shape), ONLY[part])
+    losses_of(networks, draw_batch(shape), ONLY[part])
     assert trained_parts(networks[0]) == trains
 
 
 @each_kind
 def test_all_parts_together_give_every_weight_a_gradient(name: str, shape: tuple[int, ...]) -> None:
     networks = make(name, shape)
-    losses = judge(networks, draw_batch(shape))
+    held = {id(p) for p in UnrolledLoss(*networks, PLAIN).parameters()}
+    assert held == {id(p) for p in networks[0].parameters()}
+    losses = losses_of(networks, draw_batch(shape))
     assert losses.total.isfinite()
     without = [n for n, p in networks[0].named_parameters() if p.grad is None]
     assert without == []
@@ -132,7 +134,7 @@ def test_all_parts_together_give_every_weight_a_gradient(name: str, shape: tuple
 def test_what_does_not_count_trains_nothing(masks: tuple[str, ...], untrained: set[str]) -> None:
     networks, batch = make(), draw_batch()
     none = {name: torch.zeros_like(getattr(batch, name)) for name in masks}
-    losses = judge(networks, replace(batch, **none))
+    losses = losses_of(networks, replace(batch, **none))
     assert set(PARTS) - trained_parts(networks[0]) == untrained
     assert losses.total.isfinite()
 
@@ -146,12 +148,14 @@ def test_a_target_counts_exactly_where_its_mask_says(mask: str, target: str) -> 
     counts = torch.ones_like(getattr(batch, mask))
     counts[2, 1] = False
     batch = replace(batch, **{mask: counts})
-    total = judge(networks, batch).total
+    total = losses_of(networks, batch).total
     changed = getattr(batch, target).clone()
     changed[2, 1] = changed[0, 0]
-    torch.testing.assert_close(judge(networks, replace(batch, **{target: changed})).total, total)
+    torch.testing.assert_close(
+        losses_of(networks, replace(batch, **{target: changed})).total, total
+    )
     changed[3, 1] = changed[0, 0]
-    other = judge(networks, replace(batch, **{target: changed})).total
+    other = losses_of(networks, replace(batch, **{target: changed})).total
     assert not torch.isclose(other, total)
 
 
@@ -162,9 +166,9 @@ def test_what_was_not_seen_is_not_compared() -> None:
     observed[2, 2] = False  # after two steps: the second of `future`
     future = batch.future.clone()
     future[2, 1] = 7
-    part = judge(networks, replace(batch, observed=observed)).self_supervised
-    same = judge(networks, replace(batch, observed=observed, future=future)).self_supervised
-    other = judge(networks, replace(batch, future=future)).self_supervised
+    part = losses_of(networks, replace(batch, observed=observed)).self_supervised
+    same = losses_of(networks, replace(batch, observed=observed, future=future)).self_supervised
+    other = losses_of(networks, replace(batch, future=future)).self_supervised
     torch.testing.assert_close(same, part)
     assert other > part + 1
 
@@ -176,30 +180,23 @@ def test_no_kind_of_self_supervision_trains_or_changes_the_target_network(kind: 
     for parameter in target.parameters():
         parameter.requires_grad_(True)  # even so
     before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
-    losses = judge(networks, draw_batch((4, 10, 10)))
+    losses = losses_of(networks, draw_batch((4, 10, 10)))
     assert all(parameter.grad is None for parameter in target.parameters())
     for name, tensor in target.state_dict().items():
         assert torch.equal(tensor, before[name]), name
     assert bool(losses.self_supervised) == (kind != "none")
 
 
-def test_the_loss_holds_the_weights_of_the_learning_network_alone() -> None:
-    networks = make()
-    loss = UnrolledLoss(*networks, PLAIN)
-    assert {id(p) for p in loss.parameters()} == {id(p) for p in networks[0].parameters()}
-
-
 def test_what_was_seen_later_trains_no_encoder_by_itself() -> None:
-    # The encoder learns through imagined states; of two encodings that were both free to move,
-    # the easiest agreement is that all look alike.
+    # Of two encodings that were both free to move, the easiest agreement is that all look alike.
     networks, batch = make(normalization="layer"), draw_batch()
     assert batch.future is not None
-    config = ONLY["self_supervised"]
-    loss = UnrolledLoss(*networks, config)
-    future = batch.future.clone().requires_grad_()
-    observation = batch.observation.clone().requires_grad_()
-    seen = replace(batch, observation=observation, future=future)
-    loss(seen, batch.weight, torch.Generator())[0].total.backward()
+    future, observation = (x.clone().requires_grad_() for x in (batch.future, batch.observation))
+    losses_of(
+        networks,
+        replace(batch, observation=observation, future=future),
+        ONLY["self_supervised"],
+    )
     assert future.grad is None
     assert observation.grad is not None
     assert observation.grad.any()
@@ -208,12 +205,12 @@ def test_what_was_seen_later_trains_no_encoder_by_itself() -> None:
 def test_spr_is_taught_by_the_target_network_and_consistency_by_the_learner() -> None:
     for kind, follows in (("spr", True), ("consistency", False), ("contrastive", False)):
         networks, batch = make(self_supervised=kind), draw_batch()
-        before = judge(networks, batch).self_supervised
+        before = losses_of(networks, batch).self_supervised
         assert networks[1].auxiliary is not None
         with torch.no_grad():
             for parameter in networks[1].auxiliary.parameters():
                 parameter.add_(0.3)
-        after = judge(networks, batch).self_supervised
+        after = losses_of(networks, batch).self_supervised
         assert bool(torch.isclose(before, after)) != follows, kind
 
 
@@ -250,7 +247,7 @@ def encoder_gradient(counted: int, part: str) -> Tensor:
         policy_mask=torch.zeros_like(mask),
     )
     config = replace(ONLY[part], unroll_scaling="all")
-    judge(networks, batch, config)
+    losses_of(networks, batch, config)
     assert network.encoder.weight.grad is not None
     return network.encoder.weight.grad
 
@@ -260,9 +257,6 @@ def test_each_step_passes_half_of_the_gradient_that_comes_from_later_ones() -> N
     torch.testing.assert_close(first, root)  # what is predicted of a state reaches it in full
     torch.testing.assert_close(second, first / 2)
     torch.testing.assert_close(third, first / 4)
-
-
-def test_rewards_are_halved_as_values_are() -> None:
     first, second, third = (encoder_gradient(k, "reward") for k in (1, 2, 3))
     assert first.abs().max() > 0
     torch.testing.assert_close(second, first / 2)
@@ -288,7 +282,7 @@ def test_the_decoded_root_values_are_those_of_the_value_head() -> None:
 def test_parts_are_the_cross_entropies_of_their_targets() -> None:
     networks, batch = make(normalization="layer", self_supervised="none"), draw_batch()
     network = networks[0]
-    losses = judge(networks, batch)
+    losses = losses_of(networks, batch)
     latent = network.representation(batch.observation)
     reward, value, policy = [], [], []
     for k in range(K + 1):
@@ -297,10 +291,10 @@ def test_parts_are_the_cross_entropies_of_their_targets() -> None:
             latent = dynamics.latent
             target = network.support.encode(batch.reward[:, k - 1])
             reward.append(-(target * dynamics.reward_logits.log_softmax(-1)).sum(-1))
-        said = network.prediction(latent)
+        prediction = network.prediction(latent)
         target = network.support.encode(batch.value[:, k])
-        value.append(-(target * said.value_logits.log_softmax(-1)).sum(-1))
-        policy.append(-(batch.policy[:, k] * said.policy_logits.log_softmax(-1)).sum(-1))
+        value.append(-(target * prediction.value_logits.log_softmax(-1)).sum(-1))
+        policy.append(-(batch.policy[:, k] * prediction.policy_logits.log_softmax(-1)).sum(-1))
     torch.testing.assert_close(losses.reward, torch.stack(reward).mean())
     torch.testing.assert_close(losses.value, torch.stack(value).mean())
     torch.testing.assert_close(losses.policy, torch.stack(policy).mean())
@@ -310,21 +304,17 @@ def test_images_are_augmented_and_vectors_are_not() -> None:
     config = replace(PLAIN, augmentation="shift_intensity")
     for name, shape in (("compact", (4, 10, 10)), ("dense", (6,))):
         networks, batch = make(name, shape, self_supervised="none"), draw_batch(shape)
-        plain, changed = judge(networks, batch), judge(networks, batch, config)
+        plain, changed = losses_of(networks, batch), losses_of(networks, batch, config)
         assert bool(torch.isclose(plain.total, changed.total)) == (name == "dense")
 
 
 def test_bytes_are_read_as_shares_of_255() -> None:
     for kind in ("consistency", "reconstruction"):
-        networks, batch = (
-            make("compact", (4, 10, 10), self_supervised=kind),
-            draw_batch((4, 10, 10)),
-        )
+        networks = make("compact", (4, 10, 10), self_supervised=kind)
+        batch = draw_batch((4, 10, 10))
         assert batch.future is not None
-        shares = replace(
-            batch, observation=batch.observation / 255, future=batch.future.float() / 255
-        )
-        one, other = judge(networks, batch), judge(networks, shares)
+        shares = replace(batch, observation=batch.observation / 255, future=batch.future / 255)
+        one, other = losses_of(networks, batch), losses_of(networks, shares)
         torch.testing.assert_close(one.total, other.total)
 
 
@@ -333,6 +323,6 @@ def test_updates_bring_the_loss_down() -> None:
     optimizer = torch.optim.SGD(networks[0].parameters(), lr=0.1)
     totals = []
     for _ in range(12):
-        totals.append(judge(networks, batch).total.item())
+        totals.append(losses_of(networks, batch).total.item())
         optimizer.step()
     assert totals[-1] < totals[0] - 0.5

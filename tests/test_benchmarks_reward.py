@@ -26,6 +26,7 @@ from benchmarks.reward.reward_models import (
 from benchmarks.reward.scoring_sides import SIDES, Cell, build_subject, draw_texts, same_ids
 
 QUIET = Console(quiet=True)
+FIGURES = ("median", "low", "high")
 
 
 def scoring_cell(lengths: list[int], *, encoder: bool = False) -> Cell:
@@ -127,12 +128,8 @@ def test_ours_reads_a_prompt_once_and_an_encoder_cannot() -> None:
         model = subject.reward_model
         _, tokens = model._score(prompts, cell.responses, finished=True)
         assert tokens == (4 * 16 if encoder else 11 + 4 * 5)
-
-
-def test_floor_is_the_share_of_tokens_that_are_not_shared() -> None:
-    assert scoring_cell([5] * 4).floor == 4 * (11 + 5) / (11 + 4 * 5)
+        assert cell.floor == 4 * (11 + 5) / tokens
     assert scoring_cell([2, 9]).floor == (2 * 11 + 11) / (11 + 11)
-    assert scoring_cell([5] * 4, encoder=True).floor == 1
 
 
 def test_unequal_lengths_are_unequal_and_bounded() -> None:
@@ -155,11 +152,8 @@ def test_default_scoring_run_has_the_whole_grid_and_one_goal_cell() -> None:
 
 def scoring_row(**ours: tuple[float, float]) -> dict[str, Any]:
     times = {
-        side: {
-            clock: {"median": value, "low": value, "high": value}
-            for clock, value in zip(("cpu", "wall"), values, strict=True)
-        }
-        for side, values in ours.items()
+        side: {"cpu": dict.fromkeys(FIGURES, cpu), "wall": dict.fromkeys(FIGURES, wall)}
+        for side, (cpu, wall) in ours.items()
     }
     return {"cell": "one", "goal_cell": True, "sides": {"ours": {"times": times}}}
 
@@ -195,11 +189,7 @@ def test_a_side_with_other_scores_fails_the_scoring_gate(
     assert not row["gate_passed"]
     assert row["sides"]["ours"]["scores_apart"] < reward_scoring.GATE
     assert not row["sides"]["sorted"]["scores_apart"] < reward_scoring.GATE
-
-
-def test_other_token_ids_fail_the_scoring_gate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reward_scoring, "same_ids", lambda *_: False)
-    options = reward_scoring.parse_options(["--quick"])
     assert not reward_scoring.run_cell(scoring_cell([3]), options, QUIET)["gate_passed"]
 
 
@@ -266,16 +256,15 @@ def test_all_training_sides_have_the_same_losses() -> None:
 def stand_ins(monkeypatch: pytest.MonkeyPatch, losses: dict[str, float]) -> None:
     """Replaces what trains: every side needs two seconds, but `prefix` one and `packed` four."""
     seconds = {"prefix": 1.0, "packed": 4.0}
-    monkeypatch.setattr(
-        reward_training,
-        "losses",
-        lambda cell, side, model, *, steps: [0.7] * (steps - 1) + [losses.get(side, 0.6)],
-    )
-    monkeypatch.setattr(
-        reward_training,
-        "timed",
-        lambda cell, side, model, *, steps: dict.fromkeys(("cpu", "wall"), seconds.get(side, 2.0)),
-    )
+
+    def train(cell: object, side: str, model: object, *, steps: int) -> list[float]:
+        return [0.7] * (steps - 1) + [losses.get(side, 0.6)]
+
+    def timed(cell: object, side: str, model: object, *, steps: int) -> dict[str, float]:
+        return dict.fromkeys(("cpu", "wall"), seconds.get(side, 2.0))
+
+    monkeypatch.setattr(reward_training, "losses", train)
+    monkeypatch.setattr(reward_training, "timed", timed)
     monkeypatch.setattr(reward_training, "measure_in_process", lambda *_, **__: 3.0)
 
 
@@ -294,6 +283,10 @@ def test_training_row_has_floor_ratios_and_pairs_a_second(monkeypatch: pytest.Mo
     assert row["sides"]["trl"]["pairs_a_second"]["median"] == 2 * 8 / 2.0  # two steps of 8 pairs
     assert row["sides"]["plain"]["peak_mib"] == 3.0
     assert (row["rounds"], row["updates"]) == (1, 2)
+    assert reward_training.lost([row]) == []
+    slow = copy.deepcopy(row)
+    slow["sides"]["prefix"]["times_trl_sorted"]["cpu"]["median"] = 0.9
+    assert reward_training.lost([row, slow]) == ["any: 0.90 times trl sorted"]
 
 
 def test_a_side_with_other_losses_fails_the_training_gate(
@@ -309,16 +302,6 @@ def test_a_side_with_other_losses_fails_the_training_gate(
         assert not row["gate_passed"]
         assert row["sides"]["packed"]["loss_apart"] > reward_training.GATE
         assert row["sides"]["prefix"]["loss_apart"] == 0
-
-
-def test_lost_training_cells_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    stand_ins(monkeypatch, {})
-    cell = training_cell([(9, 4, 6)] * 16)
-    row = reward_training.run_cell(cell, training_options(), QUIET, gate_steps=3)
-    assert reward_training.lost([row]) == []
-    slow = copy.deepcopy(row)
-    slow["sides"]["prefix"]["times_trl_sorted"]["cpu"]["median"] = 0.9
-    assert reward_training.lost([row, slow]) == ["any: 0.90 times trl sorted"]
 
 
 def test_default_training_run_has_fixed_and_drawn_cells() -> None:

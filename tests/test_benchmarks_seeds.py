@@ -21,6 +21,7 @@ from policies.demo import Demo
 from policies.evaluation.gain_format import show_interval
 from tests.reward_folders import save_classifier
 
+Numbers = tuple[float, float]
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -64,34 +65,25 @@ def test_a_seed_that_fails_leaves_its_lock(tmp_path: Path) -> None:
 def made_up_run(folder: Path, seed: int) -> None:
     """A demo's folder with records of two prompts: seed n's policy is n better at everything."""
     rows = []
+
+    def add(name: str, budget: int, gold: Numbers, proxy: Numbers, *, policy: str = "sft") -> None:
+        method = "beam search" if name == "beam search" else "best-of-N"
+        model = "reward-few" if name == "reward-few" else "reward"
+        cell = {"policy": policy, "reward_model": model, "method": method, "budget": str(budget)}
+        for p in range(2):
+            cost = {"tokens": 100 * budget, "seconds": 1.0}
+            rows.append({**cell, "prompt": p, "gold": gold[p], "proxy": proxy[p], **cost})
+
     for policy, lift in (("sft", 0.0), ("tuned", 0.1 * seed)):
-        for budget, tokens, gain in (("1", 100, 0.0), ("4", 400, 1.0), ("16", 1600, 2.0)):
-            rows += [
-                {
-                    "policy": policy, "reward_model": "reward", "method": "best-of-N",
-                    "budget": budget, "prompt": p, "gold": seed + gain + lift + 0.5 * p,
-                    "proxy": gain + p, "tokens": tokens, "seconds": 1.0,
-                }
-                for p in range(2)
-            ]  # fmt: skip
-    rows += [
-        {
-            "policy": "sft", "reward_model": "reward", "method": "beam search", "budget": "4",
-            "prompt": p, "gold": seed + 1.0 + 0.3 * seed + 0.5 * p, "proxy": p, "tokens": 400,
-            "seconds": 1.0,
-        }
-        for p in range(2)
-    ]  # fmt: skip
+        for budget, gain in ((1, 0.0), (4, 1.0), (16, 2.0)):
+            gold = seed + gain + lift
+            add("reward", budget, (gold, gold + 0.5), (gain, gain + 1), policy=policy)
+    gold = seed + 1.0 + 0.3 * seed
+    add("beam search", 4, (gold, gold + 0.5), (0, 1))
     # Against the reward model of few labels gold rises up to best-of-8 and falls behind it.
-    rows += [
-        {
-            "policy": "sft", "reward_model": "reward-few", "method": "best-of-N",
-            "budget": str(n), "prompt": p, "gold": gold + 0.01 * seed * (p + (n == 16)),
-            "proxy": proxy * seed, "tokens": 100 * n, "seconds": 1.0,
-        }
-        for n, gold, proxy in ((1, 0.0, 0.0), (4, 0.9, 1.0), (8, 0.8, 1.5), (16, 0.3, 2.0))
-        for p in range(2)
-    ]  # fmt: skip
+    for n, gold, proxy in ((1, 0.0, 0.0), (4, 0.9, 1.0), (8, 0.8, 1.5), (16, 0.3, 2.0)):
+        gold += 0.01 * seed * (n == 16)
+        add("reward-few", n, (gold, gold + 0.01 * seed), (proxy * seed, proxy * seed))
     (folder / "figures").mkdir(parents=True)
     (folder / "figures" / "overoptimization.png").write_bytes(b"png")
     (folder / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -152,11 +144,19 @@ def test_the_demos_figures_are_taken_seed_by_seed(
     assert "demo_overoptimization.png" in "\n\n".join(documents_text.demo(older))
 
 
-def test_an_edit_between_seeds_of_the_demo_writes_no_results(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out, digest = tmp_path / "demo.json", [source_digest("demo")]
+@pytest.fixture
+def digest(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The digest of the sources, which a test changes."""
+    digest = [source_digest("demo")]
     monkeypatch.setattr("benchmarks.harness.provenance.source_digest", lambda name, *_: digest[0])
+    monkeypatch.setattr("benchmarks.harness.provenance._commit", lambda: (None, None))
+    return digest
+
+
+def test_an_edit_between_seeds_of_the_demo_writes_no_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digest: list[str]
+) -> None:
+    out = tmp_path / "demo.json"
 
     def demo(command: list[str], **_: Any) -> None:
         folder = Path(command[command.index("--out") + 1])
@@ -164,7 +164,6 @@ def test_an_edit_between_seeds_of_the_demo_writes_no_results(
         digest[0] = "edited"
 
     monkeypatch.setattr("subprocess.run", demo)
-    monkeypatch.setattr("benchmarks.harness.provenance._commit", lambda: (None, None))
     words = ["demo_seeds", "--seeds", "1", "2", "--runs", str(tmp_path), "--out", str(out)]
     monkeypatch.setattr("sys.argv", words)
     with pytest.raises(ValueError, match=r"changed while it was measured.*Put the files back"):
@@ -175,23 +174,20 @@ def test_an_edit_between_seeds_of_the_demo_writes_no_results(
 
 @pytest.mark.parametrize("name", ["atari.cartpole", "text.text_gains"])
 def test_an_edit_while_a_seed_runs_writes_no_results(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digest: list[str]
 ) -> None:
     if name == "atari.cartpole":
         pytest.importorskip("gymnasium", reason="pip install 'prefsearch[atari]'")
     module = importlib.import_module(f"benchmarks.{name}")
-    digest, begun = ["first"], []
-    monkeypatch.setattr("benchmarks.harness.provenance.source_digest", lambda name, *_: digest[0])
-    monkeypatch.setattr("benchmarks.harness.provenance._commit", lambda: (None, None))
+    begun = []
 
     def train(*arguments: Any) -> None:
         begun.append(arguments)
         digest[0] = "edited"
 
     monkeypatch.setattr(module, "train", train)
-    monkeypatch.setattr(
-        module, "curve" if name == "atari.cartpole" else "evaluate", lambda *_, **__: []
-    )
+    results = "curve" if name == "atari.cartpole" else "evaluate"
+    monkeypatch.setattr(module, results, lambda *_, **__: [])
     out, runs = tmp_path / "out.json", tmp_path / "runs"
     words = [name, "--seeds", "1", "2", "--runs", str(runs), "--out", str(out)]
     monkeypatch.setattr("sys.argv", words)

@@ -116,12 +116,14 @@ def test_a_game_terminates_when_it_is_over_and_a_life_costs_what_was_asked() -> 
     assert costly[-1].state.score == plain[-1].state.score
 
 
-def test_nothing_follows_the_end_of_a_game() -> None:
+def test_no_action_is_accepted_after_the_end_or_outside_the_set() -> None:
     simulator = AtariSimulator("Breakout", frame_skip=8)
     over = lose(simulator)[-1].state
     assert not any(simulator.valid_actions(over) or [])
     with pytest.raises(ValueError, match="game is over"):
         simulator.step(over, 0)
+    with pytest.raises(ValueError, match="found action 4"):
+        simulator.step(simulator.reset(seed=0), 4)
 
 
 def test_a_line_pays_what_its_steps_pay_and_stops_at_the_end_of_the_game() -> None:
@@ -170,12 +172,6 @@ def test_a_wrong_setting_is_named(settings: dict, message: str) -> None:
         AtariSimulator(**{"game": "Boxing", **settings})
 
 
-def test_an_action_that_is_none_is_refused() -> None:
-    simulator = AtariSimulator("Breakout")
-    with pytest.raises(ValueError, match="found action 4"):
-        simulator.step(simulator.reset(seed=0), 4)
-
-
 def planned(*, seed: int = 5, decisions: int = 8):
     simulator = AtariSimulator("Boxing", frame_skip=10)
     return play_by_planning(
@@ -208,7 +204,7 @@ def test_an_episode_is_decided_by_its_seed() -> None:
 
 
 class WatchedPlanner:
-    """Remembers the trees it was asked to go on from, and the actions it took."""
+    """Records the trees that it is given, and the states of its own."""
 
     def __init__(self) -> None:
         self.planner = MuZeroPlanner(20, dirichlet_fraction=0.0, temperature=0.0)

@@ -194,7 +194,7 @@ class RayActors:
                 self._submit(worker, arguments)
         return played
 
-    def _submit(self, worker: int, arguments: tuple[Any, ...]) -> None:
+    def _submit(self, worker: int, arguments: tuple[object, ...]) -> None:
         handle = self.pool[worker]
         self._pending[self._backend.call(handle, "play", *arguments)] = worker, handle
 

@@ -68,15 +68,15 @@ class RayBackend:
             errors.ObjectLostError,
         )
 
-    def put(self, value: Any) -> Any:
+    def put(self, value: object) -> Any:
         """Stores a copy of a value for all workers; it is freed with the result."""
         return self._ray.put(value)
 
-    def start(self, worker: type, *arguments: Any) -> Any:
+    def start(self, worker: type, *arguments: object) -> Any:
         """Starts a worker and returns its handle without waiting."""
         return self._ray.remote(**self._options)(worker).remote(*arguments)
 
-    def call(self, handle: Any, method: str, *arguments: Any) -> Any:
+    def call(self, handle: Any, method: str, *arguments: object) -> Any:
         """Calls a method of a worker and returns a future."""
         return getattr(handle, method).remote(*arguments)
 

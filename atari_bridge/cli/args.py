@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from atari_bridge.training.config import AgentSettings, WorkerSettings
 from prefsearch.cli.outputs import (
@@ -70,7 +70,7 @@ class AtariTrainArgs:
         """What is written."""
         return [Output("out", self.out, ())]
 
-    def kept(self) -> dict[str, Any]:
+    def kept(self) -> dict[str, object]:
         """The settings that a run which is continued must share."""
         return {name: value for name, value in run_settings(self).items() if name not in _FREE}
 

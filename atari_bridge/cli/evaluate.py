@@ -4,7 +4,6 @@ import hashlib
 import sys
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -47,7 +46,7 @@ def evaluate(args: AtariEvaluateArgs) -> None:
 
 
 def evaluate_all(args: AtariEvaluateArgs, agent: Agent) -> dict[str, Evaluation]:
-    """Every evaluation that the arguments ask for, by name.
+    """The evaluations that the arguments select, by name.
 
     Each is written to `out` as soon as it is made; those that stand there already are taken.
 
@@ -96,7 +95,9 @@ def _share_of_human(agent: Agent, found: Evaluation) -> float | None:
     return human_normalized(game, found.interval.estimate) if game in games() else None
 
 
-def _results(agent: Agent, about: dict[str, Any], found: dict[str, Evaluation]) -> dict[str, Any]:
+def _results(
+    agent: Agent, about: dict[str, object], found: dict[str, Evaluation]
+) -> dict[str, object]:
     """What is kept of an evaluation, as JSON values; with the share of human where it is known."""
     return {
         "checkpoint": agent.folder.name,
@@ -112,7 +113,7 @@ def _results(agent: Agent, about: dict[str, Any], found: dict[str, Evaluation]) 
     }
 
 
-def _about(args: AtariEvaluateArgs, agent: Agent) -> dict[str, Any]:
+def _about(args: AtariEvaluateArgs, agent: Agent) -> dict[str, object]:
     """What evaluations must have in common to stand in one file, as JSON values."""
     return {
         "game": agent.facts["game"],
@@ -136,8 +137,8 @@ def _fingerprint(agent: Agent) -> str:
     return digest.hexdigest()
 
 
-def _kept(path: Path, about: dict[str, Any]) -> dict[str, Evaluation]:
-    """The evaluations that stand in a file, which must be of what `about` says."""
+def _kept(path: Path, about: dict[str, object]) -> dict[str, Evaluation]:
+    """The evaluations of an earlier run with the same `about`; none where there is no file."""
     if not path.exists():
         return {}
     remedy = (

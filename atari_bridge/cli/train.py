@@ -16,7 +16,7 @@ from atari_bridge.environments.config import EnvironmentConfig
 from atari_bridge.environments.opening import open_environment
 from atari_bridge.evaluation.episodes import Evaluation, PolicyOnly, SampledActions, evaluate_agent
 from atari_bridge.evaluation.report import write_report
-from atari_bridge.networks.interface import compile_functions
+from atari_bridge.networks.building import compile_functions
 from atari_bridge.networks.planning_model import NetworkModel
 from atari_bridge.training.loop import Training
 from atari_bridge.training.run_state import load_training, save_training
@@ -63,7 +63,7 @@ def train(args: AtariTrainArgs) -> None:
 
 
 def compile_networks(training: Training) -> None:
-    """Compiles what one thread asks; batches may have a thread of their own, and two must not."""
+    """Compiles the networks that only this thread evaluates; see `compile_functions`."""
     compile_functions(training.network)
     if not training.settings.length.overlap:
         compile_functions(training.target_network)

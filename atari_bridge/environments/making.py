@@ -147,13 +147,13 @@ def _unknown(gymnasium_id: str, name: str, registered: list[str]) -> str:
     bare = name.rpartition("-v")[0] or name
     others = [other for other in known if other.rpartition("-v")[0] == bare][::-1]  # newest first
     near = others or closest(name, known, count=3)
-    said = f", such as {', '.join(map(repr, near))}" if near else ""
+    example = f", such as {', '.join(map(repr, near))}" if near else ""
     what = "no such version" if others else "no such environment"
     space = form["space"]
     if space is not None and not any(other.startswith(f"{space}/") for other in registered):
         what = f"nothing has registered a namespace {space!r}"
     return (
-        f"game: found {gymnasium_id!r}, and {what}; required: an id that gymnasium knows{said}. "
+        f"game: found {gymnasium_id!r}, and {what}; required: an id that gymnasium knows{example}. "
         f"Correct it, or install the package that registers it and name its module: 'module:{name}'"
     )
 
@@ -167,14 +167,14 @@ def _missing_extra(gymnasium_id: str, name: str, error: BaseException) -> Import
     place = str(spec.entry_point) if spec is not None else ""
     extra = next((needed for code, needed in _EXTRAS.items() if place.startswith(code)), None)
     missing = getattr(error, "name", None)
-    said = " ".join(str(error).split())
+    message = " ".join(str(error).split())
     # Gymnasium's own advice comes first for environments that moved to other packages.
-    if extra is not None and "gymnasium-robotics" not in said:
+    if extra is not None and "gymnasium-robotics" not in message:
         remedy = f'Install it by pip install "{extra}"'
-    elif "pip install" in said or "gymnasium-robotics" in said:
+    elif "pip install" in message or "gymnasium-robotics" in message:
         remedy = "Install that, or choose another environment"
     else:
         remedy = f"Install it by pip install {missing}" if missing else "Install it"
     return ImportError(
-        f"game {gymnasium_id!r}: {said}; required: the package that it runs on. {remedy}"
+        f"game {gymnasium_id!r}: {message}; required: the package that it runs on. {remedy}"
     )

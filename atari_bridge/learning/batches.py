@@ -142,11 +142,11 @@ class BatchMaker:
         """Moves all tensors to the device."""
         rows = np.arange(len(weight))
         steps = self.config.unroll_steps
-        named = {f.name: torch.from_numpy(getattr(targets, f.name)) for f in fields(targets)}
+        named = {f.name: torch.as_tensor(getattr(targets, f.name)) for f in fields(targets)}
         return Batch(
             observation=stacks.at(rows, np.zeros_like(rows)),
             future=stacks.block(1, steps + 1) if self.with_future else None,
-            weight=torch.from_numpy(weight).to(self.device),
+            weight=torch.as_tensor(weight).to(self.device),
             **{name: tensor.to(self.device) for name, tensor in named.items()},
         )
 
@@ -208,13 +208,13 @@ class _Stacks:
     """Stacks frames into observations, on the device."""
 
     def __init__(self, window: FrameWindow, device: torch.device) -> None:
-        self._frames = torch.from_numpy(window.frames).to(device)  # [B, F, ...]
-        self._index = torch.from_numpy(window.stack_index).to(device)  # [B, W, S]
+        self._frames = torch.as_tensor(window.frames).to(device)  # [B, F, ...]
+        self._index = torch.as_tensor(window.stack_index).to(device)  # [B, W, S]
 
     def at(self, row: np.ndarray, step: np.ndarray) -> Tensor:
         """`[M, S*C, H, W]`: the observations at `step` of `row`, `[M]` int each."""
-        rows = torch.from_numpy(row).to(self._frames.device)
-        index = self._index[rows, torch.from_numpy(step).to(self._frames.device)]  # [M, S]
+        rows = torch.as_tensor(row).to(self._frames.device)
+        index = self._index[rows, torch.as_tensor(step).to(self._frames.device)]  # [M, S]
         stacked = self._frames[rows[:, None], index]  # [M, S, C, H, W] or [M, 1, D]
         return stacked.flatten(1, 2) if stacked.ndim == 5 else stacked.squeeze(1)
 
@@ -223,7 +223,7 @@ class _Stacks:
         rows, steps = np.arange(len(self._frames)), np.arange(start, stop)
         grid = np.meshgrid(rows, steps, indexing="ij")
         flat = self.at(grid[0].ravel(), grid[1].ravel())
-        return flat.unflatten(0, (len(rows), len(steps)))
+        return flat.view(len(rows), len(steps), *flat.shape[1:])
 
 
 def _parts(total: int, size: int) -> list[slice]:

@@ -6,7 +6,6 @@ Encoder, dynamics step, heads and value prefix are modules passed in.
 from dataclasses import dataclass
 from typing import TypeAlias
 
-import torch
 from torch import Tensor, nn
 
 from atari_bridge.networks.scalars import ScalarSupport
@@ -127,20 +126,3 @@ class MuZeroNetwork(nn.Module):
         # Not `aminmax`, which a CPU takes ten times as long over.
         low, high = hidden.amin(dim=axes, keepdim=True), hidden.amax(dim=axes, keepdim=True)
         return (hidden - low) / (high - low).clamp_min(1e-5)
-
-
-def compile_functions(network: MuZeroNetwork) -> MuZeroNetwork:
-    """Applies `torch.compile` to a network's functions, in place; returns the network.
-
-    Results are the same up to rounding, and checkpoints are unchanged; do not deep-copy a compiled
-    network. `torch.compile` is not thread-safe: compile no network that one thread evaluates while
-    another evaluates a compiled one. Needs a C++ compiler on the CPU, Triton on a GPU.
-    """
-    modules: list[tuple[nn.Module, tuple[str, ...]]]
-    modules = [(network, ("representation", "prediction", "dynamics"))]
-    if network.auxiliary is not None:
-        modules.append((network.auxiliary, ("loss", "project")))
-    for module, names in modules:
-        for name in names:
-            setattr(module, name, torch.compile(getattr(module, name)))
-    return network

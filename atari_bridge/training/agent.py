@@ -103,7 +103,7 @@ def _require_game(folder: Path, found: str, expected: str | None) -> None:
     if expected and expected != found:
         raise ValueError(
             f"{folder / MANIFEST}: found a checkpoint of the game {found!r}; required: "
-            f"{expected!r}, as asked. Name another checkpoint, or leave the game out"
+            f"{expected!r}, as requested. Name another checkpoint, or leave the game out"
         )
     if ":" in found and not expected:
         raise ValueError(

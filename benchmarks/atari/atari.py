@@ -43,7 +43,7 @@ from benchmarks.harness.results import (
     wide_console,
 )
 from benchmarks.harness.timing import in_turn
-from benchmarks.harness.worker import Worker, WorkerError
+from benchmarks.harness.worker import Json, Worker, WorkerError
 
 NAME = "atari_speed"
 ONE_PROCESS = "lightzero, one process"
@@ -82,13 +82,11 @@ class Sides:
             worker.close()
 
 
-def run_cell(
-    cell: Cell, sides: Sides, options: argparse.Namespace, console: Console
-) -> dict[str, Any]:
+def run_cell(cell: Cell, sides: Sides, options: argparse.Namespace, console: Console) -> Json:
     """Measures one cell on all sides that can do it; `missing` has the others with the reason."""
     missing: dict[str, str] = {}
 
-    def request(name: str, task: str, **arguments: Any) -> dict[str, Any] | None:
+    def request(name: str, task: str, **arguments: Any) -> Json | None:
         """The reply, or None with the reason noted and the side's process ended."""
         try:
             with console.status(f"{cell.name}: {task}, {name}"):

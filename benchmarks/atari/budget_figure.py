@@ -2,15 +2,15 @@
 
 # pyright: reportUnknownMemberType=false
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from benchmarks.harness.worker import Json
 from prefsearch.report.plotting import FAINT, PALETTE, label_text, open_canvas
 
 
 def budget_curves(
-    runs: Sequence[Mapping[str, Any]], path: str | os.PathLike[str], *, title: str
+    runs: Sequence[Json], path: str | os.PathLike[str], *, title: str
 ) -> tuple[Path, Path]:
     """Draws, beside each other, returns while training and the trained agent's by search budget.
 

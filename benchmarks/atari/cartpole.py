@@ -10,7 +10,6 @@ Writes `docs/results/cartpole.json` and the figures of docs/atari.md.
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from atari_bridge.cli.args import AtariTrainArgs
 from atari_bridge.cli.train import train
@@ -18,6 +17,7 @@ from benchmarks.atari.shipped import shipped_job
 from benchmarks.harness.provenance import held_sources
 from benchmarks.harness.results import Results, benchmark_parser
 from benchmarks.harness.seed_runs import each_seed
+from benchmarks.harness.worker import Json
 from prefsearch.statistics.intervals import interval_over_seeds
 from prefsearch.storage.files import read_records
 
@@ -25,7 +25,7 @@ NAME = "cartpole"
 RETURNS = ("search_return", "sampled_return", "policy_return")
 
 
-def curve(run: Path) -> list[dict[str, Any]]:
+def curve(run: Path) -> list[Json]:
     """The evaluations of a run in order: decisions, updates and three intervals over games."""
     return [
         {key: row[key] for key in ("decisions", "updates", *RETURNS)}
@@ -34,7 +34,7 @@ def curve(run: Path) -> list[dict[str, Any]]:
     ]
 
 
-def over_seeds(curves: Mapping[int, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+def over_seeds(curves: Mapping[int, Sequence[Json]]) -> list[Json]:
     """The curve of all seeds: decisions, and each return with its interval over seeds.
 
     Raises:
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             changes["total_decisions"] = options.decisions
         return shipped_job(NAME, options.runs / f"seed-{seed}", changes)
 
-    def run(seed: int) -> list[dict[str, Any]]:
+    def run(seed: int) -> list[Json]:
         folder = options.runs / f"seed-{seed}"
         with held_sources(folder, NAME, file.digest):
             train(job(seed))

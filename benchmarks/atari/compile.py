@@ -19,7 +19,6 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 
@@ -31,10 +30,11 @@ from atari_bridge.training.loop import Training
 from benchmarks.atari.shipped import shipped_job
 from benchmarks.harness.results import Results, benchmark_parser
 from benchmarks.harness.timing import in_turn, paired_ratio
+from benchmarks.harness.worker import Json
 from prefsearch.distributed import open_accelerator
 
 NAME = "atari_compile"
-CELLS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+CELLS: Mapping[str, tuple[str, Json]] = {
     "small": ("ale_cpu", {}),
     "residual": (
         "efficientzero",
@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     file.publish({"settings": settings, "device": device, "cells": found})
 
 
-def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
+def measure(name: str, options: argparse.Namespace) -> Json:
     """Both sides of a cell.
 
     Returns:
@@ -145,7 +145,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _compare(times: Sequence[Sequence[float]], units: int) -> dict[str, Any]:
+def _compare(times: Sequence[Sequence[float]], units: int) -> Json:
     plain, compiled = times
     ratio = paired_ratio(plain, compiled)
     return {

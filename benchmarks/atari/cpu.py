@@ -19,10 +19,9 @@ beside.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -35,6 +34,7 @@ from benchmarks.atari.budget_figure import budget_curves
 from benchmarks.atari.shipped import shipped_job
 from benchmarks.harness.provenance import held_sources
 from benchmarks.harness.results import Results, benchmark_parser
+from benchmarks.harness.worker import Json
 from prefsearch.statistics.intervals import SeedInterval, interval_over_seeds
 from prefsearch.statistics.verdicts import count_verdicts, describe_need
 from prefsearch.storage.files import read_records
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, help="of training in this call, for each seed")
     options = parser.parse_args(arguments)
     file = Results(NAME, arguments, options.out, seeds=options.seeds)
-    found: list[dict[str, Any]] = []
+    found: list[Json] = []
     for seed in options.seeds:
         folder = options.runs / f"seed-{seed}"
         job = shipped_job("ale_cpu", folder, {"seed": seed, "resume": True})
@@ -74,9 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         file.publish()
 
 
-def _evaluated(
-    folder: Path, seed: int, games: int, parts: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
+def _evaluated(folder: Path, seed: int, games: int, parts: Sequence[Json]) -> Json:
     """One seed's evaluations, each made once."""
     job = AtariEvaluateArgs(
         checkpoint=str(folder),
@@ -104,7 +102,7 @@ def _evaluated(
     }
 
 
-def _summary(found: Sequence[Mapping[str, Any]], job: AtariTrainArgs) -> dict[str, Any]:
+def _summary(found: Sequence[Json], job: AtariTrainArgs) -> Json:
     """Means with intervals over seeds (of one seed: over its games), and each seed.
 
     Differences from a baseline are paired by game: game n begins alike for every agent of a seed.
@@ -153,7 +151,7 @@ def _summary(found: Sequence[Mapping[str, Any]], job: AtariTrainArgs) -> dict[st
     }
 
 
-def _plain(interval: SeedInterval) -> dict[str, Any]:
+def _plain(interval: SeedInterval) -> Json:
     """An interval as in JSON."""
     return json.loads(json.dumps(asdict(interval)))
 

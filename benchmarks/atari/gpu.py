@@ -24,7 +24,6 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -32,10 +31,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from atari_bridge.cli.args import AtariTrainArgs
 from atari_bridge.cli.train import train
 from atari_bridge.environments.opening import open_environment
-from atari_bridge.networks.interface import compile_functions
+from atari_bridge.networks.building import compile_functions
 from atari_bridge.training.loop import Training
 from benchmarks.atari.shipped import shipped_job
 from benchmarks.harness.results import benchmark_parser
+from benchmarks.harness.worker import Json
 from prefsearch.distributed import open_accelerator
 from prefsearch.run.directory import environment as describe_environment
 from prefsearch.storage.files import write_json_atomic
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(json.dumps(found, indent=2))
 
 
-def measure(job: AtariTrainArgs, *, rows: int, updates: int) -> dict[str, Any]:
+def measure(job: AtariTrainArgs, *, rows: int, updates: int) -> Json:
     """Speed, operations and projected time of a run."""
     settings = job.agent
     environment = open_environment(settings.environment)
@@ -109,7 +109,7 @@ def measure(job: AtariTrainArgs, *, rows: int, updates: int) -> dict[str, Any]:
         compile_functions(training.network)  # alone, since batches are overlapped below
     _play_until(training, _WARM_UP)
     played = _seconds(lambda: _play_until(training, _WARM_UP + rows))
-    found: dict[str, Any] = {
+    found: Json = {
         "game": job.agent.environment.game,
         "parameters": sum(p.numel() for p in training.network.parameters()),
         "decisions_a_second": rows / played,

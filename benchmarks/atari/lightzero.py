@@ -17,7 +17,7 @@ What was added:
 # pyright: reportMissingImports=false
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -39,6 +39,7 @@ from zoo.atari.envs.atari_lightzero_env import AtariEnvLightZero
 from benchmarks.atari import cells
 from benchmarks.atari.cells import Cell
 from benchmarks.atari.worker import network_facts
+from benchmarks.harness.worker import Json
 
 GAME_ID = f"{cells.GAME}NoFrameskip-v4"
 
@@ -64,12 +65,12 @@ class OldGymGame(gym.Env):
     def seed(self, seed: int | None = None) -> None:
         """Nothing here is random."""
 
-    def reset(self, **_: Any) -> np.ndarray:
+    def reset(self, **_: object) -> np.ndarray:
         """Begins a game; its first picture."""
         self.ale.reset_game()
         return self.ale.getScreenRGB()
 
-    def step(self, action: int) -> tuple[np.ndarray, float, bool, dict[str, Any]]:
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, Json]:
         """One frame: picture, reward, whether the game is over, nothing."""
         reward = self.ale.act(self._actions[action])
         return self.ale.getScreenRGB(), float(reward), self.ale.game_over(), {}
@@ -84,7 +85,7 @@ class LightZeroSide:
 
     manager_type = "subprocess"  # as in its configurations
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
+    def __init__(self, options: Json) -> None:
         torch.set_num_threads(options["threads"])
         gym.register(GAME_ID, entry_point=OldGymGame, disable_env_checker=True)
         self._environments: Environments | None = None
@@ -95,7 +96,7 @@ class LightZeroSide:
         found = {name: version(name) for name in ("LightZero", "DI-engine", "gym", "ale-py")}
         return {**found, "numpy": np.__version__, "torch": torch.__version__}
 
-    def prepare(self, cell: Cell) -> dict[str, Any]:
+    def prepare(self, cell: Cell) -> Json:
         """Builds what the cell needs; returns facts about its networks."""
         self.close()
         np.random.seed(0)  # noqa: NPY002 (its own draws come from there)
@@ -273,7 +274,7 @@ def count_update(policy: Any, batch: tuple[list[Any], list[Any]]) -> int:
     return 1
 
 
-def pieces(cell: Cell, model: Any) -> tuple[Callable[[], Any], Callable[[], Any]]:
+def pieces(cell: Cell, model: Any) -> tuple[Callable[[], object], Callable[[], object]]:
     """The network's first step on one observation, and one step of its dynamics."""
     seen = torch.rand(1, *cell.stacked_shape)
     action = torch.zeros(1, dtype=torch.long)

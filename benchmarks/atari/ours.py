@@ -5,7 +5,7 @@ of `search_settings`, `Learner` and, for where the time goes, `Training` itself.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -36,7 +36,7 @@ from atari_bridge.training.loop import Training
 from benchmarks.atari import cells
 from benchmarks.atari.cells import Cell
 from benchmarks.atari.worker import network_facts
-from benchmarks.harness.worker import ROOT
+from benchmarks.harness.worker import ROOT, Json
 from prefsearch.config.settings import build
 
 CONFIG = ROOT / "configs" / "atari_bridge" / "ale_cpu.yaml"
@@ -47,7 +47,7 @@ PART_DECISIONS = 8
 class OurSide:
     """Carries out one cell after another."""
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
+    def __init__(self, options: Json) -> None:
         torch.set_num_threads(options["threads"])
         self._environment: VectorEnvironment | None = None
         self._run: Callable[[], int] | None = None
@@ -56,7 +56,7 @@ class OurSide:
         """Of the packages a timing depends on."""
         return {"ale-py": version("ale-py"), "numpy": np.__version__, "torch": torch.__version__}
 
-    def prepare(self, cell: Cell) -> dict[str, Any]:
+    def prepare(self, cell: Cell) -> Json:
         """Builds what the cell needs; returns facts about its networks."""
         self.close()
         torch.manual_seed(0)
@@ -102,7 +102,7 @@ class OurSide:
             self._environment.close()
         self._environment = self._run = None
 
-    def profile(self, cell: Cell, at_least: float) -> dict[str, Any]:
+    def profile(self, cell: Cell, at_least: float) -> Json:
         """Where the time of training goes.
 
         Args:
@@ -173,7 +173,7 @@ class RandomPlay:
 class Timed:
     """An object some of whose methods are timed together."""
 
-    def __init__(self, inner: Any, methods: tuple[str, ...]) -> None:
+    def __init__(self, inner: object, methods: tuple[str, ...]) -> None:
         self._inner, self._methods, self.seconds = inner, methods, 0.0
 
     def __getattr__(self, name: str) -> Any:
@@ -290,7 +290,7 @@ def counted(run: Callable[[], object], units: int) -> Callable[[], int]:
     return call
 
 
-def pieces(cell: Cell, network: MuZeroNetwork) -> tuple[Callable[[], Any], Callable[[], Any]]:
+def pieces(cell: Cell, network: MuZeroNetwork) -> tuple[Callable[[], object], Callable[[], object]]:
     """The network's first step on one observation, and one step of its dynamics."""
     seen = torch.rand(1, *cell.stacked_shape)
     action = torch.zeros(1, dtype=torch.long)
@@ -298,16 +298,16 @@ def pieces(cell: Cell, network: MuZeroNetwork) -> tuple[Callable[[], Any], Calla
     with torch.no_grad():
         root = network.representation(seen)
 
-    def first() -> Any:
+    def first() -> object:
         return network.prediction(network.representation(seen))
 
-    def next_() -> Any:
+    def next_() -> object:
         return network.prediction(network.dynamics(root, action).latent)
 
     return first, next_
 
 
-def training_settings() -> tuple[AgentSettings, dict[str, Any]]:
+def training_settings() -> tuple[AgentSettings, Json]:
     """Settings of configs/atari_bridge/ale_cpu.yaml with short parts, and their values."""
     values = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
     settings = build(AtariTrainArgs, **{**values, "out": "unused"}).agent

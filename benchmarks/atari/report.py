@@ -1,7 +1,6 @@
 """Ratios, lost cells and tables of the Atari benchmark."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -9,14 +8,13 @@ from rich.table import Table
 from benchmarks.harness.documents_numbers import digits, interval
 from benchmarks.harness.results import table
 from benchmarks.harness.timing import paired_ratio, spread
+from benchmarks.harness.worker import Json
 
 OURS = "prefsearch"
 KINDS = ("play", "search", "update", "environment")
 
 
-def side_rows(
-    times: Mapping[str, Sequence[Mapping[str, float]]], *, with_cpu: bool
-) -> dict[str, Any]:
+def side_rows(times: Mapping[str, Sequence[Mapping[str, float]]], *, with_cpu: bool) -> Json:
     """Rates of all sides, and ours as multiples of each other's of the same round.
 
     Args:
@@ -24,7 +22,7 @@ def side_rows(
         with_cpu: Whether all work was done in the sides' own processes, whose CPU time is known.
     """
     clocks = {"rate": "seconds", "rate_by_cpu": "cpu_seconds"}
-    rows: dict[str, Any] = {side: {} for side in times}
+    rows: Json = {side: {} for side in times}
     for name, clock in clocks.items() if with_cpu else list(clocks.items())[:1]:
         rates = {side: [t["units"] / t[clock] for t in own] for side, own in times.items()}
         ours = rates.get(OURS)
@@ -35,7 +33,7 @@ def side_rows(
     return rows
 
 
-def lost(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+def lost(cells: Sequence[Json]) -> list[str]:
     """The cells in which a peer is faster than we are, by the median of the rounds."""
     return [
         f"{cell['cell']}: {row['ours_over_this_rate']['median']:.2f} of {side}'s"
@@ -45,9 +43,9 @@ def lost(cells: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def network_differences(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def network_differences(cells: Sequence[Json]) -> list[Json]:
     """Parameters and multiply-adds a row of the sides' networks, once for each kind of network."""
-    found: dict[tuple[bool, bool], dict[str, Any]] = {}
+    found: dict[tuple[bool, bool], Json] = {}
     for cell in cells:
         facts = {side: f for side, f in cell.get("facts", {}).items() if "parameters" in f}
         if facts:
@@ -59,7 +57,7 @@ def network_differences(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, An
     return list(found.values())
 
 
-def show(cells: Sequence[Mapping[str, Any]], console: Console) -> None:
+def show(cells: Sequence[Json], console: Console) -> None:
     """Prints all tables."""
     for kind in KINDS:
         chosen = [c for c in cells if c["settings"]["kind"] == kind and c.get("sides")]
@@ -74,7 +72,7 @@ def show(cells: Sequence[Mapping[str, Any]], console: Console) -> None:
         console.print(f"lost: {line}")
 
 
-def _rates(kind: str, cells: Sequence[Mapping[str, Any]]) -> Table:
+def _rates(kind: str, cells: Sequence[Json]) -> Table:
     peers = list(dict.fromkeys(side for cell in cells for side in cell["sides"] if side != OURS))
     lines = []
     for cell in cells:
@@ -92,7 +90,7 @@ def _rates(kind: str, cells: Sequence[Mapping[str, Any]]) -> Table:
     return table(title, ("cell", OURS, *columns), lines)
 
 
-def _profile(cell: Mapping[str, Any]) -> Table:
+def _profile(cell: Json) -> Table:
     profile = cell["profile"]
     title = (
         f"{cell['cell']}: where {profile['seconds']:.1f} s of training went "
@@ -106,7 +104,7 @@ def _profile(cell: Mapping[str, Any]) -> Table:
     return table(title, ("part", "share", "ms a decision"), lines)
 
 
-def _network(row: Mapping[str, Any]) -> Table:
+def _network(row: Json) -> Table:
     what = "value prefix" if row["value_prefix"] else "reward"
     also = "consistency" if row["consistency"] else "no consistency"
     names = ("parameters", "multiply_adds_seen", "multiply_adds_imagined")

@@ -1,16 +1,15 @@
 """Settings of `prefsearch atari train` from the shipped configurations."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from atari_bridge.cli.args import AtariTrainArgs
+from benchmarks.harness.worker import Json
 from prefsearch.cli.command_line import parse
 from prefsearch.cli.entry import shipped_configurations
 
 
 def shipped_job(
-    name: str, out: Path | str, changes: Mapping[str, Any], words: tuple[str, ...] = ()
+    name: str, out: Path | str, changes: Json, words: tuple[str, ...] = ()
 ) -> AtariTrainArgs:
     """A configuration with changes.
 

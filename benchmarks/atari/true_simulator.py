@@ -19,7 +19,6 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.table import Table
@@ -35,6 +34,7 @@ from benchmarks.atari.true_planning import (
 )
 from benchmarks.harness.provenance import same_sources
 from benchmarks.harness.results import Results, benchmark_parser, table, wide_console
+from benchmarks.harness.worker import Json
 from search import GumbelMuZeroPlanner
 
 NAME = "atari_true_simulator"
@@ -78,7 +78,7 @@ GAMES: Mapping[str, Settings] = {
 }
 
 
-def play(game: str, player: str, seed: int) -> dict[str, Any]:
+def play(game: str, player: str, seed: int) -> Json:
     """One cell: an episode of a game."""
     torch.set_num_threads(1)
     settings = GAMES[game]
@@ -103,7 +103,7 @@ def play(game: str, player: str, seed: int) -> dict[str, Any]:
     return cell_of(game, player, settings, episode)
 
 
-def cell_of(game: str, player: str, settings: Settings, episode: TrueEpisode) -> dict[str, Any]:
+def cell_of(game: str, player: str, settings: Settings, episode: TrueEpisode) -> Json:
     """One episode as JSON."""
     return {
         "game": game,
@@ -123,9 +123,9 @@ def cell_of(game: str, player: str, settings: Settings, episode: TrueEpisode) ->
     }
 
 
-def summarize(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def summarize(cells: Sequence[Json]) -> list[Json]:
     """One row for each game and player: mean and range of the score over seeds, and the cost."""
-    rows: list[dict[str, Any]] = []
+    rows: list[Json] = []
     for game in dict.fromkeys(cell["game"] for cell in cells):
         for player in PLAYERS:
             found = [c for c in cells if (c["game"], c["player"]) == (game, player)]
@@ -154,7 +154,7 @@ def summarize(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def summary_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+def summary_table(rows: Sequence[Json]) -> Table:
     """The summary for the terminal."""
     lines = [
         [
@@ -173,12 +173,12 @@ def summary_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table("Mean scores over seeds", columns, lines)
 
 
-def kept_cells(out: Path) -> list[dict[str, Any]]:
+def kept_cells(out: Path) -> list[Json]:
     """Cells of an earlier run whose settings and source files are the current ones."""
     if not out.exists():
         return []
     earlier = json.loads(out.read_text(encoding="utf-8"))
-    cells: list[dict[str, Any]] = earlier["cells"] if same_sources(earlier, NAME) else []
+    cells: list[Json] = earlier["cells"] if same_sources(earlier, NAME) else []
     return [
         cell
         for cell in cells

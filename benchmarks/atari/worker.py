@@ -4,12 +4,12 @@ import gc
 import importlib
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks.atari.cells import Cell
-from benchmarks.harness.worker import ROOT, serve
+from benchmarks.harness.worker import ROOT, Json, serve
 
 PEER_PYTHON = ROOT / ".bench" / "lightzero_env" / "bin" / "python"
 SIDES = {
@@ -19,9 +19,7 @@ SIDES = {
 }
 
 
-def network_facts(
-    network: Any, first: Callable[[], Any], next_: Callable[[], Any]
-) -> dict[str, Any]:
+def network_facts(network: Any, first: Callable[[], object], next_: Callable[[], object]) -> Json:
     """Parameters of a network, and multiply-adds of one row, seen and imagined.
 
     Counted are convolutions, linear layers and LSTMs.
@@ -31,7 +29,7 @@ def network_facts(
 
     counted = 0
 
-    def count(module: Any, given: Any, output: Any) -> None:
+    def count(module: Any, given: object, output: Any) -> None:
         nonlocal counted
         match module:
             case nn.Conv2d():
@@ -43,7 +41,7 @@ def network_facts(
                     p.numel() for name, p in module.named_parameters() if "weight" in name
                 )
 
-    found: dict[str, Any] = {"parameters": sum(p.numel() for p in network.parameters())}
+    found: Json = {"parameters": sum(p.numel() for p in network.parameters())}
     layers = (nn.Conv2d, nn.Linear, nn.LSTM, nn.LSTMCell)
     hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, layers)]
     network.eval()
@@ -57,12 +55,12 @@ def network_facts(
     return found
 
 
-def open_side(options: Mapping[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+def open_side(options: Json) -> Callable[[Json], Json]:
     """Imports a side; returns what carries out its tasks."""
     module, name, _ = SIDES[options["side"]]
     side = getattr(importlib.import_module(module), name)(options)
 
-    def handle(request: dict[str, Any]) -> dict[str, Any]:
+    def handle(request: Json) -> Json:
         match request["task"]:
             case "versions":
                 return {"versions": side.versions()}

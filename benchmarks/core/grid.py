@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+
+from benchmarks.harness.worker import Json
 
 ALGORITHMS = ("muzero", "gumbel")
 BATCHES = (1, 16, 256, 1024)
@@ -40,7 +41,7 @@ class Cell:
         )
 
     @classmethod
-    def of(cls, row: Mapping[str, Any]) -> "Cell":
+    def of(cls, row: Json) -> "Cell":
         """The cell that a row of results is about."""
         return cls(row["algorithm"], row["batch"], row["actions"], row["simulations"])
 

@@ -10,7 +10,6 @@ intervals over MDPs. Writes `docs/results/leaves_per_step.json` and the README's
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +18,7 @@ from benchmarks.core.network import CHANNELS, SIDE, Network
 from benchmarks.core.table_model import TableModel
 from benchmarks.harness.results import Results, benchmark_parser, table, wide_console
 from benchmarks.harness.timing import in_turn, paired_ratio, spread, time_call
+from benchmarks.harness.worker import Json
 from prefsearch.statistics.metrics import bootstrap_interval
 from search import GumbelMuZeroPlanner, MuZeroPlanner
 
@@ -59,7 +59,7 @@ def noisy_worlds(seed: int, worlds: int) -> tuple[TableModel, Tensor]:
     return model, qvalues
 
 
-def measure_time(simulations: int, rounds: int) -> list[dict[str, Any]]:
+def measure_time(simulations: int, rounds: int) -> list[Json]:
     """Milliseconds a search by planner and width, all in turn."""
     torch.manual_seed(0)
     model, observation = Network(18).eval(), torch.rand(1, CHANNELS, SIDE, SIDE)
@@ -90,7 +90,7 @@ def measure_time(simulations: int, rounds: int) -> list[dict[str, Any]]:
     return rows
 
 
-def measure_regret(simulations: int, worlds: int, seed: int) -> list[dict[str, Any]]:
+def measure_regret(simulations: int, worlds: int, seed: int) -> list[Json]:
     """Regret of the chosen action by planner and width."""
     model, qvalues = noisy_worlds(seed, worlds)
     rows = torch.arange(worlds) * (len(qvalues) // worlds)

@@ -15,16 +15,17 @@ import mctx
 import numpy as np
 
 from benchmarks.core.grid import Cell
+from benchmarks.harness.worker import Json
 
 DISCOUNT = 0.997
 
 
-def predict(weights: Mapping[str, Any], hidden: Any) -> Any:
+def predict(weights: Json, hidden: Any) -> Any:
     """`[B, D]` to `[B, 2 + A]`: value, reward, logits."""
     return hidden @ weights["heads"] + weights["bias"]
 
 
-def recurrent_fn(weights: Mapping[str, Any], key: Any, action: Any, hidden: Any) -> Any:
+def recurrent_fn(weights: Json, key: Any, action: Any, hidden: Any) -> Any:
     """The same model as `benchmarks.core.torch_side.LinearModel`."""
     del key
     hidden = jnp.tanh(hidden @ weights["mixing"] + weights["actions"][action])
@@ -39,7 +40,7 @@ def recurrent_fn(weights: Mapping[str, Any], key: Any, action: Any, hidden: Any)
 
 
 def search(
-    weights: Mapping[str, Any], key: Any, hidden: Any, *, algorithm: str, simulations: int
+    weights: Json, key: Any, hidden: Any, *, algorithm: str, simulations: int
 ) -> tuple[Any, ...]:
     """One search; returns what is needed to act and to learn, without the tree."""
     heads = predict(weights, hidden)
@@ -53,7 +54,7 @@ def search(
     return output.action, output.action_weights, summary.value, summary.visit_counts
 
 
-def evaluate(weights: Mapping[str, Any], key: Any, hidden: Any, *, simulations: int) -> Any:
+def evaluate(weights: Json, key: Any, hidden: Any, *, simulations: int) -> Any:
     """The model's calls of one search, outside it, in one compiled loop.
 
     All outputs are carried along, so that none is optimized away.
@@ -78,7 +79,7 @@ def evaluate(weights: Mapping[str, Any], key: Any, hidden: Any, *, simulations: 
 class MctxSide:
     """mctx's policies, compiled for each cell."""
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
+    def __init__(self, options: Json) -> None:
         del options
 
     def versions(self) -> dict[str, str]:

@@ -5,7 +5,6 @@ value; without the recurrent value prefix and the representation network.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,12 +56,16 @@ class Network(nn.Module):
         half = BINS // 2
         self.register_buffer("support", torch.arange(-half, half + 1).float(), persistent=False)
 
-    def root(self, observation: Tensor, *, generator: Any = None) -> RootOutput:
+    def root(self, observation: Tensor, *, generator: torch.Generator | None = None) -> RootOutput:
         """Prediction alone."""
         return RootOutput(*self._predict(observation), {"hidden": observation})
 
     def step(
-        self, embedding: Mapping[str, Tensor], action: Tensor, *, generator: Any = None
+        self,
+        embedding: Mapping[str, Tensor],
+        action: Tensor,
+        *,
+        generator: torch.Generator | None = None,
     ) -> StepOutput:
         """Dynamics and prediction."""
         hidden = embedding["hidden"]

@@ -26,7 +26,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from benchmarks.core import grid
 from benchmarks.core.grid import Cell
@@ -40,7 +39,7 @@ from benchmarks.harness.results import (
     require_positive,
     wide_console,
 )
-from benchmarks.harness.worker import ROOT, WorkerError
+from benchmarks.harness.worker import ROOT, Json, WorkerError
 
 BENCH = ROOT / ".bench"
 NAME = "planning_core"
@@ -107,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(f"{OURS} failed in {len(failed)} cells, first {failed[0]}; see Skipped")
 
 
-def _run(options: argparse.Namespace, file: Results) -> dict[str, Any]:
+def _run(options: argparse.Namespace, file: Results) -> Json:
     """Measures all cells that are not kept, writing after each."""
     cells = cells_of(options)
     began = time.monotonic()

@@ -18,7 +18,7 @@ import importlib.metadata
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -29,9 +29,11 @@ from benchmarks.core.network import CHANNELS, DISCOUNT, SIDE, Network
 from benchmarks.core.table_model import TableModel
 from benchmarks.harness.results import Results, benchmark_parser, table, wide_console
 from benchmarks.harness.timing import spread
+from benchmarks.harness.worker import Json
 from search import (
     GumbelMuZeroPlanner,
     MuZeroPlanner,
+    PlanningModel,
     RootOutput,
     Tree,
     qtransform_by_parent_and_siblings,
@@ -93,7 +95,7 @@ def make_rules(name: str, root: RootOutput, simulations: int) -> Rules:
     return rules
 
 
-def search(model: Any, root: RootOutput, rules: Rules, simulations: int) -> Tree:
+def search(model: PlanningModel, root: RootOutput, rules: Rules, simulations: int) -> Tree:
     """The CUDA backend, as `run_mcts` calls it after its checks of the root."""
     from search.backends.triton_search import search_on_cuda
 
@@ -109,9 +111,9 @@ def search(model: Any, root: RootOutput, rules: Rules, simulations: int) -> Tree
     )
 
 
-def compare_backends(device: str, *, batch: int, actions: int, simulations: int) -> dict[str, Any]:
+def compare_backends(device: str, *, batch: int, actions: int, simulations: int) -> Json:
     """Trees of the CPU backend and of the CUDA backend on `device`, by planner."""
-    found: dict[str, Any] = {}
+    found: Json = {}
     observation = torch.arange(batch)
     for name in PLANNERS:
         sides = []
@@ -157,7 +159,7 @@ def time_milliseconds(function: Callable[[], object], repeats: int) -> dict[str,
     return spread(samples)
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
+def measure(options: argparse.Namespace) -> Json:
     """All times of one network, in milliseconds."""
     dtype = getattr(torch, options.dtype)
     torch.manual_seed(0)
@@ -175,7 +177,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         return held[-1:]
 
     with torch.inference_mode():
-        found: dict[str, Any] = {
+        found: Json = {
             "network": {
                 "eager": time_milliseconds(call_network, options.repeats),
                 "graph": time_milliseconds(capture(call_network), options.repeats),
@@ -200,7 +202,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def describe(options: argparse.Namespace) -> dict[str, Any]:
+def describe(options: argparse.Namespace) -> Json:
     """The device and the settings."""
     properties = torch.cuda.get_device_properties(0)
     return {
@@ -212,7 +214,7 @@ def describe(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def times_table(times: Mapping[str, Any]) -> Table:
+def times_table(times: Json) -> Table:
     """The times of a run."""
     rows = []
     for name in ("network", *PLANNERS):

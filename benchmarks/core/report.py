@@ -5,18 +5,17 @@ which all sides were timed one after the other.
 """
 
 import statistics
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from benchmarks.core.grid import Cell
+from benchmarks.harness.worker import Json
 
 OURS = "prefsearch"
 PEERS = ("mctx", "lightzero")
 NAMES = {OURS: "prefsearch", "mctx": "mctx (XLA)", "lightzero": "LightZero (C++)"}
-Row = Mapping[str, Any]
 
 
-def side_summary(measured: Row, cell: Cell) -> dict[str, Any]:
+def side_summary(measured: Json, cell: Cell) -> Json:
     """A side's times of one cell, summarized, beside the times themselves."""
     search, model = measured["milliseconds"], measured["model_milliseconds"]
     median = statistics.median(search)
@@ -31,7 +30,7 @@ def side_summary(measured: Row, cell: Cell) -> dict[str, Any]:
     }
 
 
-def ratio(ours: Row, peer: Row) -> dict[str, float]:
+def ratio(ours: Json, peer: Json) -> dict[str, float]:
     """How many times as long the peer took: of medians, of minima, and the range over rounds.
 
     `low` and `high` are the least and the greatest ratio of two times of the same round.
@@ -48,7 +47,7 @@ def ratio(ours: Row, peer: Row) -> dict[str, float]:
     }
 
 
-def ratios(row: Row) -> dict[str, dict[str, float]]:
+def ratios(row: Json) -> dict[str, dict[str, float]]:
     """The ratios of a cell to each peer that finished it."""
     sides = row["sides"]
     if "median" not in sides.get(OURS, {}):
@@ -56,7 +55,7 @@ def ratios(row: Row) -> dict[str, dict[str, float]]:
     return {p: ratio(sides[OURS], sides[p]) for p in PEERS if "median" in sides.get(p, {})}
 
 
-def losses(rows: Sequence[Row]) -> list[dict[str, Any]]:
+def losses(rows: Sequence[Json]) -> list[Json]:
     """Cells in which a peer's median was lower than ours, the worst first.
 
     `decided` is False where the rounds' ratios lie on both sides of 1.
@@ -70,7 +69,7 @@ def losses(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return sorted(found, key=lambda loss: loss["of_medians"])
 
 
-def skips(rows: Sequence[Row]) -> list[dict[str, str]]:
+def skips(rows: Sequence[Json]) -> list[dict[str, str]]:
     """Every cell that a side did not finish, with the reason."""
     return [
         {"cell": Cell.of(row).name, "side": side, "reason": measured["skipped"]}
@@ -80,7 +79,7 @@ def skips(rows: Sequence[Row]) -> list[dict[str, str]]:
     ]
 
 
-def summarize(results: Mapping[str, Any]) -> dict[str, Any]:
+def summarize(results: Json) -> Json:
     """The results with everything that follows from their cells."""
     rows = sorted(results["cells"], key=lambda row: (row["algorithm"], Cell.of(row)))
     return {

@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 from benchmarks.core.grid import Cell, reason_to_skip
 from benchmarks.core.report import OURS, side_summary
 from benchmarks.core.worker import task_of, write_weights
 from benchmarks.harness.timing import in_turn
-from benchmarks.harness.worker import Worker, WorkerError
+from benchmarks.harness.worker import Json, Worker, WorkerError
 
 SAMPLE_SECONDS = 0.03  # a timed sample repeats short searches until it lasts about so long
 MOST_REPEATS = 50
@@ -64,16 +63,16 @@ class Benchmark:
             worker.close()
         self._workers.clear()
 
-    def learn(self, cell: Cell, row: Mapping[str, Any]) -> None:
+    def learn(self, cell: Cell, row: Json) -> None:
         """Notes which sides went over a limit, so that larger cells are skipped."""
         for side, measured in row["sides"].items():
             if measured.get("over_limit"):
                 self._over.setdefault(side, {})[cell] = measured["skipped"]
 
-    def measure(self, cell: Cell) -> dict[str, Any]:
+    def measure(self, cell: Cell) -> Json:
         """One cell on all sides: warm-up, agreement, then rounds in which the sides take turns."""
         options = self.options
-        sides: dict[str, Any] = {}
+        sides: Json = {}
         live: dict[str, Timing] = {}
         for side in options.sides:
             reason = self.missing.get(side)
@@ -141,7 +140,7 @@ class Benchmark:
         left = budget - (time.monotonic() - began)
         return Timing(left, first, second, self._memory(side, cell))
 
-    def _memory(self, side: str, cell: Cell) -> dict[str, Any]:
+    def _memory(self, side: str, cell: Cell) -> Json:
         """MB of one search, outside the budget of time; None, with a note, where not known.
 
         Sides that keep memory from search to search are measured in a new process; mctx's own
@@ -171,7 +170,7 @@ class Benchmark:
         )
         if not small or OURS not in live or "mctx" not in live:
             return None
-        visits: list[Any] = []
+        visits: list[object] = []
         for side in (OURS, "mctx"):
             try:
                 reply = self._worker(side).request("visits", seconds=self.options.budget_seconds)
@@ -190,7 +189,7 @@ class Timing:
         left: float,
         first: Mapping[str, float],
         second: Mapping[str, float],
-        memory: Mapping[str, Any],
+        memory: Json,
     ) -> None:
         self.going = True
         self._stopped, self._over_limit = "no time left for a timed search", True
@@ -223,7 +222,7 @@ class Timing:
         """Takes no more turns; times taken before stay."""
         self.going, self._stopped, self._over_limit = False, str(error), error.limit
 
-    def result(self, cell: Cell) -> dict[str, Any]:
+    def result(self, cell: Cell) -> Json:
         """What was measured, or why nothing was."""
         if not self._times["search"]:
             return {"skipped": self._stopped, "over_limit": self._over_limit}

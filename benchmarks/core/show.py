@@ -2,18 +2,19 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from matplotlib.axes import Axes
 from rich.table import Table
 
 from benchmarks.core.grid import ALGORITHMS, Cell
-from benchmarks.core.report import NAMES, OURS, PEERS, Row, ratios
+from benchmarks.core.report import NAMES, OURS, PEERS, ratios
 from benchmarks.harness.documents_numbers import digits
 from benchmarks.harness.results import table
+from benchmarks.harness.worker import Json
 from prefsearch.report.plotting import FAINT, PALETTE, open_canvas
 
 
-def cell_line(row: Row) -> str:
+def cell_line(row: Json) -> str:
     """One cell in one line, for progress."""
     parts = [f"{Cell.of(row).name:<24}"]
     for side, measured in row["sides"].items():
@@ -25,7 +26,7 @@ def cell_line(row: Row) -> str:
     return "  ".join(parts)
 
 
-def cells_table(rows: Sequence[Row]) -> Table:
+def cells_table(rows: Sequence[Json]) -> Table:
     """All cells: times, ratios, time above the model's, memory."""
     columns = ["alg", "B", "A", "S", *(f"{side} ms" for side in NAMES)]
     columns += [*(f"x {peer}" for peer in PEERS), "us/sim/tree", "above model\nours / mctx"]
@@ -49,7 +50,7 @@ def cells_table(rows: Sequence[Row]) -> Table:
     return table(title, [*columns, "MB ours /\nmctx / LZ", "agree"], lines)
 
 
-def closing_tables(results: Mapping[str, Any]) -> list[Table]:
+def closing_tables(results: Json) -> list[Table]:
     """Losing cells and skipped cells."""
     lost = [
         [
@@ -81,7 +82,7 @@ def _megabytes(value: float | None) -> str:
     return "–" if value is None else "<1" if value < 1 else _number(value)
 
 
-def _times(measured: Row | None) -> str:
+def _times(measured: Json | None) -> str:
     if measured is None:
         return "–"
     if "median" not in measured:
@@ -96,7 +97,7 @@ def _factor(values: Mapping[str, float] | None) -> str:
     return f"{values['of_medians']:.2f} [{values['low']:.2f}, {values['high']:.2f}]"
 
 
-def draw(rows: Sequence[Row], path: Path, *, actions: int) -> bool:
+def draw(rows: Sequence[Json], path: Path, *, actions: int) -> bool:
     """Draws time over simulations: a row for each algorithm, a column for each batch size.
 
     Points are medians with the range over rounds; dotted lines are the model alone.
@@ -151,7 +152,7 @@ def draw(rows: Sequence[Row], path: Path, *, actions: int) -> bool:
     return True
 
 
-def _draw_panel(axis: Any, rows: Sequence[Row]) -> None:
+def _draw_panel(axis: Axes, rows: Sequence[Json]) -> None:
     """Draws one algorithm and batch size, rows by simulations."""
     axis.set_xscale("log")
     axis.set_yscale("log")
@@ -164,9 +165,9 @@ def _draw_panel(axis: Any, rows: Sequence[Row]) -> None:
         if not done:
             continue
         x = [simulations for simulations, _ in done]
-        look: dict[str, Any] = {"color": PALETTE[rank], "zorder": 4 - rank}
+        look: Json = {"color": PALETTE[rank], "zorder": 4 - rank}
 
-        def values(key: str, done: Sequence[tuple[int, Row]] = done) -> list[float]:
+        def values(key: str, done: Sequence[tuple[int, Json]] = done) -> list[float]:
             return [measured[key] for _, measured in done]
 
         axis.fill_between(x, values("min"), values("max"), alpha=0.18, linewidth=0, **look)
@@ -175,7 +176,7 @@ def _draw_panel(axis: Any, rows: Sequence[Row]) -> None:
     axis.plot([], [], ":", color=FAINT, linewidth=1.1, label="model alone")
 
 
-def print_report(results: Mapping[str, Any], print_one: Callable[[Any], None]) -> None:
+def print_report(results: Json, print_one: Callable[[object], None]) -> None:
     """Prints all tables."""
     print_one(cells_table(results["cells"]))
     for one in closing_tables(results):

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+import torch
 from torch import Tensor
 
 from search import RootOutput, StepOutput
@@ -28,7 +28,7 @@ class TableModel:
         """A."""
         return self.reward.shape[1]
 
-    def root(self, observation: Tensor, *, generator: Any = None) -> RootOutput:
+    def root(self, observation: Tensor, *, generator: torch.Generator | None = None) -> RootOutput:
         """The first states."""
         return RootOutput(
             self.prior_logits[observation],
@@ -38,7 +38,11 @@ class TableModel:
         )
 
     def step(
-        self, embedding: Mapping[str, Tensor], action: Tensor, *, generator: Any = None
+        self,
+        embedding: Mapping[str, Tensor],
+        action: Tensor,
+        *,
+        generator: torch.Generator | None = None,
     ) -> StepOutput:
         """One transition a row."""
         edge = (embedding["state"], action)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.core.grid import Cell
+from benchmarks.harness.worker import Json
 from search import GumbelMuZeroPlanner, MuZeroPlanner, RootOutput
 from search.model import StepOutput
 
@@ -81,7 +82,7 @@ class LinearModel:
 class TorchSide:
     """A side that calls `LinearModel`."""
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
+    def __init__(self, options: Json) -> None:
         torch.set_num_threads(options["model_threads"])
 
     def prepare(self, cell: Cell, weights: Mapping[str, np.ndarray]) -> None:
@@ -132,7 +133,7 @@ class LightZeroSide(TorchSide):
     which the extensions require.
     """
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
+    def __init__(self, options: Json) -> None:
         super().__init__(options)
         folder = Path(options["lightzero"])
         self._trees = {

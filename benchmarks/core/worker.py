@@ -5,7 +5,7 @@ import ctypes
 import gc
 import importlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.core.grid import Cell
-from benchmarks.harness.worker import memory_of_process, serve
+from benchmarks.harness.worker import Json, memory_of_process, serve
 
 SIDES = {
     "prefsearch": ("benchmarks.core.torch_side", "PrefsearchSide"),
@@ -40,7 +40,7 @@ def write_weights(path: Path, *, num_actions: int, batch: int, seed: int) -> Non
     )
 
 
-def task_of(cell: Cell, weights: Path) -> dict[str, Any]:
+def task_of(cell: Cell, weights: Path) -> Json:
     """The arguments of the tasks `prepare` and `memory`."""
     return {"cell": asdict(cell), "weights": str(weights)}
 
@@ -63,12 +63,12 @@ def measure_memory(run: Callable[[], None]) -> float | None:
     return max(0.0, memory_of_process()["VmHWM"] - before)
 
 
-def open_side(options: Mapping[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+def open_side(options: Json) -> Callable[[Json], Json]:
     """Imports a side; returns what carries out its tasks."""
     module, name = SIDES[options["side"]]
     side = getattr(importlib.import_module(module), name)(options)
 
-    def handle(request: dict[str, Any]) -> dict[str, Any]:
+    def handle(request: Json) -> Json:
         match request["task"]:
             case "versions":
                 return {"versions": side.versions()}

@@ -16,21 +16,20 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.harness import documents_atari, documents_planning, documents_reward, documents_text
 from benchmarks.harness.loose_figures import loose_in
 from benchmarks.harness.provenance import FIELDS, NOT_RECORDED, ROOT, SOURCES, source_digest
+from benchmarks.harness.worker import Json
 from prefsearch.storage.files import write_text_atomic
 
 OLDER = "older than the code"
 _RENAMED = ('"guided decoding"', '"controlled decoding"')  # a method in older results
-Results = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -88,13 +87,13 @@ def rendered(block: Block, root: Path = ROOT) -> str:
     return "\n\n".join([*block.render(*results), *notes])
 
 
-def read_results(name: str, root: Path = ROOT) -> dict[str, Any]:
+def read_results(name: str, root: Path = ROOT) -> Json:
     """The content of a results file, methods by their present names."""
     text = _results_file(name, root).read_text(encoding="utf-8")
     return json.loads(text.replace(*_RENAMED))
 
 
-def measured_note(name: str, results: Results, document: str, root: Path = ROOT) -> str:
+def measured_note(name: str, results: Json, document: str, root: Path = ROOT) -> str:
     """Where figures come from and whether they are older than the code, in one line.
 
     Raises:

@@ -1,11 +1,10 @@
 """Figures of games: UpNDown, CartPole, the true simulator, speed, compiling."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from benchmarks.harness.documents_numbers import cores_of, digits, interval, listed, span, table
+from benchmarks.harness.worker import Json
 
-Results = Mapping[str, Any]
 RANDOM, POLICY, ONE_PROCESS = "random", "policy, sampled", "lightzero, one process"
 
 
@@ -19,7 +18,7 @@ def _agent(name: str) -> str:
     return f"{base}, {'sampled' if sampled else 'best action'}"
 
 
-def cpu_in_short(results: Results) -> list[str]:
+def cpu_in_short(results: Json) -> list[str]:
     """The README's sentence on UpNDown."""
     own, runs = results["over_seeds"], results["runs"]
     headline, gain = results["headline"], results["above"][POLICY][results["headline"]]
@@ -35,7 +34,7 @@ def cpu_in_short(results: Results) -> list[str]:
     ]
 
 
-def cpu(results: Results) -> list[str]:
+def cpu(results: Json) -> list[str]:
     """UpNDown: every agent over training seeds."""
     own, runs = results["over_seeds"], results["runs"]
     above = results["above"][POLICY]
@@ -66,11 +65,11 @@ def cpu(results: Results) -> list[str]:
     ]
 
 
-def _games(results: Results) -> int:
+def _games(results: Json) -> int:
     return len(results["runs"][0]["evaluations"][RANDOM]["returns"])
 
 
-def cartpole(results: Results) -> list[str]:
+def cartpole(results: Json) -> list[str]:
     """CartPole: mean length of games while training."""
     rows = [
         [
@@ -96,7 +95,7 @@ def cartpole(results: Results) -> list[str]:
     ]
 
 
-def true_simulator(results: Results) -> list[str]:
+def true_simulator(results: Json) -> list[str]:
     """Planning with the emulator itself."""
     rows = {(row["game"], row["player"]): row for row in results["summary"]}
     games = list(dict.fromkeys(row["game"] for row in results["summary"]))
@@ -153,9 +152,9 @@ SPEED_ROWS = (
 )
 
 
-def speed(results: Results) -> list[str]:
+def speed(results: Json) -> list[str]:
     """Rates beside LightZero, and where the time of our own training goes."""
-    cells: Sequence[Results] = results["cells"]
+    cells: Sequence[Json] = results["cells"]
     threads = list(dict.fromkeys(cell["settings"]["threads"] for cell in cells))
     rows = []
     for kind, side, title in SPEED_ROWS:
@@ -179,7 +178,7 @@ def speed(results: Results) -> list[str]:
     ]
 
 
-def _profiles(cells: Sequence[Results]) -> list[str]:
+def _profiles(cells: Sequence[Json]) -> list[str]:
     """Where the time of training goes; nothing where it was not measured."""
     profiles = {cell["settings"]["threads"]: cell["profile"] for cell in cells if "profile" in cell}
     if not profiles:
@@ -200,7 +199,7 @@ def _profiles(cells: Sequence[Results]) -> list[str]:
     ]
 
 
-def compiling(results: Results) -> list[str]:
+def compiling(results: Json) -> list[str]:
     """Gains of `torch.compile`."""
     rows = []
     for cell in results["cells"].values():

@@ -1,12 +1,12 @@
 """How figures are written in the documents: intervals, ranges, lists, tables."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from benchmarks.harness.provenance import NOT_RECORDED
+from benchmarks.harness.worker import Json
 
 
-def interval(found: Mapping[str, Any] | None, form: str = ".2f", *, sign: bool = False) -> str:
+def interval(found: Json | None, form: str = ".2f", *, sign: bool = False) -> str:
     """An estimate or a median with its interval or range, or a dash for None.
 
     Args:

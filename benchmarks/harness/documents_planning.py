@@ -1,11 +1,10 @@
 """Figures of the planning core: times beside peers, several leaves a step."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from benchmarks.harness.documents_numbers import cores_of, digits, span, table
+from benchmarks.harness.worker import Json
 
-Results = Mapping[str, Any]
 OURS, MCTX, LIGHTZERO = "prefsearch", "mctx", "lightzero"
 SHOWN = (
     # Trees, actions, simulations; both algorithms
@@ -18,7 +17,7 @@ SHOWN = (
 SHOWN_GUMBEL = ((1, 18, 800), (1, 6, 16))
 
 
-def planning_core(results: Results) -> list[str]:
+def planning_core(results: Json) -> list[str]:
     """The table of chosen cells, and how many comparisons are lost."""
     cells = {
         (row["algorithm"], row["batch"], row["actions"], row["simulations"]): row
@@ -56,13 +55,13 @@ def planning_core(results: Results) -> list[str]:
     ]
 
 
-def _rounds(side: Results, usual: int, form: str) -> str:
+def _rounds(side: Json, usual: int, form: str) -> str:
     """The number of rounds where it is not the usual one."""
     count = len(side["milliseconds"])
     return "" if count == usual else form.format(f"{count} round{'s' * (count > 1)}")
 
 
-def _peer(row: Results, peer: str, rounds: int) -> str:
+def _peer(row: Json, peer: str, rounds: int) -> str:
     side = row["sides"].get(peer, {})
     if "median" not in side:
         return "skipped"
@@ -70,10 +69,10 @@ def _peer(row: Results, peer: str, rounds: int) -> str:
     return f"{digits(side['median'])} ({row['ratios'][peer]['of_medians']:.2g}×{few})"
 
 
-def _losses(results: Results) -> str:
+def _losses(results: Json) -> str:
     """How many comparisons are lost, and where mctx is ahead."""
     comparisons = [ratio for row in results["cells"] for ratio in row["ratios"].values()]
-    losses: Sequence[Results] = results["losses"]
+    losses: Sequence[Json] = results["losses"]
     small = [loss for loss in losses if " B1 " in loss["cell"] or loss["cell"].endswith(" S16")]
     single = [
         1 / row["ratios"][MCTX]["of_medians"]
@@ -98,7 +97,7 @@ def _losses(results: Results) -> str:
     )
 
 
-def leaves_per_step(results: Results) -> list[str]:
+def leaves_per_step(results: Json) -> list[str]:
     """Time and regret of several leaves a step."""
     settings = results["settings"]
     speed = {(row["planner"], row["leaves_per_step"]): row for row in results["time"]}

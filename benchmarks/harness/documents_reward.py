@@ -1,12 +1,11 @@
 """Figures of reward models: a pretrained encoder, training, scoring, real data."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from benchmarks.harness.documents_numbers import cores_of, interval, listed, span, table
+from benchmarks.harness.worker import Json
 from policies.evaluation.gain_format import method_name, verdict
 
-Results = Mapping[str, Any]
 MODELS = {
     "reward model": "MiniLM, fine-tuned",
     "bag of words": "bag of words, logistic regression",
@@ -24,7 +23,7 @@ SCORED = (
 )
 
 
-def pretrained_encoder(results: Results) -> list[str]:
+def pretrained_encoder(results: Json) -> list[str]:
     """A pretrained encoder beside cheap baselines, on pairs that were held out by prompt."""
     found, run, rows = results["run"]["evaluate"], results["run"], results["comparison"]
     pairs = results["pairs"]
@@ -64,9 +63,9 @@ def pretrained_encoder(results: Results) -> list[str]:
     ]
 
 
-def training(results: Results) -> list[str]:
+def training(results: Json) -> list[str]:
     """Training with prompts computed once beside TRL's trainer."""
-    cells: Sequence[Results] = results["cells"]
+    cells: Sequence[Json] = results["cells"]
     apart = max(
         side["loss_apart"]
         for row in cells
@@ -120,7 +119,7 @@ def training(results: Results) -> list[str]:
     ]
 
 
-def _memory(row: Results) -> str:
+def _memory(row: Json) -> str:
     peaks = {name: side["peak_mib"] for name, side in row["sides"].items()}
     return (
         f"- Peak memory at {row['cell']}: {peaks['prefix']:.0f} MiB with prompts computed once, "
@@ -129,7 +128,7 @@ def _memory(row: Results) -> str:
     )
 
 
-def scoring(results: Results) -> list[str]:
+def scoring(results: Json) -> list[str]:
     """Scoring many responses to one prompt beside plain forward passes."""
     cells = {row["cell"].partition(" ")[2]: row for row in results["cells"]}
     rows = []
@@ -182,11 +181,11 @@ def scoring(results: Results) -> list[str]:
     ]
 
 
-def real_data(results: Results) -> list[str]:
+def real_data(results: Json) -> list[str]:
     """The path of docs/real_data.sh on human preferences."""
     reward, policy = results["reward_model"], results["policy"]
     pairs = results["pairs"]
-    cells: Sequence[Results] = results["cells"]
+    cells: Sequence[Json] = results["cells"]
     ahead = [
         method_name(cell) for cell in cells if verdict(cell["gain_at_equal_tokens"]) == "gains"
     ]

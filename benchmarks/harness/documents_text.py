@@ -1,22 +1,21 @@
 """Figures of search over text: the demo, costs, gains over best-of-N, defaults."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from benchmarks.harness.documents_numbers import cores_of, interval, listed, span, table
+from benchmarks.harness.worker import Json
 from policies.evaluation.cells import BEST_OF_N
 from policies.evaluation.gain_format import gains_of, method_name, scope_of, verdict
 from policies.planning.options import TITLES
 from prefsearch.statistics.verdicts import count_verdicts, describe_need
 
-Results = Mapping[str, Any]
 DIFFERENCES = ("best_of_16_above_base", "fine_tuned_above_base_without_search")
 _DEFAULTS = ("gumbel, default", "muzero, default")
 SMALLEST = 0.2  # difference of gold utility that is worth deciding
 OUR_VARIANTS = "ours, "  # how names of our sides begin, beside the one that ratios are taken to
 
 
-def demo(results: Results) -> list[str]:
+def demo(results: Json) -> list[str]:
     """The demo's results over seeds."""
     minutes = results["minutes"].values()
     gain, learned = (interval(results[key], sign=True) for key in DIFFERENCES)
@@ -58,7 +57,7 @@ def demo(results: Results) -> list[str]:
     ]
 
 
-def _few_labels(results: Results) -> list[str]:
+def _few_labels(results: Json) -> list[str]:
     """Gains of best-of-N against a reward model of few labels, with one seed's picture."""
     picture = (
         "![Gain in gold and proxy of best-of-N against its divergence, for reward models of many "
@@ -85,14 +84,14 @@ def _few_labels(results: Results) -> list[str]:
     ]
 
 
-def _direction(change: Results) -> str:
+def _direction(change: Json) -> str:
     """The direction of a change, if its interval decides it."""
     return {"gains": "rises", "loses": "falls"}.get(
         verdict(change) or "", "changes by what these seeds do not decide"
     )
 
 
-def methods_compared(results: Results) -> list[str]:
+def methods_compared(results: Json) -> list[str]:
     """One sentence: how many methods docs/text_search.md compares, on how many prompts."""
     methods = list(dict.fromkeys(cell["method"] for cell in results["cells"]))
     return [
@@ -102,7 +101,7 @@ def methods_compared(results: Results) -> list[str]:
     ]
 
 
-def costs(results: Results, one_thread: Results) -> list[str]:
+def costs(results: Json, one_thread: Json) -> list[str]:
     """Costs of search over text beside other ways to compute the same prefixes."""
     provenance, settings = results["provenance"], results["settings"]
     cells = {row["cell"]: row for row in results["cells"]}
@@ -135,7 +134,7 @@ def costs(results: Results, one_thread: Results) -> list[str]:
     ]
 
 
-def _side(found: Results) -> list[str]:
+def _side(found: Json) -> list[str]:
     after = found["times_yardstick_after_prompts"]
     return [
         f"{found['cpu_seconds']:.2f}",
@@ -144,7 +143,7 @@ def _side(found: Results) -> list[str]:
     ]
 
 
-def _ties(rows: Iterable[Results]) -> str:
+def _ties(rows: Iterable[Json]) -> str:
     """Where another way is level with ours or ahead of it, by the range over rounds."""
     level, ahead = [], []
     for row in rows:
@@ -163,7 +162,7 @@ def _ties(rows: Iterable[Results]) -> str:
     )
 
 
-def _goal(goal: Results) -> str:
+def _goal(goal: Json) -> str:
     low, high = goal["range"]
     met = "met" if goal["met"] else "not met"
     found = goal["found"]
@@ -172,9 +171,9 @@ def _goal(goal: Results) -> str:
     return f"- {goal['goal']}: {met} ({found:.2f} [{low:.2f}, {high:.2f}])"
 
 
-def gains(results: Results) -> list[str]:
+def gains(results: Json) -> list[str]:
     """Every method of search over text at equal cost, in the embedded world."""
-    cells: Sequence[Results] = results["cells"]
+    cells: Sequence[Json] = results["cells"]
     rows = []
     for cell in cells:
         divergence = []
@@ -223,7 +222,7 @@ def gains(results: Results) -> list[str]:
     ]
 
 
-def _with_fit(cell: Results, results: Results) -> str:
+def _with_fit(cell: Json, results: Json) -> str:
     """Tokens generated and read with a prompt's share of what fitting the value head took."""
     tokens, read = cell["tokens"], cell["model_tokens"]
     if cell["method"] != BEST_OF_N:
@@ -235,7 +234,7 @@ def _with_fit(cell: Results, results: Results) -> str:
     return f"{tokens:.0f} / {read:.0f}"
 
 
-def _fitting(results: Results) -> str:
+def _fitting(results: Json) -> str:
     """Quality and cost of the value heads."""
     heads = list(results["value_heads"].values())
     explained = [
@@ -259,7 +258,7 @@ def _fitting(results: Results) -> str:
     )
 
 
-def _last_doubling(cells: Sequence[Results]) -> str:
+def _last_doubling(cells: Sequence[Json]) -> str:
     """How much the reward model's score and gold rise between best-of-N's largest budgets."""
     before, last = [cell for cell in cells if cell["method"] == BEST_OF_N][-2:]
     proxy, gold = (last[key]["estimate"] - before[key]["estimate"] for key in ("proxy", "gold"))
@@ -269,7 +268,7 @@ def _last_doubling(cells: Sequence[Results]) -> str:
     )
 
 
-def _verdicts(cells: Sequence[Results]) -> list[str]:
+def _verdicts(cells: Sequence[Json]) -> list[str]:
     """For each cost that has intervals over seeds: cells that gain or lose."""
     costs = {
         "gain_at_equal_tokens": "At equal generated tokens",
@@ -290,7 +289,7 @@ def _verdicts(cells: Sequence[Results]) -> list[str]:
     return found
 
 
-def planner_defaults(results: Results) -> list[str]:
+def planner_defaults(results: Json) -> list[str]:
     """Effects of the defaults of tree search over samples, on toys and on training prompts."""
     toys = [cell for cell in results["toys"] if cell["toy"] == "all"]
     budgets = list(dict.fromkeys(cell["budget"] for cell in toys))
@@ -350,7 +349,7 @@ def _bounds(found: Sequence[float], form: str) -> str:
     return interval(dict(zip(("estimate", "low", "high"), found, strict=True)), form, sign=True)
 
 
-def _decided(cells: Sequence[Results], key: str = "gain_at_equal_tokens") -> str:
+def _decided(cells: Sequence[Json], key: str = "gain_at_equal_tokens") -> str:
     """Counts of decided comparisons, and the seeds that would decide the others."""
     compared = gains_of([{"policy": "base", **cell} for cell in cells], key)
     return f"{count_verdicts(compared)} {describe_need(compared, difference=SMALLEST)}".rstrip()

@@ -20,10 +20,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from benchmarks.harness.import_closure import import_closure
-from benchmarks.harness.worker import ROOT
+from benchmarks.harness.worker import ROOT, Json
 from prefsearch.storage.files import write_json_atomic
 
 NOT_RECORDED = "not recorded"  # of runs made before the programs recorded it
@@ -189,8 +188,8 @@ def provenance(
     *,
     seeds: Sequence[int],
     rounds: int | None = None,
-    versions: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+    versions: Json | None = None,
+) -> Json:
     """What is kept beside figures. Call it before anything is measured.
 
     Args:
@@ -216,7 +215,7 @@ def provenance(
     }
 
 
-def machine() -> dict[str, Any]:
+def machine() -> Json:
     """The class of machine, as far as a time depends on it."""
     cpu, memory = platform.processor() or platform.machine(), None
     with suppress(OSError):
@@ -234,7 +233,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-def same_sources(earlier: Mapping[str, Any], name: str) -> bool:
+def same_sources(earlier: Json, name: str) -> bool:
     """Whether a results file was measured with the current source files."""
     return earlier.get("provenance", {}).get("source_digest") == source_digest(name)
 

@@ -4,9 +4,9 @@ import argparse
 import json
 import multiprocessing
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from rich.console import Console
@@ -14,6 +14,7 @@ from rich.table import Table
 
 from benchmarks.harness.documents import update
 from benchmarks.harness.provenance import ROOT, provenance, require_sources, source_digest
+from benchmarks.harness.worker import Json
 from prefsearch.storage.files import write_json_atomic
 
 Cell = TypeVar("Cell")
@@ -61,7 +62,7 @@ class Results:
         *,
         seeds: Sequence[int],
         rounds: int | None = None,
-        versions: Mapping[str, Any] | None = None,
+        versions: Json | None = None,
     ) -> None:
         """Records the provenance.
 
@@ -78,7 +79,7 @@ class Results:
         self.digest: str = self.provenance["source_digest"]
         self._name, self._out = name, out
 
-    def write(self, content: Mapping[str, Any]) -> None:
+    def write(self, content: Json) -> None:
         """Writes the file.
 
         Raises:
@@ -88,7 +89,7 @@ class Results:
             require_sources(self._name, self.digest)
             write_json_atomic(self._out, {"provenance": self.provenance, **content})
 
-    def publish(self, content: Mapping[str, Any] | None = None) -> None:
+    def publish(self, content: Json | None = None) -> None:
         """Rewrites the documents that show the file; with content, writes the file before.
 
         Call it when all pictures are drawn.
@@ -100,7 +101,7 @@ class Results:
             print(f"wrote {self._out.name}")
 
 
-def load_cells(name: str, out: Path | None, expected: Mapping[str, Any]) -> list[dict[str, Any]]:
+def load_cells(name: str, out: Path | None, expected: Json) -> list[Json]:
     """The finished cells of an earlier run, which `--resume` keeps; none where there is no file.
 
     Args:

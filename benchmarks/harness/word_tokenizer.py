@@ -1,14 +1,12 @@
 """A tokenizer of one token a word, for models with random weights."""
 
-from typing import Any
-
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 SPECIAL = ("<|pad|>", "<|begin|>", "<|end|>")  # ids 0, 1, 2, which llm-reasoners assumes
 
 
-def word_tokenizer(vocabulary: int) -> Any:
+def word_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
     """A tokenizer of the words `w3` and up for a vocabulary of this size."""
     words = [*SPECIAL, *(f"w{i}" for i in range(len(SPECIAL), vocabulary))]
     core = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token=SPECIAL[0]))

@@ -13,10 +13,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+Json: TypeAlias = dict[str, Any]
+"""A JSON object."""
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -44,7 +46,7 @@ class Worker:
         self,
         python: Path | str,
         module: str,
-        options: Mapping[str, Any],
+        options: Json,
         *,
         limit_megabytes: float = math.inf,
         start_seconds: float = 300.0,
@@ -88,7 +90,7 @@ class Worker:
         )
         self.versions: dict[str, str] = self.request("versions", seconds=start_seconds)["versions"]
 
-    def request(self, task: str, *, seconds: float = 300.0, **arguments: Any) -> dict[str, Any]:
+    def request(self, task: str, *, seconds: float = 300.0, **arguments: object) -> Json:
         """Sends one task and waits for its reply.
 
         Raises:
@@ -144,7 +146,7 @@ class Worker:
             self._process.stdout.close()
 
 
-def serve(open_side: Callable[[Mapping[str, Any]], Callable[[dict[str, Any]], Any]]) -> None:
+def serve(open_side: Callable[[Json], Callable[[Json], object]]) -> None:
     """The worker's end: replies to each line of its input until that is closed.
 
     Args:

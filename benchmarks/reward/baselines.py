@@ -21,6 +21,7 @@ from datasets import Dataset
 from benchmarks.harness.documents_numbers import interval
 from benchmarks.harness.provenance import NOT_RECORDED
 from benchmarks.harness.results import Results, benchmark_parser, table, wide_console
+from benchmarks.harness.worker import Json
 from rewardmodel.data.preferences import load_preferences, split_by_prompt
 from rewardmodel.evaluation.baselines import bag_of_words_accuracy
 from rewardmodel.evaluation.clustered import (
@@ -37,7 +38,7 @@ NAME = "hh_minilm"
 MODEL = "reward model"
 
 
-def held_out_pairs(settings: dict[str, Any]) -> tuple[Dataset, Dataset]:
+def held_out_pairs(settings: Json) -> tuple[Dataset, Dataset]:
     """The pairs that a run trained on and held out."""
     data = load_preferences(
         settings["dataset"],
@@ -50,9 +51,9 @@ def held_out_pairs(settings: dict[str, Any]) -> tuple[Dataset, Dataset]:
     return split_by_prompt(data, holdout=settings["holdout"], seed=settings["seed"])
 
 
-def margins_of(run: Path, training: Dataset, held_out: Dataset, *, seed: int) -> dict[str, Any]:
+def margins_of(run: Path, training: Dataset, held_out: Dataset, *, seed: int) -> Json:
     """Margins [P] of the model and of every baseline."""
-    found: dict[str, Any] = {}
+    found: Json = {}
     folders = {MODEL: run / "checkpoints" / "model", "from scratch": run / "scratch" / "model"}
     for name, folder in folders.items():
         if folder.is_dir():
@@ -62,7 +63,7 @@ def margins_of(run: Path, training: Dataset, held_out: Dataset, *, seed: int) ->
     return found
 
 
-def compare(margins: dict[str, Any], groups: Any, *, seed: int) -> dict[str, dict[str, Any]]:
+def compare(margins: Json, groups: Any, *, seed: int) -> dict[str, Json]:
     """Accuracies, and how much more often the model is right than each other.
 
     Args:
@@ -82,7 +83,7 @@ def compare(margins: dict[str, Any], groups: Any, *, seed: int) -> dict[str, dic
     }
 
 
-def trained_by(run: Path, about: dict[str, Any]) -> dict[str, Any]:
+def trained_by(run: Path, about: Json) -> Json:
     """The provenance with the commit that trained the run.
 
     Where that is not the commit that scores it, the source files of the training are not known.

@@ -15,11 +15,12 @@ import yaml
 
 from benchmarks.harness.provenance import held_sources
 from benchmarks.harness.results import Results, benchmark_parser
+from benchmarks.harness.worker import Json
 
 NAME = "real_data"
 
 
-def collect(run: Path) -> dict[str, Any]:
+def collect(run: Path) -> Json:
     """The figures of a finished run of the script."""
     policy, reward = _result(run / "sft", "sft"), _result(run / "reward", "train")
     evaluated = _json(run / "evaluation.json")
@@ -47,7 +48,7 @@ def _json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _result(run: Path, step: str) -> dict[str, Any]:
+def _result(run: Path, step: str) -> Json:
     return _json(run / "steps" / f"{step}.json")["result"]
 
 

@@ -6,7 +6,6 @@ of one token a word.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from transformers import (
     BertForSequenceClassification,
     LlamaConfig,
     LlamaForSequenceClassification,
+    PreTrainedModel,
 )
 
 SIZES: dict[str, dict[str, int]] = {
@@ -41,7 +41,7 @@ LIKE: dict[str, tuple[tuple[float, float], tuple[float, float], int]] = {
 PAD = 0
 
 
-def classifier(size: str, *, seed: int = 0) -> Any:
+def classifier(size: str, *, seed: int = 0) -> PreTrainedModel:
     """A one-label Llama of a size in `SIZES`, in float32, without dropout."""
     torch.manual_seed(seed)
     config = LlamaConfig(**SIZES[size], max_position_embeddings=2048, num_labels=1,
@@ -51,7 +51,7 @@ def classifier(size: str, *, seed: int = 0) -> Any:
     return model
 
 
-def encoder_classifier(size: str, *, seed: int = 0) -> Any:
+def encoder_classifier(size: str, *, seed: int = 0) -> PreTrainedModel:
     """A one-label BERT about as large as the Llama of that size, in float32."""
     torch.manual_seed(seed)
     shape = SIZES[size]

@@ -24,7 +24,6 @@ import os
 import resource
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: waiting takes no CPU time
 
@@ -42,6 +41,7 @@ from benchmarks.harness.results import (
     wide_console,
 )
 from benchmarks.harness.timing import clock_ratios, in_turn, spread, time_call
+from benchmarks.harness.worker import Json
 from benchmarks.reward.reward_models import SIZES
 from benchmarks.reward.scoring_sides import (
     SIDES,
@@ -101,7 +101,7 @@ def memory_of(cell: Cell, side: str) -> float:
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 
 
-def run_cell(cell: Cell, options: argparse.Namespace, console: Console) -> dict[str, Any]:
+def run_cell(cell: Cell, options: argparse.Namespace, console: Console) -> Json:
     """Gate, times and memory of one cell."""
     subject = build_subject(cell)
     with console.status(f"{cell.name}: scores"):
@@ -158,7 +158,7 @@ def run_cell(cell: Cell, options: argparse.Namespace, console: Console) -> dict[
     }
 
 
-def show(found: Sequence[dict[str, Any]], console: Console) -> None:
+def show(found: Sequence[Json], console: Console) -> None:
     """Prints how many times as fast as each other side ours is, responses a second and memory."""
     others = [side for side in SIDES if side != "ours"]
     lines = []
@@ -185,7 +185,7 @@ def show(found: Sequence[dict[str, Any]], console: Console) -> None:
     console.print(table(title, columns, lines))
 
 
-def lost(found: Sequence[dict[str, Any]]) -> list[str]:
+def lost(found: Sequence[Json]) -> list[str]:
     """The cells in which ours is slower than another side, by CPU or by wall time."""
     return [
         f"{row['cell']}: as fast as {side} times {times['cpu']['median']:.2f} by CPU time, "
@@ -196,7 +196,7 @@ def lost(found: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
-def goals(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def goals(found: Sequence[Json]) -> list[Json]:
     """Whether ours is as much faster than `plain` as it should be, by both clocks."""
     return [
         {

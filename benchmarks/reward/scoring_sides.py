@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
 
 from benchmarks.harness.word_tokenizer import SPECIAL, word_tokenizer
 from benchmarks.reward.reward_models import SIZES, classifier, encoder_classifier
@@ -80,8 +80,8 @@ class Subject:
         reward_model: Ours, around both.
     """
 
-    model: Any
-    tokenizer: Any
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
     reward_model: SequenceRewardModel
 
 

@@ -34,6 +34,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: waiting tak
 import torch
 from datasets import Dataset
 from rich.console import Console
+from transformers import PreTrainedModel
 from transformers.trainer_callback import PrinterCallback
 from trl import RewardConfig, RewardTrainer
 
@@ -48,6 +49,7 @@ from benchmarks.harness.results import (
     wide_console,
 )
 from benchmarks.harness.timing import clock_ratios, in_turn, spread, time_call
+from benchmarks.harness.worker import Json
 from benchmarks.reward.reward_models import (
     LIKE,
     PAD,
@@ -129,7 +131,9 @@ def cells(options: argparse.Namespace) -> list[Cell]:
     return made
 
 
-def make_trainer(cell: Cell, side: str, model: Any, *, steps: int, folder: str, gate: bool) -> Any:
+def make_trainer(
+    cell: Cell, side: str, model: PreTrainedModel, *, steps: int, folder: str, gate: bool
+) -> Any:
     """A trainer of one side.
 
     Args:
@@ -148,7 +152,7 @@ def make_trainer(cell: Cell, side: str, model: Any, *, steps: int, folder: str, 
         disable_tqdm=True, dataloader_pin_memory=False,
     )  # fmt: skip
     lengths = [sum(map(len, sequences)) - shared for sequences, shared in cell.pairs]
-    common: dict[str, Any] = {"args": arguments, "processing_class": Tokenizer()}
+    common: Json = {"args": arguments, "processing_class": Tokenizer()}
     if side.startswith("trl"):
         rows = {
             "chosen_ids": [sequences[0] for sequences, _ in cell.pairs],
@@ -176,7 +180,7 @@ def make_trainer(cell: Cell, side: str, model: Any, *, steps: int, folder: str, 
     return trainer
 
 
-def losses(cell: Cell, side: str, model: Any, *, steps: int) -> list[float]:
+def losses(cell: Cell, side: str, model: PreTrainedModel, *, steps: int) -> list[float]:
     """The loss of each step, all sides' rows in one order."""
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trainer(cell, side, model, steps=steps, folder=folder, gate=True)
@@ -193,7 +197,7 @@ def losses(cell: Cell, side: str, model: Any, *, steps: int) -> list[float]:
     return found
 
 
-def timed(cell: Cell, side: str, model: Any, *, steps: int) -> dict[str, float]:
+def timed(cell: Cell, side: str, model: PreTrainedModel, *, steps: int) -> dict[str, float]:
     """Seconds of training, wall and CPU."""
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trainer(cell, side, model, steps=steps, folder=folder, gate=False)
@@ -210,9 +214,7 @@ def memory_of(cell: Cell, side: str) -> float:
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 
 
-def run_cell(
-    cell: Cell, options: argparse.Namespace, console: Console, *, gate_steps: int
-) -> dict[str, Any]:
+def run_cell(cell: Cell, options: argparse.Namespace, console: Console, *, gate_steps: int) -> Json:
     """Gate, times and memory of one cell."""
     start = classifier(cell.size)
     with console.status(f"{cell.name}: losses"):
@@ -270,7 +272,7 @@ def run_cell(
     }
 
 
-def show(found: Sequence[dict[str, Any]], console: Console) -> None:
+def show(found: Sequence[Json], console: Console) -> None:
     """Prints pairs a second as multiples of TRL's without checkpointing, and memory."""
     lines = [
         [
@@ -289,7 +291,7 @@ def show(found: Sequence[dict[str, Any]], console: Console) -> None:
     console.print(table(title, ("cell", "at most", "loss gate", *SIDES), lines))
 
 
-def lost(found: Sequence[dict[str, Any]]) -> list[str]:
+def lost(found: Sequence[Json]) -> list[str]:
     """The cells in which the default layout is slower than a side of TRL's."""
     return [
         f"{row['cell']}: {ratio['cpu']['median']:.2f} {name.replace('_', ' ')}"

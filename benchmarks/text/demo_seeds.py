@@ -17,7 +17,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
@@ -25,6 +24,7 @@ import yaml
 from benchmarks.harness.provenance import ROOT, held_sources
 from benchmarks.harness.results import Results, benchmark_parser
 from benchmarks.harness.seed_runs import each_seed
+from benchmarks.harness.worker import Json
 from policies.evaluation.cells import (
     BEST_OF_N,
     Array,
@@ -59,14 +59,14 @@ def run_seed(seed: int, out: Path, threads: int, digest: str) -> float:
     return json.loads(clock.read_text())["minutes"]
 
 
-def records_of(out: Path, seed: int) -> list[dict[str, Any]]:
+def records_of(out: Path, seed: int) -> list[Json]:
     """A run's records, marked with their seed."""
     found = read_records(out / "records.jsonl")
     return [{**record, "run": seed} for record in found if "gold" in record]
 
 
 def scores(
-    records: list[dict[str, Any]],
+    records: list[Json],
     policy: str,
     budget: str,
     *,
@@ -81,21 +81,19 @@ def scores(
             for seed in dict.fromkeys(r["run"] for r in kept)}  # fmt: skip
 
 
-def over_prompts(
-    records: list[dict[str, Any]], better: dict[int, Array], worse: dict[int, Array]
-) -> dict[str, Any]:
+def over_prompts(records: list[Json], better: dict[int, Array], worse: dict[int, Array]) -> Json:
     """How far some scores are above others, paired by prompt, with the interval over seeds."""
     one = [r for r in records if r["policy"] == "sft" and r["reward_model"] == "reward"]
     differences = [better[seed] - worse[seed] for seed in worse]
     return asdict(interval_over_seeds(differences, clusters=best_of_n_clusters(one)))
 
 
-def above_base(records: list[dict[str, Any]], policy: str, budget: str) -> dict[str, Any]:
+def above_base(records: list[Json], policy: str, budget: str) -> Json:
     """Gold of best-of-N above one sample of the base policy, paired by prompt."""
     return over_prompts(records, scores(records, policy, budget), scores(records, "sft", "1"))
 
 
-def few_labels(records: list[dict[str, Any]], pairs: list[int]) -> dict[str, Any] | None:
+def few_labels(records: list[Json], pairs: list[int]) -> Json | None:
     """Best-of-N against the reward model of few labels, by its own score and by gold.
 
     The change is from `FALL_FROM` to the largest N: from the N at which gold is highest in these
@@ -114,7 +112,7 @@ def few_labels(records: list[dict[str, Any]], pairs: list[int]) -> dict[str, Any
     if FALL_FROM not in counts or counts[-1] == FALL_FROM:
         return None
 
-    def difference(key: str, n: int, than: int) -> dict[str, Any]:
+    def difference(key: str, n: int, than: int) -> Json:
         better, worse = (
             scores(few, "sft", str(count), reward_model=FEW_LABELS, key=key) for count in (n, than)
         )
@@ -132,7 +130,7 @@ def few_labels(records: list[dict[str, Any]], pairs: list[int]) -> dict[str, Any
     }
 
 
-def cells_of(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def cells_of(records: list[Json]) -> list[Json]:
     """All cells without their seconds, which vary on a shared machine."""
     rows = [cell_row(cell) for cell in summarize(records, seed=0)]
     return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
@@ -152,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.runs / "demo-seeds",
         lambda seed: run_seed(seed, folders[seed], options.threads, file.digest),
     )
-    records: list[dict[str, Any]] = []
+    records: list[Json] = []
     accuracies, few_pairs = {}, set()
     for seed, folder in folders.items():
         summary = json.loads((folder / "summary.json").read_text())

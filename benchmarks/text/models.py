@@ -9,12 +9,17 @@ import tempfile
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+    PreTrainedModel,
+)
 
 from benchmarks.harness.word_tokenizer import SPECIAL, word_tokenizer
+from benchmarks.harness.worker import Json
 from policies.generation.language_model import Policy
 from policies.planning.value_head import ValueHead
 from rewardmodel.models.sequence import SequenceRewardModel
@@ -106,11 +111,11 @@ def draw_prompts(subject: Subject, count: int, tokens: int, *, seed: int = 0) ->
 
 
 @contextlib.contextmanager
-def counted_tokens(model: Any) -> Generator[list[int]]:
+def counted_tokens(model: PreTrainedModel) -> Generator[list[int]]:
     """Counts the tokens that a model reads, padding included, as one number a forward pass."""
     seen: list[int] = []
 
-    def hook(module: Any, args: Any, kwargs: Any) -> None:
+    def hook(module: object, args: tuple[torch.Tensor, ...], kwargs: Json) -> None:
         ids = kwargs.get("input_ids")
         seen.append((args[0] if ids is None else ids).numel())
 

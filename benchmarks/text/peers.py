@@ -17,11 +17,11 @@ alone, prefixes of equal length take no mask, and there is less bookkeeping than
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 import torch
-from torch import Tensor
-from transformers import DynamicCache
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from search import Embedding, RootOutput, StepOutput
@@ -45,14 +45,14 @@ class Store(Protocol):
 class BodyStore:
     """A store that runs a model's body."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: PreTrainedModel) -> None:
         self._body = model.base_model
 
 
 class RerunStore(BodyStore):
     """Keeps token ids."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: PreTrainedModel) -> None:
         super().__init__(model)
         self._ids: list[list[int]] = []
 
@@ -81,7 +81,7 @@ class CopyStore(BodyStore):
     That is how the documentation of transformers continues one prefix several times.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: PreTrainedModel) -> None:
         super().__init__(model)
         self._caches: list[DynamicCache] = []
 
@@ -111,7 +111,7 @@ class BatchedCopyStore(BodyStore):
     of its whole prefix.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: PreTrainedModel) -> None:
         super().__init__(model)
         self._rows: list[Tensor] = []  # [2 * layers, heads, tokens, d]
 
@@ -138,7 +138,7 @@ class BatchedCopyStore(BodyStore):
 class PathStore(BodyStore):
     """Keeps each node's own keys and values."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: PreTrainedModel) -> None:
         super().__init__(model)
         self._own: list[Tensor] = []  # [2 * layers, heads, own tokens, d]
         self._parents: list[int] = []
@@ -234,7 +234,7 @@ class TokenPeer(PeerPlanningModel):
 
     def __init__(
         self,
-        model: Any,
+        model: PreTrainedModel,
         store: Store,
         *,
         num_actions: int,
@@ -253,7 +253,9 @@ class TokenPeer(PeerPlanningModel):
             value_store: Of the value model's prefixes; None values the policy's hidden states.
         """
         super().__init__(num_actions)
-        self._head = model.get_output_embeddings()
+        head = model.get_output_embeddings()
+        assert head is not None
+        self._head = head
         self._store, self._value_store = store, value_store
         self._end_id, self._value_of_hidden = end_id, value_of_hidden
         self._value_nodes: dict[int, int] = {}  # the value model's handles
@@ -291,7 +293,7 @@ class TokenPeer(PeerPlanningModel):
         return torch.stack([self._ranked[node][1] for node in nodes])
 
 
-def prefill(body: Any, prompts: Sequence[list[int]]) -> tuple[list[Tensor], Tensor]:
+def prefill(body: nn.Module, prompts: Sequence[list[int]]) -> tuple[list[Tensor], Tensor]:
     """Runs prompts of equal length; returns each one's keys and values, and hidden states."""
     cache = DynamicCache()
     output = body(input_ids=torch.tensor(prompts), past_key_values=cache, use_cache=True)
@@ -301,7 +303,7 @@ def prefill(body: Any, prompts: Sequence[list[int]]) -> tuple[list[Tensor], Tens
     )
 
 
-def feed_rows(body: Any, pasts: Rows, tokens: Sequence[int]) -> tuple[DynamicCache, Tensor]:
+def feed_rows(body: nn.Module, pasts: Rows, tokens: Sequence[int]) -> tuple[DynamicCache, Tensor]:
     """Feeds one token behind each of R pasts, padded on their right to the longest.
 
     Returns:
@@ -336,7 +338,12 @@ def laid_out(pasts: Rows) -> tuple[DynamicCache, list[int]]:
 
 
 def step_rows(
-    body: Any, cache: DynamicCache, lengths: Sequence[int], tokens: Tensor, *, width: int
+    body: nn.Module,
+    cache: DynamicCache,
+    lengths: Sequence[int],
+    tokens: Tensor,
+    *,
+    width: int,
 ) -> Tensor:
     """Feeds one token [R] to each row of a cache.
 

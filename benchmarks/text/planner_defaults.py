@@ -15,13 +15,13 @@ reward model, so that gains are in gold. No prompt here is an evaluation prompt:
 on it. Writes `docs/results/text_planner_defaults.json` and the table of docs/text_search.md.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from benchmarks.harness.results import Results, benchmark_parser
+from benchmarks.harness.worker import Json
 from benchmarks.text.planner_toys import Toy, ToyTexts, search_toys
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
@@ -62,7 +62,7 @@ TOYS = (
 )
 
 
-def study_toys(budgets: Sequence[int], prompts: int, seed: int) -> list[dict[str, Any]]:
+def study_toys(budgets: Sequence[int], prompts: int, seed: int) -> list[Json]:
     """Regret and gain of every variant, toy and budget, and over all toys."""
     texts = ToyTexts(TOYS, prompts, seed=seed)
     cells = []
@@ -82,9 +82,9 @@ def study_toys(budgets: Sequence[int], prompts: int, seed: int) -> list[dict[str
     return cells
 
 
-def _measured(regret: dict[str, Tensor], base: dict[str, Tensor], rows: slice) -> dict[str, Any]:
+def _measured(regret: dict[str, Tensor], base: dict[str, Tensor], rows: slice) -> Json:
     """Means, and gains with their intervals against the base if there is one."""
-    measured: dict[str, Any] = {"optimal": float((regret["answered"][rows] < 1e-5).float().mean())}
+    measured: Json = {"optimal": float((regret["answered"][rows] < 1e-5).float().mean())}
     for what, found in regret.items():
         measured[what] = round(float(found[rows].mean()), 5)
         if what in base:
@@ -104,9 +104,7 @@ class _HumanReward:
         return torch.tensor(self.human.utilities(prompts, responses))
 
 
-def study_world(
-    folder: str, budgets: Sequence[int], prompts: int, seed: int
-) -> list[dict[str, Any]]:
+def study_world(folder: str, budgets: Sequence[int], prompts: int, seed: int) -> list[Json]:
     """Gold and gain of the defaults on training prompts of the embedded world."""
     policy = Policy.load(folder)
     requests = [request.prompt for request in sample_requests(prompts, seed=seed)]
@@ -136,7 +134,7 @@ def study_world(
     return cells
 
 
-def _show(cell: Mapping[str, Any]) -> None:
+def _show(cell: Json) -> None:
     """Prints a cell as soon as it is measured."""
     figures = {name: value for name, value in cell.items() if name not in ("variant", "budget")}
     shown = [

@@ -11,16 +11,16 @@ that it expands more nodes than a simulation of ours does: nodes are counted.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.worker import ROOT, serve
+from benchmarks.harness.worker import ROOT, Json, serve
 
 PYTHON = ROOT / ".bench" / "llm_reasoners" / "bin" / "python"
 
 
-def open_side(task: Mapping[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+def open_side(task: Json) -> Callable[[Json], Json]:
     """Loads libraries and models; returns what carries out the tasks `versions` and `decide`.
 
     Args:
@@ -46,7 +46,7 @@ def open_side(task: Mapping[str, Any]) -> Callable[[dict[str, Any]], dict[str, A
     tokenizer: Any = AutoTokenizer.from_pretrained(folder / "value")
     seen = {"nodes": 0, "policy_tokens": 0, "policy_forwards": 0, "value_tokens": 0}
 
-    def count(module: Any, args: Any, kwargs: Any) -> None:
+    def count(module: object, args: tuple[Any, ...], kwargs: Json) -> None:
         ids = kwargs.get("input_ids")
         seen["policy_tokens"] += (args[0] if ids is None else ids).numel()
         seen["policy_forwards"] += 1
@@ -59,7 +59,7 @@ def open_side(task: Mapping[str, Any]) -> Callable[[dict[str, Any]], dict[str, A
         def init_state(self) -> str:
             return self.example
 
-        def step(self, state: str, action: str) -> tuple[str, dict[str, Any]]:
+        def step(self, state: str, action: str) -> tuple[str, Json]:
             return f"{state} {action}", {}
 
         def is_terminal(self, state: str) -> bool:
@@ -76,14 +76,14 @@ def open_side(task: Mapping[str, Any]) -> Callable[[dict[str, Any]], dict[str, A
             words = [text.strip() for text in found.text]
             return list(dict.fromkeys(word for word in words if word))
 
-        def reward(self, state: str, action: str, **kwargs: Any) -> tuple[float, dict[str, Any]]:
+        def reward(self, state: str, action: str, **kwargs: object) -> tuple[float, Json]:
             inputs = tokenizer(f"{state} {action}", return_tensors="pt")
             seen["value_tokens"] += inputs["input_ids"].numel()
             with torch.inference_mode():
                 score = value_model(**inputs).logits[0, 0].item()
             return score, {}
 
-    def handle(request: dict[str, Any]) -> dict[str, Any]:
+    def handle(request: Json) -> Json:
         if request["task"] == "versions":
             names = ("llm-reasoners", "torch", "transformers")
             return {"versions": {name: importlib.metadata.version(name) for name in names}}

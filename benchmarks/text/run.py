@@ -9,9 +9,9 @@ import gc
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from benchmarks.harness.timing import in_turn, paired_ratio, time_call
+from benchmarks.harness.worker import Json
 from benchmarks.text.models import Subject, counted_tokens
 
 GOALS: tuple[tuple[str, str, str, float], ...] = (
@@ -68,12 +68,10 @@ class Cell:
     work: int
 
 
-def run_cell(
-    cell: Cell, subject: Subject, *, rounds: int, report: Callable[[str], None]
-) -> dict[str, Any]:
+def run_cell(cell: Cell, subject: Subject, *, rounds: int, report: Callable[[str], None]) -> Json:
     """Counts each side's tokens in an untimed run, then times all sides in turn."""
     warm: dict[str, Outcome] = {}
-    counts: dict[str, dict[str, Any]] = {}
+    counts: dict[str, Json] = {}
     failed: dict[str, str] = {}
     for side, run in cell.sides.items():
         report(f"{cell.name}: {side}, untimed")
@@ -117,7 +115,7 @@ def run_cell(
     }
 
 
-def counted_run(run: Side, subject: Subject) -> tuple[Outcome, dict[str, Any]]:
+def counted_run(run: Side, subject: Subject) -> tuple[Outcome, Json]:
     """One run, with the tokens that each model reads, padding included, and the forward passes."""
     with (
         counted_tokens(subject.policy.model) as policy,
@@ -145,9 +143,7 @@ def alike(visits: Sequence[list[list[int]] | None]) -> float | None:
     return sum(found) / len(found)
 
 
-def summary(
-    times: Sequence[Mapping[str, float]], parts: Sequence[Mapping[str, float]]
-) -> dict[str, Any]:
+def summary(times: Sequence[Mapping[str, float]], parts: Sequence[Mapping[str, float]]) -> Json:
     """A side's times: medians, ranges, parts and all values."""
     cpu, wall = ([one[clock] for one in times] for clock in ("cpu", "wall"))
     return {
@@ -162,12 +158,12 @@ def summary(
     }
 
 
-def ratio(slow: Mapping[str, Any], fast: Mapping[str, Any]) -> dict[str, float]:
+def ratio(slow: Json, fast: Json) -> dict[str, float]:
     """How many times as long one side took, in CPU time: median and range over rounds."""
     return paired_ratio(slow["cpu_all"], fast["cpu_all"])
 
 
-def ratio_after_prompts(slow: Mapping[str, Any], fast: Mapping[str, Any]) -> float | None:
+def ratio_after_prompts(slow: Json, fast: Json) -> float | None:
     """The ratio of medians without what both spend on the prompts, the same for all."""
     if "prompts" not in slow["parts_cpu_seconds"] or "prompts" not in fast["parts_cpu_seconds"]:
         return None
@@ -175,7 +171,7 @@ def ratio_after_prompts(slow: Mapping[str, Any], fast: Mapping[str, Any]) -> flo
     return left[0] / left[1]
 
 
-def with_ratios(row: dict[str, Any]) -> dict[str, Any]:
+def with_ratios(row: Json) -> Json:
     """A cell's row with each side's ratio to the first side."""
     sides = row["sides"]
     own = sides[row["yardstick"]]
@@ -185,12 +181,14 @@ def with_ratios(row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def goals(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def goals(rows: Sequence[Json]) -> list[Json]:
     """Each goal with what was found; cells that were not run are left out."""
     by_name = {row["cell"]: row["sides"] for row in rows}
-    found: list[dict[str, Any]] = []
+    found: list[Json] = []
 
-    def add(goal: str, value: float, bounds: list[float], met: bool, after: Any = None) -> None:
+    def add(
+        goal: str, value: float, bounds: list[float], met: bool, after: float | None = None
+    ) -> None:
         row = {"goal": goal, "found": value, "range": bounds, "after_prompts": after, "met": met}
         found.append(row)
 

@@ -7,12 +7,12 @@ with each model's prompt run once and its cache repeated.
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedModel
 
+from benchmarks.harness.worker import Json
 from benchmarks.text.models import CONTEXT, Subject
 from benchmarks.text.run import Cell, Outcome, Side
 from policies.finetuning.collection import sample_responses
@@ -220,7 +220,7 @@ class Unequal:
         return list(range(end, end + self.ends))
 
 
-def sampling(new_tokens: int, *, ends: Sequence[int]) -> dict[str, Any]:
+def sampling(new_tokens: int, *, ends: Sequence[int]) -> Json:
     """Options of `generate` for samples of the policy itself."""
     return {
         "do_sample": True,
@@ -232,7 +232,7 @@ def sampling(new_tokens: int, *, ends: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def prompt_cache(model: Any, ids: Tensor, rows: int) -> DynamicCache:
+def prompt_cache(model: PreTrainedModel, ids: Tensor, rows: int) -> DynamicCache:
     """A prompt's [1, L] cache, repeated for so many rows."""
     cache = DynamicCache()
     model.base_model(input_ids=ids, past_key_values=cache, use_cache=True)

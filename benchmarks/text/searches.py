@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from transformers import PreTrainedModel
 
 from benchmarks.text import segments
 from benchmarks.text.models import Subject
@@ -33,7 +34,7 @@ from search import (
     SearchOutput,
 )
 
-STORES: dict[str, Callable[[Any], Store]] = {
+STORES: dict[str, Callable[[PreTrainedModel], Store]] = {
     "rerun": RerunStore,
     "copy": CopyStore,
     "copy, batched": BatchedCopyStore,
@@ -187,7 +188,7 @@ class TimedRoot:
         self.seconds = 0.0
         self._model = model
 
-    def root(self, observation: Any, *, generator: torch.Generator | None = None) -> RootOutput:
+    def root(self, observation: object, *, generator: torch.Generator | None = None) -> RootOutput:
         """See `search.model.PlanningModel.root`."""
         began = time.process_time()
         found = self._model.root(observation, generator=generator)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache
 
 from benchmarks.text.models import Subject
@@ -25,7 +25,7 @@ Draw = Callable[[Tensor, Sequence[int], int], Tensor]
 class RerunSegments:
     """Remembers token ids; a segment's whole prefix is run into a cache that is then dropped."""
 
-    def __init__(self, body: Any) -> None:
+    def __init__(self, body: nn.Module) -> None:
         self._body = body
         self._ids: list[list[int]] = []
 
@@ -57,7 +57,7 @@ class RerunSegments:
 class CopySegments:
     """Remembers each node's cache and last hidden state."""
 
-    def __init__(self, body: Any) -> None:
+    def __init__(self, body: nn.Module) -> None:
         self._body = body
         self._rows: list[Tensor] = []
         self._hidden: list[Tensor] = []
@@ -89,7 +89,7 @@ class CopySegments:
 
 
 def sample(
-    body: Any,
+    body: nn.Module,
     cache: DynamicCache,
     lengths: Sequence[int],
     hidden: Tensor,

@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import yaml
@@ -25,6 +25,7 @@ from rich.console import Console
 from benchmarks.harness.provenance import ROOT, held_sources
 from benchmarks.harness.results import Results, benchmark_parser
 from benchmarks.harness.seed_runs import each_seed
+from benchmarks.harness.worker import Json
 from benchmarks.text.models import counted_tokens
 from policies.cli.demo_args import DemoArgs
 from policies.demo import PROPOSAL, Demo
@@ -75,7 +76,7 @@ def train(seed: int, folder: Path, threads: int) -> Demo:
     return demo
 
 
-def fit_heads(demo: Demo) -> dict[str, Any]:
+def fit_heads(demo: Demo) -> Json:
     """Fits value heads to reward-model scores of the policy's responses to training prompts.
 
     Returns:
@@ -98,7 +99,7 @@ def fit_heads(demo: Demo) -> dict[str, Any]:
         prompts, responses = samples.flat()
         finished = samples.flat_finished()
         scores = reward_model.score(prompts, responses, finished=finished)
-    found: dict[str, Any] = {
+    found: Json = {
         "samples": {
             "generated_tokens": sum(map(sum, samples.tokens)),
             "read_tokens": sum(read) + sum(scored),
@@ -155,7 +156,7 @@ def evaluate(demo: Demo, folder: Path, name: str, *, count: int, batch: int) -> 
     return run
 
 
-def records_of(runs: Mapping[str, RunDirectory], seed: int) -> tuple[list[Any], Pool]:
+def records_of(runs: Mapping[str, RunDirectory], seed: int) -> tuple[list[Json], Pool]:
     """Records of a seed, marked with it, and its pool."""
     records = read_records(runs["sentences"].records)
     guided = read_records(runs["tokens"].records)
@@ -187,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"seed {seed}: {(time.perf_counter() - began) / 60:.1f} minutes")
         return demo, runs
 
-    records: list[dict[str, Any]] = []
+    records: list[Json] = []
     pools, fitted = {}, {}
     for seed, (demo, runs) in each_seed(options.seeds, options.runs / "locks", run).items():
         mine, pools[seed] = records_of(runs, seed)

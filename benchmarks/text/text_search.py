@@ -22,7 +22,6 @@ import contextlib
 import json
 import os
 import sys
-from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: waiting takes no CPU time
 
@@ -38,7 +37,7 @@ from benchmarks.harness.results import (
     table,
     wide_console,
 )
-from benchmarks.harness.worker import Worker, WorkerError
+from benchmarks.harness.worker import Json, Worker, WorkerError
 from benchmarks.text.models import SIZES, Subject, build_subject, draw_prompts, saved_subject
 from benchmarks.text.reasoners import PYTHON
 from benchmarks.text.run import Cell, Outcome, goals, run_cell, with_ratios
@@ -81,7 +80,7 @@ def usual_sizes(options: argparse.Namespace) -> bool:
     return options.num_actions == 8 and all(getattr(options, n) == v for n, v in USUAL.items())
 
 
-def kept_cells(options: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
+def kept_cells(options: argparse.Namespace, settings: Json) -> Json:
     """Cells in `--out`, of the same code and settings, that are not run now."""
     if options.out is None or not options.out.is_file():
         return {}
@@ -162,7 +161,7 @@ def add_reasoners(
     return ", ".join(f"{name} {version}" for name, version in worker.versions.items())
 
 
-def show_cell(console: Console, row: dict[str, Any]) -> None:
+def show_cell(console: Console, row: Json) -> None:
     """Prints one cell's table."""
     lines = []
     for measured in row["sides"].values():
@@ -198,7 +197,7 @@ def show_cell(console: Console, row: dict[str, Any]) -> None:
             console.print(f"  same decisions for {share:.0%} of the prompts: {sides}")
 
 
-def main(arguments: list[str] | None = None) -> dict[str, Any]:
+def main(arguments: list[str] | None = None) -> Json:
     """Measures, shows and writes."""
     options = parse_options(sys.argv[1:] if arguments is None else arguments)
     torch.set_num_threads(options.threads)
@@ -207,7 +206,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     settings = {k: v for k, v in vars(options).items() if k != "out"}
     kept = kept_cells(options, settings)
     file = Results(NAME, arguments, options.out, seeds=[options.seed], rounds=options.rounds)
-    results: dict[str, Any] = {
+    results: Json = {
         "settings": settings,
         "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"),
         "parameters": subject.parameters,
