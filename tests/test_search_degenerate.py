@@ -4,6 +4,7 @@ All forms on the CPU against the recursive reference and each other; the CUDA fo
 `test_search_cuda`.
 """
 
+import math
 from functools import partial
 
 import pytest
@@ -236,6 +237,47 @@ def test_forms_agree_where_priors_are_next_to_nothing(logit, scale):
         for backend in ("torch", "numba")
     ]
     assert torch.equal(trees[0].children_visits, trees[1].children_visits)
+
+
+@pytest.mark.parametrize(("qvalue", "third"), [(-0.4, 2), (-0.15, 1)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_least_weight_in_the_mixed_value(dtype, qvalue, third, backend):
+    """Priors 0 and 4 times the least positive number: 1 to 4, with values -1 and `qvalue`.
+
+    The mixed value of the third action lies between them, but with any other least weight.
+    """
+    tiny = torch.finfo(dtype).tiny
+    model = below_a_root([1.0, 1.0, 1.0], 0.0, [-1.0, qvalue, 0.0], dtype=dtype)
+    model.prior_logits[0, 1] = torch.tensor([-2000.0, math.log(4 * tiny), 0.0])
+    planner = MuZeroPlanner(
+        4,
+        dirichlet_fraction=0,
+        temperature=0,
+        max_depth=2,
+        qtransform=partial(MIXED, rescale_values=False),
+        pb_c_init=0,  # with c2 so large the prior has no bonus
+        pb_c_base=1e30,
+        backend=backend,
+    )
+    tree = planner.plan(model, torch.arange(1)).tree
+    assert tree.children_visits[0, 1].tolist() == [1, 1 + (third == 1), third == 2]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "logits"),
+    [
+        (torch.float32, (-103.4, -103.0)),
+        (torch.float64, (-744.6, -744.2)),
+        (torch.float32, (-200.0, -199.0)),
+        (torch.float64, (-2000.0, -1999.0)),
+    ],
+)
+def test_logits_stand_for_priors_without_digits(dtype, logits, backend):
+    """Both priors round to the same number, or to 0; their logits still order the actions."""
+    model = below_a_root([1.0, 1.0, 1.0], 0.0, [-1e4, 0.0, 0.0], dtype=dtype)
+    model.prior_logits[0, 1] = torch.tensor([0.0, *logits])
+    unscaled = partial(MIXED, rescale_values=False)
+    assert visits_below(model, 3, backend=backend, qtransform=unscaled) == [1, 0, 1]
 
 
 # Scores that are not numbers end a search.

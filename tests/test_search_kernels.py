@@ -157,6 +157,21 @@ def test_rules_keep_the_numbers_kernels_are_stored_with():
     assert kernels.NODE_FIELDS == kernels.ACTION + 1
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_priors_stand_for_their_logits_down_to_where_products_lose_digits(dtype, monkeypatch):
+    """A product as small as the rounding error of the least prior is still a normal number."""
+    found, advance = [], kernels.advance_serial
+
+    def record(*arguments):
+        found.append(arguments[7][[kernels.TINY, kernels.LEAST_PRIOR]])
+        return advance(*arguments)
+
+    monkeypatch.setattr(kernels, "advance_serial", record)
+    grow_both("gumbel", random_tables(29, num_tables=1, dtype=dtype), 2)
+    limits = torch.finfo(dtype)
+    assert found[0].tolist() == pytest.approx([limits.tiny, limits.tiny / limits.eps], rel=1e-6)
+
+
 SECOND_PROCESS = """
 import torch
 from search import MuZeroPlanner
