@@ -43,18 +43,15 @@ class FaultyModel:
     """A table model whose root, or one call of step, is changed; `calls` counts steps."""
 
     def __init__(self, change, *, call, tables=None):
-        """`call` 0 is the root, 1 the first step."""
         self.tables = random_tables(1) if tables is None else tables
         self.num_actions = self.tables.num_actions
         self.change, self.call, self.calls = change, call, 0
 
     def root(self, observation, *, generator=None):
-        """The root output, changed if call 0 is."""
         output = self.tables.root(observation)
         return replace(output, **self.change(output)) if self.call == 0 else output
 
     def step(self, embedding, action, *, generator=None):
-        """The step output, changed in its call."""
         self.calls += 1
         output = self.tables.step(
             {name: embedding[name] for name in ("table", "state", "trace")}, action
@@ -78,7 +75,6 @@ def fail(change, *, call, planner, rows=4, tables=None, **options):
 
 
 def with_item(tensor, index, value):
-    """A copy with one item overwritten."""
     tensor = tensor.clone()
     tensor[index] = value
     return tensor
@@ -93,7 +89,6 @@ def with_item(tensor, index, value):
     number=NUMBERS,
 )
 def test_number_that_is_not_finite_is_named(place, planner, number):
-    """Owner, field, row and number, from the root, the first, a middle and the very last step."""
     call, field = place
     owner = "StepOutput" if call else "RootOutput"
     message = fail(
@@ -107,7 +102,6 @@ def test_number_that_is_not_finite_is_named(place, planner, number):
 
 @pairwise(call=[0, 1, 4, 9], planner=PLANNERS, number=NUMBERS, rows=[1, 4])
 def test_logits_that_are_not_finite_are_named(call, planner, number, rows):
-    """Where the action is valid: the whole row is shown, and the mask is what is asked for."""
     owner, row = ("StepOutput" if call else "RootOutput"), rows - 1
     message = fail(
         lambda output: {"prior_logits": with_item(output.prior_logits, (row, 3), NUMBERS[number])},
@@ -124,8 +118,6 @@ def test_logits_that_are_not_finite_are_named(call, planner, number, rows):
 
 @pytest.mark.parametrize("planner", PLANNERS)
 def test_first_row_and_field_are_named_where_several_are_bad(planner):
-    """Logits before values before rewards, and of a field its first row."""
-
     def change(output):
         bad = torch.tensor([False, True, False, True])
         return {
@@ -140,7 +132,6 @@ def test_first_row_and_field_are_named_where_several_are_bad(planner):
 
 @pytest.mark.parametrize("planner", PLANNERS)
 def test_row_is_that_of_the_observation_with_several_leaves(planner):
-    """Whatever the place in the model's batch, which holds up to three rows a tree."""
     rows = []
 
     def change(output):
@@ -156,7 +147,6 @@ def test_row_is_that_of_the_observation_with_several_leaves(planner):
     junk=[float("nan"), float("inf"), -float("inf"), 1e300], planner=PLANNERS, backend=BACKENDS
 )
 def test_logits_of_invalid_actions_may_be_anything(junk, planner, backend):
-    """At the root and below: the tree is that of zeros there."""
     plain = random_tables(2, invalid=0.5)
     trees = []
     for number in (0.0, junk):
@@ -169,8 +159,6 @@ def test_logits_of_invalid_actions_may_be_anything(junk, planner, backend):
 
 @pytest.mark.parametrize("planner", PLANNERS)
 def test_numbers_of_dead_ends_are_checked_too(planner):
-    """No action is valid, so no logit counts; the value does."""
-
     def dead_end(output):
         nothing = torch.zeros_like(output.valid_actions)
         return {"valid_actions": nothing, "prior_logits": output.prior_logits * float("nan")}
@@ -310,7 +298,6 @@ STEP = {
 
 @pairwise(fault=SHARED | ROOT, planner=[*PLANNERS, *LEVEL_PLANNERS])
 def test_malformed_root_is_named(fault, planner):
-    """Before any step."""
     change, expected = (SHARED | ROOT)[fault]
     message = fail(change, call=0, planner=planner)
     assert re.match(f"RootOutput.{expected}", message), message
@@ -322,7 +309,6 @@ def test_malformed_root_is_named(fault, planner):
     call=[1, 5],
 )
 def test_malformed_step_is_named(fault, planner, call):
-    """In the call that returned it."""
     change, expected = (SHARED | STEP)[fault]
     if planner in LEVEL_PLANNERS:  # they step several edges of an observation
         call, expected = 1, re.sub(r"\b[345]\b", r"\\d+", expected)
@@ -333,7 +319,6 @@ def test_malformed_step_is_named(fault, planner, call):
 @pytest.mark.parametrize("planner", PLANNERS)
 @pytest.mark.parametrize("fault", ["leaf_of_other_shape", "leaf_of_other_dtype", "leaf_missing"])
 def test_malformed_step_of_a_single_tree_is_named(fault, planner):
-    """Single trees keep the model's tensors, and check them all the same."""
     change, expected = STEP[fault]
     message = fail(change, call=4, planner=planner, rows=1)
     assert re.match(f"StepOutput.{expected}".replace(r"\[4", r"\[1"), message), message
@@ -343,7 +328,6 @@ def test_malformed_step_of_a_single_tree_is_named(fault, planner):
 
 
 def search(*, select=SELECT, **options):
-    """`run_mcts` on a table model."""
     model = random_tables(3)
     options = {"num_simulations": 4} | options
     return run_mcts(
@@ -371,7 +355,6 @@ def search(*, select=SELECT, **options):
     ],
 )
 def test_run_mcts_refuses_what_planners_refuse(options, message):
-    """By its own name."""
     with pytest.raises(ValueError, match=f"run_mcts.{message}"):
         search(**options)
 
@@ -412,12 +395,10 @@ def test_settings_of_the_loop_are_checked_by_planners(name, value, message):
 
 
 def own_qtransform(tree, node_index):
-    """A user's transform."""
     return qtransform_by_parent_and_siblings(tree, node_index)
 
 
 def own_selection(tree, node_index):
-    """A user's rule."""
     return SELECT(tree, node_index)
 
 
@@ -435,7 +416,6 @@ REQUIRED = (
 
 @pytest.mark.parametrize("name", UNCOMPILED)
 def test_rule_of_ones_own_has_no_compiled_form(name):
-    """A compiled backend refuses it, naming the remedy; auto and torch run it, and agree."""
     planner, model = UNCOMPILED[name], random_tables(4)
     expected = rf"backend: found 'numba' with rules without a compiled form.*{REQUIRED}"
     with pytest.raises(ValueError, match=expected):
@@ -450,7 +430,6 @@ def test_rule_of_ones_own_has_no_compiled_form(name):
 
 
 def test_selection_of_ones_own_has_no_compiled_form():
-    """`run_mcts` with any callable: in torch it equals the rule it wraps."""
     with pytest.raises(ValueError, match=rf"rules without a compiled form.*{REQUIRED}"):
         search(select=own_selection, backend="numba")
     for backend in ("auto", "torch"):
@@ -460,7 +439,6 @@ def test_selection_of_ones_own_has_no_compiled_form():
 
 @pytest.mark.parametrize("planner", PLANNERS)
 def test_triton_is_refused_on_the_cpu(planner):
-    """The device is the model's."""
     model = random_tables(5)
     expected = rf"backend: found 'triton' with a model on cpu; {REQUIRED}"
     with pytest.raises(ValueError, match=expected):
@@ -469,7 +447,6 @@ def test_triton_is_refused_on_the_cpu(planner):
 
 
 def test_compiled_backend_without_its_package_is_refused(monkeypatch):
-    """And auto falls back to torch."""
     monkeypatch.setattr("search.backends.dispatch._is_installed", lambda package: False)
     with pytest.raises(ValueError, match=rf"found 'numba' with no package 'numba'; {REQUIRED}"):
         search(backend="numba")
@@ -478,7 +455,6 @@ def test_compiled_backend_without_its_package_is_refused(monkeypatch):
 
 @pytest.mark.parametrize("backend", ["torch", "auto"])
 def test_qtransform_without_its_bounds_is_torch_s_to_complain_about(backend):
-    """`qtransform_by_min_max` needs bounds; without them there is nothing to compile."""
     planner = MuZeroPlanner(4, qtransform=qtransform_by_min_max, backend=backend)
     with pytest.raises(TypeError, match="min_value"):
         planner.plan(random_tables(6), ROWS)
@@ -486,7 +462,6 @@ def test_qtransform_without_its_bounds_is_torch_s_to_complain_about(backend):
 
 @pytest.mark.parametrize("backend", ["torch", "auto"])
 def test_unknown_option_of_a_qtransform_is_named(backend):
-    """Not swallowed by the encoding."""
     qtransform = partial(qtransform_completed_by_mix_value, value_scal=0.2)
     planner = GumbelMuZeroPlanner(4, qtransform=qtransform, backend=backend)
     with pytest.raises(TypeError, match="value_scal"):
@@ -534,7 +509,6 @@ def test_unknown_option_of_a_qtransform_is_named(backend):
     ],
 )
 def test_known_qtransform_with_options_is_compiled(planner):
-    """Not refused, and the same tree as torch's."""
     model = random_tables(7, invalid=0.3)
     trees = [replace(planner, backend=b).plan(model, ROWS).tree for b in BACKENDS]
     assert torch.equal(trees[0].children_index, trees[1].children_index)
@@ -628,7 +602,6 @@ def test_a_decision_whose_scores_overflow_at_the_end_is_refused():
 
 @pytest.mark.parametrize("name", [*PLANNERS, *LEVEL_PLANNERS])
 def test_logits_of_invalid_actions_are_ignored_and_outputs_can_be_trained_on(name):
-    """Planning runs under inference mode; weights and value are ordinary tensors."""
     planner = (PLANNERS | LEVEL_PLANNERS)[name]()
     plain, outputs = random_tables(3, invalid=0.5), []
     for junk in (0.0, -torch.inf, torch.nan, 1e30):

@@ -39,7 +39,6 @@ MODES = ["mctx", "efficientzero", "gumbel"]
 
 @pytest.fixture(params=FORMS)
 def backend(request, monkeypatch):
-    """Each form that runs on the CPU, as the name of a backend."""
     if request.param == "parallel":
         monkeypatch.setattr(cpu, "_PARALLEL_WORK", 1)
         monkeypatch.setattr(cpu, "_start_threads", lambda: 2)
@@ -47,7 +46,6 @@ def backend(request, monkeypatch):
 
 
 def make_planner(mode, num_simulations, **options):
-    """A planner without noise of its own."""
     if mode == "gumbel":
         return GumbelMuZeroPlanner(num_simulations, gumbel_scale=0, **options)
     return MuZeroPlanner(num_simulations, dirichlet_fraction=0, temperature=0, mode=mode, **options)
@@ -79,7 +77,6 @@ def below_a_root(priors, value, successors, *, num_invalid=0, dtype=torch.float3
 
 
 def visits_below(model, num_simulations, **options):
-    """Visits of the actions of the root's only child."""
     planner = GumbelMuZeroPlanner(num_simulations, gumbel_scale=0, **options)
     return planner.plan(model, torch.arange(1)).tree.children_visits[0, 1].tolist()
 
@@ -97,7 +94,6 @@ def test_nearly_equal_successors_are_weighed_by_prior_and_value(backend, dtype):
 @pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
 @pytest.mark.parametrize("value", [1.0, -1.0, 1e6])
 def test_nearly_equal_successors_at_any_scale(value, scale, backend):
-    """Whatever the weight of values and however far the node's own, the best one is taken most."""
     model = below_a_root([0.2, 0.3, 0.5], value, [0.001, 0.0, 0.002])
     transform = partial(MIXED, value_scale=scale)
     visits = visits_below(model, 25, backend=backend, qtransform=transform)
@@ -117,7 +113,6 @@ def test_value_of_actions_that_cannot_be_taken_does_not_weigh(backend):
 
 
 def test_equal_successors_share_visits_by_their_priors(backend):
-    """Equal values say nothing, whatever the last bits of the priors that average them."""
     for value in (0.5, 1.0, -7.0):
         model = below_a_root([0.25, 0.25, 0.5], value, [value] * 3)
         assert visits_below(model, 41, backend=backend) == [10, 10, 20], value
@@ -128,7 +123,6 @@ def test_equal_successors_share_visits_by_their_priors(backend):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("num_actions", [2, 4])
 def test_forms_grow_the_same_trees_of_degenerate_tables(num_actions, dtype, far, gap):
-    """Gumbel's rules, of which the compiled form exponentiates in another order than torch."""
     shared = 1.0 if num_actions == 2 else 0.3
     model = degenerate_tables(
         5, num_tables=64, num_actions=num_actions, gap=gap, far=far, shared=shared, dtype=dtype
@@ -148,7 +142,6 @@ def test_forms_grow_the_same_trees_of_degenerate_tables(num_actions, dtype, far,
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("seed", range(6))
 def test_trees_of_degenerate_tables_equal_the_recursive_reference(seed, mode, backend):
-    """2 to 4 actions, 16 to 100 simulations, one or several leaves a step, any depth."""
     budget = (16, 100, 40, 64, 25, 32)[seed]
     leaves, max_depth = (1, 1, 3, 1, 5, 2)[seed], (None, None, None, 3, None, 2)[seed]
     model = degenerate_tables(
@@ -182,7 +175,6 @@ def test_trees_of_degenerate_tables_equal_the_recursive_reference(seed, mode, ba
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_forms_go_on_from_kept_degenerate_trees_alike(dtype):
-    """Two searches after each other, the second below the action taken."""
     model = degenerate_tables(8, num_tables=16, far=1.0, dtype=dtype)
     trees = []
     for backend in ("torch", "numba"):
@@ -195,7 +187,6 @@ def test_forms_go_on_from_kept_degenerate_trees_alike(dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_mean_of_equal_values_is_that_value(dtype):
-    """To the last bit, whatever the priors; beside other bits, a span of 0 scales noise up."""
     generator = torch.Generator().manual_seed(0)
     prior = torch.rand(2000, 5, generator=generator).to(dtype)
     visit_counts = torch.randint(4, (2000, 5), generator=generator)
@@ -226,7 +217,6 @@ def test_values_count_whatever_all_logits_have_in_common(shift, transform, backe
 @pytest.mark.parametrize("logit", [-80.0, -87.0, -95.0, -103.0, -3.4e38])
 @pytest.mark.parametrize("scale", [1.0, 3.0, -3.0])
 def test_forms_agree_where_priors_are_next_to_nothing(logit, scale):
-    """Down to numbers that have no digits left, and to the least logit there is."""
     model = random_tables(6, num_tables=16, num_actions=3, dtype=torch.float32)
     model.prior_logits[..., 1] = logit
     transform = partial(MIXED, value_scale=scale)
@@ -312,7 +302,6 @@ MESSAGE = (
 @pytest.mark.parametrize("leaves", [1, 3])
 @pytest.mark.parametrize("rule", RULES)
 def test_values_beyond_the_dtype_end_the_search(rule, leaves, backend):
-    """Finite numbers whose sums or differences are not: an error that names the row."""
     model = random_tables(1, dtype=torch.float32)
     model.value[2] *= 1.6e38  # up to 3.2e38, of either sign
     planner = RULES[rule](32, backend=backend, leaves_per_step=leaves)
@@ -327,7 +316,6 @@ def test_values_beyond_the_dtype_end_the_search(rule, leaves, backend):
 
 @pytest.mark.parametrize("rule", RULES)
 def test_return_beyond_the_dtype_ends_the_search_after_the_last_simulation(rule, backend):
-    """Nothing is chosen any more by a return that only the last simulation finds."""
     model = random_tables(1, dtype=torch.float32)
     model.reward[2], model.value[2] = 3e38, 3e38
     with pytest.raises(ValueError, match=MESSAGE):
@@ -336,7 +324,6 @@ def test_return_beyond_the_dtype_ends_the_search_after_the_last_simulation(rule,
 
 @pytest.mark.parametrize("rule", ["puct", "puct_mixed", "efficientzero"])
 def test_weight_of_the_prior_beyond_the_dtype_ends_the_search(rule, backend):
-    """c1 = 1e39 is infinite in float32: all actions would score alike."""
     model = random_tables(1, dtype=torch.float32)
     planner = RULES[rule](8, backend=backend, pb_c_init=1e39)
     with pytest.raises(ValueError, match=r"no finite torch\.float32"):
@@ -345,7 +332,6 @@ def test_weight_of_the_prior_beyond_the_dtype_ends_the_search(rule, backend):
 
 @pytest.mark.parametrize("noise", [float("nan"), float("inf")])
 def test_gumbel_noise_that_is_no_number_is_refused(noise, backend):
-    """Before the first choice of the root."""
     model = random_tables(1, dtype=torch.float32)
     gumbel = torch.zeros(4, 5)
     gumbel[2, 3] = noise
@@ -356,7 +342,6 @@ def test_gumbel_noise_that_is_no_number_is_refused(noise, backend):
 
 
 def test_chance_beside_values_beyond_the_dtype_ends_the_search(backend):
-    """Stochastic MuZero's decisions are PUCT's."""
     model = random_games(1, dtype=torch.float32)
     model.value[2] *= 1.6e38
     model.afterstate_value[2] *= 1.6e38
@@ -367,7 +352,6 @@ def test_chance_beside_values_beyond_the_dtype_ends_the_search(backend):
 
 @pytest.mark.parametrize("bounds", [(1.0, 1.0), (2.0, -2.0), (float("nan"), 1.0)])
 def test_bounds_out_of_order_are_refused(bounds):
-    """A span of 0 would make every score NaN."""
     transform = partial(qtransform_by_min_max, min_value=bounds[0], max_value=bounds[1])
     planner = MuZeroPlanner(4, qtransform=transform)
     with pytest.raises(ValueError, match="required a min_value below max_value"):
@@ -377,7 +361,6 @@ def test_bounds_out_of_order_are_refused(bounds):
 @pytest.mark.parametrize("epsilon", [0.0, 1e-60])
 @pytest.mark.parametrize("transform", [qtransform_by_parent_and_siblings, MIXED])
 def test_no_epsilon_divides_nothing_by_nothing(transform, epsilon, backend):
-    """Where all values are equal the span is 0, and so is such an epsilon in float32."""
     model = below_a_root([0.25, 0.25, 0.5], 0.5, [0.5] * 3)
     planner = GumbelMuZeroPlanner(
         41, gumbel_scale=0, qtransform=partial(transform, epsilon=epsilon), backend=backend
@@ -388,8 +371,6 @@ def test_no_epsilon_divides_nothing_by_nothing(transform, epsilon, backend):
 
 
 def test_rule_of_ones_own_that_finds_no_action_ends_the_search():
-    """-1 is no action, and would be read as the last one."""
-
     def none(tree, node_index):
         return torch.full_like(node_index, -1)
 

@@ -36,18 +36,14 @@ RANDOM_WORLDS = st.fixed_dictionaries(
 
 
 class LoggingModel:
-    """A table model that remembers each step: rows' tables, states and actions."""
-
     def __init__(self, tables: TableModel):
         self.tables, self.num_actions = tables, tables.num_actions
         self.steps = []
 
     def root(self, observation, *, generator=None):
-        """The tables' root."""
         return self.tables.root(observation)
 
     def step(self, embedding, action, *, generator=None):
-        """The tables' step."""
         rows = zip(
             embedding["table"].tolist(), embedding["state"].tolist(), action.tolist(), strict=True
         )
@@ -56,7 +52,6 @@ class LoggingModel:
 
 
 def assert_same_trees(found, expected, *, exactly=False):
-    """All tensors, embeddings where there is a node; floats to 1e-10 unless `exactly`."""
     used = expected.node_visits > 0
     for field in fields(Tree):
         if field.name != "embeddings":
@@ -71,7 +66,6 @@ def assert_same_trees(found, expected, *, exactly=False):
 
 @pairwise(world=WORLDS, mode=MODES, backend=BACKENDS)
 def test_one_leaf_a_step_is_the_sequential_search(world, mode, backend):
-    """Bit for bit the default's tree, and one row a tree and call."""
     model = LoggingModel(random_tables(1, **WORLDS[world]))
     default = make_planner(mode, SIMULATIONS, backend=backend).plan(model, ROWS)
     model.steps.clear()
@@ -85,7 +79,6 @@ def test_one_leaf_a_step_is_the_sequential_search(world, mode, backend):
 
 @pairwise(world=WORLDS, mode=MODES, leaves=[2, 3, 8, SIMULATIONS], max_depth=[None, 2])
 def test_both_backends_grow_the_same_trees(world, mode, leaves, max_depth):
-    """Node for node in float64, and the model is asked the same in the same order."""
     models = {backend: LoggingModel(random_tables(2, **WORLDS[world])) for backend in BACKENDS}
     outputs = [
         make_planner(
@@ -111,7 +104,6 @@ def test_both_backends_grow_the_same_trees(world, mode, leaves, max_depth):
 def test_tree_is_consistent_and_the_model_is_asked_little(
     world, mode, backend, budget, leaves, depth
 ):
-    """Visits add up, values are means, nothing invalid is visited, calls and rows are bounded."""
     leaves = min(leaves, budget)
     model = LoggingModel(random_tables(**world))
     rows = torch.arange(world["num_tables"])
@@ -138,7 +130,6 @@ def test_tree_is_consistent_and_the_model_is_asked_little(
 @CHECKS
 @given(RANDOM_WORLDS, st.sampled_from(MODES), st.sampled_from(BACKENDS), st.integers(2, 12))
 def test_rows_of_a_batch_do_not_see_each_other(world, mode, backend, leaves):
-    """A row alone, or in another order, finds what it found in company."""
     model = random_tables(**world)
     planner = make_planner(mode, 20, backend=backend, leaves_per_step=leaves)
     rows = torch.arange(world["num_tables"])
@@ -153,7 +144,6 @@ def test_rows_of_a_batch_do_not_see_each_other(world, mode, backend, leaves):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(("budget", "leaves"), [(8, 8), (24, 8), (23, 8), (9, 4)])
 def test_calls_are_as_few_as_the_budget_allows(budget, leaves, backend):
-    """Where leaves never collide: ceil(S / W) full calls, the last with what is left."""
     model = LoggingModel(random_tables(3, num_actions=40, num_states=50, uniform_prior=True))
     make_planner("mctx", budget, backend=backend, leaves_per_step=leaves).plan(model, ROWS)
     full, rest = divmod(budget, leaves)
@@ -193,7 +183,6 @@ def test_halving_gives_the_scheduled_visits_whatever_the_width(backend, leaves):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_walks_that_can_only_go_one_way_end_at_the_same_leaf(backend, mode):
-    """One action, four leaves a step: one node a step, visited by all four walks."""
     model = LoggingModel(random_tables(6, num_actions=1))
     tree = make_planner(mode, 10, backend=backend, leaves_per_step=4).plan(model, ROWS).tree
     assert [len(step) for step in model.steps] == [4, 4, 4]
@@ -239,7 +228,6 @@ def test_value_counts_each_walk_that_ended_at_a_shared_leaf(backend):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("leaves", [1, 8])
 def test_best_arm_of_a_bandit_is_found(leaves, backend):
-    """Sixteen arms that end the game: one pays, all others cost; the prior knows nothing."""
     best = torch.tensor([3, 15, 0, 9])
     model = random_tables(9, num_actions=16, num_states=20, uniform_prior=True)
     model.reward.abs_().neg_().sub_(0.1)
@@ -255,7 +243,6 @@ def test_best_arm_of_a_bandit_is_found(leaves, backend):
 @pytest.mark.parametrize("mode", ["mctx", "efficientzero"])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_best_arm_draws_most_visits_of_a_wide_search(backend, mode):
-    """Width costs exploration where it cannot be helped, and no more: visits still concentrate."""
     model = random_tables(9, num_actions=4, uniform_prior=True)
     model.reward.zero_()
     model.reward[:, 0, 2] = 1.0
@@ -268,7 +255,6 @@ def test_best_arm_draws_most_visits_of_a_wide_search(backend, mode):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_width_can_differ_from_search_to_search(backend):
-    """A planner's width is its own: nothing of a wide search is left in a narrow one."""
     model = random_tables(10, terminal=0.2, invalid=0.3)
     expected = make_planner("mctx", 16, backend="torch").plan(model, ROWS).tree
     for leaves in (8, 1, 16, 1):
@@ -279,7 +265,6 @@ def test_width_can_differ_from_search_to_search(backend):
 
 
 def test_whole_budget_in_one_step_is_allowed():
-    """W = S: the widest search there is."""
     assert make_planner("gumbel", 8, leaves_per_step=8).leaves_per_step == 8
     with pytest.raises(ValueError, match=r"leaves_per_step: found 8; required at most .* = 7"):
         replace(make_planner("gumbel", 8, leaves_per_step=8), num_simulations=7)

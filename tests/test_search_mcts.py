@@ -36,7 +36,6 @@ SELECT = PuctSelection(qtransform_by_parent_and_siblings)
     backend=BACKENDS,
 )
 def test_muzero_tree_equals_recursive_reference(world, mode, max_depth, leaves, backend):
-    """Topology, visits, values, priors, action and weights of every tree."""
     model = random_tables(1, **WORLDS[world])
     planner = MuZeroPlanner(
         SIMULATIONS,
@@ -77,7 +76,6 @@ def test_muzero_tree_equals_recursive_reference(world, mode, max_depth, leaves, 
     backend=BACKENDS,
 )
 def test_gumbel_tree_equals_recursive_reference(world, max_depth, considered, leaves, backend):
-    """Topology, visits, values, priors, action and weights of every tree, with noise injected."""
     model = random_tables(2, **WORLDS[world])
     planner = GumbelMuZeroPlanner(
         SIMULATIONS,
@@ -108,7 +106,6 @@ def test_gumbel_tree_equals_recursive_reference(world, max_depth, considered, le
 
 
 def test_model_steps_only_rows_that_need_a_node():
-    """A row at a terminal child costs a simulation but no step row."""
     model = random_tables(4, num_tables=2, num_actions=1)
     model.discount[1] = 0.0  # table 1 ends with its first action
     output = MuZeroPlanner(5, dirichlet_fraction=0).plan(model, torch.arange(2))
@@ -118,14 +115,12 @@ def test_model_steps_only_rows_that_need_a_node():
 
 
 def test_model_is_not_called_when_all_rows_are_done():
-    """Once every tree is exhausted the simulations go on without the model."""
     model = random_tables(4, num_tables=2, num_actions=1, terminal=1.0)
     MuZeroPlanner(5, dirichlet_fraction=0).plan(model, torch.arange(2))
     assert model.step_rows == [2]
 
 
 def test_embeddings_of_any_dtype_lie_at_their_nodes():
-    """Each node remembers the actions that led to it, and the table of its own row."""
     model = random_tables(5, invalid=0.3)
     tree = MuZeroPlanner(30, dirichlet_fraction=0).plan(model, torch.arange(4)).tree
     assert tree.embeddings["trace"].dtype == torch.int32
@@ -140,7 +135,6 @@ def test_embeddings_of_any_dtype_lie_at_their_nodes():
 
 
 def test_dtype_follows_the_model():
-    """A float32 model gives float32 trees and outputs."""
     model = random_tables(6, dtype=torch.float32)
     for planner in (MuZeroPlanner(4), GumbelMuZeroPlanner(4)):
         output = planner.plan(model, torch.arange(4))
@@ -150,7 +144,6 @@ def test_dtype_follows_the_model():
 
 
 def test_depth_must_be_positive():
-    """Depth 0 has no action to take."""
     model = random_tables(7)
     with pytest.raises(ValueError, match=r"max_depth: found 0 .*at least 1 or None"):
         run_mcts(

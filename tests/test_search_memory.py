@@ -21,25 +21,21 @@ LEAVES = ["table", "state", "trace"]
 
 @pytest.fixture(autouse=True)
 def _empty_shelf():
-    """Every test starts and ends without kept memory."""
     release_memory()
     yield
     release_memory()
 
 
 def make_planner(num_simulations=12, **options):
-    """A compiled MuZero planner without noise."""
     options = {"backend": "numba", "dirichlet_fraction": 0, "temperature": 0} | options
     return MuZeroPlanner(num_simulations, **options)
 
 
 def plan(model, *, rows=4, num_simulations=12, **options):
-    """A search of the first tables."""
     return make_planner(num_simulations, **options).plan(model, torch.arange(rows))
 
 
 def addresses(tree):
-    """Where each tensor of a tree lies."""
     return {
         **{name: getattr(tree, name).data_ptr() for name in NAMES},
         **{name: leaf.data_ptr() for name, leaf in tree.embeddings.items()},
@@ -47,17 +43,14 @@ def addresses(tree):
 
 
 def tensors(tree):
-    """All tensors of a tree by name."""
     return {**{name: getattr(tree, name) for name in NAMES}, **tree.embeddings}
 
 
 def shelf():
-    """The memories this thread keeps."""
     return [kept for _, kept in memory_module._shelf.memories.values()]
 
 
 def assert_same(found, expected):
-    """All tensors of two trees, embeddings where there is a node."""
     used = expected.node_visits > 0
     for name, tensor in tensors(expected).items():
         left, right = tensors(found)[name], tensor
@@ -75,7 +68,6 @@ def assert_same(found, expected):
 
 
 def test_memory_is_used_again_once_the_tree_is_gone():
-    """The next search of the same shapes writes where the last one did."""
     model = random_tables(1)
     output = plan(model)
     before = addresses(output.tree)
@@ -84,7 +76,6 @@ def test_memory_is_used_again_once_the_tree_is_gone():
 
 
 def test_memory_is_used_again_when_values_were_kept_apart():
-    """Action, weights and value are copies: an actor that keeps those keeps no tree."""
     model = random_tables(1)
     output = plan(model)
     kept, before = (output.action, output.action_weights, output.value), addresses(output.tree)
@@ -96,7 +87,6 @@ def test_memory_is_used_again_when_values_were_kept_apart():
 
 
 def test_memory_of_other_shapes_stays_for_its_own():
-    """Each of several alternating shapes finds its memory."""
     model = random_tables(1)
     first, second = addresses(plan(model).tree), addresses(plan(model, num_simulations=20).tree)
     for _ in range(3):
@@ -130,7 +120,6 @@ HOLDS = {
 @pytest.mark.parametrize("held", HOLDS)
 @pytest.mark.parametrize("rows", [1, 4])
 def test_memory_is_not_used_again_while_somebody_holds_any_of_it(held, rows):
-    """A tree, a tensor, a view, numpy's view of it: all are readers."""
     model = random_tables(1)
     output = plan(model, rows=rows)
     before = addresses(output.tree)
@@ -153,7 +142,6 @@ def test_memory_is_not_used_again_while_somebody_holds_any_of_it(held, rows):
 
 @pytest.mark.parametrize("rows", [1, 4])
 def test_held_tree_stays_as_it_is_through_many_searches(rows):
-    """Bit for bit, whatever is searched afterwards in the same and in other shapes."""
     model = random_tables(1)
     held = plan(model, rows=rows).tree
     copies = {name: tensor.clone() for name, tensor in tensors(held).items()}
@@ -169,7 +157,6 @@ def test_held_tree_stays_as_it_is_through_many_searches(rows):
 
 
 def test_used_memory_leaves_no_trace():
-    """After larger, deeper and wider searches the same search gives the same tree."""
     model = random_tables(3, terminal=0.2, dead=0.2, invalid=0.3)
     expected = {
         (rows, leaves): tensors(
@@ -187,14 +174,12 @@ def test_used_memory_leaves_no_trace():
 
 
 def test_tree_of_an_iterating_reader_is_safe():
-    """Keeping every tree of a loop gives as many trees."""
     trees = [plan(random_tables(seed)).tree for seed in range(12)]
     for seed, tree in enumerate(trees):
         assert_same(tree, plan(random_tables(seed), backend="torch").tree)
 
 
 def test_kept_tree_is_a_copy():
-    """Going on from a subtree leaves the memory of the old tree free."""
     from search import keep_subtree
 
     model = random_tables(1)
@@ -219,11 +204,9 @@ class PlanningInside:
         self.held = []
 
     def root(self, observation, *, generator=None):
-        """The outer model's root."""
         return self.outer.root(observation)
 
     def step(self, embedding, action, *, generator=None):
-        """The outer model's step, after a search."""
         self.held.append(plan(self.inner, rows=action.shape[0]).tree)
         plan(random_tables(30), rows=action.shape[0])
         return self.outer.step(embedding, action)
@@ -231,7 +214,6 @@ class PlanningInside:
 
 @pytest.mark.parametrize("rows", [1, 4])
 def test_search_inside_a_step_does_not_share_memory(rows):
-    """Outer and inner trees are those of searches alone."""
     outer, inner = random_tables(4), random_tables(5)
     model = PlanningInside(outer, inner)
     found = plan(model, rows=rows).tree
@@ -243,7 +225,6 @@ def test_search_inside_a_step_does_not_share_memory(rows):
 
 
 def test_nested_search_uses_memory_again():
-    """What the inner searches do not hold they share: two memories for any number of them."""
     model = PlanningInside(random_tables(4), random_tables(5))
     model.held = type("Forgetting", (), {"append": lambda self, tree: None})()
     plan(model)
@@ -252,7 +233,6 @@ def test_nested_search_uses_memory_again():
 
 
 def test_threads_search_beside_each_other():
-    """Each finds what it finds alone, and none is handed another's memory."""
     models = [random_tables(seed) for seed in range(4)]
     expected = [plan(model, backend="torch").tree for model in models]
     found, places, failures = {}, {}, []
@@ -286,7 +266,6 @@ def test_threads_search_beside_each_other():
 
 
 def test_tree_outlives_the_thread_that_made_it():
-    """A thread's shelf goes with it; what it handed out stays."""
     result = []
     thread = threading.Thread(target=lambda: result.append(plan(random_tables(1)).tree))
     thread.start()
@@ -296,7 +275,6 @@ def test_tree_outlives_the_thread_that_made_it():
 
 
 def test_release_is_of_this_thread():
-    """Another thread's memory stays on its shelf."""
     plan(random_tables(1))
     thread = threading.Thread(target=release_memory)
     thread.start()
@@ -308,7 +286,6 @@ def test_release_is_of_this_thread():
 
 
 def test_release_gives_back_and_harms_no_tree():
-    """Nothing is kept, what is held stays, and the next search allocates anew."""
     model = random_tables(1)
     tree = plan(model).tree
     copies = {name: tensor.clone() for name, tensor in tensors(tree).items()}
@@ -322,8 +299,6 @@ def test_release_gives_back_and_harms_no_tree():
 
 
 def test_release_within_a_search_is_harmless():
-    """The memory in use is on no shelf."""
-
     class Releasing(PlanningInside):
         def step(self, embedding, action, *, generator=None):
             release_memory()
@@ -335,7 +310,6 @@ def test_release_within_a_search_is_harmless():
 
 
 def test_what_is_kept_is_bounded_in_number():
-    """Many shapes: the latest are kept, the first are given back."""
     model = random_tables(1)
     for num_simulations in range(1, 31):
         plan(model, num_simulations=num_simulations)
@@ -345,7 +319,6 @@ def test_what_is_kept_is_bounded_in_number():
 
 
 def test_what_is_kept_is_bounded_in_bytes(monkeypatch):
-    """All but the last together stay below the bound; the last is kept whatever its size."""
     model = random_tables(1)
     sizes = {}
     for budget in (10, 9):
@@ -368,12 +341,10 @@ def test_what_is_kept_is_bounded_in_bytes(monkeypatch):
 
 
 def test_size_counts_all_arrays():
-    """3 floats of 4 bytes and 4 integers of 8."""
     assert Memory(SHAPES).num_bytes == 3 * 4 + 4 * 8
 
 
 def test_each_array_is_watched():
-    """One reader of one array makes the whole memory a held one, and no longer than it reads."""
     memory = Memory(SHAPES)
     assert not memory.is_read()
     for name in SHAPES:
@@ -388,7 +359,6 @@ def test_each_array_is_watched():
 
 
 def test_least_recently_used_memory_is_borrowed_first_and_held_ones_are_passed_over():
-    """The shelf hands out what is free, and allocates where all is read."""
     first, second = Memory(SHAPES), Memory(SHAPES)
     return_memory("key", first)
     return_memory("key", second)
@@ -403,7 +373,6 @@ def test_least_recently_used_memory_is_borrowed_first_and_held_ones_are_passed_o
 
 
 def test_memory_of_another_key_is_not_borrowed():
-    """Same bytes or not."""
     memory = Memory(SHAPES)
     return_memory("key", memory)
     assert borrow_memory("other", lambda: SHAPES) is not memory
@@ -413,21 +382,17 @@ def test_memory_of_another_key_is_not_borrowed():
 
 
 class Failing(PlanningInside):
-    """A table model that breaks in its fourth step."""
-
     def __init__(self, outer, fault):
         super().__init__(outer, None)
         self.fault, self.calls = fault, 0
 
     def step(self, embedding, action, *, generator=None):
-        """The step, or the fault."""
         self.calls += 1
         output = self.outer.step(embedding, action)
         return output if self.calls < 4 else self.fault(output)
 
 
 def raise_error(output):
-    """What a model out of memory does."""
     raise RuntimeError("out of memory")
 
 
@@ -442,7 +407,6 @@ def raise_error(output):
     ],
 )
 def test_search_that_fails_gives_its_memory_back(fault, error, rows):
-    """The next search uses it again and is right."""
     model = random_tables(7)
     before = addresses(plan(model, rows=rows).tree)
     with pytest.raises(error):
@@ -454,7 +418,6 @@ def test_search_that_fails_gives_its_memory_back(fault, error, rows):
 
 
 def test_memory_is_not_used_again_while_a_failed_search_is_looked_at():
-    """A debugger at the error sees the arrays the search left."""
     model = random_tables(7)
     try:
         plan(Failing(model, raise_error))
@@ -473,8 +436,6 @@ def test_memory_is_not_used_again_while_a_failed_search_is_looked_at():
 
 
 def each_output(change):
-    """A class of table models whose every output is changed."""
-
     class Changed(PlanningInside):
         def __init__(self, outer):
             super().__init__(outer, None)
@@ -490,21 +451,17 @@ def each_output(change):
 
 
 def convert(**dtypes):
-    """Converts the named fields."""
     return lambda output: replace(
         output, **{name: getattr(output, name).to(dtype) for name, dtype in dtypes.items()}
     )
 
 
 def convert_steps(**dtypes):
-    """Converts the named fields of steps only."""
     change = convert(**dtypes)
     return lambda output: change(output) if hasattr(output, "reward") else output
 
 
 def strided(output):
-    """Every field and leaf a view with gaps between its items."""
-
     def spread(tensor):
         wide = torch.zeros(*tensor.shape, 2, dtype=tensor.dtype)
         wide[..., 1] = tensor
@@ -517,7 +474,6 @@ def strided(output):
 
 
 def transposed(output):
-    """Logits and mask laid out action by action."""
     return replace(
         output,
         prior_logits=output.prior_logits.T.contiguous().T,
@@ -526,7 +482,6 @@ def transposed(output):
 
 
 def expanded(output):
-    """Constants as one number seen many times."""
     rows, actions = output.prior_logits.shape
     changed = {
         "prior_logits": torch.linspace(0, 1, actions, dtype=torch.float64).expand(rows, actions),
@@ -539,7 +494,6 @@ def expanded(output):
 
 
 def parameters(output):
-    """Outputs that autograd watches."""
     names = [f.name for f in fields(output) if f.name not in ("embedding", "valid_actions")]
     with torch.inference_mode(False):
         changed = {name: torch.nn.Parameter(getattr(output, name).clone()) for name in names}
@@ -548,7 +502,6 @@ def parameters(output):
 
 
 def leaf_of(make):
-    """Adds a leaf that is made of the trace, so that it differs from node to node."""
     return lambda output: replace(
         output, embedding={**output.embedding, "extra": make(output.embedding["trace"])}
     )
@@ -587,8 +540,6 @@ CHANGES = {
 
 
 class Remembering(PlanningInside):
-    """Embeds nothing: the model of a bandit."""
-
     def __init__(self, outer):
         super().__init__(outer, None)
 
@@ -604,7 +555,6 @@ class Remembering(PlanningInside):
 
 @pairwise(change=CHANGES, rows=[1, 4], leaves=[1, 4])
 def test_outputs_of_every_make_are_read_as_torch_reads_them(change, rows, leaves):
-    """dtypes, layouts, parameters and leaves of every shape: the trees are those of torch."""
     kind = Remembering if CHANGES[change] is None else each_output(CHANGES[change])
     trees = [
         plan(kind(random_tables(8)), rows=rows, leaves_per_step=leaves, backend=backend).tree
@@ -617,8 +567,6 @@ def test_outputs_of_every_make_are_read_as_torch_reads_them(change, rows, leaves
 
 @pytest.mark.parametrize("rows", [1, 4])
 def test_same_tensors_may_be_returned_every_time(rows):
-    """A model that says the same of every node may keep one output and return it."""
-
     class Constant:
         num_actions = 5
 
@@ -642,8 +590,6 @@ def test_same_tensors_may_be_returned_every_time(rows):
 
 
 def test_model_may_keep_what_it_is_given():
-    """Embeddings and actions handed to a step are not written to by later steps or searches."""
-
     class Recording(PlanningInside):
         def __init__(self, outer):
             super().__init__(outer, None)
@@ -665,7 +611,6 @@ def test_model_may_keep_what_it_is_given():
 
 @pytest.mark.parametrize("gumbel", [False, True])
 def test_noise_of_a_planner_is_not_kept_with_the_memory(gumbel):
-    """Rules bring arrays of their own: two planners of one shape take turns undisturbed."""
     model = random_tables(11)
     kinds = [
         lambda backend: MuZeroPlanner(12, dirichlet_fraction=0, temperature=0, backend=backend),

@@ -44,7 +44,6 @@ CHECKS = settings(max_examples=40, deadline=None, derandomize=True, database=Non
 
 
 def plan(planner, model, *, seed=0, tables=None):
-    """Plans from each table, or from those named."""
     tables = torch.arange(model.value.shape[0]) if tables is None else tables
     return planner.plan(model, tables, generator=torch.Generator().manual_seed(seed))
 
@@ -52,7 +51,6 @@ def plan(planner, model, *, seed=0, tables=None):
 @CHECKS
 @given(st.sampled_from(list(KINDS)), WORLDS, BUDGETS)
 def test_decision_is_valid_and_weights_are_a_distribution(kind, world, budget):
-    """A valid action, weights that sum to 1 and are 0 where invalid, finite values."""
     model = random_tables(**world)
     output = plan(KINDS[kind](budget), model)
     valid = model.valid_actions[:, 0]
@@ -67,7 +65,6 @@ def test_decision_is_valid_and_weights_are_a_distribution(kind, world, budget):
 @CHECKS
 @given(st.sampled_from(list(KINDS)), WORLDS, BUDGETS)
 def test_tree_is_consistent_and_within_budget(kind, world, budget):
-    """Parents and children agree, visits add up, nothing invalid or terminal is entered."""
     model = random_tables(**world)
     tree = plan(KINDS[kind](budget), model).tree
     used = tree.node_visits > 0
@@ -95,7 +92,6 @@ def test_tree_is_consistent_and_within_budget(kind, world, budget):
 @CHECKS
 @given(st.sampled_from(list(TREE_SEARCHES)), WORLDS, BUDGETS, DEPTHS)
 def test_every_simulation_is_counted_at_the_root(kind, world, budget, depth):
-    """Root visits are 1 + simulations, and MuZero's weights are the visit frequencies."""
     output = plan(TREE_SEARCHES[kind](budget, max_depth=depth), random_tables(**world))
     visits = output.tree.children_visits[:, 0]
     assert bool((visits.sum(dim=-1) == budget).all())
@@ -120,7 +116,6 @@ def test_value_is_the_mean_of_the_returns_backed_up(kind, world, budget, depth):
 @CHECKS
 @given(st.sampled_from(list(KINDS)), WORLDS, BUDGETS)
 def test_rows_of_a_batch_do_not_see_each_other(kind, world, budget):
-    """A row alone, or in another order, finds what it found in company (noise off)."""
     model, planner = random_tables(**world), KINDS[kind](budget, **QUIET.get(kind, {}))
     together = plan(planner, model)
     for tables in (torch.arange(model.value.shape[0]).flip(0), torch.tensor([0])):
@@ -137,7 +132,6 @@ def test_rows_of_a_batch_do_not_see_each_other(kind, world, budget):
 @CHECKS
 @given(st.sampled_from(list(TREE_SEARCHES)), WORLDS, BUDGETS)
 def test_seed_reproduces_the_search(kind, world, budget):
-    """The generator is the only source of randomness, whatever torch's own has drawn."""
     model, planner = random_tables(**world), TREE_SEARCHES[kind](budget)
     first = plan(planner, model, seed=5)
     torch.rand(3)
@@ -149,7 +143,6 @@ def test_seed_reproduces_the_search(kind, world, budget):
 @CHECKS
 @given(st.sampled_from(list(KINDS)), WORLDS, BUDGETS, st.floats(-5, 5))
 def test_shifting_logits_changes_nothing_but_rounding(kind, world, budget, shift):
-    """Logits are unnormalized: the decision depends on their softmax alone."""
     model, planner = random_tables(**world), KINDS[kind](budget, **QUIET.get(kind, {}))
     shifted = replace(model, prior_logits=model.prior_logits + shift)
     first, second = plan(planner, model), plan(planner, shifted)

@@ -55,7 +55,6 @@ class WalkingModel:
         self.steps = []
 
     def root(self, observation, *, generator=None):
-        """The output of the named states."""
         table, state = observation.unbind(1)
         output = self.tables.root(table)
         return RootOutput(
@@ -66,42 +65,35 @@ class WalkingModel:
         )
 
     def step(self, embedding, action, *, generator=None):
-        """One transition a row."""
         self.steps.append(action.shape[0])
         return self.tables.step(embedding, action)
 
     def move(self, observation, action):
-        """The observations after the actions."""
         table, state = observation.unbind(1)
         return torch.stack([table, self.tables.next_state[table, state, action]], dim=1)
 
 
 def make_planner(mode, num_simulations, **options):
-    """A planner without noise of its own."""
     if mode == "gumbel":
         return GumbelMuZeroPlanner(num_simulations, gumbel_scale=0, **options)
     return MuZeroPlanner(num_simulations, dirichlet_fraction=0, temperature=0, mode=mode, **options)
 
 
 def search(world, *, num_simulations=30, seed=1, **options):
-    """A finished tree of four tables."""
     planner = make_planner("mctx", num_simulations, **options)
     return planner.plan(random_tables(seed, **WORLDS[world]), ROWS).tree
 
 
 def most_visited(tree):
-    """`[B]`, the action most visited at each root."""
     return tree.children_visits[:, 0].argmax(dim=-1)
 
 
 def least_visited(tree):
-    """`[B]`, the visited action least visited at each root."""
     counts = tree.children_visits[:, 0]
     return counts.masked_fill(counts == 0, 10**6).argmin(dim=-1)
 
 
 def columns_below(tree, row, column):
-    """Columns of a node and all its descendants, walked child by child, in ascending order."""
     found, stack = [], [column]
     while stack:
         at = stack.pop()
@@ -111,7 +103,6 @@ def columns_below(tree, row, column):
 
 
 def assert_consistent(tree):
-    """Parents and children agree and lie in order, visits and values add up."""
     used = tree.node_visits > 0
     columns = torch.arange(tree.num_nodes).expand_as(tree.parents)
     assert torch.equal(tree.parents >= 0, used & (columns > 0))
@@ -153,7 +144,6 @@ def assert_kept(kept, tree, row, old):
 
 
 def assert_unused(tree, row, first):
-    """Columns from `first` on are as in a fresh tree."""
     for name in ("parents", "action_from_parent", "children_index"):
         assert bool((getattr(tree, name)[row, first:] == -1).all())
     for name in [*NODES, *EDGES]:
@@ -161,13 +151,11 @@ def assert_unused(tree, row, first):
 
 
 def clone(tree):
-    """A deep copy of a tree."""
     copies = {f.name: getattr(tree, f.name).clone() for f in fields(Tree) if f.name != "embeddings"}
     return Tree(**copies, embeddings={k: leaf.clone() for k, leaf in tree.embeddings.items()})
 
 
 def assert_equal_trees(found, expected):
-    """All tensors are equal, bit for bit; embeddings where a node is."""
     used = expected.node_visits > 0
     for field in fields(Tree):
         if field.name != "embeddings":
@@ -195,7 +183,6 @@ def output_of(kept, **changes):
 
 @pairwise(world=WORLDS, max_depth=[None, 1, 2], choose=[most_visited, least_visited])
 def test_kept_tree_is_the_subtree_below_the_action(world, max_depth, choose):
-    """Every field of every node, at columns that keep their order."""
     tree = search(world, max_depth=max_depth)
     action, before = choose(tree), clone(tree)
     kept = keep_subtree(tree, action)
@@ -212,7 +199,6 @@ def test_kept_tree_is_the_subtree_below_the_action(world, max_depth, choose):
 
 
 def test_kept_tree_reads_like_the_nested_subtree():
-    """`to_dict` of the kept tree is the child's part of the old one, but for columns and edge."""
     tree = search("all_at_once")
     action = most_visited(tree)
     kept = keep_subtree(tree, action)
@@ -230,7 +216,6 @@ def test_kept_tree_reads_like_the_nested_subtree():
 
 
 def test_rows_keep_as_many_nodes_as_they_have():
-    """K is the most any row keeps; the columns of smaller rows end unused."""
     tree = search("plain")
     action = torch.stack([most_visited(tree), least_visited(tree)])[
         torch.tensor([0, 1, 1, 0]), ROWS
@@ -246,7 +231,6 @@ def test_rows_keep_as_many_nodes_as_they_have():
 
 
 def test_unvisited_action_keeps_nothing():
-    """All columns of such a row are unused, and if all rows are such one column is left."""
     tree = search("plain", num_simulations=3)
     counts = tree.children_visits[:, 0]
     unvisited = (counts == 0).int().argmax(dim=-1)
@@ -262,7 +246,6 @@ def test_unvisited_action_keeps_nothing():
 
 
 def test_leaf_at_the_depth_limit_keeps_all_its_visits():
-    """A child that could not be searched below was visited often: its own visits stay."""
     tree = search("plain", num_simulations=20, max_depth=1)
     kept = keep_subtree(tree, most_visited(tree))
     assert kept.num_nodes == 1
@@ -272,7 +255,6 @@ def test_leaf_at_the_depth_limit_keeps_all_its_visits():
 
 
 def test_terminal_child_stays_terminal_until_its_root_is_replaced():
-    """Cutting changes no node; a root that is planned from is no end."""
     model = random_tables(3)
     model.discount[:, 0] = 0.0  # every root action ends the episode
     tree = make_planner("mctx", 12).plan(model, ROWS).tree
@@ -285,7 +267,6 @@ def test_terminal_child_stays_terminal_until_its_root_is_replaced():
 
 
 def test_subtree_can_be_kept_of_a_kept_tree():
-    """Two cuts after each other are the subtree of the subtree."""
     tree = search("plain", num_simulations=60)
     once = keep_subtree(tree, most_visited(tree))
     twice = keep_subtree(once, most_visited(once))
@@ -298,7 +279,6 @@ def test_subtree_can_be_kept_of_a_kept_tree():
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.int8, torch.uint8])
 def test_actions_of_any_integer_dtype_are_read_alike(dtype):
-    """Narrow integers, of which torch indexes by some and takes others for masks."""
     tree = search("plain")
     action = most_visited(tree)
     assert_equal_trees(keep_subtree(tree, action.to(dtype)), keep_subtree(tree, action))
@@ -319,7 +299,6 @@ def test_actions_of_any_integer_dtype_are_read_alike(dtype):
     ],
 )
 def test_action_that_is_none_is_refused(action, message):
-    """Shape, dtype and range, by name."""
     with pytest.raises(ValueError, match=rf"keep_subtree.action: {message}"):
         keep_subtree(search("plain"), action)
 
@@ -329,7 +308,6 @@ def test_action_that_is_none_is_refused(action, message):
 
 @pytest.mark.parametrize("world", WORLDS)
 def test_root_that_says_the_same_changes_nothing(world):
-    """Visits, values and topology stay, up to rounding of the recomputed mean."""
     tree = search(world)
     kept = keep_subtree(tree, most_visited(tree))
     root = output_of(kept)
@@ -343,7 +321,6 @@ def test_root_that_says_the_same_changes_nothing(world):
 
 
 def test_root_that_says_something_else_is_believed():
-    """Logits, raw value and embedding are the new ones; the value is recomputed, the rest stays."""
     tree = search("plain")
     kept = keep_subtree(tree, most_visited(tree))
     before = clone(kept)
@@ -375,7 +352,6 @@ def test_root_that_says_something_else_is_believed():
 
 
 def test_new_raw_value_counts_as_often_as_the_old_one():
-    """A child that was visited at the depth limit has many returns of its raw value alone."""
     tree = search("plain", num_simulations=20, max_depth=1)
     kept = keep_subtree(tree, most_visited(tree))
     replaced = replace_roots(kept, output_of(kept, value=kept.raw_values[:, 0] + 1))
@@ -384,7 +360,6 @@ def test_new_raw_value_counts_as_often_as_the_old_one():
 
 
 def test_action_that_became_invalid_loses_its_subtree():
-    """Its nodes go, visits and value of the root are recomputed, all else closes ranks."""
     tree = search("plain", num_simulations=40)
     kept = keep_subtree(tree, most_visited(tree))
     lost = most_visited(kept)
@@ -415,7 +390,6 @@ def test_action_that_became_invalid_loses_its_subtree():
 
 
 def test_action_that_became_valid_can_be_searched():
-    """A root action the tree took for impossible is open after the root is replaced."""
     tables = random_tables(4, invalid=0.5)
     tree = make_planner("mctx", 20).plan(tables, ROWS).tree
     kept = keep_subtree(tree, most_visited(tree))
@@ -442,7 +416,6 @@ def test_action_that_became_valid_can_be_searched():
 
 
 def test_row_that_kept_nothing_starts_anew():
-    """One visit, the new raw value, no children: as a fresh tree."""
     tree = search("plain", num_simulations=3)
     unvisited = (tree.children_visits[:, 0] == 0).int().argmax(dim=-1)
     kept = keep_subtree(tree, torch.where(ROWS == 1, unvisited, most_visited(tree)))
@@ -456,7 +429,6 @@ def test_row_that_kept_nothing_starts_anew():
 
 
 def test_model_in_half_precision_goes_on_in_float32():
-    """The dtype of the tree is what counts, not that of the output."""
     tables = random_tables(5, dtype=torch.float32)
 
     def search_half(kept, backend):
@@ -515,21 +487,17 @@ FAULTS = {
 
 
 class FaultyRoot(WalkingModel):
-    """A walking model with a changed root output."""
-
     def __init__(self, tables, change):
         super().__init__(tables)
         self.change = change
 
     def root(self, observation, *, generator=None):
-        """The changed output."""
         return self.change(super().root(observation))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_trees_of_another_search_are_refused(fault, backend):
-    """By both functions that take kept trees and both planners, before any memory is touched."""
     change, message = FAULTS[fault]
     tables = random_tables(6)
     tree = make_planner("mctx", 8).plan(tables, ROWS).tree
@@ -554,7 +522,6 @@ def test_trees_of_another_search_are_refused(fault, backend):
 
 
 def test_trees_of_another_number_of_actions_are_refused():
-    """Compiled loops index by what they are told."""
     tree = search("plain")
     other = random_tables(1, num_actions=8).root(ROWS)
     with pytest.raises(ValueError, match=r"rows and actions \[4, 5\]; required \[4, 8\]"):
@@ -565,7 +532,6 @@ def test_trees_of_another_number_of_actions_are_refused():
 
 
 def choose_moves(tree, model, observation):
-    """`[B]`, each row's most visited action that leads to a state with valid actions."""
     table = observation[:, 0]
     actions = torch.arange(model.num_actions).expand_as(tree.children_visits[:, 0])
     state = model.tables.next_state[table[:, None], observation[:, 1:], actions]
@@ -576,7 +542,6 @@ def choose_moves(tree, model, observation):
 
 @pairwise(world=WORLDS, mode=MODES, leaves=[1, 3])
 def test_both_backends_go_on_alike(world, mode, leaves):
-    """Three moves in a row: the same trees node for node, consistent, and within the budget."""
     budget = 15
     models = {backend: WalkingModel(random_tables(7, **WORLDS[world])) for backend in BACKENDS}
     planners = {b: make_planner(mode, budget, backend=b, leaves_per_step=leaves) for b in BACKENDS}
@@ -621,7 +586,6 @@ class ContinuedSearch(ReferenceSearch):
     """
 
     def __init__(self, before, action, *, num_simulations, max_depth, first, gumbel=None):
-        """Searches on; new nodes are numbered from `first`, kept ones from 0 as they were found."""
         vars(self).update(vars(copy.deepcopy(before)))
         old, self.kept_visits = self.root, {}
         if action in old.children:
@@ -649,7 +613,6 @@ class ContinuedSearch(ReferenceSearch):
                 node.waiting -= 1
 
     def nodes(self):
-        """All nodes at or below the root."""
         found, stack = [], [self.root]
         while stack:
             found.append(stack.pop())
@@ -657,11 +620,9 @@ class ContinuedSearch(ReferenceSearch):
         return found
 
     def new_visits(self, action):
-        """Visits of a root action that were not kept."""
         return self.root.visits(action) - self.kept_visits.get(action, 0)
 
     def select(self, node, depth, simulation):
-        """As before, but that halving counts new visits only."""
         if self.gumbel is None or depth > 0:
             return super().select(node, depth, simulation)
         level = self.schedule[simulation]
@@ -671,7 +632,6 @@ class ContinuedSearch(ReferenceSearch):
 
 @pairwise(world=WORLDS, mode=MODES, max_depth=[None, 2], backend=BACKENDS)
 def test_search_that_goes_on_equals_the_reference_that_goes_on(world, mode, max_depth, backend):
-    """Node for node: what the model says of the new root is what it said of the node before."""
     tables = random_tables(8, **WORLDS[world])
     model = WalkingModel(tables)
     observation = torch.stack([ROWS, torch.zeros_like(ROWS)], dim=1)
@@ -731,7 +691,6 @@ def test_halving_counts_new_simulations_only(backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_root_noise_moves_the_root_of_a_kept_tree_only(backend):
-    """Dirichlet noise goes into the kept root's prior; nodes below keep the model's logits."""
     tables = random_tables(10)
     model = WalkingModel(tables)
     observation = torch.stack([ROWS, torch.zeros_like(ROWS)], dim=1)
@@ -754,7 +713,6 @@ def test_root_noise_moves_the_root_of_a_kept_tree_only(backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_depth_limit_counts_from_the_new_root(backend):
-    """A tree of depth 3 that moved by one edge grows to depth 3 again, not further."""
     model = WalkingModel(random_tables(11, num_actions=2))
     observation = torch.stack([ROWS, torch.zeros_like(ROWS)], dim=1)
     planner = make_planner("mctx", 40, max_depth=3, backend=backend)
@@ -773,7 +731,6 @@ def test_depth_limit_counts_from_the_new_root(backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_shallower_limit_stops_at_known_nodes(backend):
-    """A tree kept from a deeper search is not walked below the new limit."""
     model = WalkingModel(random_tables(12, num_actions=2))
     observation = torch.stack([ROWS, torch.zeros_like(ROWS)], dim=1)
     tree = make_planner("mctx", 60, backend=backend).plan(model, observation).tree
@@ -813,7 +770,6 @@ def test_shallower_limit_stops_at_known_nodes(backend):
 def test_any_kept_tree_is_consistent_and_grows_consistently(
     world, mode, backend, first, then, data
 ):
-    """Any action a row, visited or not, and any new root."""
     tables = random_tables(**world)
     rows = torch.arange(world["num_tables"])
     tree = make_planner(mode, first, backend=backend).plan(tables, rows).tree

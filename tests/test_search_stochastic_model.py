@@ -15,38 +15,31 @@ class BrokenGame(StochasticTable):
     """A game whose answers are changed by `broken`, from the call of that number on."""
 
     def __init__(self, *, root=None, action=None, outcome=None, since=1, **numbers):
-        """Takes functions from output to changed fields."""
         tables = vars(random_games(1, **numbers))
         super().__init__(**{name: table for name, table in tables.items() if name != "calls"})
         self.broken = {"root": root, "action": action, "outcome": outcome}
         self.since = since
 
     def changed(self, name, output):
-        """The output, with changed fields where this call is to be broken."""
         number = 1 if name == "root" else [call for call, _ in self.calls].count(name)
         broken = self.broken[name]
         return replace(output, **broken(output)) if broken and number >= self.since else output
 
     def root(self, observation, *, generator=None):
-        """The root output, perhaps changed."""
         return self.changed("root", super().root(observation))
 
     def step_action(self, embedding, action, *, generator=None):
-        """The afterstates, perhaps changed."""
         return self.changed("action", super().step_action(embedding, action))
 
     def step_outcome(self, embedding, outcome, *, generator=None):
-        """The next states, perhaps changed."""
         return self.changed("outcome", super().step_outcome(embedding, outcome))
 
 
 def plan(model):
-    """A search of eight simulations from four roots."""
     return StochasticMuZeroPlanner(8).plan(model, torch.arange(4))
 
 
 def with_row(tensor, row, value):
-    """A copy with one row overwritten."""
     tensor = tensor.clone()
     tensor[row] = value
     return tensor
@@ -112,7 +105,6 @@ LATER_AFTERSTATES = {
 
 @pytest.mark.parametrize("name", AFTERSTATES)
 def test_afterstate_that_breaks_the_contract_is_named(name):
-    """Field, row, what was found, what is required and the remedy, at the first answer."""
     broken, message = AFTERSTATES[name]
     with pytest.raises(ValueError, match=rf"AfterstateOutput\.{message}"):
         plan(BrokenGame(action=broken))
@@ -120,7 +112,6 @@ def test_afterstate_that_breaks_the_contract_is_named(name):
 
 @pytest.mark.parametrize("name", ["nan_logits", "infinite_value", *LATER_AFTERSTATES])
 def test_later_afterstate_must_be_as_the_first(name):
-    """The first answer sets the leaves of all others."""
     broken, message = {**AFTERSTATES, **LATER_AFTERSTATES}[name]
     game = BrokenGame(action=broken, since=2, num_actions=1, discount=1.0)
     with pytest.raises(ValueError, match=rf"AfterstateOutput\.{message}"):
@@ -129,7 +120,6 @@ def test_later_afterstate_must_be_as_the_first(name):
 
 
 def test_next_state_and_root_are_checked_as_those_of_other_models():
-    """Numbers of actions, not of actions and outcomes; leaves by the model's own names."""
     with pytest.raises(ValueError, match=r"RootOutput.prior_logits: .*\[4, 5\]; .*\[4, 4\]"):
         plan(BrokenGame(root=lambda o: {"prior_logits": torch.zeros(4, 5)}))
     with pytest.raises(ValueError, match=r"StepOutput.reward, row 1: found nan"):
@@ -141,7 +131,6 @@ def test_next_state_and_root_are_checked_as_those_of_other_models():
 
 
 def test_infinite_logits_of_invalid_outcomes_are_ignored():
-    """An outcome that cannot happen may say anything."""
     game = random_games(1, invalid_outcomes=0.5)
     expected = plan(game).tree.children_visits[:, 0].sum()
     wild = game.chance_logits.masked_fill(~game.valid_outcomes, -torch.inf)
@@ -153,7 +142,6 @@ def test_infinite_logits_of_invalid_outcomes_are_ignored():
 @pytest.mark.parametrize("name", ["num_actions", "num_outcomes"])
 @pytest.mark.parametrize("bad", [0, -1, 2.0])
 def test_numbers_of_actions_and_outcomes_are_positive_ints(monkeypatch, name, bad):
-    """Named as the model's."""
     monkeypatch.setattr(StochasticTable, name, bad)
     with pytest.raises(ValueError, match=rf"StochasticPlanningModel.{name}: found {bad!r} .*int"):
         plan(random_games(1))
@@ -172,6 +160,5 @@ def test_numbers_of_actions_and_outcomes_are_positive_ints(monkeypatch, name, ba
     ],
 )
 def test_planner_numbers_out_of_range_are_named(name, bad):
-    """What was found, at construction."""
     with pytest.raises(ValueError, match=rf"StochasticMuZeroPlanner.{name}: found {bad!r} "):
         StochasticMuZeroPlanner(**{"num_simulations": 8, name: bad})
