@@ -330,17 +330,6 @@ def test_weight_of_the_prior_beyond_the_dtype_ends_the_search(rule, backend):
         planner.plan(model, torch.arange(4))
 
 
-@pytest.mark.parametrize("noise", [float("nan"), float("inf")])
-def test_gumbel_noise_that_is_no_number_is_refused(noise, backend):
-    model = random_tables(1, dtype=torch.float32)
-    gumbel = torch.zeros(4, 5)
-    gumbel[2, 3] = noise
-    planner = GumbelMuZeroPlanner(8, backend=backend)
-    with pytest.raises(ValueError, match="root_gumbel, row 2: found"):
-        planner.plan(model, torch.arange(4), root_gumbel=gumbel)
-    assert model.step_rows == []
-
-
 def test_chance_beside_values_beyond_the_dtype_ends_the_search(backend):
     model = random_games(1, dtype=torch.float32)
     model.value[2] *= 1.6e38
