@@ -35,8 +35,9 @@ from search.selection import (
     PuctSelection,
     StochasticSelection,
 )
-from search.tree import Tree, allocate_tree
+from search.tree import allocate_tree
 from tests.golden_trees import GoldenCase
+from tests.search_cases import MODES, WORLDS, assert_equal_trees
 from tests.search_reference import (
     TableModel,
     degenerate_tables,
@@ -46,7 +47,6 @@ from tests.search_reference import (
 from tests.test_search_golden import CASES as GOLDEN
 from tests.test_search_golden import assert_golden, make_model
 from tests.test_search_golden import make_planner as make_golden_planner
-from tests.test_search_mcts import WORLDS
 
 pytest.importorskip("triton", reason="triton is not installed; it comes with torch's CUDA builds")
 
@@ -103,19 +103,6 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     return request.param
 
 
-def assert_same_trees(found: Tree, expected: Tree, *, tolerance: float = TOLERANCE) -> None:
-    for name in (field.name for field in fields(Tree) if field.name != "embeddings"):
-        one, other = getattr(found, name).cpu(), getattr(expected, name)
-        assert one.dtype == other.dtype, name
-        if other.dtype.is_floating_point:
-            torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance, msg=name)
-        else:
-            assert torch.equal(one, other), name
-    used = expected.node_visits > 0
-    for name, leaf in expected.embeddings.items():
-        assert torch.equal(found.embeddings[name].cpu()[used], leaf[used]), name
-
-
 @pytest.mark.skipif(INTERPRETED, reason="this is the process it starts")
 def test_kernels_run_in_the_interpreter() -> None:
     child = subprocess.run(
@@ -157,20 +144,42 @@ def planner(kind: Any, backend: str, **options: Any) -> Any:
     return MuZeroPlanner(SIMULATIONS, dirichlet_fraction=0, temperature=0, mode=kind, **options)
 
 
+def plan_both(
+    kind: Any,
+    tables: TableModel,
+    device: str,
+    *,
+    model: TableModel | None = None,
+    root_gumbel: torch.Tensor | None = None,
+    tolerance: float | None = None,
+    **options: Any,
+) -> tuple[Any, Any]:
+    """The outputs of both forms, whose trees are the same; `model` stands in for placed tables."""
+    if tolerance is None:
+        tolerance = TOLERANCE if tables.value.dtype == torch.float64 else 1e-5
+    if kind == "gumbel" and root_gumbel is None:
+        options["gumbel_scale"] = 0
+    rows = torch.arange(len(tables.value))
+    drawn = {} if root_gumbel is None else {"root_gumbel": root_gumbel}
+    expected = planner(kind, "torch", **options).plan(tables, rows, **drawn)
+    model = place(tables, device) if model is None else model
+    drawn = {name: tensor.to(device) for name, tensor in drawn.items()}
+    found = planner(kind, "triton", **options).plan(model, rows, **drawn)
+    assert_equal_trees(found.tree, expected.tree, tolerance=tolerance)
+    return found, expected
+
+
 @pytest.mark.parametrize(("max_depth", "leaves"), [(None, 1), (3, 1), (None, 5)])
-@pytest.mark.parametrize("kind", ["mctx", "efficientzero", "gumbel"])
+@pytest.mark.parametrize("kind", MODES)
 @pytest.mark.parametrize("world", WORLDS)
 def test_tree_equals_torch_form(world, kind, max_depth, leaves, device):
     tables = random_tables(1, num_tables=2, **WORLDS[world])
     model = place(tables, device)
-    noise = torch.randn(2, tables.num_actions, generator=torch.Generator().manual_seed(3))
-    drawn = {"root_gumbel": noise.double()} if kind == "gumbel" else {}
-    options = {"max_depth": max_depth, "leaves_per_step": leaves}
-    expected = planner(kind, "torch", **options).plan(tables, torch.arange(2), **drawn)
-    found = planner(kind, "triton", **options).plan(
-        model, torch.arange(2), **{name: tensor.to(device) for name, tensor in drawn.items()}
-    )
-    assert_same_trees(found.tree, expected.tree)
+    options: dict[str, Any] = {"max_depth": max_depth, "leaves_per_step": leaves}
+    if kind == "gumbel":
+        noise = torch.randn(2, tables.num_actions, generator=torch.Generator().manual_seed(3))
+        options["root_gumbel"] = noise.double()
+    found, expected = plan_both(kind, tables, device, model=model, **options)
     assert found.action.tolist() == expected.action.tolist()
     # Every row is stepped at every step, so that nothing returns to the host.
     steps = -(-SIMULATIONS // leaves)
@@ -191,31 +200,22 @@ def test_tree_equals_torch_form(world, kind, max_depth, leaves, device):
 @pytest.mark.parametrize("kind", ["mctx", "gumbel"])
 def test_qtransforms_and_their_options_equal_torch_form(kind, qtransform, device):
     tables = random_tables(8, num_tables=2, invalid=0.3, terminal=0.1)
-    options = {"gumbel_scale": 0} if kind == "gumbel" else {}
-    options["qtransform"] = qtransform
-    expected = planner(kind, "torch", **options).plan(tables, torch.arange(2))
-    found = planner(kind, "triton", **options).plan(place(tables, device), torch.arange(2))
-    assert_same_trees(found.tree, expected.tree)
+    plan_both(kind, tables, device, qtransform=qtransform)
 
 
-@pytest.mark.parametrize("kind", ["mctx", "efficientzero", "gumbel"])
+@pytest.mark.parametrize("kind", MODES)
 def test_float32_trees_make_the_same_visits(kind, device):
     tables = random_tables(9, num_tables=2, invalid=0.2, terminal=0.1, dtype=torch.float32)
-    options = {"gumbel_scale": 0} if kind == "gumbel" else {}
-    expected = planner(kind, "torch", **options).plan(tables, torch.arange(2))
-    found = planner(kind, "triton", **options).plan(place(tables, device), torch.arange(2))
-    assert_same_trees(found.tree, expected.tree, tolerance=1e-5)
+    plan_both(kind, tables, device)
 
 
 def test_model_may_answer_in_another_float(device):
     tables = random_tables(6, num_tables=2, dtype=torch.bfloat16)
-    expected = planner("mctx", "torch").plan(tables, torch.arange(2))
-    found = planner("mctx", "triton").plan(place(tables, device), torch.arange(2))
+    found, _ = plan_both("mctx", tables, device)
     assert found.tree.node_values.dtype == torch.float32
-    assert_same_trees(found.tree, expected.tree, tolerance=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["mctx", "efficientzero", "gumbel"])
+@pytest.mark.parametrize("kind", MODES)
 def test_kept_trees_are_gone_on_from(kind, device):
     tables = random_tables(10, num_tables=2, invalid=0.3, terminal=0.1, discount=-1.0)
     options = {"gumbel_scale": 0} if kind == "gumbel" else {}
@@ -226,7 +226,7 @@ def test_kept_trees_are_gone_on_from(kind, device):
         kept = keep_subtree(first.tree, first.action)
         trees.append(search.plan(model, torch.arange(2), kept=kept).tree)
     assert trees[0].num_nodes > SIMULATIONS + 1
-    assert_same_trees(trees[1], trees[0])
+    assert_equal_trees(trees[1], trees[0], tolerance=TOLERANCE)
 
 
 @pytest.mark.parametrize("leaves", [1, 4])
@@ -249,17 +249,14 @@ def test_chance_nodes_equal_torch_form(leaves, device):
     model = place(tables, device)
     found = run_mcts(model, model.root(torch.arange(2)), backend="triton", **options)
     assert bool((expected.children_visits[..., 3:] > 0).any())
-    assert_same_trees(found, expected)
+    assert_equal_trees(found, expected, tolerance=TOLERANCE)
 
 
 @pytest.mark.parametrize("leaves", [1, 4])
 def test_append_only_model_is_never_asked_in_vain(leaves, device):
     tables = random_tables(4, num_tables=3, terminal=0.5, dead=0.2)
     model = place(tables, device, AppendOnlyTable)
-    options = {"leaves_per_step": leaves}
-    expected = planner("mctx", "torch", **options).plan(tables, torch.arange(3))
-    found = planner("mctx", "triton", **options).plan(model, torch.arange(3))
-    assert_same_trees(found.tree, expected.tree)
+    plan_both("mctx", tables, device, model=model, leaves_per_step=leaves)
     assert model.step_rows == tables.step_rows
     assert sum(model.step_rows) < 3 * SIMULATIONS
 
@@ -291,14 +288,10 @@ def test_trees_are_those_of_mctx(name, device):
 @pytest.mark.parametrize("num_actions", [2, 3])
 def test_degenerate_tables_equal_torch_form(num_actions, dtype, device):
     tables = degenerate_tables(5, num_tables=6, num_actions=num_actions, invalid=0.2, dtype=dtype)
-    options = {"gumbel_scale": 0, "leaves_per_step": 2}
-    expected = planner("gumbel", "torch", **options).plan(tables, torch.arange(6))
-    found = planner("gumbel", "triton", **options).plan(place(tables, device), torch.arange(6))
-    tolerance = 1e-5 if dtype == torch.float32 else TOLERANCE
-    assert_same_trees(found.tree, expected.tree, tolerance=tolerance)
+    plan_both("gumbel", tables, device, leaves_per_step=2)
 
 
-@pytest.mark.parametrize("kind", ["mctx", "efficientzero", "gumbel"])
+@pytest.mark.parametrize("kind", MODES)
 def test_score_that_is_not_finite_ends_the_search(kind, device):
     tables = random_tables(1, num_tables=3, dtype=torch.float32)
     tables.value[2] *= 1.6e38
@@ -358,21 +351,15 @@ def test_fault_of_a_root_is_named(field, device):
 
 def test_logits_of_invalid_actions_may_be_anything(device):
     tables = random_tables(13, num_tables=2, invalid=0.4)
-    expected = planner("gumbel", "torch", gumbel_scale=0).plan(tables, torch.arange(2))
     marked = tables.prior_logits.masked_fill(~tables.valid_actions, -torch.inf)
     model = place(replace(tables, prior_logits=marked), device)
-    found = planner("gumbel", "triton", gumbel_scale=0).plan(model, torch.arange(2))
-    assert_same_trees(found.tree, expected.tree)
+    plan_both("gumbel", tables, device, model=model)
 
 
 def test_improved_policy_weighs_logits_before_it_exponentiates(device):
-    tables = hopeless_prior_table()
     qtransform = partial(qtransform_completed_by_mix_value, rescale_values=False)
-    options = {"gumbel_scale": 0, "qtransform": qtransform}
-    expected = planner("gumbel", "torch", **options).plan(tables, torch.arange(1)).tree
-    found = planner("gumbel", "triton", **options).plan(place(tables, device), torch.arange(1)).tree
-    assert int((expected.action_from_parent[0, 3:] == 1).sum()) > 1
-    assert_same_trees(found, expected, tolerance=1e-5)
+    _, expected = plan_both("gumbel", hopeless_prior_table(), device, qtransform=qtransform)
+    assert int((expected.tree.action_from_parent[0, 3:] == 1).sum()) > 1
 
 
 def test_form_of_every_step_is_checked(device):
@@ -446,7 +433,7 @@ def test_search_is_captured_in_a_cuda_graph(kind):
         interior_action_selection=rule,
         backend="torch",
     )
-    assert_same_trees(tree, expected)
+    assert_equal_trees(tree, expected, tolerance=TOLERANCE)
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from search import (
 )
 from search.backends import numba_search as cpu
 from search.qtransforms import mixed_value
+from tests.search_cases import MODES, QUIET, quiet_planner
 from tests.search_reference import (
     ReferenceSearch,
     TableModel,
@@ -34,7 +35,6 @@ from tests.stochastic_reference import random_games
 
 MIXED = qtransform_completed_by_mix_value
 FORMS = ["torch", "serial", "parallel"]
-MODES = ["mctx", "efficientzero", "gumbel"]
 
 
 @pytest.fixture(params=FORMS)
@@ -43,12 +43,6 @@ def backend(request, monkeypatch):
         monkeypatch.setattr(cpu, "_PARALLEL_WORK", 1)
         monkeypatch.setattr(cpu, "_start_threads", lambda: 2)
     return "torch" if request.param == "torch" else "numba"
-
-
-def make_planner(mode, num_simulations, **options):
-    if mode == "gumbel":
-        return GumbelMuZeroPlanner(num_simulations, gumbel_scale=0, **options)
-    return MuZeroPlanner(num_simulations, dirichlet_fraction=0, temperature=0, mode=mode, **options)
 
 
 def below_a_root(priors, value, successors, *, num_invalid=0, dtype=torch.float32):
@@ -130,7 +124,7 @@ def test_forms_grow_the_same_trees_of_degenerate_tables(num_actions, dtype, far,
     model.value += 0.5  # where all values are 0, whatever is averaged is 0
     for leaves in (1, 4):
         trees = [
-            make_planner("gumbel", 32, backend=backend, leaves_per_step=leaves)
+            quiet_planner("gumbel", 32, backend=backend, leaves_per_step=leaves)
             .plan(model, torch.arange(64))
             .tree
             for backend in ("torch", "numba")
@@ -155,7 +149,7 @@ def test_trees_of_degenerate_tables_equal_the_recursive_reference(seed, mode, ba
         terminal=(0.0, 0.0, 0.1, 0.0, 0.1, 0.1)[seed],
         discount=(1.0, 1.0, 1.0, -1.0, -1.0, 1.0)[seed],
     )
-    planner = make_planner(
+    planner = quiet_planner(
         mode, budget, backend=backend, leaves_per_step=leaves, max_depth=max_depth
     )
     output = planner.plan(model, torch.arange(4))
@@ -178,7 +172,7 @@ def test_forms_go_on_from_kept_degenerate_trees_alike(dtype):
     model = degenerate_tables(8, num_tables=16, far=1.0, dtype=dtype)
     trees = []
     for backend in ("torch", "numba"):
-        planner = make_planner("gumbel", 30, backend=backend)
+        planner = quiet_planner("gumbel", 30, backend=backend)
         first = planner.plan(model, torch.arange(16))
         kept = keep_subtree(first.tree, first.action)
         trees.append(planner.plan(model, torch.arange(16), kept=kept).tree)
@@ -206,7 +200,7 @@ def test_values_count_whatever_all_logits_have_in_common(shift, transform, backe
     model = random_tables(3, num_tables=16, dtype=torch.float32)
     # Whole numbers, so that the shift itself loses nothing.
     model.prior_logits.round_()
-    planner = make_planner("gumbel", 32, backend=backend, qtransform=transform)
+    planner = quiet_planner("gumbel", 32, backend=backend, qtransform=transform)
     expected = planner.plan(model, torch.arange(16))
     model.prior_logits += shift
     found = planner.plan(model, torch.arange(16))
@@ -221,7 +215,7 @@ def test_forms_agree_where_priors_are_next_to_nothing(logit, scale):
     model.prior_logits[..., 1] = logit
     transform = partial(MIXED, value_scale=scale)
     trees = [
-        make_planner("gumbel", 32, backend=backend, qtransform=transform)
+        quiet_planner("gumbel", 32, backend=backend, qtransform=transform)
         .plan(model, torch.arange(16))
         .tree
         for backend in ("torch", "numba")
@@ -241,8 +235,7 @@ def test_least_weight_in_the_mixed_value(dtype, qvalue, third, backend):
     model.prior_logits[0, 1] = torch.tensor([-2000.0, math.log(4 * tiny), 0.0])
     planner = MuZeroPlanner(
         4,
-        dirichlet_fraction=0,
-        temperature=0,
+        **QUIET,
         max_depth=2,
         qtransform=partial(MIXED, rescale_values=False),
         pb_c_init=0,  # with c2 so large the prior has no bonus
@@ -274,17 +267,14 @@ def test_logits_stand_for_priors_without_digits(dtype, logits, backend):
 
 
 RULES = {
-    "puct": partial(MuZeroPlanner, dirichlet_fraction=0, temperature=0),
-    "puct_mixed": partial(MuZeroPlanner, dirichlet_fraction=0, temperature=0, qtransform=MIXED),
+    "puct": partial(MuZeroPlanner, **QUIET),
+    "puct_mixed": partial(MuZeroPlanner, **QUIET, qtransform=MIXED),
     "puct_min_max": partial(
         MuZeroPlanner,
-        dirichlet_fraction=0,
-        temperature=0,
+        **QUIET,
         qtransform=partial(qtransform_by_min_max, min_value=-1e-3, max_value=1e-3),
     ),
-    "efficientzero": partial(
-        MuZeroPlanner, dirichlet_fraction=0, temperature=0, mode="efficientzero"
-    ),
+    "efficientzero": partial(MuZeroPlanner, **QUIET, mode="efficientzero"),
     "gumbel": partial(GumbelMuZeroPlanner, gumbel_scale=0),
     "gumbel_unscaled": partial(
         GumbelMuZeroPlanner, gumbel_scale=0, qtransform=partial(MIXED, rescale_values=False)

@@ -21,6 +21,7 @@ from search.backends import numba_kernels as kernels
 from search.backends import numba_search as cpu
 from search.backends import rules
 from search.tree import Tree
+from tests.search_cases import assert_equal_trees
 from tests.search_reference import TableModel, hopeless_prior_table, random_tables
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,25 +38,11 @@ PLANNERS = {
     "gumbel": partial(GumbelMuZeroPlanner, gumbel_scale=0, max_num_considered_actions=4),
 }
 WORLD = {"num_tables": 6, "num_actions": 7, "invalid": 0.3, "terminal": 0.1, "dead": 0.1}
-INTEGERS = ("node_visits", "parents", "action_from_parent", "children_index", "children_visits")
-FLOATS = (
-    "raw_values",
-    "node_values",
-    "children_prior_logits",
-    "children_rewards",
-    "children_discounts",
-    "children_values",
-)
 
 
 def assert_same_trees(found: Tree, expected: Tree) -> None:
-    for name in (*INTEGERS, "valid_actions", "terminal"):
-        assert torch.equal(getattr(found, name), getattr(expected, name)), name
-    for name in FLOATS:
-        torch.testing.assert_close(getattr(found, name), getattr(expected, name), msg=name)
-    used = expected.node_visits > 0
-    for name, leaf in expected.embeddings.items():
-        assert torch.equal(found.embeddings[name][used], leaf[used]), name
+    tolerance = 1e-5 if expected.raw_values.dtype == torch.float32 else 1e-9
+    assert_equal_trees(found, expected, tolerance=tolerance)
 
 
 def grow_both(kind: str, model: TableModel, budget: int, **options) -> tuple[Tree, Tree]:

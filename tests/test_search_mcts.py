@@ -7,21 +7,11 @@ from search import GumbelMuZeroPlanner, MuZeroPlanner, run_mcts
 from search.qtransforms import qtransform_by_parent_and_siblings
 from search.selection import PuctSelection
 from tests.pairwise import pairwise
+from tests.search_cases import BACKENDS, ROWS, WORLDS, quiet_planner
 from tests.search_reference import ReferenceSearch, assert_same_tree, random_tables, to_dict
 
 SIMULATIONS = 40
 TOLERANCE = 1e-10  # float64: the reference sums returns, the search keeps running means
-BACKENDS = ["torch", "numba"]
-WORLDS = {
-    "plain": {},
-    "two_players": {"discount": -1.0},
-    "invalid_everywhere": {"invalid": 0.5},
-    "terminal": {"terminal": 0.3},
-    "dead_ends": {"dead": 0.3, "invalid": 0.3},
-    "all_at_once": {"terminal": 0.2, "dead": 0.2, "invalid": 0.4, "discount": -1.0},
-    "uniform_prior": {"uniform_prior": True, "terminal": 0.1},
-    "one_action": {"num_actions": 1, "terminal": 0.1},
-}
 SELECT = PuctSelection(qtransform_by_parent_and_siblings)
 
 
@@ -37,24 +27,15 @@ SELECT = PuctSelection(qtransform_by_parent_and_siblings)
 )
 def test_muzero_tree_equals_recursive_reference(world, mode, max_depth, leaves, backend):
     model = random_tables(1, **WORLDS[world])
-    planner = MuZeroPlanner(
-        SIMULATIONS,
-        max_depth=max_depth,
-        dirichlet_fraction=0,
-        temperature=0,
-        mode=mode,
-        leaves_per_step=leaves,
-        backend=backend,
-    )
-    output = planner.plan(model, torch.arange(4))
+    options = {"max_depth": max_depth, "leaves_per_step": leaves}
+    output = quiet_planner(mode, SIMULATIONS, backend=backend, **options).plan(model, ROWS)
     for table in range(4):
         reference = ReferenceSearch(
             model,
             table,
             num_simulations=SIMULATIONS,
-            max_depth=max_depth,
             efficientzero=mode == "efficientzero",
-            leaves_per_step=leaves,
+            **options,
         )
         assert_same_tree(output.tree.to_dict(table), to_dict(reference.root), TOLERANCE)
         assert int(output.action[table]) == reference.decide()
@@ -77,14 +58,9 @@ def test_muzero_tree_equals_recursive_reference(world, mode, max_depth, leaves, 
 )
 def test_gumbel_tree_equals_recursive_reference(world, max_depth, considered, leaves, backend):
     model = random_tables(2, **WORLDS[world])
-    planner = GumbelMuZeroPlanner(
-        SIMULATIONS,
-        max_depth=max_depth,
-        max_num_considered_actions=considered,
-        gumbel_scale=0.5,
-        leaves_per_step=leaves,
-        backend=backend,
-    )
+    options = {"max_depth": max_depth, "leaves_per_step": leaves}
+    scale = {"gumbel_scale": 0.5, "max_num_considered_actions": considered}
+    planner = GumbelMuZeroPlanner(SIMULATIONS, backend=backend, **scale, **options)
     generator = torch.Generator().manual_seed(3)
     noise = torch.randn(4, model.num_actions, generator=generator, dtype=torch.float64)
     output = planner.plan(model, torch.arange(4), root_gumbel=noise)
@@ -93,10 +69,9 @@ def test_gumbel_tree_equals_recursive_reference(world, max_depth, considered, le
             model,
             table,
             num_simulations=SIMULATIONS,
-            max_depth=max_depth,
             gumbel=(0.5 * noise[table]).tolist(),
             max_considered=considered,
-            leaves_per_step=leaves,
+            **options,
         )
         assert_same_tree(output.tree.to_dict(table), to_dict(reference.root), TOLERANCE)
         assert int(output.action[table]) == reference.decide()

@@ -12,6 +12,7 @@ from search import GumbelMuZeroPlanner, MuZeroPlanner, Tree, release_memory
 from search.backends import memory as memory_module
 from search.backends.memory import Memory, borrow_memory, return_memory
 from tests.pairwise import pairwise
+from tests.search_cases import assert_equal_trees
 from tests.search_reference import random_tables
 
 SHAPES = {"a": ((3,), np.float32), "b": ((2, 2), np.int64)}
@@ -51,17 +52,7 @@ def shelf():
 
 
 def assert_same(found, expected):
-    used = expected.node_visits > 0
-    for name, tensor in tensors(expected).items():
-        left, right = tensors(found)[name], tensor
-        assert left.dtype == right.dtype
-        assert left.shape == right.shape
-        if name in expected.embeddings:
-            assert torch.equal(left[used], right[used]), name
-        elif right.dtype.is_floating_point:
-            torch.testing.assert_close(left, right, atol=1e-10, rtol=1e-6, msg=name)
-        else:
-            assert torch.equal(left, right), name
+    assert_equal_trees(found, expected, tolerance=1e-6)
 
 
 # Reuse.
