@@ -57,8 +57,8 @@ def assert_equal_trees(found: Tree, expected: Tree, *, tolerance: float = 0.0) -
         assert torch.equal(other[used], leaf[used]), name
 
 
-def assert_consistent(tree: Tree) -> None:
-    """Parents and children agree and lie in order, visits and values add up."""
+def assert_linked(tree: Tree) -> None:
+    """Parents and children agree and lie in order, and nothing invalid is visited."""
     used = tree.node_visits > 0
     columns = torch.arange(tree.num_nodes).expand_as(tree.parents)
     assert torch.equal(tree.parents >= 0, used & (columns > 0))
@@ -72,6 +72,12 @@ def assert_consistent(tree: Tree) -> None:
     assert torch.equal(tree.action_from_parent[row, child], action)
     assert torch.equal(tree.children_visits[row, node, action], tree.node_visits[row, child])
     assert torch.equal(tree.children_values[row, node, action], tree.node_values[row, child])
+
+
+def assert_consistent(tree: Tree) -> None:
+    """The trees are linked, visits add up, and values are means of the returns backed up."""
+    assert_linked(tree)
+    used, visited = tree.node_visits > 0, tree.children_index >= 0
     own = tree.node_visits - tree.children_visits.sum(dim=-1)
     assert bool((own[used] >= 1).all())
     assert not bool(tree.node_visits[~used].any())

@@ -285,56 +285,46 @@ def search(*, select=SELECT, **options):
     )
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"num_simulations": 0}, r"num_simulations: found 0 \(int\); .*at least 1"),
-        ({"num_simulations": False}, r"num_simulations: found False \(bool\)"),
-        ({"num_simulations": -3}, r"num_simulations: found -3 \(int\); .*at least 1"),
-        ({"num_simulations": 2.0}, r"num_simulations: found 2.0 \(float\)"),
-        ({"max_depth": 0}, r"max_depth: found 0 .*at least 1 or None \(no limit\)"),
-        ({"max_depth": 1.5}, r"max_depth: found 1.5 \(float\)"),
-        ({"leaves_per_step": 0}, r"leaves_per_step: found 0 .*at least 1"),
-        ({"leaves_per_step": 5}, r"leaves_per_step: found 5; required at most num_simulations = 4"),
-        ({"backend": "cuda"}, r"backend: found 'cuda'; required one of auto, torch, numba, triton"),
-        ({"backend": None}, r"backend: found None; required one of auto, torch, numba, triton"),
-    ],
-)
-def test_run_mcts_refuses_what_planners_refuse(options, message):
-    with pytest.raises(ValueError, match=f"run_mcts.{message}"):
-        search(**options)
+LOOP_NUMBERS = [
+    ("num_simulations", 0, r"0 \(int\); .*at least 1"),
+    ("num_simulations", -3, r"-3 \(int\); .*at least 1"),
+    ("num_simulations", 2.0, r"2.0 \(float\); .*at least 1"),
+    ("num_simulations", False, r"False \(bool\)"),
+    ("num_simulations", "8", r"'8' \(str\); required an int of at least 1"),
+    ("num_simulations", None, r"None \("),
+    ("max_depth", 0, r"0 .*at least 1 or None \(no limit\)"),
+    ("max_depth", 1.5, r"1.5 \(float\)"),
+    ("leaves_per_step", 0, r"0 \(int\); required an int of at least 1"),
+    ("leaves_per_step", "4", r"'4' \(str\); required an int of at least 1"),
+    ("leaves_per_step", True, r"True \(bool\); required an int of at least 1"),
+    ("leaves_per_step", 5, "5; required at most num_simulations = 4"),
+    ("backend", "cuda", "'cuda'; required one of auto, torch, numba, triton. Correct the"),
+    ("backend", 1, "1; required one of auto, torch, numba, triton"),
+    ("backend", None, "None; required one of auto, torch, numba, triton"),
+]
 
 
-@pytest.mark.parametrize("bad", [0, -1, 2.0, True, "8", None])
-@pytest.mark.parametrize("kind", [MuZeroPlanner, GumbelMuZeroPlanner])
-def test_budget_that_is_no_positive_int_is_refused(kind, bad):
-    expected = rf"{kind.__name__}.num_simulations: found {bad!r} \(.*required an int of at least 1"
-    with pytest.raises(ValueError, match=expected):
-        kind(bad)
+@pytest.mark.parametrize("build", [MuZeroPlanner, GumbelMuZeroPlanner, search])
+@pytest.mark.parametrize(("name", "value", "message"), LOOP_NUMBERS)
+def test_numbers_of_the_loop_are_checked_by_planners_and_run_mcts(build, name, value, message):
+    owner = "run_mcts" if build is search else build.__name__
+    with pytest.raises(ValueError, match=rf"{owner}.{name}: found {message}"):
+        build(**{"num_simulations": 4, name: value})
 
 
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("backend", "jax", r"found 'jax'; required one of auto, torch, numba, triton. Correct the"),
-        ("backend", 1, r"found 1; required one of auto, torch, numba, triton"),
-        ("mode", None, r"found None; required one of mctx, efficientzero"),
-        ("value_delta_max", 0, r"found 0 \(int\); required a finite number above 0.0"),
-        ("value_delta_max", -1.0, r"found -1.0 \(float\); required a finite number above 0.0"),
-        ("value_delta_max", float("nan"), r"found nan \(float\); required a finite number"),
-        ("value_delta_max", "1e-2", r"found '1e-2' \(str\); .*write 1.0e-3"),
-        ("leaves_per_step", 0, r"found 0 \(int\); required an int of at least 1"),
-        ("leaves_per_step", "4", r"found '4' \(str\); required an int of at least 1"),
-        ("leaves_per_step", True, r"found True \(bool\); required an int of at least 1"),
-        ("leaves_per_step", 51, r"found 51; required at most num_simulations = 50"),
+        ("mode", None, "None; required one of mctx, efficientzero"),
+        ("value_delta_max", 0, r"0 \(int\); required a finite number above 0.0"),
+        ("value_delta_max", -1.0, r"-1.0 \(float\); required a finite number above 0.0"),
+        ("value_delta_max", float("nan"), r"nan \(float\); required a finite number"),
+        ("value_delta_max", "1e-2", r"'1e-2' \(str\); .*write 1.0e-3"),
     ],
 )
-def test_settings_of_the_loop_are_checked_by_planners(name, value, message):
-    with pytest.raises(ValueError, match=rf"MuZeroPlanner.{name}: {message}"):
+def test_numbers_of_efficientzero_are_checked(name, value, message):
+    with pytest.raises(ValueError, match=rf"MuZeroPlanner.{name}: found {message}"):
         MuZeroPlanner(50, **{name: value})
-    if name in ("backend", "leaves_per_step"):
-        with pytest.raises(ValueError, match=rf"GumbelMuZeroPlanner.{name}: {message}"):
-            GumbelMuZeroPlanner(50, **{name: value})
 
 
 # Backends that cannot.
@@ -400,18 +390,16 @@ def test_compiled_backend_without_its_package_is_refused(monkeypatch):
 
 
 @pytest.mark.parametrize("backend", ["torch", "auto"])
-def test_qtransform_without_its_bounds_is_torch_s_to_complain_about(backend):
-    planner = MuZeroPlanner(4, qtransform=qtransform_by_min_max, backend=backend)
-    with pytest.raises(TypeError, match="min_value"):
-        planner.plan(random_tables(6), ROWS)
-
-
-@pytest.mark.parametrize("backend", ["torch", "auto"])
-def test_unknown_option_of_a_qtransform_is_named(backend):
-    qtransform = partial(qtransform_completed_by_mix_value, value_scal=0.2)
-    planner = GumbelMuZeroPlanner(4, qtransform=qtransform, backend=backend)
-    with pytest.raises(TypeError, match="value_scal"):
-        planner.plan(random_tables(6), ROWS)
+@pytest.mark.parametrize(
+    ("kind", "qtransform", "named"),
+    [
+        ("muzero", qtransform_by_min_max, "min_value"),
+        ("gumbel", partial(qtransform_completed_by_mix_value, value_scal=0.2), "value_scal"),
+    ],
+)
+def test_missing_or_unknown_option_of_a_qtransform_is_named(kind, qtransform, named, backend):
+    with pytest.raises(TypeError, match=named):
+        PLANNERS[kind](qtransform=qtransform, backend=backend).plan(random_tables(6), ROWS)
 
 
 @pytest.mark.parametrize(

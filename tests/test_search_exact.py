@@ -345,22 +345,28 @@ def plan_tables(**changes: Any) -> None:
     QUIET.plan(ExactModel(simulator, evaluator), [(0, 0), (1, 0)])
 
 
-def test_a_mask_of_the_wrong_length_is_named():
-    with pytest.raises(ValueError, match=r"valid_actions: found 2 entries; required 3"):
-        plan_tables(valid_actions=lambda state: [0, 2])
+def evaluate_four_actions(states, *, generator=None):
+    return torch.zeros(len(states), 4), torch.zeros(len(states))
 
 
-def test_a_step_that_returns_no_transition_is_named():
-    with pytest.raises(ValueError, match=r"Simulator.step: found tuple; required a Transition"):
-        plan_tables(step=lambda state, action: (state, 0.0, False, False, {}))
-
-
-def test_a_wrong_number_of_priors_is_named():
-    def evaluator(states, *, generator=None):
-        return torch.zeros(len(states), 4), torch.zeros(len(states))
-
-    with pytest.raises(ValueError, match=r"logits of shape \[2, 4\].*required \[2, 3\] and \[2\]"):
-        plan_tables(evaluator=evaluator)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        # A list of the valid actions instead of a mask; gymnasium's tuple.
+        ({"valid_actions": lambda state: [0, 2]}, "valid_actions: found 2 entries; required 3"),
+        (
+            {"step": lambda state, action: (state, 0.0, False, False, {})},
+            "Simulator.step: found tuple; required a Transition",
+        ),
+        (
+            {"evaluator": evaluate_four_actions},
+            r"logits of shape \[2, 4\].*required \[2, 3\] and \[2\]",
+        ),
+    ],
+)
+def test_a_wrong_answer_is_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        plan_tables(**changes)
 
 
 def test_nan_of_evaluator_or_simulator_is_named_with_its_row():

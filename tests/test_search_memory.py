@@ -12,7 +12,7 @@ from search import GumbelMuZeroPlanner, MuZeroPlanner, Tree, release_memory
 from search.backends import memory as memory_module
 from search.backends.memory import Memory, borrow_memory, return_memory
 from tests.pairwise import pairwise
-from tests.search_cases import assert_equal_trees
+from tests.search_cases import MODES, ROWS, assert_equal_trees, quiet_planner
 from tests.search_reference import random_tables
 
 SHAPES = {"a": ((3,), np.float32), "b": ((2, 2), np.int64)}
@@ -600,19 +600,14 @@ def test_model_may_keep_what_it_is_given():
                 assert torch.equal(tensor, copy[name]), name
 
 
-@pytest.mark.parametrize("gumbel", [False, True])
-def test_noise_of_a_planner_is_not_kept_with_the_memory(gumbel):
+@pytest.mark.parametrize("modes", [MODES, MODES[::-1]])
+def test_noise_of_a_planner_is_not_kept_with_the_memory(modes):
     model = random_tables(11)
-    kinds = [
-        lambda backend: MuZeroPlanner(12, dirichlet_fraction=0, temperature=0, backend=backend),
-        lambda backend: MuZeroPlanner(
-            12, dirichlet_fraction=0, temperature=0, backend=backend, mode="efficientzero"
-        ),
-        lambda backend: GumbelMuZeroPlanner(12, gumbel_scale=0, backend=backend),
-    ]
-    order = kinds if gumbel else kinds[::-1]
-    for kind in order * 2:
-        found = kind("numba").plan(model, torch.arange(4)).tree
-        assert_same(found, kind("torch").plan(model, torch.arange(4)).tree)
+    for mode in modes * 2:
+        found, expected = (
+            quiet_planner(mode, 12, backend=backend).plan(model, ROWS).tree
+            for backend in ("numba", "torch")
+        )
+        assert_same(found, expected)
         assert len(shelf()) == 1
         del found
