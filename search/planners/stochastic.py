@@ -4,14 +4,13 @@ A stochastic model has two step functions, for actions and for chance outcomes. 
 as one model of A + C actions, in which outcomes are the actions of chance nodes.
 """
 
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from search.backends.dispatch import Backend
 from search.mcts import run_mcts
 from search.model import (
     Embedding,
@@ -29,9 +28,8 @@ from search.planners.base import (
     release_output,
     require_int,
 )
-from search.planners.muzero import mix_dirichlet_noise, require_puct_numbers, sample_by_visits
-from search.qtransforms import QTransform, qtransform_by_parent_and_siblings
-from search.selection import PuctSelection, StochasticSelection
+from search.planners.muzero import PuctPlanner, sample_by_visits
+from search.selection import StochasticSelection
 from search.tree import allocate_tree
 
 STATE, AFTERSTATE, IS_DECISION = "state.", "afterstate.", "is_decision"
@@ -99,7 +97,7 @@ class StochasticPlanningModel(Protocol):
 
 
 @dataclass(frozen=True)
-class StochasticMuZeroPlanner:
+class StochasticMuZeroPlanner(PuctPlanner):
     """Plans with Stochastic MuZero's search; with noise off, as `mctx.stochastic_muzero_policy`.
 
     Decisions are chosen by PUCT, as in `MuZeroPlanner`. At a chance node the outcome of greatest
@@ -127,22 +125,6 @@ class StochasticMuZeroPlanner:
     each visit of a chance node; the quota is mctx's, and of less variance.
     """
 
-    num_simulations: int
-    _: KW_ONLY
-    max_depth: int | None = None
-    qtransform: QTransform = qtransform_by_parent_and_siblings
-    dirichlet_fraction: float = 0.25
-    dirichlet_alpha: float = 0.3
-    pb_c_init: float = 1.25
-    pb_c_base: float = 19652
-    temperature: float = 1.0
-    leaves_per_step: int = 1
-    backend: Backend = "auto"
-
-    def __post_init__(self) -> None:
-        """Validates the numbers."""
-        require_puct_numbers(self)
-
     def plan(
         self,
         model: StochasticPlanningModel,
@@ -167,19 +149,11 @@ class StochasticMuZeroPlanner:
         """
         require_int("StochasticPlanningModel", "num_actions", model.num_actions, minimum=1)
         require_int("StochasticPlanningModel", "num_outcomes", model.num_outcomes, minimum=1)
-        puct = PuctSelection(self.qtransform, pb_c_init=self.pb_c_init, pb_c_base=self.pb_c_base)
-        select = StochasticSelection(puct, model.num_actions)
+        select = StochasticSelection(self.puct(), model.num_actions)
         with torch.inference_mode():
             root = model.root(observation, generator=generator)
             validate_root(root, model.num_actions)
-            root = mix_dirichlet_noise(
-                root,
-                owner=type(self).__name__,
-                fraction=self.dirichlet_fraction,
-                alpha=self.dirichlet_alpha,
-                noise=dirichlet_noise,
-                generator=generator,
-            )
+            root = self.mix_noise(root, dirichlet_noise, generator=generator)
             alternating = _AlternatingModel(model, root, select=select, generator=generator)
             tree = run_mcts(
                 alternating,
