@@ -44,7 +44,7 @@ def single(rule):
 RULES = {
     "puct": single(PUCT),
     "puct_mixed": single(PuctSelection(qtransform_completed_by_mix_value)),
-    "puct_min_max": Rules(0, 0, 0, options={"min_value": 0.0, "max_value": 1.0}),
+    "puct_min_max": Rules(0, 0, {"min_value": 0.0, "max_value": 1.0}),
     "efficientzero": single(EfficientZeroSelection()),
     "stochastic": single(StochasticSelection(PUCT, 2)),
     "gumbel": halving(),

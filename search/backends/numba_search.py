@@ -38,7 +38,7 @@ from search.tree import Tree, tree_dtype
 _PARALLEL_WORK = 2048
 """Trees times actions from which a step is worth the cost of waking other threads."""
 
-_DTYPES: dict[torch.dtype, type[np.floating[Any]]] = {
+_DTYPES: dict[torch.dtype, type[np.floating]] = {
     torch.float32: np.float32,
     torch.float64: np.float64,
 }
@@ -64,7 +64,7 @@ class _Size(NamedTuple):
     num_actions: int
     width: int
     depth: int
-    dtype: type[np.floating[Any]]
+    dtype: type[np.floating]
     embedding: tuple[tuple[str, torch.Size, torch.dtype], ...]
 
 
@@ -231,7 +231,7 @@ def _explain(
     )
 
 
-def _float(tensor: Tensor, dtype: np.dtype[Any]) -> Array:
+def _float(tensor: Tensor, dtype: np.dtype[np.generic]) -> Array:
     if tensor.dtype == torch.bfloat16:  # numpy has none
         tensor = tensor.float()
     # astype copies neither a right dtype nor a right layout; without a copy another layout would
@@ -332,7 +332,9 @@ def _encode(rules: Rules, memory: Memory, kept: Tree | None, *, max_depth: int) 
 
 
 @lru_cache(maxsize=32)
-def puct_rates(pb_c_init: float, pb_c_base: float, most_visits: int, dtype: np.dtype[Any]) -> Array:
+def puct_rates(
+    pb_c_init: float, pb_c_base: float, most_visits: int, dtype: np.dtype[np.generic]
+) -> Array:
     """PUCT's weight of the prior by visits n, `sqrt(n) * (c1 + log((n + c2 + 1) / c2))`."""
     visits = as_tensor(np.arange(most_visits + 1, dtype=dtype))
     pb_c = pb_c_init + torch.log((visits + pb_c_base + 1.0) / pb_c_base)

@@ -5,7 +5,6 @@ decoding.
 """
 
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -94,7 +93,7 @@ class BeamPlanner:
             )
 
     def plan(
-        self, model: PlanningModel, observation: Any, *, generator: torch.Generator | None = None
+        self, model: PlanningModel, observation: object, *, generator: torch.Generator | None = None
     ) -> SearchOutput:
         """Plans from each observation; see `search.planners.base.Planner.plan`.
 

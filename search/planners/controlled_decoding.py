@@ -5,7 +5,6 @@ soft best-of-N.
 """
 
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -70,7 +69,7 @@ class ControlledDecodingPlanner:
         require_float(owner, "temperature", self.temperature)
 
     def plan(
-        self, model: PlanningModel, observation: Any, *, generator: torch.Generator | None = None
+        self, model: PlanningModel, observation: object, *, generator: torch.Generator | None = None
     ) -> SearchOutput:
         """Plans from each observation; see `search.planners.base.Planner.plan`."""
         with torch.inference_mode():

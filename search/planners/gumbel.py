@@ -1,7 +1,6 @@
 """Gumbel MuZero: Sequential Halving at the root, the improved policy at all other nodes."""
 
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -79,7 +78,7 @@ class GumbelMuZeroPlanner:
     def plan(
         self,
         model: PlanningModel,
-        observation: Any,
+        observation: object,
         *,
         generator: torch.Generator | None = None,
         root_gumbel: Tensor | None = None,

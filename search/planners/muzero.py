@@ -1,7 +1,7 @@
 """MuZero: PUCT at every node, Dirichlet noise at the root, actions by visit counts."""
 
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -153,7 +153,7 @@ class MuZeroPlanner(PuctPlanner):
     def plan(
         self,
         model: PlanningModel,
-        observation: Any,
+        observation: object,
         *,
         generator: torch.Generator | None = None,
         dirichlet_noise: Tensor | None = None,

@@ -5,7 +5,6 @@ With blocks of tokens as actions this is best-of-N that stops generating respons
 
 import math
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,7 +63,7 @@ class RejectionPlanner:
         require_float(owner, "keep", self.keep, maximum=1.0, above=True)
 
     def plan(
-        self, model: PlanningModel, observation: Any, *, generator: torch.Generator | None = None
+        self, model: PlanningModel, observation: object, *, generator: torch.Generator | None = None
     ) -> SearchOutput:
         """Plans from each observation; see `search.planners.base.Planner.plan`."""
         with torch.inference_mode():

@@ -118,7 +118,7 @@ class SampledModel:
         """Whether the user's model keeps every row it steps; see `ExactModel`."""
         return bool(getattr(self.model, "append_only", False))
 
-    def root(self, observation: Any, *, generator: torch.Generator | None = None) -> RootOutput:
+    def root(self, observation: object, *, generator: torch.Generator | None = None) -> RootOutput:
         """Evaluates B observations and draws K actions for each."""
         output = self.model.root(observation, generator=generator)
         logits, valid, embedding = self._sample_actions(output, generator)
@@ -253,7 +253,7 @@ class SampledPlanner:
     def plan(
         self,
         model: SampledPlanningModel,
-        observation: Any,
+        observation: object,
         *,
         generator: torch.Generator | None = None,
     ) -> SampledOutput:
@@ -299,7 +299,7 @@ class _FromRoot:
     def append_only(self) -> bool:
         return bool(getattr(self.model, "append_only", False))
 
-    def root(self, observation: Any, *, generator: torch.Generator | None = None) -> RootOutput:
+    def root(self, observation: object, *, generator: torch.Generator | None = None) -> RootOutput:
         return self.known_root
 
     def step(

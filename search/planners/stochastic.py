@@ -116,7 +116,7 @@ class StochasticMuZeroPlanner(PuctPlanner):
         num_simulations: The budget, at least 1: rows of `step_action` and `step_outcome` together
             per root. A transition to a new state costs two.
         max_depth: Most edges between root and leaf, actions and outcomes alike; None for no limit.
-        Others: As in `MuZeroPlanner`.
+        Others: As in `search.planners.muzero.PuctPlanner`.
 
     Raises:
         ValueError: If a number is out of its range.
@@ -128,7 +128,7 @@ class StochasticMuZeroPlanner(PuctPlanner):
     def plan(
         self,
         model: StochasticPlanningModel,
-        observation: Any,
+        observation: object,
         *,
         generator: torch.Generator | None = None,
         dirichlet_noise: Tensor | None = None,
@@ -210,7 +210,7 @@ class _AlternatingModel:
         """A + C."""
         return self._model.num_actions + self._model.num_outcomes
 
-    def root(self, observation: Any, *, generator: torch.Generator | None = None) -> RootOutput:
+    def root(self, observation: object, *, generator: torch.Generator | None = None) -> RootOutput:
         """The roots this search was opened at, whatever the arguments."""
         return self._root
 

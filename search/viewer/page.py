@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from string import Template
-from typing import Any
 
 from prefsearch.report.page import escape
 from prefsearch.report.style import STYLE
@@ -115,7 +114,7 @@ def _asset(name: str) -> str:
 def _data(view: TreeView) -> str:
     """A tree's columns as JSON that no HTML parser can leave early."""
     nodes = view.nodes
-    numbers: dict[str, list[Any]] = {
+    numbers: dict[str, list[object]] = {
         "value": [_short(node.value) for node in nodes],
         "q": [_short(node.qvalue) for node in nodes],
         "prior": [_short(node.prior) for node in nodes],
