@@ -21,7 +21,7 @@ LEAVES = ["table", "state", "trace"]
 
 
 @pytest.fixture(autouse=True)
-def _empty_shelf():
+def _no_free_memory():
     release_memory()
     yield
     release_memory()
@@ -47,8 +47,8 @@ def tensors(tree):
     return {**{name: getattr(tree, name) for name in NAMES}, **tree.embeddings}
 
 
-def shelf():
-    return [kept for _, kept in memory_module._shelf.memories.values()]
+def free_memories():
+    return [kept for _, kept in memory_module._free.memories.values()]
 
 
 def assert_same(found, expected):
@@ -220,7 +220,7 @@ def test_nested_search_uses_memory_again():
     model.held = type("Forgetting", (), {"append": lambda self, tree: None})()
     plan(model)
     plan(model)
-    assert len(shelf()) == 2
+    assert len(free_memories()) == 2
 
 
 def test_threads_search_beside_each_other():
@@ -270,7 +270,7 @@ def test_release_is_of_this_thread():
     thread = threading.Thread(target=release_memory)
     thread.start()
     thread.join()
-    assert len(shelf()) == 1
+    assert len(free_memories()) == 1
 
 
 # Giving back.
@@ -280,9 +280,9 @@ def test_release_gives_back_and_harms_no_tree():
     model = random_tables(1)
     tree = plan(model).tree
     copies = {name: tensor.clone() for name, tensor in tensors(tree).items()}
-    assert len(shelf()) == 1
+    assert len(free_memories()) == 1
     release_memory()
-    assert shelf() == []
+    assert free_memories() == []
     other = plan(random_tables(2)).tree
     assert not set(addresses(other).values()) & set(addresses(tree).values())
     for name, tensor in tensors(tree).items():
@@ -304,8 +304,8 @@ def test_what_is_kept_is_bounded_in_number():
     model = random_tables(1)
     for num_simulations in range(1, 31):
         plan(model, num_simulations=num_simulations)
-    assert len(shelf()) == memory_module._RETAINED_NUMBER
-    sizes = [kept.arrays["node_visits"].shape[1] for kept in shelf()]
+    assert len(free_memories()) == memory_module._RETAINED_NUMBER
+    sizes = [kept.arrays["node_visits"].shape[1] for kept in free_memories()]
     assert sizes == list(range(24, 32))
 
 
@@ -315,12 +315,12 @@ def test_what_is_kept_is_bounded_in_bytes(monkeypatch):
     for budget in (10, 9):
         release_memory()
         plan(model, num_simulations=budget)
-        sizes[budget] = shelf()[0].num_bytes
+        sizes[budget] = free_memories()[0].num_bytes
     release_memory()
     monkeypatch.setattr(memory_module, "_RETAINED_BYTES", sum(sizes.values()))
 
     def kept_budgets():
-        return [memory.arrays["node_visits"].shape[1] - 1 for memory in shelf()]
+        return [memory.arrays["node_visits"].shape[1] - 1 for memory in free_memories()]
 
     for budget in (12, 11, 10, 9, 8):
         plan(model, num_simulations=budget)
@@ -360,7 +360,7 @@ def test_least_recently_used_memory_is_borrowed_first_and_held_ones_are_passed_o
     assert fresh is not second
     del reader
     assert borrow_memory("key", lambda: SHAPES) is first
-    assert shelf() == []
+    assert free_memories() == []
 
 
 def test_memory_of_another_key_is_not_borrowed():
@@ -402,7 +402,7 @@ def test_search_that_fails_gives_its_memory_back(fault, error, rows):
     before = addresses(plan(model, rows=rows).tree)
     with pytest.raises(error):
         plan(Failing(model, fault), rows=rows)
-    assert len(shelf()) == 1
+    assert len(free_memories()) == 1
     found = plan(model, rows=rows).tree
     assert addresses(found) == before
     assert_same(found, plan(model, rows=rows, backend="torch").tree)
@@ -414,10 +414,10 @@ def test_memory_is_not_used_again_while_a_failed_search_is_looked_at():
         plan(Failing(model, raise_error))
     except RuntimeError as caught:
         error = caught
-    (left,) = shelf()
+    (left,) = free_memories()
     assert left.is_read()
     plan(model)
-    assert len(shelf()) == 2
+    assert len(free_memories()) == 2
     error.__traceback__ = None
     del error
     assert not left.is_read()
@@ -609,5 +609,5 @@ def test_noise_of_a_planner_is_not_kept_with_the_memory(modes):
             for backend in ("numba", "torch")
         )
         assert_same(found, expected)
-        assert len(shelf()) == 1
+        assert len(free_memories()) == 1
         del found

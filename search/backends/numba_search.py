@@ -36,7 +36,7 @@ from search.selection import raise_no_score
 from search.tree import Tree, tree_dtype
 
 _PARALLEL_WORK = 2048
-"""Trees times actions from which a step is worth the cost of waking other threads."""
+"""Trees times actions from which more threads are faster than one."""
 
 _DTYPES: dict[torch.dtype, type[np.floating]] = {
     torch.float32: np.float32,
@@ -184,17 +184,17 @@ def _grow(
 
 
 def _uses_threads(memory: Memory) -> bool:
-    """Whether the trees are many enough to be shared out; `NUMBA_NUM_THREADS` says to how many."""
+    """Whether to use several threads, at most `NUMBA_NUM_THREADS`."""
     num_trees, _, num_actions = memory.arrays["children_index"].shape
     return num_trees > 1 and num_trees * num_actions >= _PARALLEL_WORK and _start_threads() > 1
 
 
 @cache
 def _start_threads() -> int:
-    """Starts numba's threads, if nobody has yet, and returns their number.
+    """Starts numba's threads if they have not started, and returns their number.
 
     Threads that spin while they wait cost a hundred times what they save as soon as another process
-    wants the core. OpenMP reads how they should wait when it is loaded, which is here.
+    uses the core. OpenMP reads the wait policy when it is loaded, which is here.
     """
     was_set = "OMP_WAIT_POLICY" in os.environ
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -112,7 +112,7 @@ class FormCheck:
     ) -> str | None:
         """What is wrong with the compiled form of a variant, None where nothing is.
 
-        The first call compares, and logs the outcome; later ones remember it.
+        The first call compares, and logs the outcome; later calls return it.
         """
         with self._lock:
             if variant not in self._problems:
@@ -128,7 +128,7 @@ class FormCheck:
                     )
                 else:
                     logger.warning(
-                        "search on %s: compiled kernels cannot be trusted here (%s, on a small "
+                        "search on %s: compiled kernels differ from plain torch (%s, on a small "
                         "fixed problem); the search runs in plain torch, which is slower",
                         variant.device,
                         problem,
@@ -216,10 +216,10 @@ def _fix_rules(variant: Variant, root: RootOutput) -> Selections:
 
 
 class _FixedProblem:
-    """Tables of sines: every number is the same on every machine and far from every other.
+    """Tables of sines: the same numbers on every machine, far from each other.
 
-    Only some actions, spread over all, are valid, so that a wide node is no other problem. Where
-    chance has a part, odd states offer outcomes.
+    Only some actions, spread over all, are valid, so that a wide node is no harder. With chance
+    outcomes, odd states are chance nodes.
     """
 
     def __init__(self, variant: Variant) -> None:

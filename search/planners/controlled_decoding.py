@@ -18,7 +18,7 @@ from search.tree import Tree
 
 @dataclass(frozen=True)
 class ControlledDecodingPlanner:
-    """Tries the likeliest root actions once and tilts the prior towards the good ones.
+    """Tries the likeliest root actions once and reweights the prior by their values.
 
     The `num_simulations` valid root actions of highest prior, ties to the lowest index, take one
     step in one call. With p the prior over all valid actions, Q = reward + discount * value and

@@ -92,7 +92,7 @@ class GumbelMuZeroPlanner:
             generator: Source of the Gumbel noise and of the model's randomness.
             root_gumbel: `[B, A]` standard Gumbel noise to use in place of drawn noise (for tests).
             kept: Subtrees to reuse, of `search.reuse.keep_subtree`. Sequential Halving counts
-                new simulations only; values and the improved policy know all.
+                new simulations only; values and the improved policy use all.
 
         Returns:
             The decision, with its tree.

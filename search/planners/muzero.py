@@ -221,7 +221,7 @@ def sample_by_visits(
 
     Unvisited actions are never taken. Temperature 0 takes the most visited action, ties to the
     greatest of `qvalues` `[B, A]` where they are given, then to the lowest index. (mctx draws among
-    ties. In small searches of many actions most are tied, and their values know better.)
+    ties. In small searches of many actions most are tied, and their values tell them apart.)
     """
     if temperature == 0:
         if qvalues is None:

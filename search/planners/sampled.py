@@ -189,7 +189,7 @@ def correct_prior(
     same = (flat.unsqueeze(2) == flat.unsqueeze(1)).all(dim=-1)  # [M, K, K]
     repeated = same.tril(diagonal=-1).any(dim=-1)  # equal to an earlier sample
     log_frequency = (same.sum(dim=-1).to(log_prob.dtype) / num_samples).log()
-    # Only an impossible action is invalid; NaN goes on, to be reported by the core.
+    # Only an impossible action is invalid; NaN is kept, to be reported by the core.
     valid = ~repeated & (log_prob != -torch.inf)
     # Two impossible events have no ratio: -inf - -inf must not leave NaN behind.
     return (log_frequency + log_prob - proposal_log_prob).masked_fill(~valid, -torch.inf), valid
@@ -286,7 +286,7 @@ class SampledPlanner:
 
 @dataclass(frozen=True)
 class _FromRoot:
-    """A planning model whose root is known, so that planners that keep no tree show it too."""
+    """A planning model with a given root, so that the root is known for planners without a tree."""
 
     model: PlanningModel
     known_root: RootOutput

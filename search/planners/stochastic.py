@@ -1,6 +1,6 @@
 """Stochastic MuZero: planning where the outcome of an action is partly chance.
 
-A stochastic model has two step functions, for actions and for chance outcomes. The search sees it
+A stochastic model has two step functions, for actions and for chance outcomes. The search uses it
 as one model of A + C actions, in which outcomes are the actions of chance nodes.
 """
 
@@ -89,7 +89,7 @@ class StochasticPlanningModel(Protocol):
     def step_outcome(
         self, embedding: Embedding, outcome: Tensor, *, generator: torch.Generator | None = None
     ) -> StepOutput:
-        """Lets `outcome` `[M]` int64, 0 to C-1, happen at the afterstates of `embedding`.
+        """Steps the afterstates of `embedding` by `outcome` `[M]` int64, 0 to C-1.
 
         Returns the outputs for the next state, in the leaves of `root`.
         """
@@ -106,7 +106,7 @@ class StochasticMuZeroPlanner(PuctPlanner):
 
     The output's tree has A + C actions: outcome c is action A + c, edges into afterstates have
     reward 0 and discount 1, and each leaf of its embeddings has the prefix `state.` or
-    `afterstate.`, zeros at nodes of the other kind; leaf `is_decision` tells the kinds apart.
+    `afterstate.`, zeros at nodes of the other kind; leaf `is_decision` distinguishes the kinds.
     `search.selection.slice_actions(tree, slice(0, A))` is the tree mctx returns.
 
     Deviations from mctx: those of `MuZeroPlanner`, among them that nothing is searched below
@@ -333,7 +333,7 @@ def _widen(output: _Output, num_outcomes: int) -> _Output:
 
 
 def _take(embedding: Embedding, rows: Tensor, prefix: str) -> dict[str, Tensor]:
-    """Some rows of one kind's leaves; of all others as many, whichever, for their form alone."""
+    """Some rows of one kind's leaves; of all others as many rows, whose values are not read."""
     count = len(rows)
     return {
         name: leaf[rows] if name.startswith(prefix) and count < len(leaf) else leaf[:count]
@@ -352,7 +352,7 @@ def _prefixed(embedding: Embedding, prefix: str) -> dict[str, Tensor]:
 
 
 def _blank(embedding: Embedding, prefix: str) -> dict[str, Tensor]:
-    """Zeros in place of the leaves of the kind a node is not."""
+    """Zeros for the leaves of the other kind of node."""
     return {prefix + name: torch.zeros_like(leaf) for name, leaf in embedding.items()}
 
 

@@ -105,7 +105,7 @@ def _lines(path: Path, text: str, whole: ValueError) -> tuple[list[object], list
         try:
             values.append(json.loads(line))
         except (ValueError, RecursionError) as error:
-            # In the first line it is no JSON lines at all, and the error of the whole says more.
+            # In the first line these are no JSON lines at all: report the error of the whole text.
             cause = f"line {number}: {error}" if values else str(whole)
             _refuse(path, f"neither JSON nor JSON lines ({cause})")
         places.append(f", line {number}")
