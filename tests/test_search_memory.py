@@ -187,20 +187,30 @@ def test_kept_tree_is_a_copy():
 # Searches inside searches, and beside them.
 
 
-class PlanningInside:
-    """A table model whose every step runs a search of its own, of the same shapes."""
+class Wrapped:
+    """A table model, to be changed by a subclass."""
 
-    def __init__(self, outer, inner):
-        self.outer, self.inner, self.num_actions = outer, inner, outer.num_actions
-        self.held = []
+    def __init__(self, outer):
+        self.outer, self.num_actions = outer, outer.num_actions
 
     def root(self, observation, *, generator=None):
         return self.outer.root(observation)
 
     def step(self, embedding, action, *, generator=None):
+        return self.outer.step(embedding, action)
+
+
+class PlanningInside(Wrapped):
+    """Every step runs a search of its own, of the same shapes."""
+
+    def __init__(self, outer, inner):
+        super().__init__(outer)
+        self.inner, self.held = inner, []
+
+    def step(self, embedding, action, *, generator=None):
         self.held.append(plan(self.inner, rows=action.shape[0]).tree)
         plan(random_tables(30), rows=action.shape[0])
-        return self.outer.step(embedding, action)
+        return super().step(embedding, action)
 
 
 @pytest.mark.parametrize("rows", [1, 4])
@@ -290,13 +300,13 @@ def test_release_gives_back_and_harms_no_tree():
 
 
 def test_release_within_a_search_is_harmless():
-    class Releasing(PlanningInside):
+    class Releasing(Wrapped):
         def step(self, embedding, action, *, generator=None):
             release_memory()
             return self.outer.step(embedding, action)
 
     model = random_tables(6)
-    found = plan(Releasing(model, None)).tree
+    found = plan(Releasing(model)).tree
     assert_same(found, plan(model, backend="torch").tree)
 
 
@@ -372,9 +382,9 @@ def test_memory_of_another_key_is_not_borrowed():
 # Searches that fail.
 
 
-class Failing(PlanningInside):
+class Failing(Wrapped):
     def __init__(self, outer, fault):
-        super().__init__(outer, None)
+        super().__init__(outer)
         self.fault, self.calls = fault, 0
 
     def step(self, embedding, action, *, generator=None):
@@ -427,10 +437,7 @@ def test_memory_is_not_used_again_while_a_failed_search_is_looked_at():
 
 
 def each_output(change):
-    class Changed(PlanningInside):
-        def __init__(self, outer):
-            super().__init__(outer, None)
-
+    class Changed(Wrapped):
         def root(self, observation, *, generator=None):
             return change(self.outer.root(observation))
 
@@ -530,10 +537,7 @@ CHANGES = {
 }
 
 
-class Remembering(PlanningInside):
-    def __init__(self, outer):
-        super().__init__(outer, None)
-
+class Remembering(Wrapped):
     def root(self, observation, *, generator=None):
         return replace(self.outer.root(observation), embedding={})
 
@@ -558,32 +562,24 @@ def test_outputs_of_every_make_are_read_as_torch_reads_them(change, rows, leaves
 
 @pytest.mark.parametrize("rows", [1, 4])
 def test_same_tensors_may_be_returned_every_time(rows):
-    class Constant:
-        num_actions = 5
-
-        def __init__(self):
-            self.answers = {}
-            self.tables = random_tables(9)
-
-        def root(self, observation, *, generator=None):
-            return self.tables.root(observation)
-
+    class Constant(Wrapped):
         def step(self, embedding, action, *, generator=None):
-            count = action.shape[0]
-            if count not in self.answers:
-                self.answers[count] = self.tables.step(
-                    {name: leaf.clone() for name, leaf in embedding.items()}, action
-                )
-            return self.answers[count]
+            if len(action) not in outputs:
+                leaves = {name: leaf.clone() for name, leaf in embedding.items()}
+                outputs[len(action)] = super().step(leaves, action)
+            return outputs[len(action)]
 
-    trees = [plan(Constant(), rows=rows, backend=backend).tree for backend in ("numba", "torch")]
+    trees = []
+    for backend in ("numba", "torch"):
+        outputs = {}
+        trees.append(plan(Constant(random_tables(9)), rows=rows, backend=backend).tree)
     assert_same(*trees)
 
 
 def test_model_may_keep_what_it_is_given():
-    class Recording(PlanningInside):
+    class Recording(Wrapped):
         def __init__(self, outer):
-            super().__init__(outer, None)
+            super().__init__(outer)
             self.given, self.copies = [], []
 
         def step(self, embedding, action, *, generator=None):

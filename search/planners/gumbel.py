@@ -14,8 +14,7 @@ from search.planners.base import (
     release_output,
     require_float,
     require_int,
-    require_rows,
-    require_shape,
+    require_noise,
 )
 from search.qtransforms import QTransform, qtransform_completed_by_mix_value
 from search.reuse import replace_roots
@@ -107,17 +106,12 @@ class GumbelMuZeroPlanner:
             valid, num_actions = root.valid_actions, root.valid_actions.shape[1]
             logits = mask_logits(root.prior_logits, valid)
             if root_gumbel is not None:
-                require_shape(
-                    "GumbelMuZeroPlanner.plan",
+                require_noise(
+                    type(self).__name__,
                     "root_gumbel",
                     root_gumbel,
-                    shape=tuple(logits.shape),
-                )
-                require_rows(
-                    "GumbelMuZeroPlanner.plan",
-                    "root_gumbel",
-                    root_gumbel,
-                    good=(torch.isfinite(root_gumbel) | ~valid).all(dim=-1),
+                    valid=valid,
+                    good=lambda noise: torch.isfinite(noise).all(dim=-1),
                     required="finite noise where valid_actions is True",
                 )
             elif self.gumbel_scale > 0:

@@ -14,8 +14,7 @@ from search.planners.base import (
     release_output,
     require_choice,
     require_float,
-    require_rows,
-    require_shape,
+    require_noise,
 )
 from search.qtransforms import QTransform, qtransform_by_parent_and_siblings
 from search.reuse import replace_roots
@@ -96,13 +95,15 @@ class PuctPlanner:
                 `search.model.validate_root`.
         """
         if noise is not None:
-            owner = f"{type(self).__name__}.plan"
-            shape = tuple(root.prior_logits.shape)
-            require_shape(owner, "dirichlet_noise", noise, shape=shape)
-            share = noise.masked_fill(~root.valid_actions, 0.0)
-            good = torch.isfinite(share).all(-1) & (share >= 0).all(-1) & (share.sum(-1) > 0)
-            required = "finite probabilities, not negative, with a positive sum over valid_actions"
-            require_rows(owner, "dirichlet_noise", noise, good=good, required=required)
+            require_noise(
+                type(self).__name__,
+                "dirichlet_noise",
+                noise,
+                valid=root.valid_actions,
+                good=lambda x: torch.isfinite(x).all(-1) & (x >= 0).all(-1) & (x.sum(-1) > 0),
+                required="finite probabilities, not negative, with a positive sum over "
+                "valid_actions",
+            )
         if self.dirichlet_fraction == 0:
             return root
         validate_root(root, root.prior_logits.shape[1])  # noise would hide numbers that are wrong
