@@ -21,7 +21,7 @@ def considered_visits(num_considered: int, num_simulations: int) -> tuple[int, .
 
     Returns:
         `num_simulations` counts. With m actions there are ceil(log2 m) rounds; a round gives each
-        of its k actions max(1, floor(n / (rounds * k))) visits, then the better half goes on, but
+        of its k actions max(1, floor(n / (rounds * k))) visits, then the better half is kept, but
         never fewer than two; the last round repeats until the budget is spent.
 
     Source: Karnin et al. 2013 (Sequential Halving); Danihelka et al. 2022, Algorithm 2.

@@ -56,13 +56,13 @@ def run_mcts(
     model has not yet evaluated has the value of its parent; values change when it has.
 
     Deviation from mctx: mctx searches on below a node reached by discount 0 (what it finds there
-    is multiplied by 0), and knows no invalid actions below the root. It also steps a node at
-    `max_depth` anew on each visit; for a deterministic model that changes nothing. Where neither
+    is multiplied by 0), and has no invalid actions below the root. It also steps a node at
+    `max_depth` again on each visit; for a deterministic model that changes nothing. Where neither
     terminal nodes nor invalid interior actions occur, the trees are equal node for node.
 
     Args:
         model: The planning model.
-        root: Its output for B observations, with logits as the planner wants them (noise added).
+        root: Its output for B observations, with the logits to search with (noise added).
         num_simulations: At least 1; the model steps at most this many rows per root.
         root_action_selection: Chooses where to go from the root.
         interior_action_selection: Chooses where to go from any other node.
@@ -70,7 +70,7 @@ def run_mcts(
         leaves_per_step: W, leaves of each tree a call of the model expands; at most
             `num_simulations`. 1 is the sequential search.
         kept: Subtrees of K nodes to reuse, of `search.reuse.keep_subtree`; `root` replaces their
-            roots (`search.reuse.replace_roots`). None to start anew.
+            roots (`search.reuse.replace_roots`). None to start a new tree.
         backend: "auto" takes the compiled form where there is one; on CUDA only if it grows the
             trees of plain torch on a small fixed problem, compared at the first search of a process
             (`search.backends.verification`).
@@ -145,7 +145,7 @@ def require_search_numbers(
     leaves_per_step: object,
     backend: object,
 ) -> None:
-    """Checks the numbers that all planners hand to `run_mcts`.
+    """Checks the numbers that all planners pass to `run_mcts`.
 
     Raises:
         ValueError: Naming the parameter, what was found, what is required and the remedy.
@@ -249,13 +249,13 @@ def _simulate(
 
 
 def _goes_on(going: Tensor, action: Tensor, tree: Tree) -> bool:
-    """Whether a walk goes on; checks that the last actions are some.
+    """Whether a walk continues; checks that an action was chosen.
 
     Raises:
         ValueError: See `search.selection.raise_no_score`.
     """
     failed = action < 0
-    # One host synchronization a level: how deep the walk goes is known to the tree alone.
+    # One host synchronization a level: the depth of a walk depends on the tree.
     goes_on, has_failed = to_list(torch.stack([going.any(), failed.any()]))
     if has_failed:
         raise_no_score(tree.raw_values.dtype, row=int(failed.nonzero()[0, 0]))
@@ -272,7 +272,7 @@ def _expand(
 ) -> None:
     """Steps the model to the new ones of `leaves` `[B, W]` and writes its outputs."""
     # Host synchronization: rows that arrived at a known node cost no model call, so the model
-    # gets a smaller batch; append-only models (text) keep no nodes that nobody reached.
+    # gets a smaller batch; append-only models (text) store no unreached nodes.
     rows, walk = is_new.nonzero(as_tuple=True)  # [M] each
     if rows.numel() == 0:
         return
@@ -306,6 +306,6 @@ def _back_up(tree: Tree, pending: Tensor, leaf: Tensor) -> None:
         mean = (tree.node_values[rows, parent] * observed + value) / (observed + 1)
         tree.node_values[rows, parent] = mean
         tree.children_values[edge] = tree.node_values[rows, node]
-        # Host synchronization: only trees that have not arrived at their root go on.
+        # Host synchronization: only trees that have not reached their root continue.
         above = parent != Tree.ROOT
         rows, node, value = rows[above], parent[above], value[above]

@@ -89,7 +89,7 @@ class PlanningModel(Protocol):
 
 
 def evaluate_root(
-    planning_model: PlanningModel, observation: Any, *, generator: torch.Generator | None = None
+    planning_model: PlanningModel, observation: object, *, generator: torch.Generator | None = None
 ) -> RootOutput:
     """Calls `planning_model.root` and validates what it returns.
 

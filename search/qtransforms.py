@@ -142,7 +142,7 @@ def mixed_value(
     weights = prior.clamp_min(torch.finfo(prior.dtype).tiny).masked_fill(~visited, 0.0)
     total = weights.sum(dim=-1, keepdim=True)
     weights = weights / torch.where(total > 0, total, torch.ones_like(total))
-    # Relative to the raw value: equal values stay equal, and nearly equal ones keep their order.
+    # Relative to the raw value, so that equal values stay equal and others keep their order.
     gains = (qvalues - raw_value.unsqueeze(-1)).masked_fill(~visited, 0.0)
     num_visits = visit_counts.sum(dim=-1).to(raw_value.dtype)
     return raw_value + (weights * gains).sum(dim=-1) * (num_visits / (num_visits + 1))

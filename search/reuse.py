@@ -57,7 +57,7 @@ def replace_roots(kept: Tree, root: RootOutput) -> Tree:
 
     Logits, raw value, valid actions and embedding become those of `root`. Visits and values of the
     children stay, but for actions that are no longer valid, which lose their subtrees. The root's
-    value is the mean of its new raw value, as often as it counted, and of the returns kept.
+    value is the mean of its new raw value, weighted by its own visits, and of the returns kept.
 
     Args:
         kept: B trees of `keep_subtree`; they stay as they are.
@@ -142,7 +142,7 @@ def _compact(tree: Tree, keep: Tensor) -> Tree:
 
 
 def _require_match(kept: Tree, root: RootOutput) -> None:
-    """Checks that kept trees can go on with an output."""
+    """Checks that kept trees fit a root output."""
     leaves = {name: (leaf.shape[1:], leaf.dtype) for name, leaf in root.embedding.items()}
     stored = {name: (leaf.shape[2:], leaf.dtype) for name, leaf in kept.embeddings.items()}
     for name, found, required in (

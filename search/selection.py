@@ -29,7 +29,7 @@ def masked_argmax(scores: Tensor, valid_actions: Tensor) -> Tensor:
 def select_highest(scores: Tensor, valid_actions: Tensor) -> Tensor:
     """`masked_argmax` for rules: -1 (`Tree.NONE`) where a score is NaN, or the highest not finite.
 
-    Comparisons of such numbers choose anything, so that no action may be taken for them.
+    Comparisons with such numbers are arbitrary, so no action is chosen.
     """
     # NaN counts as the greatest.
     best = scores.masked_fill(~valid_actions, -torch.inf).max(dim=-1)
@@ -37,7 +37,7 @@ def select_highest(scores: Tensor, valid_actions: Tensor) -> Tensor:
 
 
 def require_scores(good: Tensor, dtype: torch.dtype) -> None:
-    """Ends a search unless `good` `[B]` bool holds in every row; see `raise_no_score`.
+    """Raises unless `good` `[B]` bool holds in every row; see `raise_no_score`.
 
     One host synchronization; none while a CUDA graph is captured, which has no numbers yet.
 
@@ -51,14 +51,14 @@ def require_scores(good: Tensor, dtype: torch.dtype) -> None:
 
 
 def raise_no_score(dtype: torch.dtype, *, row: int) -> NoReturn:
-    """Ends a search in which a score or a return is not finite.
+    """Raises the error of a search in which a score or a return is not finite.
 
     Args:
         dtype: The floats of the tree.
         row: The tree.
 
     Raises:
-        ValueError: Saying what was found, what is required and the remedy.
+        ValueError: Always, with what was found, what is required and the remedy.
     """
     raise ValueError(
         f"search, row {row}: found a return or an action's score that is no finite {dtype}; "
@@ -170,7 +170,7 @@ class HalvingSelection:
         qtransform: Completes and scales Q-values.
         gumbel: `[B, A]`, scaled noise, the same throughout a search.
         schedule: `[B, num_simulations]` int64, the visit count considered at each simulation.
-        kept_visits: `[B, A]` int64, visits the root brought along from an earlier search; halving
+        kept_visits: `[B, A]` int64, visits of the root in an earlier search; halving
             counts only those that came since. None where there are none.
 
     Source: Danihelka et al. 2022, Algorithm 2.
@@ -225,8 +225,8 @@ class ImprovedPolicySelection:
 def improve_policy(logits: Tensor, qvalues: Tensor, *, valid_actions: Tensor) -> Tensor:
     """Gumbel MuZero's improved policy: the softmax of masked logits plus transformed Q-values.
 
-    All are `[B, A]`. Logits first come down to at most 0: a softmax does not see it, and far from 0
-    they have no digits left for Q-values.
+    All are `[B, A]`. Logits are first shifted to at most 0, which leaves a softmax unchanged:
+    far from 0 they have no digits left for Q-values.
 
     Source: Danihelka et al. 2022, equation 11.
     """
@@ -243,7 +243,7 @@ class StochasticSelection:
     outcomes' probabilities without sampling.
 
     Attributes:
-        decision: The rule at decision nodes; it sees actions 0..D-1 only.
+        decision: The rule at decision nodes; it is given actions 0..D-1 only.
         num_decisions: D.
 
     Source: Antonoglou et al. 2022 (Stochastic MuZero), Section 4; the quota as in mctx.

@@ -38,8 +38,8 @@ class Tree:
 
     A node's column is the simulation that made it, counted from 1, so columns of simulations that
     ended in a known node stay unused (`node_visits` 0, `parents` -1). Integers are int64, floats
-    as wide as the root's logits and value, but at least float32, since means of many returns drown
-    in a half precision. All of it lies on the device of the model's outputs.
+    as wide as the root's logits and value, but at least float32, since means of many returns lose
+    their digits in half precision. All tensors are on the device of the model's outputs.
 
     Attributes:
         node_visits: `[B, N]`, how many simulations ended in the node or below it.
@@ -238,8 +238,8 @@ def allocate_tree(root: RootOutput, num_simulations: int, *, kept: Tree | None =
     Args:
         root: Validated output of B rows and A actions.
         num_simulations: At least 1.
-        kept: Trees of K nodes to go on from, whose roots are `root`'s already; room is made for
-            `num_simulations` more nodes.
+        kept: Trees of K nodes to continue, whose roots are `root`'s already; `num_simulations`
+            nodes are added.
     """
     batch_size, num_actions = root.prior_logits.shape
     num_kept = 1 if kept is None else kept.num_nodes

@@ -33,11 +33,9 @@ class TableModel:
 
     @property
     def num_actions(self) -> int:
-        """A."""
         return self.reward.shape[2]
 
     def root(self, observation: Tensor, *, generator: Any = None) -> RootOutput:
-        """State 0 of each named table."""
         state = torch.zeros_like(observation)
         trace = torch.full((observation.shape[0], 3), -1, dtype=torch.int32)
         return RootOutput(
@@ -48,7 +46,6 @@ class TableModel:
         )
 
     def step(self, embedding: Embedding, action: Tensor, *, generator: Any = None) -> StepOutput:
-        """One transition a row; `trace` remembers the last three actions."""
         self.step_rows.append(action.shape[0])
         table, state = embedding["table"], embedding["state"]
         child = self.next_state[table, state, action]
@@ -200,7 +197,6 @@ class Node:
 
     @property
     def count(self) -> int:
-        """Visits: returns, and walks that have not yet come back."""
         return len(self.returns) + self.waiting
 
     def hide(self, guess: float) -> None:
@@ -208,18 +204,15 @@ class Node:
         self.hidden, self.guess, self.returns = True, guess, []
 
     def speak(self) -> None:
-        """Reveals what the model says of the node and of the edge that leads to it."""
         if self.hidden and self.arrival is not None:
             parent, action, edge = self.arrival
             self.hidden = False
             parent.children[action] = edge
 
     def visits(self, action: int) -> int:
-        """Visits of an action."""
         return self.children[action][2].count if action in self.children else 0
 
     def q(self, action: int) -> float:
-        """Reward + discount * value of a visited action."""
         reward, discount, child = self.children[action]
         return reward + discount * child.value
 
@@ -237,7 +230,6 @@ def softmax(logits: list[float]) -> list[float]:
 
 
 def first_best(scores: list[float], allowed: list[bool]) -> int:
-    """Lowest index of the greatest score among the allowed."""
     return max((a for a, ok in enumerate(allowed) if ok), key=lambda a: (scores[a], -a))
 
 
@@ -282,7 +274,6 @@ class ReferenceSearch:
         efficientzero: bool = False,
         leaves_per_step: int = 1,
     ) -> None:
-        """Runs the search; `root` is its result."""
         self.tables = {
             name: getattr(model, name)[table].tolist()
             for name in ("next_state", "reward", "discount", "prior_logits", "valid_actions")
@@ -310,7 +301,6 @@ class ReferenceSearch:
                     node.waiting -= 1
 
     def make_node(self, state: int, *, discount: float, index: int) -> Node:
-        """A fresh node with its raw value as only return."""
         valid = self.tables["valid_actions"][state]
         logits = self.tables["prior_logits"][state]
         logits = [logit if ok else -math.inf for logit, ok in zip(logits, valid, strict=True)]
@@ -344,7 +334,6 @@ class ReferenceSearch:
                 return node, path
 
     def select(self, node: Node, depth: int, simulation: int) -> int:
-        """MuZero's PUCT, or Gumbel MuZero's two rules."""
         actions = range(len(node.valid))
         if self.efficientzero:
             return self.select_by_tree_bounds(node)
@@ -382,14 +371,12 @@ class ReferenceSearch:
         return first_best(scores, node.valid)
 
     def root_scores(self) -> list[float]:
-        """Gumbel + log prior + completed Q-value of the root's actions."""
         assert self.gumbel is not None
         logits = [math.log(p) if p > 0 else -math.inf for p in self.root.prior]
         terms = zip(self.gumbel, logits, q_completed(self.root), strict=True)
         return [sum(term) for term in terms]
 
     def improved_policy(self, node: Node) -> list[float]:
-        """Softmax of log prior + completed Q-values."""
         logits = [math.log(p) if p > 0 else -math.inf for p in node.prior]
         return softmax([x + q for x, q in zip(logits, q_completed(node), strict=True)])
 

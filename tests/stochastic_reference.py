@@ -43,16 +43,13 @@ class StochasticTable:
 
     @property
     def num_actions(self) -> int:
-        """A."""
         return self.reward.shape[2]
 
     @property
     def num_outcomes(self) -> int:
-        """C."""
         return self.reward.shape[3]
 
     def root(self, observation: Tensor, *, generator: Any = None) -> RootOutput:
-        """State 0 of each named table."""
         state = torch.zeros_like(observation)
         trace = torch.full((len(observation), TRACE), -1, dtype=torch.int32)
         return RootOutput(
@@ -65,7 +62,6 @@ class StochasticTable:
     def step_action(
         self, embedding: Embedding, action: Tensor, *, generator: Any = None
     ) -> AfterstateOutput:
-        """The afterstates."""
         self.calls.append(("action", len(action)))
         assert embedding.keys() == {"table", "where", "trace"}
         table, state = embedding["table"], embedding["where"]
@@ -82,7 +78,6 @@ class StochasticTable:
     def step_outcome(
         self, embedding: Embedding, outcome: Tensor, *, generator: Any = None
     ) -> StepOutput:
-        """The next states."""
         self.calls.append(("outcome", len(outcome)))
         assert embedding.keys() == {"row", "where", "path"}
         table, (state, action) = embedding["row"], embedding["where"].long().unbind(dim=1)
@@ -160,7 +155,6 @@ class StochasticReference:
         num_simulations: int,
         max_depth: int | None = None,
     ) -> None:
-        """Runs the search."""
         names = [name for name in vars(model) if name != "calls"]
         self.tables = {name: getattr(model, name)[table].tolist() for name in names}
         self.num_actions, self.num_outcomes = model.num_actions, model.num_outcomes
@@ -185,7 +179,6 @@ class StochasticReference:
         return self.node(key, value, logits, valid, False, index)
 
     def node(self, key, raw, logits, valid, terminal, index) -> Node:
-        """A node with its raw value as only return."""
         logits = [logit if ok else -math.inf for logit, ok in zip(logits, valid, strict=True)]
         return Node(key, raw, softmax(logits), valid, terminal, index, [raw])
 
@@ -206,7 +199,6 @@ class StochasticReference:
         return result
 
     def expand(self, node: Node, action: int, index: int) -> tuple[float, float, Node]:
-        """Reward, discount and the child of a new edge."""
         if node.state >= 0:
             return 0.0, 1.0, self.afterstate_node(node.state, action, index=index)
         state, taken = divmod(-1 - node.state, self.num_actions)

@@ -5,7 +5,7 @@ import inspect
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,33 +41,47 @@ def flags_of(config: type) -> set[str]:
     return set(settings_of_class(config))
 
 
-def texts(package: str, *, docstrings: bool = True) -> Iterator[tuple[str, str]]:
+@cache
+def trees(package: str) -> dict[Path, ast.Module]:
+    """The files of a package, parsed."""
+    paths = sorted((ROOT / package).rglob("*.py"))
+    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in paths}
+
+
+@cache
+def texts(package: str, *, docstrings: bool = True) -> list[tuple[str, str]]:
     """Where a string of a package stands, and the string, an f-string with its values as {}."""
-    for path in sorted((ROOT / package).rglob("*.py")):
-        if path.relative_to(ROOT).as_posix().startswith(PAGES):
+    found = []
+    for path, tree in trees(package).items():
+        name = path.relative_to(ROOT).as_posix()
+        if name.startswith(PAGES):
             continue
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        inner = {
-            id(value)
-            for node in ast.walk(tree)
-            if isinstance(node, ast.JoinedStr)
-            for value in node.values
-        }
+        nodes = list(ast.walk(tree))
+        joined = [node for node in nodes if isinstance(node, ast.JoinedStr)]
+        skipped = {id(value) for node in joined for value in node.values}
         if not docstrings:
-            inner |= {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-        for node in ast.walk(tree):
-            place = f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
-            if isinstance(node, ast.JoinedStr):
-                yield (
-                    place,
-                    "".join(
-                        str(v.value) if isinstance(v, ast.Constant) else "{}" for v in node.values
-                    ),
-                )
-            elif id(node) in inner or not isinstance(node, ast.Constant):
-                continue
-            elif isinstance(node.value, str):
-                yield place, node.value
+            skipped |= {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+        for node in joined:
+            parts = [str(v.value) if isinstance(v, ast.Constant) else "{}" for v in node.values]
+            found.append((f"{name}:{node.lineno}", "".join(parts)))
+        for node in nodes:
+            is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
+            if is_text and id(node) not in skipped:
+                found.append((f"{name}:{node.lineno}", node.value))
+    return found
+
+
+@cache
+def keywords() -> set[str]:
+    """All names of parameters and of fields."""
+    known = set(OTHERS)
+    for node in (n for name in PACKAGES for tree in trees(name).values() for n in ast.walk(tree)):
+        if isinstance(node, ast.FunctionDef):
+            args = node.args
+            known |= {a.arg for a in (*args.posonlyargs, *args.args, *args.kwonlyargs)}
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            known.add(node.target.id)
+    return known
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -93,26 +107,16 @@ def test_every_command_that_a_text_names_exists_with_the_flags_beside_it(package
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_every_keyword_that_an_error_names_is_an_argument_of_something(package: str) -> None:
-    known = set(OTHERS)
-    for path in (path for name in PACKAGES for path in (ROOT / name).rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.FunctionDef):
-                args = node.args
-                known |= {a.arg for a in (*args.posonlyargs, *args.args, *args.kwonlyargs)}
-            elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-                known.add(node.target.id)
     for place, text in texts(package, docstrings=False):
         for name in re.findall(r"\b([a-z_]+)=(?:['\"]\w|True\b|NAME\b|AutoTokenizer)", text):
-            assert name in known, f"{place}: nothing takes {name}="
+            assert name in keywords(), f"{place}: nothing takes {name}="
 
 
 # The commands that read rows, each with the files whose errors it may show.
 _DATA = ["rewardmodel/data/parsing", "rewardmodel/data/sources", "rewardmodel/data/preferences.py"]
 READERS = {
-    **dict.fromkeys(("reward inspect", "reward convert", "reward split", "reward train"), _DATA),
-    **dict.fromkeys(("reward evaluate",), _DATA),
-    **dict.fromkeys(("policy sample", "policy plan", "policy value", "policy finetune"), _DATA),
-    "policy sft": _DATA,
+    **{f"reward {name}": _DATA for name in ("inspect", "convert", "split", "train", "evaluate")},
+    **{f"policy {name}": _DATA for name in ("sample", "plan", "value", "finetune", "sft")},
     "reward score": ["rewardmodel/cli/models.py", "rewardmodel/data/parsing/prompt_columns.py"],
     "reward train_prm": [
         "rewardmodel/data/steps.py",
@@ -133,9 +137,8 @@ _NOT_ADVISED = {
 @pytest.mark.parametrize("command", READERS)
 def test_every_keyword_of_the_loaders_has_a_flag_in_each_command_that_reads_rows(command) -> None:
     config = COMMANDS[command]
-    paths = [str(ROOT / path) for path in READERS[command]]
     for place, text in texts("rewardmodel", docstrings=False):
-        if not any(str(ROOT / place).startswith(path) for path in paths):
+        if not place.startswith(tuple(READERS[command])):
             continue
         for name in re.findall(r"\b([a-z_]+)=(?:['\"]\w|True\b|NAME\b|AutoTokenizer)", text):
             if command in _NOT_ADVISED.get(name, ()):

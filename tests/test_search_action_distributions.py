@@ -28,7 +28,6 @@ def test_samples_follow_the_proposal_temperature():
 
 
 def test_a_row_without_valid_actions_can_be_sampled_and_says_so():
-    """A finished state in a batch: its samples are impossible, its neighbors' are not."""
     valid = torch.tensor([[False, False, False], [False, True, True]])
     policy = CategoricalActions(LOGITS.expand(2, -1), valid)
     ids = policy.sample(200, temperature=0.5, generator=generator())
@@ -43,7 +42,6 @@ def test_a_row_without_valid_actions_can_be_sampled_and_says_so():
 
 @pytest.mark.parametrize("trailing", [(), (3,), (2, 2)])
 def test_gaussian_actions_of_any_shape_match_torchs_own_density(trailing):
-    """Samples and log-probabilities, squashed, with bounds for each number of an action."""
     shape = (5, *trailing)
     mean = torch.randn(shape, generator=generator(), dtype=torch.float64)
     scale = 0.5 + torch.rand(shape, generator=generator(1), dtype=torch.float64)
@@ -84,7 +82,6 @@ def test_squashed_density_integrates_to_one_and_samples_follow_it(mean, scale):
 
 
 def test_gaussian_without_a_box_is_a_plain_gaussian():
-    """No squashing, any real number."""
     policy = GaussianActions(torch.full((1, 1), 3.0), torch.full((1, 1), 2.0))
     samples = policy.sample(50_000, temperature=4.0, generator=generator())
     assert float(samples.mean()) == pytest.approx(3.0, abs=0.1)
@@ -94,7 +91,6 @@ def test_gaussian_without_a_box_is_a_plain_gaussian():
 
 
 def test_bounds_have_finite_density_and_beyond_them_is_impossible():
-    """A policy that pushes against its bound samples it, and can be scored there."""
     policy = GaussianActions(torch.full((1, 1), 50.0), torch.ones(1, 1), low=-0.3, high=0.7)
     samples = policy.sample(4, temperature=1.0, generator=generator())
     assert bool((samples <= 0.7).all())
@@ -107,7 +103,6 @@ def test_bounds_have_finite_density_and_beyond_them_is_impossible():
 
 
 def test_bounds_come_together_and_in_order():
-    """A box has both ends."""
     mean = torch.zeros(1, 1)
     for bounds in ({"low": 0.0}, {"low": 1.0, "high": 1.0}):
         with pytest.raises(ValueError, match="required both, low below high, or neither"):

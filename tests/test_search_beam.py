@@ -28,7 +28,6 @@ def best_return(model: TableModel, table: int, state: int, depth: int) -> tuple[
 
 @pytest.mark.parametrize("depth", [1, 2, 4])
 def test_large_width_equals_exhaustive_search(depth):
-    """Action and value, with invalid actions, terminal nodes and dead ends."""
     model = random_tables(1, num_tables=8, **WORLD)
     output = BeamPlanner(200, beam_width=100, max_depth=depth).plan(model, torch.arange(8))
     for table in range(8):
@@ -39,7 +38,6 @@ def test_large_width_equals_exhaustive_search(depth):
 
 
 def test_depth_one_equals_best_of_n():
-    """With a budget for all root actions the two planners agree."""
     model, tables = random_tables(2, num_tables=8, **WORLD), torch.arange(8)
     beam, best = BeamPlanner(3, max_depth=1).plan(model, tables), BestOfNPlanner(3)
     expected = best.plan(model, tables)
@@ -50,7 +48,6 @@ def test_depth_one_equals_best_of_n():
 
 @pytest.mark.parametrize("budget", [1, 2, 7, 40])
 def test_tree_counts_every_evaluated_node_within_budget(budget):
-    """Visits are 1 + nodes below; values are the best evaluated child's; the budget holds."""
     model = random_tables(3, num_tables=8, **WORLD)
     tree = BeamPlanner(budget, beam_width=2).plan(model, torch.arange(8)).tree
     evaluated = (tree.node_visits > 0).sum(dim=-1) - 1
@@ -69,7 +66,6 @@ def test_tree_counts_every_evaluated_node_within_budget(budget):
 
 @pytest.mark.parametrize("budget", [5, 40, 100_000])
 def test_tree_has_as_many_nodes_as_were_evaluated(budget):
-    """N is 1 + the most step rows of any row, however large the budget."""
     model = random_tables(10, num_tables=8, **WORLD)
     planner = BeamPlanner(budget, beam_width=2, max_depth=5)
     tree = planner.plan(model, torch.arange(8)).tree
@@ -85,7 +81,6 @@ def test_tree_has_as_many_nodes_as_were_evaluated(budget):
 
 
 def test_embeddings_are_those_of_the_nodes():
-    """Each column remembers the state its path leads to, and the last actions of that path."""
     model = random_tables(11, num_tables=4, **WORLD)
     tree = BeamPlanner(30, beam_width=2).plan(model, torch.arange(4)).tree
 
@@ -104,7 +99,6 @@ def test_embeddings_are_those_of_the_nodes():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_half_precision_is_searched_in_single(dtype):
-    """Scores, values and weights are float32, as the tree is."""
     model = random_tables(12, dtype=dtype, **WORLD)
     wide = random_tables(12, dtype=dtype, **WORLD)
     for name in ("reward", "discount", "prior_logits", "value"):
@@ -128,7 +122,6 @@ def test_scores_that_half_precision_would_round_together_are_told_apart():
 
 
 def test_width_one_follows_the_best_candidate():
-    """Greedy: each depth expands the child of best score and nothing else."""
     model = random_tables(4, num_actions=3)
     tree = BeamPlanner(9, beam_width=1, max_depth=3).plan(model, torch.arange(4)).tree
     assert model.step_rows == [12, 12, 12]
@@ -143,7 +136,6 @@ def test_width_one_follows_the_best_candidate():
 
 
 def raw(tree, row, node) -> float:
-    """The model's value of a node of `Tree.to_dict`."""
     return float(tree.raw_values[row, node["node"]])
 
 
@@ -170,7 +162,6 @@ def expanded_by_plain_beam(model: TableModel, table: int, *, width: int, depth: 
 
 
 def expanded_in_tree(node, path=()) -> set:
-    """The action paths of a `Tree.to_dict` that have children."""
     below = [expanded_in_tree(child, (*path, child["action"])) for child in node["children"]]
     return set().union({path}, *below) if below else set()
 
@@ -178,7 +169,6 @@ def expanded_in_tree(node, path=()) -> set:
 @pytest.mark.parametrize("width", [1, 2, 3])
 @pytest.mark.parametrize("discount", [0.3, 1.5])
 def test_kept_candidates_are_the_best_by_discounted_score(discount, width):
-    """Which nodes are expanded, against lists, where discounts weigh heavily in the order."""
     model = random_tables(9, num_tables=8, discount=discount, **WORLD)
     planner = BeamPlanner(100, beam_width=width, max_depth=4)
     tree = planner.plan(model, torch.arange(8)).tree
@@ -202,7 +192,6 @@ def test_partly_affordable_depth_expands_best_beam_and_highest_prior_first():
 
 
 def test_finished_candidates_stay_and_end_the_search():
-    """Every first move ends the episode: one step call, the best reward, no further depth."""
     model = random_tables(6, num_actions=3, terminal=1.0)
     output = BeamPlanner(50, beam_width=2).plan(model, torch.arange(4))
     assert model.step_rows == [12]
@@ -211,7 +200,6 @@ def test_finished_candidates_stay_and_end_the_search():
 
 
 def test_finished_candidate_keeps_its_place_among_deeper_ones():
-    """A finished candidate of high score fills one of two places at every depth."""
     model = random_tables(7, num_tables=1, num_actions=2)
     model.reward.zero_()
     model.value.zero_()
@@ -223,7 +211,6 @@ def test_finished_candidate_keeps_its_place_among_deeper_ones():
 
 
 def test_negative_discount_is_refused():
-    """A beam maximizes for one player."""
     model = random_tables(8, discount=-1.0)
     with pytest.raises(ValueError, match=r"discount of -1.0; required .* Use MuZeroPlanner"):
         BeamPlanner(10).plan(model, torch.arange(4))

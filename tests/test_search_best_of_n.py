@@ -11,7 +11,6 @@ WORLD = {"num_tables": 8, "num_actions": 7, "invalid": 0.4, "terminal": 0.2, "de
 
 @pytest.mark.parametrize("discount", [0.9, -1.0])
 def test_equals_depth_one_search_that_visits_every_action_once(discount):
-    """Same Q-values, and the greatest is taken."""
     model, tables = random_tables(1, discount=discount, **WORLD), torch.arange(8)
     output = BestOfNPlanner(7).plan(model, tables)
     search = GumbelMuZeroPlanner(7, max_depth=1, gumbel_scale=0).plan(model, tables)
@@ -24,7 +23,6 @@ def test_equals_depth_one_search_that_visits_every_action_once(discount):
 
 
 def test_one_step_call_of_the_first_valid_actions():
-    """Rows with fewer valid actions use what they have; the tree says which."""
     model = random_tables(2, **WORLD)
     valid = model.valid_actions[:, 0]
     output = BestOfNPlanner(3).plan(model, torch.arange(8))
@@ -37,7 +35,6 @@ def test_one_step_call_of_the_first_valid_actions():
 
 
 def test_tree_agrees_with_the_decision():
-    """Weights one-hot on the action; root value, principal line and columns in action order."""
     model = random_tables(3, **WORLD)
     output = BestOfNPlanner(7).plan(model, torch.arange(8))
     assert torch.equal(output.tree.node_values[:, 0], output.value)
@@ -55,7 +52,6 @@ def test_tree_agrees_with_the_decision():
 
 
 def test_ties_go_to_the_lowest_index():
-    """All actions equal: the first valid one."""
     model = random_tables(4, num_actions=4)
     model.reward.zero_()
     model.discount.zero_()
@@ -64,7 +60,6 @@ def test_ties_go_to_the_lowest_index():
 
 
 def test_action_never_tried_is_not_taken_when_all_returns_are_negative():
-    """An untried action has Q 0 in the tree, which must not count."""
     model = random_tables(5)
     model.reward.fill_(-5.0)
     output = BestOfNPlanner(2).plan(model, torch.arange(4))

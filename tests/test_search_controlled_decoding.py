@@ -16,21 +16,18 @@ CHECKS = settings(max_examples=60, deadline=None, derandomize=True, database=Non
 
 
 def qvalue(model: TableModel, table: int, action: int) -> float:
-    """Reward + discount * value of a root action."""
     child = int(model.next_state[table, 0, action])
     rest = float(model.discount[table, 0, action]) * float(model.value[table, child])
     return float(model.reward[table, 0, action]) + rest
 
 
 def priors(model: TableModel, table: int) -> dict[int, float]:
-    """Probabilities of the root's valid actions."""
     valid = model.valid_actions[table, 0].nonzero().flatten().tolist()
     weights = {a: math.exp(float(model.prior_logits[table, 0, a])) for a in valid}
     return {a: weight / sum(weights.values()) for a, weight in weights.items()}
 
 
 def likeliest(model: TableModel, table: int, count: int) -> list[int]:
-    """The actions of highest prior, ties to the lowest index."""
     prior = priors(model, table)
     return sorted(prior, key=lambda a: (-prior[a], a))[:count]
 
@@ -85,7 +82,6 @@ def test_weights_and_value_follow_the_formula(
 
 @pytest.mark.parametrize("budget", [2, 6])
 def test_weights_are_optimal_and_the_value_is_what_they_reach(budget):
-    """No shift of weight between two tried actions improves E[Q] - b * KL."""
     model = random_tables(1, **WORLD)
     output = ControlledDecodingPlanner(budget, kl_weight=0.5).plan(model, TABLES)
     for table in range(8):
@@ -103,7 +99,6 @@ def test_weights_are_optimal_and_the_value_is_what_they_reach(budget):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("kl_weight", [5e-324, 1e-9, 1e-6])
 def test_weight_of_almost_0_is_best_of_n(kl_weight, dtype):
-    """Action, weights and value, when both try every action; also for weights below float32."""
     model = random_tables(2, dtype=dtype, **WORLD)
     output = ControlledDecodingPlanner(6, kl_weight=kl_weight).plan(model, TABLES)
     best = BestOfNPlanner(6).plan(model, TABLES)
@@ -127,7 +122,6 @@ def test_huge_weight_is_the_prior(kl_weight):
 
 
 def test_value_grows_with_the_budget_up_to_the_greatest_q():
-    """Each action more adds prior mass; never more than best-of-N's value."""
     model = random_tables(4, num_tables=8, num_actions=6)
     values = torch.stack(
         [ControlledDecodingPlanner(n, kl_weight=0.5).plan(model, TABLES).value for n in range(1, 8)]
@@ -138,7 +132,6 @@ def test_value_grows_with_the_budget_up_to_the_greatest_q():
 
 
 def test_ties_go_to_the_lowest_index():
-    """Equal priors: the first valid actions are tried; equal Q as well: the first one is taken."""
     model = random_tables(5, num_actions=5, uniform_prior=True, discount=0.0)
     model.reward.zero_()
     model.valid_actions[:, 0, 1] = False
@@ -153,7 +146,6 @@ def test_ties_go_to_the_lowest_index():
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("size", [1.0, 1e4, 1e30])
 def test_large_q_and_small_weight_stay_finite(size, dtype):
-    """Q / b beyond any exponent: weights are a distribution, the value the greatest Q."""
     model = random_tables(6, dtype=dtype, **WORLD)
     for table in (model.reward, model.value):
         table.mul_(size)
@@ -196,7 +188,6 @@ def test_actions_are_sampled_by_sharpened_weights(temperature):
 
 
 def test_generator_alone_decides_the_draw():
-    """The same seed draws the same actions, whatever torch's own generator did; 0 draws none."""
     model, rows = random_tables(8, num_actions=5), torch.arange(4).repeat(50)
 
     def actions(seed: int, temperature: float) -> torch.Tensor:
@@ -210,7 +201,6 @@ def test_generator_alone_decides_the_draw():
 
 
 def test_tree_is_best_of_n_but_for_the_root_value():
-    """Depth one, columns in action order, one visit a child; the root is worth the value."""
     model = random_tables(9, **WORLD)
     output = ControlledDecodingPlanner(6).plan(model, TABLES)
     expected = BestOfNPlanner(6).plan(model, TABLES).tree
@@ -224,7 +214,6 @@ def test_tree_is_best_of_n_but_for_the_root_value():
 
 
 def test_tried_actions_have_columns_in_action_order():
-    """With a budget for three, the three likeliest, and no others, are children."""
     model = random_tables(10, **WORLD)
     tree = ControlledDecodingPlanner(3).plan(model, TABLES).tree
     for row in range(8):

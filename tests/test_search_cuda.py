@@ -35,8 +35,9 @@ from search.selection import (
     PuctSelection,
     StochasticSelection,
 )
-from search.tree import Tree, allocate_tree
+from search.tree import allocate_tree
 from tests.golden_trees import GoldenCase
+from tests.search_cases import MODES, WORLDS, assert_equal_trees
 from tests.search_reference import (
     TableModel,
     degenerate_tables,
@@ -46,7 +47,6 @@ from tests.search_reference import (
 from tests.test_search_golden import CASES as GOLDEN
 from tests.test_search_golden import assert_golden, make_model
 from tests.test_search_golden import make_planner as make_golden_planner
-from tests.test_search_mcts import WORLDS
 
 pytest.importorskip("triton", reason="triton is not installed; it comes with torch's CUDA builds")
 
@@ -73,17 +73,12 @@ def is_quick(case: GoldenCase) -> bool:
 
 
 class PlacedTable(TableModel):
-    """A table model that answers on its tables' device."""
-
     def root(self, observation: torch.Tensor, *, generator: Any = None) -> Any:
-        """As the table's, all of it on one device."""
         with torch.device(self.value.device):
             return super().root(observation.to(self.value.device))
 
 
 class AppendOnlyTable(PlacedTable):
-    """One that must not be asked in vain."""
-
     append_only = True
 
 
@@ -108,23 +103,8 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     return request.param
 
 
-def assert_same_trees(found: Tree, expected: Tree, *, tolerance: float = TOLERANCE) -> None:
-    """Compares whole trees, embeddings of used columns included."""
-    for name in (field.name for field in fields(Tree) if field.name != "embeddings"):
-        one, other = getattr(found, name).cpu(), getattr(expected, name)
-        assert one.dtype == other.dtype, name
-        if other.dtype.is_floating_point:
-            torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance, msg=name)
-        else:
-            assert torch.equal(one, other), name
-    used = expected.node_visits > 0
-    for name, leaf in expected.embeddings.items():
-        assert torch.equal(found.embeddings[name].cpu()[used], leaf[used]), name
-
-
 @pytest.mark.skipif(INTERPRETED, reason="this is the process it starts")
 def test_kernels_run_in_the_interpreter() -> None:
-    """All tests of this file for the CPU, in a process that interprets kernels."""
     child = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__],
         env={**os.environ, "TRITON_INTERPRET": "1"},
@@ -142,7 +122,6 @@ def test_kernels_run_in_the_interpreter() -> None:
     ("option", "code", "said"), [("--interpret", 0, "True"), (None, 2, "CUDA")]
 )
 def test_benchmark_compares_trees_and_says_what_it_lacks(option, code, said):
-    """The equality part runs without a GPU; the measuring part ends with a reason."""
     command = [sys.executable, "benchmarks/core/planning_cuda.py", *([option] if option else [])]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": "."}
     child = subprocess.run(
@@ -165,21 +144,42 @@ def planner(kind: Any, backend: str, **options: Any) -> Any:
     return MuZeroPlanner(SIMULATIONS, dirichlet_fraction=0, temperature=0, mode=kind, **options)
 
 
+def plan_both(
+    kind: Any,
+    tables: TableModel,
+    device: str,
+    *,
+    model: TableModel | None = None,
+    root_gumbel: torch.Tensor | None = None,
+    tolerance: float | None = None,
+    **options: Any,
+) -> tuple[Any, Any]:
+    """The outputs of both forms, whose trees are the same; `model` stands in for placed tables."""
+    if tolerance is None:
+        tolerance = TOLERANCE if tables.value.dtype == torch.float64 else 1e-5
+    if kind == "gumbel" and root_gumbel is None:
+        options["gumbel_scale"] = 0
+    rows = torch.arange(len(tables.value))
+    drawn = {} if root_gumbel is None else {"root_gumbel": root_gumbel}
+    expected = planner(kind, "torch", **options).plan(tables, rows, **drawn)
+    model = place(tables, device) if model is None else model
+    drawn = {name: tensor.to(device) for name, tensor in drawn.items()}
+    found = planner(kind, "triton", **options).plan(model, rows, **drawn)
+    assert_equal_trees(found.tree, expected.tree, tolerance=tolerance)
+    return found, expected
+
+
 @pytest.mark.parametrize(("max_depth", "leaves"), [(None, 1), (3, 1), (None, 5)])
-@pytest.mark.parametrize("kind", ["mctx", "efficientzero", "gumbel"])
+@pytest.mark.parametrize("kind", MODES)
 @pytest.mark.parametrize("world", WORLDS)
 def test_tree_equals_torch_form(world, kind, max_depth, leaves, device):
-    """Topology, visits, values, rewards, discounts, logits, masks and embeddings."""
     tables = random_tables(1, num_tables=2, **WORLDS[world])
     model = place(tables, device)
-    noise = torch.randn(2, tables.num_actions, generator=torch.Generator().manual_seed(3))
-    drawn = {"root_gumbel": noise.double()} if kind == "gumbel" else {}
-    options = {"max_depth": max_depth, "leaves_per_step": leaves}
-    expected = planner(kind, "torch", **options).plan(tables, torch.arange(2), **drawn)
-    found = planner(kind, "triton", **options).plan(
-        model, torch.arange(2), **{name: tensor.to(device) for name, tensor in drawn.items()}
-    )
-    assert_same_trees(found.tree, expected.tree)
+    options: dict[str, Any] = {"max_depth": max_depth, "leaves_per_step": leaves}
+    if kind == "gumbel":
+        noise = torch.randn(2, tables.num_actions, generator=torch.Generator().manual_seed(3))
+        options["root_gumbel"] = noise.double()
+    found, expected = plan_both(kind, tables, device, model=model, **options)
     assert found.action.tolist() == expected.action.tolist()
     # Every row is stepped at every step, so that nothing returns to the host.
     steps = -(-SIMULATIONS // leaves)
@@ -199,37 +199,24 @@ def test_tree_equals_torch_form(world, kind, max_depth, leaves, device):
 )
 @pytest.mark.parametrize("kind", ["mctx", "gumbel"])
 def test_qtransforms_and_their_options_equal_torch_form(kind, qtransform, device):
-    """All three transforms under both rules, in a world with invalid actions."""
     tables = random_tables(8, num_tables=2, invalid=0.3, terminal=0.1)
-    options = {"gumbel_scale": 0} if kind == "gumbel" else {}
-    options["qtransform"] = qtransform
-    expected = planner(kind, "torch", **options).plan(tables, torch.arange(2))
-    found = planner(kind, "triton", **options).plan(place(tables, device), torch.arange(2))
-    assert_same_trees(found.tree, expected.tree)
+    plan_both(kind, tables, device, qtransform=qtransform)
 
 
-@pytest.mark.parametrize("kind", ["mctx", "efficientzero", "gumbel"])
+@pytest.mark.parametrize("kind", MODES)
 def test_float32_trees_make_the_same_visits(kind, device):
-    """Floats stay float32, and in this world no choice hangs on the last bit."""
     tables = random_tables(9, num_tables=2, invalid=0.2, terminal=0.1, dtype=torch.float32)
-    options = {"gumbel_scale": 0} if kind == "gumbel" else {}
-    expected = planner(kind, "torch", **options).plan(tables, torch.arange(2))
-    found = planner(kind, "triton", **options).plan(place(tables, device), torch.arange(2))
-    assert_same_trees(found.tree, expected.tree, tolerance=1e-5)
+    plan_both(kind, tables, device)
 
 
 def test_model_may_answer_in_another_float(device):
-    """Half-precision answers are read as they are; the tree is as wide as the root."""
     tables = random_tables(6, num_tables=2, dtype=torch.bfloat16)
-    expected = planner("mctx", "torch").plan(tables, torch.arange(2))
-    found = planner("mctx", "triton").plan(place(tables, device), torch.arange(2))
+    found, _ = plan_both("mctx", tables, device)
     assert found.tree.node_values.dtype == torch.float32
-    assert_same_trees(found.tree, expected.tree, tolerance=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["mctx", "efficientzero", "gumbel"])
+@pytest.mark.parametrize("kind", MODES)
 def test_kept_trees_are_gone_on_from(kind, device):
-    """Two searches in a row, the second from the subtree of the action taken."""
     tables = random_tables(10, num_tables=2, invalid=0.3, terminal=0.1, discount=-1.0)
     options = {"gumbel_scale": 0} if kind == "gumbel" else {}
     trees = []
@@ -239,12 +226,11 @@ def test_kept_trees_are_gone_on_from(kind, device):
         kept = keep_subtree(first.tree, first.action)
         trees.append(search.plan(model, torch.arange(2), kept=kept).tree)
     assert trees[0].num_nodes > SIMULATIONS + 1
-    assert_same_trees(trees[1], trees[0])
+    assert_equal_trees(trees[1], trees[0], tolerance=TOLERANCE)
 
 
 @pytest.mark.parametrize("leaves", [1, 4])
 def test_chance_nodes_equal_torch_form(leaves, device):
-    """Decisions by PUCT, outcomes by quota; actions and outcomes may be invalid."""
     tables = random_tables(2, num_tables=2, num_actions=6, invalid=0.2, terminal=0.05)
     is_chance = torch.rand(2, 30, generator=torch.Generator().manual_seed(2)) < 0.5
     is_chance[:, 0] = False
@@ -263,18 +249,14 @@ def test_chance_nodes_equal_torch_form(leaves, device):
     model = place(tables, device)
     found = run_mcts(model, model.root(torch.arange(2)), backend="triton", **options)
     assert bool((expected.children_visits[..., 3:] > 0).any())
-    assert_same_trees(found, expected)
+    assert_equal_trees(found, expected, tolerance=TOLERANCE)
 
 
 @pytest.mark.parametrize("leaves", [1, 4])
 def test_append_only_model_is_never_asked_in_vain(leaves, device):
-    """It is stepped with the rows of the torch form, in its order."""
     tables = random_tables(4, num_tables=3, terminal=0.5, dead=0.2)
     model = place(tables, device, AppendOnlyTable)
-    options = {"leaves_per_step": leaves}
-    expected = planner("mctx", "torch", **options).plan(tables, torch.arange(3))
-    found = planner("mctx", "triton", **options).plan(model, torch.arange(3))
-    assert_same_trees(found.tree, expected.tree)
+    plan_both("mctx", tables, device, model=model, leaves_per_step=leaves)
     assert model.step_rows == tables.step_rows
     assert sum(model.step_rows) < 3 * SIMULATIONS
 
@@ -284,7 +266,6 @@ def test_append_only_model_is_never_asked_in_vain(leaves, device):
     ["mctx", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("efficientzero", "gumbel"))],
 )
 def test_form_agrees_with_torch_on_the_fixed_problem(kind, device, monkeypatch, caplog):
-    """The comparison that stands before the first search of a process."""
     monkeypatch.setattr(dispatch, "_check_triton", CHECK_TRITON)
     monkeypatch.setattr(dispatch, "_triton_check", FormCheck())
     model = place(random_tables(1, num_tables=1), device)
@@ -296,7 +277,6 @@ def test_form_agrees_with_torch_on_the_fixed_problem(kind, device, monkeypatch, 
 
 @pytest.mark.parametrize("name", [n for n, c in GOLDEN.items() if is_quick(c)])
 def test_trees_are_those_of_mctx(name, device):
-    """Of tables in which little tells the actions apart; see `test_search_golden`."""
     case = GOLDEN[name]
     tables = make_model(case)
     assert isinstance(tables, TableModel)
@@ -307,18 +287,12 @@ def test_trees_are_those_of_mctx(name, device):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("num_actions", [2, 3])
 def test_degenerate_tables_equal_torch_form(num_actions, dtype, device):
-    """Nearly equal successors, shared ones, nodes worth far more, actions that are invalid."""
     tables = degenerate_tables(5, num_tables=6, num_actions=num_actions, invalid=0.2, dtype=dtype)
-    options = {"gumbel_scale": 0, "leaves_per_step": 2}
-    expected = planner("gumbel", "torch", **options).plan(tables, torch.arange(6))
-    found = planner("gumbel", "triton", **options).plan(place(tables, device), torch.arange(6))
-    tolerance = 1e-5 if dtype == torch.float32 else TOLERANCE
-    assert_same_trees(found.tree, expected.tree, tolerance=tolerance)
+    plan_both("gumbel", tables, device, leaves_per_step=2)
 
 
-@pytest.mark.parametrize("kind", ["mctx", "efficientzero", "gumbel"])
+@pytest.mark.parametrize("kind", MODES)
 def test_score_that_is_not_finite_ends_the_search(kind, device):
-    """Finite numbers whose sums or differences are not."""
     tables = random_tables(1, num_tables=3, dtype=torch.float32)
     tables.value[2] *= 1.6e38
     with pytest.raises(ValueError, match=r"search, row 2: found a return or an action's score"):
@@ -326,7 +300,6 @@ def test_score_that_is_not_finite_ends_the_search(kind, device):
 
 
 def test_gumbel_noise_that_is_no_number_is_refused(device):
-    """Before it reaches the scores of the considered actions."""
     tables = random_tables(1, num_tables=2, dtype=torch.float32)
     noise = torch.zeros(2, 5, device=device)
     noise[1, 3] = torch.nan
@@ -357,7 +330,6 @@ def test_number_that_is_not_finite_is_named_after_the_search(field, bad, leaves,
 
 @pytest.mark.parametrize("field", ["value", "prior_logits", "valid_actions"])
 def test_fault_of_a_root_is_named(field, device):
-    """Where nobody has validated the root: `run_mcts` does, a capture cannot."""
     from search.backends.triton_search import search_on_cuda
 
     rules = encode_rules(PUCT, PUCT)
@@ -378,29 +350,19 @@ def test_fault_of_a_root_is_named(field, device):
 
 
 def test_logits_of_invalid_actions_may_be_anything(device):
-    """Only what is offered must be finite."""
     tables = random_tables(13, num_tables=2, invalid=0.4)
-    expected = planner("gumbel", "torch", gumbel_scale=0).plan(tables, torch.arange(2))
     marked = tables.prior_logits.masked_fill(~tables.valid_actions, -torch.inf)
     model = place(replace(tables, prior_logits=marked), device)
-    found = planner("gumbel", "triton", gumbel_scale=0).plan(model, torch.arange(2))
-    assert_same_trees(found.tree, expected.tree)
+    plan_both("gumbel", tables, device, model=model)
 
 
 def test_improved_policy_weighs_logits_before_it_exponentiates(device):
-    """An action whose prior is 0 in floating point is taken where its Q-value is far better."""
-    tables = hopeless_prior_table()
     qtransform = partial(qtransform_completed_by_mix_value, rescale_values=False)
-    options = {"gumbel_scale": 0, "qtransform": qtransform}
-    expected = planner("gumbel", "torch", **options).plan(tables, torch.arange(1)).tree
-    found = planner("gumbel", "triton", **options).plan(place(tables, device), torch.arange(1)).tree
-    assert int((expected.action_from_parent[0, 3:] == 1).sum()) > 1
-    assert_same_trees(found, expected, tolerance=1e-5)
+    _, expected = plan_both("gumbel", hopeless_prior_table(), device, qtransform=qtransform)
+    assert int((expected.tree.action_from_parent[0, 3:] == 1).sum()) > 1
 
 
 def test_form_of_every_step_is_checked(device):
-    """A wrong shape is found where it occurs, without reading a number."""
-
     class Wide(PlacedTable):
         def step(self, embedding: Any, action: Any, *, generator: Any = None) -> Any:
             step = super().step(embedding, action)
@@ -412,8 +374,6 @@ def test_form_of_every_step_is_checked(device):
 
 
 def test_embeddings_keep_the_models_order_of_dimensions(device):
-    """Channels-last images stay so from step to step, and come back as `[B, N, C, H, W]`."""
-
     class Images(PlacedTable):
         def root(self, observation: Any, *, generator: Any = None) -> Any:
             root = super().root(observation)
@@ -439,7 +399,6 @@ def test_embeddings_keep_the_models_order_of_dimensions(device):
 @pytest.mark.gpu
 @pytest.mark.parametrize("kind", ["puct", "efficientzero"])
 def test_search_is_captured_in_a_cuda_graph(kind):
-    """A replay searches anew from what the root's tensors hold then."""
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device; set CUDA_VISIBLE_DEVICES on a machine with one")
     from search.backends.triton_search import search_on_cuda
@@ -474,7 +433,7 @@ def test_search_is_captured_in_a_cuda_graph(kind):
         interior_action_selection=rule,
         backend="torch",
     )
-    assert_same_trees(tree, expected)
+    assert_equal_trees(tree, expected, tolerance=TOLERANCE)
 
 
 @pytest.mark.slow
@@ -483,7 +442,6 @@ def test_search_is_captured_in_a_cuda_graph(kind):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("num_actions", [18, 600])
 def test_kernels_compile_without_a_gpu(num_actions, dtype, capability, monkeypatch, tmp_path):
-    """Every rule to a cubin by the arguments of a launch; no float64 in float32 trees."""
     from triton.backends.compiler import GPUTarget  # pyright: ignore[reportMissingImports]
     from triton.runtime.driver import driver  # pyright: ignore[reportMissingImports]
 
@@ -491,8 +449,6 @@ def test_kernels_compile_without_a_gpu(num_actions, dtype, capability, monkeypat
     from search.backends import triton_search as cuda_search
 
     class Absent:
-        """What the compiler asks of a driver."""
-
         def get_current_target(self) -> GPUTarget:
             return GPUTarget("cuda", capability, 32)
 
@@ -503,8 +459,6 @@ def test_kernels_compile_without_a_gpu(num_actions, dtype, capability, monkeypat
             return 0
 
     class Compiled:
-        """Compiles in place of launching."""
-
         def __getitem__(self, grid: tuple[int]) -> Any:
             return lambda *a, **k: built.append(kernel.warmup(*a, grid=grid, **k))
 

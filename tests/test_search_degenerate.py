@@ -4,6 +4,7 @@ All forms on the CPU against the recursive reference and each other; the CUDA fo
 `test_search_cuda`.
 """
 
+import math
 from functools import partial
 
 import pytest
@@ -21,6 +22,7 @@ from search import (
 )
 from search.backends import numba_search as cpu
 from search.qtransforms import mixed_value
+from tests.search_cases import MODES, QUIET, quiet_planner
 from tests.search_reference import (
     ReferenceSearch,
     TableModel,
@@ -33,23 +35,14 @@ from tests.stochastic_reference import random_games
 
 MIXED = qtransform_completed_by_mix_value
 FORMS = ["torch", "serial", "parallel"]
-MODES = ["mctx", "efficientzero", "gumbel"]
 
 
 @pytest.fixture(params=FORMS)
 def backend(request, monkeypatch):
-    """Each form that runs on the CPU, as the name of a backend."""
     if request.param == "parallel":
         monkeypatch.setattr(cpu, "_PARALLEL_WORK", 1)
         monkeypatch.setattr(cpu, "_start_threads", lambda: 2)
     return "torch" if request.param == "torch" else "numba"
-
-
-def make_planner(mode, num_simulations, **options):
-    """A planner without noise of its own."""
-    if mode == "gumbel":
-        return GumbelMuZeroPlanner(num_simulations, gumbel_scale=0, **options)
-    return MuZeroPlanner(num_simulations, dirichlet_fraction=0, temperature=0, mode=mode, **options)
 
 
 def below_a_root(priors, value, successors, *, num_invalid=0, dtype=torch.float32):
@@ -78,7 +71,6 @@ def below_a_root(priors, value, successors, *, num_invalid=0, dtype=torch.float3
 
 
 def visits_below(model, num_simulations, **options):
-    """Visits of the actions of the root's only child."""
     planner = GumbelMuZeroPlanner(num_simulations, gumbel_scale=0, **options)
     return planner.plan(model, torch.arange(1)).tree.children_visits[0, 1].tolist()
 
@@ -96,7 +88,6 @@ def test_nearly_equal_successors_are_weighed_by_prior_and_value(backend, dtype):
 @pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
 @pytest.mark.parametrize("value", [1.0, -1.0, 1e6])
 def test_nearly_equal_successors_at_any_scale(value, scale, backend):
-    """Whatever the weight of values and however far the node's own, the best one is taken most."""
     model = below_a_root([0.2, 0.3, 0.5], value, [0.001, 0.0, 0.002])
     transform = partial(MIXED, value_scale=scale)
     visits = visits_below(model, 25, backend=backend, qtransform=transform)
@@ -116,7 +107,6 @@ def test_value_of_actions_that_cannot_be_taken_does_not_weigh(backend):
 
 
 def test_equal_successors_share_visits_by_their_priors(backend):
-    """Equal values say nothing, whatever the last bits of the priors that average them."""
     for value in (0.5, 1.0, -7.0):
         model = below_a_root([0.25, 0.25, 0.5], value, [value] * 3)
         assert visits_below(model, 41, backend=backend) == [10, 10, 20], value
@@ -127,7 +117,6 @@ def test_equal_successors_share_visits_by_their_priors(backend):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("num_actions", [2, 4])
 def test_forms_grow_the_same_trees_of_degenerate_tables(num_actions, dtype, far, gap):
-    """Gumbel's rules, of which the compiled form exponentiates in another order than torch."""
     shared = 1.0 if num_actions == 2 else 0.3
     model = degenerate_tables(
         5, num_tables=64, num_actions=num_actions, gap=gap, far=far, shared=shared, dtype=dtype
@@ -135,7 +124,7 @@ def test_forms_grow_the_same_trees_of_degenerate_tables(num_actions, dtype, far,
     model.value += 0.5  # where all values are 0, whatever is averaged is 0
     for leaves in (1, 4):
         trees = [
-            make_planner("gumbel", 32, backend=backend, leaves_per_step=leaves)
+            quiet_planner("gumbel", 32, backend=backend, leaves_per_step=leaves)
             .plan(model, torch.arange(64))
             .tree
             for backend in ("torch", "numba")
@@ -147,7 +136,6 @@ def test_forms_grow_the_same_trees_of_degenerate_tables(num_actions, dtype, far,
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("seed", range(6))
 def test_trees_of_degenerate_tables_equal_the_recursive_reference(seed, mode, backend):
-    """2 to 4 actions, 16 to 100 simulations, one or several leaves a step, any depth."""
     budget = (16, 100, 40, 64, 25, 32)[seed]
     leaves, max_depth = (1, 1, 3, 1, 5, 2)[seed], (None, None, None, 3, None, 2)[seed]
     model = degenerate_tables(
@@ -161,7 +149,7 @@ def test_trees_of_degenerate_tables_equal_the_recursive_reference(seed, mode, ba
         terminal=(0.0, 0.0, 0.1, 0.0, 0.1, 0.1)[seed],
         discount=(1.0, 1.0, 1.0, -1.0, -1.0, 1.0)[seed],
     )
-    planner = make_planner(
+    planner = quiet_planner(
         mode, budget, backend=backend, leaves_per_step=leaves, max_depth=max_depth
     )
     output = planner.plan(model, torch.arange(4))
@@ -181,11 +169,10 @@ def test_trees_of_degenerate_tables_equal_the_recursive_reference(seed, mode, ba
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_forms_go_on_from_kept_degenerate_trees_alike(dtype):
-    """Two searches after each other, the second below the action taken."""
     model = degenerate_tables(8, num_tables=16, far=1.0, dtype=dtype)
     trees = []
     for backend in ("torch", "numba"):
-        planner = make_planner("gumbel", 30, backend=backend)
+        planner = quiet_planner("gumbel", 30, backend=backend)
         first = planner.plan(model, torch.arange(16))
         kept = keep_subtree(first.tree, first.action)
         trees.append(planner.plan(model, torch.arange(16), kept=kept).tree)
@@ -194,7 +181,6 @@ def test_forms_go_on_from_kept_degenerate_trees_alike(dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_mean_of_equal_values_is_that_value(dtype):
-    """To the last bit, whatever the priors; beside other bits, a span of 0 scales noise up."""
     generator = torch.Generator().manual_seed(0)
     prior = torch.rand(2000, 5, generator=generator).to(dtype)
     visit_counts = torch.randint(4, (2000, 5), generator=generator)
@@ -214,7 +200,7 @@ def test_values_count_whatever_all_logits_have_in_common(shift, transform, backe
     model = random_tables(3, num_tables=16, dtype=torch.float32)
     # Whole numbers, so that the shift itself loses nothing.
     model.prior_logits.round_()
-    planner = make_planner("gumbel", 32, backend=backend, qtransform=transform)
+    planner = quiet_planner("gumbel", 32, backend=backend, qtransform=transform)
     expected = planner.plan(model, torch.arange(16))
     model.prior_logits += shift
     found = planner.plan(model, torch.arange(16))
@@ -225,12 +211,11 @@ def test_values_count_whatever_all_logits_have_in_common(shift, transform, backe
 @pytest.mark.parametrize("logit", [-80.0, -87.0, -95.0, -103.0, -3.4e38])
 @pytest.mark.parametrize("scale", [1.0, 3.0, -3.0])
 def test_forms_agree_where_priors_are_next_to_nothing(logit, scale):
-    """Down to numbers that have no digits left, and to the least logit there is."""
     model = random_tables(6, num_tables=16, num_actions=3, dtype=torch.float32)
     model.prior_logits[..., 1] = logit
     transform = partial(MIXED, value_scale=scale)
     trees = [
-        make_planner("gumbel", 32, backend=backend, qtransform=transform)
+        quiet_planner("gumbel", 32, backend=backend, qtransform=transform)
         .plan(model, torch.arange(16))
         .tree
         for backend in ("torch", "numba")
@@ -238,21 +223,58 @@ def test_forms_agree_where_priors_are_next_to_nothing(logit, scale):
     assert torch.equal(trees[0].children_visits, trees[1].children_visits)
 
 
+@pytest.mark.parametrize(("qvalue", "third"), [(-0.4, 2), (-0.15, 1)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_least_weight_in_the_mixed_value(dtype, qvalue, third, backend):
+    """Priors 0 and 4 times the least positive number: 1 to 4, with values -1 and `qvalue`.
+
+    The mixed value of the third action lies between them, but with any other least weight.
+    """
+    tiny = torch.finfo(dtype).tiny
+    model = below_a_root([1.0, 1.0, 1.0], 0.0, [-1.0, qvalue, 0.0], dtype=dtype)
+    model.prior_logits[0, 1] = torch.tensor([-2000.0, math.log(4 * tiny), 0.0])
+    planner = MuZeroPlanner(
+        4,
+        **QUIET,
+        max_depth=2,
+        qtransform=partial(MIXED, rescale_values=False),
+        pb_c_init=0,  # with c2 so large the prior has no bonus
+        pb_c_base=1e30,
+        backend=backend,
+    )
+    tree = planner.plan(model, torch.arange(1)).tree
+    assert tree.children_visits[0, 1].tolist() == [1, 1 + (third == 1), third == 2]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "logits"),
+    [
+        (torch.float32, (-103.4, -103.0)),
+        (torch.float64, (-744.6, -744.2)),
+        (torch.float32, (-200.0, -199.0)),
+        (torch.float64, (-2000.0, -1999.0)),
+    ],
+)
+def test_logits_stand_for_priors_without_digits(dtype, logits, backend):
+    """Both priors round to the same number, or to 0; their logits still order the actions."""
+    model = below_a_root([1.0, 1.0, 1.0], 0.0, [-1e4, 0.0, 0.0], dtype=dtype)
+    model.prior_logits[0, 1] = torch.tensor([0.0, *logits])
+    unscaled = partial(MIXED, rescale_values=False)
+    assert visits_below(model, 3, backend=backend, qtransform=unscaled) == [1, 0, 1]
+
+
 # Scores that are not numbers end a search.
 
 
 RULES = {
-    "puct": partial(MuZeroPlanner, dirichlet_fraction=0, temperature=0),
-    "puct_mixed": partial(MuZeroPlanner, dirichlet_fraction=0, temperature=0, qtransform=MIXED),
+    "puct": partial(MuZeroPlanner, **QUIET),
+    "puct_mixed": partial(MuZeroPlanner, **QUIET, qtransform=MIXED),
     "puct_min_max": partial(
         MuZeroPlanner,
-        dirichlet_fraction=0,
-        temperature=0,
+        **QUIET,
         qtransform=partial(qtransform_by_min_max, min_value=-1e-3, max_value=1e-3),
     ),
-    "efficientzero": partial(
-        MuZeroPlanner, dirichlet_fraction=0, temperature=0, mode="efficientzero"
-    ),
+    "efficientzero": partial(MuZeroPlanner, **QUIET, mode="efficientzero"),
     "gumbel": partial(GumbelMuZeroPlanner, gumbel_scale=0),
     "gumbel_unscaled": partial(
         GumbelMuZeroPlanner, gumbel_scale=0, qtransform=partial(MIXED, rescale_values=False)
@@ -270,7 +292,6 @@ MESSAGE = (
 @pytest.mark.parametrize("leaves", [1, 3])
 @pytest.mark.parametrize("rule", RULES)
 def test_values_beyond_the_dtype_end_the_search(rule, leaves, backend):
-    """Finite numbers whose sums or differences are not: an error that names the row."""
     model = random_tables(1, dtype=torch.float32)
     model.value[2] *= 1.6e38  # up to 3.2e38, of either sign
     planner = RULES[rule](32, backend=backend, leaves_per_step=leaves)
@@ -285,7 +306,6 @@ def test_values_beyond_the_dtype_end_the_search(rule, leaves, backend):
 
 @pytest.mark.parametrize("rule", RULES)
 def test_return_beyond_the_dtype_ends_the_search_after_the_last_simulation(rule, backend):
-    """Nothing is chosen any more by a return that only the last simulation finds."""
     model = random_tables(1, dtype=torch.float32)
     model.reward[2], model.value[2] = 3e38, 3e38
     with pytest.raises(ValueError, match=MESSAGE):
@@ -294,27 +314,13 @@ def test_return_beyond_the_dtype_ends_the_search_after_the_last_simulation(rule,
 
 @pytest.mark.parametrize("rule", ["puct", "puct_mixed", "efficientzero"])
 def test_weight_of_the_prior_beyond_the_dtype_ends_the_search(rule, backend):
-    """c1 = 1e39 is infinite in float32: all actions would score alike."""
     model = random_tables(1, dtype=torch.float32)
     planner = RULES[rule](8, backend=backend, pb_c_init=1e39)
     with pytest.raises(ValueError, match=r"no finite torch\.float32"):
         planner.plan(model, torch.arange(4))
 
 
-@pytest.mark.parametrize("noise", [float("nan"), float("inf")])
-def test_gumbel_noise_that_is_no_number_is_refused(noise, backend):
-    """Before the first choice of the root."""
-    model = random_tables(1, dtype=torch.float32)
-    gumbel = torch.zeros(4, 5)
-    gumbel[2, 3] = noise
-    planner = GumbelMuZeroPlanner(8, backend=backend)
-    with pytest.raises(ValueError, match="root_gumbel, row 2: found"):
-        planner.plan(model, torch.arange(4), root_gumbel=gumbel)
-    assert model.step_rows == []
-
-
 def test_chance_beside_values_beyond_the_dtype_ends_the_search(backend):
-    """Stochastic MuZero's decisions are PUCT's."""
     model = random_games(1, dtype=torch.float32)
     model.value[2] *= 1.6e38
     model.afterstate_value[2] *= 1.6e38
@@ -325,7 +331,6 @@ def test_chance_beside_values_beyond_the_dtype_ends_the_search(backend):
 
 @pytest.mark.parametrize("bounds", [(1.0, 1.0), (2.0, -2.0), (float("nan"), 1.0)])
 def test_bounds_out_of_order_are_refused(bounds):
-    """A span of 0 would make every score NaN."""
     transform = partial(qtransform_by_min_max, min_value=bounds[0], max_value=bounds[1])
     planner = MuZeroPlanner(4, qtransform=transform)
     with pytest.raises(ValueError, match="required a min_value below max_value"):
@@ -335,7 +340,6 @@ def test_bounds_out_of_order_are_refused(bounds):
 @pytest.mark.parametrize("epsilon", [0.0, 1e-60])
 @pytest.mark.parametrize("transform", [qtransform_by_parent_and_siblings, MIXED])
 def test_no_epsilon_divides_nothing_by_nothing(transform, epsilon, backend):
-    """Where all values are equal the span is 0, and so is such an epsilon in float32."""
     model = below_a_root([0.25, 0.25, 0.5], 0.5, [0.5] * 3)
     planner = GumbelMuZeroPlanner(
         41, gumbel_scale=0, qtransform=partial(transform, epsilon=epsilon), backend=backend
@@ -346,8 +350,6 @@ def test_no_epsilon_divides_nothing_by_nothing(transform, epsilon, backend):
 
 
 def test_rule_of_ones_own_that_finds_no_action_ends_the_search():
-    """-1 is no action, and would be read as the last one."""
-
     def none(tree, node_index):
         return torch.full_like(node_index, -1)
 

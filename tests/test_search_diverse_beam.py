@@ -53,7 +53,6 @@ def paths_by_plain_dvts(
 
 
 def paths_in_tree(node, path=()) -> set:
-    """The action paths of a `Tree.to_dict`, the root's empty one left out."""
     below = [paths_in_tree(child, (*path, child["action"])) for child in node["children"]]
     return set().union({path} if path else set(), *below)
 
@@ -73,7 +72,6 @@ def paths_in_tree(node, path=()) -> set:
 def test_equals_the_search_over_lists(
     seed, num_actions, invalid, ends, discount, budget, subtrees, width, depth
 ):
-    """Which nodes are evaluated, the value and the action, whatever the world and the numbers."""
     model = random_tables(
         seed,
         num_tables=3,
@@ -103,7 +101,6 @@ def test_equals_the_search_over_lists(
 
 @pytest.mark.parametrize("budget", [1, 4, 9, 60])
 def test_one_subtree_as_wide_as_the_actions_is_greedy_beam_search(budget):
-    """The same tree, tensor for tensor."""
     model, tables = random_tables(1, num_tables=8, **WORLD), torch.arange(8)
     found = dvts(budget, num_groups=1, num_children=6).plan(model, tables)
     expected = BeamPlanner(budget, beam_width=1).plan(model, tables)
@@ -115,7 +112,6 @@ def test_one_subtree_as_wide_as_the_actions_is_greedy_beam_search(budget):
 
 
 def test_subtrees_are_independent():
-    """Each finds what it finds alone, with only its own first candidates valid at the root."""
     model, tables = random_tables(2, num_tables=8, **WORLD), torch.arange(8)
     together = dvts(90, num_groups=3, num_children=2, max_depth=5)
     alone = replace(together, num_groups=1)
@@ -134,7 +130,6 @@ def test_subtrees_are_independent():
 
 
 def test_subtrees_keep_what_beam_search_crowds_out():
-    """All good candidates lie below move 0: a beam forgets move 2, a subtree does not."""
     model = random_tables(3, num_tables=1, num_actions=4, discount=1.0)
     for table in (model.reward, model.value):
         table.zero_()
@@ -200,7 +195,6 @@ def test_partly_affordable_level_expands_subtrees_in_order(budget):
 
 
 def test_subtree_ends_while_others_go_on():
-    """Subtree 0 keeps a finished candidate and is never expanded; subtree 1 uses the budget."""
     model = random_tables(6, num_tables=1, num_actions=4)
     model.next_state.clamp_(min=1)
     model.reward[0, 0, :2], model.discount[0, 0, :2] = torch.tensor([0.0, 50.0]), 0.0
@@ -212,7 +206,6 @@ def test_subtree_ends_while_others_go_on():
 
 
 def test_all_finished_ends_the_search():
-    """Every first move ends the episode, or leads to a dead end: one call."""
     for ends in ({"terminal": 1.0}, {"dead": 1.0}):
         model = random_tables(7, num_actions=4, **ends)
         model.next_state.clamp_(min=1)
@@ -222,7 +215,6 @@ def test_all_finished_ends_the_search():
 
 @pytest.mark.parametrize("depth", [1, 2, 5])
 def test_max_depth_bounds_the_calls(depth):
-    """One call a level, for all subtrees of all rows."""
     model = random_tables(8, num_actions=4)
     planner = dvts(1000, num_groups=2, num_children=2, max_depth=depth)
     tree = planner.plan(model, torch.arange(4)).tree
@@ -231,7 +223,6 @@ def test_max_depth_bounds_the_calls(depth):
 
 
 def test_ties_go_to_the_lowest_action():
-    """Everything equal: each subtree goes on from its first candidate, and action 0 is taken."""
     model = random_tables(9, num_actions=4, discount=1.0)
     for table in (model.reward, model.value):
         table.zero_()

@@ -52,15 +52,7 @@ def test_no_search_over_segments_exceeds_its_bound(slots: list[int]) -> None:
     token = [0.7, 0.2, 0.1]
     lines = list(itertools.product(range(3), repeat=len(slots)))
     p = np.array([math.prod(token[t] for t in line) for line in lines])
-    rank = {
-        line: score
-        for score, line in enumerate(
-            sorted(
-                lines,
-                key=lambda line: sum(line),
-            )
-        )
-    }
+    rank = {line: score for score, line in enumerate(sorted(lines, key=sum))}
     q = dict.fromkeys(lines, 0.0)
     nodes = [math.prod(slots[: depth + 1]) for depth in range(len(slots))]
     for drawn in itertools.product(range(3), repeat=sum(nodes)):

@@ -27,8 +27,6 @@ def generator(seed: int = 0) -> torch.Generator:
 
 @dataclass
 class TableSimulator:
-    """The transitions of a `TableModel` as a simulator; a state is its table and its number."""
-
     table: TableModel
     steps: int = 0
 
@@ -53,8 +51,6 @@ class TableSimulator:
 
 @dataclass
 class TableValues:
-    """The priors and values of a `TableModel` as an evaluator."""
-
     table: TableModel
 
     def __call__(self, states, *, generator=None):
@@ -63,8 +59,6 @@ class TableValues:
 
 
 class EndsWorthNothing(TableModel):
-    """A `TableModel` that gives finished states value 0, as an exact model does."""
-
     def step(self, embedding, action, *, generator=None):
         step = super().step(embedding, action)
         return replace(step, value=step.value.masked_fill(step.discount == 0, 0.0))
@@ -122,7 +116,6 @@ WORLDS = {
 @pytest.mark.parametrize("planner", [QUIET, GumbelMuZeroPlanner(40, gumbel_scale=0)])
 @pytest.mark.parametrize("world", WORLDS)
 def test_trees_equal_those_of_the_same_tables_node_for_node(world, planner):
-    """Exactly: the same numbers, by way of Python."""
     table = random_tables(12, **WORLDS[world])
     tables = EndsWorthNothing(**vars(table))
     model = ExactModel(TableSimulator(table), TableValues(table))
@@ -138,7 +131,6 @@ def test_trees_equal_those_of_the_same_tables_node_for_node(world, planner):
 
 
 def test_terminal_states_are_neither_evaluated_nor_expanded():
-    """All transitions end: one step per action, however many simulations."""
     table = random_tables(13, num_tables=2, num_actions=3, terminal=1.0)
     simulator = TableSimulator(table)
 
@@ -177,7 +169,6 @@ GAME_START = "." * 9
 
 
 def player(num_simulations: int) -> tuple[ExactModel, MuZeroPlanner]:
-    """Random play as the only knowledge."""
     model = ExactModel(GAME, UniformRollouts(GAME, discount=-1.0), discount=-1.0)
     return model, MuZeroPlanner(num_simulations, dirichlet_fraction=0, temperature=0)
 
@@ -192,7 +183,6 @@ def player(num_simulations: int) -> tuple[ExactModel, MuZeroPlanner]:
     ],
 )
 def test_forced_moves_are_found(position, move):
-    """Wins, blocks, and a trap two moves deep."""
     model, planner = player(400)
     output = planner.plan(model, [position], generator=generator())
     assert int(output.action) in ({1, 3, 5, 7} if move is None else {move})
@@ -278,7 +268,6 @@ def test_truncated_states_bootstrap_and_are_not_searched_below():
 
 
 def test_store_does_not_grow_over_an_episode():
-    """A new search forgets the last; numbers are never used again."""
     model, planner = player(50)
     state, sizes, numbers = GAME_START, [], set()
     for _ in range(20):
@@ -294,7 +283,6 @@ def test_store_does_not_grow_over_an_episode():
 
 
 def test_states_of_a_kept_tree_survive_and_others_are_released():
-    """With keep_states two searches live side by side until one is let go."""
     model, planner = player(30)
     model.keep_states = True
     first = planner.plan(model, [GAME_START], generator=generator()).tree
@@ -313,7 +301,6 @@ def test_states_of_a_kept_tree_survive_and_others_are_released():
 
 
 def test_an_episode_of_kept_trees_holds_their_states_and_no_others():
-    """Each node's state is the one its path leads to, through all re-rooting."""
     model, planner = player(60)
     model.keep_states = True
     state, kept, sizes = GAME_START, None, []
@@ -337,7 +324,6 @@ def test_an_episode_of_kept_trees_holds_their_states_and_no_others():
 
 
 def test_stale_nodes_are_an_error_and_never_another_state():
-    """Without keep_states an earlier search's tree cannot be stepped."""
     model, planner = player(5)
     old = planner.plan(model, [GAME_START], generator=generator()).tree
     planner.plan(model, [GAME_START], generator=generator())
@@ -350,7 +336,6 @@ def test_stale_nodes_are_an_error_and_never_another_state():
 
 
 def plan_tables(**changes: Any) -> None:
-    """Plans with a simulator or evaluator whose answers are replaced."""
     table = random_tables(14, num_tables=2, num_actions=3)
     simulator = TableSimulator(table)
     for name in ("step", "valid_actions"):
@@ -360,31 +345,31 @@ def plan_tables(**changes: Any) -> None:
     QUIET.plan(ExactModel(simulator, evaluator), [(0, 0), (1, 0)])
 
 
-def test_a_mask_of_the_wrong_length_is_named():
-    """For instance a list of the valid actions instead of a mask."""
-    with pytest.raises(ValueError, match=r"valid_actions: found 2 entries; required 3"):
-        plan_tables(valid_actions=lambda state: [0, 2])
+def evaluate_four_actions(states, *, generator=None):
+    return torch.zeros(len(states), 4), torch.zeros(len(states))
 
 
-def test_a_step_that_returns_no_transition_is_named():
-    """For instance gymnasium's tuple."""
-    with pytest.raises(ValueError, match=r"Simulator.step: found tuple; required a Transition"):
-        plan_tables(step=lambda state, action: (state, 0.0, False, False, {}))
-
-
-def test_a_wrong_number_of_priors_is_named():
-    """Shapes of both answers, found and required."""
-
-    def evaluator(states, *, generator=None):
-        return torch.zeros(len(states), 4), torch.zeros(len(states))
-
-    with pytest.raises(ValueError, match=r"logits of shape \[2, 4\].*required \[2, 3\] and \[2\]"):
-        plan_tables(evaluator=evaluator)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        # A list of the valid actions instead of a mask; gymnasium's tuple.
+        ({"valid_actions": lambda state: [0, 2]}, "valid_actions: found 2 entries; required 3"),
+        (
+            {"step": lambda state, action: (state, 0.0, False, False, {})},
+            "Simulator.step: found tuple; required a Transition",
+        ),
+        (
+            {"evaluator": evaluate_four_actions},
+            r"logits of shape \[2, 4\].*required \[2, 3\] and \[2\]",
+        ),
+    ],
+)
+def test_a_wrong_answer_is_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        plan_tables(**changes)
 
 
 def test_nan_of_evaluator_or_simulator_is_named_with_its_row():
-    """Table 1 is row 1; the NaN comes at the first step, not at the root."""
-
     def evaluator(states, *, generator=None):
         logits, value = torch.zeros(len(states), 3), torch.zeros(len(states))
         is_bad = [table == 1 and number != 0 for table, number in states]
@@ -397,7 +382,6 @@ def test_nan_of_evaluator_or_simulator_is_named_with_its_row():
 
 
 def test_numbers_are_checked():
-    """Discounts and counts."""
     with pytest.raises(ValueError, match=r"ExactModel.discount: found 1.5"):
         ExactModel(GAME, ZeroValues(9), discount=1.5)
     for bad in ({"num_rollouts": 0}, {"max_steps": 0}, {"discount": -2.0}):

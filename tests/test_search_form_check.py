@@ -31,7 +31,6 @@ PUCT = PuctSelection(qtransform_by_parent_and_siblings)
 
 
 def halving(**options):
-    """Gumbel MuZero's pair of rules; their tensors are the check's own."""
     transform = partial(qtransform_completed_by_mix_value, **options)
     nothing = torch.zeros(1, 1)
     root = HalvingSelection(transform, gumbel=nothing, schedule=nothing.long())
@@ -45,7 +44,7 @@ def single(rule):
 RULES = {
     "puct": single(PUCT),
     "puct_mixed": single(PuctSelection(qtransform_completed_by_mix_value)),
-    "puct_min_max": Rules(0, 0, 0, options={"min_value": 0.0, "max_value": 1.0}),
+    "puct_min_max": Rules(0, 0, {"min_value": 0.0, "max_value": 1.0}),
     "efficientzero": single(EfficientZeroSelection()),
     "stochastic": single(StochasticSelection(PUCT, 2)),
     "gumbel": halving(),
@@ -85,19 +84,16 @@ def variant(name="puct", num_actions=6, dtype=torch.float32):
 @pytest.mark.parametrize("num_actions", [3, 18])
 @pytest.mark.parametrize("name", RULES)
 def test_forms_that_agree_have_no_problem(name, num_actions, dtype):
-    """Every variant's fixed problem is one on which two right forms agree, in either float."""
     found = variant(name, num_actions, dtype)
     assert compare_forms(found, form("numba"), form("torch")) is None
 
 
 def test_forms_that_agree_have_no_problem_where_nodes_are_wide():
-    """Of many actions some are valid, so that no choice hangs on the last bit."""
     assert compare_forms(variant("gumbel", 700), form("numba"), form("torch")) is None
 
 
 @pytest.mark.parametrize("name", RULES)
 def test_fixed_problem_grows_trees_worth_comparing(name):
-    """Several actions at the root, several levels below, and rows that differ."""
     trees = []
 
     def keep(tree):
@@ -143,7 +139,6 @@ def not_a_number(tree):
     ],
 )
 def test_form_that_differs_is_named_and_logged(change, problem, caplog):
-    """The first field that differs, as a warning."""
     check = FormCheck()
     with caplog.at_level(logging.INFO, logger="search.backends.verification"):
         found = check.find_problem(variant(), form("numba", change=change), form("torch"))
@@ -156,8 +151,6 @@ def test_form_that_differs_is_named_and_logged(change, problem, caplog):
 
 
 def test_form_that_raises_is_a_problem(caplog):
-    """Whatever a compiler or a driver raises."""
-
     def broken(*arguments):
         raise RuntimeError("ptxas not found")
 
@@ -167,7 +160,6 @@ def test_form_that_raises_is_a_problem(caplog):
 
 
 def test_forms_are_compared_once_a_process_and_variant(caplog):
-    """The verdict is remembered, good or bad; another variant is another question."""
     check, calls = FormCheck(), []
     with caplog.at_level(logging.INFO, logger="search.backends.verification"):
         for _ in range(3):
@@ -218,7 +210,6 @@ def plan(backend="auto"):
 
 
 def test_search_runs_in_the_compiled_form_where_it_agrees(triton_of_numba):
-    """Two comparisons before the first search, none before the second."""
     forms = triton_of_numba(lambda tree: tree)
     plan()
     assert forms == ["torch", "triton", "torch", "triton", "triton"]
@@ -227,7 +218,6 @@ def test_search_runs_in_the_compiled_form_where_it_agrees(triton_of_numba):
 
 
 def test_search_runs_in_torch_where_the_compiled_form_differs(triton_of_numba, caplog):
-    """With one warning a process, and the right trees."""
     forms = triton_of_numba(wrong_visit)
     trees = [plan(), plan()]
     assert forms == ["torch", "triton", "torch", "torch"]
@@ -241,7 +231,6 @@ def test_search_runs_in_torch_where_the_compiled_form_differs(triton_of_numba, c
 
 
 def test_compiled_form_asked_for_by_name_is_refused_where_it_differs(triton_of_numba):
-    """Who asks for triton would take torch's time for its own."""
     triton_of_numba(wrong_value)
     with pytest.raises(
         ValueError, match=r"found 'triton', which does not grow .*node_values.*auto"

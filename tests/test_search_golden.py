@@ -31,7 +31,6 @@ TOLERANCES = {"float32": 2e-5, "float64": 1e-9}
 
 
 def make_model(case: GoldenCase) -> TableModel | StochasticTable:
-    """The case's tables as a planning model, in the case's dtype."""
     dtype = getattr(torch, case.options["dtype"])
     tables = {
         name: torch.from_numpy(table).to(dtype if table.dtype.kind == "f" else torch.int64)
@@ -47,7 +46,6 @@ def make_model(case: GoldenCase) -> TableModel | StochasticTable:
 
 
 def make_planner(case: GoldenCase, backend: str) -> Any:
-    """Our planner with the options that mctx's policy had."""
     options = dict(case.options["planner"])
     if case.options["qtransform"] is not None:
         name, keywords = case.options["qtransform"]
@@ -56,7 +54,6 @@ def make_planner(case: GoldenCase, backend: str) -> Any:
 
 
 def assert_golden(case: GoldenCase, output: SearchOutput) -> None:
-    """Integers exactly, floats to the rounding of their dtype."""
     num_actions = case.tables["prior_logits"].shape[2]
     assert output.tree is not None
     tree, tolerance = (
@@ -90,7 +87,6 @@ def assert_golden(case: GoldenCase, output: SearchOutput) -> None:
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", CASES)
 def test_trees_are_those_of_mctx(name, form, monkeypatch):
-    """Topology, visits, values, rewards and discounts of every node; weights and actions."""
     if form == "parallel":
         monkeypatch.setattr(cpu, "_PARALLEL_WORK", 1)
         monkeypatch.setattr(cpu, "_start_threads", lambda: 2)
@@ -101,7 +97,6 @@ def test_trees_are_those_of_mctx(name, form, monkeypatch):
 
 
 def test_golden_file_holds_what_it_should():
-    """All three searches, both dtypes, every kind of table, and no more than it must weigh."""
     assert FILE.stat().st_size < 200_000
     options = [case.options for case in CASES.values()]
     assert {o["policy"] for o in options} == set(PLANNERS)

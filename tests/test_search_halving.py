@@ -17,20 +17,17 @@ def test_known_schedules():
 @pytest.mark.parametrize("num_simulations", [1, 2, 7, 50, 200])
 @pytest.mark.parametrize("num_considered", [1, 2, 3, 5, 16, 17])
 def test_schedule_equals_explicit_arms(num_considered, num_simulations):
-    """The counter form and a row of arms agree."""
     expected = ReferenceSearch.halving(num_considered, num_simulations)
     assert list(considered_visits(num_considered, num_simulations)) == expected
 
 
 def test_table_holds_one_schedule_a_row():
-    """Row m is the schedule of m actions."""
     table = considered_visits_table(3, 6)
     assert table.shape == (4, 6)
     assert [tuple(row) for row in table.tolist()] == [considered_visits(m, 6) for m in range(4)]
 
 
 def test_only_considered_actions_score():
-    """Others get -inf; a hopeless considered action still beats them."""
     scores = score_considered(
         torch.tensor([1]),
         torch.tensor([[0.5, 0.0, 0.0]]),

@@ -21,6 +21,7 @@ from search.backends import numba_kernels as kernels
 from search.backends import numba_search as cpu
 from search.backends import rules
 from search.tree import Tree
+from tests.search_cases import assert_equal_trees
 from tests.search_reference import TableModel, hopeless_prior_table, random_tables
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,30 +38,14 @@ PLANNERS = {
     "gumbel": partial(GumbelMuZeroPlanner, gumbel_scale=0, max_num_considered_actions=4),
 }
 WORLD = {"num_tables": 6, "num_actions": 7, "invalid": 0.3, "terminal": 0.1, "dead": 0.1}
-INTEGERS = ("node_visits", "parents", "action_from_parent", "children_index", "children_visits")
-FLOATS = (
-    "raw_values",
-    "node_values",
-    "children_prior_logits",
-    "children_rewards",
-    "children_discounts",
-    "children_values",
-)
 
 
 def assert_same_trees(found: Tree, expected: Tree) -> None:
-    """Integers and masks exactly, floats to the rounding of their dtype."""
-    for name in (*INTEGERS, "valid_actions", "terminal"):
-        assert torch.equal(getattr(found, name), getattr(expected, name)), name
-    for name in FLOATS:
-        torch.testing.assert_close(getattr(found, name), getattr(expected, name), msg=name)
-    used = expected.node_visits > 0
-    for name, leaf in expected.embeddings.items():
-        assert torch.equal(found.embeddings[name][used], leaf[used]), name
+    tolerance = 1e-5 if expected.raw_values.dtype == torch.float32 else 1e-9
+    assert_equal_trees(found, expected, tolerance=tolerance)
 
 
 def grow_both(kind: str, model: TableModel, budget: int, **options) -> tuple[Tree, Tree]:
-    """The same search compiled and in torch."""
     observation = torch.arange(len(model.value))
     compiled, plain = (
         PLANNERS[kind](budget, backend=backend, **options).plan(model, observation).tree
@@ -73,14 +58,12 @@ def grow_both(kind: str, model: TableModel, budget: int, **options) -> tuple[Tre
 @pytest.mark.parametrize("transform", TRANSFORMS)
 @pytest.mark.parametrize("kind", PLANNERS)
 def test_forms_agree_for_every_qtransform(kind, transform, dtype):
-    """Every option of every transform, at the root and below, beside both planners."""
     model = random_tables(21, dtype=dtype, **WORLD)
     assert_same_trees(*grow_both(kind, model, 60, qtransform=TRANSFORMS[transform]))
 
 
 @pytest.mark.parametrize("constants", [(1.25, 19652), (0.0, 19652), (3.0, 10.0)])
 def test_forms_agree_for_any_weight_of_the_prior(constants):
-    """c1 and c2 of PUCT, also where the bonus is 0."""
     model = random_tables(22, **WORLD)
     c1, c2 = constants
     assert_same_trees(*grow_both("muzero", model, 60, pb_c_init=c1, pb_c_base=c2))
@@ -88,7 +71,6 @@ def test_forms_agree_for_any_weight_of_the_prior(constants):
 
 @pytest.mark.parametrize("delta", [0.01, 10.0])
 def test_forms_agree_for_efficientzero(delta):
-    """Bounds over the tree, and the least span."""
     model = random_tables(23, **WORLD)
     options = {"mode": "efficientzero", "value_delta_max": delta}
     assert_same_trees(*grow_both("muzero", model, 60, **options))
@@ -96,7 +78,6 @@ def test_forms_agree_for_efficientzero(delta):
 
 @pytest.mark.parametrize("kind", PLANNERS)
 def test_forms_agree_where_trees_are_shared_out_to_threads(kind, monkeypatch):
-    """The parallel kernels grow what the serial ones grow, from one tree to many."""
     monkeypatch.setattr(cpu, "_PARALLEL_WORK", 1)
     monkeypatch.setattr(cpu, "_start_threads", lambda: 2)
     for num_tables in (2, 13):
@@ -113,7 +94,6 @@ def test_forms_agree_where_a_prior_is_zero_in_floating_point():
 
 
 def test_many_actions_and_long_walks():
-    """A width no vector fits, and chains as deep as the budget."""
     wide = random_tables(25, num_actions=67, num_tables=2)
     assert_same_trees(*grow_both("gumbel", wide, 90))
     narrow = random_tables(26, num_actions=1, num_tables=2)
@@ -125,8 +105,6 @@ def test_many_actions_and_long_walks():
 @pytest.mark.parametrize("num_tables", [1, 3])
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.uint16, torch.uint32, torch.bool])
 def test_embeddings_that_torch_cannot_gather_lie_at_their_nodes(dtype, num_tables):
-    """A leaf of a dtype without gathers is carried bit for bit."""
-
     class Typed(TableModel):
         def root(self, observation, *, generator=None):
             output = super().root(observation)
@@ -151,10 +129,26 @@ def test_embeddings_that_torch_cannot_gather_lie_at_their_nodes(dtype, num_table
 
 
 def test_rules_keep_the_numbers_kernels_are_stored_with():
-    """Kernels on disk hold these numbers; see the note beside them."""
     assert (rules.PUCT, rules.EFFICIENT, rules.HALVING, rules.IMPROVED) == (0, 1, 2, 3)
     assert (rules.MIN_MAX, rules.SIBLINGS, rules.MIXED) == (0, 1, 2)
     assert kernels.NODE_FIELDS == kernels.ACTION + 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_priors_stand_for_their_logits_down_to_where_products_lose_digits(dtype, monkeypatch):
+    """A product as small as the rounding error of the least prior is still a normal number."""
+    found, advance = [], kernels.advance_serial
+
+    def record(*arguments):
+        found.append(arguments[7][[kernels.TINY, kernels.LEAST_PRIOR]])
+        return advance(*arguments)
+
+    monkeypatch.setattr(kernels, "advance_serial", record)
+    grow_both("gumbel", random_tables(29, num_tables=1, dtype=dtype), 2)
+    limits = torch.finfo(dtype)
+    assert found[0].tolist() == pytest.approx(
+        [limits.tiny, limits.tiny / limits.eps], rel=1e-6, abs=0
+    )
 
 
 SECOND_PROCESS = """
@@ -169,7 +163,6 @@ print("hits", hits, "misses", sum(kernels.advance_serial.stats.cache_misses.valu
 
 
 def test_a_second_process_compiles_nothing(tmp_path):
-    """Compiled code is found on disk by the next process."""
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
     said = [
         subprocess.run(
@@ -186,7 +179,6 @@ def test_a_second_process_compiles_nothing(tmp_path):
 
 
 def test_search_runs_in_torch_where_numba_is_missing(monkeypatch):
-    """Without numba "auto" falls back, and asking for numba says what is missing."""
     from search.backends import dispatch
 
     monkeypatch.setattr(dispatch, "_is_installed", lambda package: False)

@@ -1,7 +1,7 @@
 """Several leaves a step: what the walks of one step see, and what the model is asked."""
 
 import math
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,44 +10,36 @@ from hypothesis import strategies as st
 
 from search import (
     GumbelMuZeroPlanner,
-    Tree,
     qtransform_by_parent_and_siblings,
 )
 from search.selection import PuctSelection
 from tests.pairwise import pairwise
+from tests.search_cases import (
+    BACKENDS,
+    MODES,
+    RANDOM_WORLDS,
+    ROWS,
+    WORLDS,
+    assert_consistent,
+    assert_equal_trees,
+    quiet_planner,
+)
 from tests.search_reference import TableModel, random_tables
-from tests.test_search_reroot import BACKENDS, MODES, WORLDS, assert_consistent, make_planner
 
-ROWS = torch.arange(4)
 SIMULATIONS = 24
 SELECT = PuctSelection(qtransform_by_parent_and_siblings)
 CHECKS = settings(max_examples=40, deadline=None, derandomize=True, database=None)
-RANDOM_WORLDS = st.fixed_dictionaries(
-    {
-        "seed": st.integers(0, 10_000),
-        "num_tables": st.integers(1, 4),
-        "num_actions": st.integers(1, 6),
-        "discount": st.sampled_from([1.0, -0.9]),
-        "invalid": st.sampled_from([0.0, 0.6]),
-        "dead": st.sampled_from([0.0, 0.3]),
-        "terminal": st.sampled_from([0.0, 0.3]),
-    }
-)
 
 
 class LoggingModel:
-    """A table model that remembers each step: rows' tables, states and actions."""
-
     def __init__(self, tables: TableModel):
         self.tables, self.num_actions = tables, tables.num_actions
         self.steps = []
 
     def root(self, observation, *, generator=None):
-        """The tables' root."""
         return self.tables.root(observation)
 
     def step(self, embedding, action, *, generator=None):
-        """The tables' step."""
         rows = zip(
             embedding["table"].tolist(), embedding["state"].tolist(), action.tolist(), strict=True
         )
@@ -55,28 +47,13 @@ class LoggingModel:
         return self.tables.step(embedding, action)
 
 
-def assert_same_trees(found, expected, *, exactly=False):
-    """All tensors, embeddings where there is a node; floats to 1e-10 unless `exactly`."""
-    used = expected.node_visits > 0
-    for field in fields(Tree):
-        if field.name != "embeddings":
-            left, right = getattr(found, field.name), getattr(expected, field.name)
-            if exactly or not right.dtype.is_floating_point:
-                assert torch.equal(left, right), field.name
-            else:
-                torch.testing.assert_close(left, right, atol=1e-10, rtol=0, msg=field.name)
-    for name, leaf in expected.embeddings.items():
-        assert torch.equal(found.embeddings[name][used], leaf[used]), name
-
-
 @pairwise(world=WORLDS, mode=MODES, backend=BACKENDS)
 def test_one_leaf_a_step_is_the_sequential_search(world, mode, backend):
-    """Bit for bit the default's tree, and one row a tree and call."""
     model = LoggingModel(random_tables(1, **WORLDS[world]))
-    default = make_planner(mode, SIMULATIONS, backend=backend).plan(model, ROWS)
+    default = quiet_planner(mode, SIMULATIONS, backend=backend).plan(model, ROWS)
     model.steps.clear()
-    single = make_planner(mode, SIMULATIONS, backend=backend, leaves_per_step=1).plan(model, ROWS)
-    assert_same_trees(single.tree, default.tree, exactly=True)
+    single = quiet_planner(mode, SIMULATIONS, backend=backend, leaves_per_step=1).plan(model, ROWS)
+    assert_equal_trees(single.tree, default.tree)
     assert torch.equal(single.action, default.action)
     for step in model.steps:
         tables = [table for table, _, _ in step]
@@ -85,15 +62,14 @@ def test_one_leaf_a_step_is_the_sequential_search(world, mode, backend):
 
 @pairwise(world=WORLDS, mode=MODES, leaves=[2, 3, 8, SIMULATIONS], max_depth=[None, 2])
 def test_both_backends_grow_the_same_trees(world, mode, leaves, max_depth):
-    """Node for node in float64, and the model is asked the same in the same order."""
     models = {backend: LoggingModel(random_tables(2, **WORLDS[world])) for backend in BACKENDS}
     outputs = [
-        make_planner(
+        quiet_planner(
             mode, SIMULATIONS, backend=backend, leaves_per_step=leaves, max_depth=max_depth
         ).plan(model, ROWS)
         for backend, model in models.items()
     ]
-    assert_same_trees(outputs[1].tree, outputs[0].tree)
+    assert_equal_trees(outputs[1].tree, outputs[0].tree, tolerance=1e-10)
     assert torch.equal(outputs[1].action, outputs[0].action)
     torch.testing.assert_close(outputs[1].action_weights, outputs[0].action_weights)
     assert models["torch"].steps == models["numba"].steps
@@ -111,11 +87,10 @@ def test_both_backends_grow_the_same_trees(world, mode, leaves, max_depth):
 def test_tree_is_consistent_and_the_model_is_asked_little(
     world, mode, backend, budget, leaves, depth
 ):
-    """Visits add up, values are means, nothing invalid is visited, calls and rows are bounded."""
     leaves = min(leaves, budget)
     model = LoggingModel(random_tables(**world))
     rows = torch.arange(world["num_tables"])
-    planner = make_planner(mode, budget, backend=backend, leaves_per_step=leaves, max_depth=depth)
+    planner = quiet_planner(mode, budget, backend=backend, leaves_per_step=leaves, max_depth=depth)
     tree = planner.plan(model, rows).tree
     assert_consistent(tree)
     assert bool((tree.node_visits[:, 0] == budget + 1).all())
@@ -138,9 +113,8 @@ def test_tree_is_consistent_and_the_model_is_asked_little(
 @CHECKS
 @given(RANDOM_WORLDS, st.sampled_from(MODES), st.sampled_from(BACKENDS), st.integers(2, 12))
 def test_rows_of_a_batch_do_not_see_each_other(world, mode, backend, leaves):
-    """A row alone, or in another order, finds what it found in company."""
     model = random_tables(**world)
-    planner = make_planner(mode, 20, backend=backend, leaves_per_step=leaves)
+    planner = quiet_planner(mode, 20, backend=backend, leaves_per_step=leaves)
     rows = torch.arange(world["num_tables"])
     together = planner.plan(model, rows).tree
     for tables in (rows.flip(0), rows[:1], rows[-1:]):
@@ -153,9 +127,8 @@ def test_rows_of_a_batch_do_not_see_each_other(world, mode, backend, leaves):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(("budget", "leaves"), [(8, 8), (24, 8), (23, 8), (9, 4)])
 def test_calls_are_as_few_as_the_budget_allows(budget, leaves, backend):
-    """Where leaves never collide: ceil(S / W) full calls, the last with what is left."""
     model = LoggingModel(random_tables(3, num_actions=40, num_states=50, uniform_prior=True))
-    make_planner("mctx", budget, backend=backend, leaves_per_step=leaves).plan(model, ROWS)
+    quiet_planner("mctx", budget, backend=backend, leaves_per_step=leaves).plan(model, ROWS)
     full, rest = divmod(budget, leaves)
     assert [len(step) for step in model.steps] == [4 * leaves] * full + [4 * rest] * (rest > 0)
 
@@ -193,9 +166,8 @@ def test_halving_gives_the_scheduled_visits_whatever_the_width(backend, leaves):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_walks_that_can_only_go_one_way_end_at_the_same_leaf(backend, mode):
-    """One action, four leaves a step: one node a step, visited by all four walks."""
     model = LoggingModel(random_tables(6, num_actions=1))
-    tree = make_planner(mode, 10, backend=backend, leaves_per_step=4).plan(model, ROWS).tree
+    tree = quiet_planner(mode, 10, backend=backend, leaves_per_step=4).plan(model, ROWS).tree
     assert [len(step) for step in model.steps] == [4, 4, 4]
     for row in range(4):
         # Steps start at columns 1, 5 and 9; the last has two walks.
@@ -217,7 +189,7 @@ def test_walk_sees_visits_at_once_and_values_after_the_step(backend):
     model.value[0] = torch.tensor([0.0, 1.0, -1.0])
     visits = {}
     for leaves in (1, 2):
-        planner = make_planner("mctx", 2, leaves_per_step=leaves, backend=backend)
+        planner = quiet_planner("mctx", 2, leaves_per_step=leaves, backend=backend)
         visits[leaves] = planner.plan(model, torch.arange(1)).tree.children_visits[0, 0].tolist()
     assert visits == {1: [2, 0], 2: [1, 1]}
 
@@ -230,7 +202,7 @@ def test_value_counts_each_walk_that_ended_at_a_shared_leaf(backend):
     model.reward.zero_()
     model.discount.fill_(1.0)
     model.value[0] = torch.tensor([0.0, 3.0])
-    tree = make_planner("mctx", 3, leaves_per_step=3, backend=backend).plan(model, ROWS[:1]).tree
+    tree = quiet_planner("mctx", 3, leaves_per_step=3, backend=backend).plan(model, ROWS[:1]).tree
     assert tree.node_visits[0].tolist() == [4, 3, 0, 0]
     assert tree.node_values[0].tolist() == [2.25, 3.0, 0.0, 0.0]
     assert float(tree.raw_values[0, 1]) == 3.0
@@ -239,14 +211,13 @@ def test_value_counts_each_walk_that_ended_at_a_shared_leaf(backend):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("leaves", [1, 8])
 def test_best_arm_of_a_bandit_is_found(leaves, backend):
-    """Sixteen arms that end the game: one pays, all others cost; the prior knows nothing."""
     best = torch.tensor([3, 15, 0, 9])
     model = random_tables(9, num_actions=16, num_states=20, uniform_prior=True)
     model.reward.abs_().neg_().sub_(0.1)
     model.reward[ROWS, 0, best] = 1.0
     model.discount.zero_()
     model.value.zero_()
-    planner = make_planner("gumbel", 64, leaves_per_step=leaves, backend=backend)
+    planner = quiet_planner("gumbel", 64, leaves_per_step=leaves, backend=backend)
     output = planner.plan(model, ROWS)
     assert torch.equal(output.action, best)
     assert torch.equal(output.tree.summary().qvalues.argmax(dim=-1), best)
@@ -255,31 +226,28 @@ def test_best_arm_of_a_bandit_is_found(leaves, backend):
 @pytest.mark.parametrize("mode", ["mctx", "efficientzero"])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_best_arm_draws_most_visits_of_a_wide_search(backend, mode):
-    """Width costs exploration where it cannot be helped, and no more: visits still concentrate."""
     model = random_tables(9, num_actions=4, uniform_prior=True)
     model.reward.zero_()
     model.reward[:, 0, 2] = 1.0
     model.discount.zero_()
     model.value.zero_()
-    planner = make_planner(mode, 64, leaves_per_step=8, backend=backend)
+    planner = quiet_planner(mode, 64, leaves_per_step=8, backend=backend)
     visits = planner.plan(model, ROWS).tree.children_visits[:, 0]
     assert bool((visits[:, 2] > 32).all())
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_width_can_differ_from_search_to_search(backend):
-    """A planner's width is its own: nothing of a wide search is left in a narrow one."""
     model = random_tables(10, terminal=0.2, invalid=0.3)
-    expected = make_planner("mctx", 16, backend="torch").plan(model, ROWS).tree
+    expected = quiet_planner("mctx", 16, backend="torch").plan(model, ROWS).tree
     for leaves in (8, 1, 16, 1):
-        planner = make_planner("mctx", 16, backend=backend, leaves_per_step=leaves)
+        planner = quiet_planner("mctx", 16, backend=backend, leaves_per_step=leaves)
         tree = planner.plan(model, ROWS).tree
         if leaves == 1:
-            assert_same_trees(tree, expected)
+            assert_equal_trees(tree, expected, tolerance=1e-10)
 
 
 def test_whole_budget_in_one_step_is_allowed():
-    """W = S: the widest search there is."""
-    assert make_planner("gumbel", 8, leaves_per_step=8).leaves_per_step == 8
+    assert quiet_planner("gumbel", 8, leaves_per_step=8).leaves_per_step == 8
     with pytest.raises(ValueError, match=r"leaves_per_step: found 8; required at most .* = 7"):
-        replace(make_planner("gumbel", 8, leaves_per_step=8), num_simulations=7)
+        replace(quiet_planner("gumbel", 8, leaves_per_step=8), num_simulations=7)

@@ -7,21 +7,11 @@ from search import GumbelMuZeroPlanner, MuZeroPlanner, run_mcts
 from search.qtransforms import qtransform_by_parent_and_siblings
 from search.selection import PuctSelection
 from tests.pairwise import pairwise
+from tests.search_cases import BACKENDS, ROWS, WORLDS, quiet_planner
 from tests.search_reference import ReferenceSearch, assert_same_tree, random_tables, to_dict
 
 SIMULATIONS = 40
 TOLERANCE = 1e-10  # float64: the reference sums returns, the search keeps running means
-BACKENDS = ["torch", "numba"]
-WORLDS = {
-    "plain": {},
-    "two_players": {"discount": -1.0},
-    "invalid_everywhere": {"invalid": 0.5},
-    "terminal": {"terminal": 0.3},
-    "dead_ends": {"dead": 0.3, "invalid": 0.3},
-    "all_at_once": {"terminal": 0.2, "dead": 0.2, "invalid": 0.4, "discount": -1.0},
-    "uniform_prior": {"uniform_prior": True, "terminal": 0.1},
-    "one_action": {"num_actions": 1, "terminal": 0.1},
-}
 SELECT = PuctSelection(qtransform_by_parent_and_siblings)
 
 
@@ -36,26 +26,16 @@ SELECT = PuctSelection(qtransform_by_parent_and_siblings)
     backend=BACKENDS,
 )
 def test_muzero_tree_equals_recursive_reference(world, mode, max_depth, leaves, backend):
-    """Topology, visits, values, priors, action and weights of every tree."""
     model = random_tables(1, **WORLDS[world])
-    planner = MuZeroPlanner(
-        SIMULATIONS,
-        max_depth=max_depth,
-        dirichlet_fraction=0,
-        temperature=0,
-        mode=mode,
-        leaves_per_step=leaves,
-        backend=backend,
-    )
-    output = planner.plan(model, torch.arange(4))
+    options = {"max_depth": max_depth, "leaves_per_step": leaves}
+    output = quiet_planner(mode, SIMULATIONS, backend=backend, **options).plan(model, ROWS)
     for table in range(4):
         reference = ReferenceSearch(
             model,
             table,
             num_simulations=SIMULATIONS,
-            max_depth=max_depth,
             efficientzero=mode == "efficientzero",
-            leaves_per_step=leaves,
+            **options,
         )
         assert_same_tree(output.tree.to_dict(table), to_dict(reference.root), TOLERANCE)
         assert int(output.action[table]) == reference.decide()
@@ -77,16 +57,10 @@ def test_muzero_tree_equals_recursive_reference(world, mode, max_depth, leaves, 
     backend=BACKENDS,
 )
 def test_gumbel_tree_equals_recursive_reference(world, max_depth, considered, leaves, backend):
-    """Topology, visits, values, priors, action and weights of every tree, with noise injected."""
     model = random_tables(2, **WORLDS[world])
-    planner = GumbelMuZeroPlanner(
-        SIMULATIONS,
-        max_depth=max_depth,
-        max_num_considered_actions=considered,
-        gumbel_scale=0.5,
-        leaves_per_step=leaves,
-        backend=backend,
-    )
+    options = {"max_depth": max_depth, "leaves_per_step": leaves}
+    scale = {"gumbel_scale": 0.5, "max_num_considered_actions": considered}
+    planner = GumbelMuZeroPlanner(SIMULATIONS, backend=backend, **scale, **options)
     generator = torch.Generator().manual_seed(3)
     noise = torch.randn(4, model.num_actions, generator=generator, dtype=torch.float64)
     output = planner.plan(model, torch.arange(4), root_gumbel=noise)
@@ -95,10 +69,9 @@ def test_gumbel_tree_equals_recursive_reference(world, max_depth, considered, le
             model,
             table,
             num_simulations=SIMULATIONS,
-            max_depth=max_depth,
             gumbel=(0.5 * noise[table]).tolist(),
             max_considered=considered,
-            leaves_per_step=leaves,
+            **options,
         )
         assert_same_tree(output.tree.to_dict(table), to_dict(reference.root), TOLERANCE)
         assert int(output.action[table]) == reference.decide()
@@ -108,7 +81,6 @@ def test_gumbel_tree_equals_recursive_reference(world, max_depth, considered, le
 
 
 def test_model_steps_only_rows_that_need_a_node():
-    """A row at a terminal child costs a simulation but no step row."""
     model = random_tables(4, num_tables=2, num_actions=1)
     model.discount[1] = 0.0  # table 1 ends with its first action
     output = MuZeroPlanner(5, dirichlet_fraction=0).plan(model, torch.arange(2))
@@ -118,14 +90,12 @@ def test_model_steps_only_rows_that_need_a_node():
 
 
 def test_model_is_not_called_when_all_rows_are_done():
-    """Once every tree is exhausted the simulations go on without the model."""
     model = random_tables(4, num_tables=2, num_actions=1, terminal=1.0)
     MuZeroPlanner(5, dirichlet_fraction=0).plan(model, torch.arange(2))
     assert model.step_rows == [2]
 
 
 def test_embeddings_of_any_dtype_lie_at_their_nodes():
-    """Each node remembers the actions that led to it, and the table of its own row."""
     model = random_tables(5, invalid=0.3)
     tree = MuZeroPlanner(30, dirichlet_fraction=0).plan(model, torch.arange(4)).tree
     assert tree.embeddings["trace"].dtype == torch.int32
@@ -140,7 +110,6 @@ def test_embeddings_of_any_dtype_lie_at_their_nodes():
 
 
 def test_dtype_follows_the_model():
-    """A float32 model gives float32 trees and outputs."""
     model = random_tables(6, dtype=torch.float32)
     for planner in (MuZeroPlanner(4), GumbelMuZeroPlanner(4)):
         output = planner.plan(model, torch.arange(4))
@@ -150,7 +119,6 @@ def test_dtype_follows_the_model():
 
 
 def test_depth_must_be_positive():
-    """Depth 0 has no action to take."""
     model = random_tables(7)
     with pytest.raises(ValueError, match=r"max_depth: found 0 .*at least 1 or None"):
         run_mcts(

@@ -10,12 +10,10 @@ from tests.search_reference import random_tables
 
 
 def generator(seed: int = 0) -> torch.Generator:
-    """A seeded generator."""
     return torch.Generator().manual_seed(seed)
 
 
 def root_prior(output) -> torch.Tensor:
-    """The prior the search used at the root."""
     return torch.softmax(output.tree.children_prior_logits[:, 0], dim=-1)
 
 
@@ -34,7 +32,6 @@ def test_dirichlet_noise_is_mixed_into_the_valid_prior():
 
 
 def test_drawn_noise_changes_the_root_and_nothing_below():
-    """With a generator the root's prior moves; other nodes keep the model's logits."""
     model = random_tables(2)
     output = MuZeroPlanner(12).plan(model, torch.arange(4), generator=generator())
     plain = torch.softmax(model.prior_logits[:, 0], dim=-1)
@@ -62,7 +59,6 @@ def test_dirichlet_draws_have_the_right_mean_and_spread():
 
 
 def test_tiny_concentration_never_gives_nan():
-    """Draws that underflow still make a distribution."""
     valid = torch.ones(1000, 3, dtype=torch.bool)
     noise = sample_dirichlet(valid, alpha=1e-5, generator=generator())
     assert bool(torch.isfinite(noise).all())
@@ -77,7 +73,6 @@ def test_gumbel_draws_have_the_right_mean_and_spread():
 
 
 def test_sampled_actions_follow_visits_to_the_inverse_temperature():
-    """Temperature 0.5 squares the frequencies; an unvisited action is never taken."""
     visit_probs = torch.tensor([0.5, 0.25, 0.0, 0.25]).expand(20_000, 4)
     action = sample_by_visits(visit_probs, temperature=0.5, generator=generator())
     frequency = torch.bincount(action, minlength=4) / 20_000
@@ -88,14 +83,12 @@ def test_sampled_actions_follow_visits_to_the_inverse_temperature():
 
 @pytest.mark.parametrize("temperature", [0, 1e-30])
 def test_cold_temperature_takes_the_most_visited(temperature):
-    """Zero and almost zero agree where the most visited action is unique."""
     visit_probs = torch.tensor([[0.2, 0.5, 0.3], [0.6, 0.0, 0.4]])
     action = sample_by_visits(visit_probs, temperature=temperature, generator=generator())
     assert action.tolist() == [1, 0]
 
 
 def test_ties_at_temperature_zero_go_to_the_greatest_value_then_to_the_lowest_index():
-    """Equal visits: the better action where values are known, and else the first."""
     visit_probs = torch.tensor([[0.2, 0.4, 0.4]])
     assert sample_by_visits(visit_probs, temperature=0, generator=None).tolist() == [1]
     for values, action in (([9.0, 1.0, 2.0], 2), ([0.0, 2.0, 1.0], 1), ([0.0, 1.0, 1.0], 1)):
@@ -105,7 +98,6 @@ def test_ties_at_temperature_zero_go_to_the_greatest_value_then_to_the_lowest_in
 
 
 def test_a_search_that_visits_every_action_once_takes_the_best_of_them():
-    """As many simulations as actions, all tied: the decision is one step of lookahead."""
     model = random_tables(8, num_tables=30, uniform_prior=True)
     planner = MuZeroPlanner(5, dirichlet_fraction=0, temperature=0, max_depth=1, pb_c_init=1e6)
     output = planner.plan(model, torch.arange(30))
@@ -115,7 +107,6 @@ def test_a_search_that_visits_every_action_once_takes_the_best_of_them():
 
 
 def test_equal_scores_visit_actions_in_order():
-    """A uniform prior and equal values: simulations go 0, 1, 2, ... at the root."""
     model = random_tables(3, uniform_prior=True)
     model.reward.zero_()
     model.value.zero_()
@@ -128,7 +119,6 @@ def test_equal_scores_visit_actions_in_order():
 
 
 def test_gumbel_scale_weighs_the_noise():
-    """Injected noise large enough decides which action is considered; scale 0 ignores it."""
     model = random_tables(4)
     noise = 1e6 * torch.nn.functional.one_hot(torch.tensor([3, 1, 0, 4]), 5).double()
     for scale, is_noise in ((1.0, True), (0.0, False)):
@@ -139,7 +129,6 @@ def test_gumbel_scale_weighs_the_noise():
 
 
 def test_gumbel_noise_varies_with_the_seed():
-    """Drawn noise moves the considered action over many seeds."""
     model, planner = random_tables(5), GumbelMuZeroPlanner(1, max_num_considered_actions=1)
     actions = [
         planner.plan(model, torch.arange(4), generator=generator(seed)).action.tolist()
@@ -149,7 +138,6 @@ def test_gumbel_noise_varies_with_the_seed():
 
 
 def test_injected_noise_of_wrong_shape_is_refused():
-    """The message names argument, shapes and remedy."""
     model, noise = random_tables(6), torch.ones(4, 3)
     with pytest.raises(ValueError, match=r"dirichlet_noise: found shape \[4, 3\]; .* \[4, 5\]"):
         MuZeroPlanner(2).plan(model, torch.arange(4), dirichlet_noise=noise)

@@ -62,12 +62,10 @@ MIXED = (1 + 3 * (2 / 3 * 3.0 + 1 / 3 * 0.0)) / 4  # = 1.75
     ],
 )
 def test_known_scores(transform, expected):
-    """Each option, on one node."""
     assert transform(tree_with_two_of_three_visited(), ROOT)[0].tolist() == pytest.approx(expected)
 
 
 def test_node_value_below_all_qvalues_is_the_lower_bound():
-    """Siblings' bounds include the parent's own value."""
     tree = tree_with_two_of_three_visited()
     tree.node_values[0, 0] = -3.0
     scores = qtransform_by_parent_and_siblings(tree, ROOT)[0].tolist()
@@ -79,7 +77,6 @@ def test_node_value_below_all_qvalues_is_the_lower_bound():
     [(5.0, [0.6, 0.0, 0.2]), (-3.0, [1.0, 0.5, 2 / 3]), (2.0, [1.0, 0.0, 1 / 3])],
 )
 def test_node_value_counts_where_every_action_is_visited(node_value, expected):
-    """The bounds are of the node's own value, too: above all Q-values, below, and between."""
     tree = tree_with_two_of_three_visited()
     tree.node_values[0, 0] = node_value
     tree.children_visits[0, 0, 2] = 1
@@ -110,7 +107,6 @@ def test_node_far_better_than_its_successors_explores_them(backend):
 
 
 def test_unvisited_node_is_completed_by_its_raw_value():
-    """No visits: all scores equal, whatever the options."""
     tree = tree_with_two_of_three_visited()
     tree.children_visits[0, 0] = 0
     scores = qtransform_completed_by_mix_value(tree, ROOT, rescale_values=False)
@@ -119,7 +115,6 @@ def test_unvisited_node_is_completed_by_its_raw_value():
 
 
 def test_visited_action_of_no_probability_gives_no_nan():
-    """The mix divides by the visited prior mass, which may be zero."""
     tree = tree_with_two_of_three_visited()
     tree.children_prior_logits[0, 0] = torch.tensor([-1e5, -1e5, 0.0])
     scores = qtransform_completed_by_mix_value(tree, ROOT, rescale_values=False)
@@ -128,7 +123,6 @@ def test_visited_action_of_no_probability_gives_no_nan():
 
 @pytest.mark.parametrize("planner", [MuZeroPlanner, GumbelMuZeroPlanner])
 def test_planners_use_the_transform_they_are_given(planner):
-    """A partial of one is accepted, and changes the search."""
     model = random_tables(1, num_tables=16)
     bounds = {"min_value": -0.1, "max_value": 0.1}
     steep = planner(30, qtransform=partial(qtransform_by_min_max, **bounds))

@@ -54,7 +54,6 @@ def paths_by_plain_rejection(
     keep=st.sampled_from([0.2, 0.5, 0.75, 1.0]),
 )
 def test_equals_the_search_over_lists(seed, num_actions, invalid, ends, budget, lines, keep):
-    """Which nodes are evaluated, the value and the action, whatever the world and the numbers."""
     model = random_tables(
         seed, num_tables=3, num_actions=num_actions, invalid=invalid, terminal=ends, dead=ends
     )
@@ -73,7 +72,6 @@ def test_equals_the_search_over_lists(seed, num_actions, invalid, ends, budget, 
 
 
 def test_where_every_action_ends_it_is_best_of_n():
-    """The same action and value."""
     model, tables = random_tables(5, num_tables=6, num_actions=5, terminal=1.0), torch.arange(6)
     found = RejectionPlanner(100, num_lines=4).plan(model, tables)
     expected = BestOfNPlanner(4).plan(model, tables)
@@ -82,7 +80,6 @@ def test_where_every_action_ends_it_is_best_of_n():
 
 
 def test_rejecting_costs_fewer_steps_and_finished_lines_take_no_place():
-    """Half of the unfinished go on at each step; with keep=1 nobody is dropped."""
     model = random_tables(1, num_tables=1, num_actions=8, terminal=0.0, dead=0.0, num_states=60)
     steps = {}
     for keep in (0.5, 1.0):

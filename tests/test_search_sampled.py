@@ -34,8 +34,6 @@ def generator(seed: int = 0) -> torch.Generator:
 
 @dataclass(frozen=True)
 class Fixed(CategoricalActions):
-    """Samples that are given, `[K]`, the same in each row."""
-
     samples: tuple[int, ...] = ()
 
     def sample(self, num_samples, *, temperature, generator):
@@ -52,8 +50,6 @@ class Everything(Fixed):
 
 @dataclass
 class SampledTable:
-    """A `TableModel` with its policy behind an `ActionDistribution`."""
-
     table: TableModel
     policy: Callable[..., Any] = CategoricalActions
     leaf: str = "spare"
@@ -77,7 +73,6 @@ class SampledTable:
 
 
 def table_root(policy: Any, num_rows: int = 1) -> SampledTable:
-    """A world whose every state has this policy."""
     table = random_tables(1, num_tables=num_rows, num_actions=3)
     return SampledTable(table, lambda logits, valid: policy)
 
@@ -102,7 +97,6 @@ def test_corrected_prior_by_hand_with_duplicates_and_temperature():
 
 
 def test_prior_of_distinct_samples_of_the_policy_itself_is_uniform():
-    """At temperature 1 the ratio is 1: what counts is how often an action was drawn."""
     policy = Fixed(LOGITS.expand(2, -1), samples=(2, 0, 1, 1))
     root = SampledModel(table_root(policy, 2), num_samples=4).root(torch.arange(2))
     expected = torch.tensor([0.25, 0.25, 0.5, 0.0], dtype=torch.float64).expand(2, -1)
@@ -110,7 +104,6 @@ def test_prior_of_distinct_samples_of_the_policy_itself_is_uniform():
 
 
 def expected_prior(policy: CategoricalActions, *, num_samples: int, normalize: bool):
-    """The mean over rows of the corrected prior of one policy, scattered to all its actions."""
     model = SampledModel(
         table_root(policy, policy.logits.shape[0]),
         num_samples=num_samples,
@@ -142,7 +135,6 @@ def test_expected_corrected_prior_is_the_policy(num_samples, normalize):
 
 
 def test_equal_vectors_are_merged_too():
-    """Actions of any shape are equal where all their numbers are."""
     actions = torch.tensor([[[1.0, 2.0], [1.0, 3.0], [1.0, 2.0]]])
     zeros = torch.zeros(1, 3)
     logits, valid = correct_prior(actions, log_prob=zeros, proposal_log_prob=zeros)
@@ -154,7 +146,6 @@ def test_equal_vectors_are_merged_too():
 
 
 def rename(entry: dict[str, Any], actions: dict[int, int]) -> dict[str, Any]:
-    """A tree of slots as a tree of the actions in them."""
     children = [rename(child, actions) for child in entry["children"]]
     slot = entry["action"]
     return {
@@ -176,7 +167,6 @@ PLANNERS = {"muzero": QUIET, "gumbel": GumbelMuZeroPlanner(40, gumbel_scale=0)}
 @pytest.mark.parametrize("kind", PLANNERS)
 @pytest.mark.parametrize("world", WORLDS)
 def test_samples_that_cover_all_actions_give_the_search_of_the_full_space(world, kind, order):
-    """Node for node, action, weights and value; whatever slot an action lies in."""
     table, planner = random_tables(3, **WORLDS[world]), PLANNERS[kind]
     full = planner.plan(table, torch.arange(4))
     model = SampledTable(table, lambda *policy: Everything(*policy, samples=order))
@@ -192,7 +182,6 @@ def test_samples_that_cover_all_actions_give_the_search_of_the_full_space(world,
 
 
 def test_a_slot_steps_the_action_it_holds():
-    """The action each child remembers is the one sampled at its parent."""
     model = SampledTable(random_tables(4, num_actions=50))
     planner = SampledPlanner(QUIET, num_samples=6, proposal_temperature=2.0)
     output = planner.plan(model, torch.arange(4), generator=generator())
@@ -208,7 +197,6 @@ def test_a_slot_steps_the_action_it_holds():
 
 @pytest.mark.parametrize("temperature", [0.5, 4.0])
 def test_invalid_actions_are_never_sampled(temperature):
-    """At no node of any tree, finished states apart, which offer no slot at all."""
     table = random_tables(5, num_actions=40, invalid=0.8, dead=0.2)
     planner = SampledPlanner(QUIET, num_samples=10, proposal_temperature=temperature)
     tree = planner.plan(SampledTable(table), torch.arange(4), generator=generator()).search.tree
@@ -224,7 +212,6 @@ def test_invalid_actions_are_never_sampled(temperature):
 
 @pytest.mark.parametrize("planner", [MuZeroPlanner(20), GumbelMuZeroPlanner(20), BestOfNPlanner(8)])
 def test_seed_reproduces_samples_and_search(planner):
-    """The generator is the only source of randomness."""
     model = SampledTable(random_tables(6, num_actions=30))
     sampled = SampledPlanner(planner, num_samples=8)
     first = sampled.plan(model, torch.arange(4), generator=generator(5))
@@ -239,7 +226,6 @@ def test_seed_reproduces_samples_and_search(planner):
 
 
 def test_outputs_are_ordinary_tensors_of_the_models_dtype():
-    """Stored and trained on: actions are not inference tensors."""
     model = SampledTable(random_tables(6, dtype=torch.float32))
     output = SampledPlanner(QUIET, num_samples=4).plan(model, torch.arange(4))
     assert not output.actions.is_inference()
@@ -272,7 +258,6 @@ def test_loss_is_the_cross_entropy_with_gradients_towards_the_weights():
 
 
 def test_reserved_leaf_is_refused():
-    """The user's embedding may not hold `sampled_actions`."""
     model = SampledTable(random_tables(7), leaf=SAMPLED_ACTIONS)
     with pytest.raises(ValueError, match=r'found a leaf "sampled_actions".*Rename the leaf'):
         SampledPlanner(QUIET).plan(model, torch.arange(4))
@@ -280,7 +265,6 @@ def test_reserved_leaf_is_refused():
 
 @pytest.mark.parametrize("number", [0, 2.0, True])
 def test_number_of_samples_must_be_a_positive_int(number):
-    """In the planner and in the model."""
     for build in (SampledPlanner, SampledModel):
         with pytest.raises(ValueError, match=rf"num_samples: found {number!r}"):
             build(QUIET, num_samples=number)
@@ -289,7 +273,6 @@ def test_number_of_samples_must_be_a_positive_int(number):
 
 
 def test_policies_with_the_wrong_shape_are_named():
-    """One row of samples too few, and scores with a dimension too many."""
     short = CategoricalActions(LOGITS.expand(3, -1))
     with pytest.raises(ValueError, match=r"policy.sample: found .*\[3, 20\]; required \[4, 20\]"):
         SampledPlanner(QUIET).plan(table_root(short, 4), torch.arange(4))
@@ -303,7 +286,6 @@ def test_policies_with_the_wrong_shape_are_named():
 
 
 def test_nan_of_a_policy_is_named_with_its_row():
-    """Logits of a categorical, a Gaussian's scale of 0: no row is quietly made terminal."""
     logits = LOGITS.expand(3, -1).clone()
     logits[2] = torch.nan
     scale = torch.tensor([[1.0], [0.0], [1.0]])
@@ -316,8 +298,6 @@ def test_nan_of_a_policy_is_named_with_its_row():
 
 
 def test_planners_without_a_tree_are_wrapped_too():
-    """The root's actions do not come from the tree."""
-
     class Treeless:
         num_simulations = 4
 

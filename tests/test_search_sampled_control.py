@@ -56,20 +56,17 @@ class Reach:
         )
 
     def regret(self, action):
-        """What a first move loses if all others are perfect: 0 for an optimal one."""
         reach = float(self.horizon - 1)
         return ((action - self.goal).abs() - reach).clamp_min(0).square().sum(dim=-1)
 
 
 def halving(num_simulations: int, num_samples: int) -> GumbelMuZeroPlanner:
-    """Gumbel MuZero's search that considers all slots, without noise."""
     return GumbelMuZeroPlanner(
         num_simulations, max_num_considered_actions=num_samples, gumbel_scale=0
     )
 
 
 def puct(num_simulations: int, num_samples: int) -> MuZeroPlanner:
-    """MuZero's search, without noise."""
     return MuZeroPlanner(num_simulations, dirichlet_fraction=0, temperature=0)
 
 
@@ -94,7 +91,6 @@ def test_bandit_regret_falls_with_samples_and_simulations():
 
 @pytest.mark.parametrize("planner", [halving, puct])
 def test_control_over_two_steps_finds_a_first_move_that_leaves_the_goal_in_reach(planner):
-    """Two dimensions, two moves, reward at the end only: the search must look two moves ahead."""
     model = Reach(torch.tensor([1.5, -1.2]), horizon=2)
     found = regrets(model, planner, [(24, 4), (96, 12), (640, 32)])
     assert all(after < before / 2 for before, after in pairwise(found)), found

@@ -16,8 +16,6 @@ def generator(seed: int = 0) -> torch.Generator:
 
 @dataclass
 class Walk:
-    """A gymnasium-like walk on 0..4 that shows one array over and over; 4 ends it with 1."""
-
     position: list[int] = field(default_factory=lambda: [2])
 
     def reset(self, *, seed=None):
@@ -45,7 +43,6 @@ CLONING: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("cloning", CLONING)
 def test_environment_is_stepped_from_any_state_and_states_stay(cloning):
-    """A tree of states from one instance, out of order; observations are not shared."""
     walk = Walk()
     simulator = CloneableEnvironment(
         walk, num_actions=2, valid_actions_of=Walk.allowed, **CLONING[cloning]
@@ -64,7 +61,6 @@ def test_environment_is_stepped_from_any_state_and_states_stay(cloning):
 
 @pytest.mark.parametrize("cloning", CLONING)
 def test_search_in_a_cloned_environment_walks_to_the_goal(cloning):
-    """An episode played on snapshots: two steps right."""
     simulator = CloneableEnvironment(
         Walk(), num_actions=2, valid_actions_of=Walk.allowed, **CLONING[cloning]
     )
@@ -82,7 +78,6 @@ def test_search_in_a_cloned_environment_walks_to_the_goal(cloning):
 
 
 def test_deep_copies_and_the_environment_leave_each_other_alone():
-    """Playing and searching with one instance."""
     walk = Walk()
     simulator = CloneableEnvironment(walk, num_actions=2)
     walk.reset()
@@ -95,6 +90,5 @@ def test_deep_copies_and_the_environment_leave_each_other_alone():
 
 @pytest.mark.parametrize(("given", "missing"), [("save", "restore"), ("restore", "save")])
 def test_save_and_restore_come_together(given, missing):
-    """One without the other is a mistake."""
     with pytest.raises(ValueError, match=rf"CloneableEnvironment.{missing}: found None"):
         CloneableEnvironment(Walk(), num_actions=2, **{given: lambda *_: 0})

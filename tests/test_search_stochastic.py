@@ -54,7 +54,6 @@ QUIET = {"dirichlet_fraction": 0.0, "temperature": 0.0}
 
 
 def plan(model, budget, *, seed=0, tables=None, **options):
-    """Plans from each table, or from those named."""
     tables = torch.arange(len(model.value)) if tables is None else tables
     planner = StochasticMuZeroPlanner(budget, **options)
     return planner.plan(model, tables, generator=torch.Generator().manual_seed(seed))
@@ -62,7 +61,6 @@ def plan(model, budget, *, seed=0, tables=None, **options):
 
 @pairwise(world=WORLDS, max_depth=[None, 1, 2, 5], backend=["torch", "numba"])
 def test_tree_equals_recursive_reference(world, max_depth, backend):
-    """Topology, visits, values, probabilities, action and weights of every tree."""
     model = random_games(1, **WORLDS[world])
     output = plan(model, SIMULATIONS, max_depth=max_depth, backend=backend, **QUIET)
     for table in range(4):
@@ -104,7 +102,6 @@ def test_outcomes_follow_their_probabilities(world, budget):
 @CHECKS
 @given(DRAWN_WORLDS, st.integers(1, 40), st.sampled_from([None, 1, 2, 3]))
 def test_tree_alternates_and_counts_every_visit(world, budget, depth):
-    """Kinds take turns, visits add up, afterstates cost nothing, nothing invalid is entered."""
     model = random_games(**world)
     output = plan(model, budget, max_depth=depth)
     tree, actions = output.tree, model.num_actions
@@ -132,7 +129,6 @@ def test_tree_alternates_and_counts_every_visit(world, budget, depth):
 @CHECKS
 @given(DRAWN_WORLDS, st.integers(1, 40), st.sampled_from([None, 3]))
 def test_model_is_called_only_with_rows_that_need_it(world, budget, depth):
-    """One row of one function a node, at most one call of each function a simulation."""
     model = random_games(**world)
     tree = plan(model, budget, max_depth=depth).tree
     is_decision, used = tree.embeddings["is_decision"], tree.node_visits > 0
@@ -147,7 +143,6 @@ def test_model_is_called_only_with_rows_that_need_it(world, budget, depth):
 
 
 def test_first_action_is_stepped_again_only_if_the_search_takes_another():
-    """A transform that sees the size of the tree may mislead the look ahead, not the search."""
     model = random_games(3)
 
     def last_in_small_trees(tree, node_index):
@@ -168,7 +163,6 @@ def test_first_action_is_stepped_again_only_if_the_search_takes_another():
 
 
 def test_leaves_of_both_kinds_lie_at_their_nodes():
-    """A state's leaves at decisions, an afterstate's at chance nodes, zeros of the other kind."""
     model = random_games(5, invalid=0.3, invalid_outcomes=0.3)
     tree = plan(model, 40).tree
     leaves = tree.embeddings
@@ -199,11 +193,9 @@ class MostLikely:
     """The same game without chance: each action has its most probable outcome."""
 
     def __init__(self, game: StochasticTable) -> None:
-        """Wraps a game; none of its afterstates are seen."""
         self.game, self.num_actions, self.root = game, game.num_actions, game.root
 
     def step(self, embedding, action, *, generator=None) -> StepOutput:
-        """Both steps in one."""
         afterstate = self.game.step_action(embedding, action)
         outcome = afterstate.chance_logits.argmax(dim=-1)
         return self.game.step_outcome(afterstate.embedding, outcome)
@@ -253,7 +245,6 @@ def test_search_finds_the_best_expectation_where_the_most_likely_outcome_mislead
 
 
 def test_noise_is_mixed_into_the_root_over_valid_actions_only():
-    """(1 - f) prior + f noise, both renormalized; the outcomes' columns keep no probability."""
     model = random_games(7, invalid=0.4)
     noise = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64).expand(4, 4)
     planner = StochasticMuZeroPlanner(8, dirichlet_fraction=0.25)
@@ -272,7 +263,6 @@ def test_noise_is_mixed_into_the_root_over_valid_actions_only():
 
 
 def test_seed_reproduces_the_search_and_drawn_noise_moves_it():
-    """The generator is the only source of randomness, whatever torch's own has drawn."""
     model = random_games(8)
     first = plan(model, 30, seed=5)
     torch.rand(3)
@@ -283,7 +273,6 @@ def test_seed_reproduces_the_search_and_drawn_noise_moves_it():
 
 
 def test_rows_of_a_batch_do_not_see_each_other():
-    """Tables whose kinds fall out of step, alone and in another order (noise off)."""
     model = random_games(9, num_tables=6, dead=0.4, terminal=0.3)
     together = plan(model, 30, **QUIET)
     names = {name for name, rows in model.calls}
@@ -297,8 +286,6 @@ def test_rows_of_a_batch_do_not_see_each_other():
 
 
 def test_all_outcomes_are_valid_where_no_mask_is_given():
-    """None is a mask of nothing but True."""
-
     class Unmasked(StochasticTable):
         def step_action(self, embedding, action, *, generator=None):
             return replace(super().step_action(embedding, action), valid_outcomes=None)
@@ -309,7 +296,6 @@ def test_all_outcomes_are_valid_where_no_mask_is_given():
 
 
 def test_dtype_follows_the_model_and_outputs_can_be_trained_on():
-    """Float32 in, float32 out; no inference tensors but the tree's."""
     output = plan(random_games(11, dtype=torch.float32), 12)
     assert output.value.dtype == output.action_weights.dtype == torch.float32
     assert output.tree.node_values.dtype == torch.float32
@@ -322,7 +308,6 @@ def test_dtype_follows_the_model_and_outputs_can_be_trained_on():
 @pytest.mark.parametrize("leaves", [1, 3, 8])
 @pytest.mark.parametrize("world", WORLDS)
 def test_forms_of_the_search_agree_with_several_leaves_a_step(world, leaves):
-    """Torch and numba grow the same trees, and root visits still sum to the budget."""
     model = random_games(7, **WORLDS[world])
     options = {"dirichlet_fraction": 0, "temperature": 0, "leaves_per_step": leaves}
     torch_form, compiled = (
@@ -336,7 +321,6 @@ def test_forms_of_the_search_agree_with_several_leaves_a_step(world, leaves):
 
 
 def test_visit_ties_go_to_the_greater_value():
-    """As in `MuZeroPlanner`; games in which the lowest index would have taken the worse."""
     differing = 0
     for seed in range(30):
         found = StochasticMuZeroPlanner(6, dirichlet_fraction=0, temperature=0).plan(

@@ -15,133 +15,133 @@ class BrokenGame(StochasticTable):
     """A game whose answers are changed by `broken`, from the call of that number on."""
 
     def __init__(self, *, root=None, action=None, outcome=None, since=1, **numbers):
-        """Takes functions from output to changed fields."""
         tables = vars(random_games(1, **numbers))
         super().__init__(**{name: table for name, table in tables.items() if name != "calls"})
         self.broken = {"root": root, "action": action, "outcome": outcome}
         self.since = since
 
     def changed(self, name, output):
-        """The output, with changed fields where this call is to be broken."""
         number = 1 if name == "root" else [call for call, _ in self.calls].count(name)
         broken = self.broken[name]
         return replace(output, **broken(output)) if broken and number >= self.since else output
 
     def root(self, observation, *, generator=None):
-        """The root output, perhaps changed."""
         return self.changed("root", super().root(observation))
 
     def step_action(self, embedding, action, *, generator=None):
-        """The afterstates, perhaps changed."""
         return self.changed("action", super().step_action(embedding, action))
 
     def step_outcome(self, embedding, outcome, *, generator=None):
-        """The next states, perhaps changed."""
         return self.changed("outcome", super().step_outcome(embedding, outcome))
 
 
 def plan(model):
-    """A search of eight simulations from four roots."""
     return StochasticMuZeroPlanner(8).plan(model, torch.arange(4))
 
 
 def with_row(tensor, row, value):
-    """A copy with one row overwritten."""
     tensor = tensor.clone()
     tensor[row] = value
     return tensor
 
 
+# Fields, change, what the message names of the first field, and the remedy.
 AFTERSTATES = {
-    "nan_logits": (
-        lambda o: {"chance_logits": with_row(o.chance_logits, 2, NAN), "valid_outcomes": None},
-        r"chance_logits, row 2: found \[nan.*finite values where valid_outcomes is True.*mark",
-    ),
-    "infinite_value": (
-        lambda o: {"value": with_row(o.value, 1, float("inf"))},
-        r"value, row 1: found inf; required finite values\. Check",
-    ),
+    "infinite_value": ("value", lambda x: with_row(x, 1, torch.inf), "inf; .*finite.*Check"),
     "no_valid_outcome": (
-        lambda o: {"valid_outcomes": with_row(o.valid_outcomes, 3, False)},
-        r"valid_outcomes, row 3: found 0 of 3 outcomes valid; .*at least one.*discount 0",
+        "valid_outcomes",
+        lambda x: with_row(x, 3, False),
+        "0 of 3 outcomes valid; .*at least one.*discount 0",
     ),
-    "value_of_two_dimensions": (
-        lambda o: {"value": o.value[:, None]},
-        r"value: found shape \[4, 1\]; required shape \[4\]",
-    ),
-    "too_few_rows": (
-        lambda o: {"value": o.value[:3]},
-        r"value: found shape \[3\]; required shape \[4\]\. Rows come first",
-    ),
+    "value_of_two_dimensions": ("value", lambda x: x[:, None], r"\[4, 1\]; .*\[4\]"),
+    "too_few_rows": ("value", lambda x: x[:3], r"\[3\]; .*\[4\]\. Rows come first"),
     "logits_of_too_many_outcomes": (
-        lambda o: {"chance_logits": o.chance_logits.repeat(1, 2)},
-        r"chance_logits: found shape \[4, 6\]; required shape \[4, 3\].*num_outcomes",
+        "chance_logits",
+        lambda x: x.repeat(1, 2),
+        r"\[4, 6\]; .*\[4, 3\].*num_outcomes",
     ),
-    "integer_logits": (
-        lambda o: {"chance_logits": o.chance_logits.long()},
-        r"chance_logits: found dtype torch.int64; required a floating-point dtype.*\.float\(\)",
-    ),
-    "mask_of_numbers": (
-        lambda o: {"valid_outcomes": o.valid_outcomes.double()},
-        r"valid_outcomes: found dtype torch.float64; required dtype torch.bool.*\.bool\(\)",
-    ),
-    "mask_of_another_shape": (
-        lambda o: {"valid_outcomes": o.valid_outcomes[:, :2]},
-        r"valid_outcomes: found shape \[4, 2\]; required shape \[4, 3\]",
-    ),
+    "integer_logits": ("chance_logits", torch.Tensor.long, r"torch.int64; .*\.float\(\)"),
+    "mask_of_numbers": ("valid_outcomes", torch.Tensor.double, r"torch.float64; .*\.bool\(\)"),
+    "mask_of_another_shape": ("valid_outcomes", lambda x: x[:, :2], r"\[4, 2\]; .*\[4, 3\]"),
     "leaf_without_rows": (
-        lambda o: {"embedding": {"row": o.embedding["row"][0]}},
-        r'embedding\["row"\]: found shape \[\].*required shape \[4, \.\.\.\]',
+        "embedding",
+        lambda x: {"row": x["row"][0]},
+        r"\[\].*required shape \[4, \.\.\.\]",
     ),
 }
 LATER_AFTERSTATES = {
     "other_leaves": (
-        lambda o: {"embedding": {"row": o.embedding["row"]}},
-        r"embedding: found leaves \['row'\]; required .*\['path', 'row', 'where'\]. Return the sam",
+        "embedding",
+        lambda x: {"row": x["row"]},
+        r"leaves \['row'\]; required .*\['path', 'row', 'where'\]. Return the sam",
     ),
     "another_dtype": (
-        lambda o: {"embedding": {**o.embedding, "path": o.embedding["path"].float()}},
-        r'embedding\["path"\]: found shape .* torch.float32; required .*torch.float64, as at first',
+        "embedding",
+        lambda x: {**x, "path": x["path"].float()},
+        ".* torch.float32; required .*torch.float64, as at first",
     ),
     "another_shape": (
-        lambda o: {"embedding": {**o.embedding, "path": o.embedding["path"][:, 1:]}},
-        r'embedding\["path"\]: found shape \[\d, 3\].*required \[\d, 4\]',
+        "embedding",
+        lambda x: {**x, "path": x["path"][:, 1:]},
+        r"\[\d, 3\].*required \[\d, 4\]",
+    ),
+}
+NAN_LOGITS = {
+    "nan_logits": (
+        lambda o: {"chance_logits": with_row(o.chance_logits, 2, NAN), "valid_outcomes": None},
+        r"chance_logits, row 2: found \[nan.*finite values where valid_outcomes is True.*mark",
     ),
 }
 
 
-@pytest.mark.parametrize("name", AFTERSTATES)
+def break_by(name):
+    """The change that one of the faults above makes, and what the message must match."""
+    if name in NAN_LOGITS:
+        return NAN_LOGITS[name]
+    field, change, message = (AFTERSTATES | LATER_AFTERSTATES)[name]
+    expected = rf'{field}(\["\w+"\])?(, row \d)?: found (shape |dtype )?{message}'
+    return lambda output: {field: change(getattr(output, field))}, expected
+
+
+@pytest.mark.parametrize("name", [*NAN_LOGITS, *AFTERSTATES])
 def test_afterstate_that_breaks_the_contract_is_named(name):
-    """Field, row, what was found, what is required and the remedy, at the first answer."""
-    broken, message = AFTERSTATES[name]
+    broken, message = break_by(name)
     with pytest.raises(ValueError, match=rf"AfterstateOutput\.{message}"):
         plan(BrokenGame(action=broken))
 
 
 @pytest.mark.parametrize("name", ["nan_logits", "infinite_value", *LATER_AFTERSTATES])
 def test_later_afterstate_must_be_as_the_first(name):
-    """The first answer sets the leaves of all others."""
-    broken, message = {**AFTERSTATES, **LATER_AFTERSTATES}[name]
+    broken, message = break_by(name)
     game = BrokenGame(action=broken, since=2, num_actions=1, discount=1.0)
     with pytest.raises(ValueError, match=rf"AfterstateOutput\.{message}"):
         plan(game)
     assert [name for name, _ in game.calls] == ["action", "outcome", "action"]
 
 
-def test_next_state_and_root_are_checked_as_those_of_other_models():
-    """Numbers of actions, not of actions and outcomes; leaves by the model's own names."""
-    with pytest.raises(ValueError, match=r"RootOutput.prior_logits: .*\[4, 5\]; .*\[4, 4\]"):
-        plan(BrokenGame(root=lambda o: {"prior_logits": torch.zeros(4, 5)}))
-    with pytest.raises(ValueError, match=r"StepOutput.reward, row 1: found nan"):
-        plan(BrokenGame(outcome=lambda o: {"reward": with_row(o.reward, 1, NAN)}))
-    with pytest.raises(ValueError, match=r"StepOutput.valid_actions: .*\[\d, 3\]; .*\[\d, 4\]"):
-        plan(BrokenGame(outcome=lambda o: {"valid_actions": o.valid_actions[:, :3]}))
-    with pytest.raises(ValueError, match=r"leaves \['row'\]; .*\['table', 'trace', 'where'\]"):
-        plan(BrokenGame(outcome=lambda o: {"embedding": {"row": o.value}}))
+@pytest.mark.parametrize(
+    ("kind", "change", "message"),
+    [
+        ("root", lambda o: {"prior_logits": torch.zeros(4, 5)}, r"prior_logits: .*5\]; .*4\]"),
+        ("outcome", lambda o: {"reward": with_row(o.reward, 1, NAN)}, "reward, row 1: found nan"),
+        (
+            "outcome",
+            lambda o: {"valid_actions": o.valid_actions[:, :3]},
+            r"valid_actions: .*\[\d, 3\]; .*\[\d, 4\]",
+        ),
+        (
+            "outcome",
+            lambda o: {"embedding": {"row": o.value}},
+            r"leaves \['row'\]; .*\['table', 'trace', 'where'\]",
+        ),
+    ],
+)
+def test_next_state_and_root_are_checked_as_those_of_other_models(kind, change, message):
+    with pytest.raises(ValueError, match=message):
+        plan(BrokenGame(**{kind: change}))
 
 
 def test_infinite_logits_of_invalid_outcomes_are_ignored():
-    """An outcome that cannot happen may say anything."""
     game = random_games(1, invalid_outcomes=0.5)
     expected = plan(game).tree.children_visits[:, 0].sum()
     wild = game.chance_logits.masked_fill(~game.valid_outcomes, -torch.inf)
@@ -153,7 +153,6 @@ def test_infinite_logits_of_invalid_outcomes_are_ignored():
 @pytest.mark.parametrize("name", ["num_actions", "num_outcomes"])
 @pytest.mark.parametrize("bad", [0, -1, 2.0])
 def test_numbers_of_actions_and_outcomes_are_positive_ints(monkeypatch, name, bad):
-    """Named as the model's."""
     monkeypatch.setattr(StochasticTable, name, bad)
     with pytest.raises(ValueError, match=rf"StochasticPlanningModel.{name}: found {bad!r} .*int"):
         plan(random_games(1))
@@ -172,6 +171,5 @@ def test_numbers_of_actions_and_outcomes_are_positive_ints(monkeypatch, name, ba
     ],
 )
 def test_planner_numbers_out_of_range_are_named(name, bad):
-    """What was found, at construction."""
     with pytest.raises(ValueError, match=rf"StochasticMuZeroPlanner.{name}: found {bad!r} "):
         StochasticMuZeroPlanner(**{"num_simulations": 8, name: bad})

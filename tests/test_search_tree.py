@@ -35,7 +35,6 @@ def test_summary_of_a_known_search():
 
 
 def test_to_dict_is_nested_plain_python():
-    """Survives JSON, and says of each node where it lies and what it is worth."""
     root = json.loads(json.dumps(small_tree().to_dict(0)))
     assert (root["node"], root["visits"], root["action"], root["prior"]) == (0, 4, None, None)
     first, second = root["children"]
@@ -47,7 +46,6 @@ def test_to_dict_is_nested_plain_python():
 
 
 def test_principal_line_follows_visits_then_value_then_index():
-    """Most visits first; among equals the greater Q; among those the lowest action."""
     tree = small_tree()
     assert tree.principal_line(0) == [0, 0]
     with torch.inference_mode():
@@ -63,7 +61,6 @@ def test_principal_line_follows_visits_then_value_then_index():
 
 @pytest.mark.parametrize("row", [-1, 1])
 def test_row_out_of_range_is_named(row):
-    """Both exports check the row."""
     tree = small_tree()
     for export in (tree.to_dict, tree.principal_line):
         with pytest.raises(ValueError, match=rf"found {row}; required 0 to 0"):
@@ -71,7 +68,6 @@ def test_row_out_of_range_is_named(row):
 
 
 def test_fresh_tree_is_a_root_and_nothing_else():
-    """One visit at the root, -1 everywhere a node is missing, embeddings of the leaves' dtypes."""
     root = RootOutput(
         prior_logits=torch.tensor([[0.0, 1.0, 2.0]]),
         value=torch.tensor([0.5]),
@@ -91,7 +87,6 @@ def test_fresh_tree_is_a_root_and_nothing_else():
 
 
 def test_masked_logits_have_no_probability_and_never_nan():
-    """Invalid actions get probability 0; a row without valid actions stays finite."""
     logits = torch.tensor([[1.0, float("nan"), 1.0], [1.0, 2.0, 3.0]])
     valid = torch.tensor([[True, False, True], [False, False, False]])
     probs = torch.softmax(mask_logits(logits, valid), dim=-1)
@@ -100,7 +95,6 @@ def test_masked_logits_have_no_probability_and_never_nan():
 
 
 def test_masked_argmax_takes_the_first_of_equals():
-    """Ties to the lowest valid index, negative scores included."""
     scores = torch.tensor([[5.0, -1.0, -1.0, -2.0]])
     valid = torch.tensor([[False, True, True, True]])
     assert masked_argmax(scores, valid).tolist() == [1]

@@ -17,6 +17,7 @@ from search import BeamPlanner, BestOfNPlanner, GumbelMuZeroPlanner, MuZeroPlann
 from search.viewer import file as tree_file
 from search.viewer.file import load_tree, save_tree
 from search.viewer.source import open_trees
+from tests.search_cases import assert_equal_trees
 from tests.search_reference import random_tables
 
 KINDS = {
@@ -41,18 +42,6 @@ def used(tree: Tree) -> torch.Tensor:
     return mask
 
 
-def assert_same(found: Tree, expected: Tree) -> None:
-    for field in dataclasses.fields(Tree):
-        if field.name != "embeddings":
-            one, other = getattr(found, field.name), getattr(expected, field.name)
-            assert one.dtype == other.dtype, field.name
-            assert torch.equal(one, other), field.name
-    assert found.embeddings.keys() == expected.embeddings.keys()
-    for name, leaf in expected.embeddings.items():
-        assert found.embeddings[name].dtype == leaf.dtype
-        assert torch.equal(found.embeddings[name][used(expected)], leaf[used(expected)])
-
-
 @CHECKS
 @given(
     kind=st.sampled_from(list(KINDS)),
@@ -71,13 +60,13 @@ def test_a_tree_with_its_labels_comes_back_as_it_was(
     path = tmp_path_factory.mktemp("trees") / "tree.safetensors"
     assert save_tree(tree, path, labels=labels, title=title) == path
     saved = load_tree(path)
-    assert_same(saved.tree, tree)
+    assert_equal_trees(saved.tree, tree)
     assert (saved.labels, saved.title) == (labels, title)
     for row in range(3):
         assert saved.tree.to_dict(row) == tree.to_dict(row)
         assert saved.tree.principal_line(row) == tree.principal_line(row)
     saved.tree.node_values.zero_()  # the memory of the reader alone
-    assert_same(load_tree(path).tree, tree)
+    assert_equal_trees(load_tree(path).tree, tree)
 
 
 def test_views_transposed_and_shared_leaves_are_written_as_what_they_show(tmp_path):
@@ -93,7 +82,7 @@ def test_views_transposed_and_shared_leaves_are_written_as_what_they_show(tmp_pa
     }
     tree = dataclasses.replace(tree, embeddings=leaves)
     found = load_tree(save_tree(tree, tmp_path / "tree.safetensors")).tree
-    assert_same(found, tree)
+    assert_equal_trees(found, tree)
     assert list(leaves["turned"].stride()) == [1, nodes[0], nodes[0] * nodes[1]], "left as it was"
 
 
@@ -102,7 +91,7 @@ def test_embeddings_can_be_left_out(tmp_path):
     path = save_tree(tree, tmp_path / "tree.safetensors", embeddings=False)
     found = load_tree(path).tree
     assert dict(found.embeddings) == {}
-    assert_same(found, dataclasses.replace(tree, embeddings={}))
+    assert_equal_trees(found, dataclasses.replace(tree, embeddings={}))
 
 
 def test_memory_of_unused_columns_is_not_written(tmp_path):

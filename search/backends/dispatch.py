@@ -77,7 +77,7 @@ def _choose_name(backend: Backend, root: RootOutput, rules: Rules | None) -> str
     if backend == "auto":
         return fitting if fitting and rules is not None and _is_installed(fitting) else "torch"
     problem = (
-        "rules without a compiled form (a selection or Q-transform of one's own)"
+        "rules without a compiled form (a custom selection or Q-transform)"
         if rules is None
         else f"a model on {root.value.device}"
         if fitting != backend

@@ -48,43 +48,43 @@ _UNREAD = Memory({"probe": ((1,), np.uint8)}).count_holders()
 in how many references a call takes (3.14 takes fewer than those before it)."""
 
 
-class _Shelf(threading.local):
-    """Memories that are not in a search now, least recently used first; one shelf a thread."""
+class _FreeMemory(threading.local):
+    """The free memory of a thread, least recently used first."""
 
     def __init__(self) -> None:
         self.memories: OrderedDict[int, tuple[Hashable, Memory]] = OrderedDict()
 
 
-_shelf = _Shelf()
+_free = _FreeMemory()
 
 
 def borrow_memory(key: Hashable, shapes: Callable[[], Shapes]) -> Memory:
-    """Takes memory of a key off the shelf, or allocates it where none is free.
+    """Takes free memory of a key, or allocates it where there is none.
 
     Args:
         key: Stands for the shapes.
         shapes: Returns what to allocate where no memory of that key is free.
     """
-    for number, (found, memory) in _shelf.memories.items():
+    for number, (found, memory) in _free.memories.items():
         if found == key and not memory.is_read():
-            del _shelf.memories[number]
+            del _free.memories[number]
             return memory
     return Memory(shapes())
 
 
 def return_memory(key: Hashable, memory: Memory) -> None:
-    """Puts memory on the shelf, for the next search of its shapes.
+    """Makes memory free for the next search of its shapes.
 
     The memory returned last is kept whatever its size; all others up to 256 MiB together.
     """
-    shelf = _shelf.memories
-    shelf[id(memory)] = (key, memory)
-    others = sum(kept.num_bytes for _, kept in list(shelf.values())[:-1])
-    while len(shelf) > 1 and (others > _RETAINED_BYTES or len(shelf) > _RETAINED_NUMBER):
-        _, (_, oldest) = shelf.popitem(last=False)
+    free = _free.memories
+    free[id(memory)] = (key, memory)
+    others = sum(kept.num_bytes for _, kept in list(free.values())[:-1])
+    while len(free) > 1 and (others > _RETAINED_BYTES or len(free) > _RETAINED_NUMBER):
+        _, (_, oldest) = free.popitem(last=False)
         others -= oldest.num_bytes
 
 
 def release_memory() -> None:
-    """Gives back what searches of this thread keep for the next one; trees in use are unharmed."""
-    _shelf.memories.clear()
+    """Releases the free memory of this thread; trees in use are not affected."""
+    _free.memories.clear()

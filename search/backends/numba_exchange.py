@@ -2,9 +2,7 @@
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
 
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -12,7 +10,7 @@ from search.backends.memory import Array, Memory
 from search.model import Embedding, RootOutput, StepOutput, check_form
 
 
-def as_tensor(array: npt.NDArray[Any]) -> Tensor:
+def as_tensor(array: Array) -> Tensor:
     """A tensor that shares the array's memory; torch's stub leaves the array's type open."""
     return torch.from_numpy(array)  # pyright: ignore[reportUnknownMemberType]
 

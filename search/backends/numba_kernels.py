@@ -10,7 +10,7 @@ kept from an earlier search.
 What a walk reads of a node lies in one block, the nodes a walk passed are noted so that its way
 back waits for nothing, and while one tree is at work the last walk of the next is fetched: a search
 of many trees is bound by the latency of memory. The public tensors are written once, at the end.
-Below `advance`, arrays are pointers: a numba array is a dozen words to hand on, and slicing one
+Below `advance`, arrays are pointers: a numba array is a dozen words to pass, and slicing one
 costs two atomic operations on a counter that all threads share. The kernels are tested, number for
 number, against the same search in torch (`search.mcts`). They are one file because numba's cache on
 disk notices a change in a function's own file only.
@@ -515,7 +515,7 @@ def _select_by_puct(blocks, at, scores, rate, decisions, layout):
 
 @njit(**_OPTIONS)
 def _select_outcome(blocks, at, decisions, layout):
-    """The chance outcome whose visits lag furthest behind its probability."""
+    """The chance outcome whose visits are furthest below its probability."""
     zero, one = number(blocks, 0), number(blocks, 1)
     best = np.int64(NO_ACTION)
     best_score = number(blocks, -np.inf)
@@ -743,7 +743,7 @@ def _select_by_improved_policy_and_mixed(blocks, at, scores, settings, numbers, 
 
 @njit(**_OPTIONS)
 def _most_behind(blocks, at, policy, total, count, layout):
-    """The action whose share of visits lags furthest behind an unnormalized policy."""
+    """The action whose share of visits is furthest below an unnormalized policy."""
     zero = number(blocks, 0)
     best = np.int64(NO_ACTION)
     best_score = number(blocks, -np.inf)

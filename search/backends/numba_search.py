@@ -36,9 +36,9 @@ from search.selection import raise_no_score
 from search.tree import Tree, tree_dtype
 
 _PARALLEL_WORK = 2048
-"""Trees times actions from which a step is worth the cost of waking other threads."""
+"""Trees times actions from which more threads are faster than one."""
 
-_DTYPES: dict[torch.dtype, type[np.floating[Any]]] = {
+_DTYPES: dict[torch.dtype, type[np.floating]] = {
     torch.float32: np.float32,
     torch.float64: np.float64,
 }
@@ -64,7 +64,7 @@ class _Size(NamedTuple):
     num_actions: int
     width: int
     depth: int
-    dtype: type[np.floating[Any]]
+    dtype: type[np.floating]
     embedding: tuple[tuple[str, torch.Size, torch.dtype], ...]
 
 
@@ -184,17 +184,17 @@ def _grow(
 
 
 def _uses_threads(memory: Memory) -> bool:
-    """Whether the trees are many enough to be shared out; `NUMBA_NUM_THREADS` says to how many."""
+    """Whether to use several threads, at most `NUMBA_NUM_THREADS`."""
     num_trees, _, num_actions = memory.arrays["children_index"].shape
     return num_trees > 1 and num_trees * num_actions >= _PARALLEL_WORK and _start_threads() > 1
 
 
 @cache
 def _start_threads() -> int:
-    """Starts numba's threads, if nobody has yet, and returns their number.
+    """Starts numba's threads if they have not started, and returns their number.
 
     Threads that spin while they wait cost a hundred times what they save as soon as another process
-    wants the core. OpenMP reads how they should wait when it is loaded, which is here.
+    uses the core. OpenMP reads the wait policy when it is loaded, which is here.
     """
     was_set = "OMP_WAIT_POLICY" in os.environ
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -231,7 +231,7 @@ def _explain(
     )
 
 
-def _float(tensor: Tensor, dtype: np.dtype[Any]) -> Array:
+def _float(tensor: Tensor, dtype: np.dtype[np.generic]) -> Array:
     if tensor.dtype == torch.bfloat16:  # numpy has none
         tensor = tensor.float()
     # astype copies neither a right dtype nor a right layout; without a copy another layout would
@@ -332,7 +332,9 @@ def _encode(rules: Rules, memory: Memory, kept: Tree | None, *, max_depth: int) 
 
 
 @lru_cache(maxsize=32)
-def puct_rates(pb_c_init: float, pb_c_base: float, most_visits: int, dtype: np.dtype[Any]) -> Array:
+def puct_rates(
+    pb_c_init: float, pb_c_base: float, most_visits: int, dtype: np.dtype[np.generic]
+) -> Array:
     """PUCT's weight of the prior by visits n, `sqrt(n) * (c1 + log((n + c2 + 1) / c2))`."""
     visits = as_tensor(np.arange(most_visits + 1, dtype=dtype))
     pb_c = pb_c_init + torch.log((visits + pb_c_base + 1.0) / pb_c_base)

@@ -4,9 +4,9 @@
 
 One launch of `advance` does for every tree what happens between two calls of the model. It works on
 the public tensors of `search.tree.Tree` in place, since a warp reads the actions of a node in one
-coalesced load whatever the layout, and nothing has to be exported at the end. All its results lie
-in device tensors, and its arguments are numbers the host has without a synchronization, so a search
-is a fixed sequence of launches.
+coalesced load whatever the layout, and nothing has to be exported at the end. All its results are
+in device tensors, and its arguments are numbers known to the host without a synchronization, so a
+search is a fixed sequence of launches.
 
 Within a program a number stored by one lane may be loaded by another: `tl.debug_barrier` stands
 between a store and later loads of the same address, and between loads and a store over them. A

@@ -41,7 +41,7 @@ def search_on_cuda(
     """Runs a search whose rules have a compiled form; arguments as in `search.mcts.run_mcts`.
 
     It may be captured in a CUDA graph. A replay checks nothing: where the model's numbers may not
-    be finite, look whether the tree's `raw_values` are.
+    be finite, check that the tree's `raw_values` are.
 
     Raises:
         ValueError: If an output breaks the contract of `search.model`, or a score or a return made
@@ -271,7 +271,7 @@ def _copy_to_device(numbers: tuple[float, ...], dtype: torch.dtype, device: torc
 class _Pool:
     """One leaf of every node's embedding: `[N * B, ...]`, column by column, in each tree by tree.
 
-    So all new leaves of a step lie together, in the order of the model's rows. A row keeps the
+    So all new leaves of a step are contiguous, in the order of the model's rows. A row keeps the
     memory format of the model's outputs (such as channels last), which saves the model from copying
     its inputs.
     """

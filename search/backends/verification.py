@@ -11,20 +11,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
-from search.backends.rules import EFFICIENT, HALVING, MIN_MAX, SIBLINGS, Rules
+from search.backends.rules import EFFICIENT, HALVING, MIN_MAX, MIXED, TRANSFORMS, Rules
 from search.halving import considered_visits_table
 from search.model import Embedding, PlanningModel, RootOutput, StepOutput
-from search.qtransforms import (
-    QTransform,
-    qtransform_by_min_max,
-    qtransform_by_parent_and_siblings,
-    qtransform_completed_by_mix_value,
-)
 from search.selection import (
     ActionSelection,
     EfficientZeroSelection,
@@ -37,7 +31,7 @@ from search.tree import Tree, mask_logits
 
 logger = logging.getLogger(__name__)
 
-_LIMITS: dict[str, Any] = {"num_simulations": 12, "max_depth": 5, "kept": None, "generator": None}
+_NUM_SIMULATIONS, _MAX_DEPTH = 12, 5
 _NUM_TREES, _NUM_STATES, _MOST_VALID = 3, 16, 12
 _TOLERANCES = {torch.float32: 1e-4, torch.float64: 1e-9}
 
@@ -118,7 +112,7 @@ class FormCheck:
     ) -> str | None:
         """What is wrong with the compiled form of a variant, None where nothing is.
 
-        The first call compares, and logs the outcome; later ones remember it.
+        The first call compares, and logs the outcome; later calls return it.
         """
         with self._lock:
             if variant not in self._problems:
@@ -134,7 +128,7 @@ class FormCheck:
                     )
                 else:
                     logger.warning(
-                        "search on %s: compiled kernels cannot be trusted here (%s, on a small "
+                        "search on %s: compiled kernels differ from plain torch (%s, on a small "
                         "fixed problem); the search runs in plain torch, which is slower",
                         variant.device,
                         problem,
@@ -149,12 +143,22 @@ def compare_forms(variant: Variant, compiled: SearchMaker, plain: SearchMaker) -
     with torch.inference_mode():
         root = model.root(None)
         rules = _fix_rules(variant, root)
+
+        def grow(make: SearchMaker, leaves_per_step: int) -> Tree:
+            return make(rules)(
+                model,
+                root,
+                num_simulations=_NUM_SIMULATIONS,
+                max_depth=_MAX_DEPTH,
+                leaves_per_step=leaves_per_step,
+                kept=None,
+                generator=None,
+            )
+
         for leaves_per_step in (1, 3):
-            limits: dict[str, Any] = {**_LIMITS, "leaves_per_step": leaves_per_step}
-            expected = plain(rules)(model, root, **limits)
+            expected = grow(plain, leaves_per_step)
             try:
-                found = compiled(rules)(model, root, **limits)
-                problem = _find_difference(found, expected)
+                problem = _find_difference(grow(compiled, leaves_per_step), expected)
             except Exception as error:  # noqa: BLE001 whatever a compiler or a driver raises
                 problem = f"{type(error).__name__}: {error}"
             if problem is not None:
@@ -186,17 +190,16 @@ def _find_difference(found: Tree, expected: Tree) -> str | None:
 
 def _fix_rules(variant: Variant, root: RootOutput) -> Selections:
     """The variant's rules with fixed numbers; the kernels do not depend on them."""
-    qtransform: QTransform = partial(
-        qtransform_completed_by_mix_value,
-        rescale_values=variant.rescale_values,
-        use_mixed_value=variant.use_mixed_value,
-    )
-    if variant.transform == MIN_MAX:
-        qtransform = partial(qtransform_by_min_max, min_value=-3.0, max_value=3.0)
-    elif variant.transform == SIBLINGS:
-        qtransform = qtransform_by_parent_and_siblings
+    options = {
+        MIN_MAX: {"min_value": -3.0, "max_value": 3.0},
+        MIXED: {
+            "rescale_values": variant.rescale_values,
+            "use_mixed_value": variant.use_mixed_value,
+        },
+    }.get(variant.transform, {})
+    qtransform = partial(TRANSFORMS[variant.transform], **options)
     if variant.root_rule == HALVING:
-        table = considered_visits_table(4, _LIMITS["num_simulations"], device=root.value.device)
+        table = considered_visits_table(4, _NUM_SIMULATIONS, device=root.value.device)
         num_considered = root.valid_actions.sum(dim=-1).clamp_max(4)
         logits = mask_logits(root.prior_logits, root.valid_actions)
         gumbel = 0.5 * torch.sin(5.0 * logits.clamp(-9.0, 9.0))
@@ -213,10 +216,10 @@ def _fix_rules(variant: Variant, root: RootOutput) -> Selections:
 
 
 class _FixedProblem:
-    """Tables of sines: every number is the same on every machine and far from every other.
+    """Tables of sines: the same numbers on every machine, far from each other.
 
-    Only some actions, spread over all, are valid, so that a wide node is no other problem. Where
-    chance has a part, odd states offer outcomes.
+    Only some actions, spread over all, are valid, so that a wide node is no harder. With chance
+    outcomes, odd states are chance nodes.
     """
 
     def __init__(self, variant: Variant) -> None:
@@ -249,7 +252,7 @@ class _FixedProblem:
         }
         self.tables = {name: table.to(variant.device) for name, table in tables.items()}
 
-    def root(self, observation: Any, *, generator: torch.Generator | None = None) -> RootOutput:
+    def root(self, observation: object, *, generator: torch.Generator | None = None) -> RootOutput:
         """State 0 of each table."""
         table = torch.arange(_NUM_TREES, device=self.tables["value"].device)
         state = torch.zeros_like(table)

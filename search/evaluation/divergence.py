@@ -1,9 +1,9 @@
-"""Bounds and estimates of KL(search || policy), in nats: how far a search goes from its policy.
+"""Bounds and estimates of KL(search || policy), in nats: how far a search is from its policy.
 
-A search has no density that could be written down, so its divergence is bracketed. From above by
-what it drew: an answer picked among K samples cannot be more than K times as likely as under the
-policy. From below by what can be seen: how its scores rank among the policy's own. Best-of-n lies
-in between with a form that is nearly closed. All divergences are of the response given a prompt,
+A search has no density in closed form, so its divergence is bounded. From above by the number of
+its samples: a response chosen among K samples is at most K times as likely as under the policy.
+From below by the ranks of its scores among the policy's own. For best-of-n there is a form that
+is nearly closed. All divergences are of the response given a prompt,
 averaged over prompts. P is prompts, N responses in a prompt's pool, C cells of a histogram.
 """
 
@@ -33,11 +33,11 @@ _REMEDY = "leave the prompt out of both"
 def segment_kl_bound(candidates_per_segment: ArrayLike) -> float:
     """Upper bound on the KL of a search that picks each segment among K samples: sum of ln K_i.
 
-    All candidates may be thought drawn beforehand. A response y can be the answer only if it is one
-    of the K_1 * ... * K_m lines through them, each of which is y with the policy's probability of
-    y; so q(y) <= K_1 * ... * K_m * policy(y), whatever the search knows or looks at, and the KL is
-    at most the mean log of that factor. Where answers differ in their number of segments, the mean
-    of their bounds bounds the KL. A segment that may be drawn again r times counts K * (1 + r). The
+    Suppose that all candidates are drawn beforehand. A response y can be the answer only if it is
+    one of the K_1 * ... * K_m lines through them, each of which is y with the policy's probability
+    of y; so q(y) <= K_1 * ... * K_m * policy(y), whatever the search computes, and the KL is at
+    most the mean log of that factor. Where answers differ in their number of segments, the mean of
+    their bounds bounds the KL. A segment that may be drawn again r times counts K * (1 + r). The
     bound is reached only by searches that never pick twice the same way; best-of-n is `(n - 1) / n`
     below it.
 
@@ -96,7 +96,7 @@ def best_of_n_kl_estimate(log_probabilities: ArrayLike, n: int) -> Array:
 
 
 def best_of_n_kl_bound(log_probabilities: ArrayLike, n: int) -> Array:
-    """Upper bound on the KL of best-of-n that knows how likely the chosen responses are.
+    """Upper bound on the KL of best-of-n, from the likelihoods of the chosen responses.
 
     With e the chosen response's probability and a = (1 - e)^n:
     `ln((1 - a) / e) + (n - 1) * a / (1 - a) * ln(1 - e)`, between 0 and `best_of_n_kl(n)`.
@@ -151,7 +151,7 @@ def kl_lower_bound_from_ranks(
     so for each prompt the KL is at least that of the rank from uniform; pooling the ranks of all
     prompts (the KL is convex) and counting them in cells lose more. The pool must be fresh samples
     of the policy, of which the search saw none: the best of the pool itself always ranks first,
-    and the bound would say ln(N + 1) for any search. Any score may be ranked; the reward model
+    and the bound would be ln(N + 1) for any search. Any score may be ranked; the reward model
     that the search maximized loses least.
 
     **Ties.** Among k equal scores a response takes each of the k + 1 places with equal weight, the
@@ -219,7 +219,7 @@ def kl_lower_bound_values(
 ) -> Array:
     """Values [P] whose mean is `kl_lower_bound_from_ranks`, prompt by prompt.
 
-    For intervals over clusters of prompts or over seeds, which need to know what each prompt adds.
+    For intervals over clusters of prompts or over seeds, which need the term of each prompt.
     They are the jackknife's of the uncorrected KL, less the correction, which hardly varies.
 
     Args:
@@ -281,7 +281,7 @@ def _excess(shares: Array, squares: Array, prompts: int) -> Array:
 
     Args:
         shares: [..., C] mean mass of each cell.
-        squares: [..., C] mean squared mass, equal to `shares` where nobody spreads over cells;
+        squares: [..., C] mean squared mass, equal to `shares` where no mass is spread over cells;
             the sum is then the number of cells seen less one, as Miller and Madow have it.
         prompts: over how many the means are.
 

@@ -38,7 +38,7 @@ class Curve:
     """One line with its band, in one panel of a figure.
 
     Attributes:
-        label: what the legend says; curves of one label share a color over all panels.
+        label: the legend entry; curves of one label share a color over all panels.
         cost: [L] horizontal position, in the unit of the axis: tokens, or KL in nats.
         estimate: [L].
         low: [L] lower end of the interval.
@@ -58,7 +58,7 @@ class Curve:
 
         Raises:
             ValueError: the arrays are not of one shape [L] with L >= 1, a value is not finite, or
-                an estimate lies outside its interval.
+                an estimate is outside its interval.
         """
         names = ("cost", "estimate", "low", "high")
         arrays = {n: np.asarray(getattr(self, n), dtype=np.float64) for n in names}
@@ -166,7 +166,7 @@ def overoptimization(
         y_label: score and its unit.
         fits: fitted laws by (panel, label), drawn dotted over the measured range only; give them
             the same offset as the curves.
-        best_of: the n to mark along the top, where they fall inside the axis and leave room.
+        best_of: the n to mark along the top, where they are inside the axis and do not overlap.
 
     Returns:
         Paths of the PNG and the SVG.
@@ -246,7 +246,7 @@ def _short_number(value: float, _position: int | None = None) -> str:
 
 
 def _spaced(marks: Sequence[tuple[float, int]], farthest: float) -> list[tuple[float, int]]:
-    """Keep marks inside the axis that leave room for each other's labels."""
+    """Keep marks inside the axis whose labels do not overlap."""
     kept: list[tuple[float, int]] = []
     for position, n in sorted(marks):
         room = not kept or position - kept[-1][0] >= 0.11 * farthest

@@ -30,7 +30,7 @@ class Peak:
         distance: d* = alpha / (2 beta), the root of a KL in nats.
         gain: R* = alpha^2 / (4 beta), in the score's unit, over the score at KL 0.
         best_of_n: the n whose KL is d*^2, as a real number; infinite beyond float range.
-        extrapolated: True where d* lies beyond the last fitted point: report it as a guess.
+        extrapolated: True where d* is beyond the last fitted point: report it as an extrapolation.
     """
 
     distance: float
@@ -190,7 +190,7 @@ def fit_log_linear(cost: ArrayLike, score: ArrayLike) -> LogLinearFit:
 
     Raises:
         ValueError: the shapes differ, a value is not finite, or a cost is not positive.
-        FitRefusedError: fewer than three distinct costs; two leave nothing to judge the line by.
+        FitRefusedError: fewer than three distinct costs; through two points any line fits.
     """
     x, y = _pair(cost, score)
     if (x <= 0).any():
@@ -228,7 +228,7 @@ def gain_at_equal_cost(
         curve_score: [P, L].
 
     Returns:
-        [P], or None where the method's mean cost lies outside the curve's: it is not extrapolated.
+        [P], or None where the method's mean cost is outside the curve's range: no extrapolation.
 
     Raises:
         ValueError: the shapes disagree, a value is not finite, or two budgets have one mean cost.

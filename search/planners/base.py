@@ -1,6 +1,7 @@
 """The interface of a planner, and checks of the numbers users pass to planners."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -134,37 +135,38 @@ def require_choice(owner: str, name: str, value: object, *, choices: tuple[str, 
         )
 
 
-def require_shape(owner: str, name: str, tensor: Tensor, *, shape: tuple[int, ...]) -> None:
-    """Checks the shape of a tensor a caller injected.
-
-    Raises:
-        ValueError: Naming the argument, what was found, what is required and the remedy.
-    """
-    if tuple(tensor.shape) != shape:
-        raise ValueError(
-            f"{owner}.{name}: found shape {list(tensor.shape)}; required shape {list(shape)}, one "
-            f"number per row and action. Leave {name} out to have it drawn."
-        )
-
-
-def require_rows(owner: str, name: str, tensor: Tensor, *, good: Tensor, required: str) -> None:
-    """Checks the rows of a tensor a caller injected, none while a CUDA graph is captured.
+def require_noise(
+    owner: str,
+    name: str,
+    noise: Tensor,
+    *,
+    valid: Tensor,
+    good: Callable[[Tensor], Tensor],
+    required: str,
+) -> None:
+    """Checks noise that a caller passed; its numbers not while a CUDA graph is captured.
 
     Args:
-        owner: Whose argument it is.
+        owner: The planner's name.
         name: The argument.
-        tensor: `[B, ...]`.
-        good: `[B]` bool, the verdict on each row.
-        required: Of a row, in words.
+        noise: The noise, required to be `[B, A]`.
+        valid: `[B, A]` bool, the valid actions.
+        good: `[B, A]` to bool `[B]`: whether a row of the noise, 0 where invalid, will do.
+        required: What is required of a row, in words.
 
     Raises:
         ValueError: Naming the argument and row, what was found, what is required and the remedy.
     """
-    if good.is_cuda and torch.cuda.is_current_stream_capturing():
-        return
-    if not bool(good.all()):
-        row = int((~good).nonzero()[0, 0])
+    found, subject = None, f"{owner}.plan.{name}"
+    if noise.shape != valid.shape:
+        found = f"shape {list(noise.shape)}"
+        required = f"shape {list(valid.shape)}, one number per row and action"
+    elif not (valid.is_cuda and torch.cuda.is_current_stream_capturing()):
+        bad = ~good(noise.masked_fill(~valid, 0.0))
+        if bool(bad.any()):
+            row = int(bad.nonzero()[0, 0])
+            found, subject = to_list(noise[row]), f"{subject}, row {row}"
+    if found is not None:
         raise ValueError(
-            f"{owner}.{name}, row {row}: found {to_list(tensor[row])}; required {required}. Leave "
-            f"{name} out to have it drawn."
+            f"{subject}: found {found}; required {required}. Leave {name} out to have it drawn."
         )

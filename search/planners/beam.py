@@ -5,7 +5,6 @@ decoding.
 """
 
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,24 +35,23 @@ class BeamPlanner:
     best candidates first, and of the last one the actions of highest prior. Ties between candidates
     go to the better beam, then the lower action; ties between root actions to the lowest index.
 
-    With several groups the root's valid actions, in order, are dealt out in blocks of
+    With several groups the root's valid actions, in order, are split into blocks of
     `num_children`: the m-th block holds the first candidates of group m. A row with fewer valid
     actions has fewer groups, and the last may begin with fewer candidates; actions beyond the last
-    block are not tried. Groups share the budget alone: groups the budget does not reach do not
-    exist. Groups of `beam_width` 1 are diverse verifier tree search, `dvts` in the registry, which
-    needs at most `num_groups` * `num_children` * d step rows to depth d.
+    block are not tried. Groups share only the budget, and those it does not reach are empty. Groups
+    of `beam_width` 1 are diverse verifier tree search, `dvts` in the registry, which needs at most
+    `num_groups` * `num_children` * d step rows to depth d.
 
-    The decision is read off the tree: a node that was expanded is worth its best evaluated child
-    (its own estimate is superseded), any other its raw value. So `value` is the best score among
+    The decision is read off the tree: the value of an expanded node is that of its best evaluated
+    child, of any other its raw value. So `value` is the best score among
     all candidates that were never expanded, pruned ones included, and `action` is the first
     action towards it. `action_weights` are one-hot. (Deviation from the source of DVTS, which
-    answers with the best candidate kept to the end: ours may be one that was passed over for a
-    candidate that then disappointed.)
+    returns the best candidate kept to the end: ours may be one that was pruned.)
 
     In the tree a node's visits are 1 + the number of nodes evaluated below it, so the root has
     1 + the number of step rows spent; `node_values` are max back-ups as above, not means. It has
     as many nodes as were evaluated: N = 1 + the most step rows that any row of the batch spent, at
-    most `num_simulations` + 1. A budget of which little is used costs nothing.
+    most `num_simulations` + 1. An unused budget costs no memory.
 
     Attributes:
         num_simulations: The budget of step rows per root, at least 1.
@@ -89,12 +87,12 @@ class BeamPlanner:
         if self.num_groups > 1 and self.num_children is None:
             raise ValueError(
                 f"{owner}.num_children: found None with num_groups = {self.num_groups}; required "
-                "an int, by which root actions are dealt out to the groups. Pass num_children, or "
+                "an int, by which root actions are split into groups. Pass num_children, or "
                 "num_groups=1."
             )
 
     def plan(
-        self, model: PlanningModel, observation: Any, *, generator: torch.Generator | None = None
+        self, model: PlanningModel, observation: object, *, generator: torch.Generator | None = None
     ) -> SearchOutput:
         """Plans from each observation; see `search.planners.base.Planner.plan`.
 

@@ -4,7 +4,6 @@ With whole responses as actions this is best-of-N sampling; with single moves, o
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -41,7 +40,7 @@ class BestOfNPlanner:
         require_int(type(self).__name__, "num_simulations", self.num_simulations, minimum=1)
 
     def plan(
-        self, model: PlanningModel, observation: Any, *, generator: torch.Generator | None = None
+        self, model: PlanningModel, observation: object, *, generator: torch.Generator | None = None
     ) -> SearchOutput:
         """Plans from each observation; see `search.planners.base.Planner.plan`."""
         with torch.inference_mode():

@@ -5,7 +5,6 @@ soft best-of-N.
 """
 
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +18,7 @@ from search.tree import Tree
 
 @dataclass(frozen=True)
 class ControlledDecodingPlanner:
-    """Tries the likeliest root actions once and tilts the prior towards the good ones.
+    """Tries the likeliest root actions once and reweights the prior by their values.
 
     The `num_simulations` valid root actions of highest prior, ties to the lowest index, take one
     step in one call. With p the prior over all valid actions, Q = reward + discount * value and
@@ -70,7 +69,7 @@ class ControlledDecodingPlanner:
         require_float(owner, "temperature", self.temperature)
 
     def plan(
-        self, model: PlanningModel, observation: Any, *, generator: torch.Generator | None = None
+        self, model: PlanningModel, observation: object, *, generator: torch.Generator | None = None
     ) -> SearchOutput:
         """Plans from each observation; see `search.planners.base.Planner.plan`."""
         with torch.inference_mode():

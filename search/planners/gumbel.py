@@ -1,7 +1,6 @@
 """Gumbel MuZero: Sequential Halving at the root, the improved policy at all other nodes."""
 
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,8 +14,7 @@ from search.planners.base import (
     release_output,
     require_float,
     require_int,
-    require_rows,
-    require_shape,
+    require_noise,
 )
 from search.qtransforms import QTransform, qtransform_completed_by_mix_value
 from search.reuse import replace_roots
@@ -79,7 +77,7 @@ class GumbelMuZeroPlanner:
     def plan(
         self,
         model: PlanningModel,
-        observation: Any,
+        observation: object,
         *,
         generator: torch.Generator | None = None,
         root_gumbel: Tensor | None = None,
@@ -93,7 +91,7 @@ class GumbelMuZeroPlanner:
             generator: Source of the Gumbel noise and of the model's randomness.
             root_gumbel: `[B, A]` standard Gumbel noise to use in place of drawn noise (for tests).
             kept: Subtrees to reuse, of `search.reuse.keep_subtree`. Sequential Halving counts
-                new simulations only; values and the improved policy know all.
+                new simulations only; values and the improved policy use all.
 
         Returns:
             The decision, with its tree.
@@ -108,17 +106,12 @@ class GumbelMuZeroPlanner:
             valid, num_actions = root.valid_actions, root.valid_actions.shape[1]
             logits = mask_logits(root.prior_logits, valid)
             if root_gumbel is not None:
-                require_shape(
-                    "GumbelMuZeroPlanner.plan",
+                require_noise(
+                    type(self).__name__,
                     "root_gumbel",
                     root_gumbel,
-                    shape=tuple(logits.shape),
-                )
-                require_rows(
-                    "GumbelMuZeroPlanner.plan",
-                    "root_gumbel",
-                    root_gumbel,
-                    good=(torch.isfinite(root_gumbel) | ~valid).all(dim=-1),
+                    valid=valid,
+                    good=lambda noise: torch.isfinite(noise).all(dim=-1),
                     required="finite noise where valid_actions is True",
                 )
             elif self.gumbel_scale > 0:

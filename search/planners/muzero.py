@@ -1,7 +1,7 @@
 """MuZero: PUCT at every node, Dirichlet noise at the root, actions by visit counts."""
 
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -14,8 +14,7 @@ from search.planners.base import (
     release_output,
     require_choice,
     require_float,
-    require_rows,
-    require_shape,
+    require_noise,
 )
 from search.qtransforms import QTransform, qtransform_by_parent_and_siblings
 from search.reuse import replace_roots
@@ -31,14 +30,8 @@ MuZeroMode: TypeAlias = Literal["mctx", "efficientzero"]
 
 
 @dataclass(frozen=True)
-class MuZeroPlanner:
-    """Plans with MuZero's search; with noise off, its trees equal those of mctx's `muzero_policy`.
-
-    `action_weights` are the root's visit frequencies and `value` is the root's mean return.
-    Deviations from mctx: score ties go to the lowest index (mctx adds random numbers below 1e-7);
-    at temperature 0 ties of visits go to the greater Q-value (mctx draws among them); noise is
-    drawn over the valid actions only; nodes that nothing can follow are not searched below (see
-    `run_mcts`); actions may be invalid at every node.
+class PuctPlanner:
+    """Settings of a planner by PUCT with Dirichlet noise at the root.
 
     Attributes:
         num_simulations: The budget, at least 1.
@@ -50,17 +43,12 @@ class MuZeroPlanner:
         pb_c_base: c2, visits at which that weight starts to grow.
         temperature: The action is sampled by visits ** (1 / temperature); 0 takes the most
             visited one, ties to the greatest value, then to the lowest index.
-        mode: "mctx" scales Q-values by `qtransform`; "efficientzero" searches as EfficientZero's
-            own tree does (`search.selection.EfficientZeroSelection`), without a `qtransform`.
-        value_delta_max: Of "efficientzero": the least span that Q-values are scaled by.
         leaves_per_step: Leaves of each tree that one call of the model expands (see `run_mcts`);
             more than 1 pays where the model is large and the trees are few.
         backend: Which form of the search loop runs: "auto" takes the fastest there is.
 
     Raises:
         ValueError: If a number is out of its range.
-
-    Source: Schrittwieser et al. 2020 (MuZero), Appendix B equations 2 and 5, and Appendix D.
     """
 
     num_simulations: int
@@ -72,22 +60,101 @@ class MuZeroPlanner:
     pb_c_init: float = 1.25
     pb_c_base: float = 19652
     temperature: float = 1.0
-    mode: MuZeroMode = "mctx"
-    value_delta_max: float = 0.01
     leaves_per_step: int = 1
     backend: Backend = "auto"
 
     def __post_init__(self) -> None:
         """Validates the numbers."""
         owner = type(self).__name__
-        require_puct_numbers(self)
+        require_search_numbers(
+            owner, self.num_simulations, self.max_depth, self.leaves_per_step, self.backend
+        )
+        require_float(owner, "dirichlet_fraction", self.dirichlet_fraction, maximum=1.0)
+        require_float(owner, "dirichlet_alpha", self.dirichlet_alpha, above=True)
+        require_float(owner, "pb_c_init", self.pb_c_init)
+        require_float(owner, "pb_c_base", self.pb_c_base, above=True)
+        require_float(owner, "temperature", self.temperature)
+
+    def puct(self) -> PuctSelection:
+        """The selection rule."""
+        return PuctSelection(self.qtransform, pb_c_init=self.pb_c_init, pb_c_base=self.pb_c_base)
+
+    def mix_noise(
+        self, root: RootOutput, noise: Tensor | None, *, generator: torch.Generator | None
+    ) -> RootOutput:
+        """Mixes Dirichlet noise into the priors of B roots; unchanged at `dirichlet_fraction` 0.
+
+        Args:
+            root: B roots.
+            noise: `[B, A]` probabilities to use in place of drawn noise; renormalized over the
+                valid actions.
+            generator: Source of drawn noise.
+
+        Raises:
+            ValueError: If the noise has another shape or is no distribution; and see
+                `search.model.validate_root`.
+        """
+        if noise is not None:
+            require_noise(
+                type(self).__name__,
+                "dirichlet_noise",
+                noise,
+                valid=root.valid_actions,
+                good=lambda x: torch.isfinite(x).all(-1) & (x >= 0).all(-1) & (x.sum(-1) > 0),
+                required="finite probabilities, not negative, with a positive sum over "
+                "valid_actions",
+            )
+        if self.dirichlet_fraction == 0:
+            return root
+        validate_root(root, root.prior_logits.shape[1])  # noise would hide numbers that are wrong
+        probs = torch.softmax(mask_logits(root.prior_logits, root.valid_actions), dim=-1)
+        if noise is None:
+            alpha = self.dirichlet_alpha
+            noise = sample_dirichlet(root.valid_actions, alpha=alpha, generator=generator)
+        noise = noise.to(probs).masked_fill(~root.valid_actions, 0.0)
+        noise = noise / noise.sum(dim=-1, keepdim=True)
+        probs = (1 - self.dirichlet_fraction) * probs + self.dirichlet_fraction * noise
+        log_probs = probs.clamp_min(torch.finfo(probs.dtype).tiny).log()
+        return replace(root, prior_logits=mask_logits(log_probs, root.valid_actions))
+
+
+@dataclass(frozen=True)
+class MuZeroPlanner(PuctPlanner):
+    """Plans with MuZero's search; with noise off, its trees equal those of mctx's `muzero_policy`.
+
+    `action_weights` are the root's visit frequencies and `value` is the root's mean return.
+    Deviations from mctx: score ties go to the lowest index (mctx adds random numbers below 1e-7);
+    at temperature 0 ties of visits go to the greater Q-value (mctx draws among them); noise is
+    drawn over the valid actions only; nodes that nothing can follow are not searched below (see
+    `run_mcts`); actions may be invalid at every node.
+
+    Attributes:
+        mode: "mctx" scales Q-values by `qtransform`; "efficientzero" searches as EfficientZero's
+            own tree does (`search.selection.EfficientZeroSelection`), without a `qtransform`.
+        value_delta_max: Of "efficientzero": the least span that Q-values are scaled by.
+        Others: As in `PuctPlanner`.
+
+    Raises:
+        ValueError: If a number is out of its range.
+
+    Source: Schrittwieser et al. 2020 (MuZero), Appendix B equations 2 and 5, and Appendix D.
+    """
+
+    _: KW_ONLY
+    mode: MuZeroMode = "mctx"
+    value_delta_max: float = 0.01
+
+    def __post_init__(self) -> None:
+        """Validates the numbers."""
+        super().__post_init__()
+        owner = type(self).__name__
         require_choice(owner, "mode", self.mode, choices=get_args(MuZeroMode))
         require_float(owner, "value_delta_max", self.value_delta_max, above=True)
 
     def plan(
         self,
         model: PlanningModel,
-        observation: Any,
+        observation: object,
         *,
         generator: torch.Generator | None = None,
         dirichlet_noise: Tensor | None = None,
@@ -112,14 +179,7 @@ class MuZeroPlanner:
         with torch.inference_mode():
             root = model.root(observation, generator=generator)
             check_root_form(root, model.num_actions)  # its numbers are checked by grow_trees
-            noisy_root = mix_dirichlet_noise(
-                root,
-                owner=type(self).__name__,
-                fraction=self.dirichlet_fraction,
-                alpha=self.dirichlet_alpha,
-                noise=dirichlet_noise,
-                generator=generator,
-            )
+            noisy_root = self.mix_noise(root, dirichlet_noise, generator=generator)
             select = self._selection()
             tree = grow_trees(
                 model,
@@ -148,24 +208,7 @@ class MuZeroPlanner:
             return EfficientZeroSelection(
                 self.value_delta_max, pb_c_init=self.pb_c_init, pb_c_base=self.pb_c_base
             )
-        return PuctSelection(self.qtransform, pb_c_init=self.pb_c_init, pb_c_base=self.pb_c_base)
-
-
-def require_puct_numbers(numbers: Any) -> None:
-    """Checks what planners by PUCT have in common, fields of a planner or of its configuration.
-
-    Raises:
-        ValueError: Naming the parameter, what was found, what is required and the remedy.
-    """
-    owner = type(numbers).__name__
-    require_search_numbers(
-        owner, numbers.num_simulations, numbers.max_depth, numbers.leaves_per_step, numbers.backend
-    )
-    require_float(owner, "dirichlet_fraction", numbers.dirichlet_fraction, maximum=1.0)
-    require_float(owner, "dirichlet_alpha", numbers.dirichlet_alpha, above=True)
-    require_float(owner, "pb_c_init", numbers.pb_c_init)
-    require_float(owner, "pb_c_base", numbers.pb_c_base, above=True)
-    require_float(owner, "temperature", numbers.temperature)
+        return self.puct()
 
 
 def sample_by_visits(
@@ -179,7 +222,7 @@ def sample_by_visits(
 
     Unvisited actions are never taken. Temperature 0 takes the most visited action, ties to the
     greatest of `qvalues` `[B, A]` where they are given, then to the lowest index. (mctx draws among
-    ties. In small searches of many actions most are tied, and their values know better.)
+    ties. In small searches of many actions most are tied, and their values tell them apart.)
     """
     if temperature == 0:
         if qvalues is None:
@@ -191,55 +234,6 @@ def sample_by_visits(
     scaled = (log_probs - log_probs.amax(dim=-1, keepdim=True)) / temperature
     action = torch.multinomial(torch.softmax(scaled, dim=-1), 1, generator=generator)
     return action.squeeze(-1).to(visit_probs.device)
-
-
-def mix_dirichlet_noise(
-    root: RootOutput,
-    *,
-    owner: str,
-    fraction: float,
-    alpha: float,
-    noise: Tensor | None,
-    generator: torch.Generator | None,
-) -> RootOutput:
-    """The roots with Dirichlet noise mixed into their priors; as they are where there is none.
-
-    Args:
-        root: B roots.
-        owner: The planner's name, for errors.
-        fraction: Share of noise in the mixture, 0 (off) to 1.
-        alpha: Concentration of drawn noise.
-        noise: `[B, A]` probabilities to use in place of drawn noise; renormalized over the valid
-            actions.
-        generator: Source of drawn noise.
-
-    Raises:
-        ValueError: If the noise has another shape or is no distribution; and see
-            `search.model.validate_root`.
-    """
-    if noise is not None:
-        shape = tuple(root.prior_logits.shape)
-        require_shape(f"{owner}.plan", "dirichlet_noise", noise, shape=shape)
-        share = noise.masked_fill(~root.valid_actions, 0.0)
-        require_rows(
-            f"{owner}.plan",
-            "dirichlet_noise",
-            noise,
-            good=torch.isfinite(share).all(dim=-1) & (share >= 0).all(dim=-1) & (share.sum(-1) > 0),
-            required="finite probabilities, not negative, more than 0 together where valid_actions "
-            "is True",
-        )
-    if fraction == 0:
-        return root
-    validate_root(root, root.prior_logits.shape[1])  # what is mixed hides what was wrong
-    probs = torch.softmax(mask_logits(root.prior_logits, root.valid_actions), dim=-1)
-    if noise is None:
-        noise = sample_dirichlet(root.valid_actions, alpha=alpha, generator=generator)
-    noise = noise.to(probs).masked_fill(~root.valid_actions, 0.0)
-    noise = noise / noise.sum(dim=-1, keepdim=True)
-    probs = (1 - fraction) * probs + fraction * noise
-    log_probs = probs.clamp_min(torch.finfo(probs.dtype).tiny).log()
-    return replace(root, prior_logits=mask_logits(log_probs, root.valid_actions))
 
 
 def sample_dirichlet(

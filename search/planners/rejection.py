@@ -1,11 +1,10 @@
-"""Speculative rejection: begin many lines of actions at once and drop the worst on the way.
+"""Speculative rejection: start many lines of actions at once and drop the worst at each step.
 
 With blocks of tokens as actions this is best-of-N that stops generating responses of low score.
 """
 
 import math
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,20 +28,20 @@ class RejectionPlanner:
 
     The first `num_lines` valid root actions begin a line each. At every step each line that is not
     finished takes its node's first valid action, all lines of all rows in one call; then of each
-    row's n unfinished lines the ceil(`keep` * n) of the highest score go on, ties to the earlier
+    row's n unfinished lines the ceil(`keep` * n) of the highest score continue, ties to the earlier
     line. A line's score is the discounted sum of its rewards plus the product of its discounts
-    times its value. Finished lines (discount 0, or no valid action) stay and take nobody's place.
+    times its value. Finished lines (discount 0, or no valid action) stay and do not count.
     With `keep` = 1 nothing is rejected: best-of-N, written step by step.
 
     A row ends when all its lines are finished or rejected, or when `num_simulations` step rows are
-    spent. The decision and the tree are those of `search.planners.beam.BeamPlanner`: a node is
-    worth its best evaluated child, so `value` is the best score of all lines, rejected ones
-    included.
+    spent. The decision and the tree are those of `search.planners.beam.BeamPlanner`: the value of
+    a node is that of its best evaluated child, so `value` is the best score of all lines, rejected
+    ones included.
 
     Attributes:
         num_simulations: The budget of step rows per root, at least 1.
         num_lines: Lines begun, at least 1.
-        keep: Share of the unfinished lines that goes on after each step, in (0, 1].
+        keep: Share of the unfinished lines kept after each step, in (0, 1].
 
     Raises:
         ValueError: If a number is out of its range.
@@ -64,7 +63,7 @@ class RejectionPlanner:
         require_float(owner, "keep", self.keep, maximum=1.0, above=True)
 
     def plan(
-        self, model: PlanningModel, observation: Any, *, generator: torch.Generator | None = None
+        self, model: PlanningModel, observation: object, *, generator: torch.Generator | None = None
     ) -> SearchOutput:
         """Plans from each observation; see `search.planners.base.Planner.plan`."""
         with torch.inference_mode():
@@ -89,7 +88,7 @@ class RejectionPlanner:
 def _best_unfinished(level: Level, batch_size: int, *, keep: float) -> Tensor:
     """The best share of each row's unfinished nodes of a level, `[B, P]` int64, best first."""
     rows: list[list[int]] = [[] for _ in range(batch_size)]
-    # Host synchronization once a level: how many go on decides the next step's batch.
+    # Host synchronization once a level: how many continue decides the next step's batch.
     scores: list[float] = to_list(level.score)
     alive: list[bool] = to_list(~level.terminal)
     trees: list[int] = to_list(level.rows)

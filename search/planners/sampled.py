@@ -118,7 +118,7 @@ class SampledModel:
         """Whether the user's model keeps every row it steps; see `ExactModel`."""
         return bool(getattr(self.model, "append_only", False))
 
-    def root(self, observation: Any, *, generator: torch.Generator | None = None) -> RootOutput:
+    def root(self, observation: object, *, generator: torch.Generator | None = None) -> RootOutput:
         """Evaluates B observations and draws K actions for each."""
         output = self.model.root(observation, generator=generator)
         logits, valid, embedding = self._sample_actions(output, generator)
@@ -189,7 +189,7 @@ def correct_prior(
     same = (flat.unsqueeze(2) == flat.unsqueeze(1)).all(dim=-1)  # [M, K, K]
     repeated = same.tril(diagonal=-1).any(dim=-1)  # equal to an earlier sample
     log_frequency = (same.sum(dim=-1).to(log_prob.dtype) / num_samples).log()
-    # Only an impossible action is invalid; NaN goes on, to be reported by the core.
+    # Only an impossible action is invalid; NaN is kept, to be reported by the core.
     valid = ~repeated & (log_prob != -torch.inf)
     # Two impossible events have no ratio: -inf - -inf must not leave NaN behind.
     return (log_frequency + log_prob - proposal_log_prob).masked_fill(~valid, -torch.inf), valid
@@ -253,7 +253,7 @@ class SampledPlanner:
     def plan(
         self,
         model: SampledPlanningModel,
-        observation: Any,
+        observation: object,
         *,
         generator: torch.Generator | None = None,
     ) -> SampledOutput:
@@ -286,7 +286,7 @@ class SampledPlanner:
 
 @dataclass(frozen=True)
 class _FromRoot:
-    """A planning model whose root is known, so that planners that keep no tree show it too."""
+    """A planning model with a given root, so that the root is known for planners without a tree."""
 
     model: PlanningModel
     known_root: RootOutput
@@ -299,7 +299,7 @@ class _FromRoot:
     def append_only(self) -> bool:
         return bool(getattr(self.model, "append_only", False))
 
-    def root(self, observation: Any, *, generator: torch.Generator | None = None) -> RootOutput:
+    def root(self, observation: object, *, generator: torch.Generator | None = None) -> RootOutput:
         return self.known_root
 
     def step(

@@ -1,17 +1,16 @@
 """Stochastic MuZero: planning where the outcome of an action is partly chance.
 
-A stochastic model has two step functions, for actions and for chance outcomes. The search sees it
+A stochastic model has two step functions, for actions and for chance outcomes. The search uses it
 as one model of A + C actions, in which outcomes are the actions of chance nodes.
 """
 
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from search.backends.dispatch import Backend
 from search.mcts import run_mcts
 from search.model import (
     Embedding,
@@ -29,9 +28,8 @@ from search.planners.base import (
     release_output,
     require_int,
 )
-from search.planners.muzero import mix_dirichlet_noise, require_puct_numbers, sample_by_visits
-from search.qtransforms import QTransform, qtransform_by_parent_and_siblings
-from search.selection import PuctSelection, StochasticSelection
+from search.planners.muzero import PuctPlanner, sample_by_visits
+from search.selection import StochasticSelection
 from search.tree import allocate_tree
 
 STATE, AFTERSTATE, IS_DECISION = "state.", "afterstate.", "is_decision"
@@ -91,7 +89,7 @@ class StochasticPlanningModel(Protocol):
     def step_outcome(
         self, embedding: Embedding, outcome: Tensor, *, generator: torch.Generator | None = None
     ) -> StepOutput:
-        """Lets `outcome` `[M]` int64, 0 to C-1, happen at the afterstates of `embedding`.
+        """Steps the afterstates of `embedding` by `outcome` `[M]` int64, 0 to C-1.
 
         Returns the outputs for the next state, in the leaves of `root`.
         """
@@ -99,7 +97,7 @@ class StochasticPlanningModel(Protocol):
 
 
 @dataclass(frozen=True)
-class StochasticMuZeroPlanner:
+class StochasticMuZeroPlanner(PuctPlanner):
     """Plans with Stochastic MuZero's search; with noise off, as `mctx.stochastic_muzero_policy`.
 
     Decisions are chosen by PUCT, as in `MuZeroPlanner`. At a chance node the outcome of greatest
@@ -108,7 +106,7 @@ class StochasticMuZeroPlanner:
 
     The output's tree has A + C actions: outcome c is action A + c, edges into afterstates have
     reward 0 and discount 1, and each leaf of its embeddings has the prefix `state.` or
-    `afterstate.`, zeros at nodes of the other kind; leaf `is_decision` tells the kinds apart.
+    `afterstate.`, zeros at nodes of the other kind; leaf `is_decision` distinguishes the kinds.
     `search.selection.slice_actions(tree, slice(0, A))` is the tree mctx returns.
 
     Deviations from mctx: those of `MuZeroPlanner`, among them that nothing is searched below
@@ -118,7 +116,7 @@ class StochasticMuZeroPlanner:
         num_simulations: The budget, at least 1: rows of `step_action` and `step_outcome` together
             per root. A transition to a new state costs two.
         max_depth: Most edges between root and leaf, actions and outcomes alike; None for no limit.
-        Others: As in `MuZeroPlanner`.
+        Others: As in `search.planners.muzero.PuctPlanner`.
 
     Raises:
         ValueError: If a number is out of its range.
@@ -127,26 +125,10 @@ class StochasticMuZeroPlanner:
     each visit of a chance node; the quota is mctx's, and of less variance.
     """
 
-    num_simulations: int
-    _: KW_ONLY
-    max_depth: int | None = None
-    qtransform: QTransform = qtransform_by_parent_and_siblings
-    dirichlet_fraction: float = 0.25
-    dirichlet_alpha: float = 0.3
-    pb_c_init: float = 1.25
-    pb_c_base: float = 19652
-    temperature: float = 1.0
-    leaves_per_step: int = 1
-    backend: Backend = "auto"
-
-    def __post_init__(self) -> None:
-        """Validates the numbers."""
-        require_puct_numbers(self)
-
     def plan(
         self,
         model: StochasticPlanningModel,
-        observation: Any,
+        observation: object,
         *,
         generator: torch.Generator | None = None,
         dirichlet_noise: Tensor | None = None,
@@ -167,19 +149,11 @@ class StochasticMuZeroPlanner:
         """
         require_int("StochasticPlanningModel", "num_actions", model.num_actions, minimum=1)
         require_int("StochasticPlanningModel", "num_outcomes", model.num_outcomes, minimum=1)
-        puct = PuctSelection(self.qtransform, pb_c_init=self.pb_c_init, pb_c_base=self.pb_c_base)
-        select = StochasticSelection(puct, model.num_actions)
+        select = StochasticSelection(self.puct(), model.num_actions)
         with torch.inference_mode():
             root = model.root(observation, generator=generator)
             validate_root(root, model.num_actions)
-            root = mix_dirichlet_noise(
-                root,
-                owner=type(self).__name__,
-                fraction=self.dirichlet_fraction,
-                alpha=self.dirichlet_alpha,
-                noise=dirichlet_noise,
-                generator=generator,
-            )
+            root = self.mix_noise(root, dirichlet_noise, generator=generator)
             alternating = _AlternatingModel(model, root, select=select, generator=generator)
             tree = run_mcts(
                 alternating,
@@ -236,7 +210,7 @@ class _AlternatingModel:
         """A + C."""
         return self._model.num_actions + self._model.num_outcomes
 
-    def root(self, observation: Any, *, generator: torch.Generator | None = None) -> RootOutput:
+    def root(self, observation: object, *, generator: torch.Generator | None = None) -> RootOutput:
         """The roots this search was opened at, whatever the arguments."""
         return self._root
 
@@ -359,7 +333,7 @@ def _widen(output: _Output, num_outcomes: int) -> _Output:
 
 
 def _take(embedding: Embedding, rows: Tensor, prefix: str) -> dict[str, Tensor]:
-    """Some rows of one kind's leaves; of all others as many, whichever, for their form alone."""
+    """Some rows of one kind's leaves; of all others as many rows, whose values are not read."""
     count = len(rows)
     return {
         name: leaf[rows] if name.startswith(prefix) and count < len(leaf) else leaf[:count]
@@ -378,7 +352,7 @@ def _prefixed(embedding: Embedding, prefix: str) -> dict[str, Tensor]:
 
 
 def _blank(embedding: Embedding, prefix: str) -> dict[str, Tensor]:
-    """Zeros in place of the leaves of the kind a node is not."""
+    """Zeros for the leaves of the other kind of node."""
     return {prefix + name: torch.zeros_like(leaf) for name, leaf in embedding.items()}
 
 

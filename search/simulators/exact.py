@@ -55,15 +55,15 @@ class ZeroValues:
 class UniformRollouts:
     """Uniform prior, and the mean discounted return of random play as the value.
 
-    A rollout chooses uniformly among valid actions until the world ends or nothing is valid, and
-    goes on through truncations. After `max_steps` the rest counts
-    as 0. With two players (discount -1) returns alternate like values.
+    A rollout chooses uniformly among valid actions until the episode ends or nothing is valid, and
+    continues through truncations. Rewards after `max_steps` count as 0. With two players (discount
+    -1) returns alternate like values.
 
     Attributes:
         simulator: Steps the rollouts; they are stored nowhere.
         num_rollouts: Per state, at least 1.
         max_steps: Most steps of a rollout, at least 1.
-        discount: Of transitions that bring none of their own; the planning model's.
+        discount: Of transitions without one of their own; the planning model's.
 
     Raises:
         ValueError: If a number is out of its range.
@@ -87,8 +87,8 @@ class UniformRollouts:
     ) -> tuple[Tensor, Tensor]:
         """Zeros `[M, A]` and mean returns `[M]`, float32."""
         device = "cpu" if generator is None else generator.device
-        # One draw of torch seeds Python's generator: single numbers are a hundred times dearer
-        # from torch.
+        # One draw of torch seeds Python's generator, which is a hundred times faster for single
+        # numbers.
         seed = int(torch.randint(2**62, (), generator=generator, device=device))
         chance = random.Random(seed)
         values = [
@@ -122,9 +122,9 @@ class ExactModel:
     nothing is searched below them.
 
     The model keeps the states in a store that every step adds to. Numbers are counted up and never
-    used twice, so that a released state is an error and never another state. `root`
-    first forgets all earlier searches: over an episode the store holds one search. To search on
-    from kept trees, set `keep_states` and release, before each search, what they dropped:
+    used twice, so that a released state is an error and never another state. `root` first releases
+    the states of earlier searches: over an episode the store holds one search. To continue from
+    kept trees, set `keep_states` and release, before each search, what they dropped:
 
         model = ExactModel(simulator, evaluator, keep_states=True)
         kept = keep_subtree(output.tree, output.action)
@@ -134,8 +134,8 @@ class ExactModel:
     Attributes:
         simulator: The rules.
         evaluator: Prior and value of states that have not terminated.
-        discount: Of transitions that bring none of their own, from -1 (two players) to 1.
-        keep_states: Whether `root` leaves the store as it is; then only `release` forgets.
+        discount: Of transitions without one of their own, from -1 (two players) to 1.
+        keep_states: Whether `root` leaves the store as it is; then only `release` frees states.
 
     Raises:
         ValueError: If the discount is out of its range; from `root` and `step` if the simulator
@@ -248,7 +248,7 @@ class ExactModel:
         if number not in self._states:
             raise ValueError(
                 f"ExactModel: found a node of state {number}, which was released; required one of "
-                f"the {self.num_states} states in store. A new search forgets earlier ones: set "
+                f"the {self.num_states} states in store. A new search releases earlier ones: set "
                 "keep_states=True and release with keep=tree to search on from a kept tree."
             )
         return self._states[number]

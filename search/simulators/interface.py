@@ -14,14 +14,14 @@ State = Any
 
 @dataclass(frozen=True)
 class Transition:
-    """What one action led to.
+    """The result of one action.
 
     Attributes:
         state: The state afterwards.
         reward: Of this transition, for the player who acted.
-        terminated: Whether the world ended here: nothing follows, and `state` has no value.
-        truncated: Whether only the clock ran out: the episode stops here, but `state` has a value
-            like any other, which a search counts (it bootstraps) and does not search below.
+        terminated: Whether the episode ended here; `state` has no value.
+        truncated: Whether a time limit was reached: the episode stops here, but `state` has a
+            value, which a search bootstraps from; it does not search below.
         discount: Multiplies the value of `state`; None: the planning model's own. A game in which
             a player may move twice gives 1 and -1 here. Termination needs no 0 here.
     """
@@ -34,9 +34,9 @@ class Transition:
 
 
 class Simulator(Protocol):
-    """The rules of one world, apart from any state of it.
+    """The rules of an environment, separate from its state.
 
-    A world with chance is searched as if the one outcome `step` draws were certain.
+    A stochastic environment is searched as if the outcome that `step` draws were certain.
     """
 
     @property
@@ -47,8 +47,8 @@ class Simulator(Protocol):
     def step(self, state: State, action: int) -> Transition:
         """Takes a valid action, and leaves `state` as it was: it will be stepped from again.
 
-        Random rollouts go on through a truncation; from a truncated state `step` must act as if
-        the clock had not run out (it may report truncation again).
+        Random rollouts continue through a truncation; from a truncated state `step` must act as if
+        there were no time limit (it may report truncation again).
         """
         ...
 
@@ -58,7 +58,7 @@ class Simulator(Protocol):
 
 
 class Environment(Protocol):
-    """What `CloneableEnvironment` needs of an environment: gymnasium's two functions."""
+    """The functions of gymnasium that `CloneableEnvironment` calls."""
 
     def reset(self, *, seed: int | None = None) -> tuple[Any, Any]:
         """Starts an episode: observation and info."""
@@ -75,7 +75,7 @@ class Snapshot:
 
     Attributes:
         memory: What `save` returned, or a copy of the environment.
-        observation: What the environment showed of it, for evaluators that look.
+        observation: The environment's observation, for evaluators that use it.
         valid_actions: One bool per action; None: all are allowed.
     """
 
@@ -88,18 +88,19 @@ class Snapshot:
 class CloneableEnvironment:
     """A `Simulator` made of an environment with gymnasium's `reset` and `step`.
 
-    Every step restores the state it starts from, steps, and saves where it arrived. By default
+    Every step restores the state it starts from, steps, and saves the result. By default
     states are deep copies of the environment, and `environment` itself is never stepped. Where
-    that is slow or impossible, give `save` and `restore`; then the one instance is moved about,
-    and whoever plays in it must `restore` first. Easiest is not to play in it at all:
+    that is slow or impossible, give `save` and `restore`; then the one instance changes its state,
+    so `restore` it before playing in it. It is easier not to play in it at all:
 
         state = simulator.reset(seed=0)
-        transition = simulator.step(state, action)  # a move of the episode: go on from its state
+        transition = simulator.step(state, action)  # a move of the episode: continue from its state
 
     `save` must capture all that decides the next transition, counters of wrappers included. For
     an Atari game `lambda env: env.unwrapped.clone_state()` and
     `lambda env, memory: env.unwrapped.restore_state(memory)` do so for the emulator; wrappers
-    that remember (gymnasium's `TimeLimit`, frame stacks) need their attributes saved beside it.
+    with a state of their own (gymnasium's `TimeLimit`, frame stacks) need their attributes saved
+    beside it.
 
     Attributes:
         environment: The instance.
@@ -134,7 +135,7 @@ class CloneableEnvironment:
         return self.capture(observation)
 
     def capture(self, observation: Any = None) -> Snapshot:
-        """The state the environment is in now, with what it last showed."""
+        """The current state of the environment, with its last observation."""
         if self.save is None:
             return self._snapshot(copy.deepcopy(self.environment), observation)
         return self._snapshot(self.environment, observation)
@@ -163,6 +164,6 @@ class CloneableEnvironment:
         memory = environment
         if self.save is not None:
             memory = self.save(environment)
-            # The one instance may show the same array again, with other contents.
+            # The instance may return the same array again, with other contents.
             observation = copy.deepcopy(observation)
         return Snapshot(memory=memory, observation=observation, valid_actions=valid)

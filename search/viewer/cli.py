@@ -4,7 +4,7 @@ import io
 import os
 import sys
 import webbrowser
-from typing import Any, cast
+from typing import cast
 
 from prefsearch.storage.files import write_text_atomic
 from prefsearch.storage.visible_text import visible
@@ -85,4 +85,4 @@ def _width() -> int:
 def _show_what_can_be_encoded(stream: object) -> None:
     """Lets a terminal without Unicode show other characters as question marks."""
     if isinstance(stream, io.TextIOWrapper):
-        cast("io.TextIOWrapper[Any]", stream).reconfigure(errors="replace")
+        cast("io.TextIOWrapper", stream).reconfigure(errors="replace")

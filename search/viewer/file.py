@@ -162,7 +162,7 @@ def load_tree(path: str | os.PathLike[str]) -> SavedTree:
 
 
 def _plain_copy(tensor: Tensor) -> Tensor:
-    """A contiguous tensor on the CPU that shares memory with no other, as safetensors wants it."""
+    """A contiguous tensor on the CPU that shares memory with no other, as safetensors requires."""
     return torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor.detach())
 
 
@@ -278,7 +278,7 @@ def _check_range(
 ) -> None:
     bad = tensor < low
     if below is not None:
-        # A parent lies in a column before its children's: column 0, the root, has none.
+        # A parent has a column before its children's: column 0, the root, has none.
         bad |= tensor >= below if isinstance(below, int) else tensor >= below.clamp(min=0)
     if bool(bad.any()):
         where = cast("list[int]", to_list(bad.nonzero()[0]))

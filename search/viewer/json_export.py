@@ -5,13 +5,13 @@ Reading checks every field it uses; writing does not recurse.
 
 import math
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import cast
 
 from prefsearch.storage.json_text import json_text
 from search.viewer.view import NodeView, TreeView, arrange
 
 
-def view_nested(root: Mapping[str, Any]) -> TreeView:
+def view_nested(root: object) -> TreeView:
     """Lists the nodes of a tree of nested dicts, as JSON holds it.
 
     Args:
@@ -22,14 +22,19 @@ def view_nested(root: Mapping[str, Any]) -> TreeView:
         ValueError: If a node lacks its visits, or a field is of the wrong kind; names the node.
     """
     entries: list[NodeView] = []
-    stack: list[tuple[Any, int, str, int | None]] = [(root, -1, "tree", None)]
+    stack: list[tuple[object, int, str, int | None]] = [(root, -1, "tree", None)]
     while stack:
         source, parent, where, place = stack.pop()
-        entries.append(_read_node(source, where, number=len(entries), parent=parent, place=place))
-        children: object = source.get("children") or []
-        if not isinstance(children, list):
+        if not isinstance(source, Mapping):
+            raise ValueError(
+                f"{where}: found {_kind(source)}; required a node, a mapping with visits"
+            )
+        fields = cast("Mapping[str, object]", source)
+        entries.append(_read_node(fields, where, number=len(entries), parent=parent, place=place))
+        children = fields.get("children")
+        if children and not isinstance(children, list):
             raise ValueError(f"{where}.children: found {_kind(children)}; required a list")
-        below = cast("list[Any]", children)
+        below = cast("list[object]", children or [])
         position = len(entries) - 1
         stack += [(c, position, f"{where}.children[{i}]", i) for i, c in enumerate(below)]
     return arrange(entries)
@@ -69,10 +74,9 @@ def nested_json(view: TreeView) -> str:
     return "".join(parts) + "\n"
 
 
-def _read_node(source: Any, where: str, *, number: int, parent: int, place: int | None) -> NodeView:
-    if not isinstance(source, Mapping):
-        raise ValueError(f"{where}: found {_kind(source)}; required a node, a mapping with visits")
-    fields = cast("Mapping[str, Any]", source)
+def _read_node(
+    fields: Mapping[str, object], where: str, *, number: int, parent: int, place: int | None
+) -> NodeView:
 
     def number_of(name: str) -> float | None:
         value = fields.get(name)

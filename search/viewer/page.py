@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from string import Template
-from typing import Any
 
 from prefsearch.report.page import escape
 from prefsearch.report.style import STYLE
@@ -22,13 +21,13 @@ from prefsearch.storage.visible_text import printable
 from search.viewer.text import one_line, render_text
 from search.viewer.view import NodeView, TreeView
 
-# Key in the data, heading, what it says.
+# Key in the data, heading, explanation.
 COLUMNS = (
     ("visits", "Visits", "Simulations that ended in the node or below it; the bar is the share of "
-     "all. More visits mean that the search trusted it more."),
+     "all. More visits mean that the search preferred it."),
     ("value", "Value", "Expected discounted return from the node after the search, for the player "
      "who moves there. Where the discount is 0 it does not count."),
-    ("q", "Q", "What the action is worth to its parent: reward + discount × value."),
+    ("q", "Q", "Value of the action at its parent: reward + discount × value."),
     ("prior", "Prior", "Probability of the action before the search, from the policy (with noise "
      "where the planner adds it)."),
     ("reward", "Reward", "Of the transition into the node."),
@@ -115,7 +114,7 @@ def _asset(name: str) -> str:
 def _data(view: TreeView) -> str:
     """A tree's columns as JSON that no HTML parser can leave early."""
     nodes = view.nodes
-    numbers: dict[str, list[Any]] = {
+    numbers: dict[str, list[object]] = {
         "value": [_short(node.value) for node in nodes],
         "q": [_short(node.qvalue) for node in nodes],
         "prior": [_short(node.prior) for node in nodes],

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import NoReturn, cast
 
 from prefsearch.storage.files import naming_path
 from prefsearch.storage.text_files import refuse_special
@@ -66,7 +66,7 @@ def _open_tensors(path: Path, saved: SavedTree) -> TreeSource:
     return TreeSource(path, saved.title or "Search tree", tree.batch_size, facts, view)
 
 
-def _find_roots(path: Path) -> list[tuple[str, Any]]:
+def _find_roots(path: Path) -> list[tuple[str, object]]:
     """The roots in a JSON file or in JSON lines, and where they stand."""
     with naming_path(path, "read"):
         data = path.read_bytes()
@@ -76,7 +76,7 @@ def _find_roots(path: Path) -> list[tuple[str, Any]]:
         _refuse(path, f"bytes that are not UTF-8 ({error})")
     try:
         found = json.loads(text)
-        values = cast("list[Any]", found) if isinstance(found, list) else [found]
+        values = cast("list[object]", found) if isinstance(found, list) else [found]
         places = [f"[{i}]" if isinstance(found, list) else "" for i in range(len(values))]
     except RecursionError:
         _refuse(path, "JSON nested too deep to be read", "Show the tree's safetensors file.")
@@ -96,8 +96,8 @@ def _find_roots(path: Path) -> list[tuple[str, Any]]:
     return roots
 
 
-def _lines(path: Path, text: str, whole: ValueError) -> tuple[list[Any], list[str]]:
-    values: list[Any] = []
+def _lines(path: Path, text: str, whole: ValueError) -> tuple[list[object], list[str]]:
+    values: list[object] = []
     places: list[str] = []
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
@@ -105,22 +105,22 @@ def _lines(path: Path, text: str, whole: ValueError) -> tuple[list[Any], list[st
         try:
             values.append(json.loads(line))
         except (ValueError, RecursionError) as error:
-            # In the first line it is no JSON lines at all, and the error of the whole says more.
+            # In the first line these are no JSON lines at all: report the error of the whole text.
             cause = f"line {number}: {error}" if values else str(whole)
             _refuse(path, f"neither JSON nor JSON lines ({cause})")
         places.append(f", line {number}")
     return values, places
 
 
-def _root_of(value: Any) -> Any:
+def _root_of(value: object) -> object:
     """The root in a JSON value: a node itself, or what stands under `tree`."""
     if not isinstance(value, Mapping):
         return None
-    fields = cast("Mapping[str, Any]", value)
+    fields = cast("Mapping[str, object]", value)
     return fields if "visits" in fields else fields.get("tree")
 
 
-def _view_root(path: Path, where: str, root: Any) -> TreeView:
+def _view_root(path: Path, where: str, root: object) -> TreeView:
     try:
         return view_nested(root)
     except ValueError as error:

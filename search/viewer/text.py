@@ -98,7 +98,7 @@ def node_text(node: NodeView) -> str:
 
 def one_line(text: str, most: int) -> str:
     """Text as one harmless line of at most `most` characters; a cut is marked by an ellipsis."""
-    # Twice the room is enough to cut from, whatever is dropped; a text may be megabytes.
+    # Twice the width is enough, whatever is dropped; a text may be megabytes.
     clean = "".join(_harmless(character) for character in text[: 2 * most + 100])
     clean = " ".join(clean.split())
     cut = len(clean) > most or len(text) > 2 * most + 100
@@ -130,7 +130,7 @@ def _harmless(character: str) -> str:
 
 
 def _branches(view: TreeView) -> list[tuple[str, str]]:
-    """For each node the lines that lead to it, and those that go on below it."""
+    """For each node the lines that lead to it, and those that continue below it."""
     below = children_of(view)
     drawn: list[tuple[str, str]] = [("", "")] * len(view.nodes)
     for at, node in enumerate(view.nodes):

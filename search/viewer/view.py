@@ -30,12 +30,12 @@ class NodeView:
         visits: How many simulations ended here or below.
         value: The expected return from here, after the search.
         raw_value: The model's own estimate of it, before.
-        qvalue: reward + discount * value: what the action is worth to the parent.
+        qvalue: reward + discount * value: the value of the action at the parent.
         prior: The action's probability before the search.
         reward: Of the transition.
         discount: Multiplies the value; 0 ends the episode, -1 changes the player.
         terminal: Whether nothing can follow.
-        principal: Whether it lies on the principal line: always the most visited child.
+        principal: Whether it is on the principal line: always the most visited child.
         hidden: Nodes below it that were left out.
     """
 
