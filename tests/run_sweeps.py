@@ -18,6 +18,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from matplotlib.figure import Figure
+
+from tests.fakes import save_blank
 from tests.killed_runs import DRAWN, UNCOMPARED, differences, in_child, left_by
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -123,6 +126,7 @@ def _runner(job: dict[str, Any]) -> Callable[..., Callable[[], int]]:
     sys.path.insert(0, job["folder"])
     for name in job["imports"]:
         importlib.import_module(name)
+    Figure.savefig = save_blank  # compared are only the names of figures
     from prefsearch.cli import entry
 
     def run(out: str, *more: str) -> Callable[[], int]:
@@ -235,11 +239,7 @@ def spoil(job: dict[str, Any]) -> None:
             shutil.rmtree(kept)
             shutil.copytree(out, kept)
         files = sorted(path.relative_to(kept) for path in kept.rglob("*") if path.is_file())
-        cases = [(file, name) for file in files for name in DAMAGES]
-        if job["kills"] is not None:
-            count = job["kills"]
-            cases = [cases[i * len(cases) // count] for i in range(min(count, len(cases)))]
-        for file, name in cases:
+        for file, name in damaged(files, job["kills"], stage):
             shutil.rmtree(out)
             shutil.copytree(kept, out)
             DAMAGES[name](out / file)
@@ -269,6 +269,15 @@ def spoil(job: dict[str, Any]) -> None:
                 problems.append(f"printed a traceback: {said[-1500:]}")
             _say(kill=f"{stage}: {file} {name}", torn=False, status=status, problems=problems,
                  said=said.strip()[-300:] if status else "")  # fmt: skip
+
+
+def damaged(files: Sequence[Path], kills: int | None, stage: str) -> list[tuple[Path, str]]:
+    """The damages to try: every kind to every file, or each kind once over both stages."""
+    if kills is None:
+        return [(file, name) for file in files for name in DAMAGES]
+    names = [*DAMAGES][stage == "half" :: 2]
+    read = [file for file in files if file.suffix not in DRAWN]
+    return [(read[i * len(read) // len(names)], name) for i, name in enumerate(names)]
 
 
 def _mount(*words: str | Path) -> None:
@@ -301,7 +310,8 @@ def sweep_command(
     Args:
         command: Without `--out` and `--resume`.
         folder: To work in, where the command finds its data.
-        kills: How many; None for one before every event. Of full disks, their sizes as shares of
+        kills: How many; None for one before every event. Of damages, None for each kind to each
+            file, else each kind once. Of full disks, their sizes as shares of
             what the run leaves.
         imports: What is imported before the first fork.
         resume: The flags that resume a run.

@@ -19,7 +19,7 @@ from prefsearch.cli import entry, signals
 from prefsearch.cli.commands import Command, Group
 from prefsearch.cli.entry import run_command
 from prefsearch.cli.signals import OrderlyExit, keeping_handlers
-from tests.fakes import demo_command, local_command
+from tests.fakes import demo_words, local_command
 
 ROOT = Path(__file__).resolve().parent.parent
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
@@ -106,7 +106,7 @@ def test_a_signal_while_torch_is_imported_ends_at_once(number: int, tmp_path: Pa
 
 def test_a_run_that_is_stopped_says_how_to_go_on_and_leaves_no_litter(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    command = start(demo_command(out))
+    command = start([sys.executable, "-m", "prefsearch", *demo_words(out)])
     wait_for(lambda: (out / "checkpoints" / "init").exists() or command.poll() is not None)
     time.sleep(0.5)  # into the trainer
     command.send_signal(signal.SIGINT)
