@@ -15,7 +15,8 @@ from prefsearch.run.directory import (
     new_folder,
     step_seed,
 )
-from prefsearch.storage.files import StorageError, read_records
+from prefsearch.storage.errors import StorageError
+from prefsearch.storage.files import read_records
 
 SETTINGS = {"seed": 0, "size": 3}
 

@@ -17,7 +17,7 @@ from policies.evaluation.pooled import Pool
 from prefsearch.cli.console import PlainConsole
 from prefsearch.config.settings import settings_of_class
 from prefsearch.run.directory import DamagedRunError, RunDirectory
-from prefsearch.storage.json_reading import read_json
+from prefsearch.storage.json_text import read_json
 
 Cells = dict[tuple[str, str], list[Record]]
 """The records of one run by method and budget, in the order of prompts."""

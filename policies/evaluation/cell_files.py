@@ -14,8 +14,8 @@ from typing import Any
 from prefsearch.distributed import Processes
 from prefsearch.progress import track
 from prefsearch.run.directory import DamagedRunError
-from prefsearch.storage.files import append_record, read_records, to_plain, write_text_atomic
-from prefsearch.storage.json_text import json_text
+from prefsearch.storage.files import append_record, read_records, write_text_atomic
+from prefsearch.storage.json_text import json_text, to_plain
 
 Line = dict[str, Any]
 """What is kept of a prompt; `prompt` is its number."""

@@ -20,7 +20,9 @@ import numpy as np
 
 from prefsearch.report.style import STYLE
 from prefsearch.statistics.metrics import Interval
-from prefsearch.storage.files import naming_path, plain_number, write_text_atomic
+from prefsearch.storage.errors import naming_path
+from prefsearch.storage.files import write_text_atomic
+from prefsearch.storage.json_text import plain_number
 from prefsearch.storage.visible_text import printable
 
 _SVG = "http://www.w3.org/2000/svg"

@@ -32,13 +32,8 @@ from prefsearch.run.files import (
 )
 from prefsearch.run.lock import LOCK, OWNER, RunBusyError, lock_run
 from prefsearch.storage.digests import describe_files, digest_of_values, find_damage
-from prefsearch.storage.files import (
-    StorageError,
-    naming_path,
-    read_records,
-    write_json_atomic,
-    write_text_atomic,
-)
+from prefsearch.storage.errors import StorageError, naming_path
+from prefsearch.storage.files import read_records, write_json_atomic, write_text_atomic
 from prefsearch.storage.folders import new_folder
 from prefsearch.storage.json_text import json_text
 from prefsearch.storage.scratch_files import is_scratch, remove_leftovers

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from prefsearch.storage.digests import digest_of_values
-from prefsearch.storage.files import naming_path
+from prefsearch.storage.errors import naming_path
 
 _RECORDED_PACKAGES = (
     "prefsearch", "torch", "numpy", "transformers", "trl", "accelerate", "peft", "datasets",

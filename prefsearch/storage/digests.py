@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from prefsearch.storage.files import naming_path
+from prefsearch.storage.errors import naming_path
 from prefsearch.storage.json_text import json_text
 
 FileFacts = dict[str, Any]

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from prefsearch.storage.files import naming_path
+from prefsearch.storage.errors import naming_path
 
 MOST_LINE_BYTES = 64 * 2**20
 """The longest line of a file, in bytes as they are when decompressed."""
