@@ -9,7 +9,13 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from policies.generation.language_model import Policy, TinyModel, build_tiny_model
+from policies.generation.proposals import Proposal
+from policies.planning.leaf_values import LeafValue
+from policies.planning.methods import build_searcher
+from policies.planning.options import MethodName, SearchOptions
+from policies.planning.searcher import SearchPolicy
 from prefsearch.cli.commands import Command
+from rewardmodel.interface import RewardModel
 from rewardmodel.pretrained.tokenization import TextEncoder
 from rewardmodel.synthetic.world import demonstrations
 
@@ -40,6 +46,28 @@ class CountingReward:
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> Tensor:
         self.asked += len(responses)
         return torch.tensor([float(sum(map(ord, text)) % 997) / 100 for text in responses])
+
+
+def search_of(
+    policy: Policy,
+    method: MethodName,
+    budget: int,
+    proposal: Proposal,
+    *,
+    reward_model: RewardModel | None = None,
+    leaf_value: LeafValue | None = None,
+    **options: Any,
+) -> SearchPolicy:
+    """A search by its method's name against `CountingReward`, if no other model is given."""
+    return build_searcher(
+        method,
+        budget,
+        policy=policy,
+        reward_model=reward_model or CountingReward(),
+        leaf_value=leaf_value,
+        proposal=proposal,
+        options=SearchOptions(**options),
+    )
 
 
 def save_blank(figure: object, file: BinaryIO, **options: object) -> None:

@@ -1,6 +1,7 @@
 """Reports say what lost, what was refused and what nobody measured."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def record(method: str, budget: int, prompt: int, score: float, tokens: float) -
     }  # fmt: skip
 
 
-def ladder(scores: dict[int, float]) -> list[dict[str, Any]]:
+def best_of_n_rows(scores: dict[int, float]) -> list[dict[str, Any]]:
     return [
         record("best-of-N", n, p, score + 0.1 * p, 100 * n)
         for n, score in scores.items()
@@ -34,7 +35,7 @@ def ladder(scores: dict[int, float]) -> list[dict[str, Any]]:
     ]
 
 
-RISING = ladder({1: 0.0, 2: 1.0, 4: 2.0, 8: 3.0})
+RISING = best_of_n_rows({1: 0.0, 2: 1.0, 4: 2.0, 8: 3.0})
 
 
 def page_of(rows: list[dict[str, Any]], folder: Path) -> str:
@@ -62,7 +63,9 @@ def test_a_method_that_loses_is_in_every_table_with_its_loss(tmp_path: Path) -> 
         assert (tmp_path / "run" / "figures" / f"{name}.png").stat().st_size > 1000
 
 
-def test_records_without_counted_reading_draw_no_second_figure(tmp_path: Path) -> None:
+def test_records_without_counted_reading_draw_no_second_figure(
+    tmp_path: Path, undrawn: None
+) -> None:
     rows = [{k: v for k, v in r.items() if k != "forward_tokens"} for r in RISING]
     page_of(rows, tmp_path / "run")
     assert not (tmp_path / "run" / "figures" / "gains_model_tokens.png").exists()
@@ -183,21 +186,21 @@ def test_a_seed_that_best_of_n_does_not_reach_leaves_no_gain() -> None:
     assert cell.gain_at_equal_tokens is None, "to drop the dear seed would be to choose"
 
 
+def pool_of(scores: Iterable[Iterable[float]]) -> Pool:
+    """Eight samples to a prompt, with scores of the reward model."""
+    rest = {
+        "texts": [""] * 8, "gold": None, "tokens": [1] * 8, "log_probabilities": [0.0] * 8,
+        "prompt_tokens": None, "scored_tokens": 0, "seconds": 0.0,
+    }  # fmt: skip
+    return Pool.of([{**rest, "proxy": list(row)} for row in scores])
+
+
 def test_each_seeds_answers_are_ranked_among_its_own_samples() -> None:
     # Answers of every seed lie in the middle of its own pool, and far beyond the other's.
     rows = [{**record("MCTS", 4, p, level, 200), "run": run, "finished": True}
             for run, level in (("a", 0.0), ("b", 100.0)) for p in range(40)]  # fmt: skip
-    pools = {}
-    for run, level in (("a", 0.0), ("b", 100.0)):
-        lines = [
-            {
-                "texts": [""] * 8, "proxy": [level + i - 3.5 for i in range(8)], "gold": None,
-                "tokens": [1] * 8, "log_probabilities": [0.0] * 8, "prompt_tokens": None,
-                "scored_tokens": 0, "seconds": 0.0,
-            }
-            for _ in range(40)
-        ]  # fmt: skip
-        pools[run] = Pool.of(lines)
+    pools = {run: pool_of([[level + i - 3.5 for i in range(8)]] * 40)
+             for run, level in (("a", 0.0), ("b", 100.0))}  # fmt: skip
     (cell,) = summarize(rows, seed=0, pool=pools)
     alone = summarize([row for row in rows if row["run"] == "a"], seed=0, pool=pools)[0]
     assert cell.kl_low is not None
@@ -213,15 +216,7 @@ def test_the_lower_bound_of_the_kl_counts_shared_prompts_and_clusters() -> None:
     rows, pools = [], {}
     for run in "ab":
         scores = generator.normal(size=(40, 8))
-        lines = [
-            {
-                "texts": [""] * 8, "proxy": list(row), "gold": None, "tokens": [1] * 8,
-                "log_probabilities": [0.0] * 8, "prompt_tokens": None, "scored_tokens": 0,
-                "seconds": 0.0,
-            }
-            for row in scores
-        ]  # fmt: skip
-        pools[run] = Pool.of(lines)
+        pools[run] = pool_of(scores)
         # Answers to the prompts of even number are good in both runs.
         rows += [{**record("MCTS", 4, p, 2.0 * (p % 2) + generator.normal(), 200), "run": run,
                   "finished": True, "cluster": p} for p in range(40)]  # fmt: skip
@@ -246,7 +241,7 @@ def test_gains_over_one_sample_are_paired_by_prompt_and_none_for_one_sample() ->
     assert over[1].scope.startswith("over 2 seeds of 3 prompts; the seeds do not differ")
 
 
-def test_a_page_of_one_seed_says_what_it_does_not_know(tmp_path: Path) -> None:
+def test_a_page_of_one_seed_names_what_is_unknown(tmp_path: Path, undrawn: None) -> None:
     mcts = [record("MCTS", 4, p, -1.0, 200) for p in range(3)]
     page = page_of(RISING + mcts, tmp_path / "one")
     assert page.count("over 3 prompts of one seed; nothing is known of other seeds") >= 4
@@ -277,11 +272,11 @@ def test_laws_are_fitted_where_there_are_points_enough_and_refused_elsewhere() -
 def test_over_optimization_has_a_peak_and_its_absence_is_a_refusal() -> None:
     budgets = (1, 2, 4, 8, 16, 64)
     distance = {n: best_of_n_kl(n) ** 0.5 for n in budgets}
-    falling = ladder({n: d * (2.0 - d) for n, d in distance.items()})
+    falling = best_of_n_rows({n: d * (2.0 - d) for n, d in distance.items()})
     found = fits_of(falling)["best-of-N", "gold", "d (α − β d)"]["value"]
     assert found.startswith("α 2 [2, 2], β 1 [1, 1]; peak +1.000 at n = ")
     assert found.endswith("within the range")
-    straight = ladder({n: 2.0 * d for n, d in distance.items()})
+    straight = best_of_n_rows({n: 2.0 * d for n, d in distance.items()})
     found = fits_of(straight)["best-of-N", "gold", "d (α − β d)"]["value"]
     assert "peak refused" in found or "β may be 0" in found
 

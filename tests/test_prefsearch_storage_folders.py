@@ -151,9 +151,10 @@ def test_what_libraries_make_of_a_full_disk_is_a_storage_error(
     monkeypatch.setattr(errors, "_NEARLY_FULL", 2**60)
     with (
         pytest.raises(StorageError, match="No space left on device; free some") as raised,
-        naming_path(tmp_path / "model", "write"),
+        new_folder(tmp_path / "model"),
     ):
         raise error
+    assert list(tmp_path.iterdir()) == []
     assert raised.value.errno == errno.ENOSPC
     assert raised.value.filename == str(tmp_path / "model")
 

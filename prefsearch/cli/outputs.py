@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 from prefsearch.config.checks import shown
 
@@ -51,7 +51,16 @@ class Output:
         return [Path(self.place, name) for name in names]
 
 
-def settle_outputs(args: Any) -> list[Output]:
+@runtime_checkable
+class HasOutputs(Protocol):
+    """Arguments that name where a command writes."""
+
+    def outputs(self) -> list[Output]:
+        """The output files and folders, as the arguments are now."""
+        ...
+
+
+def settle_outputs(args: HasOutputs) -> list[Output]:
     """Expands and validates the output paths of a command.
 
     Args:
@@ -61,12 +70,12 @@ def settle_outputs(args: Any) -> list[Output]:
         ValueError: Naming the setting, what was found and what is required.
     """
     expand_home(args, *(output.setting for output in args.outputs()))
-    outputs: list[Output] = args.outputs()
+    outputs = args.outputs()
     check_outputs(outputs)
     return outputs
 
 
-def expand_home(config: Any, *settings: str) -> None:
+def expand_home(config: object, *settings: str) -> None:
     """Replaces `~` at the beginning of paths in a configuration by the home folder.
 
     Args:
