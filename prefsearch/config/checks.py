@@ -14,7 +14,7 @@ import math
 import types
 import typing
 from collections.abc import Iterable
-from typing import Annotated, Literal, Union
+from typing import Annotated, Any, Literal, Union
 
 from prefsearch.config.bounds import ANY_TEXT, Within
 
@@ -133,7 +133,7 @@ def _fits(value: object, hint: object, *, bounded: bool = True) -> bool:
     if base is str:
         nul = ANY_TEXT in typing.get_args(hint)[1:]
         return isinstance(value, str) and (not bounded or is_writable(value, nul=nul))
-    return isinstance(base, type) and isinstance(value, base)
+    return base is Any or (isinstance(base, type) and isinstance(value, base))
 
 
 def is_writable(text: str, *, nul: bool = False) -> bool:

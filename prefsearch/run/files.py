@@ -38,10 +38,10 @@ class Step:
 
     order: int
     result: dict[str, Any]
-    files: dict[str, Any]
+    files: dict[str, object]
 
 
-def read_mapping(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
+def read_mapping(path: Path, parse: Callable[[str], object]) -> dict[str, Any]:
     """Reads a mapping from a run file.
 
     Raises:

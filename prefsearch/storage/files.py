@@ -13,6 +13,7 @@ import logging
 import os
 import stat
 from collections.abc import Mapping
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, cast
 
@@ -158,7 +159,7 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"found {name}, which is not JSON")
 
 
-def _end_of_last_record(path: Path, file: BinaryIO | Any) -> int:
+def _end_of_last_record(path: Path, file: FileIO) -> int:
     """Leave `file` at the end of its last whole line and return that position in bytes."""
     size = file.seek(0, os.SEEK_END)
     if size == 0:
@@ -180,7 +181,7 @@ def _end_of_last_record(path: Path, file: BinaryIO | Any) -> int:
     return size + 1
 
 
-def _flush_to_disk(file: BinaryIO | Any) -> None:
+def _flush_to_disk(file: BinaryIO | FileIO) -> None:
     """Flush and fsync; a device such as /dev/null cannot be synchronized and needs no fsync."""
     file.flush()
     if stat.S_ISREG(os.fstat(file.fileno()).st_mode):

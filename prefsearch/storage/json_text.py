@@ -28,6 +28,7 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:]|[^\s"{}\[\]:,]+', re.DOTALL)
 _TWICE = "a key given twice"
 _FAULTY = object()
 _FEWEST_DIGITS_BEYOND_FLOATS = 309
+_Held = Mapping[object, object] | list[object] | tuple[object, ...]
 _DEEP = f"nested deeper than {MOST_DEPTH} levels"
 
 
@@ -97,7 +98,7 @@ def to_plain(value: object, where: str = "value") -> Any:
     if isinstance(value, os.PathLike):
         return os.fspath(cast("os.PathLike[str]", value))
     if isinstance(value, Mapping):
-        plain: dict[str, Any] = {}
+        plain: dict[str, object] = {}
         for key, item in cast("Mapping[object, object]", value).items():
             if not isinstance(key, str):
                 raise ValueError(
@@ -170,7 +171,7 @@ class StrictDecoder:
         reason, literal = self.faults[0]
         key = None
         if isinstance(value, dict):
-            fields = cast("dict[str, Any]", value)
+            fields = cast("dict[str, object]", value)
             key = next((name for name, held in fields.items() if held is _FAULTY), None)
         shown = literal if len(literal) <= 40 else f"{literal[:20]}... of {len(literal)} characters"
         message = f"{reason}: {shown!a}" if reason == _TWICE else f"{shown}, {reason}"
@@ -180,7 +181,7 @@ class StrictDecoder:
         self.faults.append((reason, literal))
         return _FAULTY
 
-    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def _object(self, pairs: list[tuple[str, object]]) -> dict[str, object]:
         made = dict(pairs)
         if len(made) < len(pairs):
             seen: set[str] = set()
@@ -295,14 +296,14 @@ def unusable_text(value: object, *, nul: bool = True) -> tuple[str, str] | None:
         elif isinstance(held, Mapping | list | tuple):
             if depth == MOST_DEPTH:
                 return _DEEP, "nested too deep"
-            below = list(_members(cast("Any", held), where))
+            below = list(_members(cast("_Held", held), where))
             waiting += [(item, name, depth + 1) for item, name in reversed(below)]
     return None
 
 
-def _members(held: Any, where: str) -> Iterator[tuple[object, str]]:
+def _members(held: _Held, where: str) -> Iterator[tuple[object, str]]:
     if isinstance(held, Mapping):
-        for key, item in cast("Mapping[Any, Any]", held).items():
+        for key, item in held.items():
             name = f"{where}[{key!a}]" if where else f"{key!a}"
             if isinstance(key, str):
                 yield key, f"the name {name}"

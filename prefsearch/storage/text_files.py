@@ -65,7 +65,7 @@ def refuse_special(path: Path, *, folders: bool = False) -> None:
     """Raise if a path exists and is not a regular file; does not open it.
 
     Args:
-        path: What the user named. Where nothing lies, opening it will say so.
+        path: What the user named. A missing path passes; opening it raises.
         folders: Whether a folder is accepted.
 
     Raises:
