@@ -311,9 +311,7 @@ def test_a_prompt_that_stands_twice_is_one_sample(desk: Path) -> None:
     assert row["proxy"]["degrees"] == 6
 
 
-def test_a_run_killed_in_the_middle_of_a_cell_ends_with_the_same_records(
-    evaluated: Path,
-) -> None:
+def test_a_run_killed_in_the_middle_of_a_cell_ends_with_the_same_records(evaluated: Path) -> None:
     # Four batches of the pool, then the third of the search.
     killed = start(ALONE, "killed", KILLED_AT="0:7")
     assert killed.returncode == -signal.SIGKILL

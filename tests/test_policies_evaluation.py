@@ -15,11 +15,7 @@ from policies.evaluation.gain_format import closing_table
 from policies.evaluation.gold_scorer import gold_scores
 from policies.evaluation.pooled import Pool, pool_lines, pool_records
 from policies.evaluation.records import best_of_n_records, search_lines, search_records
-from policies.finetuning.collection import (
-    Samples,
-    pairs_of,
-    sample_responses,
-)
+from policies.finetuning.collection import Samples, pairs_of, sample_responses
 from policies.finetuning.policy_kl import kl_to
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal

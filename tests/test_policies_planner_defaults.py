@@ -77,10 +77,7 @@ def test_the_best_of_64_responses_is_found(method: MethodName, policy: Policy) -
 
 @pytest.mark.parametrize(
     ("method", "others"),
-    [
-        ("gumbel_muzero", {"value_scale": 0.1, "maxvisit_init": 50.0}),
-        ("muzero", {"c_puct": 5.0}),
-    ],
+    [("gumbel_muzero", {"value_scale": 0.1, "maxvisit_init": 50.0}), ("muzero", {"c_puct": 5.0})],
 )
 def test_small_budgets_are_no_worse_than_with_other_numbers(
     method: MethodName, others: dict[str, float], policy: Policy

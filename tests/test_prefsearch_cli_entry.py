@@ -22,9 +22,7 @@ from tests.settings_classes import commands
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def test_help_lists_commands_and_shipped_configurations(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_help_lists_commands_and_shipped_configurations(capsys: pytest.CaptureFixture[str]) -> None:
     assert entry.main(["--help"]) == 0
     printed = capsys.readouterr().out
     for name in COMMANDS:
@@ -159,9 +157,7 @@ def test_null_on_the_command_line_takes_back_what_the_file_sets(tmp_path: Path) 
     assert (parsed.max_decisions, parsed.threads) == (None, 2)
 
 
-def test_a_missing_configuration_lists_the_shipped_ones(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_missing_configuration_lists_the_shipped_ones(capsys: pytest.CaptureFixture[str]) -> None:
     assert entry.main(["reward", "train", "--config", "no/such"]) == 2
     assert "rewardmodel/train_demo" in capsys.readouterr().err
 

@@ -5,12 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from prefsearch.run.directory import (
-    DamagedRunError,
-    RunDirectory,
-    RunExistsError,
-    step_seed,
-)
+from prefsearch.run.directory import DamagedRunError, RunDirectory, RunExistsError, step_seed
 from prefsearch.storage.errors import StorageError
 from prefsearch.storage.files import read_records
 
