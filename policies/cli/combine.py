@@ -74,7 +74,7 @@ def combine(args: CombineArgs) -> None:
     console.print(f"Open {out.report} in a browser.")
 
 
-def _records(run: RunDirectory, prompts: int) -> list[Record]:
+def _records(run: RunDirectory, prompts: int) -> Sequence[Record]:
     """The records of an evaluation, each with what a comparison needs."""
     records = records_of(run)
     for number, record in enumerate(records, start=1):

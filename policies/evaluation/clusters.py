@@ -12,7 +12,7 @@ from rewardmodel.synthetic.phrases import GENRES
 from rewardmodel.synthetic.requests import assignment_of
 
 
-def clusters_of(prompts: Sequence[object]) -> list[str]:
+def clusters_of(prompts: Sequence[Any]) -> list[str]:
     """The cluster of each prompt, the same name in every run that meets the prompt.
 
     Of a request of the embedded world it is the set of things it requests, whatever the
@@ -26,7 +26,7 @@ def clusters_of(prompts: Sequence[object]) -> list[str]:
     return [_cluster(plain(prompt)) for prompt in prompts]
 
 
-def _cluster(prompt: object) -> str:
+def _cluster(prompt: Any) -> str:
     for text in reversed(_requested(prompt)):
         requests = list(_request_pattern().finditer(" ".join(text.split())))
         if requests:
@@ -37,7 +37,7 @@ def _cluster(prompt: object) -> str:
     )
 
 
-def _requested(prompt: object) -> list[str]:
+def _requested(prompt: Any) -> list[str]:
     """The texts in which a user asks, in their order: a plain prompt, or messages of the user."""
     if isinstance(prompt, str):
         return [prompt]

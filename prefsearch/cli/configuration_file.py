@@ -210,7 +210,7 @@ def _not_yaml(path: str, text: str, error: Exception) -> str:
     return f"--config {path}{where}: cannot be read as YAML ({problem})"
 
 
-def _scalar(loader: yaml.SafeLoader, node: Any) -> str:
+def _scalar(loader: Any, node: Any) -> str:
     return str(loader.construct_scalar(node))
 
 
