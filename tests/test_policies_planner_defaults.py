@@ -98,7 +98,6 @@ def test_every_slot_of_a_node_is_tried_more_often_as_budgets_grow(policy: Policy
     for budget in (512, 1024, 4096):
         planner = planner_of(policy, "gumbel_muzero", budget)
         tree = planner.plan(_OneGoodSlot(), torch.zeros(1, dtype=torch.int64)).tree
-        assert tree is not None
         child = tree.children_index[0, Tree.ROOT, 0]
         visits = tree.children_visits[0, child]
         assert visits.argmax() == 0

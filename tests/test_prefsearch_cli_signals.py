@@ -135,7 +135,6 @@ def test_a_second_signal_ends_at_once() -> None:
         "    finally: print('cleaning', flush=True); time.sleep(60)"
     )
     command = start([sys.executable, "-c", code])
-    assert command.stdout is not None
     assert command.stdout.readline() == "cleaning\n"
     command.send_signal(signal.SIGINT)
     assert ended(command)[0] == 130
@@ -294,10 +293,8 @@ def test_what_rich_makes_of_a_closed_pipe_is_one_too() -> None:
         sys.exit(run_command("prefsearch run", local_command(Args, run), []))
     """)
     command = start([sys.executable, "-c", code])
-    assert command.stdout is not None
     assert command.stdout.readline()
     command.stdout.close()
-    assert command.stderr is not None
     assert (command.wait(timeout=60), command.stderr.read()) == (141, "")
 
 
@@ -332,7 +329,6 @@ def test_processes_end_when_their_launcher_is_killed() -> None:
         [one.wait() for one in started]
     """)
     command = start([sys.executable, "-c", launcher])
-    assert command.stdout is not None
     assert [command.stdout.readline() for _ in range(2)] == ["up\n"] * 2
     workers = psutil.Process(command.pid).children(recursive=True)
     assert len(workers) == 2
