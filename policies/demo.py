@@ -36,6 +36,7 @@ from policies.generation.language_model import Policy, TinyModel, build_tiny_mod
 from policies.generation.proposals import Proposal
 from policies.planning.methods import build_searcher
 from policies.planning.options import TITLES, MethodName, seed_name
+from policies.planning.searcher import SearchPolicy
 from prefsearch.cli.console import PlainConsole
 from prefsearch.run.directory import RunDirectory, step_seed
 from prefsearch.statistics.intervals import interval_over_seeds
@@ -128,7 +129,7 @@ class Demo:
 
     # ------------------------------------------------------------------------ training the models
 
-    def sft(self) -> dict[str, Any]:
+    def sft(self) -> dict[str, object]:
         """Builds a tiny Llama and fine-tunes it on the world's demonstrations."""
         data = demonstrations(self.config.demonstrations, seed=self.seed("demonstrations"))
         texts = [p + c for p, c in zip(data["prompt"], data["completion"], strict=True)]
@@ -137,7 +138,7 @@ class Demo:
         init = str(self.models / "init")
         return fine_tune(init, data, self.models / "sft", optimization=optimization)
 
-    def compare(self) -> dict[str, Any]:
+    def compare(self) -> dict[str, object]:
         """Samples four responses a prompt and asks the human about two pairs of them."""
         requests = sample_requests(self.config.comparisons, seed=self.seed("requests"))
         samples = sample_responses(
@@ -162,7 +163,7 @@ class Demo:
         cut = int(0.9 * len(labeled))
         return labeled.select(range(cut)), labeled.select(range(cut, len(labeled)))
 
-    def _train_reward(self, name: str, labels: int | None, epochs: float) -> dict[str, Any]:
+    def _train_reward(self, name: str, labels: int | None, epochs: float) -> dict[str, object]:
         training, held_out = self._preferences()
         if labels is not None:
             training = training.select(range(min(labels, len(training))))
@@ -180,11 +181,11 @@ class Demo:
             "longer_reply_accuracy": asdict(measured.longer_reply_accuracy),
         }
 
-    def reward(self) -> dict[str, Any]:
+    def reward(self) -> dict[str, object]:
         """Trains the reward model that everything plans against, initialized from the policy."""
         return self._train_reward("reward", None, 2)
 
-    def reward_few(self) -> dict[str, Any]:
+    def reward_few(self) -> dict[str, object]:
         """Trains a reward model on few labels, to show over-optimization."""
         return self._train_reward("reward-few", self.config.few_labels, 4)
 
@@ -202,7 +203,7 @@ class Demo:
         """What each held-out prompt asks for: prompts of one cluster are not independent."""
         return clusters_of(self.eval_prompts())
 
-    def pool(self) -> dict[str, Any]:
+    def pool(self) -> dict[str, object]:
         """Measures best-of-N at every N, with both reward models, from one pool of samples."""
         seed = self.seed("pool")
         policy = Policy.load(str(self.models / "sft"))
@@ -227,7 +228,7 @@ class Demo:
         records = with_clusters(records, self.clusters())
         return {"responses": len(prompts) * self.config.pool, "records": records}
 
-    def _searcher(self, method: MethodName, budget: int) -> Any:
+    def _searcher(self, method: MethodName, budget: int) -> SearchPolicy:
         return build_searcher(
             method,
             budget,
@@ -237,7 +238,7 @@ class Demo:
             proposal=PROPOSAL,
         )
 
-    def search(self, method: MethodName, budget: int) -> dict[str, Any]:
+    def search(self, method: MethodName, budget: int) -> dict[str, object]:
         """Searches the held-out prompts with one method at one budget."""
         records, results = search_records(
             self._searcher(method, budget),
@@ -262,7 +263,7 @@ class Demo:
 
     # --------------------------------------------------------------------- fine-tuning by search
 
-    def improve(self) -> dict[str, Any]:
+    def improve(self) -> dict[str, object]:
         """Searches training prompts for texts that are better than what the policy writes."""
         count = self.config.improve_prompts
         requests = sample_requests(count, seed=self.seed("improve"))
@@ -282,7 +283,7 @@ class Demo:
         cut = len(found) - sum(found["finished"])
         return {"texts": len(found), "unfinished": cut, "tokens": tokens, "budget": budget}
 
-    def distil(self) -> dict[str, Any]:
+    def distil(self) -> dict[str, object]:
         """Fine-tunes the policy on the searched texts: one round of search-based fine-tuning."""
         found = load_demonstrations(str(self.folder.path / "data" / "searched.jsonl"))
         optimization = OptimConfig(
@@ -291,7 +292,7 @@ class Demo:
         base = str(self.models / "sft")
         return fine_tune(base, found, self.models / "tuned", optimization=optimization)
 
-    def tuned(self) -> dict[str, Any]:
+    def tuned(self) -> dict[str, object]:
         """Measures the fine-tuned policy without search against the base policy without search."""
         seed = self.seed("tuned")
         tuned, base = (Policy.load(str(self.models / name)) for name in ("tuned", "sft"))

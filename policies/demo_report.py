@@ -129,7 +129,7 @@ def _add_examples(report: Report, run: RunDirectory, human: SimulatedHuman, sear
 
 
 def write_report(
-    run: RunDirectory, config: Mapping[str, Any], human: SimulatedHuman
+    run: RunDirectory, config: Mapping[str, object], human: SimulatedHuman
 ) -> dict[str, Any]:
     """Writes `summary.json`, the figures and `report.html`."""
     rows = closing_rows(run)

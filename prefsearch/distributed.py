@@ -3,7 +3,7 @@
 Batches are shared out by number and results gathered in the main process. Batches are independent
 of each other and random numbers belong to prompts, so results do not depend on how many processes
 there are (to the last digit, where each has as many threads: torchrun gives each one, unless
-OMP_NUM_THREADS says otherwise). A single process starts nothing of `torch.distributed`.
+OMP_NUM_THREADS is set). A single process starts nothing of `torch.distributed`.
 """
 
 import datetime
@@ -76,7 +76,7 @@ class Processes:
             What `work` returned; None in the other processes.
 
         Raises:
-            SystemExit: In the others, if it failed in the main process, which says why.
+            SystemExit: In the others, if it failed in the main process, which prints why.
         """
         if self.count == 1:
             return work()
@@ -95,7 +95,7 @@ class Processes:
     def open_run(
         self,
         path: str,
-        config: Mapping[str, Any],
+        config: Mapping[str, object],
         *,
         resume: bool,
         inputs: Mapping[str, str | None] | None = None,
@@ -183,7 +183,7 @@ def open_accelerator(precision: str) -> "Accelerator":
     )
 
 
-def _together(call: Callable[[], Any]) -> None:
+def _together(call: Callable[[], object]) -> None:
     """Calls a collective operation.
 
     Raises:

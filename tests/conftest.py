@@ -37,17 +37,26 @@ def policy(policy_folder: Path) -> "Policy":
     return Policy.load(str(policy_folder))
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are written without being drawn."""
+    from tests.fakes import save_blank
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", save_blank)
+
+
 @pytest.fixture(scope="session")
 def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished demo, made as small as it goes, once for all worker processes."""
     from filelock import FileLock
 
-    from tests.fakes import start_demo
+    from prefsearch.cli import entry
+    from tests.fakes import demo_words
 
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     out = shared / "demo" / "run"
     with FileLock(shared / "demo.lock"):
         if not (out / "report.html").is_file():
-            assert start_demo(out).wait(timeout=300) == 0
+            assert entry.main(demo_words(out)) == 0
     return out

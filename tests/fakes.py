@@ -1,17 +1,21 @@
 """Tiny models and fakes that several tests share."""
 
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from policies.generation.language_model import Policy, TinyModel, build_tiny_model
+from policies.generation.proposals import Proposal
+from policies.planning.leaf_values import LeafValue
+from policies.planning.methods import build_searcher
+from policies.planning.options import MethodName, SearchOptions
+from policies.planning.searcher import SearchPolicy
 from prefsearch.cli.commands import Command
+from rewardmodel.interface import RewardModel
 from rewardmodel.pretrained.tokenization import TextEncoder
 from rewardmodel.synthetic.world import demonstrations
 
@@ -44,7 +48,35 @@ class CountingReward:
         return torch.tensor([float(sum(map(ord, text)) % 997) / 100 for text in responses])
 
 
+def search_of(
+    policy: Policy,
+    method: MethodName,
+    budget: int,
+    proposal: Proposal,
+    *,
+    reward_model: RewardModel | None = None,
+    leaf_value: LeafValue | None = None,
+    **options: Any,
+) -> SearchPolicy:
+    """A search by its method's name against `CountingReward`, if no other model is given."""
+    return build_searcher(
+        method,
+        budget,
+        policy=policy,
+        reward_model=reward_model or CountingReward(),
+        leaf_value=leaf_value,
+        proposal=proposal,
+        options=SearchOptions(**options),
+    )
+
+
+def save_blank(figure: object, file: BinaryIO, **options: object) -> None:
+    """Stands in for `Figure.savefig`, which takes most of the time of a small evaluation."""
+    file.write(b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"/>')
+
+
 MICRO_DEMO = {
+    "fast": True,
     "demonstrations": 100,
     "comparisons": 20,
     "few_labels": 10,
@@ -55,18 +87,10 @@ MICRO_DEMO = {
 }
 
 
-def demo_command(out: Path, *flags: str) -> list[str]:
-    """The command line of a demo made as small as it goes."""
+def demo_words(out: Path, *flags: str) -> list[str]:
+    """The words of a demo made as small as it goes, for `prefsearch`."""
     sizes = [word for name, value in MICRO_DEMO.items() for word in (f"--{name}", str(value))]
-    return [sys.executable, "-m", "prefsearch", "demo", "--out", str(out), *sizes, *flags]
-
-
-def start_demo(out: Path, *flags: str) -> subprocess.Popen[bytes]:
-    """Starts the small demo in a process of its own."""
-    root = Path(__file__).resolve().parent.parent
-    return subprocess.Popen(
-        demo_command(out, *flags), cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    return ["demo", "--out", str(out), *sizes, *flags]
 
 
 class Words:

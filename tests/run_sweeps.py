@@ -18,49 +18,52 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from matplotlib.figure import Figure
+
+from tests.fakes import save_blank
 from tests.killed_runs import DRAWN, UNCOMPARED, differences, in_child, left_by
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def sweep(job: dict[str, Any]) -> None:
-    """Runs, kills and resumes as a job says; prints one line of JSON for each kill."""
-    base = Path(job["folder"])
+def sweep(task: dict[str, Any]) -> None:
+    """Runs, kills and resumes as a task says; prints one line of JSON for each kill."""
+    base = Path(task["folder"])
     log = base / "log.txt"
-    run = _runner(job)
+    run = _runner(task)
     began = time.perf_counter()
     status, events = in_child(run("whole"), base / "whole", log)
-    _say(status=status, events=events, log=log.read_text()[-1500:] if status else "",
+    _report(status=status, events=events, log=log.read_text()[-1500:] if status else "",
          seconds=round(time.perf_counter() - began, 2))  # fmt: skip
     if status:
         return
     expected = left_by(base / "whole")
-    _, again = in_child(run("whole", *job["resume"]), base / "whole", log)
+    _, again = in_child(run("whole", *task["resume"]), base / "whole", log)
     same = differences(left_by(base / "whole"), expected)
-    _say(kill="none, resumed when done", torn=False, problems=same[:5], events=again)
-    for number, torn in chosen(events, job["kills"]):
+    _report(kill="none, resumed when done", torn=False, problems=same[:5], events=again)
+    for number, torn in chosen(events, task["kills"]):
         killed = base / "killed"
         shutil.rmtree(killed, ignore_errors=True)
         status, _ = in_child(run("killed"), killed, log, at=number, torn=torn)
         problems = [] if status == -signal.SIGKILL else [f"ended with {status} instead of a kill"]
-        status, _ = in_child(run("killed", *job["resume"]), killed, log)
+        status, _ = in_child(run("killed", *task["resume"]), killed, log)
         if status:
             problems.append(f"resuming ended with {status}: {log.read_text()[-600:]}")
         else:
             problems += differences(left_by(killed), expected)[:5]
-        _say(kill=number, torn=torn, problems=problems)
+        _report(kill=number, torn=torn, problems=problems)
 
 
-def sweep_steps(job: dict[str, Any]) -> None:
+def sweep_steps(task: dict[str, Any]) -> None:
     """Kills a long command before events, resumes it until the step is done, and prints as `sweep`.
 
     Steps depend on nothing but what the ones before have left, so a run that is as it should be
     when a step is done will be so when it ends. The run that is killed waits at each event for its
     folder to be copied: that is what a kill would leave there.
     """
-    base = Path(job["folder"])
+    base = Path(task["folder"])
     log, out, killed = base / "log.txt", base / "whole", base / "killed"
-    run = _runner(job)
+    run = _runner(task)
     states = base / "states"
     states.mkdir()
 
@@ -68,24 +71,24 @@ def sweep_steps(job: dict[str, Any]) -> None:
         (states / f"{step}.json").write_text(json.dumps(left_by(out)))
 
     status, events = in_child(run("whole"), out, log, after_step=keep)
-    _say(status=status, events=events, log=log.read_text()[-1500:] if status else "")
+    _report(status=status, events=events, log=log.read_text()[-1500:] if status else "")
     if status:
         return
-    wanted = {number for number, torn in chosen(events, job["kills"]) if not torn}
+    wanted = {number for number, torn in chosen(events, task["kills"]) if not torn}
     shutil.rmtree(out)
-    asking, told = os.pipe()
-    answering, answered = os.pipe()
+    asking, ask = os.pipe()
+    answering, answer = os.pipe()
 
     def wait(number: int) -> None:
         if number in wanted:
-            os.write(told, f"{number}\n".encode())
+            os.write(ask, f"{number}\n".encode())
             os.read(answering, 1)
 
     reader = os.fdopen(asking, "r")
     child = os.fork()
     if child == 0:
         in_child(run("whole"), out, base / "slow-log.txt", before=wait)
-        os.write(told, b"0\n")
+        os.write(ask, b"0\n")
         os._exit(0)
     for line in reader:
         number = int(line)
@@ -94,9 +97,9 @@ def sweep_steps(job: dict[str, Any]) -> None:
         shutil.rmtree(killed, ignore_errors=True)
         if out.is_dir():
             shutil.copytree(out, killed)
-        problems = _resume_step(run("killed", *job["resume"]), killed, states, log)
-        _say(kill=number, torn=False, problems=problems)
-        os.write(answered, b"x")
+        problems = _resume_step(run("killed", *task["resume"]), killed, states, log)
+        _report(kill=number, torn=False, problems=problems)
+        os.write(answer, b"x")
     os.waitpid(child, 0)
 
 
@@ -117,65 +120,66 @@ def _resume_step(run: Callable[[], int], killed: Path, states: Path, log: Path) 
     return differences(left_by(killed), json.loads((states / f"{step}.json").read_text()))[:5]
 
 
-def _runner(job: dict[str, Any]) -> Callable[..., Callable[[], int]]:
-    """Imports what a job needs; gives functions that run its command into a folder."""
-    os.chdir(job["folder"])
-    sys.path.insert(0, job["folder"])
-    for name in job["imports"]:
+def _runner(task: dict[str, Any]) -> Callable[..., Callable[[], int]]:
+    """Imports what a task needs; gives functions that run its command into a folder."""
+    os.chdir(task["folder"])
+    sys.path.insert(0, task["folder"])
+    for name in task["imports"]:
         importlib.import_module(name)
+    Figure.savefig = save_blank  # compared are only the names of figures
     from prefsearch.cli import entry
 
     def run(out: str, *more: str) -> Callable[[], int]:
-        folder = Path(job["folder"]) / out
-        return lambda: entry.main([*job["command"], "--out", str(folder), *more])
+        folder = Path(task["folder"]) / out
+        return lambda: entry.main([*task["command"], "--out", str(folder), *more])
 
     return run
 
 
-def fill(job: dict[str, Any]) -> None:
+def fill(task: dict[str, Any]) -> None:
     """Runs a command on disks that are too small, resumes it on a large one; prints as `sweep`.
 
     The disk is a tmpfs in a mount namespace of this process's own.
     """
-    base, disk = Path(job["folder"]), Path(job["folder"]) / "disk"
+    base, disk = Path(task["folder"]), Path(task["folder"]) / "disk"
     log = base / "log.txt"
     disk.mkdir()
     _mount("-t", "tmpfs", "-o", "size=200m", "tmpfs", disk)
 
-    start = _runner(job)
+    start = _runner(task)
 
     def run(*more: str) -> tuple[int, int]:
         return in_child(start("disk/run", *more), disk, log)
 
     status, _ = run()
-    _say(status=status, events=0, log=log.read_text()[-1500:] if status else "")
+    _report(status=status, events=0, log=log.read_text()[-1500:] if status else "")
     if status:
         return
     expected = left_by(disk / "run")
     # What is on the disk for a moment, such as checkpoints on the way, is not counted.
     pages = shutil.disk_usage(disk).used // 4096
-    for share in job["kills"]:
+    for share in task["kills"]:
         shutil.rmtree(disk / "run")
         size = max(2, int(share * pages)) * 4096
         _mount("-o", f"remount,size={size}", disk)
         status, _ = run()
-        said = log.read_text()
-        problems = [] if status == 2 else [f"ended with {status}: {said[-600:]}"]
+        output = log.read_text()
+        problems = [] if status == 2 else [f"ended with {status}: {output[-600:]}"]
         if (
-            "No space left on device" not in said
-            or str(disk) not in said
-            or "free some" not in said
+            "No space left on device" not in output
+            or str(disk) not in output
+            or "free some" not in output
         ):
-            problems.append(f"printed {said[-600:]!r}")
-        if "Traceback" in said:
-            problems.append(f"printed a traceback: {said[-1500:]}")
+            problems.append(f"printed {output[-600:]!r}")
+        if "Traceback" in output:
+            problems.append(f"printed a traceback: {output[-1500:]}")
         _mount("-o", "remount,size=200m", disk)
-        status, _ = run(*job["resume"])
+        status, _ = run(*task["resume"])
         if status:
             problems.append(f"resuming ended with {status}: {log.read_text()[-600:]}")
         else:
             problems += differences(left_by(disk / "run"), expected)[:5]
-        _say(kill=share, torn=False, problems=problems)
+        _report(kill=share, torn=False, problems=problems)
 
 
 DAMAGES: dict[str, Callable[[Path], None]] = {
@@ -208,21 +212,21 @@ def _flip(path: Path) -> None:
     path.write_bytes(bytes(data))
 
 
-def spoil(job: dict[str, Any]) -> None:
+def spoil(task: dict[str, Any]) -> None:
     """Damages the files of a run one by one, resumes it, and prints what came of it as `sweep`.
 
     A resumed run must end as the whole one did, or with an error that names the file, and then
     nothing may have changed.
     """
-    base = Path(job["folder"])
+    base = Path(task["folder"])
     log, out = base / "log.txt", base / "run"
-    start = _runner(job)
+    start = _runner(task)
 
     def run(*more: str, at: int | None = None) -> tuple[int, int]:
         return in_child(start("run", *more), out, log, at=at)
 
     status, events = run()
-    _say(status=status, events=events, log=log.read_text()[-1500:] if status else "")
+    _report(status=status, events=events, log=log.read_text()[-1500:] if status else "")
     if status:
         return
     expected = left_by(out)
@@ -235,25 +239,21 @@ def spoil(job: dict[str, Any]) -> None:
             shutil.rmtree(kept)
             shutil.copytree(out, kept)
         files = sorted(path.relative_to(kept) for path in kept.rglob("*") if path.is_file())
-        cases = [(file, name) for file in files for name in DAMAGES]
-        if job["kills"] is not None:
-            count = job["kills"]
-            cases = [cases[i * len(cases) // count] for i in range(min(count, len(cases)))]
-        for file, name in cases:
+        for file, name in damaged(files, task["kills"], stage):
             shutil.rmtree(out)
             shutil.copytree(kept, out)
             DAMAGES[name](out / file)
             before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
-            status, _ = run(*job["resume"])
-            said = log.read_text()
+            status, _ = run(*task["resume"])
+            output = log.read_text()
             problems: list[str] = []
             if status == 0:
                 problems += differences(left_by(out), expected)[:5]
             elif status != 2:
-                problems.append(f"ended with {status}: {said[-900:]}")
+                problems.append(f"ended with {status}: {output[-900:]}")
             else:
-                if not any(name in "".join(said.split()) for name in file.parts[-2:]):
-                    problems.append(f"did not name the file: {said[-600:]}")
+                if not any(name in "".join(output.split()) for name in file.parts[-2:]):
+                    problems.append(f"did not name the file: {output[-600:]}")
                 after = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
                 changed = {
                     p.name
@@ -265,10 +265,19 @@ def spoil(job: dict[str, Any]) -> None:
                 changed = {name for name in changed if not name.endswith(DRAWN)}
                 if changed:
                     problems.append(f"changed {sorted(changed)}")
-            if "Traceback" in said:
-                problems.append(f"printed a traceback: {said[-1500:]}")
-            _say(kill=f"{stage}: {file} {name}", torn=False, status=status, problems=problems,
-                 said=said.strip()[-300:] if status else "")  # fmt: skip
+            if "Traceback" in output:
+                problems.append(f"printed a traceback: {output[-1500:]}")
+            _report(kill=f"{stage}: {file} {name}", torn=False, status=status, problems=problems,
+                 output=output.strip()[-300:] if status else "")  # fmt: skip
+
+
+def damaged(files: Sequence[Path], kills: int | None, stage: str) -> list[tuple[Path, str]]:
+    """The damages to try: every kind to every file, or each kind once over both stages."""
+    if kills is None:
+        return [(file, name) for file in files for name in DAMAGES]
+    names = [*DAMAGES][stage == "half" :: 2]
+    read = [file for file in files if file.suffix not in DRAWN]
+    return [(read[i * len(read) // len(names)], name) for i, name in enumerate(names)]
 
 
 def _mount(*words: str | Path) -> None:
@@ -283,7 +292,7 @@ def chosen(events: int, kills: int | None) -> list[tuple[int, bool]]:
     return [every[(2 * i + 1) * len(every) // (2 * kills)] for i in range(kills)]
 
 
-def _say(**facts: Any) -> None:
+def _report(**facts: Any) -> None:
     os.write(3, (json.dumps(facts) + "\n").encode())
 
 
@@ -301,7 +310,8 @@ def sweep_command(
     Args:
         command: Without `--out` and `--resume`.
         folder: To work in, where the command finds its data.
-        kills: How many; None for one before every event. Of full disks, their sizes as shares of
+        kills: How many; None for one before every event. Of damages, None for each kind to each
+            file, else each kind once. Of full disks, their sizes as shares of
             what the run leaves.
         imports: What is imported before the first fork.
         resume: The flags that resume a run.
@@ -311,20 +321,20 @@ def sweep_command(
     Returns:
         What each run found, the uninterrupted one first.
     """
-    job = {"command": [*command], "folder": str(folder), "kills": kills, "imports": [*imports],
+    task = {"command": [*command], "folder": str(folder), "kills": kills, "imports": [*imports],
            "resume": [*resume], "mode": mode}  # fmt: skip
     apart = ["unshare", "--user", "--map-root-user", "--mount"] if mode == "fill" else []
-    said = folder / "sweep.jsonl"
+    output = folder / "sweep.jsonl"
     known = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
              "HF_DATASETS_CACHE": str(folder / "cache")}  # fmt: skip
-    with said.open("wb") as file:
+    with output.open("wb") as file:
         ended = subprocess.run(
             [*apart, "bash", "-c", 'exec "$0" -m tests.run_sweeps "$1" 3>&1 1>&2',
-             sys.executable, json.dumps(job)],
+             sys.executable, json.dumps(task)],
             cwd=ROOT, env=known, stdout=file, stderr=subprocess.PIPE, timeout=7200,
         )  # fmt: skip
     assert ended.returncode == 0, ended.stderr.decode()[-3000:]
-    return [json.loads(line) for line in said.read_text().split("\n") if line]
+    return [json.loads(line) for line in output.read_text().split("\n") if line]
 
 
 if __name__ == "__main__":

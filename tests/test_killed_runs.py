@@ -14,7 +14,7 @@ from prefsearch.storage.folders import new_folder
 from tests.fakes import MICRO_DEMO
 from tests.killed_runs import differences, in_child, left_by
 from tests.reward_folders import save_classifier
-from tests.run_sweeps import chosen, sweep_command
+from tests.run_sweeps import DAMAGES, chosen, sweep_command
 from tests.test_atari_parallel import CARTPOLE
 
 TEXT = ("policies.demo", "policies.cli.train", "policies.cli.evaluate", "policies.cli.search",
@@ -205,7 +205,7 @@ def test_a_full_disk_is_named_and_the_run_goes_on_once_there_is_space(
 @pytest.mark.parametrize(
     ("name", "count"),
     [
-        ("evaluate", 12),
+        ("evaluate", len(DAMAGES)),
         *(
             pytest.param(name, None, marks=pytest.mark.slow)
             for name in ("evaluate", "finetune", "sft", "reward", "demo", "atari")

@@ -9,11 +9,10 @@ from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
 from policies.generation.segment_tree import SegmentTree
 from policies.planning.leaf_values import NoValue, Rollout
-from policies.planning.methods import build_searcher
-from policies.planning.options import MethodName, SearchOptions
+from policies.planning.options import MethodName
 from policies.planning.planning_model import TextPlanningModel
 from policies.planning.scoring import TreeScorer
-from tests.fakes import CountingReward
+from tests.fakes import CountingReward, search_of
 
 PROMPTS = ["Write of rain.", "Write of the sea.", "Write of a crow."]
 BLOCKS = Proposal(unit="block", segment_tokens=4, max_new_tokens=12)
@@ -23,8 +22,7 @@ BLOCKS = Proposal(unit="block", segment_tokens=4, max_new_tokens=12)
 def test_the_kl_bound_counts_every_segment_of_the_answer(
     policy: Policy, method: MethodName
 ) -> None:
-    searcher = build_searcher(method, 4, policy=policy, reward_model=CountingReward(),
-                              leaf_value=None, proposal=BLOCKS)  # fmt: skip
+    searcher = search_of(policy, method, 4, BLOCKS)
     slots = 4 * (1 if method == "rejection" else 2)  # each may be drawn once again
     segments = set()
     for result in searcher.generate(PROMPTS, seed=0):
@@ -68,11 +66,9 @@ def test_no_search_goes_beyond_its_token_budget(
     cold = Proposal(unit="block", segment_tokens=4, max_new_tokens=12, min_new_tokens=12,
                     temperature=1e-4)  # fmt: skip
     for budget in (12, 18, 26):
-        searcher = build_searcher(
-            method, 8, policy=policy, reward_model=CountingReward(),
-            leaf_value=Rollout() if rollout else None, proposal=cold,
-            options=SearchOptions(token_budget=budget),
-        )  # fmt: skip
+        searcher = search_of(
+            policy, method, 8, cold, leaf_value=Rollout() if rollout else None, token_budget=budget
+        )
         for result in searcher.generate(PROMPTS, seed=0):
             assert result.tokens <= budget
             assert result.candidates, "and yet a response is finished"

@@ -48,7 +48,6 @@ def test_a_batch_that_was_cut_short_is_done_again_and_nothing_is_doubled(tmp_pat
     assert done == [0, 1, 2, 3]
     assert sorted(numbers(path)) == list(range(7))
     kept = cell.close()
-    assert kept is not None
     assert [line["text"] for line in kept] == ["old", "é1", "é2", "é3", "old", "é5", "é6"]
 
 
@@ -109,7 +108,7 @@ def test_other_processes_are_quiet_and_a_single_one_needs_no_others(
     assert alone.leave_main()
 
 
-def test_a_launcher_that_starts_one_process_for_two_is_told_of(
+def test_a_launcher_that_starts_one_process_for_two_is_named(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
@@ -122,11 +121,11 @@ def test_a_launcher_that_starts_one_process_for_two_is_told_of(
 def test_what_fails_in_the_main_process_ends_the_others_quietly(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    told: list[bool] = []
+    sent: list[bool] = []
 
     def broadcast(failed: list[bool], src: int) -> None:
-        told.append(failed[0])
-        failed[0] = True  # as the main process says
+        sent.append(failed[0])
+        failed[0] = True  # as in the main process
 
     monkeypatch.setattr(torch.distributed, "broadcast_object_list", broadcast)
     with pytest.raises(SystemExit) as left:
@@ -138,7 +137,7 @@ def test_what_fails_in_the_main_process_ends_the_others_quietly(
 
     with pytest.raises(ValueError, match="in use"):
         Processes(0, 2).on_main(fail)
-    assert told[-1] is True, "the others are told before the error goes on"
+    assert sent[-1] is True, "the others know before the error goes on"
 
 
 def test_a_process_that_is_gone_is_no_puzzle(monkeypatch: pytest.MonkeyPatch) -> None:

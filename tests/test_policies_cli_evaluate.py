@@ -6,13 +6,14 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from matplotlib.figure import Figure
 
 from policies.cli.evaluate_args import PolicyEvaluateArgs
 from policies.cli.loading import SearchModels, search_models, searcher_for
@@ -28,7 +29,7 @@ from prefsearch.cli import entry
 from prefsearch.cli.command_line import parse
 from prefsearch.run.directory import step_seed
 from rewardmodel.models.loading import load_reward_model
-from tests.fakes import CountingReward
+from tests.fakes import CountingReward, save_blank
 from tests.reward_folders import save_classifier
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,34 +59,61 @@ not_callable = 3
 
 @pytest.fixture(scope="module")
 def reward_folder(policy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained reward model of the policy's size."""
-    folder = tmp_path_factory.mktemp("reward")
-    config = AutoConfig.from_pretrained(policy_folder)
-    config.num_labels = 1
-    torch.manual_seed(1)
-    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(policy_folder).save_pretrained(folder)
-    return folder
+    return save_classifier(policy_folder, tmp_path_factory.mktemp("models") / "reward", seed=1)
 
 
-@pytest.fixture
-def desk(
-    tmp_path: Path, policy_folder: Path, reward_folder: Path, monkeypatch: pytest.MonkeyPatch
+def write_rows(path: Path, *rows: dict[str, Any]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture(scope="module")
+def files(
+    policy_folder: Path, reward_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A folder to work in: prompts, a judge, settings; seven prompts make four batches."""
+    """Prompts, a gold scorer and settings; seven prompts make four batches."""
+    folder = tmp_path_factory.mktemp("files")
     rows = [{"prompt": p, "answer": i} for i, p in enumerate(PROMPTS)]
-    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (tmp_path / "the_judge.py").write_text(JUDGE)
+    write_rows(folder / "prompts.jsonl", *rows)
+    (folder / "the_judge.py").write_text(JUDGE)
     settings: dict[str, Any] = {
         "policy": str(policy_folder), "reward_model": str(reward_folder),
         "dataset": "prompts.jsonl", "methods": ["gumbel_muzero"], "budgets": [2], "pool": 4,
         "max_new_tokens": 10, "segment_tokens": 4, "search_batch_size": 2,
         "gold": "the_judge:judge",
     }  # fmt: skip
-    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delitem(sys.modules, "the_judge", raising=False)
-    return tmp_path
+    (folder / "settings.yaml").write_text(yaml.safe_dump(settings))
+    return folder
+
+
+@pytest.fixture
+def desk(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None
+) -> Iterator[Path]:
+    """A folder of its own to work in, with a copy of the files."""
+    desk = Path(shutil.copytree(files, tmp_path / "desk"))
+    monkeypatch.chdir(desk)
+    sys.modules.pop("the_judge", None)
+    yield desk
+    sys.modules.pop("the_judge", None)
+
+
+@pytest.fixture(scope="module")
+def runs(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three evaluations, of a seed each, on the same prompts."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(files)
+        patch.setattr(Figure, "savefig", save_blank)
+        for seed in "012":
+            assert evaluate(str(folder / f"seed-{seed}"), "--seed", seed) == 0
+    sys.modules.pop("the_judge", None)
+    return folder
+
+
+@pytest.fixture
+def evaluated(desk: Path, runs: Path) -> Path:
+    """A folder to work in that holds the three evaluations."""
+    return Path(shutil.copytree(runs, desk, dirs_exist_ok=True))
 
 
 def evaluate(out: str, *flags: str) -> int:
@@ -94,15 +122,37 @@ def evaluate(out: str, *flags: str) -> int:
 
 
 def start(launcher: list[str], out: str, *flags: str, **environment: str) -> Any:
-    command = [*launcher, "-m", "prefsearch", "policy", "evaluate", "--config", "settings.yaml"]
+    command = [*launcher, "policy", "evaluate", "--config", "settings.yaml"]
     known = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
     return subprocess.run(
         [*command, "--out", out, *flags], env=known, capture_output=True, text=True, timeout=300
     )
 
 
-ALONE = [sys.executable]
-TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+SAVEFIG = Figure.savefig
+ALONE = [sys.executable, "-m", "prefsearch"]
+TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
+       "-m", "prefsearch"]  # fmt: skip
+# Two processes that torch is imported for once, two times one after the other.
+FORKED = [sys.executable, "-c", """
+import os, socket, sys
+from policies.cli import evaluate
+from prefsearch.cli import entry
+
+def run_as(rank, port):
+    os.environ |= {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
+                   "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    code = entry.main(sys.argv[1:])
+    sys.stdout.flush()
+    os._exit(code)
+
+for _ in range(2):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    pids = [os.fork() or run_as(rank, port) for rank in "01"]
+    print("ended with", [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids])
+"""]  # fmt: skip
 
 
 def untimed(value: Any) -> Any:
@@ -132,25 +182,21 @@ def combine(out: str, *runs: str) -> int:
 
 
 def test_evaluations_of_several_seeds_are_combined_with_intervals_over_seeds(
-    desk: Path, capsys: pytest.CaptureFixture[str]
+    evaluated: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for seed in ("1", "2"):
-        assert evaluate(f"seed-{seed}", "--seed", seed, "--gold", "simulated") == 0
-    printed = " ".join(capsys.readouterr().out.split())
-    assert "95 % intervals over 7 prompts of one seed; nothing is known of other seeds" in printed
     assert combine("both", "seed-1", "seed-2") == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "over 2 seeds of 7 prompts, 7 prompts in several seeds" in printed
     assert "nothing is known of models that were trained with another seed" in printed
-    alone = [json.loads((desk / f"seed-{s}" / "summary.json").read_text()) for s in (1, 2)]
-    both = json.loads((desk / "both" / "summary.json").read_text())
+    alone = [json.loads((evaluated / f"seed-{s}" / "summary.json").read_text()) for s in (1, 2)]
+    both = json.loads((evaluated / "both" / "summary.json").read_text())
     assert len(both) == len(alone[0])
     for one, two, row in zip(*alone, both, strict=True):
         means = [one["proxy"]["estimate"], two["proxy"]["estimate"]]
         assert row["proxy"]["by_seed"] == pytest.approx(means)
         assert row["proxy"]["estimate"] == pytest.approx(sum(means) / 2)
         assert row["proxy"]["clusters"] == [7, 7]
-    page = (desk / "both" / "report.html").read_text()
+    page = (evaluated / "both" / "report.html").read_text()
     assert page.count("over 2 seeds of 7 prompts") >= 3
     assert "comparison" in page
 
@@ -190,14 +236,6 @@ def test_what_is_no_second_seed_is_not_combined(
     ):  # fmt: skip
         assert combine("out", *runs) == 2
         assert message in " ".join(capsys.readouterr().err.split())
-
-
-@pytest.fixture
-def evaluated(desk: Path) -> Path:
-    """Two evaluations of a seed each on the same prompts."""
-    for seed in ("1", "2"):
-        assert evaluate(f"seed-{seed}", "--seed", seed) == 0
-    return desk
 
 
 def test_one_evaluation_in_other_batches_or_from_another_folder_is_no_second_seed(
@@ -253,7 +291,7 @@ def test_scores_of_several_reward_models_are_not_averaged_without_gold(
 
 def test_prompts_of_other_files_are_combined_where_that_is_asked_for(evaluated: Path) -> None:
     rows = [{"prompt": f"Write of the key and number {i}.\n"} for i in range(5)]
-    (evaluated / "more.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(evaluated / "more.jsonl", *rows)
     shutil.copy("prompts.jsonl", "same.jsonl")
     assert evaluate("same", "--seed", "3", "--dataset", "same.jsonl") == 0
     assert evaluate("own", "--seed", "3", "--dataset", "more.jsonl") == 0
@@ -266,30 +304,28 @@ def test_prompts_of_other_files_are_combined_where_that_is_asked_for(evaluated: 
 
 
 def test_a_prompt_that_stands_twice_is_one_sample(desk: Path) -> None:
-    rows = [{"prompt": p} for p in [*PROMPTS, *PROMPTS]]
-    (desk / "twice.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(desk / "twice.jsonl", *({"prompt": p} for p in [*PROMPTS, *PROMPTS]))
     assert evaluate("twice", "--dataset", "twice.jsonl", "--gold", "simulated") == 0
     row = json.loads((desk / "twice" / "summary.json").read_text())[0]
     assert (row["proxy"]["prompts"], row["proxy"]["clusters"]) == ([14], [7])
     assert row["proxy"]["degrees"] == 6
 
 
-def test_a_run_killed_in_the_middle_of_a_cell_ends_with_the_same_records(desk: Path) -> None:
+def test_a_run_killed_in_the_middle_of_a_cell_ends_with_the_same_records(evaluated: Path) -> None:
     # Four batches of the pool, then the third of the search.
     killed = start(ALONE, "killed", KILLED_AT="0:7")
     assert killed.returncode == -signal.SIGKILL
-    cell = desk / "killed" / "data" / "search-gumbel_muzero-2.jsonl"
+    cell = evaluated / "killed" / "data" / "search-gumbel_muzero-2.jsonl"
     assert [line["prompt"] for line in lines(cell)] == [0, 1, 2, 3]
     before = [{k: v for k, v in line.items() if k != "checksum"} for line in lines(cell)]
     with cell.open("a") as file:
         file.write('{"prompt": 4, "respon')  # a kill in the middle of a line
-    assert not (desk / "killed" / "report.html").exists()
+    assert not (evaluated / "killed" / "report.html").exists()
     assert evaluate("killed") == 2, "not without --resume"
     assert evaluate("killed", "--resume", "true") == 0
-    assert evaluate("whole") == 0
-    assert left("killed") == left("whole")
+    assert left("killed") == left("seed-0")
     assert lines(cell)[:4] == before, "what was done was not done again, seconds included"
-    assert len(left("whole")["records.jsonl"]) == 7 * (3 + 1)
+    assert len(left("seed-0")["records.jsonl"]) == 7 * (3 + 1)
 
 
 def test_the_pool_is_what_the_policy_samples_by_itself(desk: Path, policy: Policy) -> None:
@@ -307,55 +343,52 @@ def test_the_pool_is_what_the_policy_samples_by_itself(desk: Path, policy: Polic
         assert record["tokens"] == pytest.approx(int(record["budget"]) * mean)
 
 
-def test_two_processes_give_the_records_of_one_and_speak_once(desk: Path) -> None:
-    shared = start(TWO, "shared", SLOW="1")  # the main process waits
-    assert shared.returncode == 0, shared.stderr
-    assert shared.stdout.count("What test-time search gains") == 1
-    assert evaluate("alone") == 0
-    assert left("shared") == left("alone")
+def test_two_processes_give_the_records_of_one_and_print_once(evaluated: Path) -> None:
+    ended = start(FORKED, "shared", SLOW="1")  # the main process waits
+    codes = [line for line in ended.stdout.splitlines() if line.startswith("ended with")]
+    assert codes == ["ended with [0, 0]", "ended with [2, 2]"], ended.stderr
+    assert ended.stdout.count("What test-time search gains") == 1
+    assert left("shared") == left("seed-0")
+    assert ended.stderr.count("Continue that run with --resume") == 1, "of the main process"
 
 
 @pytest.mark.slow
-def test_what_two_processes_left_when_one_was_killed_is_finished_by_one(desk: Path) -> None:
+def test_what_two_processes_left_when_one_was_killed_is_finished_by_one(evaluated: Path) -> None:
     # Each process has two batches of the pool and two of the search.
     killed = start(TWO, "killed", KILLED_AT="1:4")
     assert killed.returncode != 0
-    data = desk / "killed" / "data"
+    data = evaluated / "killed" / "data"
     assert [x["prompt"] for x in lines(data / "search-gumbel_muzero-2.rank-1.jsonl")] == [2, 3]
     assert evaluate("killed", "--resume", "true") == 0
-    assert evaluate("alone") == 0
-    assert left("killed") == left("alone"), "no file of the other process is left either"
+    assert left("killed") == left("seed-0"), "no file of the other process is left either"
 
 
-def test_an_error_in_one_process_ends_all_and_is_told(desk: Path) -> None:
+def test_an_error_in_one_process_ends_all_and_is_named(desk: Path) -> None:
     broken = start(TWO, "broken", BROKEN_AT="1:1")
     assert broken.returncode != 0
     assert "scored row 2 as nan" in broken.stderr
     assert not (desk / "broken" / "records.jsonl").exists()
-    again = start(TWO, "broken")
-    assert again.returncode != 0
-    assert again.stderr.count("Continue that run with --resume") == 1, "the main process says it"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("verb", ["sample", "plan", "finetune"])
-def test_other_verbs_share_their_prompts_too(verb: str, desk: Path) -> None:
+@pytest.mark.parametrize("name", ["sample", "plan", "finetune"])
+def test_other_commands_share_their_prompts_too(name: str, desk: Path) -> None:
     settings = yaml.safe_load((desk / "settings.yaml").read_text())
     known = {"policy", "reward_model", "dataset", "max_new_tokens", "segment_tokens"}
-    known -= {"reward_model"} if verb == "sample" else set()
+    known -= {"reward_model"} if name == "sample" else set()
     flags = [w for key in known for w in (f"--{key}", str(settings[key]))]
     flags += ["--search_batch_size", "2"]
     found = []
     for out, launcher in (("two", TWO), ("one", ALONE)):
-        command = [*launcher, "-m", "prefsearch", "policy", verb, *flags, "--out", out]
+        command = [*launcher, "policy", name, *flags, "--out", out]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
-        path = desk / out / "searched.jsonl" if verb == "finetune" else desk / out
+        path = desk / out / "searched.jsonl" if name == "finetune" else desk / out
         found.append(untimed(lines(path)))
     assert found[0] == found[1]
-    assert len(found[0]) == 7 or verb == "finetune"
-    if verb == "finetune":
+    assert len(found[0]) == 7 or name == "finetune"
+    if name == "finetune":
         assert (desk / "two" / "checkpoints" / "model" / "model.safetensors").is_file()
 
 
@@ -372,8 +405,13 @@ def test_one_process_starts_nothing_of_torch_distributed(
     assert not torch.distributed.is_initialized()
 
 
-def test_every_method_is_measured_and_what_was_left_explains_itself(desk: Path) -> None:
+def test_every_method_is_measured_and_what_was_left_explains_itself(
+    desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Figure, "savefig", SAVEFIG)
     assert evaluate("all", "--methods", "all") == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "95 % intervals over 7 prompts of one seed; nothing is known of other seeds" in printed
     rows = json.loads((desk / "all" / "summary.json").read_text())
     found = {(row["method"], row["budget"]) for row in rows}
     searches = (
@@ -409,7 +447,7 @@ def test_every_method_is_measured_and_what_was_left_explains_itself(desk: Path) 
 
 def test_exact_match_with_reference_answers_is_a_judge(desk: Path) -> None:
     assert evaluate("answers", "--gold", "answers:prompts.jsonl", "--answer_form", "number") == 0
-    (desk / "few.jsonl").write_text('{"prompt": "Who?", "answer": "me"}\n')
+    write_rows(desk / "few.jsonl", {"prompt": "Who?", "answer": "me"})
     assert evaluate("none", "--gold", "answers:few.jsonl") == 2
     assert not (desk / "none").exists(), "found before anything is searched"
 

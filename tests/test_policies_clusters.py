@@ -15,14 +15,13 @@ from policies.finetuning.collection import sample_responses
 from policies.finetuning.policy_kl import kl_to
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
-from policies.planning.methods import build_searcher
 from prefsearch.distributed import Processes
 from prefsearch.run.directory import RunDirectory
 from prefsearch.storage.files import read_records, write_json_atomic
 from rewardmodel.data.conversation import Conversation
 from rewardmodel.synthetic.human import SimulatedHuman
 from rewardmodel.synthetic.phrases import RECIPE
-from tests.fakes import CountingReward, policy_of
+from tests.fakes import CountingReward, policy_of, search_of
 
 FILLS = {"dish": "soup", "first": "leeks", "second": "barley"}
 SWAPPED = {"dish": "soup", "first": "barley", "second": "leeks"}
@@ -115,15 +114,12 @@ def test_every_record_of_an_evaluation_names_its_cluster(policy: Policy, tmp_pat
         form="auto",
         rows=8,
     )
-    searcher = build_searcher(
-        "beam", 2, policy=policy, reward_model=reward_model, leaf_value=None, proposal=SHORT
-    )
+    searcher = search_of(policy, "beam", 2, SHORT, reward_model=reward_model)
     measurement.measure_search(searcher, "beam", 2)
     records = read_records(run.records)
     assert len(records) == 3 * len(REWORDED)
     assert all(record["cluster"] == clusters[record["prompt"]] for record in records)
     for cell in summarize(records, seed=0):
-        assert cell.gold is not None
         assert (cell.gold.prompts, cell.gold.clusters) == ((5,), (2,))
         assert cell.gold.unit == cell.proxy.unit == "clusters of prompts"
     gains = best_of_n_gains(records, "gold")

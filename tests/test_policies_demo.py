@@ -1,10 +1,10 @@
 """The demo, made very small: it ends, and a killed run ends with the same numbers."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,11 @@ from rich.console import Console
 
 from policies.cli.demo_args import DemoArgs
 from policies.demo import Demo
+from prefsearch.cli import entry
 from rewardmodel.synthetic.requests import assignment_of, count_held_out
-from tests.fakes import demo_command, start_demo
+from tests.fakes import demo_words
+
+ROOT = Path(__file__).resolve().parent.parent
 
 UNTIMED = ("seconds", "step_seconds")
 
@@ -98,47 +101,58 @@ def test_sizes_out_of_bounds_are_named_and_fast_is_smaller() -> None:
     assert fast.pool == 16
 
 
+def copy_until(step: str, run: Path, out: Path) -> None:
+    """Copies of a finished run what it had left when a step was done."""
+    shutil.copytree(run, out)
+    steps = {path: json.loads(path.read_text()) for path in (out / "steps").glob("*.json")}
+    last = steps[out / "steps" / f"{step}.json"]["order"]
+    for path, done in steps.items():
+        if done["order"] > last:
+            for file in (path.relative_to(out), *done["files"]):
+                (out / file).unlink()
+    for name in ("report.html", "summary.json", "metrics.jsonl"):
+        (out / name).unlink()
+    shutil.rmtree(out / "figures")
+
+
 @pytest.mark.parametrize(
-    "after",
+    ("after", "following"),
     [
-        pytest.param("sft", marks=pytest.mark.slow),
-        "reward",
-        pytest.param("search-muzero-8", marks=pytest.mark.slow),
-        pytest.param("improve", marks=pytest.mark.slow),
+        pytest.param("compare", "3/7", marks=pytest.mark.slow),
+        pytest.param("pool", "5/7", marks=pytest.mark.slow),
+        ("improve", "Fine-tuning"),
     ],
 )
 def test_a_killed_run_ends_with_the_same_numbers(
-    after: str, demo_run: Path, tmp_path: Path
+    after: str, following: str, demo_run: Path, tmp_path: Path, undrawn: None
 ) -> None:
     out = tmp_path / "killed"
-    running = start_demo(out)
-    deadline = time.monotonic() + 240
-    while not (out / "steps" / f"{after}.json").is_file():
-        assert running.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    copy_until(after, demo_run, out)
+    command = [sys.executable, "-m", "prefsearch", *demo_words(out, "--resume")]
+    running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert running.stdout is not None
+    assert any(following in line for line in running.stdout)
     time.sleep(0.3)  # into the next step
-    os.kill(running.pid, signal.SIGKILL)
-    running.wait()
+    running.kill()
+    assert running.wait() == -signal.SIGKILL
     assert not (out / "report.html").exists()
-    assert start_demo(out, "--resume").wait(timeout=300) == 0
+    assert entry.main(demo_words(out, "--resume")) == 0
     assert summary(out) == summary(demo_run)
 
 
-def test_a_run_that_is_there_is_not_overwritten(demo_run: Path) -> None:
+def test_a_run_that_is_there_is_not_overwritten(
+    demo_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = (demo_run / "summary.json").read_bytes()
-    done = subprocess.run(demo_command(demo_run), capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2
-    assert "--resume" in done.stderr
+    assert entry.main(demo_words(demo_run)) == 2
+    assert "--resume" in capsys.readouterr().err
     assert (demo_run / "summary.json").read_bytes() == before
 
 
 @pytest.mark.parametrize("name", ["policies/plan", "policies/evaluate", "rewardmodel/train"])
 def test_the_demo_configurations_work_after_the_demo(
-    name: str, demo_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, demo_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None
 ) -> None:
-    from prefsearch.cli import entry
-
     shutil.copytree(demo_run, tmp_path / "runs" / "demo")
     monkeypatch.chdir(tmp_path)
     package, subcommand = name.split("/")

@@ -1,6 +1,5 @@
 import io
 import math
-import re
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,25 +11,19 @@ from scipy import stats
 
 from policies.evaluation.cells import curves, summarize
 from policies.evaluation.gain_format import closing_table
-from policies.evaluation.gold_scorer import gold_scores
 from policies.evaluation.pooled import Pool, pool_lines, pool_records
 from policies.evaluation.records import best_of_n_records, search_lines, search_records
-from policies.finetuning.collection import (
-    Samples,
-    pairs_of,
-    sample_responses,
-    searched_demonstrations,
-)
+from policies.finetuning.collection import Samples, pairs_of, sample_responses
 from policies.finetuning.policy_kl import kl_to
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
 from policies.generation.segment_tree import SegmentTree
-from policies.planning.methods import build_searcher
+from policies.planning.options import METHOD_NAMES
 from policies.planning.scoring import TreeScorer
 from policies.planning.value_head import ValueHead, boundary_states, fit_value_head
 from prefsearch.statistics.metrics import best_of_n_kl
 from search.evaluation.divergence import best_of_n_kl_estimate, kl_lower_bound_from_ranks
-from tests.fakes import CountingReward, policy_of
+from tests.fakes import CountingReward, policy_of, search_of
 
 PROMPTS = ["Tell me of the bell.\n", "How do I make a pie?\n", "What of the lake?\n"]
 SHORT = Proposal(unit="sentence", segment_tokens=5, max_new_tokens=16)
@@ -51,7 +44,6 @@ def test_gain_at_equal_tokens_is_read_off_the_best_of_n_curve() -> None:
     cells = {(cell.method, cell.budget): cell for cell in summarize(rows, seed=0)}
     # Half-way in log tokens best-of-N stands at 2 + p, so the gain is 2 for every prompt.
     gain = cells["MCTS", "8"].gain_at_equal_tokens
-    assert gain is not None
     assert (gain.estimate, gain.low, gain.high) == pytest.approx((2, 2, 2))
     assert cells["MCTS", "64"].gain_at_equal_tokens is None, "best-of-N was not run that far"
     assert cells["best-of-N", "4"].gain_at_equal_tokens is None
@@ -60,20 +52,19 @@ def test_gain_at_equal_tokens_is_read_off_the_best_of_n_curve() -> None:
     assert panels == {(p, m) for p in ("gold", "proxy") for m in ("best-of-N", "MCTS")}
 
 
-def test_without_a_judge_the_proxy_is_compared() -> None:
-    ladder = (("best-of-N", "1", 1, 100), ("best-of-N", "4", 3, 400), ("m", "2", 5, 200))
+def test_without_gold_the_proxy_is_compared() -> None:
+    points = (("best-of-N", "1", 1, 100), ("best-of-N", "4", 3, 400), ("m", "2", 5, 200))
     rows = [
         {**record(m, b, p, 0.0, t), "gold": None, "proxy": v + p}
-        for m, b, v, t in ladder
+        for m, b, v, t in points
         for p in range(3)
     ]
     cell = next(cell for cell in summarize(rows, seed=0) if cell.method == "m")
     assert cell.gold is None
-    assert cell.gain_at_equal_tokens is not None
     assert cell.gain_at_equal_tokens.estimate == pytest.approx(3)
 
 
-def test_best_of_n_records_choose_by_proxy_and_judge_by_gold() -> None:
+def test_best_of_n_records_choose_by_proxy_and_evaluate_by_gold() -> None:
     ids = [[[5, 5, 5, 2], [6, 2]]]
     samples = Samples(["p"], [["aa", "b"]], ids, [[-4.0, -2.0]])
 
@@ -81,10 +72,10 @@ def test_best_of_n_records_choose_by_proxy_and_judge_by_gold() -> None:
         def score(self, prompts: object, responses: list[str]) -> torch.Tensor:
             return torch.tensor([float(len(text)) for text in responses])
 
-    def judge(prompts: object, responses: Any) -> list[float]:
+    def gold(prompts: object, responses: Any) -> list[float]:
         return [10.0 if text == "b" else 0.0 for text in responses]
 
-    one, two = best_of_n_records(samples, ByLength(), judge, counts=[1, 2], seed=0, seconds=1.0)
+    one, two = best_of_n_records(samples, ByLength(), gold, counts=[1, 2], seed=0, seconds=1.0)
     assert (one["proxy"], one["gold"], one["tokens"]) == (1.5, 5.0, 3.0)
     assert (two["proxy"], two["gold"], two["tokens"]) == (2.0, 0.0, 6.0)
 
@@ -99,11 +90,6 @@ def test_samples_repeat_by_seed_and_pair_up(policy: Policy) -> None:
     assert left[:2] == [first.texts[0][0], first.texts[0][2]]
     assert right[:2] == [first.texts[0][1], first.texts[0][3]]
     assert all(count <= 16 for row in first.tokens for count in row)
-
-
-def test_empty_answers_are_no_demonstrations() -> None:
-    found = searched_demonstrations(["a", "b"], ["text", "  "])
-    assert found.to_dict() == {"prompt": ["a"], "completion": ["text"]}
 
 
 def test_a_policy_has_no_distance_from_itself_and_some_from_another(policy: Policy) -> None:
@@ -174,22 +160,12 @@ def test_a_value_head_learns_what_the_state_shows_and_survives_saving(
 
 
 def test_a_larger_budget_draws_more_tokens(policy: Policy) -> None:
-    # Not of MuZero's: it may spend simulations on a line that it has drawn already.
-    for method in (
-        "best_of_n",
-        "rejection",
-        "beam",
-        "dvts",
-        "gumbel_muzero",
-        "controlled_decoding",
-    ):
+    # MuZero may spend simulations on a line it has drawn already; votes are best-of-N's draws.
+    for method in set(METHOD_NAMES) - {"weighted", "majority", "muzero"}:
         spent = []
         for budget in (2, 8):
-            searcher = build_searcher(
-                method, budget, policy=policy, reward_model=CountingReward(), leaf_value=None,
-                proposal=SHORT,
-            )  # fmt: skip
-            spent.append(sum(r.tokens for r in searcher.generate(PROMPTS, seed=0)))
+            searcher = search_of(policy, method, budget, SHORT)
+            spent.append(sum(r.tokens for r in searcher.generate(PROMPTS[:2], seed=0)))
         assert spent[0] < spent[1], method
 
 
@@ -205,10 +181,7 @@ def test_unknown_methods_and_empty_budgets_are_refused(
     method: Any, budget: int, message: str, policy: Policy
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        build_searcher(
-            method, budget, policy=policy, reward_model=CountingReward(), leaf_value=None,
-            proposal=SHORT,
-        )  # fmt: skip
+        search_of(policy, method, budget, SHORT)
 
 
 def test_tokens_are_drawn_within_top_k_and_top_p() -> None:
@@ -242,36 +215,27 @@ def test_the_closing_table_fits_a_terminal_of_80_columns() -> None:
     rows += [record("MCTS (Gumbel)", "16", p, -2.0 - p, 2000.0) for p in range(3)]
     cells = [asdict(cell) for cell in summarize(rows, seed=0)]
     shown = [{"policy": "base", **cell} for cell in cells]
-    console = Console(width=80, file=io.StringIO())
-    console.print(closing_table(shown, title="Gold"))
-    assert isinstance(console.file, io.StringIO)
-    text = console.file.getvalue()
-    assert "…" not in text
-    # One policy needs no naming.
-    assert "\nMCTS (Gumbel), 16" in text
-    assert "no search" in text
-    assert "base" not in text
-    shown[0] = {**shown[0], "policy": "tuned"}
-    console.print(closing_table(shown, title="Gold"))
-    text = console.file.getvalue()
-    assert "…" not in text
-    assert "base: MCTS (Gumbel), 16" in text
-    assert "tuned: no search" in text
+    for policy, named in (("base", "\nMCTS (Gumbel), 16"), ("tuned", "base: MCTS (Gumbel), 16")):
+        shown[0] = {**shown[0], "policy": policy}
+        file = io.StringIO()
+        Console(width=80, file=file).print(closing_table(shown, title="Gold"))
+        text = file.getvalue()
+        assert "…" not in text
+        assert named in text
+        assert "no search" in text
+        assert ("base" in text) == (policy == "tuned"), "one policy needs no name"
 
 
-def pool_of(policy: Policy, judge: Any = None, *, size: int = 4) -> tuple[Pool, Samples]:
+def pool_of(policy: Policy, gold: Any = None, *, size: int = 4) -> tuple[Pool, Samples]:
     samples = sample_responses(policy, PROMPTS, size, proposal=SHORT, seed=0)
-    found = pool_lines(samples, CountingReward(), judge, policy=policy, rows=2 * size)
+    found = pool_lines(samples, CountingReward(), gold, policy=policy, rows=2 * size)
     return Pool.of([{**line, "seconds": 2.0} for line in found]), samples
 
 
 def test_the_pools_last_budget_costs_what_a_search_over_it_costs(policy: Policy) -> None:
     pool, samples = pool_of(policy)
     records = pool_records(pool, "best_of_n", counts=[1, 4], seed=0)
-    searcher = build_searcher(
-        "best_of_n", 4, policy=policy, reward_model=CountingReward(), leaf_value=None,
-        proposal=SHORT,
-    )  # fmt: skip
+    searcher = search_of(policy, "best_of_n", 4, SHORT)
     for index, result in enumerate(searcher.generate(PROMPTS, seed=0)):
         one, whole = (r for r in records if r["prompt"] == index)
         assert whole["tokens"] == result.tokens == sum(map(len, samples.ids[index]))
@@ -317,16 +281,16 @@ def test_votes_choose_from_the_same_pool_by_answer() -> None:
         def score(self, prompts: Any, responses: Any) -> torch.Tensor:
             return torch.tensor([5.0 if text.endswith("2") else 0.0 for text in responses])
 
-    def judge(prompts: Any, responses: Any) -> list[float]:
+    def gold(prompts: Any, responses: Any) -> list[float]:
         return [float(text.endswith("1")) for text in responses]
 
-    found = pool_lines(samples, Second(), judge)
+    found = pool_lines(samples, Second(), gold)
     pool = Pool.of([{**line, "seconds": 1.0} for line in found])
-    gold = {
+    found = {
         method: pool_records(pool, method, counts=[3], seed=0)[0]["gold"]
         for method in ("best_of_n", "weighted", "majority")
     }
-    assert gold == {"best_of_n": 0.0, "weighted": 0.0, "majority": 1.0}
+    assert found == {"best_of_n": 0.0, "weighted": 0.0, "majority": 1.0}
     (one,) = {r["kl_bound"] for r in pool_records(pool, "majority", counts=[3], seed=0)}
     assert one == pytest.approx(math.log(3)), "any choice among three is at most thrice as likely"
 
@@ -359,14 +323,7 @@ def test_the_divergence_of_best_of_n_knows_how_likely_the_chosen_are(policy: Pol
 
 def test_a_search_is_bounded_from_below_by_its_ranks_in_the_pool(policy: Policy) -> None:
     pool, _ = pool_of(policy)
-    searcher = build_searcher(
-        "gumbel_muzero",
-        4,
-        policy=policy,
-        reward_model=CountingReward(),
-        leaf_value=None,
-        proposal=SHORT,
-    )
+    searcher = search_of(policy, "gumbel_muzero", 4, SHORT)
     records, results = search_records(searcher, PROMPTS, None, method="MCTS", budget="4", seed=9)
     rows = [*pool_records(pool, "best_of_n", counts=[1, 4], seed=0), *records]
     cell = next(cell for cell in summarize(rows, seed=0, pool=pool) if cell.method == "MCTS")
@@ -390,8 +347,6 @@ def test_gains_at_equal_reading_count_reward_models_too() -> None:
     cells = summarize(rows, seed=0)
     cell = next(cell for cell in cells if cell.method == "MCTS")
     assert cell.model_tokens == 200
-    assert cell.gain_at_equal_tokens is not None
-    assert cell.gain_at_equal_model_tokens is not None
     assert cell.gain_at_equal_tokens.estimate == pytest.approx(3)
     assert cell.gain_at_equal_model_tokens.estimate == pytest.approx(2)
     drawn = [c for c in curves(cells, cost="model_tokens") if c.label == "MCTS"]
@@ -405,7 +360,6 @@ def test_intervals_are_over_prompts_however_many_samples_there_are(policy: Polic
 
     pool, _ = pool_of(policy, by_prompt, size=16)
     (cell,) = summarize(pool_records(pool, "best_of_n", counts=[1], seed=0), seed=0)
-    assert cell.gold is not None
     assert cell.gold.estimate == pytest.approx(1.0)
     # Of 0, 1 and 2 the standard error is 1 / sqrt(3): three prompts say little.
     half = stats.t.ppf(0.975, 2) / 3**0.5
@@ -413,28 +367,7 @@ def test_intervals_are_over_prompts_however_many_samples_there_are(policy: Polic
     assert cell.gold.scope == "over 3 prompts of one seed; nothing is known of other seeds"
 
 
-@pytest.mark.parametrize(
-    ("said", "message"),
-    [
-        ([1.0, float("inf"), 0.0], "scored row 8 as inf (1 of 3"),
-        ([1.0], "returned 1 scores for 3 responses (they part at row 8)"),
-        ([1.0] * 4, "returned 4 scores for 3 responses (they part at row 9)"),
-        ([1.0, "x", 0.0], "required: one number a response"),
-        (None, "returned NoneType"),
-    ],
-)
-def test_what_a_judge_says_is_checked_and_the_row_named(said: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(message)):
-        gold_scores(lambda p, r: said, ["p"] * 3, ["a", "b", "c"], rows=[7, 8, 9])
-
-
-def test_a_judge_may_return_an_array(policy: Policy) -> None:
-    scores = gold_scores(lambda p, r: torch.tensor([0.5, 1.0]), ["p"] * 2, ["a", "b"], rows=[0, 1])
-    assert scores == [0.5, 1.0]
-    searcher = build_searcher(
-        "best_of_n", 2, policy=policy, reward_model=CountingReward(), leaf_value=None,
-        proposal=SHORT,
-    )  # fmt: skip
-    results = searcher.generate(PROMPTS, seed=0)
+def test_a_gold_score_of_a_search_that_is_no_number_is_named(policy: Policy) -> None:
+    results = search_of(policy, "best_of_n", 2, SHORT).generate(PROMPTS, seed=0)
     with pytest.raises(ValueError, match="scored row 41 as nan"):
         search_lines(results, lambda p, r: [0.0, math.nan, 0.0], first=40)

@@ -26,8 +26,7 @@ from policies.finetuning.collection import (
 from policies.generation.language_model import Policy, fine_tune
 from policies.generation.proposals import Proposal
 from policies.planning.leaf_values import Rollout
-from policies.planning.methods import build_searcher
-from policies.planning.options import MethodName, SearchOptions
+from policies.planning.options import METHOD_NAMES, MethodName
 from policies.planning.value_head import boundary_states
 from policies.planning.voting import choose
 from prefsearch.cli.entry import main
@@ -46,21 +45,21 @@ from rewardmodel.training.loss_config import LossConfig
 from rewardmodel.training.optim_config import OptimConfig
 from tests.chat_models import PROMPTS as CHAT_PROMPTS
 from tests.chat_models import chat_tokenizer, write_chat_policy
-from tests.fakes import CountingReward
+from tests.fakes import CountingReward, search_of
 from tests.reward_folders import CLOSE, save_classifier
 
 PROMPTS = ["Write of rain.", "Write of the sea.", "Write of a crow."]
 
 
-class Asked:
-    """Scores by length; remembers what was asked and what it was told of it."""
+class Marked:
+    """Scores by length; keeps which responses were marked as finished."""
 
     def __init__(self) -> None:
-        self.told: dict[str, bool] = {}
+        self.marks: dict[str, bool] = {}
 
     def score(self, prompts: Sequence[str], responses: Sequence[str], *, finished: Any) -> Tensor:
-        if not isinstance(finished, bool):  # which is said of text so far
-            self.told.update(zip(responses, finished, strict=True))
+        if not isinstance(finished, bool):  # one mark for all unfinished text
+            self.marks.update(zip(responses, finished, strict=True))
         return torch.tensor([float(len(text)) for text in responses])
 
 
@@ -68,16 +67,13 @@ def ends_with_end_token(policy: Policy, ids: Sequence[int]) -> bool:
     return ids[-1] in policy.end_ids
 
 
-# ----------------------------------------------------------------------------------- samples
-
-
 def test_samples_know_which_were_cut_off(policy: Policy, caplog: pytest.LogCaptureFixture) -> None:
     made = sample_responses(policy, PROMPTS, 8, proposal=Proposal(max_new_tokens=60), seed=0)
-    told = made.flat_finished()
-    assert 0 < sum(told) < len(told), "both kinds"
+    marks = made.flat_finished()
+    assert 0 < sum(marks) < len(marks), "both kinds"
     ids = [ids for row in made.ids for ids in row]
-    assert told == [ends_with_end_token(policy, row) for row in ids]
-    assert all(len(row) == 60 for row, ended in zip(ids, told, strict=True) if not ended)
+    assert marks == [ends_with_end_token(policy, row) for row in ids]
+    assert all(len(row) == 60 for row, ended in zip(ids, marks, strict=True) if not ended)
     caplog.clear()
     with caplog.at_level(logging.WARNING):
         made = sample_responses(policy, PROMPTS, 2, proposal=Proposal(max_new_tokens=1), seed=0)
@@ -108,49 +104,40 @@ def test_a_stop_string_finishes_a_reply(policy: Policy) -> None:
     assert sample_responses(policy, PROMPTS[:1], 1, proposal=last, seed=0).finished == [[True]]
 
 
-# ------------------------------------------------------------------------------------ searches
-
-
-@pytest.mark.parametrize(
-    "method",
-    [
-        "best_of_n",
-        "weighted",
-        "majority",
-        "rejection",
-        "beam",
-        "dvts",
-        "muzero",
-        "gumbel_muzero",
-        "controlled_decoding",
-    ],
-)
+@pytest.mark.parametrize("method", METHOD_NAMES)
 @pytest.mark.parametrize("unit", ["sentence", "block"])
-def test_every_search_says_what_it_cut_off(policy: Policy, method: MethodName, unit: Any) -> None:
-    asked = Asked()
-    searcher = build_searcher(
-        method, 4, policy=policy, reward_model=asked, leaf_value=None,
-        proposal=Proposal(unit=unit, segment_tokens=6, max_new_tokens=20),
-        options=SearchOptions(answer_form="number"),
-    )  # fmt: skip
+def test_every_search_marks_what_it_cut_off(policy: Policy, method: MethodName, unit: Any) -> None:
+    reward = Marked()
+    searcher = search_of(
+        policy,
+        method,
+        4,
+        Proposal(unit=unit, segment_tokens=6, max_new_tokens=20),
+        reward_model=reward,
+        answer_form="number",
+    )
     for result in searcher.generate(PROMPTS, seed=1):
         assert result.candidates
         for candidate in result.candidates:
             assert candidate.finished or candidate.tokens == 20
-            assert asked.told[candidate.text] == candidate.finished
+            assert reward.marks[candidate.text] == candidate.finished
         chosen = [c for c in result.candidates if c.text == result.response]
         assert result.response_finished in {c.finished for c in chosen}
 
 
-def test_rollouts_that_were_cut_off_are_told_apart(policy: Policy) -> None:
-    asked = Asked()
-    searcher = build_searcher(
-        "muzero", 4, policy=policy, reward_model=asked, leaf_value=Rollout(),
-        proposal=Proposal(unit="block", segment_tokens=4, max_new_tokens=12),
-    )  # fmt: skip
+def test_rollouts_that_were_cut_off_are_marked(policy: Policy) -> None:
+    reward = Marked()
+    searcher = search_of(
+        policy,
+        "muzero",
+        4,
+        Proposal(unit="block", segment_tokens=4, max_new_tokens=12),
+        reward_model=reward,
+        leaf_value=Rollout(),
+    )
     candidates = [c for r in searcher.generate(PROMPTS, seed=1) for c in r.candidates]
     assert not all(candidate.finished for candidate in candidates)
-    assert all(asked.told[candidate.text] == candidate.finished for candidate in candidates)
+    assert all(reward.marks[candidate.text] == candidate.finished for candidate in candidates)
 
 
 def test_a_reward_model_reads_a_cut_reply_without_an_end_token(
@@ -159,29 +146,28 @@ def test_a_reward_model_reads_a_cut_reply_without_an_end_token(
     scorer = load_reward_model(str(save_classifier(policy_folder, tmp_path / "m", seed=1)))
     made = sample_responses(policy, PROMPTS, 8, proposal=Proposal(max_new_tokens=60), seed=0)
     prompts, texts = made.flat()
-    told = made.flat_finished()
+    marks = made.flat_finished()
     wanted = torch.stack(
         [
             scorer.score([p], [t], finished=ended)[0]
-            for p, t, ended in zip(prompts, texts, told, strict=True)
+            for p, t, ended in zip(prompts, texts, marks, strict=True)
         ]
     )
     closed = scorer.score(prompts, texts)
-    assert (closed - wanted)[[i for i, ended in enumerate(told) if not ended]].abs().min() > 1e-4
-    torch.testing.assert_close(scorer.score(prompts, texts, finished=told), wanted, **CLOSE)
+    assert (closed - wanted)[[i for i, ended in enumerate(marks) if not ended]].abs().min() > 1e-4
+    torch.testing.assert_close(scorer.score(prompts, texts, finished=marks), wanted, **CLOSE)
     session = scorer.session()
-    torch.testing.assert_close(session.score(prompts, texts, finished=told), wanted, **CLOSE)
+    torch.testing.assert_close(session.score(prompts, texts, finished=marks), wanted, **CLOSE)
     both = EnsembleRewardModel([scorer, scorer])
-    torch.testing.assert_close(both.score(prompts, texts, finished=told), wanted, **CLOSE)
-    judge = ModelGoldScorer(scorer)
-    gold = gold_scores(judge, prompts, texts, rows=range(len(texts)), finished=told)
-    torch.testing.assert_close(torch.tensor(gold), wanted, **CLOSE)
-    lines = pool_lines(made, scorer, judge)
+    torch.testing.assert_close(both.score(prompts, texts, finished=marks), wanted, **CLOSE)
+    gold = ModelGoldScorer(scorer)
+    scores = gold_scores(gold, prompts, texts, rows=range(len(texts)), finished=marks)
+    torch.testing.assert_close(torch.tensor(scores), wanted, **CLOSE)
+    lines = pool_lines(made, scorer, gold)
     for key in ("proxy", "gold"):
         found = torch.tensor([score for line in lines for score in line[key]])
         torch.testing.assert_close(found, wanted, **CLOSE)
-    searcher = build_searcher("best_of_n", 8, policy=policy, reward_model=scorer, leaf_value=None,
-                              proposal=Proposal(max_new_tokens=60))  # fmt: skip
+    searcher = search_of(policy, "best_of_n", 8, Proposal(max_new_tokens=60), reward_model=scorer)
     found = [c for r in searcher.generate(PROMPTS, seed=0) for c in r.candidates]
     assert [c.text for c in found] == texts
     torch.testing.assert_close(torch.tensor([c.score for c in found]), wanted, **CLOSE)
@@ -205,15 +191,11 @@ def test_evaluations_keep_the_share_of_finished_answers() -> None:
 
 
 def test_records_of_searches_keep_it(policy: Policy) -> None:
-    searcher = build_searcher("gumbel_muzero", 2, policy=policy, reward_model=CountingReward(),
-                              leaf_value=None, proposal=Proposal(max_new_tokens=4))  # fmt: skip
+    searcher = search_of(policy, "gumbel_muzero", 2, Proposal(max_new_tokens=4))
     lines = search_lines(searcher.generate(PROMPTS, seed=0), None)
     assert [line["response_finished"] for line in lines] == [False] * 3
     records = records_of_lines(lines, searcher, method="m", budget="2", seed=0)
     assert summarize(records, seed=0)[0].finished == 0.0
-
-
-# --------------------------------------------------------------------------------------- votes
 
 
 @pytest.mark.parametrize(
@@ -236,9 +218,6 @@ def test_a_cut_reply_votes_with_an_answer_it_had_stated(form: str, cut: str, cou
     scores, finished = [2.0, 1.0, 0.0], [True, False, False]
     assert choose(texts, scores, rule="majority", form=form, finished=finished) == int(counts)
     assert choose(texts, scores, rule="best", form=form, finished=finished) == 0
-
-
-# --------------------------------------------------------------------------------- fine-tuning
 
 
 @pytest.fixture
@@ -319,7 +298,7 @@ def test_searched_demonstrations_keep_it_through_a_file(tmp_path: Path) -> None:
         ({}, None),
     ],
 )
-def test_demonstrations_say_it_in_a_column(
+def test_demonstrations_keep_it_in_a_column(
     tmp_path: Path, row: dict[str, Any], finished: bool | None
 ) -> None:
     path = tmp_path / "shown.jsonl"
@@ -336,18 +315,15 @@ def test_a_column_of_other_values_is_refused(tmp_path: Path) -> None:
         load_demonstrations(str(path))
 
 
-# --------------------------------------------------------------------------------- preferences
-
-
 def test_pairs_of_samples_keep_it_to_the_reward_models_training(
     policy: Policy, tmp_path: Path
 ) -> None:
     prompt = sample_requests(1, seed=0)[0].prompt
     texts = [[" A crow came.", " The rain and th", " A", " Rain."]]
     made = Samples([prompt], texts, [[[1]] * 4], [[-1.0] * 4], [[True, False, False, True]])
-    told = finished_pairs_of(made)
-    assert told == [(True, False), (False, True)]
-    labeled, _ = SimulatedHuman(ties=0.0).label(*pairs_of(made), seed=0, finished=told)
+    marks = finished_pairs_of(made)
+    assert marks == [(True, False), (False, True)]
+    labeled, _ = SimulatedHuman(ties=0.0).label(*pairs_of(made), seed=0, finished=marks)
     known = dict(zip(texts[0], made.finished[0], strict=True))
     path = tmp_path / "preferences.jsonl"
     path.write_text(json_lines(labeled))
@@ -368,11 +344,8 @@ def test_it_follows_replies_that_change_places(tmp_path: Path) -> None:
            "chosen_finished": False, "rejected_finished": True}  # fmt: skip
     path.write_text(json.dumps(row) + "\n")
     (read,) = load_preferences(str(path)).to_list()
-    assert (read["chosen"], read["chosen_finished"], read["rejected_finished"]) == (
-        " b",
-        True,
-        False,
-    )
+    found = (read["chosen"], read["chosen_finished"], read["rejected_finished"])
+    assert found == (" b", True, False)
 
 
 def test_the_states_of_a_cut_reply_are_those_of_its_own_tokens(policy: Policy) -> None:
@@ -384,9 +357,6 @@ def test_the_states_of_a_cut_reply_are_those_of_its_own_tokens(policy: Policy) -
     assert len(whole) == 1 + count, "the prompt's and every token's but the end token's"
     assert len(cut) == count, "nothing goes on from where a reply was cut off"
     torch.testing.assert_close(whole[:count], cut)
-
-
-# ------------------------------------------------------------------------ from one file to another
 
 
 def test_what_a_search_wrote_is_read_as_it_was_searched(
@@ -426,7 +396,7 @@ def test_what_a_search_wrote_is_read_as_it_was_searched(
         ({}, [None, None]),
     ],
 )
-def test_the_first_column_that_says_so_tells_which_replies_are_finished(columns, expected) -> None:
+def test_the_first_column_that_holds_it_marks_finished_replies(columns, expected) -> None:
     assert replies_finished(columns, 2) == expected
 
 
@@ -436,11 +406,8 @@ def test_marks_go_from_scored_responses_to_pairs_and_rankings(tmp_path: Path) ->
     path = tmp_path / "scored.jsonl"
     path.write_text(json.dumps(row) + "\n")
     (pair,) = load_preferences(path)
-    assert (pair["chosen"], pair["chosen_finished"], pair["rejected_finished"]) == (
-        "b",
-        False,
-        True,
-    )
+    found = (pair["chosen"], pair["chosen_finished"], pair["rejected_finished"])
+    assert found == ("b", False, True)
     rankings = load_rankings(path)
     assert rankings[0]["finished"] == [True, False]
     (derived,) = pairs_from_rankings(rankings)
@@ -469,6 +436,6 @@ def test_an_end_token_that_is_not_special_is_no_part_of_a_response(tmp_path: Pat
         policy, CHAT_PROMPTS[:1] * 8, 8, proposal=Proposal(max_new_tokens=200), seed=0
     )
     texts = [text for row in made.texts for text in row]
-    ended = [text for text, told in zip(texts, made.flat_finished(), strict=True) if told]
+    ended = [text for text, marks in zip(texts, made.flat_finished(), strict=True) if marks]
     assert ended
     assert not any(text.endswith("?") for text in ended)

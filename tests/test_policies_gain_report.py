@@ -1,6 +1,7 @@
 """Reports say what lost, what was refused and what nobody measured."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from policies.evaluation.gain_report import add_costs, add_gains
 from policies.evaluation.pooled import Pool
 from prefsearch.report.page import Report
 from prefsearch.run.directory import RunDirectory
-from prefsearch.statistics.intervals import SeedInterval, interval_over_seeds
+from prefsearch.statistics.intervals import interval_over_seeds
 from prefsearch.statistics.metrics import best_of_n_kl, wilson_interval
 
 
@@ -26,7 +27,7 @@ def record(method: str, budget: int, prompt: int, score: float, tokens: float) -
     }  # fmt: skip
 
 
-def ladder(scores: dict[int, float]) -> list[dict[str, Any]]:
+def best_of_n_rows(scores: dict[int, float]) -> list[dict[str, Any]]:
     return [
         record("best-of-N", n, p, score + 0.1 * p, 100 * n)
         for n, score in scores.items()
@@ -34,7 +35,7 @@ def ladder(scores: dict[int, float]) -> list[dict[str, Any]]:
     ]
 
 
-RISING = ladder({1: 0.0, 2: 1.0, 4: 2.0, 8: 3.0})
+RISING = best_of_n_rows({1: 0.0, 2: 1.0, 4: 2.0, 8: 3.0})
 
 
 def page_of(rows: list[dict[str, Any]], folder: Path) -> str:
@@ -62,7 +63,9 @@ def test_a_method_that_loses_is_in_every_table_with_its_loss(tmp_path: Path) -> 
         assert (tmp_path / "run" / "figures" / f"{name}.png").stat().st_size > 1000
 
 
-def test_records_without_counted_reading_draw_no_second_figure(tmp_path: Path) -> None:
+def test_records_without_counted_reading_draw_no_second_figure(
+    tmp_path: Path, undrawn: None
+) -> None:
     rows = [{k: v for k, v in r.items() if k != "forward_tokens"} for r in RISING]
     page_of(rows, tmp_path / "run")
     assert not (tmp_path / "run" / "figures" / "gains_model_tokens.png").exists()
@@ -92,7 +95,6 @@ def two_seeds() -> list[dict[str, Any]]:
 def test_seeds_are_held_against_their_own_best_of_n_and_weigh_the_same() -> None:
     cells = {(cell.method, cell.budget): cell for cell in summarize(two_seeds(), seed=0)}
     gain = cells["MCTS", "4"].gain_at_equal_tokens
-    assert gain is not None
     assert gain.by_seed == pytest.approx((0.5, 1.0))
     half = stats.t.ppf(0.975, 1) * 0.25
     assert (gain.low, gain.high) == pytest.approx((0.75 - half, 0.75 + half))
@@ -139,7 +141,6 @@ def test_equal_seeds_and_equal_gains_decide_nothing(tmp_path: Path) -> None:
     rows = [*RISING, *(record("MCTS", 4, p, 9.0 + 0.1 * p, 200) for p in range(3))]
     for made in (rows, [{**row, "run": run} for row in rows for run in "ab"]):
         cell = next(cell for cell in summarize(made, seed=0) if cell.method == "MCTS")
-        assert cell.gain_at_equal_tokens is not None
         assert verdict(cell_row(cell)["gain_at_equal_tokens"]) == "is undecided"
         assert cell.gain_at_equal_tokens.p_value == 1.0
 
@@ -157,14 +158,12 @@ def test_prompts_of_one_cluster_count_once_in_scores_and_gains() -> None:
     found = summarize(rows, seed=0)
     cell = next(cell for cell in found if cell.method == "MCTS")
     assert cell.gold is not None
-    assert cell.gain_at_equal_tokens is not None
     for interval in (cell.gold, cell.proxy, cell.gain_at_equal_tokens):
         assert (interval.clusters, interval.degrees) == ((2,), 1)
     assert "in 2 clusters of one seed" in cell.gain_at_equal_tokens.scope
     # Over seeds on the same clusters, what these bring to both is added.
     both = [{**row, "run": run} for row in rows for run in "ab"]
     gain = next(cell for cell in summarize(both, seed=0) if cell.method == "MCTS")
-    assert gain.gain_at_equal_tokens is not None
     assert gain.gain_at_equal_tokens.shared == 2
     assert gain.gain_at_equal_tokens.standard_error > 0
 
@@ -183,27 +182,24 @@ def test_a_seed_that_best_of_n_does_not_reach_leaves_no_gain() -> None:
     assert cell.gain_at_equal_tokens is None, "to drop the dear seed would be to choose"
 
 
+def pool_of(scores: Iterable[Iterable[float]]) -> Pool:
+    """Eight samples to a prompt, with scores of the reward model."""
+    rest = {
+        "texts": [""] * 8, "gold": None, "tokens": [1] * 8, "log_probabilities": [0.0] * 8,
+        "prompt_tokens": None, "scored_tokens": 0, "seconds": 0.0,
+    }  # fmt: skip
+    return Pool.of([{**rest, "proxy": list(row)} for row in scores])
+
+
 def test_each_seeds_answers_are_ranked_among_its_own_samples() -> None:
     # Answers of every seed lie in the middle of its own pool, and far beyond the other's.
     rows = [{**record("MCTS", 4, p, level, 200), "run": run, "finished": True}
             for run, level in (("a", 0.0), ("b", 100.0)) for p in range(40)]  # fmt: skip
-    pools = {}
-    for run, level in (("a", 0.0), ("b", 100.0)):
-        lines = [
-            {
-                "texts": [""] * 8, "proxy": [level + i - 3.5 for i in range(8)], "gold": None,
-                "tokens": [1] * 8, "log_probabilities": [0.0] * 8, "prompt_tokens": None,
-                "scored_tokens": 0, "seconds": 0.0,
-            }
-            for _ in range(40)
-        ]  # fmt: skip
-        pools[run] = Pool.of(lines)
+    pools = {run: pool_of([[level + i - 3.5 for i in range(8)]] * 40)
+             for run, level in (("a", 0.0), ("b", 100.0))}  # fmt: skip
     (cell,) = summarize(rows, seed=0, pool=pools)
     alone = summarize([row for row in rows if row["run"] == "a"], seed=0, pool=pools)[0]
-    assert cell.kl_low is not None
-    assert alone.kl_low is not None
     assert cell.kl_low.estimate == pytest.approx(alone.kl_low.estimate)
-    assert isinstance(cell.kl_low, SeedInterval)
     assert cell.kl_low.unit == "seeds"
     assert cell.kl_low.prompts == (40, 40)
 
@@ -213,25 +209,15 @@ def test_the_lower_bound_of_the_kl_counts_shared_prompts_and_clusters() -> None:
     rows, pools = [], {}
     for run in "ab":
         scores = generator.normal(size=(40, 8))
-        lines = [
-            {
-                "texts": [""] * 8, "proxy": list(row), "gold": None, "tokens": [1] * 8,
-                "log_probabilities": [0.0] * 8, "prompt_tokens": None, "scored_tokens": 0,
-                "seconds": 0.0,
-            }
-            for row in scores
-        ]  # fmt: skip
-        pools[run] = Pool.of(lines)
+        pools[run] = pool_of(scores)
         # Answers to the prompts of even number are good in both runs.
         rows += [{**record("MCTS", 4, p, 2.0 * (p % 2) + generator.normal(), 200), "run": run,
                   "finished": True, "cluster": p} for p in range(40)]  # fmt: skip
     (cell,) = summarize(rows, seed=0, pool=pools)
-    assert isinstance(cell.kl_low, SeedInterval)
     assert cell.kl_low.shared == 40
     assert cell.kl_low.shared_error > 0
     alone = [{**row, "cluster": row["prompt"] // 4} for row in rows if row["run"] == "a"]
     (one,) = summarize(alone, seed=0, pool=pools)
-    assert isinstance(one.kl_low, SeedInterval)
     assert one.kl_low.clusters == (10,)
     assert one.kl_low.estimate == pytest.approx(cell.kl_low.by_seed[0])
 
@@ -246,7 +232,7 @@ def test_gains_over_one_sample_are_paired_by_prompt_and_none_for_one_sample() ->
     assert over[1].scope.startswith("over 2 seeds of 3 prompts; the seeds do not differ")
 
 
-def test_a_page_of_one_seed_says_what_it_does_not_know(tmp_path: Path) -> None:
+def test_a_page_of_one_seed_names_what_is_unknown(tmp_path: Path, undrawn: None) -> None:
     mcts = [record("MCTS", 4, p, -1.0, 200) for p in range(3)]
     page = page_of(RISING + mcts, tmp_path / "one")
     assert page.count("over 3 prompts of one seed; nothing is known of other seeds") >= 4
@@ -277,11 +263,11 @@ def test_laws_are_fitted_where_there_are_points_enough_and_refused_elsewhere() -
 def test_over_optimization_has_a_peak_and_its_absence_is_a_refusal() -> None:
     budgets = (1, 2, 4, 8, 16, 64)
     distance = {n: best_of_n_kl(n) ** 0.5 for n in budgets}
-    falling = ladder({n: d * (2.0 - d) for n, d in distance.items()})
+    falling = best_of_n_rows({n: d * (2.0 - d) for n, d in distance.items()})
     found = fits_of(falling)["best-of-N", "gold", "d (α − β d)"]["value"]
     assert found.startswith("α 2 [2, 2], β 1 [1, 1]; peak +1.000 at n = ")
     assert found.endswith("within the range")
-    straight = ladder({n: 2.0 * d for n, d in distance.items()})
+    straight = best_of_n_rows({n: 2.0 * d for n, d in distance.items()})
     found = fits_of(straight)["best-of-N", "gold", "d (α − β d)"]["value"]
     assert "peak refused" in found or "β may be 0" in found
 

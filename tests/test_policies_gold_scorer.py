@@ -1,11 +1,13 @@
-"""Gold judges by name, and the check of what they return."""
+"""Gold scorers by name, and the check of what they return."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from policies.evaluation.gold_scorer import gold_scores, load_gold_scorer
 from rewardmodel.synthetic.human import SimulatedHuman
@@ -14,13 +16,12 @@ PROMPT = "Write a short story about the baker, the bell and the lake.\n"
 TEXTS = ["At last the baker went home with the bell and slept in peace.", "That was all.", ""]
 
 
-def test_no_name_is_no_judge_and_the_simulated_human_is_its_utility() -> None:
+def test_no_name_is_no_scorer_and_the_simulated_human_is_its_utility() -> None:
     assert load_gold_scorer(None) is None
-    judge = load_gold_scorer("simulated")
-    assert judge is not None
+    scorer = load_gold_scorer("simulated")
     human = SimulatedHuman()
     expected = [human.utility(PROMPT, text) for text in TEXTS]
-    assert judge([PROMPT] * 3, TEXTS) == expected
+    assert scorer([PROMPT] * 3, TEXTS) == expected
     assert expected[0] > expected[1]
 
 
@@ -30,9 +31,8 @@ def test_answers_are_matched_in_the_form_that_is_asked_for(tmp_path: Path) -> No
     responses = ["the answer is 12", "\\boxed{12}", "12 and 3"]
     found = {}
     for form in ("number", "boxed"):
-        judge = load_gold_scorer(f"answers:{path}", answer_form=form)
-        assert judge is not None
-        found[form] = gold_scores(judge, ["How many?"] * 3, responses, rows=[0, 0, 0])
+        scorer = load_gold_scorer(f"answers:{path}", answer_form=form)
+        found[form] = gold_scores(scorer, ["How many?"] * 3, responses, rows=[0, 0, 0])
     assert found == {"number": [1.0, 1.0, 0.0], "boxed": [0.0, 1.0, 0.0]}
 
 
@@ -44,36 +44,41 @@ def test_a_function_beside_the_user_is_found_and_the_path_grows_once(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
     for _ in range(2):
-        judge = load_gold_scorer("judge_of_mine:length")
-        assert judge is not None
-        assert judge(["p"], ["four"]) == [4]
+        scorer = load_gold_scorer("judge_of_mine:length")
+        assert scorer(["p"], ["four"]) == [4]
     assert sys.path.count("") == 1
     assert sys.path[0] == "", "the user's file wins over a package of its name"
 
 
 @pytest.mark.parametrize(
-    "said",
+    "scores",
     [
         [0.5, True, 2],
         (0.5, 1.0, 2.0),
         np.array([0.5, 1.0, 2.0], dtype=np.float32),
         [np.float64(0.5), np.array(1.0), 2.0],
+        torch.tensor([0.5, 1.0, 2.0]),
     ],
 )
-def test_scores_of_any_kind_of_number_are_floats(said: Any) -> None:
-    found = gold_scores(lambda p, r: said, ["p"] * 3, ["a", "b", "c"], rows=[0, 1, 2])
+def test_scores_of_any_kind_of_number_are_floats(scores: Any) -> None:
+    found = gold_scores(lambda p, r: scores, ["p"] * 3, ["a", "b", "c"], rows=[0, 1, 2])
     assert found == [0.5, 1.0, 2.0]
     assert {type(score) for score in found} == {float}
 
 
-@pytest.mark.parametrize(("count", "row"), [(0, 7), (1, 8), (2, 9), (4, 9), (9, 9)])
-def test_a_wrong_number_of_scores_names_the_first_row_without_its_own(count: int, row: int) -> None:
-    message = f"returned {count} scores for 3 responses .they part at row {row}."
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        *(
+            ([0.0] * count, f"returned {count} scores for 3 responses .they part at row {row}.")
+            for count, row in [(0, 7), (1, 8), (2, 9), (4, 9), (9, 9)]
+        ),
+        ([0.0, math.nan, -math.inf], r"scored row 8 as nan \(2 of 3 .*Response: 'bad'"),
+        ([1.0, math.inf, 0.0], r"scored row 8 as inf \(1 of 3"),
+        ([1.0, "x", 0.0], "required: one number a response"),
+        (None, "returned NoneType"),
+    ],
+)
+def test_the_first_row_without_a_finite_score_is_named(scores: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        gold_scores(lambda p, r: [0.0] * count, ["p"] * 3, ["a", "b", "c"], rows=[7, 8, 9])
-
-
-def test_the_first_score_that_is_no_number_is_named_with_its_response() -> None:
-    said = [0.0, float("nan"), float("-inf")]
-    with pytest.raises(ValueError, match=r"scored row 8 as nan \(2 of 3 .*Response: 'bad'"):
-        gold_scores(lambda p, r: said, ["p"] * 3, ["good", "bad", "worse"], rows=[7, 8, 9])
+        gold_scores(lambda p, r: scores, ["p"] * 3, ["good", "bad", "worse"], rows=[7, 8, 9])

@@ -10,11 +10,11 @@ import torch
 from benchmarks.text.planner_toys import Outcome, Toy, ToyTexts, search_toys
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
-from policies.planning.methods import build_searcher, sample_exploration, sample_scale
+from policies.planning.methods import sample_exploration, sample_scale
 from policies.planning.options import MethodName, SearchOptions
 from search import Embedding, GumbelMuZeroPlanner, Planner, RootOutput, StepOutput, Tree
 from search.qtransforms import qtransform_completed_by_mix_value
-from tests.fakes import CountingReward
+from tests.fakes import search_of
 
 SENTENCES = Proposal(unit="block", segment_tokens=4, max_new_tokens=12)
 MCTS: tuple[MethodName, ...] = ("muzero", "gumbel_muzero")
@@ -39,10 +39,7 @@ PROMPTS = 25
 
 def planner_of(policy: Policy, method: MethodName, budget: int, **options: float) -> Planner:
     """The planner of a method as `build_searcher` configures it."""
-    searcher = build_searcher(
-        method, budget, policy=policy, reward_model=CountingReward(), leaf_value=None,
-        proposal=SENTENCES, options=SearchOptions(**options),  # type: ignore[arg-type]
-    )  # fmt: skip
+    searcher = search_of(policy, method, budget, SENTENCES, **options)
     return searcher.planner
 
 
@@ -80,10 +77,7 @@ def test_the_best_of_64_responses_is_found(method: MethodName, policy: Policy) -
 
 @pytest.mark.parametrize(
     ("method", "others"),
-    [
-        ("gumbel_muzero", {"value_scale": 0.1, "maxvisit_init": 50.0}),
-        ("muzero", {"c_puct": 5.0}),
-    ],
+    [("gumbel_muzero", {"value_scale": 0.1, "maxvisit_init": 50.0}), ("muzero", {"c_puct": 5.0})],
 )
 def test_small_budgets_are_no_worse_than_with_other_numbers(
     method: MethodName, others: dict[str, float], policy: Policy
@@ -104,7 +98,6 @@ def test_every_slot_of_a_node_is_tried_more_often_as_budgets_grow(policy: Policy
     for budget in (512, 1024, 4096):
         planner = planner_of(policy, "gumbel_muzero", budget)
         tree = planner.plan(_OneGoodSlot(), torch.zeros(1, dtype=torch.int64)).tree
-        assert tree is not None
         child = tree.children_index[0, Tree.ROOT, 0]
         visits = tree.children_visits[0, child]
         assert visits.argmax() == 0
@@ -180,9 +173,6 @@ def test_both_numbers_are_the_users_to_set(policy: Policy) -> None:
 
 
 def test_ranked_tokens_keep_the_numbers_of_an_informative_prior(policy: Policy) -> None:
-    searcher = build_searcher(
-        "gumbel_muzero", 16, policy=policy, reward_model=CountingReward(), leaf_value=None,
-        proposal=Proposal(unit="token"),
-    )  # fmt: skip
+    searcher = search_of(policy, "gumbel_muzero", 16, Proposal(unit="token"))
     assert isinstance(searcher.planner, GumbelMuZeroPlanner)
     assert searcher.planner.qtransform is qtransform_completed_by_mix_value

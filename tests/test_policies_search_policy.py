@@ -58,7 +58,6 @@ def test_every_decision_leaves_its_trees_and_the_answer_is_the_same(
     first = load_tree(folder / "prompt-0-decision-0.safetensors")
     assert first.title == "Prompts 0 to 1, decision 0"
     assert dict(first.tree.embeddings) == {}
-    assert first.labels is not None
     assert [labels[0] for labels in first.labels] == PROMPTS[:2]
     for row in (0, 1):
         # The nested tree that `keep_trees` keeps says the same of every node.

@@ -46,11 +46,7 @@ CONFIGS: dict[str, PretrainedConfig] = {
     "mamba": MambaConfig(vocab_size=420, hidden_size=32, num_hidden_layers=2, state_size=4),
 }
 BLOCKS = Proposal(unit="block", segment_tokens=3, max_new_tokens=20)
-TEXTS = [
-    "Write a short story about the baker.\n",
-    "How?\n",
-    "Tell me of the bell and the lake.\n",
-]
+TEXTS = ["Write a short story about the baker.\n", "How?\n", "Tell me of the bell and the lake.\n"]
 
 
 def prompts_of(policy: Policy) -> list[list[int]]:

@@ -11,8 +11,7 @@ from policies.generation.language_model import Policy, TinyModel, build_tiny_mod
 from policies.generation.proposals import Proposal
 from policies.generation.segment_tree import SegmentTree
 from policies.planning.leaf_values import LeafValue, PartialReward, Rollout
-from policies.planning.methods import build_searcher
-from policies.planning.options import METHOD_NAMES, MethodName, SearchOptions
+from policies.planning.options import METHOD_NAMES, MethodName
 from policies.planning.planning_model import TextPlanningModel
 from policies.planning.scoring import TreeScorer
 from policies.planning.searcher import SearchPolicy
@@ -20,7 +19,7 @@ from policies.planning.segment_rewards import KLPenalty, ProcessReward
 from rewardmodel.models.sequence import SequenceRewardModel, load_scorer
 from rewardmodel.pretrained.tokenization import TextEncoder, load_tokenizer
 from search import BeamPlanner, BestOfNPlanner, GumbelMuZeroPlanner, MuZeroPlanner, Planner
-from tests.fakes import CountingReward, policy_of
+from tests.fakes import CountingReward, policy_of, search_of
 
 PROMPTS = ["Write a short story about the baker.\n", "How do I make a pie?\n"]
 BLOCKS = Proposal(unit="block", segment_tokens=4, max_new_tokens=12)
@@ -44,9 +43,6 @@ def searcher(policy: Policy, planner: Planner, slots: int, **options: object) ->
 
 def step(model: TextPlanningModel, nodes: list[int], slots: list[int]):
     return model.step({"node": torch.tensor(nodes)}, torch.tensor(slots))
-
-
-# ----------------------------------------------------------------------------- the planning model
 
 
 def test_best_of_n_is_depth_one_search(policy: Policy) -> None:
@@ -104,10 +100,8 @@ def test_ranked_slots_hold_the_likeliest_tokens_with_their_probabilities(policy:
     torch.testing.assert_close(root.prior_logits, weights)
     made = step(model, [0, 1], [0, 2])
     children = made.embedding["node"].tolist()
-    assert [tree.response_ids(node) for node in children] == [
-        [int(tokens[0, 0])],
-        [int(tokens[1, 2])],
-    ]
+    found = [tree.response_ids(node) for node in children]
+    assert found == [[int(tokens[0, 0])], [int(tokens[1, 2])]]
     assert tree.generated_tokens == {0: 1, 1: 1}
 
 
@@ -117,19 +111,15 @@ def test_a_proposal_that_cuts_the_tail_has_fewer_actions(policy: Policy) -> None
     assert root.valid_actions.tolist() == [[True, True, False, False]] * 2
 
 
-class _Narrow:
-    """A tokenizer-sized head that leaves two tokens, so that segments repeat."""
-
-    def __init__(self, policy: Policy) -> None:
-        self.proposal = Proposal(unit="block", segment_tokens=1, max_new_tokens=4, top_k=2)
+# Two tokens alone, so that segments repeat.
+NARROW = Proposal(unit="block", segment_tokens=1, max_new_tokens=4, top_k=2)
 
 
 def test_repeated_siblings_are_drawn_again_and_then_become_one(policy: Policy) -> None:
-    proposal = _Narrow(policy).proposal
-    free = planning_model(policy, proposal, 6)
+    free = planning_model(policy, NARROW, 6)
     step(free, [0] * 6, list(range(6)))
     assert len(set(free.tree.segment(0).children.values())) == 6
-    merged = planning_model(policy, proposal, 6, resamples=0)
+    merged = planning_model(policy, NARROW, 6, resamples=0)
     step(merged, [0] * 6, list(range(6)))
     assert len(set(merged.tree.segment(0).children.values())) == 2, "two tokens, two children"
     assert merged.tree.generated_tokens[0] == 6
@@ -145,18 +135,15 @@ def test_repeated_siblings_are_drawn_again_and_then_become_one(policy: Policy) -
     assert kinds[1] > kinds[0]
 
 
-def test_a_step_into_a_sibling_says_the_same_as_the_sibling(policy: Policy) -> None:
-    model = planning_model(policy, _Narrow(policy).proposal, 6, resamples=0)
+def test_a_step_into_a_sibling_returns_the_same_as_the_sibling(policy: Policy) -> None:
+    model = planning_model(policy, NARROW, 6, resamples=0)
     made = step(model, [0] * 6, list(range(6)))
     by_child: dict[int, set[tuple[float, float]]] = {}
     for node, value, reward in zip(
         made.embedding["node"].tolist(), made.value.tolist(), made.reward.tolist(), strict=True
     ):
         by_child.setdefault(node, set()).add((value, reward))
-    assert all(len(said) == 1 for said in by_child.values())
-
-
-# ---------------------------------------------------------------------------- values and rewards
+    assert all(len(found) == 1 for found in by_child.values())
 
 
 def test_process_rewards_and_their_differences(policy: Policy) -> None:
@@ -237,9 +224,6 @@ def test_rollouts_finish_the_text_and_may_be_the_answer(policy: Policy) -> None:
         assert result.tokens >= sum(c.tokens for c in result.candidates) / 4
 
 
-# -------------------------------------------------------------------------------- whole searches
-
-
 @pytest.mark.parametrize(
     ("planner", "replan"),
     [
@@ -264,7 +248,6 @@ def test_every_planner_answers_and_a_seed_repeats_it(
         assert result.prompt == prompt
         assert result.num_candidates >= 1
         assert result.tokens > 0
-    assert first[0].tree is not None
     assert first[0].tree["text"] == PROMPTS[0].strip()
     assert first[1].tree is None
 
@@ -274,11 +257,7 @@ def test_a_prompt_is_searched_alike_in_any_company(method: MethodName, policy: P
     prompts = [*PROMPTS, "Tell a tale.\n", "Go on about the lake and the bell.\n"]
 
     def found(batch_size: int) -> list[tuple[str, int]]:
-        options = SearchOptions(search_batch_size=batch_size, max_rows=3)
-        search = build_searcher(
-            method, 4, policy=policy, reward_model=CountingReward(), leaf_value=None,
-            proposal=BLOCKS, options=options,
-        )  # fmt: skip
+        search = search_of(policy, method, 4, BLOCKS, search_batch_size=batch_size, max_rows=3)
         return [(r.response, r.tokens) for r in search.generate(prompts, seed=4)]
 
     together = found(4)
@@ -316,7 +295,7 @@ def test_more_budget_scores_better_for_best_of_n(policy: Policy) -> None:
 
 @pytest.mark.parametrize("leaves", [1, 4])
 def test_tree_search_takes_several_leaves_a_step(leaves: int, policy: Policy) -> None:
-    options = SearchOptions(leaves_per_step=leaves)
+
     calls = []
 
     class Watched(CountingReward):
@@ -324,10 +303,7 @@ def test_tree_search_takes_several_leaves_a_step(leaves: int, policy: Policy) ->
             calls.append(len(responses))
             return super().score(prompts, responses)
 
-    search = build_searcher(
-        "muzero", 8, policy=policy, reward_model=Watched(), leaf_value=None,
-        proposal=BLOCKS, options=options,
-    )  # fmt: skip
+    search = search_of(policy, "muzero", 8, BLOCKS, reward_model=Watched(), leaves_per_step=leaves)
     assert all(result.num_candidates for result in search.generate(PROMPTS, seed=0))
     assert (max(calls) > len(PROMPTS)) == (leaves > 1)
 
@@ -348,9 +324,6 @@ def test_costs_and_candidates_are_what_was_drawn(policy: Policy) -> None:
         assert result.log_probability == best.log_probability < 0
 
 
-# --------------------------------------------------------------------------------------- budgets
-
-
 @pytest.mark.parametrize("leaf_value", [PartialReward(), Rollout()], ids=["partial", "rollout"])
 @pytest.mark.parametrize("method", METHOD_NAMES)
 def test_a_token_budget_is_never_exceeded_and_always_answers(
@@ -358,11 +331,7 @@ def test_a_token_budget_is_never_exceeded_and_always_answers(
 ) -> None:
     spent = []
     for budget in (12, 20, 45):
-        options = SearchOptions(token_budget=budget)
-        search = build_searcher(
-            method, 8, policy=policy, reward_model=CountingReward(), leaf_value=leaf_value,
-            proposal=BLOCKS, options=options,
-        )  # fmt: skip
+        search = search_of(policy, method, 8, BLOCKS, leaf_value=leaf_value, token_budget=budget)
         results = search.generate(PROMPTS, seed=2)
         assert all(result.num_candidates >= 1 for result in results)
         assert all(0 < result.tokens <= budget for result in results)
@@ -391,21 +360,15 @@ def test_a_slot_beyond_the_budget_is_worth_what_its_node_is_worth(policy: Policy
 
 def test_resamples_are_part_of_what_a_budget_keeps_back(policy: Policy) -> None:
     """Two tokens in six slots: most draws repeat a sibling and are drawn again, up to thrice."""
-    proposal = _Narrow(policy).proposal
     for budget in range(4, 24):
-        model = planning_model(policy, proposal, 6, token_budget=budget, resamples=3)
+        model = planning_model(policy, NARROW, 6, token_budget=budget, resamples=3)
         for slot in range(6):
             step(model, [0], [slot])
         left = budget - model.tree.generated_tokens[0]
         assert left >= 0
         if model.tree.best_finished(0) is None:
             longest = 1 if model.tree.segment(0).children else 0
-            assert left >= proposal.max_new_tokens - longest, "no response could be finished"
-
-
-def test_a_budget_too_small_for_one_response_is_refused(policy: Policy) -> None:
-    with pytest.raises(ValueError, match=r"token_budget: found 11; required: at least 12"):
-        searcher(policy, BestOfNPlanner(2), 2, token_budget=11)
+            assert left >= NARROW.max_new_tokens - longest, "no response could be finished"
 
 
 def test_a_search_that_could_need_more_memory_than_there_is_does_not_begin(
@@ -417,14 +380,8 @@ def test_a_search_that_could_need_more_memory_than_there_is_does_not_begin(
         search.generate(PROMPTS, seed=0)
 
 
-# ---------------------------------------------------------- a language small enough to enumerate
-
-
 class _SumOfIds:
     """A reward that no greedy step finds: it counts only how two tokens fit together."""
-
-    def __init__(self, policy: Policy) -> None:
-        self.tokenizer = policy.encoder.tokenizer
 
     def score(self, prompts: Sequence[str], responses: Sequence[str]) -> torch.Tensor:
         return torch.tensor([float(sum(map(ord, text)) * 7919 % 1009) for text in responses])
@@ -445,7 +402,7 @@ def test_a_search_over_tokens_finds_the_optimum_of_a_small_language(
 ) -> None:
     tokens, length = 4, 3  # 4 tokens at a place: 64 responses at most
     proposal = Proposal(unit="token", max_new_tokens=length)
-    reward = _SumOfIds(policy)
+    reward = _SumOfIds()
     tree = SegmentTree(policy, proposal)
     tree.add_prompts(PROMPTS[:1])
     model = TextPlanningModel(TreeScorer(tree, reward), _Nothing(), tokens)
@@ -475,10 +432,7 @@ def test_a_search_over_tokens_finds_the_optimum_of_a_small_language(
     assert one.score < optimum, "one step of lookahead is not enough, else this shows nothing"
 
 
-# ------------------------------------------------------------------------------------- bad input
-
-
-def test_a_reward_model_with_another_vocabulary_scores_the_text_and_that_is_said(
+def test_a_reward_model_with_another_vocabulary_scores_the_text_with_a_warning(
     policy: Policy, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     sizes = TinyModel(vocabulary=300, hidden_size=16, layers=1, heads=2, context=256)
@@ -508,19 +462,23 @@ class _BrokenReward:
         return torch.full((len(responses),), torch.nan)
 
 
-def test_a_score_that_is_not_a_number_stops_the_search(policy: Policy) -> None:
-    search = searcher(policy, GumbelMuZeroPlanner(2), 2, reward_model=_BrokenReward())
-    with pytest.raises(ValueError, match=r"_BrokenReward scored nan for the response '.*' to the"):
-        search.generate(PROMPTS, seed=0)
-
-
-def test_a_reward_model_that_cannot_read_unfinished_text_is_not_asked(policy: Policy) -> None:
-    search = searcher(policy, GumbelMuZeroPlanner(2), 2, leaf_value=PartialReward(finished=False))
-    with pytest.raises(ValueError, match=r"CountingReward cannot score unfinished text"):
-        search.generate(PROMPTS, seed=0)
-
-
-def test_a_prompt_that_is_too_long_is_named(policy: Policy) -> None:
-    search = searcher(policy, BestOfNPlanner(2), 2)
-    with pytest.raises(ValueError, match=r"prompt 1 has \d+ tokens; required: at most"):
-        search.generate([PROMPTS[0], "the bell " * 200], seed=0)
+@pytest.mark.parametrize(
+    ("options", "prompt", "message"),
+    [
+        (
+            {"reward_model": _BrokenReward()},
+            PROMPTS[1],
+            r"_BrokenReward scored nan for the response",
+        ),
+        ({"leaf_value": PartialReward(finished=False)}, PROMPTS[1], "cannot score unfinished"),
+        ({}, "the bell " * 200, r"prompt 1 has \d+ tokens; required: at most"),
+        ({"token_budget": 11}, PROMPTS[1], r"token_budget: found 11; required: at least 12"),
+    ],
+)
+def test_what_a_search_cannot_begin_or_end_with_is_named(
+    options: dict[str, object], prompt: str, message: str, policy: Policy
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        searcher(policy, GumbelMuZeroPlanner(2), 2, **options).generate(
+            [PROMPTS[0], prompt], seed=0
+        )

@@ -1,4 +1,4 @@
-"""Slips on a command line: one line, exit code 2, and nothing asked for before they are named."""
+"""Mistakes on a command line: one line and exit code 2."""
 
 import contextlib
 import io
@@ -98,20 +98,20 @@ def run(*argv: str) -> tuple[int, str]:
     ],
 )
 def test_a_slip_is_one_line_and_code_2(command: str, words: list[str], message: str) -> None:
-    code, told = run(command, *GIVEN[command], *words)
+    code, errors = run(command, *GIVEN[command], *words)
     assert code == 2
-    assert message in told
-    assert told.startswith("error: ")
-    assert told.count("\n") == 1
-    assert len(told) < 1000
+    assert message in errors
+    assert errors.startswith("error: ")
+    assert errors.count("\n") == 1
+    assert len(errors) < 1000
 
 
 def test_an_unknown_flag_is_named_before_a_missing_one_is_asked_for() -> None:
     for command in commands():
-        code, told = run(command, "--no_such_flag", "x")
+        code, errors = run(command, "--no_such_flag", "x")
         assert code == 2
-        assert "unrecognized arguments: --no_such_flag" in told, command
-        assert told.count("\n") == 1
+        assert "unrecognized arguments: --no_such_flag" in errors, command
+        assert errors.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -135,10 +135,10 @@ def test_an_unknown_word_is_named_with_the_nearest(
     argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert entry.main(argv) == 2
-    told = capsys.readouterr().err
-    assert message in told
-    assert told.startswith("error: ")
-    assert told.count("\n") == 1
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert errors.startswith("error: ")
+    assert errors.count("\n") == 1
 
 
 def test_values_may_begin_with_a_minus_and_lists_take_several() -> None:
@@ -161,8 +161,8 @@ def test_help_wins_over_slips_and_shows_bounds(capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit) as ended:
         parse(AtariPlayArgs, ["--zzz", "--help"], prog="x")
     assert ended.value.code == 0
-    told = " ".join(capsys.readouterr().out.split())
-    assert "(default: 1; required: at least 1 (at most 1,000,000,000))" in told
+    errors = " ".join(capsys.readouterr().out.split())
+    assert "(default: 1; required: at least 1 (at most 1,000,000,000))" in errors
 
 
 NAMES = st.sampled_from(
@@ -181,10 +181,10 @@ def check_line(command: str, words: list[str], values: dict[str, Any], path: Pat
     with contextlib.suppress(ValueError, yaml.YAMLError):  # a huge integer, a lone surrogate
         text = yaml.safe_dump(values)
         path.write_text(text, encoding="utf-8")
-    code, told = run(command, *words, *(["--config", str(path)] if text else []))
+    code, errors = run(command, *words, *(["--config", str(path)] if text else []))
     assert code in (0, 2)
-    assert told.count("\n") == (1 if code else 0), told
-    assert len(told) < 2500
+    assert errors.count("\n") == (1 if code else 0), errors
+    assert len(errors) < 2500
 
 
 LINE = st.fixed_dictionaries(

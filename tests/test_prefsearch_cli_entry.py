@@ -22,9 +22,7 @@ from tests.settings_classes import commands
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def test_help_lists_commands_and_shipped_configurations(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_help_lists_commands_and_shipped_configurations(capsys: pytest.CaptureFixture[str]) -> None:
     assert entry.main(["--help"]) == 0
     printed = capsys.readouterr().out
     for name in COMMANDS:
@@ -53,33 +51,33 @@ def run_in_process(code: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize(
-    ("words", "code", "message"),
-    [
-        ("reward train --help", 0, "--learning_rate"),
-        ("policy plan --help", 0, "--leaves_per_step"),
-        ("atari train --help", 0, "--evaluate_every"),
-        ("tree show --help", 0, "--max_depth"),
-        ("policy plan --no_such", 2, "unrecognized arguments: --no_such"),
-        ("reward trian", 2, "unknown subcommand 'trian'"),
-        ("reward train --model m --dataset d --seed one", 2, "--seed: found 'one'"),
-        ("reward train --model m --dataset none.jsonl", 2, "none.jsonl does not exist"),
-        ("reward score --model package:no_such/m --dataset d", 2, "no installed package 'no_such'"),
-        ("atari play --checkpoint none --out o", 2, "checkpoint: found 'none'"),
-        ("tree show none.safetensors", 2, "none.safetensors"),
-    ],
-)
-def test_help_and_mistakes_are_answered_without_heavy_imports(
-    words: str, code: int, message: str
-) -> None:
+ANSWERS = [
+    ("reward train --help", 0, "--learning_rate"),
+    ("policy plan --help", 0, "--leaves_per_step"),
+    ("atari train --help", 0, "--evaluate_every"),
+    ("tree show --help", 0, "--max_depth"),
+    ("policy plan --no_such", 2, "unrecognized arguments: --no_such"),
+    ("reward trian", 2, "unknown subcommand 'trian'"),
+    ("reward train --model m --dataset d --seed one", 2, "--seed: found 'one'"),
+    ("reward train --model m --dataset none.jsonl", 2, "none.jsonl does not exist"),
+    ("reward score --model package:no_such/m --dataset d", 2, "no installed package 'no_such'"),
+    ("atari play --checkpoint none --out o", 2, "checkpoint: found 'none'"),
+    ("tree show none.safetensors", 2, "none.safetensors"),
+]
+
+
+def test_help_and_mistakes_are_answered_without_heavy_imports() -> None:
     printed = run_in_process(
-        "import io, sys; sys.stderr = sys.stdout\nfrom prefsearch.cli import entry\n"
-        f"try: code = entry.main({words.split()})\n"
-        "except SystemExit as ended: code = ended.code\n"
-        f"print('code', code); {LOADED}"
+        "import sys; sys.stderr = sys.stdout\nfrom prefsearch.cli import entry\n"
+        f"for words in {[words for words, _, _ in ANSWERS]}:\n"
+        "  try: code = entry.main(words.split())\n"
+        "  except SystemExit as ended: code = ended.code\n"
+        f"  print('code', code); {LOADED}"
     )
-    assert message in printed
-    assert printed.endswith(f"code {code}\nloaded set()\n")
+    answers = printed.split("loaded set()\n")
+    for answer, (words, code, message) in zip(answers, [*ANSWERS, ("", 0, "")], strict=True):
+        assert message in answer, words
+        assert answer.endswith(f"code {code}\n" if words else ""), words
 
 
 def test_the_help_of_every_command_explains_every_flag_without_heavy_imports() -> None:
@@ -124,25 +122,17 @@ def test_a_setting_that_several_parts_share_has_one_default_and_one_type() -> No
                 assert (first.hint, same) == (setting.hint, True), (config, name)
 
 
-def test_an_unknown_setting_in_a_file_is_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "my.yaml"
-    path.write_text("model: x\ndataset: y\nlearning_rat: 0.1\n")
-    assert entry.main(["reward", "train", "--config", str(path)]) == 2
-    assert "unknown setting learning_rat" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("line", "message"),
     [
+        ("learning_rat: 0.1", "unknown setting learning_rat"),
         ("learning_rate: fast", "learning_rate: found 'fast' (str); required: float"),
         ("on_bad_row: maybe", "on_bad_row: found 'maybe' (str); required: one of 'error', 'skip'"),
         ("batch_size: 2.5", "batch_size: found 2.5 (float); required: int"),
         ("holdout: 1", "holdout: found 1; required: in (0, 1)"),
     ],
 )
-def test_a_wrong_value_in_a_file_is_named(
+def test_a_wrong_line_in_a_file_is_named(
     line: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "my.yaml"
@@ -167,9 +157,7 @@ def test_null_on_the_command_line_takes_back_what_the_file_sets(tmp_path: Path) 
     assert (parsed.max_decisions, parsed.threads) == (None, 2)
 
 
-def test_a_missing_configuration_lists_the_shipped_ones(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_missing_configuration_lists_the_shipped_ones(capsys: pytest.CaptureFixture[str]) -> None:
     assert entry.main(["reward", "train", "--config", "no/such"]) == 2
     assert "rewardmodel/train_demo" in capsys.readouterr().err
 
@@ -214,32 +202,24 @@ def test_reward_train_and_evaluate_agree(
     assert entry.main([*train, str(tmp_path / "run"), *flags, "--resume", "true"]) == 0
 
 
-def test_policy_commands_from_demonstrations_to_a_report(
-    tmp_path: Path, policy_folder: Path
-) -> None:
+def test_policy_commands_from_demonstrations_to_a_report(tmp_path: Path, undrawn: None) -> None:
     world = tmp_path / "world"
     sizes = ["--demonstrations", "40", "--prompts", "6"]
     assert entry.main(["reward", "world", "--out", str(world), *sizes]) == 0
     sft = tmp_path / "sft"
-    told = ["--dataset", str(world / "demonstrations.jsonl"), "--hidden_size", "32"]
+    shown = ["--dataset", str(world / "demonstrations.jsonl"), "--hidden_size", "32"]
     small = ["--layers", "1", "--vocabulary", "400", "--batch_size", "8", "--epochs", "0.4"]
-    assert entry.main(["policy", "sft", *told, *small, "--out", str(sft)]) == 0
+    assert entry.main(["policy", "sft", *shown, *small, "--out", str(sft)]) == 0
     policy = str(sft / "checkpoints" / "model")
-    asked = [
-        "--policy",
-        policy,
-        "--dataset",
-        str(world / "prompts.jsonl"),
-        "--max_new_tokens",
-        "12",
-    ]
+    common = ["--policy", policy, "--dataset", str(world / "prompts.jsonl")]
+    common += ["--max_new_tokens", "12"]
     samples, pairs = str(tmp_path / "samples.jsonl"), str(tmp_path / "pairs.jsonl")
-    assert entry.main(["policy", "sample", *asked, "--out", samples]) == 0
+    assert entry.main(["policy", "sample", *common, "--out", samples]) == 0
     assert entry.main(["reward", "label", "--responses", samples, "--out", pairs]) == 0
     reward = tmp_path / "reward"
     flags = ["--model", policy, "--dataset", pairs, "--holdout", "0.4", "--out", str(reward)]
     assert entry.main(["reward", "train", *flags]) == 0
-    against = [*asked, "--reward_model", str(reward / "checkpoints" / "model")]
+    against = [*common, "--reward_model", str(reward / "checkpoints" / "model")]
     head = str(tmp_path / "value")
     assert entry.main(["policy", "value", *against, "--out", head]) == 0
     against += ["--value_head", head]
@@ -253,7 +233,7 @@ def test_policy_commands_from_demonstrations_to_a_report(
     run = tmp_path / "evaluate"
     sweep = ["--methods", "beam", "gumbel", "--budgets", "2", "--pool", "4", "--gold", "simulated"]
     assert entry.main(["policy", "evaluate", *against, *sweep, "--out", str(run)]) == 0
-    assert (run / "report.html").stat().st_size > 10_000
+    assert (run / "report.html").is_file()
     methods = {row["method"] for row in json.loads((run / "summary.json").read_text())}
     assert methods == {"best-of-N", "beam search", "MCTS (Gumbel)"}
 

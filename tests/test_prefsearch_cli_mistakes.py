@@ -13,8 +13,10 @@ PROMPTS = [f"Write of the bell, the lake and number {i}.\n" for i in range(6)]
 
 
 @pytest.fixture
-def desk(tmp_path: Path, policy_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with prompts, preferences, a reward model and judges."""
+def desk(
+    tmp_path: Path, policy_folder: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None
+) -> Path:
+    """A folder with prompts, preferences, a reward model and gold scorers."""
     rows = [{"prompt": p} for p in PROMPTS]
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     pairs = [{"prompt": p, "chosen": "The bell rang.", "rejected": "No."} for p in PROMPTS]
@@ -36,6 +38,15 @@ def desk(tmp_path: Path, policy_folder: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def run(*words: object) -> int:
     return entry.main([str(word) for word in words])
+
+
+def evaluation(policy: Path, gold: str, *words: object) -> list[object]:
+    return [
+        "policy", "evaluate", "--policy", policy, "--reward_model", "reward",
+        "--dataset", "prompts.jsonl", "--methods", "gumbel_muzero", "--budgets", 2, "--pool", 2,
+        "--max_new_tokens", 6, "--segment_tokens", 3, "--gold", f"python:judges.py:{gold}",
+        "--out", "run", *words,
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -74,21 +85,16 @@ def test_a_model_that_is_none_leaves_no_run_of_fine_tuning(desk: Path, mistake: 
     assert not (desk / "run").exists()
 
 
-def test_what_was_recorded_before_a_judge_fails_is_kept_and_gone_on_with(
+def test_what_was_recorded_before_a_gold_scorer_fails_is_kept_and_gone_on_with(
     desk: Path, policy_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = [
-        "policy", "evaluate", "--policy", policy_folder, "--reward_model", "reward",
-        "--dataset", "prompts.jsonl", "--methods", "gumbel_muzero", "--budgets", 2, "--pool", 2,
-        "--max_new_tokens", 6, "--segment_tokens", 3, "--search_batch_size", 2,
-        "--gold", "python:judges.py:late", "--out", "run",
-    ]  # fmt: skip
+    command = evaluation(policy_folder, "late", "--search_batch_size", 2)
     (desk / "tired").touch()
     assert run(*command) == 2
     (desk / "tired").unlink()
-    said = capsys.readouterr().err
-    assert "the judge is tired" in said
-    assert "late" in said
+    errors = capsys.readouterr().err
+    assert "the judge is tired" in errors
+    assert "late" in errors
     assert len((desk / "run" / "data" / "pool.jsonl").read_text().splitlines()) == 2
     assert run(*command, "--resume", "true") == 0
 
@@ -96,12 +102,7 @@ def test_what_was_recorded_before_a_judge_fails_is_kept_and_gone_on_with(
 def test_data_and_models_that_changed_are_refused_when_a_run_goes_on(
     desk: Path, policy_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = [
-        "policy", "evaluate", "--policy", policy_folder, "--reward_model", "reward",
-        "--dataset", "prompts.jsonl", "--methods", "gumbel_muzero", "--budgets", 2, "--pool", 2,
-        "--max_new_tokens", 6, "--segment_tokens", 3, "--gold", "python:judges.py:good",
-        "--out", "run", "--resume", "true",
-    ]  # fmt: skip
+    command = evaluation(policy_folder, "good", "--resume", "true")
     assert run(*command) == 0
     before = {p: p.read_bytes() for p in (desk / "run").rglob("*.json*") if "owner" not in p.name}
     for change, named in (
@@ -117,9 +118,9 @@ def test_data_and_models_that_changed_are_refused_when_a_run_goes_on(
         change()
         capsys.readouterr()
         assert run(*command) == 2
-        said = capsys.readouterr().err
-        assert f"what {named} names" in " ".join(said.split())
-        assert "has changed since the run began" in " ".join(said.split())
+        errors = capsys.readouterr().err
+        assert f"what {named} names" in " ".join(errors.split())
+        assert "has changed since the run began" in " ".join(errors.split())
         for path, data in {**kept, **model}.items():
             path.write_bytes(data)
     assert {p: p.read_bytes() for p in before} == before

@@ -65,35 +65,35 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "taken").write_text("kept")
 
 
-@pytest.mark.parametrize("verb", FILES)
-def test_a_file_that_cannot_be_written_is_named_first(verb: str, tmp_path: Path) -> None:
-    suffix = SUFFIX.get(verb, ".jsonl")
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_cannot_be_written_is_named_first(name: str, tmp_path: Path) -> None:
+    suffix = SUFFIX.get(name, ".jsonl")
     (tmp_path / f"folder{suffix}").mkdir()
     (tmp_path / f"device{suffix}").symlink_to("/dev/full")
     os.mkfifo(tmp_path / f"pipe{suffix}")
     (tmp_path / f"circle{suffix}").symlink_to(f"circle{suffix}")
-    places = [f"{name}{suffix}" for name in ("folder", "device", "pipe", "circle")]
+    places = [f"{kind}{suffix}" for kind in ("folder", "device", "pipe", "circle")]
     places += [f"taken/x{suffix}", f"taken/y/x{suffix}", f"/proc/x{suffix}", f"{'n' * 300}{suffix}"]
     places += [f"~no-such-user/x{suffix}"]
     before = sorted(tmp_path.rglob("*"))
     for place in places:
         with pytest.raises(ValueError, match=r"^out: found .*required: "):
-            FILES[verb](place)
+            FILES[name](place)
     assert sorted(tmp_path.rglob("*")) == before
-    job = FILES[verb](f"~/new/x{suffix}")
-    assert job.out == str(tmp_path / "home" / "new" / f"x{suffix}")
+    args = FILES[name](f"~/new/x{suffix}")
+    assert args.out == str(tmp_path / "home" / "new" / f"x{suffix}")
     assert not (tmp_path / "home" / "new").exists()
 
 
-@pytest.mark.parametrize("verb", FOLDERS)
-def test_a_folder_that_cannot_be_made_is_named_first(verb: str, tmp_path: Path) -> None:
-    setting = "save_trees" if verb == "trees" else "out"
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_folder_that_cannot_be_made_is_named_first(name: str, tmp_path: Path) -> None:
+    setting = "save_trees" if name == "trees" else "out"
     for place in ("taken", "taken/x", "/dev/full", "/proc/x", "n" * 300, "~no-such-user", "", " "):
         with pytest.raises(ValueError, match=rf"^{setting}: found .*required: "):
-            FOLDERS[verb](place)
+            FOLDERS[name](place)
     assert (tmp_path / "taken").read_text() == "kept"
-    job = FOLDERS[verb]("~/new")
-    assert getattr(job, setting) == str(tmp_path / "home" / "new")
+    args = FOLDERS[name]("~/new")
+    assert getattr(args, setting) == str(tmp_path / "home" / "new")
 
 
 def test_a_name_in_a_folder_that_is_no_file_is_named(tmp_path: Path) -> None:
@@ -128,14 +128,14 @@ def test_usable_places_pass_and_nothing_is_made(tmp_path: Path) -> None:
     assert home_expanded("a~b", "out") == "a~b"
 
 
-@pytest.mark.parametrize("verb", ["split", "world", "inspect"])
+@pytest.mark.parametrize("name", ["split", "world", "inspect"])
 def test_an_empty_folder_name_does_not_mean_the_current_folder(
-    verb: str, tmp_path: Path, capsys
+    name: str, tmp_path: Path, capsys
 ) -> None:
     row = {"prompt": "a", "chosen": "b", "rejected": "c"}
     (tmp_path / "prompts.jsonl").write_text(json.dumps(row) + "\n")
-    data = [] if verb == "world" else ["--dataset", "prompts.jsonl"]
+    data = [] if name == "world" else ["--dataset", "prompts.jsonl"]
     before = {path: path.read_bytes() for path in tmp_path.glob("*.*")}
-    assert entry.main(["reward", verb, *data, "--out", ""]) == 2
+    assert entry.main(["reward", name, *data, "--out", ""]) == 2
     assert capsys.readouterr().err.startswith("error: out: found an empty text; required: ")
     assert {path: path.read_bytes() for path in tmp_path.glob("*.*")} == before

@@ -48,17 +48,12 @@ def by_hard_link(data: Path) -> Path:
     return link
 
 
-WAYS = pytest.mark.parametrize(
-    "way", [by_path, by_another_spelling, by_symbolic_link, by_hard_link]
-)
-
-
-@WAYS
-@pytest.mark.parametrize("read", ["file", "folder"])
-@pytest.mark.parametrize("verb", ["convert", "split", "score", "label", "sample"])
+@pytest.mark.parametrize("way", [by_path, by_another_spelling, by_symbolic_link, by_hard_link])
+@pytest.mark.parametrize("name", ["convert", "split", "score", "label", "sample"])
 def test_a_file_that_is_read_is_not_written_over(
-    verb: str, read: str, way: Callable[[Path], Path], data: Path, capsys
+    name: str, way: Callable[[Path], Path], data: Path, capsys
 ) -> None:
+    read = "file" if way in (by_path, by_hard_link) else "folder"
     before, out = data.read_bytes(), way(data)
     source = str(data if read == "file" else data.parent)
     flags = {
@@ -67,12 +62,12 @@ def test_a_file_that_is_read_is_not_written_over(
         "score": ["reward", "score", "--model", "m", "--dataset", source, "--out", str(out)],
         "label": ["reward", "label", "--responses", source, "--out", str(out)],
         "sample": ["policy", "sample", "--policy", "p", "--dataset", source, "--out", str(out)],
-    }[verb]
+    }[name]
     assert entry.main(flags) == 2
-    told = capsys.readouterr().err
-    assert told.startswith("error: out: found ")
-    assert "which would be written over and is read as " in told
-    assert told.count("\n") == 1
+    errors = capsys.readouterr().err
+    assert errors.startswith("error: out: found ")
+    assert "which would be written over and is read as " in errors
+    assert errors.count("\n") == 1
     assert data.read_bytes() == before
 
 
@@ -239,9 +234,9 @@ def test_the_file_of_settings_is_kept(place: str, tmp_path: Path, monkeypatch, c
     (tmp_path / "link.yaml").symlink_to("c.yaml")
     for file in ("c.yaml", "~/c.yaml", "link.yaml"):
         assert entry.main(["policy", "sample", f"--config={file}"]) == 2
-        told = capsys.readouterr().err
-        assert told.startswith("error: out: found ")
-        assert "is read as config" in told
+        errors = capsys.readouterr().err
+        assert errors.startswith("error: out: found ")
+        assert "is read as config" in errors
     assert settings.read_text().startswith("policy: p")
     settings.rename(tmp_path / "train.jsonl")
     (tmp_path / "train.jsonl").write_text("dataset: d\nout: .\n")

@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import psutil
 import pytest
@@ -19,7 +20,7 @@ from prefsearch.cli import entry, signals
 from prefsearch.cli.commands import Command, Group
 from prefsearch.cli.entry import run_command
 from prefsearch.cli.signals import OrderlyExit, keeping_handlers
-from tests.fakes import demo_command, local_command
+from tests.fakes import demo_words, local_command
 
 ROOT = Path(__file__).resolve().parent.parent
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
@@ -80,9 +81,9 @@ def maps(process: subprocess.Popen[str], library: str) -> bool:
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
-    told = process.communicate(timeout=60)[1]
-    assert "Traceback" not in told
-    return process.returncode, told
+    errors = process.communicate(timeout=60)[1]
+    assert "Traceback" not in errors
+    return process.returncode, errors
 
 
 def raised_in(run: Callable[[object], None], config: type = Resumed, *words: str) -> int:
@@ -104,15 +105,15 @@ def test_a_signal_while_torch_is_imported_ends_at_once(number: int, tmp_path: Pa
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_that_is_stopped_says_how_to_go_on_and_leaves_no_litter(tmp_path: Path) -> None:
+def test_a_run_that_is_stopped_names_the_remedy_and_leaves_no_litter(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    command = start(demo_command(out))
+    command = start([sys.executable, "-m", "prefsearch", *demo_words(out)])
     wait_for(lambda: (out / "checkpoints" / "init").exists() or command.poll() is not None)
     time.sleep(0.5)  # into the trainer
     command.send_signal(signal.SIGINT)
     line = f"stopped by Ctrl-C. Go on with the same command and --resume; what is done is in {out}"
-    code, told = ended(command)
-    assert (code, told.splitlines()[-1]) == (130, line)
+    code, errors = ended(command)
+    assert (code, errors.splitlines()[-1]) == (130, line)
     assert not list(out.rglob("*.partial-*"))
 
 
@@ -134,7 +135,6 @@ def test_a_second_signal_ends_at_once() -> None:
         "    finally: print('cleaning', flush=True); time.sleep(60)"
     )
     command = start([sys.executable, "-c", code])
-    assert command.stdout is not None
     assert command.stdout.readline() == "cleaning\n"
     command.send_signal(signal.SIGINT)
     assert ended(command)[0] == 130
@@ -156,33 +156,17 @@ def test_handlers_are_put_back_and_the_line_names_the_signal(
     assert {n: signal.getsignal(n) for n in CODES} == before
 
 
-def made_of_a_signal(job: object) -> None:
-    """What libraries make of an exception in the middle of their work."""
-    try:
-        send(signal.SIGTERM)
-    except KeyboardInterrupt as error:
-        raise RuntimeError("the engine failed") from error
-
-
-def missing_after_a_signal(job: object) -> None:
-    try:
-        send(signal.SIGTERM)
-    except KeyboardInterrupt:
-        raise ImportError("no torch") from None
-
-
-def ended_after_a_signal(job: object) -> None:
-    try:
-        send(signal.SIGTERM)
-    except KeyboardInterrupt:
-        sys.exit(1)
-
-
-@pytest.mark.parametrize("job", [made_of_a_signal, missing_after_a_signal, ended_after_a_signal])
+@pytest.mark.parametrize("error", [RuntimeError("engine"), ImportError("torch"), SystemExit(1)])
 def test_an_error_that_a_signal_became_is_still_the_signal(
-    job: Callable[[object], None], capsys: pytest.CaptureFixture[str]
+    error: BaseException, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert raised_in(job, Short) == 143
+    def run(_: object) -> None:
+        try:
+            send(signal.SIGTERM)
+        except KeyboardInterrupt as interrupt:
+            raise error from interrupt  # as libraries do in the middle of their work
+
+    assert raised_in(run, Short) == 143
     assert capsys.readouterr().err == "stopped by SIGTERM. Start it again with the same command\n"
 
 
@@ -215,7 +199,7 @@ def test_a_signal_that_is_lost_on_the_way_comes_again(
 ) -> None:
     cleaned: list[bool] = []
 
-    def job(_: object) -> None:
+    def run(_: object) -> None:
         try:
             where()
             time.sleep(30)
@@ -224,7 +208,7 @@ def test_a_signal_that_is_lost_on_the_way_comes_again(
             cleaned.append(True)
 
     began = time.monotonic()
-    assert raised_in(job, Short) == 143
+    assert raised_in(run, Short) == 143
     assert time.monotonic() - began < 10
     assert cleaned == [True]
     assert capsys.readouterr().err == "stopped by SIGTERM. Start it again with the same command\n"
@@ -233,10 +217,10 @@ def test_a_signal_that_is_lost_on_the_way_comes_again(
 def test_exits_and_interrupts_of_the_code_keep_their_meaning(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def leave(job: object) -> None:
+    def leave(_: object) -> None:
         raise SystemExit(2)  # as `prefsearch.distributed` does where the main process failed
 
-    def interrupt(job: object) -> None:
+    def interrupt(_: object) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(SystemExit) as left:
@@ -246,7 +230,7 @@ def test_exits_and_interrupts_of_the_code_keep_their_meaning(
     assert capsys.readouterr().err.startswith("stopped by Ctrl-C. ")
 
 
-def test_only_the_main_process_of_several_tells(
+def test_only_the_main_process_of_several_prints(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("RANK", "1")
@@ -254,8 +238,8 @@ def test_only_the_main_process_of_several_tells(
     assert capsys.readouterr().err == ""
 
 
-def test_an_unrelated_error_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(job: object) -> None:
+def test_an_unrelated_error_is_not_taken() -> None:
+    def fail(_: object) -> None:
         raise RuntimeError("a fault of ours")
 
     with pytest.raises(RuntimeError, match="a fault of ours"):
@@ -279,19 +263,19 @@ def test_bars_are_taken_off_the_line(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().err.split("\r")[-1].startswith("stopped by SIGTERM")
 
 
-@pytest.mark.parametrize("words", [["--help"], ["tree", "show", "--help"]], ids=" ".join)
-def test_a_closed_pipe_ends_silently(words: list[str]) -> None:
+@pytest.mark.parametrize("words", ["--help", "tree show --help"])
+def test_a_closed_pipe_ends_silently(words: str) -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    done = subprocess.run(
-        [sys.executable, "-m", "prefsearch", *words],
-        cwd=ROOT,
-        stdout=writing,
-        stderr=subprocess.PIPE,
-        check=False,
-    )
-    os.close(writing)
-    assert (done.returncode in (0, 141), done.stderr) == (True, b"")
+    with os.fdopen(writing, "w") as closed:
+        done = printing(words, closed)
+    assert (done.returncode in (0, 141), done.stderr) == (True, "")
+
+
+def printing(words: str, output: IO[str]) -> subprocess.CompletedProcess[str]:
+    """The command with an output."""
+    command = [sys.executable, "-m", "prefsearch", *words.split()]
+    return subprocess.run(command, cwd=ROOT, stdout=output, stderr=subprocess.PIPE, text=True)
 
 
 def test_what_rich_makes_of_a_closed_pipe_is_one_too() -> None:
@@ -309,10 +293,8 @@ def test_what_rich_makes_of_a_closed_pipe_is_one_too() -> None:
         sys.exit(run_command("prefsearch run", local_command(Args, run), []))
     """)
     command = start([sys.executable, "-c", code])
-    assert command.stdout is not None
     assert command.stdout.readline()
     command.stdout.close()
-    assert command.stderr is not None
     assert (command.wait(timeout=60), command.stderr.read()) == (141, "")
 
 
@@ -324,14 +306,7 @@ def test_a_closed_output_is_none_at_all() -> None:
 
 def test_a_full_disk_below_the_output_is_one_line() -> None:
     with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "prefsearch", "--help"],
-            cwd=ROOT,
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
+        done = printing("--help", full)
     assert done.returncode == 2
     assert done.stderr.startswith("error: [Errno 28]")
     assert done.stderr.count("\n") == 1
@@ -354,7 +329,6 @@ def test_processes_end_when_their_launcher_is_killed() -> None:
         [one.wait() for one in started]
     """)
     command = start([sys.executable, "-c", launcher])
-    assert command.stdout is not None
     assert [command.stdout.readline() for _ in range(2)] == ["up\n"] * 2
     workers = psutil.Process(command.pid).children(recursive=True)
     assert len(workers) == 2

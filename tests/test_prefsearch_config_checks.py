@@ -102,6 +102,7 @@ def test_defaults_lie_within_their_bounds(kind: type) -> None:
         ({"rate": 11}, "rate: found 11; required: more than 0 (at most 10)"),
         ({"rate": 10**5000}, "rate: found an integer of 16,610 bits; required: more than 0"),
         ({"rate": [1.0]}, "rate: found [1.0] (list); required: float. Correct it"),
+        ({"rate": "1e-3"}, "rate: found '1e-3' (str); required: float"),
         ({"rate": None}, "rate: found None (NoneType); required: float"),
         ({"seed": -1}, "seed: found -1; required: 0 or more (at most 4,294,967,295)"),
         ({"seed": 2**32}, "seed: found 4294967296; required: 0 or more"),

@@ -39,7 +39,6 @@ def test_nested_bars_share_a_display_that_ends_with_them(terminal: io.StringIO) 
         outer.advance()
         for _ in progress.track(range(2), "inner"):
             pass
-        assert outer._display is not None
         assert outer._display.live.is_started
         outer._display.refresh()
         outer.update(2, state="done")

@@ -13,7 +13,7 @@ import torch
 
 from prefsearch.report.page import Report, format_cell
 from prefsearch.statistics.metrics import Interval
-from prefsearch.storage.files import StorageError
+from prefsearch.storage.errors import StorageError
 from search.evaluation.figures import Curve, gain_curves
 
 HOSTILE = '<script>alert("x")</script> & <img src="http://evil.example/a.png" onerror=x>'

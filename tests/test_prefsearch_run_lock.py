@@ -32,7 +32,6 @@ def hold(folder: Path, *words: str) -> subprocess.Popen[str]:
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         start_new_session=True,
     )  # fmt: skip
-    assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
     return process
 

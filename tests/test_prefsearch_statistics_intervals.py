@@ -152,10 +152,7 @@ def test_shared_prompts_widen_by_the_covariance_they_bring() -> None:
     # Means 2 and 3; deviations of both seeds are -2, 0, 2: Cov of the means is their variance / 3.
     between, common = 0.5 / 2, 4.0 / 3
     assert found.standard_error == pytest.approx((between + common) ** 0.5)
-    half = np.hypot(
-        stats.t.ppf(0.975, 1) * between**0.5,
-        stats.t.ppf(0.975, 2) * common**0.5,
-    )
+    half = np.hypot(stats.t.ppf(0.975, 1) * between**0.5, stats.t.ppf(0.975, 2) * common**0.5)
     assert found.high - found.estimate == pytest.approx(half)
     assert stats.t.ppf(0.975, found.degrees) * found.standard_error == pytest.approx(half)
 

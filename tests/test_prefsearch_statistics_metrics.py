@@ -31,11 +31,7 @@ def enumerate_best_of_n(proxy: list[float], metric: list[float], n: int) -> floa
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 7])
 @pytest.mark.parametrize(
     "proxy",
-    [
-        [0.3, -1.0, 2.0, 0.7, 1.1, -0.2, 5.0],
-        [1.0, 1.0, 0.0, 2.0, 2.0, 2.0, 0.0],
-        [4.0] * 7,
-    ],
+    [[0.3, -1.0, 2.0, 0.7, 1.1, -0.2, 5.0], [1.0, 1.0, 0.0, 2.0, 2.0, 2.0, 0.0], [4.0] * 7],
     ids=["distinct", "tied", "all_tied"],
 )
 def test_best_of_n_equals_the_mean_over_all_subsets(proxy: list[float], n: int) -> None:

@@ -66,10 +66,7 @@ DAMAGES = [
 
 @pytest.mark.parametrize(("damage", "message"), DAMAGES)
 def test_a_damaged_checkpoint_is_named_and_passed_over(
-    tmp_path: Path,
-    damage: Callable[[Path], None],
-    message: str,
-    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path, damage: Callable[[Path], None], message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     older, newest = write(tmp_path / "step-1-0"), write(tmp_path / "step-2-0")
     assert read(newest)["updates"] == 7

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from prefsearch.statistics.metrics import Interval
+from prefsearch.storage.errors import StorageError
 from prefsearch.storage.files import (
-    StorageError,
     append_record,
     read_records,
     write_json_atomic,
@@ -49,11 +49,11 @@ def test_records_come_back_in_order_as_plain_values(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ({"loss": math.nan}, r"record\['loss'\] is nan"),
-        ({"a": {"b": [0.0, np.float64("inf")]}}, r"record\['a'\]\['b'\]\[1\] is inf"),
-        ({"a": torch.tensor([math.nan])}, r"record\['a'\]\[0\] is nan"),
+        ({"loss": math.nan}, r"record\['loss'\]: found nan"),
+        ({"a": {"b": [0.0, np.float64("inf")]}}, r"record\['a'\]\['b'\]\[1\]: found inf"),
+        ({"a": torch.tensor([math.nan])}, r"record\['a'\]\[0\]: found nan"),
         ({"by_n": {1: 0.5}}, "key 1 of type int"),
-        ({"a": {1, 2}}, "is a set"),
+        ({"a": {1, 2}}, "found a set"),
         ([1, 2], "a record is a mapping, found list"),
     ],
 )
@@ -122,7 +122,6 @@ def test_a_killed_writer_loses_at_most_its_last_record(tmp_path: Path) -> None:
         cwd=root,
         env=os.environ | {"PYTHONPATH": root},
     ) as writer:
-        assert writer.stdout is not None
         for _ in range(20):
             confirmed = int(writer.stdout.readline())
         writer.kill()
@@ -207,7 +206,7 @@ def test_json_round_trip_and_refusal(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     write_json_atomic(path, {"kl": (0.0, 1.5), "path": tmp_path, "ok": np.bool_(True)})
     assert json.loads(path.read_text()) == {"kl": [0.0, 1.5], "path": str(tmp_path), "ok": True}
-    with pytest.raises(ValueError, match=r"value\['kl'\] is nan"):
+    with pytest.raises(ValueError, match=r"value\['kl'\]: found nan"):
         write_json_atomic(path, {"kl": math.nan})
     assert json.loads(path.read_text())["ok"] is True
 

@@ -10,7 +10,8 @@ import pytest
 
 from prefsearch.storage import folders as folder_writing
 from prefsearch.storage import scratch_files
-from prefsearch.storage.files import StorageError, naming_path, write_text_atomic
+from prefsearch.storage.errors import StorageError, naming_path
+from prefsearch.storage.files import write_text_atomic
 from prefsearch.storage.folders import new_folder, remove_folder
 from prefsearch.storage.scratch_files import partial_folder, remove_leftovers, replaced_folder
 
@@ -145,14 +146,15 @@ def test_a_temporary_file_of_a_dead_process_goes_with_the_first_write(
 def test_what_libraries_make_of_a_full_disk_is_a_storage_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    from prefsearch.storage import files as records
+    from prefsearch.storage import errors
 
-    monkeypatch.setattr(records, "_NEARLY_FULL", 2**60)
+    monkeypatch.setattr(errors, "_NEARLY_FULL", 2**60)
     with (
         pytest.raises(StorageError, match="No space left on device; free some") as raised,
-        naming_path(tmp_path / "model", "write"),
+        new_folder(tmp_path / "model"),
     ):
         raise error
+    assert list(tmp_path.iterdir()) == []
     assert raised.value.errno == errno.ENOSPC
     assert raised.value.filename == str(tmp_path / "model")
 

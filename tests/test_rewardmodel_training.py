@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from policies.generation.language_model import fine_tune, load_language_model
-from prefsearch.storage.files import StorageError
+from prefsearch.storage.errors import StorageError
 from rewardmodel.models.loading import load_reward_model
 from rewardmodel.models.sequence import SequenceRewardModel, load_scorer
 from rewardmodel.pretrained.tokenization import load_tokenizer

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefsearch.storage.files import StorageError
+from prefsearch.storage.errors import StorageError
 from search import BeamPlanner, BestOfNPlanner, GumbelMuZeroPlanner, MuZeroPlanner, Tree
 from search.viewer import file as tree_file
 from search.viewer.file import load_tree, save_tree

@@ -22,7 +22,7 @@ from atari_bridge.reference.scores import games, human_normalized
 from atari_bridge.training.agent import Agent, load_agent
 from prefsearch.progress import progress
 from prefsearch.storage.files import write_json_atomic
-from prefsearch.storage.json_reading import read_json
+from prefsearch.storage.json_text import read_json
 from prefsearch.storage.visible_text import visible
 from search import Planner
 

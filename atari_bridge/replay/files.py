@@ -13,7 +13,8 @@ from safetensors.numpy import load_file, save
 
 from atari_bridge.replay.replay import Replay
 from prefsearch.storage.checkpoints import read_manifest, write_manifest
-from prefsearch.storage.files import naming_path, write_bytes_atomic
+from prefsearch.storage.errors import naming_path
+from prefsearch.storage.files import write_bytes_atomic
 
 MANIFEST = "replay.json"
 VERSION = 3

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from prefsearch.storage import checkpoints
-from prefsearch.storage.files import naming_path
+from prefsearch.storage.errors import naming_path
 from prefsearch.storage.weights import load_tensor_file, load_weights
 
 MANIFEST = "checkpoint.json"

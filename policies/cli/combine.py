@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from policies.evaluation.pooled import Pool
 from prefsearch.cli.console import PlainConsole
 from prefsearch.config.settings import settings_of_class
 from prefsearch.run.directory import DamagedRunError, RunDirectory
-from prefsearch.storage.json_reading import read_json
+from prefsearch.storage.json_text import read_json
 
 Cells = dict[tuple[str, str], list[Record]]
 """The records of one run by method and budget, in the order of prompts."""
@@ -75,7 +74,7 @@ def combine(args: CombineArgs) -> None:
     console.print(f"Open {out.report} in a browser.")
 
 
-def _records(run: RunDirectory, prompts: int) -> list[dict[str, Any]]:
+def _records(run: RunDirectory, prompts: int) -> Sequence[Record]:
     """The records of an evaluation, each with what a comparison needs."""
     records = records_of(run)
     for number, record in enumerate(records, start=1):
@@ -90,7 +89,7 @@ def _records(run: RunDirectory, prompts: int) -> list[dict[str, Any]]:
     return records
 
 
-def _prompts(folder: str) -> list[Any]:
+def _prompts(folder: str) -> list[object]:
     """The prompts of an evaluation."""
     path = Path(folder) / "data" / "prompts.json"
     found = read_json(path)
@@ -103,7 +102,7 @@ def _prompts(folder: str) -> list[Any]:
 
 
 def _require_comparable(
-    settings: Mapping[str, Mapping[str, Any]], *, other_prompts: bool = False
+    settings: Mapping[str, Mapping[str, object]], *, other_prompts: bool = False
 ) -> None:
     """Refuses the same evaluation twice, and evaluations whose scores mean different things."""
     for one, two in itertools.combinations(settings, 2):
@@ -135,13 +134,13 @@ def _require_comparable(
             )
 
 
-def _alike(key: str, mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
+def _alike(key: str, mine: Mapping[str, object], theirs: Mapping[str, object]) -> bool:
     """Whether two different values are both those of a model, which each seed has its own of."""
     return key in _MODELS and mine.get(key) is not None and theirs.get(key) is not None
 
 
 def _require_one_scale(
-    settings: Mapping[str, Mapping[str, Any]], found: Mapping[str, Cells]
+    settings: Mapping[str, Mapping[str, object]], found: Mapping[str, Cells]
 ) -> None:
     """Refuses to average the scores of several reward models where there is no gold score."""
     scored = all(
@@ -158,7 +157,7 @@ def _require_one_scale(
 
 
 def _require_different(
-    settings: Mapping[str, Mapping[str, Any]], found: Mapping[str, Cells]
+    settings: Mapping[str, Mapping[str, object]], found: Mapping[str, Cells]
 ) -> None:
     """Refuses an evaluation that stands twice, be it under other names or in other batches."""
     for one, two in itertools.combinations(found, 2):
@@ -214,7 +213,7 @@ def _common(found: Mapping[str, Cells]) -> tuple[list[Record], dict[tuple[str, s
 
 
 def _notes(
-    settings: Mapping[str, Mapping[str, Any]], left: Mapping[tuple[str, str], Sequence[str]]
+    settings: Mapping[str, Mapping[str, object]], left: Mapping[tuple[str, str], Sequence[str]]
 ) -> list[str]:
     """What the report leaves out, and what its intervals do not cover."""
     notes: list[str] = []

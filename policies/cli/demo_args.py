@@ -43,8 +43,12 @@ class DemoArgs(CheckedArgs):
     def check(self) -> None:
         """Shrinks the run where `fast` is given, and checks that there are so many prompts."""
         if self.fast:
-            self.demonstrations, self.comparisons, self.few_labels = 1600, 150, 50
-            self.eval_prompts, self.pool, self.improve_prompts = 12, 16, 24
+            self.demonstrations = min(self.demonstrations, 1600)
+            self.comparisons = min(self.comparisons, 150)
+            self.few_labels = min(self.few_labels, 50)
+            self.eval_prompts = min(self.eval_prompts, 12)
+            self.pool = min(self.pool, 16)
+            self.improve_prompts = min(self.improve_prompts, 24)
         most = count_held_out()
         bounds = f"2 to {most}, the held-out assignments of the embedded world"
         require(2 <= self.eval_prompts <= most, "eval_prompts", self.eval_prompts, bounds)

@@ -14,8 +14,8 @@ from typing import Any
 from prefsearch.distributed import Processes
 from prefsearch.progress import track
 from prefsearch.run.directory import DamagedRunError
-from prefsearch.storage.files import append_record, read_records, to_plain, write_text_atomic
-from prefsearch.storage.json_text import json_text
+from prefsearch.storage.files import append_record, read_records, write_text_atomic
+from prefsearch.storage.json_text import json_text, to_plain
 
 Line = dict[str, Any]
 """What is kept of a prompt; `prompt` is its number."""
@@ -65,7 +65,7 @@ class CellFile:
         self._own = path.with_name(name)
         self._known = {line["prompt"] for line in self._read()}
 
-    def fill(self, work: Callable[[int], Iterable[Mapping[str, Any]]], *, label: str) -> None:
+    def fill(self, work: Callable[[int], Iterable[Mapping[str, object]]], *, label: str) -> None:
         """Does this process's batches that are not done yet.
 
         Args:
@@ -147,7 +147,7 @@ def read_lines(
     return lines
 
 
-def with_checksum(line: Mapping[str, Any]) -> Line:
+def with_checksum(line: Mapping[str, object]) -> Line:
     """A line with a checksum of all but its seconds, which no two runs have in common."""
     plain: Line = to_plain(line, "line")
     return {**plain, _CHECKSUM: _checksum(plain)}

@@ -96,7 +96,7 @@ def summarize(
 ) -> list[Cell]:
     """Summarizes records into cells, best-of-N first, each method by growing budget.
 
-    Records of several seeds carry `run`, which tells them apart: each seed is summarized by itself,
+    Records of several seeds carry `run`, which names the seed: each is summarized by itself,
     and the intervals are over seeds. Records may carry `cluster`: prompts of one cluster are no
     independent samples, and runs that share a cluster share what it has brought to their means.
 

@@ -15,7 +15,7 @@ from rewardmodel.synthetic.requests import assignment_of
 def clusters_of(prompts: Sequence[Any]) -> list[str]:
     """The cluster of each prompt, the same name in every run that meets the prompt.
 
-    Of a request of the embedded world it is the set of things that is asked for, whatever the
+    Of a request of the embedded world it is the set of things it requests, whatever the
     wording and whatever stands before it, such as instructions, examples and earlier turns: the
     last request counts, in a conversation the last one of the user. Other prompts share a cluster
     where they are equal but for case and white space at their ends.
@@ -27,7 +27,7 @@ def clusters_of(prompts: Sequence[Any]) -> list[str]:
 
 
 def _cluster(prompt: Any) -> str:
-    for text in reversed(_asked(prompt)):
+    for text in reversed(_requested(prompt)):
         requests = list(_request_pattern().finditer(" ".join(text.split())))
         if requests:
             return assignment_of(requests[-1].group())
@@ -37,7 +37,7 @@ def _cluster(prompt: Any) -> str:
     )
 
 
-def _asked(prompt: Any) -> list[str]:
+def _requested(prompt: Any) -> list[str]:
     """The texts in which a user asks, in their order: a plain prompt, or messages of the user."""
     if isinstance(prompt, str):
         return [prompt]
@@ -58,7 +58,7 @@ def _request_pattern() -> re.Pattern[str]:
     for genre in GENRES:
         nouns = dict(zip(genre.slots, genre.things, strict=True))
         for template in genre.requests:
-            pieces = re.split(r"\{(\w+)\}", template)  # every other one names a slot
+            pieces = re.split(r"\{(\w+)\}", template)  # every other one names a field
             wordings.append(
                 "".join(
                     f"(?:{'|'.join(map(re.escape, nouns[piece]))})" if i % 2 else re.escape(piece)
@@ -68,7 +68,7 @@ def _request_pattern() -> re.Pattern[str]:
     return re.compile("|".join(wordings), re.I)
 
 
-def _folded(value: Any) -> Any:
+def _folded(value: object) -> object:
     """A prompt in which upper case and white space at the ends of texts make no difference."""
     if isinstance(value, str):
         return value.strip().casefold()

@@ -1,4 +1,4 @@
-"""What curves of gains say as a whole: how far searches go from the policy, and fitted laws.
+"""Divergence of searches from the policy, and laws fitted to curves of gains.
 
 A fit summarizes the budgets that were measured and is drawn over these alone; one that the data do
 not bear out is shown as refused, with the reason.
@@ -7,7 +7,6 @@ not bear out is shown as refused, with the reason.
 import contextlib
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -49,7 +48,7 @@ _FITS = {
 }
 
 
-def fit_rows(cells: Sequence[Cell], records: Sequence[Record]) -> list[dict[str, Any]]:
+def fit_rows(cells: Sequence[Cell], records: Sequence[Record]) -> list[dict[str, object]]:
     """Fits every method's curve: score over log tokens, and best-of-N's over its KL.
 
     Args:
@@ -114,10 +113,10 @@ def add_fits(
     """Adds the section on fitted laws, with best-of-N over its KL drawn; see `fit_rows`."""
     scope = cells[0].proxy.scope
     report.section(
-        "What the curves say",
+        "Fitted laws",
         "Two laws, fitted to means over prompts: a score that grows by the same step with every "
         "doubling of generated tokens; and for best-of-N, gain = d (α − β d) with d the root of "
-        "the KL (Gao et al. 2022), whose peak says where more samples begin to harm. They hold "
+        "the KL (Gao et al. 2022), whose peak shows where more samples begin to harm. They hold "
         "for the measured range only. A law that needs more points, or has no peak, is refused. "
         f"Intervals are 95 %, {scope}.",
     )
@@ -136,7 +135,7 @@ def add_fits(
         panel=BEST_OF_N,
     )
     fits: dict[tuple[str, str], BestOfNFit] = {}
-    with contextlib.suppress(FitRefusedError):  # the table says so
+    with contextlib.suppress(FitRefusedError):  # shown in the table
         fits[BEST_OF_N, target] = fit_best_of_n(curve.cost, curve.estimate)
     path = run.figures / "best_of_n.svg"
     overoptimization(
@@ -177,7 +176,7 @@ def _rounded(interval: Interval | None) -> Interval | None:
     return Interval(*(round(v, 3) for v in (interval.estimate, interval.low, interval.high)))
 
 
-def _log_linear(line: Sequence[Cell], means: Sequence[float]) -> dict[str, Any]:
+def _log_linear(line: Sequence[Cell], means: Sequence[float]) -> dict[str, object]:
     law = "a + b ln(tokens)"
     try:
         fit = fit_log_linear([cell.tokens for cell in line], means)
@@ -195,7 +194,7 @@ def _best_of_n(
     line: Sequence[Cell],
     scores: Mapping[Hashable, Array],
     clusters: Sequence[Sequence[Hashable]] | None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Fits the law to each seed's per-prompt scores [P, L] of best-of-N at the cells' budgets."""
     law = "d (α − β d)"
     kl = [cell.kl or 0.0 for cell in line]
@@ -211,14 +210,14 @@ def _best_of_n(
     try:
         peak = fit.peak()
         where = "a guess beyond the range" if peak.extrapolated else "within the range"
-        said = f"peak {peak.gain:+.3f} at n = {peak.best_of_n:.0f}, {where}"
+        note = f"peak {peak.gain:+.3f} at n = {peak.best_of_n:.0f}, {where}"
         if beta.low <= 0:
-            said += "; β may be 0, and then there is none"
+            note += "; β may be 0, and then there is none"
     except FitRefusedError as error:
-        said = f"peak refused: {error}"
+        note = f"peak refused: {error}"
     return {
         "law": law,
-        "value": f"α {_rounded(alpha)}, β {_rounded(beta)}; {said}",
+        "value": f"α {_rounded(alpha)}, β {_rounded(beta)}; {note}",
         "r_squared": None if math.isnan(fit.r_squared) else round(fit.r_squared, 3),
         "range": f"KL 0 to {fit.farthest**2:.2f} nats",
     }

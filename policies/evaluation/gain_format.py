@@ -1,26 +1,25 @@
 """Gains in words and in tables: methods, intervals, scopes and verdicts."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from rich import box
 from rich.table import Table
 
-from policies.evaluation.cells import BEST_OF_N
+from policies.evaluation.cells import BEST_OF_N, Record
 from prefsearch.statistics.intervals import SeedInterval, seed_interval_from
 from prefsearch.statistics.metrics import Interval
 from prefsearch.statistics.verdicts import Verdict
 from prefsearch.statistics.verdicts import verdict as verdict_of
 
 
-def method_name(row: Mapping[str, Any]) -> str:
+def method_name(row: Record) -> str:
     """Method and budget in words."""
     if row["method"] == BEST_OF_N:
         return "no search" if row["budget"] == "1" else f"best-of-{row['budget']}"
     return f"{row['method']}, {row['budget']}"
 
 
-def interval_of(value: Mapping[str, Any] | None) -> Interval | None:
+def interval_of(value: Record | None) -> Interval | None:
     """An interval that went through JSON."""
     if value is None:
         return None
@@ -29,10 +28,10 @@ def interval_of(value: Mapping[str, Any] | None) -> Interval | None:
     return Interval(value["estimate"], value["low"], value["high"])
 
 
-def scope_of(values: Iterable[Mapping[str, Any] | Interval | None]) -> str:
+def scope_of(values: Iterable[Record | Interval | None]) -> str:
     """What intervals are over, in words: "over 3 seeds of 48 prompts"; each kind once.
 
-    That values or seeds are equal is told where it holds of all.
+    Equal values or seeds are mentioned only where all are.
     """
     given = [value if isinstance(value, Interval) else interval_of(value) for value in values]
     found = [value for value in given if isinstance(value, SeedInterval)]
@@ -41,7 +40,7 @@ def scope_of(values: Iterable[Mapping[str, Any] | Interval | None]) -> str:
     return " or ".join(dict.fromkeys(scopes)) or "over prompts"
 
 
-def show_interval(value: Mapping[str, Any] | None, *, sign: bool = False) -> str:
+def show_interval(value: Record | None, *, sign: bool = False) -> str:
     """An interval in two decimals, or a dash; an estimate alone where its interval is unknown."""
     if value is None:
         return "–"
@@ -59,11 +58,11 @@ def show_share(value: float | None) -> str | None:
 
 
 def marked(what: str, finished: bool) -> str:
-    """The heading of an example, which says where the text was cut off."""
+    """The heading of an example, marked where the text was cut off."""
     return what if finished else f"{what} (cut off)"
 
 
-def closing_table(rows: Sequence[Mapping[str, Any]], *, title: str) -> Table:
+def closing_table(rows: Sequence[Record], *, title: str) -> Table:
     """The rows of all cells as a table for a terminal of 80 columns."""
     has_gold = any(row["gold"] for row in rows)
     target = "gold" if has_gold else "proxy"
@@ -86,14 +85,12 @@ def closing_table(rows: Sequence[Mapping[str, Any]], *, title: str) -> Table:
     return table
 
 
-def verdict(gain: Mapping[str, Any] | None) -> Verdict | None:
+def verdict(gain: Record | None) -> Verdict | None:
     """What an interval of a gain decides; None where nothing was compared."""
     return verdict_of(interval_of(gain))
 
 
-def gains_of(
-    rows: Sequence[Mapping[str, Any]], key: str = "gain_at_equal_tokens"
-) -> dict[str, SeedInterval]:
+def gains_of(rows: Sequence[Record], key: str = "gain_at_equal_tokens") -> dict[str, SeedInterval]:
     """The gains of a table by their methods' names, where something was compared."""
     found: dict[str, SeedInterval] = {}
     for row in rows:

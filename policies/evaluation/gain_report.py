@@ -3,11 +3,11 @@
 import json
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 
-from policies.evaluation.cells import Cell, Cost, cell_row, curves, summarize
+from policies.evaluation.cell_files import Line
+from policies.evaluation.cells import Cell, Cost, Record, cell_row, curves, summarize
 from policies.evaluation.clusters import clusters_of
 from policies.evaluation.gain_fits import add_divergence, add_fits
 from policies.evaluation.gain_format import (
@@ -90,7 +90,7 @@ choose N of one pool of samples, so their curves are smooth and their points not
 """
 
 
-def records_of(run: RunDirectory, **wanted: str) -> list[dict[str, Any]]:
+def records_of(run: RunDirectory, **wanted: str) -> list[Line]:
     """The records of a run whose fields have the wanted values."""
     return [
         record
@@ -100,7 +100,7 @@ def records_of(run: RunDirectory, **wanted: str) -> list[dict[str, Any]]:
 
 
 def add_gains(
-    report: Report, run: RunDirectory, rows: Sequence[Mapping[str, Any]], cells: Sequence[Cell]
+    report: Report, run: RunDirectory, rows: Sequence[Record], cells: Sequence[Cell]
 ) -> None:
     """Adds the section on gains: prose, table and curves.
 
@@ -149,7 +149,7 @@ def add_gains(
 
 
 def add_costs(
-    report: Report, run: RunDirectory, rows: Sequence[Mapping[str, Any]], cells: Sequence[Cell]
+    report: Report, run: RunDirectory, rows: Sequence[Record], cells: Sequence[Cell]
 ) -> None:
     """Adds the section on costs: what every cell took, and gains over tokens read by models."""
     report.section(
@@ -220,7 +220,7 @@ def add_tree(report: Report, run: RunDirectory, saved: Path) -> None:
     report.link(path.relative_to(run.path).as_posix(), "Open the whole tree")
 
 
-def add_making(report: Report, run: RunDirectory, **blocks: Mapping[str, Any]) -> None:
+def add_making(report: Report, run: RunDirectory, **blocks: Mapping[str, object]) -> None:
     """Adds the section on how the run was made."""
     report.section("How it was made")
     for heading, values in blocks.items():
@@ -229,7 +229,7 @@ def add_making(report: Report, run: RunDirectory, **blocks: Mapping[str, Any]) -
     report.settings("environment", environment)
 
 
-def records_with_clusters(run: RunDirectory) -> list[dict[str, Any]]:
+def records_with_clusters(run: RunDirectory) -> list[Line]:
     """The records of an evaluation, each with the cluster of its prompt.
 
     A prompt that stands twice in the data is one sample, and so is one that several runs share.
@@ -240,7 +240,7 @@ def records_with_clusters(run: RunDirectory) -> list[dict[str, Any]]:
     return [{"cluster": clusters[record["prompt"]], **record} for record in records_of(run)]
 
 
-def write_gain_report(run: RunDirectory, settings: Mapping[str, Any]) -> Table:
+def write_gain_report(run: RunDirectory, settings: Mapping[str, object]) -> Table:
     """Writes `summary.json`, figures and `report.html` of an evaluation.
 
     Returns:
@@ -258,11 +258,11 @@ def write_gain_report(run: RunDirectory, settings: Mapping[str, Any]) -> Table:
 
 def write_gain_pages(
     run: RunDirectory,
-    records: Sequence[Mapping[str, Any]],
+    records: Sequence[Record],
     pool: Pool | Mapping[Hashable, Pool],
     *,
     subtitle: str,
-    configuration: Mapping[str, Any],
+    configuration: Mapping[str, object],
     note: str = "",
     add: Callable[[Report], None] | None = None,
 ) -> Table:
@@ -274,7 +274,7 @@ def write_gain_pages(
         pool: Samples, likewise.
         subtitle: Of the page.
         configuration: Shown on it.
-        note: A sentence on what the intervals do not say.
+        note: A sentence on what the intervals do not cover.
         add: Adds sections of one run.
 
     Returns:
@@ -325,7 +325,7 @@ def _add_examples(report: Report, run: RunDirectory) -> None:
         report.examples(prompt, cards)
 
 
-def _scores(line: Mapping[str, Any], at: int | None = None) -> dict[str, float]:
+def _scores(line: Record, at: int | None = None) -> dict[str, float]:
     """The scores of a line's response, or of one of its responses."""
     found = {key: line[key] if at is None or line[key] is None else line[key][at]
              for key in ("gold", "proxy")}  # fmt: skip

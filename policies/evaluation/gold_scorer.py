@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefsearch.cli.command_line import for_python
-from prefsearch.storage.files import plain_number
+from prefsearch.storage.json_text import plain_number
 from rewardmodel.data.conversation import Prompt
 from rewardmodel.data.rows import OnBadRow, PreferenceDataError
 from rewardmodel.interface import Finished, RewardModel, score_replies

@@ -5,15 +5,14 @@ pool gives every n without bias, and every method sees the same responses. Costs
 samples, not of the pool. P is prompts, N responses in a pool.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from policies.evaluation.cell_files import Fields
+from policies.evaluation.cell_files import Fields, Line
 from policies.evaluation.gold_scorer import GoldScorer, gold_scores
 from policies.finetuning.collection import Samples
 from policies.generation.language_model import Policy
@@ -48,7 +47,7 @@ def pool_lines(
     policy: Policy | None = None,
     first: int = 0,
     rows: int = 256,
-) -> list[dict[str, Any]]:
+) -> list[Line]:
     """Scores samples: one line a prompt, with its responses, their scores and cost.
 
     Args:
@@ -72,7 +71,7 @@ def pool_lines(
         numbers = [first + start + i // each for i in range(len(texts))]
         # A session counts what the reward model reads; it forgets with the batch.
         session = reward_model.session() if isinstance(reward_model, SessionRewardModel) else None
-        finished = [told for row in samples.finished[here] for told in row]
+        finished = [ended for row in samples.finished[here] for ended in row]
         try:
             scores = score_replies(session or reward_model, prompts, texts, finished=finished)
         except UserCodeError as error:
@@ -143,7 +142,7 @@ class Pool:
     seconds: Array
 
     @classmethod
-    def of(cls, lines: Sequence[Mapping[str, Any]]) -> "Pool":
+    def of(cls, lines: Sequence[Line]) -> "Pool":
         """Reads the lines of `pool_lines`, each with its `seconds`, ordered by prompt."""
 
         def column(name: str) -> Array:
@@ -167,7 +166,7 @@ class Pool:
 
     @property
     def binary(self) -> bool:
-        """Whether gold says right or wrong: all scores are 0 or 1."""
+        """Whether gold is right or wrong: all scores are 0 or 1."""
         return self.gold is not None and bool(np.isin(self.gold, (0.0, 1.0)).all())
 
 
@@ -179,7 +178,7 @@ def pool_records(
     seed: int,
     form: str = "auto",
     own_samples: bool = True,
-) -> list[dict[str, Any]]:
+) -> list[Line]:
     """What a method that chooses among whole responses would answer with n of them.
 
     The policy reads a prompt once and of each response all but its last token; the reward model
@@ -202,9 +201,9 @@ def pool_records(
     length = pool.tokens.mean(1)  # [P]
     scored_prompt = np.zeros(len(length)) if pool.prompt_tokens is None else pool.prompt_tokens
     expected = _expectation(pool, method, form=form, seed=seed)
-    records: list[dict[str, Any]] = []
+    records: list[Line] = []
     for n in counts:
-        columns: dict[str, Any] = {
+        columns: dict[str, Array | None] = {
             "proxy": expected(pool.proxy, n),
             "gold": None if pool.gold is None else expected(pool.gold, n),
             "response_finished": expected(pool.finished, n),
@@ -247,14 +246,14 @@ def _expectation(
         return lambda metric, n: best_of_n_expectation(pool.proxy, metric, n)
     rule: VoteRule = "majority" if method == "majority" else "weighted"
     answers = [
-        [extract_answer(text, form, finished=bool(told)) for text, told in zip(*row, strict=True)]
+        [extract_answer(text, form, finished=bool(ended)) for text, ended in zip(*row, strict=True)]
         for row in zip(pool.texts, pool.finished, strict=True)
     ]
     return lambda metric, n: vote_expectation(answers, pool.proxy, metric, n, rule=rule, seed=seed)
 
 
 def _divergence(pool: Pool, n: int) -> dict[str, Array]:
-    """What the chosen responses' probabilities say of the KL of best-of-n, [P] each."""
+    """Estimates of the KL of best-of-n from the chosen responses' probabilities, [P] each."""
     logs = np.minimum(pool.log_probabilities, 0.0)
     return {
         name: best_of_n_expectation(pool.proxy, measure(logs, n), n)

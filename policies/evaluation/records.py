@@ -5,10 +5,9 @@ planned against.
 """
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from policies.evaluation.cell_files import Fields
+from policies.evaluation.cell_files import Fields, Line
 from policies.evaluation.gold_scorer import GoldScorer, gold_scores
 from policies.evaluation.pooled import Pool, pool_lines, pool_records
 from policies.finetuning.collection import Samples
@@ -28,7 +27,7 @@ def best_of_n_records(
     seed: int,
     seconds: float,
     policy: Policy | None = None,
-) -> list[dict[str, Any]]:
+) -> list[Line]:
     """Best-of-N at several N from one pool of samples, without bias (each subset counts once).
 
     Args:
@@ -65,7 +64,7 @@ SEARCH_FIELDS: Fields = {
 
 def search_lines(
     results: Sequence[SearchResult], gold_scorer: GoldScorer | None, *, first: int = 0
-) -> list[dict[str, Any]]:
+) -> list[Line]:
     """Scores a batch of searched responses: one line a prompt, with its scores and its cost.
 
     Args:
@@ -104,13 +103,13 @@ def search_lines(
 
 
 def records_of_lines(
-    lines: Sequence[Mapping[str, Any]],
+    lines: Sequence[Line],
     searcher: SearchPolicy,
     *,
     method: str,
     budget: str,
     seed: int,
-) -> list[dict[str, Any]]:
+) -> list[Line]:
     """The records of a search, from its lines without their texts."""
     return [
         {
@@ -135,7 +134,7 @@ def search_records(
     budget: str,
     seed: int,
     keep_trees: int = 0,
-) -> tuple[list[dict[str, Any]], list[SearchResult]]:
+) -> tuple[list[Line], list[SearchResult]]:
     """Searches a response to each prompt and records its scores and cost.
 
     Args:

@@ -42,7 +42,7 @@ class Samples:
     finished: list[list[bool]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Takes all responses for finished where nothing is said of them."""
+        """Marks all responses as finished where no marks are given."""
         if not self.finished:
             self.finished.extend([True] * len(row) for row in self.texts)
 
@@ -153,8 +153,8 @@ def searched_demonstrations(
     rows: list[dict[str, Any]] = []
     for i, (prompt, text) in enumerate(zip(prompts, responses, strict=True)):
         if text.strip():
-            told = {} if finished is None else {"finished": finished[i]}
-            rows.append({**row_of(prompt, completion=text), **told})
+            mark = {} if finished is None else {"finished": finished[i]}
+            rows.append({**row_of(prompt, completion=text), **mark})
     if not rows:
         empty: dict[str, list[Any]] = {"prompt": [], "completion": []}
         return Dataset.from_dict(empty | ({} if finished is None else {"finished": []}))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from prefsearch.config.bounds import (
     CountOrZero,
@@ -24,6 +24,7 @@ from prefsearch.config.checks import check_types, require
 
 if TYPE_CHECKING:  # settings are checked without torch
     from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
 
 Unit = Literal["token", "sentence", "line", "step", "block", "response"]
 _SENTENCE_MARKS = (".", "!", "?", "。", "！", "？")
@@ -82,7 +83,7 @@ class Proposal:
             return self.max_new_tokens
         return 1 if self.ranked else min(self.segment_tokens, self.max_new_tokens)
 
-    def boundaries(self, tokenizer: Any, vocabulary: int) -> Tensor:
+    def boundaries(self, tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> Tensor:
         """Marks the tokens that end a segment by themselves.
 
         Args:

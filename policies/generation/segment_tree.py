@@ -243,7 +243,7 @@ class SegmentTree:
         Args:
             nodes: R handles; one may stand there several times.
             tokens: R tokens.
-            log_probabilities: Theirs under the policy, as `ranked` says.
+            log_probabilities: Theirs under the policy, as from `ranked`.
 
         Returns:
             A handle for each.

@@ -18,7 +18,7 @@ from policies.generation.proposals import Proposal
 from policies.planning.scoring import TreeScorer
 from prefsearch.storage.files import write_json_atomic
 from prefsearch.storage.folders import new_folder
-from prefsearch.storage.json_reading import read_object
+from prefsearch.storage.json_text import read_object
 from prefsearch.storage.weights import load_tensor_file, load_weights
 from rewardmodel.data.conversation import Prompt
 from rewardmodel.interface import Finished, each_finished

@@ -13,10 +13,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import NoneType
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
 
 from prefsearch.cli.configuration_file import read_configuration, read_float, read_int
-from prefsearch.cli.outputs import home_expanded, require_kept
+from prefsearch.cli.outputs import HasOutputs, home_expanded, require_kept
 from prefsearch.config.checks import (
     alternatives,
     describe_bounds,
@@ -28,7 +28,10 @@ from prefsearch.config.checks import (
 )
 from prefsearch.config.settings import Setting, build, settings_of_class
 
-Config = TypeVar("Config", bound=Any)
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Config = TypeVar("Config", bound="DataclassInstance")
 _HELP = ("-h", "--help")
 # What begins as a negative number, as -1e-3 does.
 _NEGATIVE_NUMBER = re.compile(r"-(\.?\d|inf|nan)", re.IGNORECASE)
@@ -57,8 +60,8 @@ class Flag:
     setting: str
     names: tuple[str, ...]
     words: Literal["one", "any", "many", "none"] = "one"
-    read: Callable[[str], Any] = str
-    constant: Any = None
+    read: Callable[[str], object] = str
+    constant: object = None
     metavar: str | None = None
     help: str = ""
 
@@ -110,7 +113,7 @@ def parse(config: type[Config], argv: Sequence[str], *, prog: str) -> Config:
         return build(config, **values)
     path = home_expanded(file.values[0], "config")
     settings = build(config, **{**read_configuration(path, config), **values})
-    for output in settings.outputs() if hasattr(settings, "outputs") else ():
+    for output in settings.outputs() if isinstance(settings, HasOutputs) else ():
         require_kept(
             {"config": path},
             files=output.files,
@@ -156,16 +159,20 @@ def _spellings(name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}")))
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _reader(hint: Any, kind: Any) -> Callable[[str], Any]:
+def _reader(hint: object, kind: object) -> Callable[[str], object]:
     """Builds the parser of a type; "null" is None where allowed."""
-    readers: dict[Any, Callable[[str], Any]] = {int: read_int, float: read_float, bool: _read_bool}
+    readers: dict[object, Callable[[str], object]] = {
+        int: read_int,
+        float: read_float,
+        bool: _read_bool,
+    }
     choices = get_args(kind) if get_origin(kind) is Literal else ()
 
-    def read(word: str) -> Any:
+    def read(word: str) -> object:
         if word == "null" and NoneType in alternatives(hint):
             return None
         with contextlib.suppress(ValueError):
@@ -271,7 +278,7 @@ def _is_flag(word: str) -> bool:
     return dashed and not _NEGATIVE_NUMBER.match(word)
 
 
-def _value(one: Given) -> Any:
+def _value(one: Given) -> object:
     """The value of a flag.
 
     Raises:

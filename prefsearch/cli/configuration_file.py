@@ -19,6 +19,9 @@ from prefsearch.config.checks import check_value, nearest, setting_hint, shown
 from prefsearch.config.settings import settings_of_class
 from prefsearch.storage.text_files import what_lies_at
 
+if typing.TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 _LARGEST = 256 * 1024
 """Bytes of a file; the shipped ones have less than a hundredth of that."""
 # Python and YAML 1.1 take more for numbers: 1_000, digits of other scripts, 010 for eight and 1:30
@@ -76,7 +79,7 @@ class _Loader(yaml.SafeLoader):
         for first, kinds in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
-    def compose_node(self, parent: Any, index: Any) -> Any:
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             event = self.peek_event()
             raise ComposerError(
@@ -87,7 +90,7 @@ class _Loader(yaml.SafeLoader):
             )
         return super().compose_node(parent, index)
 
-    def construct_object(self, node: Any, deep: bool = False) -> Any:
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> object:
         try:
             return super().construct_object(node, deep=deep)
         except (ValueError, OverflowError, RecursionError) as error:  # an odd date, a huge integer
@@ -102,7 +105,7 @@ for _tag, _pattern in _PLAIN_NUMBERS.items():
     _Loader.add_constructor(_tag, lambda loader, node, read=_read: read(_scalar(loader, node)))
 
 
-def read_configuration(path: str, config: type) -> dict[str, Any]:
+def read_configuration(path: str, config: "type[DataclassInstance]") -> dict[str, object]:
     """Reads the settings of a file.
 
     Args:
@@ -122,7 +125,7 @@ def read_configuration(path: str, config: type) -> dict[str, Any]:
         raise ValueError(f"{path}: found {kind or 'nothing'}; required: a mapping of settings")
     known = list(settings_of_class(config))
     lines: dict[str, int] = {}
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
         key, value = (_construct(path, loader, part) for part in (key_node, value_node))
@@ -176,7 +179,7 @@ def _read_text(path: str) -> str:
         raise ValueError(f"{path}, line {line}: found no UTF-8; required: YAML in UTF-8") from error
 
 
-def _compose(path: str, text: str) -> tuple[Any, _Loader]:
+def _compose(path: str, text: str) -> tuple[yaml.Node | None, _Loader]:
     try:
         loader = _Loader(text)
         return loader.get_single_node(), loader
@@ -184,7 +187,7 @@ def _compose(path: str, text: str) -> tuple[Any, _Loader]:
         raise ValueError(_not_yaml(path, text, error)) from error
 
 
-def _construct(path: str, loader: _Loader, node: Any) -> Any:
+def _construct(path: str, loader: _Loader, node: yaml.Node) -> object:
     try:
         return loader.construct_object(node, deep=True)
     except (yaml.YAMLError, RecursionError) as error:
@@ -211,7 +214,7 @@ def _scalar(loader: Any, node: Any) -> str:
     return str(loader.construct_scalar(node))
 
 
-def _as_numbers(value: Any, hint: Any) -> Any:
+def _as_numbers(value: object, hint: object) -> object:
     """Converts numbers that YAML reads as strings, such as 1e-3."""
     parts = typing.get_args(hint) if type(None) in typing.get_args(hint) else (hint,)
     for part in parts:

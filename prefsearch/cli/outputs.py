@@ -1,9 +1,8 @@
 """Validation of output paths before work begins: no output may overwrite an input.
 
-A place can be used if it is no folder where a file belongs (and the reverse), no device, and lies
-where folders and files can be made. Nothing is made by the check. Two paths are the same file where
-they are so to the disk: by links of either kind, too, and by `..` behind a folder that is yet to be
-made.
+A file path must not be a folder or a device, a folder path not a file, and both must be writable;
+the checks create nothing. Paths are compared as the disk resolves them: through symbolic and hard
+links, and `..` behind a folder that does not exist yet.
 """
 
 import os
@@ -12,14 +11,14 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 from prefsearch.config.checks import shown
 
 _MOST_FILES = 100_000
 """Of an input folder; no more are looked at."""
 Inputs = Mapping[str, str | Sequence[str] | None]
-"""What is read, by the name of its setting; what is not on the disk is passed over."""
+"""What is read, by the name of its setting; what is not on the disk is ignored."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +26,10 @@ class Output:
     """An output file or folder of a command.
 
     Attributes:
-        setting: Which names it.
-        place: Its path.
-        names: Of a folder, the files that will be written in it; "." also keeps the folder from
-            being an input. None: the place is a file.
+        setting: The setting that holds the path.
+        place: The path.
+        names: Files that will be written in a folder; "." also forbids the folder as an input.
+            None: the path is a file.
         replaced: Whether the folder is replaced as a whole.
     """
 
@@ -51,7 +50,16 @@ class Output:
         return [Path(self.place, name) for name in names]
 
 
-def settle_outputs(args: Any) -> list[Output]:
+@runtime_checkable
+class HasOutputs(Protocol):
+    """Arguments that name where a command writes."""
+
+    def outputs(self) -> list[Output]:
+        """The output files and folders, as the arguments are now."""
+        ...
+
+
+def settle_outputs(args: HasOutputs) -> list[Output]:
     """Expands and validates the output paths of a command.
 
     Args:
@@ -61,12 +69,12 @@ def settle_outputs(args: Any) -> list[Output]:
         ValueError: Naming the setting, what was found and what is required.
     """
     expand_home(args, *(output.setting for output in args.outputs()))
-    outputs: list[Output] = args.outputs()
+    outputs = args.outputs()
     check_outputs(outputs)
     return outputs
 
 
-def expand_home(config: Any, *settings: str) -> None:
+def expand_home(config: object, *settings: str) -> None:
     """Replaces `~` at the beginning of paths in a configuration by the home folder.
 
     Args:

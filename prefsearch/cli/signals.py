@@ -1,10 +1,9 @@
 """Clean exit on signals and broken pipes, without a traceback.
 
-Ctrl-C, SIGTERM and SIGHUP end a command with one line on how to continue, and with the exit
-code of shells: 128 and the signal's number. The first raises an exception, so that half-written
-files are removed; the second ends the process at once. An exception that comes in the middle of a
-finalizer or of a bare except of some library is lost there; it is raised again. A signal that is
-ignored when the command starts, as SIGHUP is under nohup, stays ignored.
+Ctrl-C, SIGTERM and SIGHUP end a command with one line on how to continue and exit code 128 plus the
+signal's number, as in shells. The first signal raises an exception, so that half-written files are
+removed; a second ends the process at once. An exception that a finalizer or a bare except of a
+library swallows is raised again. Signals ignored at the start (SIGHUP under nohup) stay ignored.
 """
 
 import _thread
@@ -20,7 +19,7 @@ import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Self, TextIO
 
 SIGNALS = {
     number: name
@@ -54,7 +53,7 @@ class OrderlyExit:
 
     def __init__(self) -> None:
         self.value = 0
-        self.settings: Any = None
+        self.settings: object = None
         self._signal: int | None = None
         self._raises = True
         self._again = False
@@ -144,7 +143,7 @@ class OrderlyExit:
             # To the main thread itself, which may be waiting for something.
             signal.pthread_kill(threading.main_thread().ident or 0, self._signal)
 
-    def _unraisable(self, lost: Any) -> None:
+    def _unraisable(self, lost: "sys.UnraisableHookArgs") -> None:
         """Suppresses the report of an exception that is raised again."""
         if not isinstance(lost.exc_value, Stopped):
             self._hook(lost)
@@ -208,7 +207,7 @@ def _discard_output() -> None:
         os.close(nowhere)
 
 
-def _reader_is_gone(stream: Any) -> bool:
+def _reader_is_gone(stream: TextIO) -> bool:
     """Whether a stream is a broken pipe."""
     try:
         stream.flush()

@@ -18,22 +18,25 @@ from typing import Annotated, Any, Literal, Union
 
 from prefsearch.config.bounds import ANY_TEXT, Within
 
+if typing.TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 _SHOWN = 80
 """The most characters of a value that a message shows."""
 
 
 @functools.cache
-def _hints(config: type) -> dict[str, Any]:
+def _hints(config: type) -> dict[str, object]:
     return typing.get_type_hints(config, include_extras=True)
 
 
-def field_hint(config: type, name: str) -> Any:
+def field_hint(config: type, name: str) -> object:
     """The type hint of a dataclass's own field, with its bounds."""
     return _hints(config)[name]
 
 
 @functools.cache
-def setting_hint(config: type, name: str) -> Any:
+def setting_hint(config: type, name: str) -> object:
     """The type hint of a setting, a field of a dataclass or of its parts, with its bounds.
 
     Raises:
@@ -48,13 +51,13 @@ def setting_hint(config: type, name: str) -> Any:
     raise KeyError(name)
 
 
-def alternatives(hint: Any) -> tuple[Any, ...]:
+def alternatives(hint: object) -> tuple[object, ...]:
     """The parts of a union, or the hint alone."""
     union = typing.get_origin(hint) in (Union, types.UnionType)
     return typing.get_args(hint) if union else (hint,)
 
 
-def _split(hint: Any) -> tuple[Any, tuple[Within, ...]]:
+def _split(hint: object) -> tuple[object, tuple[Within, ...]]:
     """Splits a hint into its type and its bounds."""
     if typing.get_origin(hint) is not Annotated:
         return hint, ()
@@ -62,12 +65,12 @@ def _split(hint: Any) -> tuple[Any, tuple[Within, ...]]:
     return base, tuple(extra for extra in extras if isinstance(extra, Within))
 
 
-def without_bounds(hint: Any) -> Any:
+def without_bounds(hint: object) -> object:
     """A hint's type without what it is annotated with."""
     return _split(hint)[0]
 
 
-def bounds_of(hint: Any) -> tuple[Within, ...]:
+def bounds_of(hint: object) -> tuple[Within, ...]:
     """The bounds of a numeric hint, or of the items of a list hint."""
     found: tuple[Within, ...] = ()
     for part in alternatives(hint):
@@ -78,7 +81,7 @@ def bounds_of(hint: Any) -> tuple[Within, ...]:
     return found
 
 
-def holds_numbers(hint: Any) -> bool:
+def holds_numbers(hint: object) -> bool:
     """Whether a hint allows numbers, or lists of them."""
     for part in alternatives(hint):
         base, _ = _split(part)
@@ -88,7 +91,7 @@ def holds_numbers(hint: Any) -> bool:
     return False
 
 
-def describe_type(hint: Any) -> str:
+def describe_type(hint: object) -> str:
     """Describes the type that a hint requires."""
     if len(alternatives(hint)) > 1:
         return " or ".join(map(describe_type, alternatives(hint)))
@@ -96,19 +99,19 @@ def describe_type(hint: Any) -> str:
     if typing.get_origin(base) is Literal:
         return "one of " + ", ".join(repr(choice) for choice in typing.get_args(base))
     if typing.get_origin(base) in (list, tuple):
-        return f"a list of {describe_type((*typing.get_args(base), Any)[0])}"
+        return f"a list of {describe_type((*typing.get_args(base), object)[0])}"
     if base is type(None):
         return "null"
     return base.__name__ if isinstance(base, type) else str(base)
 
 
-def describe_bounds(hint: Any) -> str:
+def describe_bounds(hint: object) -> str:
     """Describes the bounds of a hint; an empty string without bounds."""
     otherwise = "null" if type(None) in alternatives(hint) else ""
     return " and ".join(bound.describe(otherwise) for bound in bounds_of(hint))
 
 
-def _fits(value: object, hint: Any, *, bounded: bool = True) -> bool:
+def _fits(value: object, hint: object, *, bounded: bool = True) -> bool:
     """Whether a value has a hint's type, and lies within its bounds if `bounded`."""
     if len(alternatives(hint)) > 1:
         return any(_fits(value, part, bounded=bounded) for part in alternatives(hint))
@@ -117,12 +120,10 @@ def _fits(value: object, hint: Any, *, bounded: bool = True) -> bool:
     if origin is Literal:
         return any(value == choice and type(value) is type(choice) for choice in parts)
     if origin in (list, tuple):
-        item_hint = parts[0] if parts else Any
+        item_hint = parts[0] if parts else object
         return isinstance(value, (list, tuple)) and all(
             _fits(item, item_hint, bounded=bounded) for item in value
         )
-    if base is Any:
-        return True
     if base in (int, float):
         kinds = (int, float) if base is float else int
         if not isinstance(value, kinds) or isinstance(value, bool):
@@ -132,7 +133,7 @@ def _fits(value: object, hint: Any, *, bounded: bool = True) -> bool:
     if base is str:
         nul = ANY_TEXT in typing.get_args(hint)[1:]
         return isinstance(value, str) and (not bounded or is_writable(value, nul=nul))
-    return isinstance(value, base)
+    return base is Any or (isinstance(base, type) and isinstance(value, base))
 
 
 def is_writable(text: str, *, nul: bool = False) -> bool:
@@ -185,7 +186,7 @@ def _plain_name(name: str) -> str:
     return name.lower().replace("-", "_").strip("_")
 
 
-def check_types(config: Any) -> None:
+def check_types(config: "DataclassInstance") -> None:
     """Checks every field of a dataclass instance against its type hint.
 
     Understands `int`, `float` (which takes an int), `bool`, `str`, `None`, `Literal`,
@@ -207,7 +208,7 @@ def check_value(config: type, name: str, value: object) -> None:
     _check(name, value, setting_hint(config, name))
 
 
-def _check(name: str, value: object, hint: Any) -> None:
+def _check(name: str, value: object, hint: object) -> None:
     if not _fits(value, hint, bounded=False):
         raise ValueError(
             f"{name}: found {shown(value)} ({type(value).__name__}); "

@@ -18,7 +18,10 @@ from typing import Any, TypeVar
 
 from prefsearch.config.checks import field_hint
 
-Config = TypeVar("Config", bound=Any)
+if typing.TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Config = TypeVar("Config", bound="DataclassInstance")
 # Where a run is, whether it is continued, and where its model is uploaded.
 _OUTSIDE = ("out", "resume", "hub_model_id", "hub_private")
 
@@ -35,12 +38,12 @@ class Setting:
     """
 
     name: str
-    hint: Any
-    default: Any
+    hint: object
+    default: object
     help: str
 
 
-def settings_of_class(config: type) -> dict[str, Setting]:
+def settings_of_class(config: "type[DataclassInstance]") -> dict[str, Setting]:
     """The settings of a dataclass and of its parts, by name."""
     found: dict[str, Setting] = {}
     parts: dict[str, Setting] = {}
@@ -58,7 +61,7 @@ def settings_of_class(config: type) -> dict[str, Setting]:
     return {**found, **{name: one for name, one in parts.items() if name not in found}}
 
 
-def build(config: type[Config], /, **values: Any) -> Config:
+def build(config: type[Config], /, **values: object) -> Config:
     """Builds nested settings from flat values.
 
     Raises:
@@ -70,30 +73,30 @@ def build(config: type[Config], /, **values: Any) -> Config:
     return _build(config, values, None)
 
 
-def change(settings: Config, /, **values: Any) -> Config:
+def change(settings: Config, /, **values: object) -> Config:
     """Copies settings with some flat values replaced."""
     return _build(type(settings), values, settings)
 
 
-def flatten(settings: Any) -> dict[str, Any]:
+def flatten(settings: "DataclassInstance") -> dict[str, Any]:
     """Flattens nested settings to a mapping from name to value."""
-    found: dict[str, Any] = {}
-    parts: dict[str, Any] = {}
+    found: dict[str, object] = {}
+    parts: dict[str, object] = {}
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
-        if dataclasses.is_dataclass(value):
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
             parts |= flatten(value)
         else:
             found[field.name] = value
     return {**found, **{name: value for name, value in parts.items() if name not in found}}
 
 
-def run_settings(args: Any) -> dict[str, Any]:
+def run_settings(args: "DataclassInstance") -> dict[str, Any]:
     """The settings that a run's results depend on: all but its output folders."""
     return {name: value for name, value in flatten(args).items() if name not in _OUTSIDE}
 
 
-def _build(config: type[Config], values: Mapping[str, Any], base: Any) -> Config:
+def _build(config: type[Config], values: Mapping[str, object], base: object) -> Config:
     """Makes settings; what is not given is as in `base`, or the default."""
     given: dict[str, Any] = {}
     for field in dataclasses.fields(config):
@@ -103,14 +106,15 @@ def _build(config: type[Config], values: Mapping[str, Any], base: Any) -> Config
             given[field.name] = _build(typing.cast(Any, hint), values, current)
         elif field.name in values:
             value = values[field.name]
-            as_tuple = typing.get_origin(hint) is tuple and isinstance(value, list)
-            given[field.name] = tuple(value) if as_tuple else value
+            if typing.get_origin(hint) is tuple and isinstance(value, list):
+                value = tuple(value)
+            given[field.name] = value
         elif base is not None:
             given[field.name] = current
     return config(**given)
 
 
-def _default(field: "dataclasses.Field[Any]") -> Any:
+def _default(field: "dataclasses.Field[Any]") -> object:
     if field.default is not dataclasses.MISSING:
         return field.default
     return None if field.default_factory is dataclasses.MISSING else field.default_factory()

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from html import escape as escape_markup
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, Self, cast
+from typing import Literal, Self, cast
 from urllib.parse import quote
 from xml.etree import ElementTree
 
@@ -20,7 +20,9 @@ import numpy as np
 
 from prefsearch.report.style import STYLE
 from prefsearch.statistics.metrics import Interval
-from prefsearch.storage.files import naming_path, plain_number, write_text_atomic
+from prefsearch.storage.errors import naming_path
+from prefsearch.storage.files import write_text_atomic
+from prefsearch.storage.json_text import plain_number
 from prefsearch.storage.visible_text import printable
 
 _SVG = "http://www.w3.org/2000/svg"
@@ -142,7 +144,7 @@ class Report:
         """Show responses to one prompt side by side, line breaks kept.
 
         Args:
-            prompt: what was asked.
+            prompt: the prompt.
             responses: for each, a label ("best of 16"), the text, and facts about it (scores,
                 tokens) shown under it.
         """
@@ -331,6 +333,6 @@ def _own_references(text: str, source: Path, prefix: str) -> str:
     return re.sub(r"url\(\s*(['\"]?)#", rf"url(\1#{prefix}", text)
 
 
-def _local(name: Any) -> str:
+def _local(name: object) -> str:
     """A tag or attribute without its namespace."""
     return name.rpartition("}")[2] if isinstance(name, str) else ""

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prefsearch.storage.files import write_bytes_atomic
 from prefsearch.storage.visible_text import printable
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 INK, FAINT = "#222222", "#6b6b6b"
 
-_STYLE: dict[str, Any] = {
+_STYLE: dict[str, object] = {
     "font.family": "DejaVu Sans",  # ships with matplotlib, so text is the same everywhere
     "font.size": 11,
     "axes.spines.top": False,
@@ -40,7 +40,7 @@ _STYLE: dict[str, Any] = {
     "svg.hashsalt": "prefsearch",
 }
 # No dates and no versions: the same input gives the same bytes.
-_METADATA: dict[str, dict[str, Any]] = {
+_METADATA: dict[str, dict[str, None]] = {
     "png": {"Software": None},
     "svg": {"Date": None, "Creator": None, "Format": None, "Type": None},
 }

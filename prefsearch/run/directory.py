@@ -32,13 +32,8 @@ from prefsearch.run.files import (
 )
 from prefsearch.run.lock import LOCK, OWNER, RunBusyError, lock_run
 from prefsearch.storage.digests import describe_files, digest_of_values, find_damage
-from prefsearch.storage.files import (
-    StorageError,
-    naming_path,
-    read_records,
-    write_json_atomic,
-    write_text_atomic,
-)
+from prefsearch.storage.errors import StorageError, naming_path
+from prefsearch.storage.files import read_records, write_json_atomic, write_text_atomic
 from prefsearch.storage.folders import new_folder
 from prefsearch.storage.json_text import json_text
 from prefsearch.storage.scratch_files import is_scratch, remove_leftovers
@@ -70,14 +65,14 @@ class RunDirectory:
         self.metrics = path / "metrics.jsonl"
         self.report = path / "report.html"
         self._steps = path / "steps"
-        self._lock: Any = None
+        self._lock: object = None
         self._orders: set[int] = set()  # of the steps that are done
 
     @classmethod
     def open(
         cls,
         path: str | Path,
-        config: Mapping[str, Any],
+        config: Mapping[str, object],
         *,
         resume: bool,
         inputs: Mapping[str, str | None] | None = None,
@@ -160,9 +155,9 @@ class RunDirectory:
     def finish(
         self,
         step: str,
-        result: Mapping[str, Any],
+        result: Mapping[str, object],
         *,
-        records: Sequence[Mapping[str, Any]] = (),
+        records: Sequence[Mapping[str, object]] = (),
         files: Sequence[Path] = (),
     ) -> dict[str, Any]:
         """Marks a step as finished and stores its result and records.
@@ -262,12 +257,12 @@ class RunDirectory:
                 "Choose another folder with --out"
             )
 
-    def _begin(self, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
+    def _begin(self, settings: Mapping[str, object], inputs: Mapping[str, str]) -> None:
         write_json_atomic(self.path / _INPUTS, inputs)
         write_json_atomic(self.path / _ENVIRONMENT, environment())
         write_text_atomic(self.path / _CONFIG, yaml.safe_dump(settings, sort_keys=False))
 
-    def _require_same(self, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
+    def _require_same(self, settings: Mapping[str, object], inputs: Mapping[str, str]) -> None:
         """Raises if settings, data or models differ from those the run started with."""
         saved = self.settings
         changed = sorted(
@@ -307,7 +302,7 @@ class RunDirectory:
         """Verifies every finished step and its files."""
         if (self.path / _ENVIRONMENT).is_file():
             read_mapping(self.path / _ENVIRONMENT, json.loads)
-        described: dict[str, tuple[str, Any]] = {}
+        described: dict[str, tuple[str, object]] = {}
         for step, done in self._done().items():
             for name, facts in done.files.items():
                 described[name] = (step, facts)

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from prefsearch.storage.digests import digest_of_values
-from prefsearch.storage.files import naming_path
+from prefsearch.storage.errors import naming_path
 
 _RECORDED_PACKAGES = (
     "prefsearch", "torch", "numpy", "transformers", "trl", "accelerate", "peft", "datasets",
@@ -38,10 +38,10 @@ class Step:
 
     order: int
     result: dict[str, Any]
-    files: dict[str, Any]
+    files: dict[str, object]
 
 
-def read_mapping(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
+def read_mapping(path: Path, parse: Callable[[str], object]) -> dict[str, Any]:
     """Reads a mapping from a run file.
 
     Raises:

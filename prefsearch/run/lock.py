@@ -16,7 +16,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from prefsearch.storage.files import naming_path, write_json_atomic
+from prefsearch.storage.errors import naming_path
+from prefsearch.storage.files import write_json_atomic
 
 LOCK, OWNER = ".run.lock", ".run.owner.json"
 

@@ -9,11 +9,10 @@ prompts of its own; where seeds share prompts, what the means have in common is 
 
 A resampling interval is of no use here: three seeds can be drawn with replacement in ten ways.
 
-What does not vary has no interval. Seeds whose means are equal say nothing of how much other seeds
-would differ, so nothing is decided by them (their p-value is 1), and they are given the interval of
-one seed. Equal values of one seed decide only where they are right or wrong, whose spread is known
-from their mean; for other equal values both ends are the estimate, the p-value is 1, and `scope`
-says that the interval is unknown.
+What does not vary has no interval. Seeds with equal means do not show how much other seeds would
+differ: their p-value is 1, and they get the interval of one seed. Equal values of one seed decide
+only where they are right or wrong, whose spread is known from their mean; for other equal values
+both ends are the estimate, the p-value is 1, and `scope` marks the interval as unknown.
 
 Letters: S seeds, P prompts of a seed, G clusters of prompts.
 """
@@ -44,7 +43,7 @@ class SeedInterval(Interval):
     Attributes:
         by_seed: [S] each seed's own mean; the estimate is their mean, every seed weighing the same.
         prompts: [S] values under each seed.
-        clusters: [S] independent groups of them; as many as prompts where nothing was said.
+        clusters: [S] independent groups of them; as many as prompts where no clusters are given.
         shared: clusters that several seeds have in common.
         standard_error: of the estimate.
         degrees: degrees of freedom of Student's t; where seeds share prompts, those of the t with
@@ -139,14 +138,14 @@ def interval_over_seeds(
     which is not narrower than it claims, as Satterthwaite's is with two or three seeds). Seeds
     whose means are equal get the widest interval that one of them has by itself, and p-value 1.
 
-    With one seed the interval is over its clusters, with G - 1 degrees of freedom, and `scope` says
-    that nothing is known of other seeds. Of values that are right or wrong it is not Student's; see
-    `kind`.
+    With one seed the interval is over its clusters, with G - 1 degrees of freedom; it does not
+    cover other seeds, and `scope` states that. Of values that are right or wrong it is not
+    Student's; see `kind`.
 
     Args:
         values: S arrays [P], each the values of one seed; P may differ.
         clusters: S sequences [P] of labels. Prompts of one label are no independent samples (one
-            prompt in other words, say); the same label under several seeds is the same cluster.
+            prompt in other words); the same label under several seeds is the same cluster.
             None: every prompt is a cluster of its own, and no two seeds share one.
         item: what a value belongs to, in the plural.
         kind: "share", shares of right answers: of one seed whose values are all 0 or 1 the interval
@@ -279,7 +278,7 @@ def jackknife_values(statistic: Callable[[Array], ArrayLike], columns: ArrayLike
     """Values [P] of one seed whose mean is a smooth statistic of its means, prompt by prompt.
 
     A statistic of means, such as a score read off a curve at a mean cost, moves with the costs as
-    well as with the scores; the spread of these values says by how much.
+    well as with the scores; the spread of these values is how much.
 
     Args:
         statistic: of means [..., K] to numbers [...], such as a curve read at a point.

@@ -1,9 +1,7 @@
 """Metrics of one model with intervals over prompts: means, best-of-n, pass@k, calibration.
 
-Prompts are the unit of sampling here: responses to one prompt are not independent, so it is prompts
-that are resampled. What training with another seed would have given is another question, which
-`intervals` answers. P is prompts, S seeds, N responses in a prompt's pool. Nothing here knows where
-a score came from, or draws anything.
+The unit of sampling is the prompt, since responses to one prompt are not independent; for intervals
+over training seeds see `intervals`. P is prompts, S seeds, N responses in a prompt's pool.
 """
 
 from __future__ import annotations
@@ -49,8 +47,8 @@ def bootstrap_interval(
     With seeds, every resample holds each seed equally often (stratified), and a drawn prompt
     brings its values under all seeds. Drawing prompts apart for each seed would treat the same
     prompt's values as independent and give intervals that are too narrow. The interval is over
-    prompts, given these seeds: it does not say what other seeds would have done. That is what
-    `intervals.interval_over_seeds` is for.
+    prompts, given these seeds: for other seeds use
+    `intervals.interval_over_seeds`.
 
     Args:
         values: [P], or [S, P] with column p the same prompt under each seed.

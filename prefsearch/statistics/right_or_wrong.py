@@ -2,7 +2,7 @@
 
 Student's t needs means that are nearly normal and a spread that was seen. Of values that are right
 or wrong neither holds where one of the two is rare: twenty answers without a mistake have no
-spread, and yet say little of the rate of mistakes. P is prompts, G clusters of prompts.
+spread, and yet show little of the rate of mistakes. P is prompts, G clusters of prompts.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 A comparison gains where its interval lies above zero, loses where it lies below, and is undecided
 elsewhere, and wherever what was sampled does not vary. Of twenty comparisons without any difference
-one is decided wrongly at 95 %, so a table says how many it makes and which stand when all are asked
-at once.
+one is decided wrongly at 95 %, so a table states how many it makes and which stand when all are
+tested at once.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ def describe_need(comparisons: Mapping[str, SeedInterval | None], *, difference:
     """Describes how many seeds the inconclusive comparisons need.
 
     Where seeds share prompts, more of them on the same prompts lessen one part of the error alone;
-    where the other part is too large for the difference, more prompts are asked for. No number is
+    where the other part is too large for the difference, more prompts are required. No number is
     smaller than that of the seeds that were run, and none is given where these do not differ.
 
     Args:
@@ -226,25 +226,25 @@ def describe_need(comparisons: Mapping[str, SeedInterval | None], *, difference:
     known = [value for value in undecided if not value.equal_seeds]
     found = [(_seeds_for(value, difference=difference), len(value.by_seed)) for value in known]
     needed = sorted(max(seeds, run) for seeds, run in found if seeds is not None)
-    said: list[str] = []
+    notes: list[str] = []
     if needed:
         span = f"{needed[0]:,}" if needed[0] == needed[-1] else f"{needed[0]:,} to {needed[-1]:,}"
-        said.append(
+        notes.append(
             f"with the deviation between seeds at its upper 80 % confidence bound, {span} seeds "
             f"would decide a true difference of {difference:g} in four of five tries or more "
             f"(median {needed[len(needed) // 2]:,})"
         )
     if few := len(known) - len(needed):
-        said.append(
+        notes.append(
             f"for {_comparisons(few)} no number of seeds on the same prompts would decide a true "
             f"difference of {difference:g}: more prompts are needed"
         )
     if unknown := len(undecided) - len(known):
-        said.append(
+        notes.append(
             f"for {_comparisons(unknown)} the number of seeds needed is unknown, since the seeds "
             "run do not differ"
         )
-    return f"Undecided: {'; '.join(said)}." if said else ""
+    return f"Undecided: {'; '.join(notes)}." if notes else ""
 
 
 def _seeds_for(value: SeedInterval, *, difference: float) -> int | None:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from prefsearch.storage.digests import describe_files, digest_of_values, find_damage
-from prefsearch.storage.files import to_plain, write_json_atomic
+from prefsearch.storage.files import write_json_atomic
 from prefsearch.storage.folders import remove_folder
-from prefsearch.storage.json_reading import read_json
+from prefsearch.storage.json_text import read_json, to_plain
 
 logger = logging.getLogger(__name__)
 

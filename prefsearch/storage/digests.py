@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from prefsearch.storage.files import naming_path
+from prefsearch.storage.errors import naming_path
 from prefsearch.storage.json_text import json_text
 
 FileFacts = dict[str, Any]
@@ -35,7 +35,7 @@ def describe_files(paths: Iterable[Path], *, base: Path) -> dict[str, FileFacts]
     return {path.relative_to(base).as_posix(): describe_file(path) for path in files}
 
 
-def find_damage(described: Mapping[str, Any], *, base: Path) -> str | None:
+def find_damage(described: Mapping[str, object], *, base: Path) -> str | None:
     """Describes the first file that differs from its recorded size or digest, or None.
 
     Args:
@@ -68,7 +68,7 @@ def find_damage(described: Mapping[str, Any], *, base: Path) -> str | None:
     return None
 
 
-def digest_of_values(values: Mapping[str, Any]) -> str:
+def digest_of_values(values: Mapping[str, object]) -> str:
     """Digest of JSON-like values."""
     return digest_of([json_text(values, sort_keys=True)])
 

@@ -7,99 +7,21 @@ what a record means.
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import json
 import logging
-import math
 import os
-import re
-import shutil
 import stat
-import sys
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, cast
 
-import numpy as np
-
-from prefsearch.storage.json_text import json_text
+from prefsearch.storage.errors import naming_path
+from prefsearch.storage.json_text import json_text, to_plain
 from prefsearch.storage.scratch_files import remove_leftovers_once, temporary_file
 
 logger = logging.getLogger(__name__)
-
-_REMEDIES = {
-    errno.ENOSPC: "free some space there, or choose a folder on another disk",
-    errno.EDQUOT: "your quota is used up: remove files, or choose a folder on another disk",
-    errno.EACCES: "make it accessible to this user, or choose another folder",
-    errno.EPERM: "make it accessible to this user, or choose another folder",
-    errno.EROFS: "the file system is read-only: choose a folder that can be written",
-    errno.ENOTDIR: "a part of the path is a file: choose a path whose parents are folders",
-    errno.EEXIST: "a part of the path is a file: choose a path whose parents are folders",
-    errno.EISDIR: "the path is a folder: name a file inside it",
-    errno.ENOENT: "check the path: the file or one of its folders is missing",
-    errno.ENAMETOOLONG: "choose a shorter name",
-}
-
-
-# What libraries make of an error of the disk: safetensors keeps its text, torch's writer says where
-# it was.
-_DISK_FULL = re.compile(r"No space left on device|os error 28|Disk quota exceeded|os error 122")
-_WRITE_FAILED = re.compile(
-    r"inline_container|PytorchStreamWriter failed|file write failed|I/O error|os error \d+"
-)
-_NEARLY_FULL = 2**20  # bytes free, below which a write that failed had no space
-
-
-class StorageError(OSError):
-    """A file could not be read or written; the message names path, cause and remedy.
-
-    `errno` and `filename` are those of the operating system's error.
-    """
-
-
-@contextmanager
-def naming_path(path: Path, verb: str) -> Generator[None]:
-    """Context manager that re-raises disk errors as `StorageError`.
-
-    That is an operating-system error, or what safetensors, torch or pyarrow make of one.
-
-    Args:
-        path: named in the message.
-        verb: what the block does to it, as in "could not VERB it".
-
-    Raises:
-        StorageError: with path, cause and remedy.
-    """
-    try:
-        yield
-    except StorageError:
-        raise
-    except Exception as error:
-        code = _disk_error(error, path)
-        if code is None:
-            raise
-        cause = (error.strerror if isinstance(error, OSError) else None) or os.strerror(code)
-        remedy = _REMEDIES.get(code, "check the disk and the path, then try again")
-        raise StorageError(code, f"could not {verb} it: {cause}; {remedy}", str(path)) from error
-
-
-def _disk_error(error: Exception, path: Path) -> int | None:
-    """The number of the operating system's error that an exception stands for, or None."""
-    if isinstance(error, OSError):
-        known = _DISK_FULL.search(str(error)) and errno.ENOSPC
-        return error.errno or known or errno.EIO
-    text = str(error)
-    if isinstance(error, ValueError | TypeError) or not _WRITE_FAILED.search(text):
-        return errno.ENOSPC if _DISK_FULL.search(text) else None
-    return errno.ENOSPC if _DISK_FULL.search(text) or _is_full(path) else errno.EIO
-
-
-def _is_full(path: Path) -> bool:
-    """Whether the disk that holds a path is nearly full."""
-    place = next((above for above in (path, *path.parents) if above.exists()), None)
-    return place is not None and shutil.disk_usage(place).free < _NEARLY_FULL
 
 
 def write_bytes_atomic(path: str | os.PathLike[str], data: bytes) -> Path:
@@ -237,7 +159,7 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"found {name}, which is not JSON")
 
 
-def _end_of_last_record(path: Path, file: BinaryIO | Any) -> int:
+def _end_of_last_record(path: Path, file: FileIO) -> int:
     """Leave `file` at the end of its last whole line and return that position in bytes."""
     size = file.seek(0, os.SEEK_END)
     if size == 0:
@@ -259,57 +181,7 @@ def _end_of_last_record(path: Path, file: BinaryIO | Any) -> int:
     return size + 1
 
 
-def plain_number(value: object) -> object:
-    """Convert a torch tensor, numpy array or numpy scalar to Python; others are unchanged."""
-    torch = sys.modules.get("torch")  # where it was never imported, there are no tensors
-    if torch is not None and isinstance(value, torch.Tensor):
-        return cast("Any", value).detach().cpu().tolist()
-    if isinstance(value, np.ndarray | np.generic):
-        return cast("object", value.tolist())
-    return value
-
-
-def to_plain(value: object, where: str = "value") -> Any:
-    """Convert a value to plain JSON types; errors name it by `where`.
-
-    Raises:
-        ValueError: the value holds NaN or an infinity, a key that is not a string, or an object
-            that JSON cannot hold.
-    """
-    value = plain_number(value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-    if value is None or isinstance(value, str | bool | int):
-        return value
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise ValueError(
-                f"{where} is {value}, which JSON cannot hold: leave the field out, or write null "
-                "and say why in a field of its own"
-            )
-        return value
-    if isinstance(value, os.PathLike):
-        return os.fspath(cast("os.PathLike[str]", value))
-    if isinstance(value, Mapping):
-        plain: dict[str, Any] = {}
-        for key, item in cast("Mapping[object, object]", value).items():
-            if not isinstance(key, str):
-                raise ValueError(
-                    f"{where} has the key {key!r} of type {type(key).__name__}; JSON keys are "
-                    "strings and would not come back as they were: write str(key)"
-                )
-            plain[key] = to_plain(item, f"{where}[{key!r}]")
-        return plain
-    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
-        items = cast("Sequence[object]", value)
-        return [to_plain(item, f"{where}[{i}]") for i, item in enumerate(items)]
-    raise ValueError(
-        f"{where} is a {type(value).__name__}, which JSON cannot hold: pass numbers, strings, "
-        "lists, mappings, arrays, dataclasses or paths"
-    )
-
-
-def _flush_to_disk(file: BinaryIO | Any) -> None:
+def _flush_to_disk(file: BinaryIO | FileIO) -> None:
     """Flush and fsync; a device such as /dev/null cannot be synchronized and needs no fsync."""
     file.flush()
     if stat.S_ISREG(os.fstat(file.fileno()).st_mode):

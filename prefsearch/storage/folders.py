@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from prefsearch.storage.files import flush_folder, naming_path
+from prefsearch.storage.errors import naming_path
+from prefsearch.storage.files import flush_folder
 from prefsearch.storage.scratch_files import (
     partial_folder,
     remove_leftovers,

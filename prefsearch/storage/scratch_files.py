@@ -1,8 +1,8 @@
 """Names of temporary files and folders, and cleanup after killed processes.
 
 A file or folder that is being written has a temporary name beside its final one. The name holds the
-host and the process that writes, so that what a dead process left behind can be told from what a
-living one is writing.
+host and the process that writes, so leftovers of a dead process can be distinguished from files
+that a living one is writing.
 """
 
 import contextlib

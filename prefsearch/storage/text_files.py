@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from prefsearch.storage.files import naming_path
+from prefsearch.storage.errors import naming_path
 
 MOST_LINE_BYTES = 64 * 2**20
 """The longest line of a file, in bytes as they are when decompressed."""
@@ -65,7 +65,7 @@ def refuse_special(path: Path, *, folders: bool = False) -> None:
     """Raise if a path exists and is not a regular file; does not open it.
 
     Args:
-        path: What the user named. Where nothing lies, opening it will say so.
+        path: What the user named. A missing path passes; opening it raises.
         folders: Whether a folder is accepted.
 
     Raises:

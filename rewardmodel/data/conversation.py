@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prefsearch.storage.json_reading import parse_json
-from prefsearch.storage.json_text import json_text
+from prefsearch.storage.json_text import json_text, parse_json
 
 Message = dict[str, Any]
 

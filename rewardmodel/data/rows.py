@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from prefsearch.progress import track
-from prefsearch.storage.json_reading import unusable_text
+from prefsearch.storage.json_text import unusable_text
 from prefsearch.storage.visible_text import visible
 from rewardmodel.choices import OnBadRow
 

@@ -6,7 +6,7 @@ A tokenizer raises a TypeError at half of a surrogate pair; here the error names
 from collections.abc import Sequence
 from typing import Any
 
-from prefsearch.storage.json_reading import unusable_text
+from prefsearch.storage.json_text import unusable_text
 from rewardmodel.data.conversation import Conversation, Prompt, Reply
 from rewardmodel.interface import Finished, each_finished
 

@@ -26,7 +26,7 @@ from torch import Tensor
 from prefsearch.progress import progress
 from prefsearch.storage.files import write_json_atomic
 from prefsearch.storage.folders import new_folder
-from prefsearch.storage.json_reading import read_object
+from prefsearch.storage.json_text import read_object
 from prefsearch.storage.weights import require_finite_weights
 from rewardmodel.pretrained.adapters import adapter_folder, load_causal
 from rewardmodel.pretrained.checkpoints import Task, load_classifier, read_config

@@ -16,7 +16,7 @@ from typing import Any
 
 from prefsearch.config.checks import nearest, shown
 from prefsearch.storage.files import write_json_atomic
-from prefsearch.storage.json_reading import read_object
+from prefsearch.storage.json_text import read_object
 from rewardmodel.models.aggregation import Aggregate, require_aggregate
 from rewardmodel.pretrained.source import (
     ANSWERS,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prefsearch.storage.json_reading import read_object
+from prefsearch.storage.json_text import read_object
 from rewardmodel.choices import (
     AGGREGATES,
     KINDS,

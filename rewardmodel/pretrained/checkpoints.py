@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError, safe_open
 
-from prefsearch.storage.json_reading import read_object
+from prefsearch.storage.json_text import read_object
 from prefsearch.storage.weights import WeightsError
 from rewardmodel.pretrained.adapters import adapter_folder, load_adapter, load_causal
 from rewardmodel.pretrained.files import ADAPTER_WEIGHTS, check_adapter_files, require_architectures

@@ -14,7 +14,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from prefsearch.config.checks import shown
-from prefsearch.storage.json_reading import read_object
+from prefsearch.storage.json_text import read_object
 from prefsearch.storage.weights import WeightsError
 
 WEIGHTS = "model.safetensors"

@@ -16,7 +16,8 @@ from typing import Any
 
 from filelock import FileLock
 
-from prefsearch.storage.files import naming_path, write_json_atomic
+from prefsearch.storage.errors import naming_path
+from prefsearch.storage.files import write_json_atomic
 from prefsearch.storage.folders import new_folder
 from prefsearch.storage.json_text import json_text
 from rewardmodel.pretrained.weights import load_pretrained

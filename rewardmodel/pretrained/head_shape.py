@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from prefsearch.storage.json_reading import read_object
+from prefsearch.storage.json_text import read_object
 from rewardmodel.pretrained.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, WEIGHTS, check_model_files
 from rewardmodel.pretrained.weights import without_doubled_warnings
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from prefsearch.config.checks import shown
-from prefsearch.storage.json_reading import read_object
+from prefsearch.storage.json_text import read_object
 
 InputFormat = Literal["text", "pair"]
 INPUT_FORMATS: tuple[str, ...] = get_args(InputFormat)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer
 
-from prefsearch.storage.json_reading import read_json
+from prefsearch.storage.json_text import read_json
 from rewardmodel.data.chat_template import ChatTemplate, common_prefix_length
 from rewardmodel.data.conversation import Conversation, Prompt, Reply, text_of
 from rewardmodel.data.text_rows import require_text

@@ -15,9 +15,10 @@ from transformers.trainer_callback import TrainerCallback
 
 from prefsearch.run.directory import DamagedRunError
 from prefsearch.storage.digests import describe_files, find_damage
-from prefsearch.storage.files import naming_path, write_json_atomic
+from prefsearch.storage.errors import naming_path
+from prefsearch.storage.files import write_json_atomic
 from prefsearch.storage.folders import flush_tree, remove_folder
-from prefsearch.storage.json_reading import read_object
+from prefsearch.storage.json_text import read_object
 
 MANIFEST = "files.json"
 _STATE = "trainer_state.json"

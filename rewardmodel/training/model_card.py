@@ -9,7 +9,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from prefsearch.storage.files import write_json_atomic, write_text_atomic
-from prefsearch.storage.json_reading import read_object
+from prefsearch.storage.json_text import read_object
 
 _FACTS = "reward_model.json"
 

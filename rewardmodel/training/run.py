@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerCallback
 
-from prefsearch.storage.files import StorageError, naming_path
+from prefsearch.storage.errors import StorageError, naming_path
 from prefsearch.storage.folders import new_folder, remove_folder
 from rewardmodel.training.checkpoints import (
     KeepWholeCheckpoints,

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from prefsearch.cli.outputs import Output, check_outputs, expand_home, require_kept
 from prefsearch.config.bounds import Within
 from prefsearch.config.checks import check_types, require
-from prefsearch.storage.files import naming_path
+from prefsearch.storage.errors import naming_path
 from prefsearch.storage.text_files import refuse_special
 
 # Any integer: what is no tree of the file is named when it is opened.

@@ -17,7 +17,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from prefsearch.storage.files import naming_path, write_bytes_atomic
+from prefsearch.storage.errors import naming_path
+from prefsearch.storage.files import write_bytes_atomic
 from prefsearch.storage.json_text import json_text
 from prefsearch.storage.text_files import refuse_special
 from search.model import to_list

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, cast
 
-from prefsearch.storage.files import naming_path
+from prefsearch.storage.errors import naming_path
 from prefsearch.storage.text_files import refuse_special
 from search.viewer.file import SavedTree, load_tree
 from search.viewer.json_export import view_nested

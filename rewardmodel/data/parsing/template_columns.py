@@ -8,7 +8,7 @@ where all are text; images in messages are refused.
 from collections.abc import Mapping
 from typing import Any
 
-from prefsearch.storage.json_reading import JsonFault, parse_json
+from prefsearch.storage.json_text import JsonFault, parse_json
 from rewardmodel.data.rows import PreferenceDataError, Row, note, peek
 
 # Of `tokenizer.apply_chat_template`: what decides where the text ends, and in what form it comes.

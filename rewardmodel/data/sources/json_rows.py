@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-from prefsearch.storage.json_reading import (
+from prefsearch.storage.json_text import (
     JsonFault,
     StrictDecoder,
     parse_json,
