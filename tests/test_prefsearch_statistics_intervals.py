@@ -17,7 +17,7 @@ from prefsearch.statistics.intervals import (
     seed_interval_from,
 )
 from prefsearch.statistics.metrics import bootstrap_interval, wilson_interval
-from prefsearch.statistics.right_or_wrong import effective_clusters
+from prefsearch.statistics.binary_outcomes import effective_clusters
 from search.evaluation.scaling import gain_at_equal_cost
 
 Array = NDArray[np.float64]

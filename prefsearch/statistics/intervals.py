@@ -29,7 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, special
 
 from prefsearch.statistics.metrics import Interval, finite
-from prefsearch.statistics.right_or_wrong import difference_interval, share_interval, sign_test
+from prefsearch.statistics.binary_outcomes import difference_interval, share_interval, sign_test
 
 Array = NDArray[np.float64]
 Kind = Literal["any", "share", "score"]
@@ -160,7 +160,7 @@ def interval_over_seeds(
             that do not fit the values, a value that is not finite, or `confidence` out of range.
 
     Source: Student 1908; one seed: the ratio estimator over clusters, Cochran 1977, chapter 6;
-        where seeds share prompts: Howe 1974; right or wrong: `right_or_wrong`.
+        where seeds share prompts: Howe 1974; right or wrong: `binary_outcomes`.
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}, required inside (0, 1), such as 0.95")
