@@ -322,7 +322,7 @@ def test_commands_train_in_two_processes_what_they_do_in_one(
     datasets = {"pairs": write(tmp_path / "pairs.jsonl", rows()),
                 "steps": write(tmp_path / "steps.jsonl", steps)}  # fmt: skip
     folders = ("pairs/checkpoints/model", "pairs/scratch/model", "steps/checkpoints/model")
-    weights = []
+    weights, trained = [], []
     for processes in (1, 2):
         out = tmp_path / str(processes)
         jobs: dict[str, dict[str, Any]] = {
@@ -337,8 +337,11 @@ def test_commands_train_in_two_processes_what_they_do_in_one(
             running = launch(COMMANDS, tmp_path, processes=2, **jobs)
             assert running.wait(timeout=240) == 0, (tmp_path / "stderr").read_text()[-2000:]
         weights += [load_file(out / folder / "model.safetensors") for folder in folders]
+        trained.append(json.loads((out / "pairs" / "steps" / "train.json").read_text())["result"])
         for name in datasets:
             assert (out / name / "steps" / "evaluate.json").is_file()
+    assert trained[0]["updates"] == trained[1]["updates"]
+    assert trained[1]["loss_last"] == pytest.approx(trained[0]["loss_last"], abs=2e-4)
     for one, two in zip(weights[:3], weights[3:], strict=True):
         for name, weight in one.items():
             # Adam turns the order of additions into steps of its own where gradients are tiny.

@@ -19,10 +19,8 @@ from rewardmodel.data.preferences import (
 from rewardmodel.data.report import examine_preferences
 from rewardmodel.data.rows import PreferenceDataError
 from tests.preference_rows import TEMPLATE, assistant, user, word_tokenizer, write
+from tests.sample_data import HH, is_small, read_sample
 
-HH_SAMPLE = (
-    Path(__file__).parents[2] / "shared" / "data" / "hh-rlhf" / "harmless-base-1800.jsonl.gz"
-)
 ROWS = [
     {"prompt": "What is red?", "chosen": " A rose.", "rejected": " The sea."},
     {"prompt": "What is blue?", "chosen": " The sea, mostly.", "rejected": " A rose."},
@@ -667,12 +665,11 @@ def test_report_counts_duplicates_contradictions_and_lengths():
 # ------------------------------------------------------------------------------------- real data
 
 
-@pytest.mark.skipif(not HH_SAMPLE.exists(), reason=f"the shared sample {HH_SAMPLE} is absent")
-def test_every_pair_of_the_hh_sample_reconstructs_its_transcripts(tmp_path):
-    with gzip.open(HH_SAMPLE, "rt", encoding="utf-8") as file:
-        originals = [json.loads(line) for line in file]
-    pairs = load_preferences(HH_SAMPLE)
-    assert len(pairs) == len(originals) == 1800
+@pytest.mark.parametrize("sample", HH)
+def test_every_pair_of_the_hh_sample_reconstructs_its_transcripts(sample, tmp_path):
+    originals = read_sample(sample)
+    pairs = load_preferences(sample)
+    assert len(pairs) == len(originals) == (60 if is_small(sample) else 1800)
     for pair, original in zip(pairs.to_list(), originals, strict=True):
         assert pair["prompt"].endswith("\n\nAssistant:")
         assert pair["prompt"] + pair["chosen"] == original["chosen"]

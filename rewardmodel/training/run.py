@@ -69,7 +69,7 @@ def run_trainer(trainer: Any) -> dict[str, Any]:
     checkpoint = last_whole_checkpoint(output, trainer.model)
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
-    keeper = KeepWholeCheckpoints(trainer, seconds_before(checkpoint))
+    keeper = KeepWholeCheckpoints(trainer, output, seconds_before(checkpoint))
     for callback in (_LossProgress, _StopAtNaN, keeper):
         trainer.add_callback(callback)
     try:
