@@ -30,9 +30,6 @@ def without(row: dict, *names: str) -> dict:
     return {name: value for name, value in row.items() if name not in names}
 
 
-# ------------------------------------------------------------------------------------------ table
-
-
 def test_every_format_is_described_and_an_unknown_one_is_refused_with_the_list(tmp_path):
     lines = describe_formats().splitlines()
     assert [line.split(":")[0].strip() for line in lines] == ["auto", "plain", *FORMATS]
@@ -95,9 +92,6 @@ def test_plain_leaves_the_columns_of_a_published_format_as_they_are(tmp_path):
         load_preferences(path, format="ultrafeedback", prompt_column="q")
 
 
-# --------------------------------------------------------------------------------------------- hh
-
-
 @pytest.mark.parametrize("sample", HH)
 def test_hh_sample_is_read_the_same_by_name_and_as_plain(sample):
     named = load_preferences(sample, format="hh")
@@ -112,8 +106,6 @@ def test_hh_without_a_shared_assistant_turn_is_a_bad_row(tmp_path):
     with pytest.raises(PreferenceDataError, match=r"p\.jsonl:1: the transcripts share .*Assistant"):
         load_preferences(path, format="hh")
 
-
-# ------------------------------------------------------------------------------------------- tldr
 
 TLDR: dict[str, Any] = {
     "info": {
@@ -210,8 +202,6 @@ def test_prompts_of_a_converted_format_come_once_each(tmp_path):
     assert load_prompts(path) == [query_of(TLDR["info"]), query_of(ARTICLE["info"])]
 
 
-# ---------------------------------------------------------------------------------- ultrafeedback
-
 SCORES = {"score_chosen": 8.0, "score_rejected": 5.0}
 
 
@@ -274,8 +264,6 @@ def test_margins_are_refused_where_there_are_no_scores(tmp_path):
     with pytest.raises(PreferenceDataError, match=r"margins is True and the rows are tldr"):
         load_preferences(write(tmp_path, TLDR), margins=True)
 
-
-# ------------------------------------------------------------------------------------ rewardbench
 
 BENCH = {
     "prompt": "What is 2 + 2?",
@@ -360,8 +348,6 @@ def test_bad_row_of_a_benchmark_is_named(load, row, message, tmp_path):
         load(write(tmp_path, good, row))
 
 
-# ------------------------------------------------------------------------------------ qa-feedback
-
 QA_ROW: dict[str, Any] = {
     "question": "Who won?",
     "passages": [["The Cup", "The Cup\n\nThe Cup is held yearly.", "It was won by Ann."]],
@@ -414,9 +400,6 @@ def test_every_comparison_of_the_qa_feedback_sample_is_kept(sample):
     # One question of the small sample and two of the real one have no passages.
     bare = sum(pair["prompt"].startswith("Question: ") for pair in pairs)
     assert bare == (6 if is_small(sample) else 12)
-
-
-# --------------------------------------------------------------------------------------- bad rows
 
 
 def replies(*more: dict[str, Any]) -> dict[str, Any]:

@@ -28,8 +28,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, special
 
-from prefsearch.statistics.metrics import Interval, finite
 from prefsearch.statistics.binary_outcomes import difference_interval, share_interval, sign_test
+from prefsearch.statistics.metrics import Interval, finite
 
 Array = NDArray[np.float64]
 Kind = Literal["any", "share", "score"]

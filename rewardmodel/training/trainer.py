@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch import Tensor
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainingArguments
+from transformers.trainer_callback import TrainerControl, TrainerState
 from trl import RewardConfig, RewardTrainer
 
 from rewardmodel.pretrained.tokenization import token_types
@@ -73,7 +74,13 @@ class _EpochOfOrder(TrainerCallback):
     def __init__(self, order: LengthGroupedOrder) -> None:
         self._order = order
 
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_epoch_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
         """Sets the number of the epoch that begins or resumes."""
         self._order.set_epoch(int(state.epoch))
 
