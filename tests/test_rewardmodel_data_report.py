@@ -161,14 +161,14 @@ def test_report_is_written_as_json_and_as_a_page(policy_folder, tmp_path):
 @pytest.mark.parametrize("sample", QA_FEEDBACK)
 def test_report_of_the_qa_feedback_sample(sample):
     report = examine_preferences(load_preferences(sample))
-    expected = (48, 8, 14, 0) if is_small(sample) else (3000, 500, 384, 0)
+    expected = (60, 10, 17, 0) if is_small(sample) else (3000, 500, 384, 0)
     assert (report.pairs, report.prompts, report.ties, report.soft_labels) == expected
     assert report.duplicate_pairs == report.contradictory_pairs == report.blank_replies == 0
     assert report.longer_chosen is not None
     # Longer answers are not clearly preferred.
     assert report.longer_chosen.low < 0.5 < report.longer_chosen.high
     assert report.longer_chosen.estimate == pytest.approx(
-        15 / 34 if is_small(sample) else 0.512, abs=5e-4
+        19 / 43 if is_small(sample) else 0.512, abs=5e-4
     )
 
 

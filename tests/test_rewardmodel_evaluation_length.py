@@ -199,10 +199,10 @@ def test_edits_are_loaded_from_plain_rows_and_bad_ones_named(tmp_path):
 def test_human_corrections_of_qa_feedback_keep_the_prompts_of_the_pairs(sample):
     edits = load_edits(str(sample))
     pairs = load_preferences(str(sample), limit=60)
-    # One correction of 8, or 13 of 500, delete everything.
-    assert len(edits) == (7 if is_small(sample) else 487)
+    # One correction of 10, or 13 of 500, delete everything.
+    assert len(edits) == (9 if is_small(sample) else 487)
     assert pairs["prompt"][0] == edits["prompt"][0]
-    assert len(set(pairs["prompt"]) & set(edits["prompt"])) >= (7 if is_small(sample) else 8)
+    assert len(set(pairs["prompt"]) & set(edits["prompt"])) >= 8
     found = edit_accuracy(Scorer(len), edits, seed=0)
     # Most real corrections shorten, so whoever likes length prefers few of them.
     assert found.shorter > found.longer > (0 if is_small(sample) else 100)

@@ -387,7 +387,7 @@ def test_every_comparison_of_the_qa_feedback_sample_is_kept(sample):
     originals = read_sample(sample)
     pairs = load_preferences(sample).to_list()
     labels = [label for row in originals for label in row["preference"]]
-    assert len(pairs) == len(labels) == (48 if is_small(sample) else 3000)
+    assert len(pairs) == len(labels) == (60 if is_small(sample) else 3000)
     order = [(1, 2), (1, 3), (1, 4), (2, 3), (2, 4), (3, 4)]
     for index, (pair, label) in enumerate(zip(pairs, labels, strict=True)):
         row, places = originals[index // 6], order[index % 6]

@@ -11,7 +11,7 @@ A resampling interval is of no use here: three seeds can be drawn with replaceme
 
 What does not vary has no interval. Seeds whose means are equal say nothing of how much other seeds
 would differ, so nothing is decided by them (their p-value is 1), and they are given the interval of
-one seed. Equal values of one seed decide only where they are right or wrong, whose spread is known
+one seed. Equal values of one seed decide only where they are binary, whose spread is known
 from their mean; for other equal values both ends are the estimate, the p-value is 1, and `scope`
 says that the interval is unknown.
 
@@ -140,7 +140,7 @@ def interval_over_seeds(
     whose means are equal get the widest interval that one of them has by itself, and p-value 1.
 
     With one seed the interval is over its clusters, with G - 1 degrees of freedom, and `scope` says
-    that nothing is known of other seeds. Of values that are right or wrong it is not Student's; see
+    that nothing is known of other seeds. Of binary values it is not Student's; see
     `kind`.
 
     Args:
@@ -160,7 +160,7 @@ def interval_over_seeds(
             that do not fit the values, a value that is not finite, or `confidence` out of range.
 
     Source: Student 1908; one seed: the ratio estimator over clusters, Cochran 1977, chapter 6;
-        where seeds share prompts: Howe 1974; right or wrong: `binary_outcomes`.
+        where seeds share prompts: Howe 1974; binary values: `binary_outcomes`.
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}, required inside (0, 1), such as 0.95")

@@ -91,7 +91,7 @@ def _one_each(row: Row) -> list[list[str]]:
 
 
 def _several(row: Row) -> list[list[str]]:
-    """Lists of correct and of wrong replies, as many as the row says."""
+    """Lists of correct and of wrong replies, as many as the row names."""
     sides = [take_list(row, name, str, required=_REPLIES) for name in ("chosen", "rejected")]
     for name, count, side in zip(
         ("chosen", "rejected"), ("num_correct", "num_incorrect"), sides, strict=True
