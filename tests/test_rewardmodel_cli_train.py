@@ -279,7 +279,7 @@ from rewardmodel.cli.model_args import RewardTrainArgs, TrainPrmArgs
 from rewardmodel.cli.models import train_prm
 from rewardmodel.cli.train import train
 
-jobs = json.loads(sys.argv[1])
+commands = json.loads(sys.argv[1])
 train(build(RewardTrainArgs, **commands["pairs"]))
 train_prm(build(TrainPrmArgs, **commands["steps"]))
 """
