@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from pkgutil import resolve_name
 from types import ModuleType
 from typing import Any
 
@@ -115,5 +116,6 @@ def test_a_loss_is_a_function_and_an_entry(monkeypatch: pytest.MonkeyPatch) -> N
     objective.rankings = "best_first"
     scores = torch.tensor([[1.0], [0.0], [3.0]])
     inputs = {"slots": torch.tensor([[0, 1, 2]]), "ranks": torch.tensor([[1, 2, 3]])}
-    found = comparison_losses(scores, inputs, objective)
+    best_first = resolve_name(loss_config.RANKING_LOSSES["best_first"])
+    found = comparison_losses(scores, inputs, objective, ranking_loss=best_first)
     torch.testing.assert_close(found, -scores.log_softmax(0)[:1])

@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
+from prefsearch.statistics.binary_outcomes import effective_clusters
 from prefsearch.statistics.intervals import (
     SeedInterval,
     interval_over_seeds,
@@ -17,7 +18,6 @@ from prefsearch.statistics.intervals import (
     seed_interval_from,
 )
 from prefsearch.statistics.metrics import bootstrap_interval, wilson_interval
-from prefsearch.statistics.right_or_wrong import effective_clusters
 from search.evaluation.scaling import gain_at_equal_cost
 
 Array = NDArray[np.float64]

@@ -25,7 +25,6 @@ from rewardmodel.cli import train as cli_train
 from rewardmodel.cli.model_args import RewardTrainArgs, TrainPrmArgs
 from rewardmodel.models.loading import load_reward_model
 from rewardmodel.models.multi_head import MultiHeadRewardModel
-from rewardmodel.pretrained.source import resolve_model
 from rewardmodel.pretrained.tokenization import TextEncoder, load_tokenizer
 from rewardmodel.training.loss_config import LossConfig
 from rewardmodel.training.optim_config import OptimConfig
@@ -52,7 +51,7 @@ def write(path: Path, lines: list[dict[str, Any]]) -> str:
     return str(path)
 
 
-def job(policy_folder: Path, tmp_path: Path, **options: Any) -> RewardTrainArgs:
+def settings(policy_folder: Path, tmp_path: Path, **options: Any) -> RewardTrainArgs:
     data = options.pop("dataset", None) or write(tmp_path / "pairs.jsonl", rows())
     return build(RewardTrainArgs, model=str(policy_folder), dataset=data, out=str(tmp_path / "run"),
                     holdout=0.25, **{**QUICK, **options})  # fmt: skip
@@ -63,7 +62,7 @@ def test_a_run_reports_on_data_trains_measures_and_writes_a_card(
 ) -> None:
     data = write(tmp_path / "pairs.jsonl", [{**row, "rubric": "short"} for row in rows()])
     options: dict[str, Any] = {"dataset": data, "reference": "chosen", "scratch_baseline": True}
-    cli_train.train(job(policy_folder, tmp_path, **options))
+    cli_train.train(settings(policy_folder, tmp_path, **options))
     run = tmp_path / "run"
     folder = run / "checkpoints" / "model"
     assert (run / "data" / "data_report.html").is_file()
@@ -91,7 +90,7 @@ def test_a_run_reports_on_data_trains_measures_and_writes_a_card(
     score = model.score([prompt], [reply])
     torch.testing.assert_close(score, logits[0] - plain.config.reward_shift, atol=1e-5, rtol=1e-5)
     # Again it only prints, having nothing left to do.
-    cli_train.train(job(policy_folder, tmp_path, **options, resume=True))
+    cli_train.train(settings(policy_folder, tmp_path, **options, resume=True))
     assert "from scratch" in capsys.readouterr().out
 
 
@@ -123,22 +122,22 @@ def test_demonstrations_average_zero_whatever_the_head(policy_folder: Path, tmp_
         center_on(reference.select([]), bert, TextEncoder(tokenizer, 200))
 
 
-def test_demonstrations_that_were_cut_off_are_centerd_on_as_such(
+def test_demonstrations_that_were_cut_off_are_centered_on_as_such(
     policy_folder: Path, tmp_path: Path
 ) -> None:
     model = load_reward_model(str(save_classifier(policy_folder, tmp_path / "m", seed=0)))
     prompts, replies = [r["prompt"] for r in rows()], [r["chosen"] for r in rows()]
-    expected = {told: model.score(prompts, replies, finished=told).mean() for told in (True, False)}
+    expected = {end: model.score(prompts, replies, finished=end).mean() for end in (True, False)}
     assert abs(expected[True] - expected[False]) > 0.01
     marks = [None, *[False] * (len(prompts) - 1)]
-    mixed = model.score(prompts, replies, finished=[told is not False for told in marks]).mean()
+    mixed = model.score(prompts, replies, finished=[mark is not False for mark in marks]).mean()
     reference = Dataset.from_dict({"prompt": prompts, "completion": replies, "finished": marks})
     (shift,) = center_on(reference, model.model, model.encoder)
     assert shift == pytest.approx(mixed.item(), abs=1e-4)
 
 
 @pytest.mark.parametrize("lora_rank", [0, 4])
-def test_several_heads_are_an_ensemble_on_one_trunk(
+def test_several_heads_are_an_ensemble_on_one_backbone(
     policy_folder: Path, tmp_path: Path, lora_rank: int
 ) -> None:
     outcome = train_reward_model(
@@ -179,7 +178,7 @@ def test_rankings_are_learned_whole_and_measured_by_their_pairs(
         for r in rows()
     ]  # fmt: skip
     data = write(tmp_path / "ranked.jsonl", ranked)
-    cli_train.train(job(policy_folder, tmp_path, dataset=data, whole_rankings=True))
+    cli_train.train(settings(policy_folder, tmp_path, dataset=data, whole_rankings=True))
     steps = tmp_path / "run" / "steps"
     trained = json.loads((steps / "train.json").read_text())["result"]
     assert trained["responses"] == 3 * trained["groups"]
@@ -192,27 +191,27 @@ def test_the_folder_is_uploaded_with_its_card(
 ) -> None:
     from huggingface_hub import HfApi
 
-    asked: dict[str, Any] = {}
+    sent: dict[str, Any] = {}
 
     class Commit:
         repo_url = "hub/me/model"
 
     def upload(self: Any, *, repo_id: str, folder_path: Path) -> Commit:
-        asked[repo_id] = sorted(path.name for path in folder_path.iterdir())
+        sent[repo_id] = sorted(path.name for path in folder_path.iterdir())
         return Commit()
 
-    monkeypatch.setattr(HfApi, "create_repo", lambda self, name, **options: asked.update(options))
+    monkeypatch.setattr(HfApi, "create_repo", lambda self, name, **options: sent.update(options))
     monkeypatch.setattr(HfApi, "upload_folder", upload)
-    cli_train.train(job(policy_folder, tmp_path, hub_model_id="me/model", epochs=1))
-    assert {"README.md", "model.safetensors", "config.json"} <= set(asked["me/model"])
-    assert asked["private"] is True
+    cli_train.train(settings(policy_folder, tmp_path, hub_model_id="me/model", epochs=1))
+    assert {"README.md", "model.safetensors", "config.json"} <= set(sent["me/model"])
+    assert sent["private"] is True
 
 
 def test_an_upload_that_fails_keeps_the_model_and_says_how_to_go_on(
     policy_folder: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=r"could not be uploaded to 'me/model'.*--resume"):
-        cli_train.train(job(policy_folder, tmp_path, hub_model_id="me/model", epochs=1))
+        cli_train.train(settings(policy_folder, tmp_path, hub_model_id="me/model", epochs=1))
     assert (tmp_path / "run" / "checkpoints" / "model" / "model.safetensors").is_file()
 
 
@@ -232,7 +231,7 @@ def test_a_wrong_setting_is_named(
     policy_folder: Path, tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        job(policy_folder, tmp_path, **options)
+        settings(policy_folder, tmp_path, **options)
 
 
 def test_quantization_without_its_library_says_what_to_install(
@@ -242,26 +241,6 @@ def test_quantization_without_its_library_says_what_to_install(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"found no bitsandbytes.*prefsearch\[qlora\]"):
         quantized(load_in_4bit=True)
-
-
-def test_a_packaged_model_is_found_without_importing_its_package(
-    policy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    package = tmp_path / "carries_a_model"
-    package.mkdir()
-    (package / "__init__.py").write_text("raise RuntimeError('imported')")
-    (package / "model").symlink_to(policy_folder)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    assert resolve_model("package:carries_a_model/model") == str(package / "model")
-    assert resolve_model("owner/name") == "owner/name"
-    for folder in ("weights", "no/such/folder"):
-        with pytest.raises(
-            ValueError, match=r"no config.json in that folder .*carries_a_model holds __init__.py"
-        ):
-            resolve_model(f"package:carries_a_model/{folder}")
-    with pytest.raises(ValueError, match=r"no installed package 'not_there'.*--no-deps not-there"):
-        resolve_model("package:not_there/model")
-    assert "carries_a_model" not in sys.modules
 
 
 def test_the_saved_tokenizer_is_the_bases(policy_folder: Path, tmp_path: Path) -> None:
@@ -300,9 +279,9 @@ from rewardmodel.cli.model_args import RewardTrainArgs, TrainPrmArgs
 from rewardmodel.cli.models import train_prm
 from rewardmodel.cli.train import train
 
-jobs = json.loads(sys.argv[1])
-train(build(RewardTrainArgs, **jobs["pairs"]))
-train_prm(build(TrainPrmArgs, **jobs["steps"]))
+commands = json.loads(sys.argv[1])
+train(build(RewardTrainArgs, **commands["pairs"]))
+train_prm(build(TrainPrmArgs, **commands["steps"]))
 """
 
 
@@ -322,23 +301,26 @@ def test_commands_train_in_two_processes_what_they_do_in_one(
     datasets = {"pairs": write(tmp_path / "pairs.jsonl", rows()),
                 "steps": write(tmp_path / "steps.jsonl", steps)}  # fmt: skip
     folders = ("pairs/checkpoints/model", "pairs/scratch/model", "steps/checkpoints/model")
-    weights = []
+    weights, trained = [], []
     for processes in (1, 2):
         out = tmp_path / str(processes)
-        jobs: dict[str, dict[str, Any]] = {
+        commands: dict[str, dict[str, Any]] = {
             name: {**shared, "dataset": data, "out": str(out / name), "batch_size": 8 // processes}
             for name, data in datasets.items()
         }
-        jobs["pairs"]["scratch_baseline"] = True
+        commands["pairs"]["scratch_baseline"] = True
         if processes == 1:
-            cli_train.train(build(RewardTrainArgs, **jobs["pairs"]))
-            cli_models.train_prm(build(TrainPrmArgs, **jobs["steps"]))
+            cli_train.train(build(RewardTrainArgs, **commands["pairs"]))
+            cli_models.train_prm(build(TrainPrmArgs, **commands["steps"]))
         else:
-            running = launch(COMMANDS, tmp_path, processes=2, **jobs)
+            running = launch(COMMANDS, tmp_path, processes=2, **commands)
             assert running.wait(timeout=240) == 0, (tmp_path / "stderr").read_text()[-2000:]
         weights += [load_file(out / folder / "model.safetensors") for folder in folders]
+        trained.append(json.loads((out / "pairs" / "steps" / "train.json").read_text())["result"])
         for name in datasets:
             assert (out / name / "steps" / "evaluate.json").is_file()
+    assert trained[0]["updates"] == trained[1]["updates"]
+    assert trained[1]["loss_last"] == pytest.approx(trained[0]["loss_last"], abs=2e-4)
     for one, two in zip(weights[:3], weights[3:], strict=True):
         for name, weight in one.items():
             # Adam turns the order of additions into steps of its own where gradients are tiny.

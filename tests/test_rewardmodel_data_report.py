@@ -2,7 +2,6 @@
 
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,10 +18,7 @@ from rewardmodel.data.report import (
 from rewardmodel.data.report_page import report_rows, write_data_report
 from rewardmodel.pretrained.tokenization import TextEncoder, load_tokenizer
 from tests.fakes import Words
-
-DATA = Path(__file__).parents[2] / "shared" / "data"
-QA = DATA / "qa-feedback" / "dev_feedback.json.gz"
-HH = DATA / "hh-rlhf" / "harmless-base-1800.jsonl.gz"
+from tests.sample_data import HH, QA_FEEDBACK, is_small
 
 
 def pairs_of(*rows: tuple) -> Dataset:
@@ -162,21 +158,25 @@ def test_report_is_written_as_json_and_as_a_page(policy_folder, tmp_path):
     assert saved["subsets"] == {"x": 3, "y": 2, "<b>": 1}
 
 
-@pytest.mark.skipif(not QA.exists(), reason=f"the shared sample {QA} is absent")
-def test_report_of_the_qa_feedback_sample():
-    report = examine_preferences(load_preferences(QA))
-    assert (report.pairs, report.prompts, report.ties, report.soft_labels) == (3000, 500, 384, 0)
+@pytest.mark.parametrize("sample", QA_FEEDBACK)
+def test_report_of_the_qa_feedback_sample(sample):
+    report = examine_preferences(load_preferences(sample))
+    expected = (60, 10, 17, 0) if is_small(sample) else (3000, 500, 384, 0)
+    assert (report.pairs, report.prompts, report.ties, report.soft_labels) == expected
     assert report.duplicate_pairs == report.contradictory_pairs == report.blank_replies == 0
     assert report.longer_chosen is not None
-    # Longer answers are not clearly preferred here: 0.512 of 2,616 decided pairs.
+    # Longer answers are not clearly preferred.
     assert report.longer_chosen.low < 0.5 < report.longer_chosen.high
-    assert report.longer_chosen.estimate == pytest.approx(0.512, abs=5e-4)
+    assert report.longer_chosen.estimate == pytest.approx(
+        19 / 43 if is_small(sample) else 0.512, abs=5e-4
+    )
 
 
-@pytest.mark.skipif(not HH.exists(), reason=f"the shared sample {HH} is absent")
-def test_report_of_the_hh_sample_finds_that_shorter_replies_are_preferred(tmp_path):
-    report = examine_preferences(load_preferences(HH))
-    assert (report.pairs, report.ties, report.blank_replies) == (1800, 0, 2)
+@pytest.mark.parametrize("sample", HH)
+def test_report_of_the_hh_sample_finds_that_shorter_replies_are_preferred(sample, tmp_path):
+    report = examine_preferences(load_preferences(sample))
+    expected = (60 if is_small(sample) else 1800, 0, 2)
+    assert (report.pairs, report.ties, report.blank_replies) == expected
     assert report.longer_chosen is not None
     assert report.longer_chosen.high < 0.5
     assert report.length_correlation is not None

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,10 +16,7 @@ from rewardmodel.evaluation.baselines import bag_of_words_accuracy, longer_reply
 from rewardmodel.evaluation.clustered import clustered_share
 from rewardmodel.evaluation.scoring import preference_margins
 from tests.fakes import NumberReader
-
-HH_SAMPLE = (
-    Path(__file__).parents[2] / "shared" / "data" / "hh-rlhf" / "harmless-base-1800.jsonl.gz"
-)
+from tests.sample_data import HH
 
 
 def make_pairs(scores: Sequence[tuple[float, float]], prompts: Sequence[str] = ()) -> Dataset:
@@ -249,9 +245,9 @@ def test_bag_of_words_needs_prompts_to_cross_validate_over():
         bag_of_words_accuracy(word_pairs(1, seed=0), word_pairs(3, seed=1))
 
 
-@pytest.mark.skipif(not HH_SAMPLE.exists(), reason=f"the shared sample {HH_SAMPLE} is absent")
-def test_baselines_on_the_hh_sample_length_misleads_and_words_help():
-    train, test = split_by_prompt(load_preferences(HH_SAMPLE), holdout=0.2, seed=0)
+@pytest.mark.parametrize("sample", HH)
+def test_baselines_on_the_hh_sample_length_misleads_and_words_help(sample):
+    train, test = split_by_prompt(load_preferences(sample), holdout=0.2, seed=0)
     words = bag_of_words_accuracy(train, test)
     longer = longer_reply_accuracy(test)
     assert longer.high < 0.5 < words.accuracy.low

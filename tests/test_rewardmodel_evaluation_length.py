@@ -1,7 +1,6 @@
 """Length: a scorer that only counts characters is found out, one that does not is not accused."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,8 +15,7 @@ from rewardmodel.evaluation.clustered import clustered_correlation
 from rewardmodel.evaluation.length.control import control_for_length
 from rewardmodel.evaluation.length.edits import edit_accuracy, load_edits
 from rewardmodel.evaluation.length.probes import cut_sentence, truncation_probe
-
-QA_FEEDBACK = Path(__file__).parents[2] / "shared" / "data" / "qa-feedback" / "dev_feedback.json.gz"
+from tests.sample_data import QA_FEEDBACK, is_small
 
 
 class Scorer:
@@ -197,16 +195,17 @@ def test_edits_are_loaded_from_plain_rows_and_bad_ones_named(tmp_path):
     assert load_edits(str(file), on_bad_row="skip").to_list() == [row]
 
 
-@pytest.mark.skipif(not QA_FEEDBACK.exists(), reason=f"the shared sample {QA_FEEDBACK} is absent")
-def test_human_corrections_of_qa_feedback_keep_the_prompts_of_the_pairs():
-    edits = load_edits(str(QA_FEEDBACK))
-    pairs = load_preferences(str(QA_FEEDBACK), limit=60)
-    assert len(edits) == 487  # of 500, 13 corrections delete everything
+@pytest.mark.parametrize("sample", QA_FEEDBACK)
+def test_human_corrections_of_qa_feedback_keep_the_prompts_of_the_pairs(sample):
+    edits = load_edits(str(sample))
+    pairs = load_preferences(str(sample), limit=60)
+    # One correction of 10, or 13 of 500, delete everything.
+    assert len(edits) == (9 if is_small(sample) else 487)
     assert pairs["prompt"][0] == edits["prompt"][0]
-    assert len(set(pairs["prompt"]) & set(edits["prompt"])) >= 8  # of ten questions
+    assert len(set(pairs["prompt"]) & set(edits["prompt"])) >= 8
     found = edit_accuracy(Scorer(len), edits, seed=0)
     # Most real corrections shorten, so whoever likes length prefers few of them.
-    assert found.shorter > found.longer > 100
+    assert found.shorter > found.longer > (0 if is_small(sample) else 100)
     assert found.accuracy_where_shorter.estimate == 0.0
     assert found.accuracy.high < 0.5
 

@@ -1,9 +1,6 @@
 """Converters from published formats, each on a real sample or on rows of the published shape."""
 
-import gzip
-import json
 import logging
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,10 +13,7 @@ from rewardmodel.data.preferences import load_preferences, load_prompts
 from rewardmodel.data.reward_bench import load_reward_bench, load_reward_bench_2
 from rewardmodel.data.rows import PreferenceDataError
 from tests.preference_rows import word_tokenizer, write
-
-DATA = Path(__file__).parents[2] / "shared" / "data"
-HH = DATA / "hh-rlhf" / "harmless-base-1800.jsonl.gz"
-QA = DATA / "qa-feedback" / "dev_feedback.json.gz"
+from tests.sample_data import HH, QA_FEEDBACK, is_small, read_sample
 
 
 @pytest.fixture
@@ -34,9 +28,6 @@ def chat_tokenizer() -> PreTrainedTokenizerFast:
 
 def without(row: dict, *names: str) -> dict:
     return {name: value for name, value in row.items() if name not in names}
-
-
-# ------------------------------------------------------------------------------------------ table
 
 
 def test_every_format_is_described_and_an_unknown_one_is_refused_with_the_list(tmp_path):
@@ -101,14 +92,11 @@ def test_plain_leaves_the_columns_of_a_published_format_as_they_are(tmp_path):
         load_preferences(path, format="ultrafeedback", prompt_column="q")
 
 
-# --------------------------------------------------------------------------------------------- hh
-
-
-@pytest.mark.skipif(not HH.exists(), reason=f"the shared sample {HH} is absent")
-def test_hh_sample_is_read_the_same_by_name_and_as_plain():
-    named = load_preferences(HH, format="hh")
-    assert len(named) == 1800
-    assert named.to_list() == load_preferences(HH).to_list()
+@pytest.mark.parametrize("sample", HH)
+def test_hh_sample_is_read_the_same_by_name_and_as_plain(sample):
+    named = load_preferences(sample, format="hh")
+    assert len(named) == len(read_sample(sample))
+    assert named.to_list() == load_preferences(sample).to_list()
 
 
 def test_hh_without_a_shared_assistant_turn_is_a_bad_row(tmp_path):
@@ -118,8 +106,6 @@ def test_hh_without_a_shared_assistant_turn_is_a_bad_row(tmp_path):
     with pytest.raises(PreferenceDataError, match=r"p\.jsonl:1: the transcripts share .*Assistant"):
         load_preferences(path, format="hh")
 
-
-# ------------------------------------------------------------------------------------------- tldr
 
 TLDR: dict[str, Any] = {
     "info": {
@@ -216,8 +202,6 @@ def test_prompts_of_a_converted_format_come_once_each(tmp_path):
     assert load_prompts(path) == [query_of(TLDR["info"]), query_of(ARTICLE["info"])]
 
 
-# ---------------------------------------------------------------------------------- ultrafeedback
-
 SCORES = {"score_chosen": 8.0, "score_rejected": 5.0}
 
 
@@ -280,8 +264,6 @@ def test_margins_are_refused_where_there_are_no_scores(tmp_path):
     with pytest.raises(PreferenceDataError, match=r"margins is True and the rows are tldr"):
         load_preferences(write(tmp_path, TLDR), margins=True)
 
-
-# ------------------------------------------------------------------------------------ rewardbench
 
 BENCH = {
     "prompt": "What is 2 + 2?",
@@ -366,8 +348,6 @@ def test_bad_row_of_a_benchmark_is_named(load, row, message, tmp_path):
         load(write(tmp_path, good, row))
 
 
-# ------------------------------------------------------------------------------------ qa-feedback
-
 QA_ROW: dict[str, Any] = {
     "question": "Who won?",
     "passages": [["The Cup", "The Cup\n\nThe Cup is held yearly.", "It was won by Ann."]],
@@ -402,13 +382,12 @@ def test_identical_answers_are_left_out_and_counted(tmp_path, caplog):
         load_preferences(write(tmp_path, same))
 
 
-@pytest.mark.skipif(not QA.exists(), reason=f"the shared sample {QA} is absent")
-def test_every_comparison_of_the_qa_feedback_sample_is_kept():
-    with gzip.open(QA, "rt", encoding="utf-8") as file:
-        originals = json.load(file)
-    pairs = load_preferences(QA).to_list()
+@pytest.mark.parametrize("sample", QA_FEEDBACK)
+def test_every_comparison_of_the_qa_feedback_sample_is_kept(sample):
+    originals = read_sample(sample)
+    pairs = load_preferences(sample).to_list()
     labels = [label for row in originals for label in row["preference"]]
-    assert len(pairs) == len(labels) == 3000
+    assert len(pairs) == len(labels) == (60 if is_small(sample) else 3000)
     order = [(1, 2), (1, 3), (1, 4), (2, 3), (2, 4), (3, 4)]
     for index, (pair, label) in enumerate(zip(pairs, labels, strict=True)):
         row, places = originals[index // 6], order[index % 6]
@@ -418,11 +397,9 @@ def test_every_comparison_of_the_qa_feedback_sample_is_kept():
         assert pair["chosen_probability"] == (0.5 if label == 0 else 1.0)
         assert pair["prompt"].endswith(f"Question: {row['question']}\n\nAnswer:")
         assert pair["prompt"].count("Passage: ") >= len(row["passages"])
-    # Two questions of the sample have no passages.
-    assert sum(pair["prompt"].startswith("Question: ") for pair in pairs) == 12
-
-
-# --------------------------------------------------------------------------------------- bad rows
+    # One question of the small sample and two of the real one have no passages.
+    bare = sum(pair["prompt"].startswith("Question: ") for pair in pairs)
+    assert bare == (6 if is_small(sample) else 12)
 
 
 def replies(*more: dict[str, Any]) -> dict[str, Any]:

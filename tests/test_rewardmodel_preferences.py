@@ -19,10 +19,8 @@ from rewardmodel.data.preferences import (
 from rewardmodel.data.report import examine_preferences
 from rewardmodel.data.rows import PreferenceDataError
 from tests.preference_rows import TEMPLATE, assistant, user, word_tokenizer, write
+from tests.sample_data import HH, is_small, read_sample
 
-HH_SAMPLE = (
-    Path(__file__).parents[2] / "shared" / "data" / "hh-rlhf" / "harmless-base-1800.jsonl.gz"
-)
 ROWS = [
     {"prompt": "What is red?", "chosen": " A rose.", "rejected": " The sea."},
     {"prompt": "What is blue?", "chosen": " The sea, mostly.", "rejected": " A rose."},
@@ -39,9 +37,6 @@ CHAT = [user("Hi"), assistant("Yes")]
 OTHER_CHAT = [user("Hi"), assistant("No")]
 RENDERED = {"prompt": "<user>Hi</s><assistant>", "chosen": "Yes</s>", "rejected": "No</s>"}
 SHOWN = (RENDERED["prompt"], RENDERED["chosen"])
-
-
-# ------------------------------------------------------------------------------------ where from
 
 
 def _zipped(path: Path) -> Path:
@@ -62,6 +57,12 @@ def _saved_splits(folder: Path) -> Path:
     other = Dataset.from_list([{"prompt": "x", "chosen": "y", "rejected": "z"}])
     DatasetDict({"train": Dataset.from_list(ROWS), "test": other}).save_to_disk(folder / "saved")
     return folder / "saved"
+
+
+def _parts(folder: Path) -> Path:
+    write(folder, *ROWS[:1], name="part1.jsonl")
+    write(folder, *ROWS[1:], name="part2.jsonl")
+    return folder
 
 
 def _folder(folder: Path) -> Path:
@@ -86,6 +87,7 @@ def _folder(folder: Path) -> Path:
         lambda folder: _zipped(_made(folder, "p.csv")),
         lambda folder: _made(folder, "saved"),
         _saved_splits,
+        _parts,
         _folder,
     ],
 )
@@ -111,12 +113,6 @@ def test_split_picks_the_files_or_the_saved_split(tmp_path):
         load_preferences(tmp_path / "data", split="dev")
 
 
-def test_folder_whose_names_tell_no_split_is_train(tmp_path):
-    write(tmp_path, *ROWS[:1], name="part1.jsonl")
-    write(tmp_path, *ROWS[1:], name="part2.jsonl")
-    assert load_preferences(tmp_path).to_list() == ROWS
-
-
 def test_byte_order_mark_blank_lines_and_quoted_line_breaks_are_read(tmp_path):
     lines = tmp_path / "p.jsonl"
     lines.write_text("\ufeff" + "\n\n".join(json.dumps(r) for r in ROWS), encoding="utf-8")
@@ -129,7 +125,7 @@ def test_byte_order_mark_blank_lines_and_quoted_line_breaks_are_read(tmp_path):
 
 
 def test_csv_field_longer_than_the_csv_default_is_read(tmp_path):
-    row = {"prompt": "a", "chosen": "b" * 200_000, "rejected": "c"}
+    row = {**GOOD, "chosen": "b" * 200_000}
     Dataset.from_list([row]).to_csv(tmp_path / "p.csv")
     assert load_preferences(tmp_path / "p.csv").to_list() == [row]
 
@@ -157,25 +153,26 @@ def test_other_column_names_are_read_when_named(tmp_path):
     assert pairs.to_list() == [{"prompt": "a", "chosen": "b", "rejected": "c"}]
 
 
-# ------------------------------------------------------------------------------- implicit prompts
-
-
 def split_one(tmp_path: Path, chosen: object, rejected: object, **options: Any) -> dict:
     path = write(tmp_path, {"chosen": chosen, "rejected": rejected})
     return load_preferences(path, **options)[0]
 
 
-def test_transcripts_are_split_after_the_last_assistant_turn(tmp_path):
-    shared = "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: And?\n\nAssistant:"
-    pair = split_one(tmp_path, shared + " Go on then.", shared + " Go away.")
-    assert pair == {"prompt": shared, "chosen": " Go on then.", "rejected": " Go away."}
+MORE = " Hello\n\nHuman: And?\n\nAssistant:"
 
 
-def test_transcripts_that_part_earlier_are_split_at_the_last_shared_assistant_turn(tmp_path):
-    shared = "\n\nHuman: Hi\n\nAssistant:"
-    chosen = " Hello\n\nHuman: And?\n\nAssistant: Bye"
-    pair = split_one(tmp_path, shared + chosen, shared + " Hello there")
-    assert pair == {"prompt": shared, "chosen": chosen, "rejected": " Hello there"}
+@pytest.mark.parametrize(
+    ("prompt", "chosen", "rejected"),
+    [
+        (f"\n\nHuman: Hi\n\nAssistant:{MORE}", " Go on then.", " Go away."),
+        ("\n\nHuman: Hi\n\nAssistant:", f"{MORE} Bye", " Hello there"),
+    ],
+)
+def test_transcripts_are_split_after_the_last_shared_assistant_turn(
+    prompt, chosen, rejected, tmp_path
+):
+    pair = split_one(tmp_path, prompt + chosen, prompt + rejected)
+    assert pair == {"prompt": prompt, "chosen": chosen, "rejected": rejected}
 
 
 @pytest.mark.parametrize(
@@ -197,24 +194,26 @@ def test_other_text_is_split_at_white_space_where_the_user_says_that_it_holds_th
     assert pair["prompt"] + pair["rejected"] == rejected
 
 
-def test_texts_that_share_nothing_are_refused_with_the_remedy(tmp_path):
-    with pytest.raises(PreferenceDataError, match=r"p.jsonl:1: .*shared prompt.*prompt_column="):
-        split_one(tmp_path, "Yes", "No")
+TURN = "\n\nHuman: Hi\n\nAssistant:"
 
 
-def test_identical_texts_are_called_identical_whatever_they_share(tmp_path):
-    for text in ("Yes", "The sky is blue.", "\n\nHuman: Hi\n\nAssistant: Yes"):
-        with pytest.raises(PreferenceDataError, match=r"chosen and rejected are identical"):
-            split_one(tmp_path, text, text)
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "message"),
+    [
+        *((text, text, "identical") for text in ("Yes", "The sky is blue.", f"{TURN} Yes")),
+        ("Yes", "No", "p.jsonl:1: .*shared prompt.*prompt_column="),
+        (TURN, f"{TURN} Hello", "empty after the shared prompt"),
+    ],
+)
+def test_texts_without_a_prompt_and_two_replies_are_refused(chosen, rejected, message, tmp_path):
+    with pytest.raises(PreferenceDataError, match=message):
+        split_one(tmp_path, chosen, rejected)
 
 
 def test_mistyped_prompt_column_is_not_taken_for_an_implicit_prompt(tmp_path):
     path = write(tmp_path, {"Prompts": "a", "chosen": "x b", "rejected": "x c"})
     with pytest.raises(PreferenceDataError, match=r"prompt_column='Prompts'"):
         load_preferences(path)
-
-
-# ------------------------------------------------------------------------------------------ chat
 
 
 def test_messages_are_rendered_so_that_prompt_and_reply_make_the_whole(tokenizer, tmp_path):
@@ -298,9 +297,6 @@ def test_template_that_cannot_render_the_pair_is_a_bad_row(template, message, to
 def test_plain_text_is_not_rendered_even_with_a_tokenizer(tokenizer, tmp_path):
     path = write(tmp_path, *ROWS)
     assert load_preferences(path, tokenizer=tokenizer).to_list() == ROWS
-
-
-# -------------------------------------------------------------------------------------- bad rows
 
 
 @pytest.mark.parametrize(
@@ -400,12 +396,6 @@ def test_soft_label_by_another_name_must_be_in_every_row(tmp_path):
         load_preferences(path, probability_column="agreed")
 
 
-def test_reply_that_is_empty_after_the_shared_prompt_is_a_bad_row(tmp_path):
-    shared = "\n\nHuman: Hi\n\nAssistant:"
-    with pytest.raises(PreferenceDataError, match=r"empty after the shared prompt"):
-        split_one(tmp_path, shared, shared + " Hello")
-
-
 def test_line_that_does_not_parse_is_named(tmp_path):
     path = tmp_path / "p.jsonl"
     path.write_text(f"{json.dumps(GOOD)}\n\n{{'prompt': 1}}\n", encoding="utf-8")
@@ -433,16 +423,24 @@ def test_bad_rows_of_lists_tables_and_saved_datasets_are_named_by_line_or_row(tm
     assert len(load_preferences(table, on_bad_row="skip")) == 1
 
 
-def test_empty_saved_dataset_is_named(tmp_path):
-    Dataset.from_dict({"chosen": [], "rejected": []}).save_to_disk(tmp_path / "saved")
-    with pytest.raises(PreferenceDataError, match=r"the dataset holds no row"):
-        load_preferences(tmp_path / "saved")
+def empty_dataset(path: Path) -> None:
+    Dataset.from_dict({"chosen": [], "rejected": []}).save_to_disk(path)
 
 
-def test_file_that_is_no_parquet_is_unreadable(tmp_path):
-    (tmp_path / "p.parquet").write_bytes(b"no parquet")
-    with pytest.raises(PreferenceDataError, match=r"p.parquet: unreadable"):
-        load_preferences(tmp_path / "p.parquet")
+@pytest.mark.parametrize(
+    ("name", "make", "message"),
+    [
+        ("saved", empty_dataset, "the dataset holds no row"),
+        ("p.parquet", lambda path: path.write_bytes(b"no parquet"), "p.parquet: unreadable"),
+        ("p.xlsx", Path.touch, r"ends in '\.xlsx'; required is one of \.jsonl"),
+        ("folder", Path.mkdir, "holds no data file"),
+        ("p.txt", lambda path: path.write_text("one\n"), r"p\.txt:1: column 'chosen' is missing"),
+    ],
+)
+def test_a_source_without_preferences_is_named(name, make, message, tmp_path):
+    make(tmp_path / name)
+    with pytest.raises(PreferenceDataError, match=message):
+        load_preferences(tmp_path / name)
 
 
 def test_truncated_gzip_is_an_error_and_skipping_says_that_the_rest_is_lost(tmp_path, caplog):
@@ -530,17 +528,6 @@ def test_hub_dataset_is_read_with_its_split(monkeypatch):
         load_preferences("owner/name")
 
 
-def test_unknown_kind_of_file_and_folder_without_data_are_refused(tmp_path):
-    (tmp_path / "p.xlsx").write_bytes(b"x")
-    with pytest.raises(PreferenceDataError, match=r"ends in '\.xlsx'; required is one of \.jsonl"):
-        load_preferences(tmp_path / "p.xlsx")
-    with pytest.raises(PreferenceDataError, match=r"holds no data file"):
-        load_preferences(tmp_path)
-
-
-# -------------------------------------------------------------------- prompts and demonstrations
-
-
 def test_prompts_come_from_a_column_a_text_file_or_preferences(tokenizer, tmp_path):
     path = write(tmp_path, {"question": "a"}, {"question": "a"}, name="q.jsonl")
     assert load_prompts(path, column="question") == ["a", "a"]
@@ -558,12 +545,6 @@ def test_prompts_come_from_a_column_a_text_file_or_preferences(tokenizer, tmp_pa
     assert load_prompts(chat, tokenizer=tokenizer) == ["<user>Hi</s><assistant>"]
 
 
-def test_plain_text_as_preferences_says_what_it_found(tmp_path):
-    (tmp_path / "p.txt").write_text("first one\n", encoding="utf-8")
-    with pytest.raises(PreferenceDataError, match=r"p\.txt:1: column 'chosen' is missing; found"):
-        load_preferences(tmp_path / "p.txt")
-
-
 @pytest.mark.parametrize(
     ("row", "options", "expected"),
     [
@@ -574,16 +555,8 @@ def test_plain_text_as_preferences_says_what_it_found(tmp_path):
         ({"q": "a", "r": "b"}, {"prompt_column": "q", "completion_column": "r"}, ("a", "b")),
         ({"messages": CHAT}, {}, SHOWN),
         ({"messages": [*CHAT, user("And?")]}, {}, SHOWN),
-        (
-            {"prompt": "Hello", "completion": CHAT},
-            {},
-            SHOWN,
-        ),
-        (
-            {"prompt": [user("Hi")], "completion": [assistant("Yes")]},
-            {},
-            SHOWN,
-        ),
+        ({"prompt": "Hello", "completion": CHAT}, {}, SHOWN),
+        ({"prompt": [user("Hi")], "completion": [assistant("Yes")]}, {}, SHOWN),
     ],
 )
 def test_demonstrations_from_every_format(row, options, expected, tokenizer, tmp_path):
@@ -609,9 +582,6 @@ def test_bad_demonstration_is_named(row, message, tokenizer, tmp_path):
         load_demonstrations(path, tokenizer=tokenizer)
 
 
-# ---------------------------------------------------------------------------- splits and reports
-
-
 def test_split_by_prompt_puts_no_prompt_on_both_sides_and_loses_no_row():
     rows = [
         {"prompt": f"p{index % 10}", "chosen": f"c{index}", "rejected": "r"} for index in range(40)
@@ -625,14 +595,10 @@ def test_split_by_prompt_puts_no_prompt_on_both_sides_and_loses_no_row():
     assert again.to_list() == test.to_list() != other.to_list()
 
 
-def test_split_by_prompt_leaves_a_prompt_on_either_side():
+def test_split_by_prompt_leaves_a_prompt_on_either_side_or_refuses():
     pairs = Dataset.from_list(ROWS)
     for holdout in (0.01, 0.99):
         assert [len(part) for part in split_by_prompt(pairs, holdout=holdout, seed=0)] == [1, 1]
-
-
-def test_split_by_prompt_refuses_what_cannot_be_split():
-    pairs = Dataset.from_list(ROWS)
     for holdout in (0.0, 1.0, 20.0):
         with pytest.raises(ValueError, match=rf"holdout is {holdout}"):
             split_by_prompt(pairs, holdout=holdout, seed=0)
@@ -664,15 +630,11 @@ def test_report_counts_duplicates_contradictions_and_lengths():
         examine_preferences(Dataset.from_dict({"prompt": [], "chosen": [], "rejected": []}))
 
 
-# ------------------------------------------------------------------------------------- real data
-
-
-@pytest.mark.skipif(not HH_SAMPLE.exists(), reason=f"the shared sample {HH_SAMPLE} is absent")
-def test_every_pair_of_the_hh_sample_reconstructs_its_transcripts(tmp_path):
-    with gzip.open(HH_SAMPLE, "rt", encoding="utf-8") as file:
-        originals = [json.loads(line) for line in file]
-    pairs = load_preferences(HH_SAMPLE)
-    assert len(pairs) == len(originals) == 1800
+@pytest.mark.parametrize("sample", HH)
+def test_every_pair_of_the_hh_sample_reconstructs_its_transcripts(sample, tmp_path):
+    originals = read_sample(sample)
+    pairs = load_preferences(sample)
+    assert len(pairs) == len(originals) == (60 if is_small(sample) else 1800)
     for pair, original in zip(pairs.to_list(), originals, strict=True):
         assert pair["prompt"].endswith("\n\nAssistant:")
         assert pair["prompt"] + pair["chosen"] == original["chosen"]

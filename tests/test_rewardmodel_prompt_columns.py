@@ -38,9 +38,6 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return word_tokenizer()
 
 
-# ------------------------------------------------------------------------------ where the prompt is
-
-
 @pytest.mark.parametrize(
     "name",
     ["question", "Question", "instruction", "query", "context", "input", "problem", "post"],
@@ -341,9 +338,6 @@ def test_a_prompt_that_ends_with_the_assistant_is_told(tmp_path, caplog):
     assert "ends in a turn of the assistant: another turn follows it" in caplog.text
 
 
-# ---------------------------------------------------------------------------------- system messages
-
-
 @pytest.mark.parametrize("name", ["system", "system_prompt", "System"])
 def test_the_system_column_is_the_first_turn_of_messages(name, tokenizer, tmp_path):
     expected = "<system>Be brief.</s><user>Hi</s><assistant>"
@@ -410,14 +404,14 @@ def test_a_system_message_that_stands_there_already_must_be_the_same(tokenizer, 
             load_preferences(write(tmp_path, {"prompt": "x", **PAIR, **wrong}))
 
 
-# ------------------------------------------------------------------------------------------ images
+IMAGE = {"bytes": "x", "path": None}
 
 
 @pytest.mark.parametrize(
     ("column", "value"),
     [
         ("images", ["a.png"]),
-        ("image", {"bytes": "x", "path": None}),
+        ("image", IMAGE),
         ("Image", "a.png"),
         ("videos", ["a.mp4"]),
         ("audio", {"array": [0.0]}),
@@ -433,9 +427,6 @@ def test_images_are_refused_by_name_in_every_loader(column, value, tmp_path):
             load(path)
         good = {**base, **row, "prompt": "Well?", column: None}
         assert len(load(write(tmp_path, {**base, **row}, good), on_bad_row="skip")) == 1
-
-
-# ------------------------------------------------------------------------------------ what is left
 
 
 def test_one_warning_a_load_names_every_column_that_is_not_used(tmp_path, caplog):
@@ -472,8 +463,6 @@ def test_rankings_take_their_prompt_from_a_column_that_is_named(column, tmp_path
     assert load_rankings(ranked, prompt_column=column)[0]["prompt"] == expected
     assert load_preferences(ranked, prompt_column=column)[0]["prompt"] == expected
 
-
-# --------------------------------------------------------------------- what the template is given
 
 TOOL_TEMPLATE = (
     "{% if tools %}<tools>{{ tools | tojson }}</tools>{% endif %}"

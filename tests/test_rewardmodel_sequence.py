@@ -72,8 +72,8 @@ def test_text_that_grows_by_words_scores_the_same_in_a_session(
 def test_an_unfinished_text_is_scored_at_its_last_token(folder: Path) -> None:
     model = SequenceRewardModel.load(str(folder))
     prompts, responses = [PROMPTS[0]] * 3, ["The baker", "The baker found the bell", ""]
-    for judge in (model, model.session()):
-        found = judge.score(prompts, responses, finished=False)
+    for scorer in (model, model.session()):
+        found = scorer.score(prompts, responses, finished=False)
         for score, response in zip(found, responses, strict=True):
             first, second = model.encoder.pair(PROMPTS[0], response, finished=False)
             with torch.inference_mode():
@@ -83,8 +83,8 @@ def test_an_unfinished_text_is_scored_at_its_last_token(folder: Path) -> None:
 
 def test_nothing_to_score_is_nothing(folder: Path) -> None:
     model = SequenceRewardModel.load(str(folder))
-    for judge in (model, model.session()):
-        assert judge.score([], []).shape == (0,)
+    for scorer in (model, model.session()):
+        assert scorer.score([], []).shape == (0,)
 
 
 def last_hidden(model: SequenceRewardModel, ids: list[int]) -> torch.Tensor:

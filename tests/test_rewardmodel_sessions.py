@@ -180,15 +180,15 @@ def test_what_a_session_forgets_frees_its_rows() -> None:
 @pytest.mark.parametrize("session", [False, True])
 def test_texts_that_were_cut_share_nothing_wrongly(session: bool) -> None:
     model = scorer(max_length=24)
-    judge = model.session() if session else model
+    reward_model = model.session() if session else model
     prompt = words(14, seed=1)
     lengths = [2, 5, 8, 9, 9, 10, 12, 12, 12, 22, 23, 24, 30, 30]  # 15 with the first token
     responses = [words(length, seed=i) for i, length in enumerate(lengths)]
     grown = [f"{responses[0]} {words(length, seed=99)}" for length in (3, 8, 15, 25)]
     for finished in (True, False):
         texts = responses + grown
-        held((model, judge), [prompt] * len(texts), texts, finished=finished)
-        held((model, judge), [""] * 3, [responses[-1], responses[0], ""], finished=True)
+        held((model, reward_model), [prompt] * len(texts), texts, finished=finished)
+        held((model, reward_model), [""] * 3, [responses[-1], responses[0], ""], finished=True)
 
 
 def test_a_prompt_that_is_part_of_another_keeps_its_own_texts() -> None:
@@ -207,13 +207,13 @@ def test_adapters_share_merged_or_not(merged: bool) -> None:
         for name, weight in model.named_parameters():
             if "lora_B" in name or "score" in name:
                 weight.normal_(std=0.3)
-    judge = SequenceRewardModel(model.merge_and_unload() if merged else model,
+    reward_model = SequenceRewardModel(model.merge_and_unload() if merged else model,
                                 TextEncoder(Words(), 200))  # fmt: skip
     prompts, responses = [words(20, seed=1)] * 4, [words(n, seed=n) for n in (1, 4, 5, 9)]
-    held(judge, prompts, responses)
-    session = judge.session()
+    held(reward_model, prompts, responses)
+    session = reward_model.session()
     assert isinstance(session, PrefixSession)
-    held((judge, session), prompts, responses)
+    held((reward_model, session), prompts, responses)
 
 
 @pytest.mark.parametrize(
@@ -275,9 +275,9 @@ def test_scores_that_are_no_numbers_are_refused_by_row(session: bool) -> None:
     model = scorer()
     with torch.no_grad():
         model.model.score.weight.fill_(torch.nan)
-    judge = model.session() if session else model
+    reward_model = model.session() if session else model
     with pytest.raises(ValueError, match=r"scored row 0 as nan \(3 of 3 rows"):
-        judge.score([words(20, seed=1)] * 3, ["5", "6", "7 8"])
+        reward_model.score([words(20, seed=1)] * 3, ["5", "6", "7 8"])
 
 
 def test_a_text_without_tokens_is_an_error() -> None:
@@ -285,9 +285,9 @@ def test_a_text_without_tokens_is_an_error() -> None:
         begins = False
 
     model = SequenceRewardModel(scorer().model, TextEncoder(Bare(), 200))
-    for judge in (model, model.session()):
+    for reward_model in (model, model.session()):
         with pytest.raises(ValueError, match="have no tokens; required: at least one"):
-            judge.score(["", "5"], ["", "6"], finished=False)
+            reward_model.score(["", "5"], ["", "6"], finished=False)
 
 
 def test_a_sequence_reward_model_has_sessions() -> None:

@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +75,6 @@ def fake_conversion(monkeypatch: pytest.MonkeyPatch, policy_folder: Path) -> lis
     return read
 
 
-# -------------------------------------------------------------------------------------- packages
-
-
 def test_a_packaged_policy_loads_wherever_a_policy_is_named(package: Path, tmp_path: Path) -> None:
     name = "package:carries_models/policy"
     assert Policy.load(name).context == 256
@@ -92,8 +90,8 @@ def test_a_packaged_policy_loads_wherever_a_policy_is_named(package: Path, tmp_p
 def test_a_packaged_reward_model_loads_wherever_one_is_named(package: Path, tmp_path: Path) -> None:
     name, plain = "package:carries_models/reward", str(package / "reward")
     wanted = load_reward_model(plain).score(PROMPTS, RESPONSES)
-    judge = load_gold_scorer(name)
-    assert judge is not None
+    gold_scorer = load_gold_scorer(name)
+    assert gold_scorer is not None
     write_ensemble(tmp_path / "two", [name, plain])
     for found in (
         load_reward_model(name).score(PROMPTS, RESPONSES),
@@ -101,7 +99,7 @@ def test_a_packaged_reward_model_loads_wherever_one_is_named(package: Path, tmp_
         SequenceRewardModel.load(name).score(PROMPTS, RESPONSES),
         load_members([name, plain])[0].score(PROMPTS, RESPONSES),
         load_reward_model(str(tmp_path / "two")).score(PROMPTS, RESPONSES),
-        torch.as_tensor(judge(PROMPTS, RESPONSES)),
+        torch.as_tensor(gold_scorer(PROMPTS, RESPONSES)),
     ):
         torch.testing.assert_close(found, wanted)
     average_weights([name, plain], tmp_path / "mean")
@@ -133,29 +131,41 @@ def test_a_reward_model_is_trained_from_a_package(package: Path, tmp_path: Path)
     assert load_reward_model(str(tmp_path / "trained")).score(["a"], ["b"]).isfinite().all()
 
 
-def test_a_missing_place_in_a_package_is_named(package: Path) -> None:
-    with pytest.raises(ValueError, match=r"no config.json in that folder .*holds .*policy"):
-        Policy.load("package:carries_models/nothing")
-    with pytest.raises(ValueError, match=r"no config.json in that folder"):
-        load_reward_model("package:carries_models/model.gguf")
-    with pytest.raises(ValueError, match=r"no installed package 'not_there'.*--no-deps not-there"):
-        load_reward_model("package:not_there/model")
+@pytest.mark.parametrize(
+    ("load", "name", "message"),
+    [
+        (Policy.load, "carries_models/nothing", "no config.json in that folder .*holds .*policy"),
+        (load_reward_model, "carries-models/nothing", "no config.json in .*holds .*policy"),
+        (load_reward_model, "carries_models/model.gguf", "no config.json in that folder"),
+        (resolve_model, "carries_models/no/such", "that folder .*carries_models holds __init__.py"),
+        (load_reward_model, "not_there/model", "no installed package 'not_there'.*--no-deps not-t"),
+        (resolve_model, "no_such_package.inner/policy", "no installed package"),
+    ],
+)
+def test_a_missing_place_in_a_package_is_named(
+    package: Path, load: Callable[[str], object], name: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        load(f"package:{name}")
 
 
-def test_a_package_may_be_named_as_it_is_installed(package: Path) -> None:
-    assert resolve_model("package:carries-models/policy") == str(package / "policy")
-    with pytest.raises(ValueError, match=r"no config.json in that folder .*holds .*policy"):
-        load_reward_model("package:carries-models/nothing")
-
-
-def test_a_home_folder_is_found(
+def test_packages_and_folders_are_found_without_an_import(
     package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert resolve_model("~/carries_models/policy") == str(package / "policy")
-
-
-# ------------------------------------------------------------------------- functions, one resolver
+    inner = package / "inner"
+    inner.mkdir()
+    (inner / "__init__.py").write_text("raise RuntimeError('imported')")
+    (inner / "policy").symlink_to((package / "policy").resolve())
+    for name, found in {
+        "package:carries_models/policy": package / "policy",
+        "package:carries-models/policy": package / "policy",
+        "package:carries_models.inner/policy": inner / "policy",
+        "~/carries_models/policy": package / "policy",
+        "owner/name": "owner/name",
+    }.items():
+        assert resolve_model(name) == str(found)
+    assert "carries_models" not in sys.modules
 
 
 @pytest.mark.parametrize(
@@ -169,9 +179,9 @@ def test_gold_and_reward_model_take_the_same_functions(
     monkeypatch.chdir(tmp_path)
     name = form.format(file)
     monkeypatch.delitem(sys.modules, "scores_it", raising=False)
-    judge = load_gold_scorer(name)
-    assert judge is not None
-    assert judge(PROMPTS, RESPONSES) == [14, 7]
+    gold_scorer = load_gold_scorer(name)
+    assert gold_scorer is not None
+    assert gold_scorer(PROMPTS, RESPONSES) == [14, 7]
     assert load_reward_model(name).score(PROMPTS, RESPONSES).tolist() == [14.0, 7.0]
 
 
@@ -180,16 +190,13 @@ def test_gold_and_reward_model_take_the_same_other_forms(tmp_path: Path) -> None
     prompts = [sample_requests(1, seed=0)[0].prompt] * 2
     answers.write_text(json.dumps({"prompt": prompts[0], "answer": "42"}) + "\n")
     for name, form in (("simulated", "auto"), (f"answers:{answers}", "number")):
-        judge = load_gold_scorer(name, answer_form=form)
-        assert judge is not None
-        gold = judge(prompts, ["It is 42", "It is 7"])
+        gold_scorer = load_gold_scorer(name, answer_form=form)
+        assert gold_scorer is not None
+        gold = gold_scorer(prompts, ["It is 42", "It is 7"])
         found = load_reward_model(name, answer_form=form).score(prompts, ["It is 42", "It is 7"])
         assert found.tolist() == pytest.approx(list(gold))
     with pytest.raises(ValueError, match=r"gold: found 'python:no_such:f'.*python:path/to/file.py"):
         load_gold_scorer("python:no_such:f")
-
-
-# ------------------------------------------------------------------------------------------- GGUF
 
 
 def test_a_gguf_file_is_converted_once_to_an_ordinary_folder(
@@ -294,14 +301,10 @@ def test_a_conversion_that_fails_leaves_nothing_behind(
 ) -> None:
     file = tmp_path / "a.gguf"
     file.write_bytes(b"GGUF one")
-    monkeypatch.setattr(conversion, "_load", _broken)
+    monkeypatch.setattr(conversion, "_load", lambda file: {}["vocabulary"])
     with pytest.raises(ValueError, match=r"cannot be read \(KeyError: 'vocabulary'\)"):
         resolve_model(str(file))
     assert [path.suffix for path in (cache / "gguf").iterdir()] == [".lock"]
-
-
-def _broken(file: Path) -> tuple[Any, Any]:
-    raise KeyError("vocabulary")
 
 
 def test_two_processes_convert_a_file_once(tmp_path: Path, cache: Path) -> None:
@@ -327,8 +330,8 @@ print(conversion.converted_folder(Path(sys.argv[1])))
     started = [
         subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) for _ in range(2)
     ]
-    said = [process.communicate(timeout=120)[0] for process in started]
-    assert said[0] == said[1] != ""
+    printed = [process.communicate(timeout=120)[0] for process in started]
+    assert printed[0] == printed[1] != ""
     assert (tmp_path / "converted").read_text() == "once\n"
 
 
@@ -362,15 +365,3 @@ def test_a_real_packaged_gguf_policy_answers() -> None:
     with torch.inference_mode():
         likeliest = int(policy.model(torch.tensor([ids])).logits[0, -1].argmax())
     assert "Paris" in policy.encoder.tokenizer.decode([likeliest])
-
-
-def test_a_package_inside_another_is_found_without_importing_that(package: Path) -> None:
-    inner = package / "inner"
-    inner.mkdir()
-    (inner / "__init__.py").write_text("raise RuntimeError('imported')")
-    (inner / "policy").symlink_to((package / "policy").resolve())
-    found = resolve_model("package:carries_models.inner/policy")
-    assert Path(found) == inner / "policy"
-    assert "carries_models" not in sys.modules
-    with pytest.raises(ValueError, match="no installed package"):
-        resolve_model("package:no_such_package.inner/policy")

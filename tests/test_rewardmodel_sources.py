@@ -44,8 +44,6 @@ def refused(path: Path | str, load: Callable[..., Any] = load_prompts, **options
     return str(caught.value)
 
 
-# ----------------------------------------------------------------------------- text and numbers
-
 BAD_JSON = {
     "surrogate": r'{"prompt": "a\ud800b"}',
     "surrogate in a name": r'{"prompt": "a", "\udfff": 1}',
@@ -145,6 +143,8 @@ def test_parquet_and_saved_datasets_hold_bad_texts_too(tmp_path: Path) -> None:
     pq.write_table(pa.table({"prompt": ["good", "a\0"]}), tmp_path / "p.parquet")
     assert refused(tmp_path / "p.parquet").startswith(f"{tmp_path}/p.parquet[1]: 'prompt' holds")
     assert load_prompts(tmp_path / "p.parquet", on_bad_row="skip") == ["good"]
+    pq.write_table(pa.table([["a"], ["b"]], names=["prompt", "prompt"]), tmp_path / "two.parquet")
+    assert "two.parquet: column 'prompt' is there more than" in refused(tmp_path / "two.parquet")
     messages = [[{"role": "user", "content": text}] for text in ("good", "\0")]
     saved = Dataset.from_dict({"prompt": messages}, features=Features({"prompt": List(Json())}))
     saved.save_to_disk(tmp_path / "saved")
@@ -245,9 +245,6 @@ def test_rank_beyond_whole_numbers_is_a_bad_row(rank: float, tmp_path: Path) -> 
     assert "'ranks' holds list" in refused(path, load_rankings)
 
 
-# ----------------------------------------------------------------------------------------- tables
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -265,14 +262,7 @@ def test_table_that_is_no_table_is_named(text: str, message: str, tmp_path: Path
     for mode in ("error", "skip"):
         with pytest.raises(PreferenceDataError, match=message):
             load_prompts(path, on_bad_row=mode)
-
-
-def test_parquet_with_a_column_twice_is_named(tmp_path: Path) -> None:
-    pq.write_table(pa.table([["a"], ["b"]], names=["prompt", "prompt"]), tmp_path / "p.parquet")
-    assert "p.parquet: column 'prompt' is there more than once" in refused(tmp_path / "p.parquet")
-
-
-def test_blank_lines_before_the_header_are_passed_over(tmp_path: Path) -> None:
+    # Blank lines before the header are no mistake.
     assert load_prompts(save(tmp_path / "p.csv", "\n\r\nprompt\na\n")) == ["a"]
 
 
@@ -282,9 +272,6 @@ def test_other_encodings_are_named(name: str, encoding: str, tmp_path: Path) -> 
     path = save(tmp_path / name, GOOD.encode(encoding))
     wide = encoding.upper()[:6]
     assert f"{path}: found {wide} text by the first bytes; required is UTF-8" in refused(path)
-
-
-# ----------------------------------------------------------------------- size, compression, kinds
 
 
 @pytest.fixture
@@ -433,8 +420,6 @@ def test_process_substitution_and_pipes_end_with_one_line(capfd: pytest.CaptureF
     assert error.startswith(f"error: {path}: found a pipe")
     assert error.count("\n") == 1
 
-
-# ------------------------------------------------------------------------------------- round trips
 
 # Everything but surrogates and NUL, line breaks of every kind often.
 TEXT = st.text(

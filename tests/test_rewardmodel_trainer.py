@@ -216,7 +216,8 @@ def start(tmp_path: Path, *, processes: int, **settings: Any) -> subprocess.Pope
     return launch(WORKER, tmp_path, processes=processes, data=data, **settings)
 
 
-@pytest.mark.parametrize("layout", ["prefix", pytest.param("plain", marks=pytest.mark.slow)])
+@pytest.mark.slow  # by default, the test of the commands in two processes does the same
+@pytest.mark.parametrize("layout", ["prefix", "plain"])
 def test_two_processes_train_the_model_of_one(
     policy_folder: Path, tmp_path: Path, layout: str
 ) -> None:
@@ -242,19 +243,16 @@ def test_two_processes_train_the_model_of_one(
 
 
 def test_killed_training_ends_with_the_same_weights(policy_folder: Path, tmp_path: Path) -> None:
-    def settings(out: Path) -> dict[str, Any]:
-        return {
-            "base": str(policy_folder),
-            "out": str(out),
-            "optimization": {
-                "learning_rate": 2e-3, "batch_size": 4, "epochs": 3, "save_steps": 2,
-            },
-            "objective": {},
-        }  # fmt: skip
+    optimization = {"learning_rate": 2e-3, "batch_size": 4, "epochs": 3, "save_steps": 2}
+
+    def train(out: Path) -> None:
+        options = OptimConfig(**optimization)
+        train_reward_model(str(policy_folder), pairs(), out, optimization=options)
 
     whole, halted = tmp_path / "whole", tmp_path / "halted"
-    assert start(tmp_path, processes=1, **settings(whole)).wait(timeout=120) == 0
-    killed = start(tmp_path, processes=1, **settings(halted))
+    train(whole)
+    killed = start(tmp_path, processes=1, base=str(policy_folder), out=str(halted),
+                   optimization=optimization, objective={})  # fmt: skip
     state = tmp_path / "halted-trainer" / "checkpoint-8" / "trainer_state.json"  # second epoch
     deadline = time.monotonic() + 120
     while not state.exists() and killed.poll() is None and time.monotonic() < deadline:
@@ -262,7 +260,7 @@ def test_killed_training_ends_with_the_same_weights(policy_folder: Path, tmp_pat
     killed.send_signal(signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL, "training ended before it could be killed"
     assert not halted.exists()
-    assert start(tmp_path, processes=1, **settings(halted)).wait(timeout=120) == 0
+    train(halted)
     first, second = (load_file(out / "model.safetensors") for out in (whole, halted))
     for name, weight in first.items():
         torch.testing.assert_close(second[name], weight, atol=0, rtol=0, msg=name)

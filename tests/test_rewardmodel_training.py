@@ -147,36 +147,6 @@ def test_fine_tuning_learns_a_completion(policy_folder: Path, tmp_path: Path) ->
     assert result["loss_last"] < 0.5 * result["loss_first"]
 
 
-def test_training_goes_on_from_its_checkpoint_to_the_same_weights(
-    policy_folder: Path, tmp_path: Path
-) -> None:
-    from trl import RewardTrainer
-
-    options = quick(epochs=2, save_steps=2)
-    whole = tmp_path / "whole"
-    train_reward_model(str(policy_folder), pairs(), whole, optimization=options)
-    halted = tmp_path / "halted"
-    steps = iter(range(100))
-    original = RewardTrainer.training_step
-
-    def dies_at_the_sixth(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if next(steps) == 5:
-            raise KeyboardInterrupt
-        return original(self, *args, **kwargs)
-
-    RewardTrainer.training_step = dies_at_the_sixth
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            train_reward_model(str(policy_folder), pairs(), halted, optimization=options)
-    finally:
-        RewardTrainer.training_step = original
-    assert not halted.exists()
-    train_reward_model(str(policy_folder), pairs(), halted, optimization=options)
-    first, second = (SequenceRewardModel.load(str(f)).model.state_dict() for f in (whole, halted))
-    for name, weight in first.items():
-        torch.testing.assert_close(second[name], weight, atol=0, rtol=0, msg=name)
-
-
 def test_a_full_disk_while_saving_leaves_nothing_behind(
     policy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -262,7 +232,7 @@ def test_a_reward_model_remembers_the_length_it_was_trained_with(
     assert SequenceRewardModel.load(str(tmp_path / "m")).encoder.max_length == 40
 
 
-def test_a_tokenizer_of_another_model_is_told_before_training(
+def test_a_tokenizer_of_another_model_is_named_before_training(
     policy_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     tokenizer = load_tokenizer(str(policy_folder))

@@ -91,9 +91,9 @@ def test_whatever_a_function_raises_names_it(make: Callable[[], BaseException], 
 
 @pytest.mark.parametrize("make", RAISED)
 def test_whatever_a_judge_raises_names_it_and_the_row(make: Callable[[], BaseException]) -> None:
-    for judge in (raising(make), FunctionRewardModel(raising(make), name="mine").call):
+    for scorer in (raising(make), FunctionRewardModel(raising(make), name="mine").call):
         with pytest.raises(UserCodeError, match=r"row 8 and those behind it: .*mine.* prompt 'p1'"):
-            gold_scores(judge, ["p1", "p2"], ["a", "b"], rows=[8, 9])
+            gold_scores(scorer, ["p1", "p2"], ["a", "b"], rows=[8, 9])
 
 
 def test_an_interrupt_stays_one() -> None:

@@ -18,16 +18,7 @@ from rewardmodel.models.answers import (
     same_answer,
 )
 from rewardmodel.models.verifiers import AnswerMatch, load_references
-
-GSM8K = Path(__file__).resolve().parents[2] / "shared" / "data" / "gsm8k"
-
-
-@pytest.fixture(params=["test", "train"])
-def gsm8k(request: pytest.FixtureRequest) -> Path:
-    path = GSM8K / f"{request.param}.jsonl.gz"
-    if not path.is_file():
-        pytest.skip("the GSM8K files are not beside this checkout")
-    return path
+from tests.sample_data import GSM8K, read_sample
 
 
 def write_lines(path: Path, rows: list) -> Path:
@@ -236,23 +227,23 @@ def test_hostile_texts_cost_little_time(hostile: str) -> None:
 
 
 def test_answer_match_scores_one_for_the_right_answer() -> None:
-    judge = AnswerMatch({"2+3": "5", "half": r"\frac{1}{2}"})
-    assert isinstance(judge, RewardModel)
+    verifier = AnswerMatch({"2+3": "5", "half": r"\frac{1}{2}"})
+    assert isinstance(verifier, RewardModel)
     prompts = ["2+3", "2+3", "half", "half"]
     responses = ["It is 5.00", "It is 6", "#### 0.5", "no idea"]
-    scores = judge.score(prompts, responses)
+    scores = verifier.score(prompts, responses)
     assert scores.dtype == torch.float32
-    assert scores.tolist() == [1, 0, 1, 0] == judge(prompts, responses)
-    assert judge.score([], []).shape == (0,)
+    assert scores.tolist() == [1, 0, 1, 0] == verifier(prompts, responses)
+    assert verifier.score([], []).shape == (0,)
     assert AnswerMatch({"2+3": "5"}, form="boxed")(["2+3"], ["It is 5"]) == [0.0]
 
 
 def test_answer_match_refuses_what_it_does_not_know() -> None:
-    judge = AnswerMatch({"2+3": "5"})
+    verifier = AnswerMatch({"2+3": "5"})
     with pytest.raises(ValueError, match=r"the prompt 'Q: 2\+3'.*one of the 1 prompts"):
-        judge.score(["Q: 2+3"], ["5"])
+        verifier.score(["Q: 2+3"], ["5"])
     with pytest.raises(ValueError, match="shorter"):
-        judge.score(["2+3", "2+3"], ["5"])
+        verifier.score(["2+3", "2+3"], ["5"])
     with pytest.raises(ValueError, match="the answer to '2' is ' '"):
         AnswerMatch({"1": "1", "2": " "})
 
@@ -309,23 +300,23 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         load_references(tmp_path / "none.jsonl")
 
 
+@pytest.mark.parametrize("gsm8k", GSM8K)
 def test_every_gold_solution_of_gsm8k_verifies_and_no_changed_one(gsm8k: Path) -> None:
-    with gzip.open(gsm8k, "rt", encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
+    rows = read_sample(gsm8k)
     prompts = [row["question"] for row in rows]
     gold = [row["answer"] for row in rows]
     wrong = [
         re.sub(r"#### (.*)", lambda m: f"#### {int(m[1].replace(',', '')) + 1}", text)
         for text in gold
     ]
-    assert len(rows) == {"test": 1319, "train": 7473}[gsm8k.name.partition(".")[0]]
+    assert len(rows) == {"gsm8k": 5, "test": 1319, "train": 7473}[gsm8k.name.partition(".")[0]]
     for form in ("auto", "gsm8k", "number"):
-        judge = AnswerMatch.load(gsm8k, form=form)
-        assert judge.score(prompts, gold).mean() == 1
-        assert judge.score(prompts, wrong).sum() == 0
+        verifier = AnswerMatch.load(gsm8k, form=form)
+        assert verifier.score(prompts, gold).mean() == 1
+        assert verifier.score(prompts, wrong).sum() == 0
     # The same numbers as a sentence, in a box, and with a currency sign.
     spoken = [re.sub(r"#### (.*)", r"The answer is $\1 eggs.", text) for text in gold]
     boxed = [re.sub(r"#### (.*)", r"\\boxed{\1.00}", text) for text in gold]
-    judge = AnswerMatch.load(gsm8k)
-    assert judge.score(prompts, spoken).mean() == 1
-    assert judge.score(prompts, boxed).mean() == 1
+    verifier = AnswerMatch.load(gsm8k)
+    assert verifier.score(prompts, spoken).mean() == 1
+    assert verifier.score(prompts, boxed).mean() == 1

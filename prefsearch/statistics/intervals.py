@@ -11,7 +11,7 @@ A resampling interval is of no use here: three seeds can be drawn with replaceme
 
 What does not vary has no interval. Seeds with equal means do not show how much other seeds would
 differ: their p-value is 1, and they get the interval of one seed. Equal values of one seed decide
-only where they are right or wrong, whose spread is known from their mean; for other equal values
+only where they are binary, whose spread is known from their mean; for other equal values
 both ends are the estimate, the p-value is 1, and `scope` marks the interval as unknown.
 
 Letters: S seeds, P prompts of a seed, G clusters of prompts.
@@ -28,7 +28,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, special
 
 from prefsearch.statistics.metrics import Interval, finite
-from prefsearch.statistics.right_or_wrong import difference_interval, share_interval, sign_test
+from prefsearch.statistics.binary_outcomes import difference_interval, share_interval, sign_test
 
 Array = NDArray[np.float64]
 Kind = Literal["any", "share", "score"]
@@ -139,7 +139,7 @@ def interval_over_seeds(
     whose means are equal get the widest interval that one of them has by itself, and p-value 1.
 
     With one seed the interval is over its clusters, with G - 1 degrees of freedom; it does not
-    cover other seeds, and `scope` states that. Of values that are right or wrong it is not
+    cover other seeds, and `scope` states that. Of binary values it is not
     Student's; see `kind`.
 
     Args:
@@ -159,7 +159,7 @@ def interval_over_seeds(
             that do not fit the values, a value that is not finite, or `confidence` out of range.
 
     Source: Student 1908; one seed: the ratio estimator over clusters, Cochran 1977, chapter 6;
-        where seeds share prompts: Howe 1974; right or wrong: `right_or_wrong`.
+        where seeds share prompts: Howe 1974; binary values: `binary_outcomes`.
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}, required inside (0, 1), such as 0.95")

@@ -59,7 +59,7 @@ def inspect_data(args: InspectArgs) -> None:
 
 
 def _open_encoder(source: str, tokenizer: Any, max_length: int | None) -> TextEncoder:
-    """A model's tokenization, in the form that its configuration says or that its kind is given.
+    """A model's tokenization, in the form of its configuration or its kind.
 
     The weights, at which training looks, are not loaded: models of masked tokens are encoders.
     """

@@ -35,7 +35,7 @@ class RewardTrainArgs(PairArgs):
     Attributes:
         model: What to begin from, a language model or classifier: hub id, folder, .gguf file, or
             package:NAME/FOLDER of an installed package that carries one.
-        whole_rankings: Learn rankings of several responses whole, as `rankings` says, instead of
+        whole_rankings: Learn whole rankings of several responses, by the loss of `rankings`, not
             pair by pair.
         input_format: Whether the model is given prompt and response as one "text" (messages by its
             chat template) or as a "pair" of segments, as encoders are; "auto" takes what the base
@@ -122,7 +122,7 @@ class RewardEvaluateArgs(PairArgs):
 
     Attributes:
         model: A trained reward model or ensemble: hub id, folder or package:NAME/FOLDER.
-        dataset: Preference pairs, as for `train`; or RewardBench, where `benchmark` says so.
+        dataset: Preference pairs, as for `train`; or RewardBench, as `benchmark` names it.
         split: Split of a hub dataset or folder; null takes "train", of a benchmark its own.
         benchmark: "pairs" measures on preference pairs; "rewardbench" and "rewardbench2" score
             that benchmark by its own rules.

@@ -235,7 +235,7 @@ def _scored(reward_model: Any, rows: Sequence[dict[str, Any]]) -> list[dict[str,
     texts = [text for row in rows for text in row["responses"]]
     finished = [mark for row in rows for mark in row["finished"]]
     scores = score_replies(reward_model, prompts, texts, finished=finished)
-    columns: dict[str, list[Any]] = {"score": scores.tolist()}
+    columns: dict[str, list[object]] = {"score": scores.tolist()}
     if isinstance(reward_model, UncertainRewardModel):
         members = member_scores_of(reward_model, prompts, texts, finished=finished)
         columns["member_scores"] = members.T.tolist()

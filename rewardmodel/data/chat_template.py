@@ -183,9 +183,9 @@ class ChatTemplate:
         Raises:
             PreferenceDataError: It shows neither such parts nor text.
         """
-        asked: list[Message] = [{"role": "user", "content": _PROBE}]
+        question: list[Message] = [{"role": "user", "content": _PROBE}]
         found = []
-        for messages in (asked, _in_parts(asked)):
+        for messages in (question, _in_parts(question)):
             try:
                 found.append(_PROBE in self._render(messages, add_generation_prompt=False))
             except PreferenceDataError:  # it may require a system turn
@@ -214,7 +214,7 @@ def _in_parts(messages: Sequence[Message]) -> list[Message]:
     ]
 
 
-def common_prefix_length(first: Sequence[Any], second: Sequence[Any]) -> int:
+def common_prefix_length(first: Sequence[object], second: Sequence[object]) -> int:
     """The number of leading elements that two sequences share, by bisection on slices."""
     low, high = 0, min(len(first), len(second))
     while low < high:

@@ -30,8 +30,8 @@ class Conversation:
     """
 
     messages: tuple[Message, ...]
-    tools: tuple[Any, ...] | None = None
-    chat_template_kwargs: Mapping[str, Any] | None = None
+    tools: tuple[object, ...] | None = None
+    chat_template_kwargs: Mapping[str, object] | None = None
 
     def __post_init__(self) -> None:
         """Normalizes sequences and null entries."""
@@ -163,7 +163,7 @@ def last_text(prompt: Any) -> str:
     return str(messages[-1].get("content") or "")
 
 
-def _ordered(message: Mapping[str, Any]) -> Message:
+def _ordered(message: Mapping[str, object]) -> Message:
     """A message without null fields, its role and content first."""
     first = {name: message[name] for name in ("role", "content") if name in message}
     return first | {k: v for k, v in message.items() if k not in first and v is not None}

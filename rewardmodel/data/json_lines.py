@@ -11,7 +11,7 @@ from datasets import Dataset
 from prefsearch.storage.json_text import json_text
 
 
-def json_lines(rows: Sequence[Mapping[str, Any]] | Dataset) -> str:
+def json_lines(rows: Sequence[Mapping[str, object]] | Dataset) -> str:
     r"""Rows as JSON lines, each ended by \n; inverse of reading rows of text.
 
     NaN, a missing number in tables, becomes null; times and decimal numbers become text.
@@ -47,7 +47,7 @@ def json_values(value: Any, where: str) -> Any:
     )
 
 
-def _line(row: Mapping[str, Any], number: int) -> str:
+def _line(row: Mapping[str, object], number: int) -> str:
     try:
         return json_text(row)
     except ValueError:

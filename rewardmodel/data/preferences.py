@@ -261,17 +261,17 @@ def load_demonstrations(
                 prompt, completion = split_last_turn(completion)
             else:
                 prompt = take_prompt(row, prompt_column, option="prompt_column")
-        (told,) = replies_finished(row, 1)
-        asked, (reply,) = split_prompt(
+        (mark,) = replies_finished(row, 1)
+        prompt_turns, (reply,) = split_prompt(
             prompt,
             [completion],
             tokenizer,
             row=row,
             keep_messages=keep_messages,
-            finished=[told is not False],
+            finished=[mark is not False],
         )
-        one_kind(asked)
-        return {**row_of(asked, completion=reply), "finished": told}
+        one_kind(prompt_turns)
+        return {**row_of(prompt_turns, completion=reply), "finished": mark}
 
     return gather(load_records(source, parse, split=split, on_bad_row=on_bad_row, limit=limit))
 

@@ -127,7 +127,7 @@ def _record(
         options.tokenizer,
         row=row,
         keep_messages=options.keep_messages,
-        finished=[told is not False for told in marks] if marks else None,
+        finished=[mark is not False for mark in marks] if marks else None,
     )
     record = {**prompt_record(prompt), "responses": responses, "ranks": part["ranks"]}
     return prompt, record | ({"finished": marks} if marks else {})

@@ -81,37 +81,37 @@ def write_data_report(report: DataReport, folder: str | os.PathLike[str]) -> Pat
 
 def advice(report: DataReport) -> str:
     """Sentences on the findings that matter for training."""
-    said = []
+    notes = []
     if report.unused_columns:
-        said.append(
+        notes.append(
             f"Not used: {name_columns(report.unused_columns)}. Whatever belongs to the prompt must "
             "be named as its column."
         )
     if report.ties == report.pairs:
-        said.append("All pairs are ties: there is no preference to learn.")
+        notes.append("All pairs are ties: there is no preference to learn.")
     if report.contradictory_pairs:
-        said.append(
+        notes.append(
             f"{report.contradictory_pairs} pairs stand in both orders, so no model can be right on "
             "both."
         )
     if report.duplicate_pairs:
-        said.append(
+        notes.append(
             f"{report.duplicate_pairs} rows repeat earlier ones; a split by prompt keeps them on "
             "one side."
         )
     longer = report.longer_chosen
     if longer is not None and not longer.low <= 0.5 <= longer.high:
         way = "longer" if longer.estimate > 0.5 else "shorter"
-        said.append(
+        notes.append(
             f"The {way} reply is preferred more often than not, which a reward model will learn; "
             "compare its accuracy with that of choosing by length."
         )
     if report.limits is not None and report.limits.cut_pairs:
-        said.append(
+        notes.append(
             f"At {report.limits.max_length} tokens {report.limits.cut_pairs} pairs lose the "
             "beginning of their prompt; none is dropped."
         )
-    return "\n\n".join(said) or "Nothing that should hold up training."
+    return "\n\n".join(notes) or "Nothing that should hold up training."
 
 
 def _draw_lengths(histogram: Histogram, path: Path) -> tuple[Path, Path]:

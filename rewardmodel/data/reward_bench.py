@@ -91,7 +91,7 @@ def _one_each(row: Row) -> list[list[str]]:
 
 
 def _several(row: Row) -> list[list[str]]:
-    """Lists of correct and of wrong replies, as many as the row says."""
+    """Lists of correct and of wrong replies, as many as the row names."""
     sides = [take_list(row, name, str, required=_REPLIES) for name in ("chosen", "rejected")]
     for name, count, side in zip(
         ("chosen", "rejected"), ("num_correct", "num_incorrect"), sides, strict=True
@@ -108,7 +108,9 @@ def _several(row: Row) -> list[list[str]]:
 
 
 def _parser(
-    take_sides: Callable[[Row], list[list[str]]], tokenizer: Any, keep_messages: bool
+    take_sides: Callable[[Row], list[list[str]]],
+    tokenizer: PreTrainedTokenizerBase | None,
+    keep_messages: bool,
 ) -> Callable[[Row], dict[str, Any]]:
     """Parses rows whose chosen and rejected replies are read by `take_sides`."""
     options = ConvertOptions(tokenizer=tokenizer)
@@ -117,7 +119,7 @@ def _parser(
         chosen, rejected = take_sides(row)
         leave_aside(row, _ASIDE)
         prompt, replies = split_prompt(
-            options.asked(take_text(row, "prompt", blank=False)),
+            options.prompt_turns(take_text(row, "prompt", blank=False)),
             [*chosen, *rejected],
             tokenizer,
             row=row,

@@ -44,7 +44,7 @@ Place = tuple[str, Row | PreferenceDataError]
 """A location, `file:line` or `file[row]`, and what was found there."""
 
 
-class ReadRow(dict[str, Any]):
+class ReadRow(dict[str, object]):
     """A row that records which of its columns were read.
 
     Attributes:

@@ -59,18 +59,18 @@ def evaluate_process_model(
         here = slice(start, start + batch_rows)
         found = reward_model.step_scores(prompts[here], texts[here])
         scores += [row.double().numpy() for row in found]
-    said, known = np.concatenate(scores), np.concatenate(labels)  # [S]
-    if said.min() < 0 or said.max() > 1:
+    predicted, known = np.concatenate(scores), np.concatenate(labels)  # [S]
+    if predicted.min() < 0 or predicted.max() > 1:
         raise ValueError(
-            f"steps are scored from {said.min():.3g} to {said.max():.3g}; required: probabilities "
-            "in [0, 1]. Evaluate a model whose scores are"
+            f"steps are scored from {predicted.min():.3g} to {predicted.max():.3g}; required: "
+            "probabilities in [0, 1]. Evaluate a model whose scores are"
         )
     owners = np.repeat(np.arange(len(labels)), [len(row) for row in labels])
     decided = known != 0.5
     if not decided.any():
         raise ValueError("all steps are labeled one half; required: right and wrong ones")
     # A step is right where score and label lie on the same side.
-    margins = np.where(said >= 0.5, 1.0, -1.0) * np.sign(known - 0.5)
+    margins = np.where(predicted >= 0.5, 1.0, -1.0) * np.sign(known - 0.5)
     hits: dict[bool, list[bool]] = {True: [], False: []}
     for mine, truth in zip(scores, labels, strict=True):
         first, expected = _first(mine < 0.5), _first(truth < 0.5)
@@ -83,7 +83,7 @@ def evaluate_process_model(
         responses=len(labels),
         steps=int(decided.sum()),
         accuracy=clustered_accuracy(margins[decided], owners[decided]),
-        ece=expected_calibration_error(said, known),
+        ece=expected_calibration_error(predicted, known),
         first_error=rates[0],
         all_right=rates[1],
         f1=_harmonic_mean(*rates),

@@ -6,7 +6,6 @@ runs each prompt once. Letters: N texts, B texts of one call, M members of an en
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -89,11 +88,11 @@ def pair_texts(dataset: Dataset) -> tuple[list[Prompt], list[Reply], list[bool],
     pairs = zip(replies_of(dataset, "chosen"), replies_of(dataset, "rejected"), strict=True)
     replies = [reply for pair in pairs for reply in pair]
 
-    told: list[Any] = [
+    marks: list[object] = [
         dataset[column] if column in dataset.column_names else [True] * len(dataset)
         for column in PAIR_COLUMNS
     ]
-    finished = [value is not False for pair in zip(*told, strict=True) for value in pair]
+    finished = [value is not False for pair in zip(*marks, strict=True) for value in pair]
 
     def name(n: int) -> str:
         return f"row {n // 2}: the score of the {('chosen', 'rejected')[n % 2]} reply"

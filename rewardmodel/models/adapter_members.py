@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from rewardmodel.data.conversation import Prompt, Reply
 from rewardmodel.interface import Finished, ScoringSession
@@ -120,7 +121,7 @@ def load_adapter_members(
     return [AdapterMember(scorer, *member) for member in zip(names, shifts, strict=True)]
 
 
-def _add_adapter(model: Any, source: str, name: str) -> None:
+def _add_adapter(model: PreTrainedModel, source: str, name: str) -> None:
     """Loads one more adapter, its head included, on a model."""
     check_adapter_files(Path(source))
     try:

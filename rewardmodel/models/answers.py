@@ -178,16 +178,16 @@ def _last_phrase(text: str) -> str | None:
     """The text behind the last "answer is ...", to the end of its sentence."""
     for match in reversed([*_PHRASE.finditer(text)]):
         line = _LINE.match(text, match.end())
-        said = re.split(r"[.!]+(?:\s|$)", line[0] if line else "", maxsplit=1)[0]
-        if said := said.strip(" *`_\"'"):
-            return _without_words(said)
+        phrase = re.split(r"[.!]+(?:\s|$)", line[0] if line else "", maxsplit=1)[0]
+        if phrase := phrase.strip(" *`_\"'"):
+            return _without_words(phrase)
     return None
 
 
-def _without_words(said: str) -> str:
+def _without_words(phrase: str) -> str:
     """Drops words that follow a number; all else stays as it is."""
-    match = _NUMBER_THEN_WORDS.fullmatch(said.strip())
-    return match["number"] if match else said.strip()
+    match = _NUMBER_THEN_WORDS.fullmatch(phrase.strip())
+    return match["number"] if match else phrase.strip()
 
 
 def _last_number(text: str) -> str | None:

@@ -30,7 +30,7 @@ def import_object(reference: str) -> Any:
             f"found {reference!r}; required: package.module:name or path/to/file.py:name"
         )
     module = _import_file(reference, place) if place.endswith(".py") else _import(reference, place)
-    found: Any = module
+    found: object = module
     for part in name.split("."):
         with running_user_code(f"{reference}: {name}", required="a function that can be read"):
             there = hasattr(found, part)  # modules may define __getattr__

@@ -84,7 +84,7 @@ class FunctionRewardModel:
         if not responses:
             return torch.empty(0)
         found = self.call(prompts, responses)
-        scores = torch.tensor(numbers_of(found, responses, said_by=self.name), dtype=torch.float32)
+        scores = torch.tensor(numbers_of(found, responses, source=self.name), dtype=torch.float32)
         require_finite(scores, responses, found_by=self.name, remedy=_REMEDY)
         return scores
 
@@ -165,13 +165,13 @@ class FunctionRewardModel:
 
 
 def run_function(
-    function: Callable[..., Any],
+    function: Callable[..., object],
     prompts: Sequence[Prompt],
     responses: Sequence[Reply],
     *,
     name: str,
     by_name: bool = False,
-    columns: Mapping[str, list[Any]] | None = None,
+    columns: Mapping[str, list[object]] | None = None,
 ) -> Any:
     """Calls a user's function of prompts and responses.
 
@@ -191,26 +191,26 @@ def run_function(
     """
 
     def given() -> tuple[list[Any], list[Any]]:
-        asked = [plain(prompt) for prompt in prompts]
+        own_prompts = [plain(prompt) for prompt in prompts]
         if not by_name:
-            return asked, [plain(response) for response in responses]
+            return own_prompts, [plain(response) for response in responses]
         # TRL gives its functions messages for messages, a reply as a list of one.
         pairs = zip(prompts, responses, strict=True)
-        return asked, [r if isinstance(p, str) else reply_messages(r) for p, r in pairs]
+        return own_prompts, [r if isinstance(p, str) else reply_messages(r) for p, r in pairs]
 
-    asked, replies = copy.deepcopy(given())
+    own_prompts, replies = copy.deepcopy(given())
     module = str(getattr(function, "__module__", "")).partition(".")[0]
     if module in _OURS:
-        return function(asked, replies)
+        return function(own_prompts, replies)
     first = f"the first to the prompt {str(prompts[0])[:60]!r}" if prompts else "none"
     what = f"{name}, called for {len(responses)} responses, {first}"
     with running_user_code(what, required="a score for each. Correct the function"):
         if by_name:
-            found = function(prompts=asked, completions=replies, **(columns or {}))
+            found = function(prompts=own_prompts, completions=replies, **(columns or {}))
         else:
-            found = function(asked, replies)
+            found = function(own_prompts, replies)
         found = _read(found, len(responses))
-    if (asked, replies) != given():
+    if (own_prompts, replies) != given():
         raise UserCodeError(
             f"{name} changed the prompts or responses that it was given, {first}; required: a "
             "function that leaves them as they are, since its scores are taken to be in their "
@@ -245,7 +245,7 @@ def _number(item: Any) -> Any:
         return item
 
 
-def numbers_of(found: Any, responses: Sequence[Reply], *, said_by: str) -> list[float]:
+def numbers_of(found: Any, responses: Sequence[Reply], *, source: str) -> list[float]:
     """The result of a function for B responses as B numbers, which may not be finite.
 
     Raises:
@@ -258,13 +258,12 @@ def numbers_of(found: Any, responses: Sequence[Reply], *, said_by: str) -> list[
         values = list(found)
     except Exception as error:
         raise UserCodeError(
-            f"{said_by} gave {type(found).__name__}; required: {len(responses)} numbers, one a "
+            f"{source} gave {type(found).__name__}; required: {len(responses)} numbers, one a "
             f"response in their order. Found: {shown_value(found)}"
         ) from error
     if len(values) != len(responses):
         raise UserCodeError(
-            f"{said_by} gave {len(values)} scores for {len(responses)} responses; required: "
-            "one each"
+            f"{source} gave {len(values)} scores for {len(responses)} responses; required: one each"
         )
     numbers = []
     for row, value in enumerate(values):
@@ -274,7 +273,7 @@ def numbers_of(found: Any, responses: Sequence[Reply], *, said_by: str) -> list[
             numbers.append(float(value))
         except Exception as error:
             raise UserCodeError(
-                f"{said_by} scored row {row} as {shown_value(value)}; required: a number. "
+                f"{source} scored row {row} as {shown_value(value)}; required: a number. "
                 f"Response: {str(responses[row])[:80]!r}. {_REMEDY}"
             ) from error
     return numbers

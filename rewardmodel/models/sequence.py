@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rewardmodel.data.conversation import Prompt, Reply
 from rewardmodel.data.text_rows import pair_rows
@@ -127,7 +128,7 @@ def open_encoder(
     return replace(encoder, model=source, trained_on=trained_on(model, tokenizer))
 
 
-def _default_length(model: Any, tokenizer: Any) -> int | None:
+def _default_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | None:
     """The length in the tokenizer's settings, or else the model's context."""
     trained_with = tokenizer.model_max_length
     if trained_with >= _SET_LENGTH:

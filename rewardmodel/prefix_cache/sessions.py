@@ -9,10 +9,10 @@ inside their prompt, so they share only with texts cut at the same place.
 import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from rewardmodel.data.conversation import Prompt, Reply
 from rewardmodel.data.text_rows import pair_rows
@@ -31,7 +31,9 @@ Pair = tuple[list[int], list[int]]
 """Token ids of a prompt and of its response."""
 
 
-def head_of(model: Any, *, every_token: bool = False) -> Callable[[Tensor], Tensor] | None:
+def head_of(
+    model: PreTrainedModel, *, every_token: bool = False
+) -> Callable[[Tensor], Tensor] | None:
     """The layer from last hidden states to scores, or None where a score is more than that.
 
     Args:
@@ -122,7 +124,7 @@ class SharedPrefixScorer:
 
 
 def open_scorer(
-    model: Any,
+    model: PreTrainedModel,
     head: Callable[[Tensor], Tensor] | None,
     *,
     max_tokens: int | None,

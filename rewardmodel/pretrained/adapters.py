@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
+from transformers import PreTrainedTokenizerBase
 
 from prefsearch.storage.weights import WeightsError, require_finite_weights
 from rewardmodel.pretrained.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_adapter_files
@@ -101,7 +102,9 @@ def load_adapter(
         raise type(error)(f"{error} (the base of the adapter {source})") from error
     try:
         if (folder / "tokenizer_config.json").is_file():  # tokens that were added for the adapter
-            tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                str(folder), trust_remote_code=False
+            )
             if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
                 model.resize_token_embeddings(len(tokenizer))
         with without_doubled_warnings():

@@ -6,7 +6,6 @@ A run compares them before it resumes, since a model or dataset may have changed
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from prefsearch.storage.digests import describe_file, digest_of
 from prefsearch.storage.json_text import json_text
@@ -27,7 +26,7 @@ def digest_model(source: str | None) -> str | None:
     return None if source is None else _digest(source, frozenset())
 
 
-def digest_rows(rows: Iterable[Any]) -> str:
+def digest_rows(rows: Iterable[object]) -> str:
     """A digest of rows: prompts, mappings of columns, or anything JSON-like."""
     return digest_of(_row_text(row) for row in rows)
 
@@ -69,7 +68,7 @@ def _cached_commit(source: str) -> str | None:
     return None
 
 
-def _row_text(row: Any) -> str:
+def _row_text(row: object) -> str:
     """A row as JSON; as Python where it holds what JSON does not have."""
     plain = dict(row) if isinstance(row, Mapping) else row
     try:

@@ -177,7 +177,7 @@ def _check_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def require_architectures(path: Path, config: Mapping[str, Any]) -> None:
+def require_architectures(path: Path, config: Mapping[str, object]) -> None:
     """Refuses architectures that are no list of names; null is allowed.
 
     Raises:
@@ -193,7 +193,7 @@ def require_architectures(path: Path, config: Mapping[str, Any]) -> None:
         )
 
 
-def _implementations(config: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+def _implementations(config: Mapping[str, object], above: str = "") -> Iterator[tuple[str, str]]:
     """The layer implementations that a configuration, or one nested in it, names."""
     for name, value in config.items():
         if isinstance(value, Mapping):
@@ -250,7 +250,7 @@ def _require_float_weights(files: Mapping[str, Path], *, whole_numbers: bool = F
                     )
 
 
-def _require_sizes(path: Path, config: Mapping[str, Any], *, tensors: int, size: int) -> None:
+def _require_sizes(path: Path, config: Mapping[str, object], *, tensors: int, size: int) -> None:
     """Refuses a configuration far larger than its weight files of `tensors` and `size` bytes."""
     for part in _parts(config):
         counts = {name: value for name, value in part.items() if type(value) is int}
@@ -273,7 +273,7 @@ def _refuse_size(path: Path, name: str, value: int, held: str, of: str = "") -> 
     )
 
 
-def _parts(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def _parts(config: Mapping[str, object]) -> Iterator[Mapping[str, object]]:
     """A configuration and those inside it."""
     yield config
     for value in config.values():

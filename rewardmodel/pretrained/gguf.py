@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from transformers import PreTrainedTokenizerBase
 
 from prefsearch.storage.errors import naming_path
 from prefsearch.storage.files import write_json_atomic
@@ -100,9 +101,9 @@ def _convert(file: Path, folder: Path) -> None:
             f"{file}: {error}; required: a newer gguf. pip install --upgrade gguf"
         ) from error
     except _BROKEN as error:
-        said = (str(error).splitlines() or [""])[0]
+        line = (str(error).splitlines() or [""])[0]
         raise ValueError(
-            f"{file} cannot be read ({type(error).__name__}: {said}); required: a whole GGUF file "
+            f"{file} cannot be read ({type(error).__name__}: {line}); required: a whole GGUF file "
             "of a causal language model whose architecture and tokenizer transformers supports. "
             "Load the model's own folder or hub id instead"
         ) from error
@@ -151,7 +152,7 @@ def _load(file: Path) -> tuple[Any, Any]:
     model, _ = load_pretrained(
         AutoModelForCausalLM, str(file.parent), what="causal language model", **options
     )
-    tokenizer: Any = AutoTokenizer.from_pretrained(
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
         str(file.parent), gguf_file=file.name, trust_remote_code=False
     )
     fields = GGUFReader(file).fields

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rewardmodel.choices import CHOSEN_FORMATS, ChosenFormat
 from rewardmodel.prefix_cache.backbone import plain_model
@@ -25,7 +26,10 @@ _LENGTH, _PADDED = 6, 12
 
 
 def input_format_of(
-    source: str, model: Any, tokenizer: Any, chosen: ChosenFormat = "auto"
+    source: str,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    chosen: ChosenFormat = "auto",
 ) -> InputFormat:
     """The format that a model was trained on: the one in its configuration, or else detected.
 
@@ -60,7 +64,7 @@ def keep_input_format(config: Any, input_format: InputFormat, *, messages: bool)
     config.input_format = {"version": FORMAT_VERSION, "name": input_format, "messages": messages}
 
 
-def trained_on(model: Any, tokenizer: Any) -> TrainedOn | None:
+def trained_on(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> TrainedOn | None:
     """The kind of prompts that a model was trained on, or None where it is unknown.
 
     Models trained here have it in their configuration; another model with a chat template was
@@ -79,7 +83,7 @@ def _written(source: str, config: Any) -> InputFormat | None:
     return None if held is None else held["name"]
 
 
-def _reads_pairs(model: Any, tokenizer: Any) -> bool:
+def _reads_pairs(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether a model seems to be an encoder of pairs."""
     return (
         not getattr(tokenizer, "chat_template", None)
@@ -88,7 +92,7 @@ def _reads_pairs(model: Any, tokenizer: Any) -> bool:
     )
 
 
-def separates_segments(tokenizer: Any) -> bool:
+def separates_segments(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether a tokenizer puts tokens of its own between two segments."""
     if not getattr(tokenizer, "is_fast", False):
         return False
@@ -99,7 +103,7 @@ def separates_segments(tokenizer: Any) -> bool:
 
 
 @torch.inference_mode()
-def _looks_ahead(model: Any) -> bool:
+def _looks_ahead(model: PreTrainedModel) -> bool:
     """Whether a text's first hidden state depends on its last token, as in encoders."""
     plain = plain_model(model)
     if getattr(plain.config, "is_encoder_decoder", False):
@@ -119,7 +123,7 @@ def _looks_ahead(model: Any) -> bool:
     return bool((first[0] - first[1]).abs().max() > 1e-6 * first.abs().max())
 
 
-def require_usual_inputs(source: str, model: Any, encoder: TextEncoder) -> None:
+def require_usual_inputs(source: str, model: PreTrainedModel, encoder: TextEncoder) -> None:
     """Refuses a classifier whose scores depend on padding, or that uses other token types.
 
     `source` is named in messages.

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 _logger = logging.getLogger(__name__)
 _USED_SHARE = 0.9  # of the embeddings, below which the tokenizer may be another model's
@@ -32,7 +33,7 @@ def fit_embeddings(model: Any, tokenizer: Any) -> None:
         model.generation_config.pad_token_id = tokenizer.pad_token_id
 
 
-def context_length(model: Any) -> int | None:
+def context_length(model: PreTrainedModel) -> int | None:
     """How many tokens a model can attend to, or None where its configuration has no limit."""
     text_config = model.config.get_text_config()
     for name in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"):
@@ -42,7 +43,7 @@ def context_length(model: Any) -> int | None:
     return None
 
 
-def require_positions(model: Any, max_length: int | None) -> None:
+def require_positions(model: PreTrainedModel, max_length: int | None) -> None:
     """Refuses a length beyond a model's learned position embeddings; rotary models have none.
 
     Raises:
@@ -58,7 +59,7 @@ def require_positions(model: Any, max_length: int | None) -> None:
         )
 
 
-def _learned_positions(model: Any) -> int | None:
+def _learned_positions(model: PreTrainedModel) -> int | None:
     """The number of learned positions of a model, or None where it has none."""
     for name, module in model.named_modules():
         learned = name.rpartition(".")[2] in ("position_embeddings", "embed_positions", "wpe")

@@ -83,7 +83,7 @@ def named_beneath(folder: Path) -> list[str]:
             found = json.loads(path.read_text(encoding="utf-8")).get(key) if path.is_file() else []
         except (OSError, ValueError, AttributeError, RecursionError):
             continue  # an error when it is loaded
-        several: Sequence[Any] = found if isinstance(found, list) else [found] if found else []
+        several: Sequence[object] = found if isinstance(found, list) else [found] if found else []
         names += [member_source(folder, str(name)) for name in several]
     return names
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from prefsearch.storage.json_text import read_json
 from rewardmodel.data.chat_template import ChatTemplate, common_prefix_length
@@ -40,7 +40,9 @@ def load_tokenizer(source: str) -> Any:
     if Path(source).is_dir():
         check_tokenizer_files(Path(source))
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            source, trust_remote_code=False
+        )
     except Exception as error:  # the library of tokenizers raises no class of its own
         if "trust_remote_code" in str(error):
             raise ValueError(
@@ -88,7 +90,7 @@ def _refuse_damaged(folder: Path, error: Exception) -> None:
         ) from error
 
 
-def give_pad_token(tokenizer: Any) -> None:
+def give_pad_token(tokenizer: PreTrainedTokenizerBase) -> None:
     """Makes the pad token differ from the end of sequence.
 
     Sequence heads of transformers find the last token by comparing with the pad id, so with

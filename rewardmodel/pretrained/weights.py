@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from prefsearch.storage.weights import WeightsError, require_finite_weights
 from rewardmodel.pretrained.files import check_model_files
@@ -108,26 +109,26 @@ def without_doubled_warnings() -> Iterator[None]:
 def cannot_load(source: str, what: str, error: Exception) -> ValueError:
     """The error for a model that the libraries could not load."""
     lines = str(error).strip().splitlines() or [""]
-    said = " ".join(line.strip() for line in lines[: 2 if lines[0].endswith(":") else 1])
+    reason = " ".join(line.strip() for line in lines[: 2 if lines[0].endswith(":") else 1])
     if "trust_remote_code" in str(error):
         return ValueError(
             f"{source} needs code of its own (auto_map in its config.json), which is not run; "
             f"required: a {what} whose architecture transformers has itself. Take such a model, or "
             "convert this one to such an architecture"
         )
-    if "Padding_idx" in said:
+    if "Padding_idx" in reason:
         return ValueError(
             f"{source}: config.json holds a pad_token_id that lies beyond its vocab_size; "
             "required: the id of a token. Put the config.json there that the weights were saved "
             "with"
         )
     return ValueError(
-        f"no {what} could be loaded from {source!r} ({type(error).__name__}: {said}). Name a "
+        f"no {what} could be loaded from {source!r} ({type(error).__name__}: {reason}). Name a "
         "folder with config.json and model.safetensors, or a hub id"
     )
 
 
-def _weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
+def _weights(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
     """Names and tensors of a model's parameters and of the buffers that are saved."""
     yield from model.named_parameters()
     saved = model.state_dict(keep_vars=True)
@@ -150,7 +151,9 @@ def _refuse_other_shapes(source: str, model: Any, mismatched: Iterable[Any], *, 
         raise error
 
 
-def _refuse_missing(source: str, model: Any, keys: Iterable[str], *, head: str) -> set[str]:
+def _refuse_missing(
+    source: str, model: PreTrainedModel, keys: Iterable[str], *, head: str
+) -> set[str]:
     """Refuses weights drawn at random; returns those of the head, where it may be new."""
     missing = sorted(keys)
     body = [key for key in missing if head == "language" or not HEAD_PARTS & set(key.split("."))]
@@ -179,7 +182,9 @@ def _unread_pooler(body: str, held: Any) -> tuple[str, ...]:
     return ("pooler.", f"{body}.pooler.")
 
 
-def _refuse_left_over(source: str, model: Any, keys: Iterable[str], *, head: str) -> None:
+def _refuse_left_over(
+    source: str, model: PreTrainedModel, keys: Iterable[str], *, head: str
+) -> None:
     """Refuses weights that the model has no parameters for, except other heads."""
     body = model.base_model_prefix
     held = dict(model.named_modules()).get(body) if body else None

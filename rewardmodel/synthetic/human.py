@@ -111,12 +111,12 @@ class SimulatedHuman:
         rng = random.Random(f"labels-{seed}")
         rows: list[dict[str, Any]] = []
         tied = 0
-        told = [None] * len(prompts) if finished is None else finished
-        for prompt, first, second, ended in zip(prompts, firsts, seconds, told, strict=True):
+        marks = [None] * len(prompts) if finished is None else finished
+        for prompt, first, second, ended in zip(prompts, firsts, seconds, marks, strict=True):
             if first == second or not first or not second:
                 continue
-            asked = last_text(prompt)
-            choice = self.choose(self.utility(asked, first), self.utility(asked, second), rng)
+            request = last_text(prompt)
+            choice = self.choose(self.utility(request, first), self.utility(request, second), rng)
             if choice == 0:
                 tied += 1
                 continue

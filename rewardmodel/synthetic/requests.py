@@ -68,23 +68,23 @@ def assignment_of(prompt: str) -> str:
     Raises:
         ValueError: If the prompt names nothing of this world.
     """
-    return _name(asked_things(prompt))
+    return _name(requested_things(prompt))
 
 
-def asked_things(prompt: str) -> frozenset[str]:
+def requested_things(prompt: str) -> frozenset[str]:
     """The things that a prompt names.
 
     Raises:
         ValueError: If it names nothing of this world.
     """
-    asked = things_in(prompt)
-    if not asked:
+    requested = things_in(prompt)
+    if not requested:
         raise ValueError(
             f"nothing in the prompt {prompt!r} is of the embedded world; required: a prompt of "
             "the embedded world (rewardmodel.synthetic.requests.sample_requests). For other "
             "prompts measure with a reward model or a function of your own"
         )
-    return asked
+    return requested
 
 
 @functools.cache

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datasets import Dataset
 
 from rewardmodel.synthetic.phrases import ASIDES, FLAT_ENDINGS, GENRES, MARKER_RANK, Genre
-from rewardmodel.synthetic.requests import Request, asked_things, sample_requests, things_in
+from rewardmodel.synthetic.requests import Request, requested_things, sample_requests, things_in
 
 _VIVID_SLOT = re.compile(r"<([^>]*)> ?")
 _SENTENCE = re.compile(r"[^.!?]+[.!?]?")
@@ -172,29 +172,29 @@ def read_response(prompt: str, response: str) -> Features:
     Raises:
         ValueError: If the prompt names nothing of this world.
     """
-    asked = asked_things(prompt)
+    requested = requested_things(prompt)
     sentences = [match.strip() for match in _SENTENCE.findall(response) if match.strip()]
     mentioned: set[str] = set()
-    told: set[str] = set()
+    seen: set[str] = set()
     relevant = vivid = strays = repeats = breaks = closes = 0
     last_rank = 0
     for sentence in sentences:
         event, role, named, words, rank = _read_sentence(sentence)
         closes = {"ending": 1, "flat": -1}.get(role, 0)
         vivid += words
-        if role in ("aside", "senseless") or named - asked:
+        if role in ("aside", "senseless") or named - requested:
             strays += 1
         elif role != "flat":
             relevant += 1
             mentioned |= named
         if event:
-            repeats += event in told
-            told.add(event)
+            repeats += event in seen
+            seen.add(event)
         if rank is not None:
             breaks += rank < last_rank
             last_rank = rank
     return Features(
-        covered=len(mentioned & asked),
+        covered=len(mentioned & requested),
         relevant=relevant,
         vivid=vivid,
         strays=strays,

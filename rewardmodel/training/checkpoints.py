@@ -6,14 +6,18 @@ written last.
 """
 
 import logging
+import re
 import time
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from transformers.trainer_callback import TrainerCallback
+from torch import Tensor
+from torch.nn import Module
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_callback import TrainerCallback, TrainerControl, TrainerState
 
 from prefsearch.run.directory import DamagedRunError
+from prefsearch.storage.checkpoints import newest_intact, numbered_checkpoints, remove_oldest
 from prefsearch.storage.digests import describe_files, find_damage
 from prefsearch.storage.errors import naming_path
 from prefsearch.storage.files import write_json_atomic
@@ -22,6 +26,7 @@ from prefsearch.storage.json_text import read_object
 
 MANIFEST = "files.json"
 _STATE = "trainer_state.json"
+_FOLDER = re.compile(r"checkpoint-(\d+)")
 _KEPT = 2
 
 _logger = logging.getLogger(__name__)
@@ -33,8 +38,9 @@ class KeepWholeCheckpoints(TrainerCallback):
     The loss is logged before each checkpoint, so that later logs do not depend on resuming.
     """
 
-    def __init__(self, trainer: Any, seconds: float) -> None:
-        """Takes the trainer, and the seconds of training before it was resumed."""
+    def __init__(self, trainer: Trainer, output: Path, seconds: float) -> None:
+        """Takes the trainer, its folder, and the seconds of training before it was resumed."""
+        self._output = output
         self._trainer = trainer
         self._before = seconds
         self._began = time.perf_counter()
@@ -44,62 +50,69 @@ class KeepWholeCheckpoints(TrainerCallback):
         """Time of training so far, over all processes that took part one after another."""
         return self._before + time.perf_counter() - self._began
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
         """Removes an old checkpoint of the same name before one is written."""
         if control.should_save:
             control.should_log = True
             if state.is_world_process_zero:
-                remove_folder(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+                remove_folder(self._output / f"checkpoint-{state.global_step}")
 
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_save(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
         """Writes the manifest, once all processes have written their parts."""
         self._trainer.accelerator.wait_for_everyone()
         if not state.is_world_process_zero:
             return
-        output = Path(args.output_dir)
-        folder = output / f"checkpoint-{state.global_step}"
+        folder = self._output / f"checkpoint-{state.global_step}"
         with naming_path(folder, "write"):
             flush_tree(folder)
         files = describe_files([folder], base=folder)
         write_json_atomic(folder / MANIFEST, {"files": files, "seconds": round(self.seconds, 1)})
-        for number, path in _numbered(output):
-            # A greater number is of a checkpoint that was damaged and was not resumed.
-            if number > state.global_step or number in _older(output)[_KEPT:]:
-                remove_folder(path)
+        numbered = numbered_checkpoints(self._output, _FOLDER)
+        # Later checkpoints were damaged, and training resumed from an earlier one.
+        for path in numbered[numbered.index(folder) + 1 :]:
+            remove_folder(path)
+        remove_oldest(_complete(self._output), keep=_KEPT)
 
 
-def last_whole_checkpoint(output: Path, model: Any) -> Path | None:
+def last_whole_checkpoint(output: Path, model: Module) -> Path | None:
     """The newest intact checkpoint in a folder; damaged ones are logged.
 
     Raises:
         ValueError: If a checkpoint is one of another model than `model`.
         DamagedRunError: If there are checkpoints and all are damaged.
     """
-    damaged: list[str] = []
-    for _, path in reversed(_numbered(output)):
-        if not (path / MANIFEST).is_file():
-            if (path / _STATE).is_file():
-                require_same_weights(path, model)
-                _logger.warning("%s has no %s and is passed over: it is not whole", path, MANIFEST)
-            continue  # a kill came before it was whole
-        found = _damage_of(path)
-        if found is None:
+    for path in numbered_checkpoints(output, _FOLDER):
+        # A process killed before the manifest was written leaves an incomplete checkpoint.
+        if not (path / MANIFEST).is_file() and (path / _STATE).is_file():
             require_same_weights(path, model)
-            for what in damaged:
-                _logger.warning("%s; training goes on from %s", what, path)
-            return path
-        damaged.append(found)
-    if damaged:
+            _logger.warning("%s is incomplete (it has no %s) and is skipped", path, MANIFEST)
+    try:
+        newest = newest_intact(_complete(output), _require_intact)
+    except ValueError as error:
         raise DamagedRunError(
-            f"{damaged[0]}; and there is no other whole checkpoint. Restore it from a copy, or "
+            f"{error}; and there is no other whole checkpoint. Restore it from a copy, or "
             f"remove {output} to train from the beginning"
-        )
-    return None
+        ) from error
+    if newest is not None:
+        require_same_weights(newest, model)
+    return newest
 
 
 def remove_unfinished(output: Path) -> None:
     """Removes incomplete checkpoints, such as on a full disk."""
-    for _, path in _numbered(output):
+    for path in numbered_checkpoints(output, _FOLDER):
         if not (path / MANIFEST).is_file():
             remove_folder(path)
 
@@ -111,7 +124,7 @@ def seconds_before(checkpoint: Path | None) -> float:
     return float(read_object(checkpoint / MANIFEST)["seconds"])
 
 
-def require_same_weights(checkpoint: Path, model: Any) -> None:
+def require_same_weights(checkpoint: Path, model: Module) -> None:
     """Refuses to resume from a checkpoint of another model.
 
     Raises:
@@ -138,35 +151,33 @@ def require_same_weights(checkpoint: Path, model: Any) -> None:
             )
 
 
-def _damage_of(checkpoint: Path) -> str | None:
-    """The damage of a checkpoint that was complete, or None."""
+def _require_intact(checkpoint: Path) -> None:
+    """Refuses a checkpoint whose files are not those of its manifest."""
     path = checkpoint / MANIFEST
     try:
         files = read_object(path)["files"]
         seconds_before(checkpoint)
         known = {_STATE, *files}
     except (ValueError, KeyError, TypeError, OSError) as error:
-        return f"{path}: found no list of files ({type(error).__name__}: {error})"
+        raise ValueError(
+            f"{path}: found no list of files ({type(error).__name__}: {error})"
+        ) from error
     if known != set(files):
-        return f"{path}: found no {_STATE} in it; required: the files of a checkpoint"
+        raise ValueError(f"{path}: found no {_STATE} in it; required: the files of a checkpoint")
     more = {p.relative_to(checkpoint).as_posix() for p in checkpoint.rglob("*") if p.is_file()}
     if more := sorted(more - {MANIFEST, *files}):
-        return f"{checkpoint}: found {more[0]}, which is none of its files; required: those alone"
-    return find_damage(files, base=checkpoint)
+        raise ValueError(f"{checkpoint}: found {more[0]}; required: the files of {MANIFEST} alone")
+    if (damage := find_damage(files, base=checkpoint)) is not None:
+        raise ValueError(damage)
 
 
-def _numbered(output: Path) -> list[tuple[int, Path]]:
-    """A folder's checkpoints by their numbers of updates, the oldest first."""
-    found = ((path.name.rpartition("-")[2], path) for path in output.glob("checkpoint-*"))
-    return sorted((int(number), path) for number, path in found if number.isdecimal())
+def _complete(output: Path) -> list[Path]:
+    """A folder's complete checkpoints, the oldest first."""
+    found = numbered_checkpoints(output, _FOLDER)
+    return [path for path in found if (path / MANIFEST).is_file()]
 
 
-def _older(output: Path) -> list[int]:
-    """The numbers of complete checkpoints, the newest first."""
-    return [n for n, path in reversed(_numbered(output)) if (path / MANIFEST).is_file()]
-
-
-def _saved_state(model: Any) -> dict[str, Any]:
+def _saved_state(model: Module) -> dict[str, Tensor]:
     """The weights that a checkpoint of a model holds: of an adapter, its own alone."""
     if not hasattr(model, "peft_config"):
         return model.state_dict()

@@ -148,7 +148,7 @@ def _tokenize(
     steps: Dataset, encoder: TextEncoder, separator: str
 ) -> tuple[Dataset, dict[str, int]]:
     """Rows of ids, positions of ends and labels, and counts of what was cut."""
-    rows: dict[str, list[Any]] = {"ids": [], "ends": [], "labels": []}
+    rows: dict[str, list[object]] = {"ids": [], "ends": [], "labels": []}
     counts = {"rows": len(steps), "steps": 0, "cut": 0, "lost_steps": 0}
     columns = (prompts_of(steps), steps["completions"], steps["labels"])
     for prompt, texts, labels in zip(*columns, strict=True):

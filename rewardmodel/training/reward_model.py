@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from transformers import PreTrainedModel
 from trl import RewardConfig
 
 from rewardmodel.data.conversation import prompts_of, replies_of
@@ -41,7 +42,7 @@ def train_reward_model(
     input_format: ChosenFormat = "auto",
     checkpoints: Path | None = None,
     keep_checkpoints: bool = False,
-    facts: Mapping[str, Any] | None = None,
+    facts: Mapping[str, object] | None = None,
 ) -> dict[str, Any]:
     """Trains a reward model and saves it.
 
@@ -135,7 +136,7 @@ def train_reward_model(
     return outcome
 
 
-def _keep_input_format(model: Any, encoder: TextEncoder, preferences: Dataset) -> None:
+def _keep_input_format(model: PreTrainedModel, encoder: TextEncoder, preferences: Dataset) -> None:
     """Writes into a model's configuration how its prompts are read."""
     prompts = preferences["prompt"][:1] if len(preferences) else [""]
     messages = not isinstance(prompts[0], str)

@@ -5,7 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerCallback
+from transformers import PreTrainedTokenizerBase, TrainingArguments
+from transformers.trainer_callback import (
+    PrinterCallback,
+    ProgressCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+)
 
 from prefsearch.storage.errors import StorageError, naming_path
 from prefsearch.storage.folders import new_folder, remove_folder
@@ -20,13 +27,26 @@ from rewardmodel.training.checkpoints import (
 class _LossProgress(ProgressCallback):
     """A progress bar that shows the loss; the last loss is logged."""
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
         """Advances the bar, and requests a log at the last update."""
         super().on_step_end(args, state, control, **kwargs)
         if state.global_step >= state.max_steps:
             control.should_log = True
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Any = None,
+        **kwargs: object,
+    ) -> None:
         """Shows the newest loss behind the bar."""
         if self.training_bar is not None and logs and "loss" in logs:
             self.training_bar.set_postfix_str(f"loss {float(logs['loss']):.3f}")
@@ -43,7 +63,14 @@ class _StopAtNaN(TrainerCallback):
             if weight.requires_grad and not bool(weight.isfinite().all()):
                 raise ValueError(_diverged(f"the weight {name} is not finite", state.global_step))
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Any = None,
+        **kwargs: object,
+    ) -> None:
         """Checks the loss."""
         loss = (logs or {}).get("loss", 0.0)
         if not math.isfinite(loss):
@@ -69,7 +96,7 @@ def run_trainer(trainer: Any) -> dict[str, Any]:
     checkpoint = last_whole_checkpoint(output, trainer.model)
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
-    keeper = KeepWholeCheckpoints(trainer, seconds_before(checkpoint))
+    keeper = KeepWholeCheckpoints(trainer, output, seconds_before(checkpoint))
     for callback in (_LossProgress, _StopAtNaN, keeper):
         trainer.add_callback(callback)
     try:
@@ -93,7 +120,7 @@ def run_trainer(trainer: Any) -> dict[str, Any]:
 
 def save_model(
     trainer: Any,
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase,
     folder: Path,
     *,
     merge: bool = False,

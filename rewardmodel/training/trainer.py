@@ -3,7 +3,7 @@
 Rows come tokenized, so TRL's own preprocessing (which drops long pairs) is skipped.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import Any
@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch import Tensor
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainingArguments
+from transformers.trainer_callback import TrainerControl, TrainerState
 from trl import RewardConfig, RewardTrainer
 
 from rewardmodel.pretrained.tokenization import token_types
@@ -23,6 +24,7 @@ from rewardmodel.training.losses import (
     pair_loss,
 )
 
+RankingLoss = Callable[..., Tensor]
 _COLUMNS = ("sequences", "shared", "seconds", "probability", "margin", "ranks", "head_weights")
 
 
@@ -72,7 +74,13 @@ class _EpochOfOrder(TrainerCallback):
     def __init__(self, order: LengthGroupedOrder) -> None:
         self._order = order
 
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_epoch_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
         """Sets the number of the epoch that begins or resumes."""
         self._order.set_epoch(int(state.epoch))
 
@@ -102,6 +110,7 @@ class ComparisonTrainer(RewardTrainer):
                 "with `accelerate launch`, or take one GPU with CUDA_VISIBLE_DEVICES=0"
             )
         self._objective = objective
+        self._ranking_loss: RankingLoss = resolve_name(RANKING_LOSSES[objective.rankings])
         self._layout = layout
         self._rows = train_dataset
         labels, model.config.num_labels = model.config.num_labels, 1  # all that trl allows
@@ -153,7 +162,9 @@ class ComparisonTrainer(RewardTrainer):
             ValueError: If it is not finite, before it has touched a weight.
         """
         scores = self._layout.scores(model, inputs).float()  # [S, M]
-        losses = comparison_losses(scores, inputs, self._objective)  # [G, M]
+        losses = comparison_losses(  # [G, M]
+            scores, inputs, self._objective, ranking_loss=self._ranking_loss
+        )
         weights = inputs.get("head_weights")
         loss = (losses if weights is None else losses * weights).mean()
         # One synchronization per step, as in Trainer's own filter of NaN, but with an error.
@@ -175,10 +186,16 @@ class ComparisonTrainer(RewardTrainer):
         return (loss, {"logits": scores}) if return_outputs else loss
 
 
-def comparison_losses(scores: Tensor, inputs: Tensors, objective: LossConfig) -> Tensor:
+def comparison_losses(
+    scores: Tensor, inputs: Tensors, objective: LossConfig, *, ranking_loss: RankingLoss
+) -> Tensor:
     """The loss of each group under each head, [G, M], of scores [S, M] of all responses.
 
-    `inputs` are those of `ComparisonCollator`.
+    Args:
+        scores: Of all responses of the batch.
+        inputs: Of `ComparisonCollator`.
+        objective: Settings of the loss.
+        ranking_loss: The entry of `RANKING_LOSSES` that `objective` names.
     """
     slots = inputs["slots"]
     real = slots >= 0
@@ -194,7 +211,6 @@ def comparison_losses(scores: Tensor, inputs: Tensors, objective: LossConfig) ->
             label_smoothing=objective.label_smoothing,
         )
     else:
-        ranking_loss = resolve_name(RANKING_LOSSES[objective.rankings])
         losses = ranking_loss(
             grouped, inputs["ranks"], ties=objective.ties, tie_threshold=objective.tie_threshold
         )

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from prefsearch.config.bounds import Tokens
 from prefsearch.config.checks import check_types
 from rewardmodel.data.parsing.shared_prompt import Turns
@@ -24,7 +26,7 @@ class ConvertOptions:
             open.
     """
 
-    tokenizer: Any = None
+    tokenizer: PreTrainedTokenizerBase | None = None
     margins: bool = False
     query_tokens: Tokens | None = None
     keep_messages: bool = False
@@ -34,7 +36,7 @@ class ConvertOptions:
         """Checks types and bounds."""
         check_types(self)
 
-    def asked(self, question: str) -> Turns:
+    def prompt_turns(self, question: str) -> Turns:
         """A question as the prompt: a user's turn where the tokenizer has a chat template."""
         if self.tokenizer is None or not getattr(self.tokenizer, "chat_template", None):
             return question

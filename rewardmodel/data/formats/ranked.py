@@ -70,7 +70,7 @@ def ranking_of_scores(
     responses: Sequence[str],
     scores: Sequence[float],
     *,
-    subset: Any = None,
+    subset: object = None,
     finished: Sequence[bool | None] = (),
     options: ConvertOptions,
 ) -> list[dict[str, Any] | LeftOut]:
@@ -102,11 +102,11 @@ def ranks_of_scores(scores: Sequence[float]) -> list[int]:
 
 def _marks(responses: Sequence[str], finished: Sequence[bool | None]) -> dict[str, Any]:
     """Whether each different reply is finished, where that is known of any."""
-    if all(told is None for told in finished):
+    if all(mark is None for mark in finished):
         return {}
     marks: dict[str, bool | None] = {}
-    for text, told in zip(responses, finished, strict=True):
-        marks[text] = told if marks.get(text) is None else marks[text]
+    for text, mark in zip(responses, finished, strict=True):
+        marks[text] = mark if marks.get(text) is None else marks[text]
     return {"finished": list(marks.values())}
 
 

@@ -22,7 +22,7 @@ def convert_reward_bench(row: Row, options: ConvertOptions) -> list[dict[str, An
     """
     return [
         {
-            "prompt": options.asked(take_text(row, "prompt", blank=False)),
+            "prompt": options.prompt_turns(take_text(row, "prompt", blank=False)),
             "chosen": take_text(row, "chosen"),
             "rejected": take_text(row, "rejected"),
             "subset": take_text(row, "subset"),

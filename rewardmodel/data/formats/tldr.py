@@ -30,7 +30,7 @@ POST_QUERY = "SUBREDDIT: r/{subreddit}\n\nTITLE: {title}\n\nPOST: {post}\n\nTL;D
 ARTICLE_QUERY = "Article:\n{article}\n\nTL;DR:\n"
 
 
-def query_of(info: Mapping[str, Any]) -> str:
+def query_of(info: Mapping[str, object]) -> str:
     """The whole query for a post or an article.
 
     Raises:

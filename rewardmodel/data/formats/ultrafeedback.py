@@ -45,7 +45,7 @@ def _ranking(row: Row, options: ConvertOptions) -> list[dict[str, Any] | LeftOut
     )
     replies = [take_text(completion, "response") for completion in completions]
     scores = [take_number(completion, "overall_score") for completion in completions]
-    return ranking_of_scores(options.asked(question), replies, scores, options=options)
+    return ranking_of_scores(options.prompt_turns(question), replies, scores, options=options)
 
 
 FORMAT = Format(

@@ -6,7 +6,6 @@ of servers' completions.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from rewardmodel.data.rows import PreferenceDataError, Row, peek
 
@@ -55,17 +54,17 @@ def replies_finished(row: Row, count: int) -> list[bool | None]:
             )
         read = _reason if column.endswith("reason") else _value
         found = [read(mark, column) for mark in marks]
-        if any(told is not None for told in found):
+        if any(mark is not None for mark in found):
             return found
     return [None] * count
 
 
 def finished_marks(row: Row, count: int) -> Sequence[bool]:
     """As `replies_finished`, unknown ones being finished."""
-    return [told is not False for told in replies_finished(row, count)]
+    return [mark is not False for mark in replies_finished(row, count)]
 
 
-def _value(value: Any, column: str) -> bool | None:
+def _value(value: object, column: str) -> bool | None:
     if value is None or value == "":
         return None
     if value in (True, False):
@@ -81,5 +80,5 @@ def _value(value: Any, column: str) -> bool | None:
     return known
 
 
-def _reason(value: Any, _: str) -> bool | None:
+def _reason(value: object, _: str) -> bool | None:
     return _REASONS.get(value.strip().lower()) if isinstance(value, str) else None

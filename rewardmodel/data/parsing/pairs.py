@@ -151,7 +151,7 @@ class PairParser:
         if chosen == rejected:
             raise _identical()
         prompt = self._take_prompt(row, (prompt_column, chosen_column, rejected_column))
-        asked, replies = split_prompt(
+        prompt_turns, replies = split_prompt(
             prompt,
             [chosen, rejected],
             self.options.tokenizer,
@@ -169,8 +169,8 @@ class PairParser:
                 if column in row or name in self.promised
             ]
         self._refuse_new_labels(row)
-        self.one_kind(asked)
-        pair = row_of(asked, chosen=replies[0], rejected=replies[1])
+        self.one_kind(prompt_turns)
+        pair = row_of(prompt_turns, chosen=replies[0], rejected=replies[1])
         return _orient(pair, {name: self._label(row, name) for name in self.labels})
 
     def _take_prompt(self, row: Row, columns: tuple[str, str, str]) -> Turns | None:
@@ -270,9 +270,9 @@ def _orient(pair: dict[str, Any], labels: dict[str, Any]) -> dict[str, Any]:
         if "margin" in labels:
             labels["margin"] = -labels["margin"]
         ended = [labels.get(name) for name in PAIR_COLUMNS]
-        for name, told in zip(PAIR_COLUMNS, reversed(ended), strict=True):
-            if name in labels or told is not None:
-                labels[name] = told
+        for name, mark in zip(PAIR_COLUMNS, reversed(ended), strict=True):
+            if name in labels or mark is not None:
+                labels[name] = mark
     return {**pair, **labels}
 
 

@@ -152,9 +152,9 @@ def _without_prompt(prompt: str, replies: list[str], row: Row) -> list[Reply]:
     A prompt of a few words without a turn marker may be repeated by chance, and so may one reply.
     """
     parts = [reply.removeprefix(prompt) for reply in replies]
-    told = len(prompt.split()) > _FEW_WORDS or prompt_end(prompt) is not None
+    marked = len(prompt.split()) > _FEW_WORDS or prompt_end(prompt) is not None
     repeated = all(part and part != reply for part, reply in zip(parts, replies, strict=True))
-    if not (told and replies and repeated):
+    if not (marked and replies and repeated):
         return [*replies]
     if len(replies) == 1:
         note(row, "reply begins with a copy of the prompt, kept")
@@ -193,10 +193,12 @@ def _split_messages(
     # Whole conversations are split by themselves, and may lack the system turn of the prompt
     # beside them, or have one that it lacks.
     shared, conversations = split_conversations(*conversations)
-    asked, said = _words_of(opening), _words_of(shared)
-    if asked[len(asked) - len(said) :] == said:
+    opening_words, shared_words = _words_of(opening), _words_of(shared)
+    if opening_words[len(opening_words) - len(shared_words) :] == shared_words:
         return opening, conversations
-    if said[len(said) - len(asked) :] != asked and not repeats(shared, prompt):
+    if shared_words[len(shared_words) - len(opening_words) :] != opening_words and not repeats(
+        shared, prompt
+    ):
         if not isinstance(prompt, str):
             raise PreferenceDataError(
                 f"the prompt is {shorten(opening)} and the replies are conversations that begin "

@@ -50,7 +50,7 @@ def split_texts(first: str, second: str, *, implicit: bool) -> tuple[str, list[s
             head = shared.rsplit(None, 1)  # [before, last word], or fewer where no space is left
             cut = len(head[0]) if len(head) == 2 else 0
     if cut is None or not first[:cut].strip():
-        raise _nothing_shared(f"{shorten(first)} and {shorten(second)}", told=implicit)
+        raise _nothing_shared(f"{shorten(first)} and {shorten(second)}", implicit=implicit)
     return first[:cut], [first[cut:], second[cut:]]
 
 
@@ -68,7 +68,7 @@ def split_conversations(*conversations: list[Message]) -> tuple[list[Message], l
     shared = _shared_turns(*conversations)
     if not shared:
         found = " and ".join(shorten(turns) for turns in conversations[:2])
-        raise _nothing_shared(found, told=True)
+        raise _nothing_shared(found, implicit=True)
     return conversations[0][:shared], [turns[shared:] for turns in conversations]
 
 
@@ -109,9 +109,9 @@ def _texts(turns: Turns) -> list[str]:
     return [" ".join(text.split()) for text in texts]
 
 
-def _nothing_shared(found: str, *, told: bool) -> PreferenceDataError:
-    marked = "" if told else " up to a turn marker, such as 'Assistant:',"
-    option = "" if told else "implicit_prompt=True if the replies begin with it unmarked, "
+def _nothing_shared(found: str, *, implicit: bool) -> PreferenceDataError:
+    marked = "" if implicit else " up to a turn marker, such as 'Assistant:',"
+    option = "" if implicit else "implicit_prompt=True if the replies begin with it unmarked, "
     return PreferenceDataError(
         f"there is no prompt column and the replies do not begin with a shared prompt{marked} "
         f"but with {found}. Pass prompt_column=NAME if the prompt has another name, {option}or "

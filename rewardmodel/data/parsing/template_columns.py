@@ -131,7 +131,7 @@ def without_nulls(value: Any) -> Any:
     return [without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
-def refuse_media_parts(content: Any, column: str) -> None:
+def refuse_media_parts(content: object, column: str) -> None:
     """Refuses the content of a message with an image, video or audio part.
 
     Raises:
@@ -171,8 +171,8 @@ def messages_of_json(text: str) -> list[dict[str, Any]] | None:
         if fault.reason in ("not JSON", "nested too deep") or '"role"' not in text:
             return None
         raise _bad_messages(text[:60], fault) from fault
-    told = all(isinstance(turn, dict) and {"role", "content"} <= turn.keys() for turn in found)
-    return found if told else None
+    valid = all(isinstance(turn, dict) and {"role", "content"} <= turn.keys() for turn in found)
+    return found if valid else None
 
 
 def with_parsed_calls(message: dict[str, Any]) -> dict[str, Any]:

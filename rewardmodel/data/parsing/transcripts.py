@@ -69,12 +69,12 @@ def prompt_end(shared: str) -> int | None:
 
     None where the shared text has no markers of a question and its answer.
     """
-    asked = [
+    questions = [
         (found.start(), -len(found.group()), place)
         for place, (asks, _) in enumerate(_FAMILIES)
         if (found := asks.search(shared))
     ]
-    for _, _, place in sorted(asked):
+    for _, _, place in sorted(questions):
         asks, answers = _FAMILIES[place]
         question = asks.search(shared)
         assert question is not None  # it is among those that were found

@@ -71,7 +71,7 @@ def _parsed(line: str) -> Row | PreferenceDataError:
         return bad_json(fault, _LINES)
 
 
-def _require_object(value: Any) -> Row | PreferenceDataError:
+def _require_object(value: object) -> Row | PreferenceDataError:
     if isinstance(value, dict):
         return value
     return PreferenceDataError(

@@ -158,7 +158,7 @@ def _read_dataset(dataset: datasets.Dataset, name: str) -> Iterator[Place]:
         yield name, PreferenceDataError("the dataset holds no row.", reason="empty dataset")
     index = 0
     for batch in dataset.with_format(None).iter(batch_size=_BATCH_ROWS):
-        columns: dict[str, list[Any]] = dict(batch)
+        columns: dict[str, list[object]] = dict(batch)
         for values in zip(*columns.values(), strict=True):
             yield f"{name}[{index}]", dict(zip(columns, values, strict=True))
             index += 1

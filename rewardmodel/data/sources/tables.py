@@ -15,7 +15,7 @@ from rewardmodel.data.parsing.finished import PAIR_COLUMNS
 
 CHUNK_ROWS = 10_000
 _NUMBER = Value("float64")
-_FEATURES: Mapping[str, Any] = {
+_FEATURES: Mapping[str, object] = {
     "margin": _NUMBER,
     "chosen_probability": _NUMBER,
     "confidence": _NUMBER,
@@ -29,7 +29,7 @@ _FEATURES: Mapping[str, Any] = {
 _OPTIONAL = (*TEMPLATE_COLUMNS, "finished")
 
 
-def gather(records: Iterable[Mapping[str, Any]], features: Mapping[str, Any] = {}) -> Dataset:
+def gather(records: Iterable[Mapping[str, object]], features: Mapping[str, object] = {}) -> Dataset:
     """Makes a dataset of at least one record, all with the columns of the first; nulls are allowed.
 
     `features` are Arrow types of further columns that are no text.

@@ -94,11 +94,11 @@ def tokenize_comparisons(
         if tied and objective.ties == "drop":
             count["dropped_ties"] += 1
             continue
-        told = list(zip(responses, finished, strict=True))
-        texts = [encoder.whole(prompt, response, finished=ended) for response, ended in told]
+        marked = list(zip(responses, finished, strict=True))
+        texts = [encoder.whole(prompt, response, finished=ended) for response, ended in marked]
         fitted = [
             encoder.cut(ids, prompt, response, finished=ended)
-            for ids, (response, ended) in zip(texts, told, strict=True)
+            for ids, (response, ended) in zip(texts, marked, strict=True)
         ]
         sequences = [begin + end for begin, end in fitted]
         shared = shared_length(sequences)
@@ -205,8 +205,8 @@ def _ranked_groups(dataset: Dataset) -> Iterator[Group]:
                 "at least two responses, each with a rank from 1 on. Load rankings with "
                 "rewardmodel.load_rankings, which checks them"
             )
-        told = row.get("finished") or [True] * len(ranks)
-        finished = [value is not False for value in told]
+        marked = row.get("finished") or [True] * len(ranks)
+        finished = [value is not False for value in marked]
         yield prompt_of(row), list(responses), finished, {"ranks": list(ranks)}
 
 

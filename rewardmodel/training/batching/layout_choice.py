@@ -4,6 +4,7 @@ import logging
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from rewardmodel.prefix_cache.backbone import Backbone, plain_model
 from rewardmodel.prefix_cache.sessions import head_of
@@ -16,7 +17,12 @@ _ROUGH_TOLERANCE = 0.05  # half precision
 
 
 def choose_layout(
-    model: Any, objective: LossConfig, *, pad_id: int, max_tokens: int, checkpointing: bool
+    model: PreTrainedModel,
+    objective: LossConfig,
+    *,
+    pad_id: int,
+    max_tokens: int,
+    checkpointing: bool,
 ) -> Layout:
     """The layout of the objective, or of "auto" the first that the model supports.
 
@@ -45,7 +51,12 @@ def choose_layout(
 
 
 def _find(
-    model: Any, objective: LossConfig, *, pad_id: int, max_tokens: int, checkpointing: bool
+    model: PreTrainedModel,
+    objective: LossConfig,
+    *,
+    pad_id: int,
+    max_tokens: int,
+    checkpointing: bool,
 ) -> Layout:
     head: Any = head_of(model)
     plain = PlainLayout(pad_id, head)
@@ -70,7 +81,7 @@ def _find(
 
 
 @torch.inference_mode()
-def _agrees(model: Any, layout: Layout, plain: PlainLayout) -> bool:
+def _agrees(model: PreTrainedModel, layout: Layout, plain: PlainLayout) -> bool:
     """Whether two small groups of unlike lengths score the same in both layouts."""
     rows = plain_model(model).get_input_embeddings().weight.shape[0]
     ids = [(i * 37 + 11) % rows for i in range(40)]

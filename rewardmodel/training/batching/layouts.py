@@ -24,7 +24,7 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedModel
 
 from rewardmodel.prefix_cache.backbone import Backbone
 
@@ -43,7 +43,7 @@ class Layout(Protocol):
         """Lays groups out as tensors on the CPU."""
         ...
 
-    def scores(self, model: Any, tensors: Tensors) -> Tensor:
+    def scores(self, model: PreTrainedModel, tensors: Tensors) -> Tensor:
         """Scores of the responses in their order, [S, M].
 
         Args:
@@ -66,7 +66,7 @@ class TokenScores(AbstractContextManager["TokenScores"]):
         self._hook = self._head.register_forward_hook(self._catch)
         return self
 
-    def _catch(self, _module: torch.nn.Module, _inputs: Any, outputs: Any) -> None:
+    def _catch(self, _module: torch.nn.Module, _inputs: object, outputs: Any) -> None:
         self._caught.append(outputs)
 
     def __exit__(self, *_: object) -> None:
@@ -103,7 +103,7 @@ class PlainLayout:
             "last": lengths - 1,
         }
 
-    def scores(self, model: Any, tensors: Tensors) -> Tensor:
+    def scores(self, model: PreTrainedModel, tensors: Tensors) -> Tensor:
         """See `Layout`."""
         names = ("input_ids", "attention_mask", "token_type_ids")
         inputs = {name: tensors[name] for name in names if name in tensors}
@@ -149,7 +149,7 @@ class PrefixLayout:
             "places": _last_places(rests, max(map(len, rows))),
         }
 
-    def scores(self, model: Any, tensors: Tensors) -> Tensor:
+    def scores(self, model: PreTrainedModel, tensors: Tensors) -> Tensor:
         """See `Layout`."""
         cache = DynamicCache()  # of plain layers: a window is in the mask, not in the cache
         # Causal attention never reaches the right, so the prefixes' padding needs no mask.
@@ -222,7 +222,7 @@ class PackedLayout:
             "places": torch.tensor([line * width + column for line, column in places]),
         }
 
-    def scores(self, model: Any, tensors: Tensors) -> Tensor:
+    def scores(self, model: PreTrainedModel, tensors: Tensors) -> Tensor:
         """See `Layout`."""
         groups, segments = tensors["groups"], tensors["segments"]
         mask_spec = SegmentMask(
