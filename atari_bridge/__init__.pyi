@@ -1,7 +1,7 @@
-from .acting.search_settings import SearchSettings
+from .acting.planners import SearchSettings
 from .environments.config import EnvironmentConfig
+from .environments.factory import open_environment
 from .environments.interface import VectorEnvironment, VectorStep
-from .environments.opening import open_environment
 from .evaluation.episodes import Evaluation, PolicyOnly, SampledActions, evaluate_agent
 from .learning.config import LearningConfig
 from .networks.building import build_network
@@ -12,7 +12,7 @@ from .reference.scores import human_normalized
 from .replay.config import ReplayConfig
 from .replay.replay import Replay
 from .training.agent import Agent, load_agent
-from .training.config import AgentSettings, RunLength, WorkerSettings
+from .training.config import AgentSettings, TrainSchedule, WorkerSettings
 from .training.loop import Training
 from .training.run_state import load_training, save_training
 
@@ -28,9 +28,9 @@ __all__ = [
     "PolicyOnly",
     "Replay",
     "ReplayConfig",
-    "RunLength",
     "SampledActions",
     "SearchSettings",
+    "TrainSchedule",
     "Training",
     "VectorEnvironment",
     "VectorStep",

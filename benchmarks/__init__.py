@@ -1,1 +1,1 @@
-"""TODO."""
+"""Benchmarks of the planning core, text search, reward models and games."""

@@ -1,5 +1,5 @@
-from .finetuning.collection import sample_responses, searched_demonstrations
 from .finetuning.policy_kl import kl_to
+from .finetuning.samples import sample_responses, searched_demonstrations
 from .generation.language_model import Policy, build_tiny_model, fine_tune
 from .generation.proposals import Proposal
 from .generation.segment_tree import SegmentTree

@@ -1,6 +1,6 @@
-"""The whole story, read from top to bottom: preferences, a model of the human, search, fine-tuning.
+"""The demo: trains a reward model, searches, fine-tunes and evaluates on the synthetic task.
 
-In the embedded world (`rewardmodel.synthetic.world`) a small Llama learns to write from uneven
+In the synthetic task (`rewardmodel.synthetic.world`) a small Llama learns to write from uneven
 demonstrations; a simulated human compares what it writes; a reward model learns the human from
 these comparisons; best-of-N, beam search and tree search plan against the reward model; the policy
 is fine-tuned on what the search found; and the human's own utility, which nothing above ever
@@ -24,14 +24,14 @@ from policies.demo_report import closing_rows, write_report
 from policies.evaluation.clusters import clusters_of, with_clusters
 from policies.evaluation.gain_format import closing_table, scope_of, show_interval
 from policies.evaluation.records import best_of_n_records, search_records
-from policies.finetuning.collection import (
+from policies.finetuning.policy_kl import kl_to
+from policies.finetuning.samples import (
     Samples,
     finished_pairs_of,
     pairs_of,
     sample_responses,
     searched_demonstrations,
 )
-from policies.finetuning.policy_kl import kl_to
 from policies.generation.language_model import Policy, TinyModel, build_tiny_model, fine_tune
 from policies.generation.proposals import Proposal
 from policies.planning.methods import build_searcher
@@ -120,7 +120,7 @@ class Demo:
         what = "6/7  Searching for better texts to learn from"
         self.step("improve", what, self.improve, "data/searched.jsonl")
         what = "     Fine-tuning the policy on them"
-        self.step("distil", what, self.distil, "checkpoints/tuned")
+        self.step("distill", what, self.distill, "checkpoints/tuned")
         what = "     The fine-tuned policy, without search"
         self.step("tuned", what, self.tuned, "data/tuned.json")
         what = "7/7  The report"
@@ -265,7 +265,7 @@ class Demo:
 
     def improve(self) -> dict[str, object]:
         """Searches training prompts for texts that are better than what the policy writes."""
-        count = self.config.improve_prompts
+        count = self.config.finetune_prompts
         requests = sample_requests(count, seed=self.seed("improve"))
         prompts = [request.prompt for request in requests]
         budget = 4 if self.config.fast else 8
@@ -283,11 +283,11 @@ class Demo:
         cut = len(found) - sum(found["finished"])
         return {"texts": len(found), "unfinished": cut, "tokens": tokens, "budget": budget}
 
-    def distil(self) -> dict[str, object]:
+    def distill(self) -> dict[str, object]:
         """Fine-tunes the policy on the searched texts: one round of search-based fine-tuning."""
         found = load_demonstrations(str(self.folder.path / "data" / "searched.jsonl"))
         optimization = OptimConfig(
-            epochs=3, learning_rate=1e-3, batch_size=16, seed=self.seed("distil")
+            epochs=3, learning_rate=1e-3, batch_size=16, seed=self.seed("distill")
         )
         base = str(self.models / "sft")
         return fine_tune(base, found, self.models / "tuned", optimization=optimization)

@@ -23,7 +23,7 @@ from prefsearch.storage.json_text import json_text
 from rewardmodel.synthetic.human import SimulatedHuman
 from search.evaluation.figures import Curve, overoptimization
 
-_STEPS = ("sft", "compare", "reward", "reward-few", "improve", "distil", "tuned")
+_STEPS = ("sft", "compare", "reward", "reward-few", "improve", "distill", "tuned")
 
 
 def base_cells(run: RunDirectory) -> list[Cell]:
@@ -140,7 +140,7 @@ def write_report(
     )
     report = Report(
         "Planning against a learned model of the human",
-        subtitle="prefsearch demo: the embedded world and its simulated human",
+        subtitle="prefsearch demo: the synthetic task and its simulated human",
     )
     add_gains(report, run, rows, base_cells(run))
     tuned = results["tuned"]

@@ -1,14 +1,14 @@
 from .data.preferences import load_demonstrations, load_preferences, load_prompts, split_by_prompt
 from .data.rankings import load_rankings, pairs_from_rankings
 from .data.report import DataReport, examine_preferences
-from .data.reward_bench import load_reward_bench, load_reward_bench_2
+from .data.rewardbench import load_reward_bench, load_reward_bench_2
 from .data.rows import PreferenceDataError
 from .data.steps import load_steps
 from .evaluation.accuracy import RewardEvaluation, evaluate_reward_model
 from .evaluation.agreement import evaluate_agreement
 from .evaluation.batch_invariance import measure_batch_invariance
-from .evaluation.benchmarks.reward_bench import evaluate_reward_bench
 from .evaluation.benchmarks.reward_bench2 import evaluate_reward_bench2
+from .evaluation.benchmarks.rewardbench import evaluate_reward_bench
 from .evaluation.length.edits import edit_accuracy, load_edits
 from .evaluation.process import evaluate_process_model
 from .interface import (
@@ -27,7 +27,7 @@ from .models.loading import load_reward_model
 from .models.multi_head import MultiHeadRewardModel
 from .models.process import ProcessRewardModel
 from .models.sequence import SequenceRewardModel
-from .models.value_head import TokenValueModel
+from .models.token_value import TokenValueModel
 from .models.verifiers import AnswerMatch, ExactMatch, load_references
 from .synthetic.human import SimulatedHuman
 from .training.loss_config import LossConfig

@@ -1,4 +1,4 @@
-"""What settings of reward models and their data choose from; imports nothing heavy."""
+"""Allowed values of the settings of reward models and their data; imports nothing heavy."""
 
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -31,7 +31,7 @@ Kind = Literal[
     "function",
 ]
 KINDS: tuple[str, ...] = get_args(Kind)
-Aggregate = Literal["mean", "min", "mean_minus_deviation", "mean_minus_variance"]
+Aggregate = Literal["mean", "min", "mean_minus_std", "mean_minus_variance"]
 AGGREGATES: tuple[str, ...] = get_args(Aggregate)
 StepAggregate = Literal["min", "product", "mean", "last"]
 STEP_AGGREGATES: tuple[str, ...] = get_args(StepAggregate)

@@ -49,7 +49,7 @@ def keep_subtree(tree: Tree, action: Tensor) -> Tree:
         child = tree.children_index[tree.rows, Tree.ROOT, action.long()].unsqueeze(-1)  # [B, 1]
         columns = torch.arange(tree.num_nodes, device=child.device).expand_as(tree.parents)
         stops = (columns == child) | (tree.parents == Tree.NONE)
-        return _compact(tree, _climb(tree, stops) == child)
+        return _compact(tree, _nearest_ancestor(tree, stops) == child)
 
 
 def replace_roots(kept: Tree, root: RootOutput) -> Tree:
@@ -73,7 +73,9 @@ def replace_roots(kept: Tree, root: RootOutput) -> Tree:
     with torch.inference_mode():
         rows = kept.rows.unsqueeze(-1)
         below_root = kept.parents == Tree.ROOT
-        top = _climb(kept, below_root | (kept.parents == Tree.NONE))  # [B, N], child of the root
+        top = _nearest_ancestor(
+            kept, below_root | (kept.parents == Tree.NONE)
+        )  # [B, N], child of the root
         lost = ~root.valid_actions[rows, kept.action_from_parent[rows, top].clamp_min(0)]
         columns = torch.arange(kept.num_nodes, device=top.device)
         tree = _compact(kept, ((kept.node_visits > 0) & ~lost) | (columns == Tree.ROOT))
@@ -100,7 +102,7 @@ def replace_roots(kept: Tree, root: RootOutput) -> Tree:
     return tree
 
 
-def _climb(tree: Tree, stops: Tensor) -> Tensor:
+def _nearest_ancestor(tree: Tree, stops: Tensor) -> Tensor:
     """The nearest column at or above each where `stops` `[B, N]` is True: `[B, N]` int64.
 
     Each pass doubles the distance climbed.

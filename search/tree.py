@@ -146,7 +146,7 @@ class Tree:
             qvalues=self.qvalues(self.roots),
         )
 
-    def principal_line(self, row: int) -> list[int]:
+    def principal_variation(self, row: int) -> list[int]:
         """The actions of tree `row` from the root by most visits, then Q-value, then lowest index.
 
         Raises:

@@ -23,7 +23,7 @@ TINY = TinyModel(vocabulary=400, hidden_size=32, layers=2, heads=2, context=256)
 
 
 def build_untrained_policy(folder: Path) -> Path:
-    """Writes an untrained tiny Llama whose tokenizer knows the embedded world."""
+    """Writes an untrained tiny Llama whose tokenizer knows the synthetic task."""
     data = demonstrations(60, seed=0)
     texts = [p + c for p, c in zip(data["prompt"], data["completion"], strict=True)]
     build_tiny_model(texts, folder, size=TINY, seed=0)
@@ -82,7 +82,7 @@ MICRO_DEMO = {
     "few_labels": 10,
     "eval_prompts": 3,
     "pool": 16,
-    "improve_prompts": 8,
+    "finetune_prompts": 8,
     "threads": 1,
 }
 

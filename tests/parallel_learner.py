@@ -72,7 +72,7 @@ def main(out: str) -> None:
     torch.set_num_threads(1)
     accelerator = Accelerator(cpu=True)
     config = LearningConfig(
-        unroll_steps=_STEPS, learning_rate=0.1, warmup_updates=0, clip_gradient=0.5
+        unroll_steps=_STEPS, learning_rate=0.1, warmup_updates=0, max_grad_norm=0.5
     )
     learner = Learner(
         network(),

@@ -14,8 +14,8 @@ import torch
 pytest.importorskip("gymnasium", reason="pip install 'prefsearch[atari]'")
 
 from atari_bridge.acting.actors import RayActors
-from atari_bridge.acting.reanalysis import RayPlanner
-from atari_bridge.acting.search_settings import eval_planner, reanalyze_planner
+from atari_bridge.acting.planners import eval_planner, reanalyze_planner
+from atari_bridge.acting.ray_planner import RayPlanner
 from atari_bridge.acting.worker_pool import WorkerDiedError
 from atari_bridge.networks.planning_model import NetworkModel
 from atari_bridge.training.checkpoints import checkpoints_of, read_manifest

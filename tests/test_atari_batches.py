@@ -61,7 +61,7 @@ def replay() -> Replay:
         torch.Generator(),
         frame_stack=1,
         seed=0,
-        life_loss_ends=False,
+        terminal_on_life_loss=False,
     )
     replay = Replay(
         ReplayConfig(replay_capacity=200, compress_frames=False),

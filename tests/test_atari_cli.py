@@ -40,8 +40,8 @@ SMALL = {
     "total_decisions": 40,
     "learning_starts": 20,
     "updates_per_decision": 0.1,
-    "last_updates": 0,
-    "part_decisions": 40,
+    "final_updates": 0,
+    "save_every": 40,
     "evaluation_games": 2,
     "evaluation_max_decisions": 5,
     "threads": 1,
@@ -142,7 +142,7 @@ def test_an_evaluation_is_kept_as_soon_as_it_is_made_and_not_made_again(
 def test_play_leaves_a_film_and_searches_with_their_pictures(boxing: Path, tmp_path: Path) -> None:
     out = tmp_path / "play"
     words = flags(checkpoint=boxing, out=out, max_decisions=6, every=1)
-    assert main(["atari", "play", *words, "--trees_at", "0", "3"]) == 0
+    assert main(["atari", "play", *words, "--save_trees_at", "0", "3"]) == 0
     with Image.open(out / "game-1.gif") as film:
         assert film.n_frames == 6  # pyright: ignore[reportAttributeAccessIssue]
         assert film.size == (80, 80)

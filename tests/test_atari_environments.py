@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from atari_bridge.acting.self_play import replay_episodes
+from atari_bridge.acting.self_play import reproduce_episodes
 from atari_bridge.environments.config import EnvironmentConfig
+from atari_bridge.environments.factory import open_environment
 from atari_bridge.environments.games import ATARI_100K, game_name, rom_name
 from atari_bridge.environments.interface import VectorEnvironment
-from atari_bridge.environments.opening import open_environment
 
 pytest.importorskip("ale_py")
 pytest.importorskip("gymnasium")
@@ -31,7 +31,7 @@ def plain() -> AtariEnvironments:
 
 @pytest.fixture(scope="module")
 def sticky() -> AtariEnvironments:
-    return breakout(2, sticky_actions=0.5, noop_max=0)
+    return breakout(2, repeat_action_probability=0.5, noop_max=0)
 
 
 @pytest.fixture(params=["plain", "sticky"])
@@ -151,7 +151,7 @@ def test_rewards_are_raw():
 
 
 def test_the_clock_truncates_and_the_last_frame_is_that_of_a_game_that_goes_on(sticky):
-    short = breakout(1, sticky_actions=0.5, noop_max=0, max_episode_frames=50)
+    short = breakout(1, repeat_action_probability=0.5, noop_max=0, max_episode_frames=50)
     short.reset(np.arange(1), SEEDS[:1])
     sticky.reset(ALL, SEEDS)
     for actions in random_actions(sticky, 20):
@@ -183,7 +183,7 @@ def test_restored_games_go_on_as_if_nothing_had_happened(games):
     shown = [games.step(taken) for taken in actions[25:40]][-1].observation
     course = [games.step(taken) for taken in actions[40:]]
 
-    back = replay_episodes(games, SEEDS, [actions[:40, 0], actions[25:40, 1]])
+    back = reproduce_episodes(games, SEEDS, [actions[:40, 0], actions[25:40, 1]])
     np.testing.assert_array_equal(back, shown)
     for expected, taken in zip(course, actions[40:], strict=True):
         found = games.step(taken)

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atari_bridge.acting.self_play import replay_episodes
+from atari_bridge.acting.self_play import reproduce_episodes
 from atari_bridge.environments.config import EnvironmentConfig
+from atari_bridge.environments.factory import open_environment
 from atari_bridge.environments.frame_stack import FrameStack
 from atari_bridge.environments.games import _playable, rom_name
+from atari_bridge.environments.gymnasium_make import make_environment
 from atari_bridge.environments.gymnasium_vector import GymnasiumEnvironments
 from atari_bridge.environments.interface import check_reset, check_step
-from atari_bridge.environments.making import make_environment
-from atari_bridge.environments.opening import open_environment
 from prefsearch.config.user_code import UserCodeError
 
 gymnasium = pytest.importorskip("gymnasium")
@@ -203,7 +203,7 @@ def test_a_wrong_id_is_one_error(name, message):
 
 
 def test_a_setting_that_only_atari_has_is_not_ignored():
-    for setting in ({"sticky_actions": 0.25}, {"full_action_space": True}):
+    for setting in ({"repeat_action_probability": 0.25}, {"full_action_space": True}):
         with pytest.raises(ValueError, match=f"{next(iter(setting))}.*no Atari game"):
             open_environment(EnvironmentConfig(game="CartPole-v1", **setting))
 
@@ -332,7 +332,7 @@ def test_restored_environments_of_unequal_ages_go_on_where_they_were():
         alone.reset(np.arange(1), np.array([seed]))
         course = [alone.step(actions[t : t + 1]) for t in range(age + 5)]
         expected.append(np.stack([step.observation[0] for step in course]))
-    shown = replay_episodes(played, seeds, [actions[:age] for age in ages])
+    shown = reproduce_episodes(played, seeds, [actions[:age] for age in ages])
     for row in (1, 2):
         np.testing.assert_array_equal(shown[row], expected[row][ages[row] - 1])
     np.testing.assert_array_equal(shown[0], played.reset(rows[:1], seeds[:1])[0])
@@ -345,10 +345,10 @@ def test_restored_environments_of_unequal_ages_go_on_where_they_were():
 def test_an_episode_that_ends_early_cannot_be_restored():
     environment = GymnasiumEnvironments("CartPole-v1", 2)
     with pytest.raises(ValueError, match=r"environments \[1\] end \d+ actions early"):
-        replay_episodes(environment, SEEDS, [np.tile([0, 1], 15), np.zeros(30, np.int64)])
+        reproduce_episodes(environment, SEEDS, [np.tile([0, 1], 15), np.zeros(30, np.int64)])
     with pytest.raises(ValueError, match="2 seeds and 1 lists"):
-        replay_episodes(environment, SEEDS, [np.zeros(3, np.int64)])
-    shown = replay_episodes(environment, SEEDS, [np.array([], np.int64)] * 2)  # only begun
+        reproduce_episodes(environment, SEEDS, [np.zeros(3, np.int64)])
+    shown = reproduce_episodes(environment, SEEDS, [np.array([], np.int64)] * 2)  # only begun
     np.testing.assert_array_equal(shown, environment.reset(ALL, SEEDS))
 
 

@@ -10,7 +10,9 @@ from atari_bridge.learning.config import LearningConfig
 from atari_bridge.learning.learner import Learner
 from tests.parallel_learner import network, random_batch
 
-CONFIG = LearningConfig(unroll_steps=2, learning_rate=0.1, warmup_updates=0, target_interval=2)
+CONFIG = LearningConfig(
+    unroll_steps=2, learning_rate=0.1, warmup_updates=0, target_update_interval=2
+)
 
 
 def begin() -> Learner:

@@ -13,7 +13,7 @@ PLANNER = GumbelMuZeroPlanner(2)
 
 
 def begin(
-    game: Countdown, *, seed: int = 0, frame_stack: int = 2, life_loss_ends: bool = True
+    game: Countdown, *, seed: int = 0, frame_stack: int = 2, terminal_on_life_loss: bool = True
 ) -> SelfPlay:
     return SelfPlay(
         game,
@@ -22,7 +22,7 @@ def begin(
         torch.Generator(),
         frame_stack=frame_stack,
         seed=seed,
-        life_loss_ends=life_loss_ends,
+        terminal_on_life_loss=terminal_on_life_loss,
     )
 
 
@@ -82,7 +82,7 @@ def test_a_new_life_sees_nothing_of_the_last_one() -> None:
 
 
 def test_lost_lives_can_be_left_alone() -> None:
-    rows, _ = play(begin(Countdown(1, length=5, deaths=(2,)), life_loss_ends=False), 4)
+    rows, _ = play(begin(Countdown(1, length=5, deaths=(2,)), terminal_on_life_loss=False), 4)
     assert not any(r.terminated[0] for r in rows[:4])
     assert [bool(r.first[0]) for r in rows] == [True, False, False, False]
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from atari_bridge.networks.config import SelfSupervision
 from atari_bridge.networks.self_supervised import (
-    Contrast,
-    ProjectedCosine,
+    ConsistencyLoss,
+    InfoNCELoss,
     Reconstruction,
     SelfSupervisedLoss,
     build_auxiliary,
@@ -96,7 +96,7 @@ def test_each_kind_has_its_teacher_and_none_is_nothing() -> None:
 
 def test_consistency_is_minus_the_cosine_of_prediction_and_projection() -> None:
     auxiliary = make("consistency").eval()
-    assert isinstance(auxiliary, ProjectedCosine)
+    assert isinstance(auxiliary, ConsistencyLoss)
     hidden, target = draw(ROWS, FEATURES), draw(ROWS, 10, seed=2)
     predicted = auxiliary.predictor(auxiliary.projector(hidden))
     for row in range(ROWS):
@@ -134,7 +134,7 @@ def test_contrast_learns_to_pick_out_the_right_row() -> None:
 
 def test_contrast_is_the_cross_entropy_of_similarities() -> None:
     auxiliary = make("contrastive")
-    assert isinstance(auxiliary, Contrast)
+    assert isinstance(auxiliary, InfoNCELoss)
     nn.init.eye_(auxiliary.predictor.weight)
     nn.init.zeros_(auxiliary.predictor.bias)
     hidden = draw(ROWS, FEATURES)

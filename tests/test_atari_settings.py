@@ -8,27 +8,27 @@ from atari_bridge.environments.config import EnvironmentConfig
 from atari_bridge.learning.config import LearningConfig
 from atari_bridge.networks.config import NetworkConfig
 from atari_bridge.replay.config import ReplayConfig
-from atari_bridge.training.config import RunLength, WorkerSettings
+from atari_bridge.training.config import TrainSchedule, WorkerSettings
 
 NAN, INFINITE = float("nan"), float("inf")
 BAD: dict[type, list[tuple[str, Any]]] = {
     EnvironmentConfig: [
         ("game", ""), ("num_envs", 0), ("frame_skip", 0), ("frame_stack", 0), ("image_size", 7),
-        ("noop_max", -1), ("sticky_actions", 1.0), ("sticky_actions", "0.25"),
+        ("noop_max", -1), ("repeat_action_probability", 1.0), ("repeat_action_probability", "0.25"),
         ("max_episode_frames", 0), ("grayscale", 1),
     ],
     NetworkConfig: [
         ("support_bins", 600), ("channels", 5), ("lstm_size", 0), ("network", "transformer"),
     ],
-    ReplayConfig: [("priority_offset", 0.0), ("priority_exponent", -1.0), ("replay_capacity", 0)],
+    ReplayConfig: [("priority_eps", 0.0), ("priority_exponent", -1.0), ("replay_capacity", 0)],
     LearningConfig: [
         ("unroll_steps", 0), ("td_steps", 2.5), ("discount", 0.0), ("discount", 1.01),
-        ("learning_rate", 0.0), ("learning_rate", NAN), ("clip_gradient", INFINITE),
+        ("learning_rate", 0.0), ("learning_rate", NAN), ("max_grad_norm", INFINITE),
         ("value_weight", -1.0), ("reanalyze_policy", 1.1), ("priority_beta", -0.1),
         ("momentum", 1.0), ("batch_size", "256"), ("bootstrap", "oracle"), ("augmentation", True),
         ("optimizer", "lion"), ("search_value_after", -1), ("decay_updates", 0),
     ],
-    RunLength: [("updates_per_decision", -1.0), ("train_every", 0), ("keep_checkpoints", 0)],
+    TrainSchedule: [("updates_per_decision", -1.0), ("train_every", 0), ("keep_checkpoints", 0)],
     WorkerSettings: [("play_workers", -1), ("reanalyze_workers", 1.5), ("worker_gpus", -0.5)],
 }  # fmt: skip
 

@@ -16,7 +16,7 @@ from accelerate import Accelerator
 
 from atari_bridge.cli.args import AtariTrainArgs
 from atari_bridge.cli.train import train
-from atari_bridge.environments.opening import open_environment
+from atari_bridge.environments.factory import open_environment
 from atari_bridge.training.agent import load_agent
 from atari_bridge.training.checkpoints import (
     checkpoints_of,
@@ -37,7 +37,7 @@ TINY = build(
     num_envs=4,
     frame_skip=1,
     frame_stack=1,
-    life_loss_ends=False,
+    terminal_on_life_loss=False,
     clip_rewards=False,
     network="dense",
     hidden_size=16,
@@ -58,13 +58,13 @@ TINY = build(
     optimizer="adamw",
     learning_rate=1e-3,
     warmup_updates=4,
-    target_interval=5,
+    target_update_interval=5,
     augmentation="none",
     total_decisions=240,
     learning_starts=80,
     updates_per_decision=0.1,
-    last_updates=4,
-    part_decisions=80,
+    final_updates=4,
+    save_every=80,
     evaluation_games=2,
     evaluation_max_decisions=20,
     threads=1,
@@ -158,7 +158,7 @@ def test_the_command_trains_evaluates_reports_and_resumes(tmp_path: Path) -> Non
 
 
 def test_parts_of_updates_alone_are_evaluated_once_at_their_end(tmp_path: Path) -> None:
-    train(change(TINY, out=str(tmp_path / "run"), evaluate_every=80, last_updates=30))
+    train(change(TINY, out=str(tmp_path / "run"), evaluate_every=80, final_updates=30))
     steps = sorted(path.stem for path in (tmp_path / "run" / "steps").glob("*.json"))
     assert sum(step.startswith("part-000000240") for step in steps) > 3
     assert [step for step in steps if step.startswith("evaluation")] == [
@@ -202,7 +202,9 @@ def test_searches_of_play_and_reanalysis_are_timed() -> None:
 def test_the_target_network_is_refreshed_every_so_many_updates(
     overlap: bool, train_every: int
 ) -> None:
-    training = begin(change(TINY, overlap=overlap, train_every=train_every, target_interval=2))
+    training = begin(
+        change(TINY, overlap=overlap, train_every=train_every, target_update_interval=2)
+    )
     copied: list[int] = []
     training.on_new_target = lambda _: copied.append(training.counters.updates)
     while not training.is_done:

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from benchmarks.harness.timing import clock_ratios, in_turn
+from benchmarks.harness.timing import clock_ratios, interleaved
 from benchmarks.reward import reward_models
 from benchmarks.reward import scoring as reward_scoring
 from benchmarks.reward import scoring_sides as reward_scoring_sides
@@ -80,7 +80,7 @@ def test_ratios_are_of_times_of_one_round() -> None:
 def test_sides_take_turns_in_alternating_order_until_they_are_removed() -> None:
     sides = {"a": 1, "b": 2, "c": 3}
     seen = []
-    for number, side in in_turn(sides, 3):
+    for number, side in interleaved(sides, 3):
         seen.append((number, side))
         if (number, side) == (1, "c"):
             del sides["b"]

@@ -25,7 +25,6 @@ from benchmarks.harness.documents import (
     rendered,
 )
 from benchmarks.harness.import_closure import FIRST_PARTY, import_closure
-from benchmarks.harness.loose_figures import loose_figures, loose_in
 from benchmarks.harness.provenance import (
     CHANGED,
     LEFT_OUT,
@@ -37,6 +36,7 @@ from benchmarks.harness.provenance import (
     source_digest,
     source_files,
 )
+from benchmarks.harness.unsourced_numbers import unsourced_in, unsourced_numbers
 from prefsearch.cli.commands import COMMANDS
 
 RESULTS = sorted((ROOT / "docs" / "results").glob("*.json"))
@@ -62,7 +62,7 @@ def test_every_picture_of_results_exists() -> None:
 
 
 def test_no_measured_number_stands_outside_a_block_of_figures() -> None:
-    assert loose_in(ROOT) == []
+    assert unsourced_in(ROOT) == []
 
 
 def test_headers_of_configurations_leave_results_to_the_documents() -> None:
@@ -444,7 +444,7 @@ def test_the_check_of_the_command_line_exits_with_one(
     ],
 )
 def test_a_loose_figure_is_found(sentence: str) -> None:
-    assert loose_figures(f"Before it.\n\n{sentence}\n", {})
+    assert unsourced_numbers(f"Before it.\n\n{sentence}\n", {})
 
 
 @pytest.mark.parametrize(
@@ -460,12 +460,12 @@ def test_a_loose_figure_is_found(sentence: str) -> None:
     ],
 )
 def test_what_is_no_measurement_is_left_alone(sentence: str) -> None:
-    assert loose_figures(sentence, {}) == []
+    assert unsourced_numbers(sentence, {}) == []
 
 
 def test_an_allowed_phrase_covers_itself_only() -> None:
-    assert loose_figures("A cap of 40 frames.", {"A cap of 40 frames": "set"}) == []
-    assert loose_figures("A cap of 41 frames.", {"A cap of 40 frames": "set"})
+    assert unsourced_numbers("A cap of 40 frames.", {"A cap of 40 frames": "set"}) == []
+    assert unsourced_numbers("A cap of 41 frames.", {"A cap of 40 frames": "set"})
 
 
 def test_a_run_is_not_continued_with_other_sources(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_a_format_is_a_file_and_an_entry(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_game_is_a_registered_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     gymnasium = pytest.importorskip("gymnasium", reason="pip install 'prefsearch[atari]'")
     from atari_bridge.environments.config import EnvironmentConfig
-    from atari_bridge.environments.opening import open_environment
+    from atari_bridge.environments.factory import open_environment
 
     define("my_games.py", monkeypatch)
     config = EnvironmentConfig(game="my_games:Hill-v0", num_envs=2, frame_stack=1)

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("atari_bridge", "prefsearch", "policies", "rewardmodel", "search")
 LOADERS = {"from_pretrained", "from_config", "load_dataset", "pipeline", "get_config"}
 IMPORTERS = {  # of names that are written in the code, or that the command line gives
-    "atari_bridge/environments/making.py", "atari_bridge/acting/worker_pool.py",
+    "atari_bridge/environments/gymnasium_make.py", "atari_bridge/acting/worker_pool.py",
     "prefsearch/cli/entry.py", "rewardmodel/models/function_import.py",
 }  # fmt: skip
 

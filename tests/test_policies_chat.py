@@ -9,7 +9,7 @@ from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from policies.evaluation.gold_scorer import gold_scores
-from policies.finetuning.collection import sample_responses
+from policies.finetuning.samples import sample_responses
 from policies.generation.language_model import Policy, fine_tune
 from policies.generation.proposals import Proposal
 from policies.planning.leaf_values import PartialReward

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from policies.cli.evaluate_args import PolicyEvaluateArgs
 from policies.cli.loading import SearchModels, search_models, searcher_for
-from policies.finetuning.collection import sample_responses
+from policies.finetuning.samples import sample_responses
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
 from policies.generation.segment_tree import SegmentTree
@@ -478,9 +478,9 @@ def test_without_a_judge_the_proxy_alone_is_reported(desk: Path) -> None:
         (["--token_budget", "9"], "token_budget: found 9; required: at least 10"),
         (["--leaf", "value_head"], "value_head: found None; required: the folder"),
         (["--leaf", "rollout", "--value_head", "x"], "value_head: found 'x'; required: null"),
-        (["--kl_beta", "0.1"], "reference: found None; required: a policy's hub id"),
+        (["--kl_coef", "0.1"], "reference: found None; required: a policy's hub id"),
         (["--reference", "x"], "reference: found 'x'; required: null"),
-        (["--kl_beta", "-1"], "kl_beta: found -1.0; required: 0 or more"),
+        (["--kl_coef", "-1"], "kl_coef: found -1.0; required: 0 or more"),
         (["--answer_form", "haiku"], "answer form: found 'haiku'"),
         (["--leaves_per_step", "0"], "leaves_per_step: found 0"),
         (["--unit", "step", "--delimiter", ""], "delimiter: found ''"),
@@ -532,7 +532,7 @@ def test_models_are_loaded_as_the_settings_name_them(
     ValueHead(policy.model.config.hidden_size).save(desk / "head")
     for flags in (["--value_head", "head"], ["--value_head", "head", "--leaf", "value_head"]):
         assert isinstance(search_models(job(desk, *flags)).leaf_value, ValueHead)
-    near = search_models(job(desk, "--kl_beta", "0.2", "--reference", str(policy_folder)))
+    near = search_models(job(desk, "--kl_coef", "0.2", "--reference", str(policy_folder)))
     assert isinstance(near.segment_reward, KLPenalty)
     assert near.segment_reward.beta == 0.2
 
@@ -553,5 +553,5 @@ def test_a_process_reward_of_the_command_rewards_each_step_by_its_last_score(
     expected = 2 * model.score(["Write of the sea.\n"] * 2, texts)
     rewards = found.rewards(TreeScorer(tree, CountingReward()), nodes)
     torch.testing.assert_close(rewards, expected)
-    both = [*flags, "--kl_beta", "0.2", "--reference", str(policy_folder)]
+    both = [*flags, "--kl_coef", "0.2", "--reference", str(policy_folder)]
     assert isinstance(search_models(job(desk, *both)).segment_reward, SummedRewards)

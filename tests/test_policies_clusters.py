@@ -10,9 +10,9 @@ from policies.evaluation.cells import best_of_n_clusters, summarize
 from policies.evaluation.clusters import clusters_of, with_clusters
 from policies.evaluation.gain_fits import best_of_n_gains, fit_rows
 from policies.evaluation.gain_report import records_with_clusters
-from policies.evaluation.measuring import Measurement
-from policies.finetuning.collection import sample_responses
+from policies.evaluation.runner import Measurement
 from policies.finetuning.policy_kl import kl_to
+from policies.finetuning.samples import sample_responses
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
 from prefsearch.distributed import Processes

@@ -84,19 +84,19 @@ def test_sizes_out_of_bounds_are_named_and_fast_is_smaller() -> None:
         ("comparisons", 19, "at least 20"),
         ("few_labels", 9, "at least 10"),
         ("pool", 15, "at least 16"),
-        ("improve_prompts", 1, "at least 2"),
+        ("finetune_prompts", 1, "at least 2"),
         ("threads", 0, "at least 1"),
     ):
         with pytest.raises(ValueError, match=f"{name}: found {value}; required: {bound}"):
             DemoArgs(**{name: value})  # type: ignore[arg-type]
     DemoArgs(
         eval_prompts=most, demonstrations=100, comparisons=20, few_labels=10, pool=16,
-        improve_prompts=2, threads=1,
+        finetune_prompts=2, threads=1,
     )  # fmt: skip
     whole, fast = DemoArgs(), DemoArgs(fast=True)
     assert {budget for _, budget in whole.sweep} == {4, 8, 16}
     assert {budget for _, budget in fast.sweep} == {4}
-    for name in ("demonstrations", "comparisons", "few_labels", "eval_prompts", "improve_prompts"):
+    for name in ("demonstrations", "comparisons", "few_labels", "eval_prompts", "finetune_prompts"):
         assert getattr(fast, name) < getattr(whole, name)
     assert fast.pool == 16
 

@@ -13,8 +13,8 @@ from policies.evaluation.cells import curves, summarize
 from policies.evaluation.gain_format import closing_table
 from policies.evaluation.pooled import Pool, pool_lines, pool_records
 from policies.evaluation.records import best_of_n_records, search_lines, search_records
-from policies.finetuning.collection import Samples, pairs_of, sample_responses
 from policies.finetuning.policy_kl import kl_to
+from policies.finetuning.samples import Samples, pairs_of, sample_responses
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
 from policies.generation.segment_tree import SegmentTree

@@ -16,7 +16,7 @@ from policies.evaluation.cells import summarize
 from policies.evaluation.gold_scorer import ModelGoldScorer, gold_scores
 from policies.evaluation.pooled import Pool, pool_lines, pool_records
 from policies.evaluation.records import records_of_lines, search_lines
-from policies.finetuning.collection import (
+from policies.finetuning.samples import (
     Samples,
     finished_pairs_of,
     pairs_of,

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from policies.evaluation.pooled import pool_lines
-from policies.finetuning.collection import Samples, sample_responses
 from policies.finetuning.policy_kl import kl_to
+from policies.finetuning.samples import Samples, sample_responses
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
 from policies.generation.segment_tree import ROLLOUT, SegmentTree

@@ -10,7 +10,7 @@ import torch
 from benchmarks.text.planner_toys import Outcome, Toy, ToyTexts, search_toys
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
-from policies.planning.methods import sample_exploration, sample_scale
+from policies.planning.methods import sampled_c_puct, sampled_gumbel_scale
 from policies.planning.options import MethodName, SearchOptions
 from search import Embedding, GumbelMuZeroPlanner, Planner, RootOutput, StepOutput, Tree
 from search.qtransforms import qtransform_completed_by_mix_value
@@ -138,13 +138,13 @@ class _OneGoodSlot:
 
 def test_the_scale_of_samples_keeps_the_odds_it_is_derived_from() -> None:
     for slots, budget in itertools.product((2, 4, 8), (8, 64, 1024)):
-        scale, visits = sample_scale(slots, budget)
+        scale, visits = sampled_gumbel_scale(slots, budget)
         at_new_node = math.exp(visits * scale) / (slots - 1)
         assert at_new_node == pytest.approx(1 + 8 * slots / budget)
         after_all = math.exp((visits + budget) * scale) / (slots - 1)
         assert after_all / at_new_node == pytest.approx(math.sqrt(1 + budget))
-    assert math.isfinite(sample_scale(1, 1)[1])
-    scale, visits = sample_scale(8, 64, value_scale=0.5)
+    assert math.isfinite(sampled_gumbel_scale(1, 1)[1])
+    scale, visits = sampled_gumbel_scale(8, 64, value_scale=0.5)
     assert (scale, scale * visits) == (0.5, pytest.approx(math.log(7 * 2)))
 
 
@@ -152,7 +152,7 @@ def test_the_scale_of_samples_keeps_the_odds_it_is_derived_from() -> None:
 def test_the_best_slot_is_visited_so_often_before_another(simulations: int, visits: int) -> None:
     """PUCT's scores of the best slot, q = 1, and of an untried one, q = 0."""
     slots = 8
-    explored = sample_exploration(slots, simulations)
+    explored = sampled_c_puct(slots, simulations)
     for count in range(1, 9):
         bonus = explored / slots * math.sqrt(count + 1)  # the node's own first visit counts
         lead = 1 + bonus / (1 + count) - bonus

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from policies.evaluation.pooled import Pool, pool_lines, pool_records
-from policies.finetuning.collection import Samples
+from policies.finetuning.samples import Samples
 
 POOL = Pool(
     texts=[["answer: 1", "answer: 2", "answer: 2"], ["answer: 1", "answer: 1", "none"]],

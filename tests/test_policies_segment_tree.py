@@ -189,7 +189,7 @@ def test_the_token_counters_agree_with_what_the_model_saw(policy: Policy) -> Non
     alive = [node for node in made if not tree.finished(node)]
     tree.extend(alive, [0] * len(alive))
     hook.remove()
-    assert sum(map(tree.forward_tokens, roots)) + tree.idle_tokens == sum(seen)
+    assert sum(map(tree.forward_tokens, roots)) + tree.padding_tokens == sum(seen)
 
 
 def test_a_search_over_tokens_costs_the_prompt_and_the_new_nodes(policy: Policy) -> None:
@@ -203,7 +203,7 @@ def test_a_search_over_tokens_costs_the_prompt_and_the_new_nodes(policy: Policy)
         nodes += 1
     for root in roots:
         assert tree.forward_tokens(root) == len(prompt) + nodes
-    assert tree.idle_tokens == 0
+    assert tree.padding_tokens == 0
 
 
 def test_tokens_are_counted_as_they_are_drawn(policy: Policy) -> None:

@@ -94,7 +94,11 @@ def run(*argv: str) -> tuple[int, str]:
         ("policy evaluate", ["--temperature", "-.5"], "temperature: found -0.5; required: at"),
         ("policy evaluate", ["--delimiter", "-foo"], "write --delimiter=-foo"),
         ("policy evaluate", ["--leaf", "x"], "--leaf: found 'x'; required: one of 'partial'"),
-        ("atari play", ["--trees_at", "0", "-3"], "trees_at: found [0, -3]; required: each 0"),
+        (
+            "atari play",
+            ["--save_trees_at", "0", "-3"],
+            "save_trees_at: found [0, -3]; required: each 0",
+        ),
     ],
 )
 def test_a_slip_is_one_line_and_code_2(command: str, words: list[str], message: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from prefsearch.cli import entry
-from prefsearch.run.directory import RunDirectory, withdraw_unused_runs
+from prefsearch.run.directory import RunDirectory, remove_unused_runs
 from tests.reward_folders import save_adapter, save_classifier
 
 PROMPTS = [f"Write of the bell, the lake and number {i}.\n" for i in range(6)]
@@ -129,7 +129,7 @@ def test_data_and_models_that_changed_are_refused_when_a_run_goes_on(
 
 def test_only_runs_of_this_process_that_recorded_nothing_are_withdrawn(tmp_path: Path) -> None:
     RunDirectory.open(tmp_path / "old", {}, resume=False)
-    withdraw_unused_runs()  # of which nobody holds the object any more
+    remove_unused_runs()  # of which nobody holds the object any more
     assert (tmp_path / "old").is_dir()
     used = RunDirectory.open(tmp_path / "used", {}, resume=False)
     used.finish("first", {})
@@ -137,7 +137,7 @@ def test_only_runs_of_this_process_that_recorded_nothing_are_withdrawn(tmp_path:
     again = RunDirectory.open(tmp_path / "old", {}, resume=True)
     (tmp_path / "mine").mkdir()
     mine = RunDirectory.open(tmp_path / "mine", {}, resume=False)
-    withdraw_unused_runs()
+    remove_unused_runs()
     assert [run.path.is_dir() for run in (used, unused, again)] == [True, False, True]
     assert list(mine.path.iterdir()) == []
 

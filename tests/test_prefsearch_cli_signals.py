@@ -19,7 +19,7 @@ import pytest
 from prefsearch.cli import entry, signals
 from prefsearch.cli.commands import Command, Group
 from prefsearch.cli.entry import run_command
-from prefsearch.cli.signals import OrderlyExit, keeping_handlers
+from prefsearch.cli.signals import GracefulExit, keeping_handlers
 from tests.fakes import demo_words, local_command
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -119,8 +119,8 @@ def test_a_run_that_is_stopped_names_the_remedy_and_leaves_no_litter(tmp_path: P
 
 def test_what_is_ignored_at_the_start_stays_ignored() -> None:
     code = (
-        "import os, signal\nfrom prefsearch.cli.signals import OrderlyExit\n"
-        "with OrderlyExit(): os.kill(os.getpid(), signal.SIGHUP); print('on')"
+        "import os, signal\nfrom prefsearch.cli.signals import GracefulExit\n"
+        "with GracefulExit(): os.kill(os.getpid(), signal.SIGHUP); print('on')"
     )
     command = start([sys.executable, "-c", code], ignored=signal.SIGHUP)
     assert command.communicate(timeout=60)[0] == "on\n"
@@ -129,8 +129,8 @@ def test_what_is_ignored_at_the_start_stays_ignored() -> None:
 
 def test_a_second_signal_ends_at_once() -> None:
     code = (
-        "import os, signal, time\nfrom prefsearch.cli.signals import OrderlyExit\n"
-        "with OrderlyExit():\n"
+        "import os, signal, time\nfrom prefsearch.cli.signals import GracefulExit\n"
+        "with GracefulExit():\n"
         "    try: os.kill(os.getpid(), signal.SIGINT); time.sleep(60)\n"
         "    finally: print('cleaning', flush=True); time.sleep(60)"
     )
@@ -315,8 +315,8 @@ def test_a_full_disk_below_the_output_is_one_line() -> None:
 def test_processes_end_when_their_launcher_is_killed() -> None:
     """A launcher that is killed cannot tell its processes; they see it by themselves."""
     worker = (
-        "import time\nfrom prefsearch.cli.signals import OrderlyExit\n"
-        "with OrderlyExit(): print('up', flush=True); time.sleep(60)"
+        "import time\nfrom prefsearch.cli.signals import GracefulExit\n"
+        "with GracefulExit(): print('up', flush=True); time.sleep(60)"
     )
     launcher = textwrap.dedent(f"""
         import os, subprocess, sys
@@ -342,11 +342,11 @@ def test_only_processes_of_a_launcher_watch_their_parent(monkeypatch: pytest.Mon
     monkeypatch.setattr(signals, "end_with_parent", lambda: watched.append(None))
     for name in signals._LAUNCHED:
         monkeypatch.delenv(name, raising=False)
-    with OrderlyExit():
+    with GracefulExit():
         pass
     assert watched == []
     monkeypatch.setenv("LOCAL_RANK", "0")
-    with OrderlyExit():
+    with GracefulExit():
         pass
     assert len(watched) == 1
 

@@ -48,11 +48,11 @@ class Example:
         rate: A rate.
     """
 
-    rate: Annotated[float, Within(above=0, most=10)] = 1.0
+    rate: Annotated[float, Within(gt=0, le=10)] = 1.0
     seed: Seed = 0
-    steps: Annotated[int, Within(least=8, most=99, unit="tokens")] | None = None
-    sizes: list[Annotated[int, Within(least=1, most=5)]] | None = None
-    share: Annotated[float, Within(least=0, below=0.5)] = 0.0
+    steps: Annotated[int, Within(ge=8, le=99, unit="tokens")] | None = None
+    sizes: list[Annotated[int, Within(ge=1, le=5)]] | None = None
+    share: Annotated[float, Within(ge=0, lt=0.5)] = 0.0
     free: float = 0.0
     kind: Literal["x", "y"] = "x"
     name: str = "n"
@@ -149,9 +149,9 @@ def test_bounds_are_described_in_words() -> None:
     assert describe_bounds(setting_hint(Example, "steps")) == (
         "at least 8 tokens, or null (at most 99)"
     )
-    assert Within(above=0, below=1).describe() == "in (0, 1)"
-    assert Within(least=0, most=1).describe("null") == "in [0, 1], or null"
-    assert Within(most=3).describe() == "a finite number (at most 3)"
+    assert Within(gt=0, lt=1).describe() == "in (0, 1)"
+    assert Within(ge=0, le=1).describe("null") == "in [0, 1], or null"
+    assert Within(le=3).describe() == "a finite number (at most 3)"
     assert describe_bounds(str) == ""
 
 

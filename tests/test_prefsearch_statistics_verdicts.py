@@ -9,9 +9,9 @@ from scipy import stats
 
 from prefsearch.statistics.intervals import SeedInterval, interval_over_seeds, seed_interval_from
 from prefsearch.statistics.metrics import Interval
-from prefsearch.statistics.verdicts import (
+from prefsearch.statistics.significance import (
     count_verdicts,
-    describe_need,
+    describe_required_seeds,
     holm,
     power,
     seeds_needed,
@@ -64,7 +64,7 @@ def test_what_does_not_vary_decides_nothing_and_never_stands() -> None:
     for name, value in equal.items():
         assert verdict(value) == "is undecided", name
         assert value.p_value == 1.0, name
-    assert count_verdicts(equal).endswith("these stand: none.")
+    assert count_verdicts(equal).endswith("at 5 %: none.")
     sure = interval_over_seeds([[1.0] * 8])
     assert verdict(sure) == "gains"
     assert sure.p_value == pytest.approx(2 * 0.5**8), "eight of eight are no chance"
@@ -81,10 +81,10 @@ def test_a_table_says_how_many_comparisons_it_makes_and_what_stands() -> None:
         }
     )
     assert found.startswith("4 comparisons, each at 95 %: 2 gain, 1 lose, 1 undecided.")
-    assert found.endswith("these stand: beam, 4, beam, 8, DVTS, 4.")
+    assert found.endswith("at 5 %: beam, 4, beam, 8, DVTS, 4.")
     weak = {f"method {i}": over(0.2, 0.5, 0.6) for i in range(3)}
     assert all(value.p_value > 0.05 / 3 for value in weak.values())
-    assert count_verdicts(weak).endswith("these stand: none.")
+    assert count_verdicts(weak).endswith("at 5 %: none.")
     assert count_verdicts({}) == "Nothing was compared."
 
 
@@ -184,7 +184,7 @@ def test_what_says_nothing_of_power_is_refused(
 
 
 def test_undecided_comparisons_say_how_many_seeds_would_decide() -> None:
-    found = describe_need(
+    found = describe_required_seeds(
         {
             "a": over(1.0, 0.0, -1.0),
             "b": over(0.0, 0.01, -0.01),
@@ -196,9 +196,9 @@ def test_undecided_comparisons_say_how_many_seeds_would_decide() -> None:
     # "b" would need two; three were run.
     assert "3 to 38 seeds would decide a true difference of 1 " in found
     assert found.endswith("(median 15).")
-    assert describe_need({"c": over(5.0, 5.1, 5.2), "d": None}, difference=1.0) == ""
+    assert describe_required_seeds({"c": over(5.0, 5.1, 5.2), "d": None}, difference=1.0) == ""
     one = interval_over_seeds([[1.0, -1.0]])
-    assert describe_need({"one seed": one}, difference=1.0) == ""
+    assert describe_required_seeds({"one seed": one}, difference=1.0) == ""
 
 
 def test_where_shared_prompts_are_too_few_no_number_of_seeds_is_named() -> None:
@@ -207,12 +207,12 @@ def test_where_shared_prompts_are_too_few_no_number_of_seeds_is_named() -> None:
     seeds = [prompts + 0.05 * generator.normal(size=50) for _ in range(3)]
     shared = interval_over_seeds(seeds, clusters=[list(range(50))] * 3)
     assert verdict(shared) == "is undecided"
-    found = describe_need({"x": shared}, difference=0.2)
+    found = describe_required_seeds({"x": shared}, difference=0.2)
     assert "for 1 comparison no number of seeds on the same prompts would decide" in found
     assert "more prompts are needed" in found
     assert "four of five" not in found
     # A difference that these prompts can show.
-    found = describe_need({"x": shared}, difference=1.0)
+    found = describe_required_seeds({"x": shared}, difference=1.0)
     assert " 3 seeds would decide a true difference of 1 " in found
     # The older form, in which the parts of the error are not named.
     row = asdict(shared)
@@ -220,9 +220,9 @@ def test_where_shared_prompts_are_too_few_no_number_of_seeds_is_named() -> None:
         del row[name]
     read = seed_interval_from(json.loads(json.dumps(row)))
     assert read.shared_error == pytest.approx(shared.shared_error)
-    assert "more prompts are needed" in describe_need({"x": read}, difference=0.2)
+    assert "more prompts are needed" in describe_required_seeds({"x": read}, difference=0.2)
 
 
 def test_seeds_that_do_not_differ_leave_the_number_unknown() -> None:
-    found = describe_need({"x": over(0.0, 0.0), "y": over(2.0, 2.0)}, difference=0.2)
+    found = describe_required_seeds({"x": over(0.0, 0.0), "y": over(2.0, 2.0)}, difference=0.2)
     assert found.startswith("Undecided: for 2 comparisons the number of seeds needed is unknown")

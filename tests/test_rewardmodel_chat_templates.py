@@ -22,7 +22,7 @@ from rewardmodel.evaluation.accuracy import evaluate_reward_model
 from rewardmodel.models.ensemble import EnsembleRewardModel
 from rewardmodel.models.implicit import ImplicitRewardModel
 from rewardmodel.models.loading import load_reward_model
-from rewardmodel.models.value_head import TokenValueModel
+from rewardmodel.models.token_value import TokenValueModel
 from rewardmodel.pretrained.tokenization import TextEncoder
 from rewardmodel.training.batching.comparisons import tokenize_comparisons
 from rewardmodel.training.loss_config import LossConfig

@@ -178,7 +178,7 @@ def test_rankings_are_learned_whole_and_measured_by_their_pairs(
         for r in rows()
     ]  # fmt: skip
     data = write(tmp_path / "ranked.jsonl", ranked)
-    cli_train.train(settings(policy_folder, tmp_path, dataset=data, whole_rankings=True))
+    cli_train.train(settings(policy_folder, tmp_path, dataset=data, listwise=True))
     steps = tmp_path / "run" / "steps"
     trained = json.loads((steps / "train.json").read_text())["result"]
     assert trained["responses"] == 3 * trained["groups"]

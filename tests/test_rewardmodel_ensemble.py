@@ -54,7 +54,7 @@ def test_scores_are_combined_as_the_names_say() -> None:
     expected = {
         "mean": [2.0, 5.0],
         "min": [1.0, 5.0],
-        "mean_minus_deviation": [2 - 0.5 * 1, 5.0],
+        "mean_minus_std": [2 - 0.5 * 1, 5.0],
         "mean_minus_variance": [2 - 0.5 * 1, 5.0],
     }
     for aggregate, values in expected.items():
@@ -78,7 +78,7 @@ def test_an_ensemble_asks_each_member(folders: list[Path]) -> None:
 
 def test_a_session_of_an_ensemble_is_a_session_of_each_member(folders: list[Path]) -> None:
     members = [SequenceRewardModel.load(str(folder)) for folder in folders[:2]]
-    ensemble = EnsembleRewardModel(members, "mean_minus_deviation", weight=2.0)
+    ensemble = EnsembleRewardModel(members, "mean_minus_std", weight=2.0)
     assert isinstance(ensemble, SessionRewardModel)
     session = ensemble.session()
     for finished in (True, False):

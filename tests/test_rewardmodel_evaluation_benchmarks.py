@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from rewardmodel.evaluation.benchmarks.reward_bench import (
-    PRIOR_SETS,
-    SECTIONS,
-    evaluate_reward_bench,
-    reward_bench_score,
-)
 from rewardmodel.evaluation.benchmarks.reward_bench2 import (
     best_of_share,
     evaluate_reward_bench2,
     reward_bench2_score,
     ties_score,
+)
+from rewardmodel.evaluation.benchmarks.rewardbench import (
+    PRIOR_SETS,
+    SECTIONS,
+    evaluate_reward_bench,
+    reward_bench_score,
 )
 from tests.fakes import NumberReader
 

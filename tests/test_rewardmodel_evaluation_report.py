@@ -15,7 +15,7 @@ from rewardmodel.cli.model_args import RewardEvaluateArgs
 from rewardmodel.data.conversation import Conversation
 from rewardmodel.data.preferences import load_preferences
 from rewardmodel.evaluation import report
-from rewardmodel.evaluation.benchmarks.reward_bench import evaluate_reward_bench
+from rewardmodel.evaluation.benchmarks.rewardbench import evaluate_reward_bench
 from rewardmodel.evaluation.report import EvaluationRecord, write_evaluation
 
 

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from rewardmodel.data.formats.table import FORMATS, describe_formats
 from rewardmodel.data.formats.tldr import query_of, truncate_query
 from rewardmodel.data.preferences import load_preferences, load_prompts
-from rewardmodel.data.reward_bench import load_reward_bench, load_reward_bench_2
+from rewardmodel.data.rewardbench import load_reward_bench, load_reward_bench_2
 from rewardmodel.data.rows import PreferenceDataError
 from tests.preference_rows import word_tokenizer, write
 from tests.sample_data import HH, QA_FEEDBACK, is_small, read_sample

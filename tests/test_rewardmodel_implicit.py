@@ -10,7 +10,7 @@ from rewardmodel.interface import SessionRewardModel
 from rewardmodel.models.implicit import ImplicitRewardModel
 from rewardmodel.models.loading import kind_of, load_members, load_reward_model
 from rewardmodel.pretrained.digest import digest_model
-from rewardmodel.pretrained.places import places_of
+from rewardmodel.pretrained.paths import places_of
 from tests.reward_folders import CLOSE, PROMPT, TEXTS, save_classifier
 
 PROMPTS = [PROMPT, "How?\n", PROMPT, "How?\n"]

@@ -12,7 +12,7 @@ from rewardmodel.models.loading import KINDS, Kind, kind_of, load_reward_model
 from rewardmodel.models.multi_head import MultiHeadRewardModel
 from rewardmodel.models.process import ProcessRewardModel
 from rewardmodel.models.sequence import SequenceRewardModel
-from rewardmodel.models.value_head import TokenValueModel
+from rewardmodel.models.token_value import TokenValueModel
 from tests.reward_folders import CLOSE, PROMPT, TEXTS, save_adapter, save_classifier
 
 
@@ -114,7 +114,7 @@ def test_where_no_reward_model_lies_the_kinds_are_listed(
     ("name", "aggregate", "message"),
     [
         ("sequence", "mean", "found 'mean' for a sequence model; required: none"),
-        ("process", "mean_minus_deviation", "for a process model; required: one of min, product"),
+        ("process", "mean_minus_std", "for a process model; required: one of min, product"),
         ("ensemble", "product", "for a ensemble model; required: one of mean, min, mean_minus_dev"),
     ],
 )

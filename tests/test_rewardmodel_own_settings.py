@@ -9,9 +9,9 @@ import pytest
 from rewardmodel.models.averaging import average_weights
 from rewardmodel.models.ensemble_file import write_ensemble
 from rewardmodel.models.loading import load_reward_model
-from rewardmodel.models.value_head import TokenValueModel
+from rewardmodel.models.token_value import TokenValueModel
 from rewardmodel.pretrained.checkpoints import load_classifier
-from rewardmodel.pretrained.own_settings import OWN_SETTINGS, require_own_settings
+from rewardmodel.pretrained.config_fields import OWN_SETTINGS, require_own_settings
 from tests.reward_folders import save_adapter, save_classifier, set_json
 
 WRONG = [

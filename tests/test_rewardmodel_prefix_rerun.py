@@ -53,5 +53,5 @@ def test_all_tokens_of_reruns_are_counted() -> None:
         branches = tree.branches(growth.add_prompts(4, 4), room=2)
         branches.keep([1])  # the other goes on in the batch of the same length
         branches.feed(torch.tensor([5]), live=[0])
-        assert sum(tree.forward_tokens.values()) + tree.idle_tokens == sum(seen)
+        assert sum(tree.forward_tokens.values()) + tree.padding_tokens == sum(seen)
         assert tree.bytes_per_token() == 0

@@ -89,7 +89,7 @@ def test_all_tokens_are_counted_and_only_new_ones_are_stored() -> None:
     tree = growth.tree
 
     def total() -> int:
-        return sum(tree.forward_tokens.values()) + tree.idle_tokens
+        return sum(tree.forward_tokens.values()) + tree.padding_tokens
 
     growth.compare = lambda nodes: None  # type: ignore[method-assign]
     growth._hold = lambda *state: None  # type: ignore[method-assign]

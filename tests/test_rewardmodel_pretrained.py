@@ -20,7 +20,7 @@ from rewardmodel.models.averaging import average_weights
 from rewardmodel.models.ensemble_file import write_ensemble
 from rewardmodel.models.implicit import ImplicitRewardModel
 from rewardmodel.models.loading import load_reward_model
-from rewardmodel.models.value_head import TokenValueModel
+from rewardmodel.models.token_value import TokenValueModel
 from rewardmodel.pretrained.checkpoints import load_classifier
 from rewardmodel.training.loss_config import LossConfig
 from rewardmodel.training.optim_config import OptimConfig

@@ -1,4 +1,4 @@
-"""What is held out in the embedded world: sets of things, the same for all seeds."""
+"""What is held out in the synthetic task: sets of things, the same for all seeds."""
 
 import dataclasses
 import itertools

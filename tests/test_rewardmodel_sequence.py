@@ -10,7 +10,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 
 from rewardmodel.models.sequence import SequenceRewardModel, load_scorer
 from rewardmodel.prefix_cache.sessions import PrefixSession
-from rewardmodel.pretrained.model_fit import check_vocabulary
+from rewardmodel.pretrained.compatibility import check_vocabulary
 from tests.reward_folders import save_adapter, set_json
 
 PROMPTS = [
@@ -27,7 +27,7 @@ STORY = (
 
 @pytest.fixture(scope="module")
 def folder(policy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained reward model with the embedded world's tokenizer."""
+    """An untrained reward model with the synthetic task's tokenizer."""
     folder = tmp_path_factory.mktemp("reward")
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_pretrained(policy_folder, num_labels=1)

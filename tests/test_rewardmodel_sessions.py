@@ -128,10 +128,10 @@ def test_a_session_reads_each_token_once() -> None:
 
     def new(*responses: str, finished: bool = True) -> int:
         """Tokens that a call gave to the model, fillers of rows aside."""
-        before = session.forward_tokens - session._tree.idle_tokens  # type: ignore[attr-defined]
+        before = session.forward_tokens - session._tree.padding_tokens  # type: ignore[attr-defined]
         session.score([prompt] * len(responses), responses, finished=finished)
         assert session.forward_tokens == sum(seen)
-        return session.forward_tokens - session._tree.idle_tokens - before  # type: ignore[attr-defined]
+        return session.forward_tokens - session._tree.padding_tokens - before  # type: ignore[attr-defined]
 
     assert new("5 6 7") == 21 + 4  # with the tokens that begin and end a text
     assert new("5 6 7") == 0
@@ -143,7 +143,7 @@ def test_a_session_reads_each_token_once() -> None:
     session.keep([])
     assert new("5 6 7") == 25
     session.score([words(n, seed=n) for n in (5, 20)], ["5 6 7 8", "9"])  # rows of unequal length
-    assert session._tree.idle_tokens > 0  # type: ignore[attr-defined]
+    assert session._tree.padding_tokens > 0  # type: ignore[attr-defined]
     assert session.forward_tokens == sum(seen)
 
 

@@ -115,7 +115,7 @@ def test_a_search_takes_packages_for_all_its_models(package: Path, tmp_path: Pat
         reward_model="package:carries_models/reward",
         value_head="package:carries_models/head",
         reference="package:carries_models/policy",
-        kl_beta=0.1,
+        kl_coef=0.1,
         dataset=str(tmp_path / "prompts.jsonl"),
     )
     models = search_models(settings)

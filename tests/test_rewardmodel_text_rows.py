@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from transformers import AutoModelForCausalLM
 
-from policies.finetuning.collection import sample_responses
+from policies.finetuning.samples import sample_responses
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
 from policies.generation.segment_tree import SegmentTree
@@ -20,7 +20,7 @@ from rewardmodel.models.functions import FunctionRewardModel
 from rewardmodel.models.implicit import ImplicitRewardModel
 from rewardmodel.models.process import ProcessRewardModel
 from rewardmodel.models.sequence import SequenceRewardModel
-from rewardmodel.models.value_head import TokenValueModel
+from rewardmodel.models.token_value import TokenValueModel
 from rewardmodel.models.verifiers import AnswerMatch, ExactMatch
 from search import GumbelMuZeroPlanner
 from tests.fakes import CountingReward

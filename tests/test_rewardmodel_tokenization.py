@@ -6,7 +6,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from policies.generation.language_model import Policy, load_language_model
-from rewardmodel.pretrained.model_fit import fit_embeddings
+from rewardmodel.pretrained.compatibility import fit_embeddings
 from rewardmodel.pretrained.tokenization import TextEncoder, give_pad_token, load_tokenizer
 
 WORDS = {word: i for i, word in enumerate(["<e>", "<u>", "a", "b", "c", "d", "<p>"])}

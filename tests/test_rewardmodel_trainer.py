@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification
 from trl import RewardConfig, RewardTrainer
 
 from rewardmodel.models.sequence import load_scorer
-from rewardmodel.pretrained.model_fit import fit_embeddings
+from rewardmodel.pretrained.compatibility import fit_embeddings
 from rewardmodel.pretrained.tokenization import TextEncoder, load_tokenizer
 from rewardmodel.training.batching.comparisons import tokenize_comparisons
 from rewardmodel.training.batching.layout_choice import choose_layout

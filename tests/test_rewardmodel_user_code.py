@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from policies.evaluation.gold_scorer import gold_scores, load_gold_scorer
 from policies.evaluation.pooled import pool_lines
-from policies.finetuning.collection import Samples
+from policies.finetuning.samples import Samples
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
 from policies.planning.leaf_values import PartialReward

@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, BertConfig
 
 from rewardmodel.models.sequence import SequenceRewardModel
-from rewardmodel.models.value_head import TokenValueModel
+from rewardmodel.models.token_value import TokenValueModel
 from rewardmodel.pretrained.tokenization import TextEncoder
 from tests.fakes import Words
 from tests.reward_folders import CLOSE, PROMPT, TEXTS, save_classifier

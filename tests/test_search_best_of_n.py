@@ -41,7 +41,7 @@ def test_tree_agrees_with_the_decision():
     for row in range(8):
         weights = [float(a == output.action[row]) for a in range(7)]
         assert output.action_weights[row].tolist() == weights
-        assert output.tree.principal_line(row) == [int(output.action[row])]
+        assert output.tree.principal_variation(row) == [int(output.action[row])]
         root = output.tree.to_dict(row)
         columns = [child["node"] for child in root["children"]]
         assert columns == list(range(1, len(columns) + 1))

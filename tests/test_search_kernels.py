@@ -98,7 +98,7 @@ def test_many_actions_and_long_walks():
     assert_same_trees(*grow_both("gumbel", wide, 90))
     narrow = random_tables(26, num_actions=1, num_tables=2)
     found, expected = grow_both("muzero", narrow, 90)
-    assert len(found.principal_line(0)) == 90
+    assert len(found.principal_variation(0)) == 90
     assert_same_trees(found, expected)
 
 

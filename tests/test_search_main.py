@@ -37,7 +37,7 @@ def test_a_page_of_all_trees_is_written_beside_the_file(saved, capsys):
     page = saved.with_name("tree.safetensors.html")
     told = capsys.readouterr().out.splitlines()
     assert told[0] == "tree.safetensors: 3 trees, up to 20 simulations, 5 actions"
-    line = load_tree(saved).tree.principal_line(1)
+    line = load_tree(saved).tree.principal_variation(1)
     assert told[2].startswith("  tree 1: 21 nodes, depth ")
     assert told[2].endswith("principal line " + " → ".join(map(str, line)))
     assert told[-1] == f"Page: {page}"

@@ -10,7 +10,7 @@ import torch
 
 from search import GumbelMuZeroPlanner, MuZeroPlanner, Tree, release_memory
 from search.backends import memory as memory_module
-from search.backends.memory import Memory, borrow_memory, return_memory
+from search.backends.memory import Memory, acquire_buffers, release_buffers
 from tests.pairwise import pairwise
 from tests.search_cases import MODES, ROWS, assert_equal_trees, quiet_planner
 from tests.search_reference import random_tables
@@ -361,22 +361,22 @@ def test_each_array_is_watched():
 
 def test_least_recently_used_memory_is_borrowed_first_and_held_ones_are_passed_over():
     first, second = Memory(SHAPES), Memory(SHAPES)
-    return_memory("key", first)
-    return_memory("key", second)
+    release_buffers("key", first)
+    release_buffers("key", second)
     reader = first.arrays["b"][0]
-    assert borrow_memory("key", lambda: SHAPES) is second
-    fresh = borrow_memory("key", lambda: SHAPES)
+    assert acquire_buffers("key", lambda: SHAPES) is second
+    fresh = acquire_buffers("key", lambda: SHAPES)
     assert fresh is not first
     assert fresh is not second
     del reader
-    assert borrow_memory("key", lambda: SHAPES) is first
+    assert acquire_buffers("key", lambda: SHAPES) is first
     assert free_memories() == []
 
 
 def test_memory_of_another_key_is_not_borrowed():
     memory = Memory(SHAPES)
-    return_memory("key", memory)
-    assert borrow_memory("other", lambda: SHAPES) is not memory
+    release_buffers("key", memory)
+    assert acquire_buffers("other", lambda: SHAPES) is not memory
 
 
 # Searches that fail.

@@ -47,22 +47,22 @@ def test_to_dict_is_nested_plain_python():
 
 def test_principal_line_follows_visits_then_value_then_index():
     tree = small_tree()
-    assert tree.principal_line(0) == [0, 0]
+    assert tree.principal_variation(0) == [0, 0]
     with torch.inference_mode():
         tree.children_visits[0, 0] = torch.tensor([1, 2])
-        assert tree.principal_line(0) == [1]
+        assert tree.principal_variation(0) == [1]
         tree.children_visits[0, 0] = torch.tensor([1, 1])
-        assert tree.principal_line(0) == [0, 0]
+        assert tree.principal_variation(0) == [0, 0]
         tree.children_rewards[0, 0] = torch.tensor([-9.0, 0.0])
-        assert tree.principal_line(0) == [1]
+        assert tree.principal_variation(0) == [1]
         tree.children_values[0, 0], tree.children_rewards[0, 0] = 0.0, 0.0
-        assert tree.principal_line(0) == [0, 0]
+        assert tree.principal_variation(0) == [0, 0]
 
 
 @pytest.mark.parametrize("row", [-1, 1])
 def test_row_out_of_range_is_named(row):
     tree = small_tree()
-    for export in (tree.to_dict, tree.principal_line):
+    for export in (tree.to_dict, tree.principal_variation):
         with pytest.raises(ValueError, match=rf"found {row}; required 0 to 0"):
             export(row)
 
@@ -83,7 +83,7 @@ def test_fresh_tree_is_a_root_and_nothing_else():
     assert tree.embeddings["hidden"].shape == (1, 3, 2, 2)
     assert tree.embeddings["hidden"].dtype == torch.bfloat16
     assert tree.summary().visit_probs.tolist() == [[0.5, 0.0, 0.5]]
-    assert tree.principal_line(0) == []
+    assert tree.principal_variation(0) == []
 
 
 def test_masked_logits_have_no_probability_and_never_nan():

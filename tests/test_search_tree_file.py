@@ -64,7 +64,7 @@ def test_a_tree_with_its_labels_comes_back_as_it_was(
     assert (saved.labels, saved.title) == (labels, title)
     for row in range(3):
         assert saved.tree.to_dict(row) == tree.to_dict(row)
-        assert saved.tree.principal_line(row) == tree.principal_line(row)
+        assert saved.tree.principal_variation(row) == tree.principal_variation(row)
     saved.tree.node_values.zero_()  # the memory of the reader alone
     assert_equal_trees(load_tree(path).tree, tree)
 
@@ -328,7 +328,7 @@ def test_whatever_one_byte_says_the_tree_is_sound_or_refused(tmp_path_factory, w
         return
     for row in range(tree.batch_size):
         tree.to_dict(row)
-        tree.principal_line(row)
+        tree.principal_variation(row)
 
 
 def test_a_missing_file_is_named(tmp_path):

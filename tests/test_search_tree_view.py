@@ -73,7 +73,7 @@ def test_the_list_says_what_the_tree_says(planner, simulations, seed, row):
     view = view_tree(tree, row, labels={0: "root", 1: "one"})
     expected = flat(tree.to_dict(row))
     assert sorted(node.node for node in view.nodes) == sorted(expected)
-    assert view.principal_line == tree.principal_line(row)
+    assert view.principal_variation == tree.principal_variation(row)
     below = children_of(view)
     for at, node in enumerate(view.nodes):
         told = expected[node.node]
@@ -108,7 +108,7 @@ def test_limits_keep_the_principal_line_and_count_what_they_leave_out(seed, node
     assert len(kept.nodes) <= (nodes or len(view.nodes))
     assert kept.depth <= (depth or view.depth)
     line = [node.action for node in view.nodes if node.principal][1:]
-    assert kept.principal_line == line[: min(nodes - 1 if nodes else 99, depth or 99)]
+    assert kept.principal_variation == line[: min(nodes - 1 if nodes else 99, depth or 99)]
     for at, node in enumerate(kept.nodes):
         assert node.parent < at
         assert at == 0 or kept.nodes[node.parent].depth == node.depth - 1

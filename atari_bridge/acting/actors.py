@@ -7,8 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from atari_bridge.acting.search_settings import self_play_planner
-from atari_bridge.acting.self_play import Played, SelfPlay
+from atari_bridge.acting.planners import self_play_planner
+from atari_bridge.acting.self_play import SelfPlay, SelfPlayOutput
 from atari_bridge.acting.worker_pool import (
     RayBackend,
     ReceivedWeights,
@@ -16,7 +16,7 @@ from atari_bridge.acting.worker_pool import (
     WorkerPool,
     weight_arrays,
 )
-from atari_bridge.environments.opening import open_environment
+from atari_bridge.environments.factory import open_environment
 from atari_bridge.networks.interface import MuZeroNetwork
 from atari_bridge.networks.planning_model import NetworkModel
 from atari_bridge.training.config import AgentSettings
@@ -30,7 +30,7 @@ CHUNK = 4
 class Actors(Protocol):
     """The source of a run's experience."""
 
-    def play(self, *, decisions_made: int, progress: float) -> Played:
+    def play(self, *, decisions_made: int, progress: float) -> SelfPlayOutput:
         """Plays with the newest weights.
 
         Args:
@@ -89,7 +89,7 @@ class PlayWorker:
             frame_stack=settings.environment.frame_stack,
             seed=seed,
             first_env_index=first_env_index,
-            life_loss_ends=settings.environment.life_loss_ends,
+            terminal_on_life_loss=settings.environment.terminal_on_life_loss,
         )
 
     def play(
@@ -98,14 +98,14 @@ class PlayWorker:
         version: int,
         decisions_made: int,
         progress: float,
-    ) -> Played:
+    ) -> SelfPlayOutput:
         """A chunk of decisions in every environment."""
         self._weights.load(weights, version)
         parts = [
             self._self_play.play(decisions_made=decisions_made, progress=progress)
             for _ in range(CHUNK)
         ]
-        return Played(
+        return SelfPlayOutput(
             [rows for part in parts for rows in part.rows],
             [episode for part in parts for episode in part.episodes],
         )
@@ -163,7 +163,7 @@ class RayActors:
             PlayWorker, self._template, self._settings, first, share, seed, device
         )
 
-    def play(self, *, decisions_made: int, progress: float) -> Played:
+    def play(self, *, decisions_made: int, progress: float) -> SelfPlayOutput:
         """Waits for at least one chunk; submits the next before returning.
 
         Raises:
@@ -176,14 +176,14 @@ class RayActors:
         for worker in range(self.pool.size):
             if worker not in busy:
                 self._submit(worker, arguments)
-        played = Played([], [])
+        played = SelfPlayOutput([], [])
         # Within a call a worker dies before its rows arrive, never after: rows of earlier calls
         # lie before the cut that `interrupted_envs` reports, its new rows after it.
         while not played.rows:
             for future in self._backend.wait(list(self._pending)):
                 worker, handle = self._pending.pop(future)
                 try:
-                    part: Played = self._backend.get(future)
+                    part: SelfPlayOutput = self._backend.get(future)
                 except WorkerDiedError as error:
                     first = worker * self._share
                     self._interrupted.update(range(first, first + self._share))

@@ -10,7 +10,7 @@ from search.planners.registry import planner_name
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """The search's numbers.
+    """Planner and search hyperparameters.
 
     Attributes:
         search: A planner of `search.planners.registry`: "gumbel_muzero" improves the policy with
@@ -33,7 +33,7 @@ class SearchSettings:
     rescale_values: bool = True
     dirichlet_fraction: Fraction = 0.25
     dirichlet_alpha: Positive = 0.3
-    temperature: Annotated[float, Within(least=0, most=10_000)] = 1.0
+    temperature: Annotated[float, Within(ge=0, le=10_000)] = 1.0
 
     def __post_init__(self) -> None:
         """Checks types, bounds and the planner's name."""

@@ -32,7 +32,7 @@ class Episode:
 
 
 @dataclass(frozen=True)
-class Played:
+class SelfPlayOutput:
     """The result of one or more decisions in each of N environments.
 
     Attributes:
@@ -63,7 +63,7 @@ class SelfPlay:
         frame_stack: S, frames of an observation.
         seed: Of all episodes.
         first_env_index: Index of the first environment, where several workers share a run.
-        life_loss_ends: Whether the learner sees a lost life as the end of an episode.
+        terminal_on_life_loss: Whether the learner sees a lost life as the end of an episode.
     """
 
     environment: VectorEnvironment
@@ -73,7 +73,7 @@ class SelfPlay:
     frame_stack: int
     seed: int
     first_env_index: int = 0
-    life_loss_ends: bool = True
+    terminal_on_life_loss: bool = True
     _stack: FrameStack = field(init=False, repr=False)
     _games: np.ndarray = field(init=False, repr=False)  # [N] number of each environment's episode
     _actions: list[list[int]] = field(init=False, repr=False)  # of the episodes under way
@@ -100,7 +100,7 @@ class SelfPlay:
         """`[N]` int64, the environments' indices."""
         return self.first_env_index + np.arange(self.environment.num_envs)
 
-    def play(self, *, decisions_made: int, progress: float) -> Played:
+    def play(self, *, decisions_made: int, progress: float) -> SelfPlayOutput:
         """Takes one decision in every environment; see `Actors`."""
         planner, stacks = self.planner(progress), torch.from_numpy(self._stack.stacks)
         output = planner.plan(self.model, stacks, generator=self.generator)
@@ -108,7 +108,7 @@ class SelfPlay:
         frame, first = self._stack.newest.copy(), self._first.copy()
         step = self.environment.step(actions)
         ended = step.terminated | step.truncated
-        lost = step.life_lost & ~ended if self.life_loss_ends else np.zeros_like(ended)
+        lost = step.life_lost & ~ended if self.terminal_on_life_loss else np.zeros_like(ended)
         rows = [
             Rows(
                 env_index=self.env_index,
@@ -137,7 +137,7 @@ class SelfPlay:
             rows.append(self._last_observations(over, step, decisions_made))
             episodes = [Episode(float(self._returns[n]), len(self._actions[n])) for n in over]
             self._begin(over)
-        return Played(rows, episodes)
+        return SelfPlayOutput(rows, episodes)
 
     def _last_observations(self, over: np.ndarray, step: VectorStep, decisions_made: int) -> Rows:
         """Void rows of the episodes `over` `[M]`; their values bootstrap truncated ones."""
@@ -202,7 +202,7 @@ class SelfPlay:
         self._first = state["first"].copy()
         cuts = np.cumsum(state["lengths"])[:-1]
         self._actions = [part.tolist() for part in np.split(state["actions"], cuts)]
-        observation = replay_episodes(
+        observation = reproduce_episodes(
             self.environment,
             self._seeds(np.arange(self.environment.num_envs)),
             [np.array(actions, np.int64) for actions in self._actions],
@@ -217,7 +217,7 @@ class SelfPlay:
             )
 
 
-def replay_episodes(
+def reproduce_episodes(
     environment: VectorEnvironment, seeds: np.ndarray, actions: Sequence[np.ndarray]
 ) -> np.ndarray:
     """Replays N episodes, each up to its last action.
@@ -240,7 +240,7 @@ def replay_episodes(
     count = environment.num_envs
     if len(seeds) != count or len(actions) != count:
         raise ValueError(
-            f"replay_episodes: found {len(seeds)} seeds and {len(actions)} lists of actions; "
+            f"reproduce_episodes: found {len(seeds)} seeds and {len(actions)} lists of actions; "
             f"required: {count} of each. Open as many environments as were played"
         )
     lengths = np.array([len(taken) for taken in actions], np.int64)
@@ -265,7 +265,7 @@ def replay_episodes(
         early = np.flatnonzero(over & (starts <= time))
         if len(early) and time + 1 < longest:
             raise ValueError(
-                f"replay_episodes: found that the episodes of environments {early.tolist()} end "
+                f"reproduce_episodes: found that the episodes of environments {early.tolist()} end "
                 f"{longest - time - 1} actions early; required: environments determined by seed "
                 "and actions. Check that the environment and its version are those that were played"
             )

@@ -10,7 +10,7 @@ from prefsearch.cli.outputs import (
     expand_home,
     require_kept,
     require_outside,
-    settle_outputs,
+    resolve_outputs,
 )
 from prefsearch.config.bounds import Count, CountOrZero, Seed, Size, SizeOrZero, Threads, Within
 from prefsearch.config.checks import check_types, require
@@ -18,7 +18,7 @@ from prefsearch.config.settings import run_settings
 
 # How a run is watched, stored and computed, on which its numbers depend by rounding at most:
 # --resume may change these.
-_FREE = ("minutes", "threads", "compile_network", "max_part_megabytes", "keep_checkpoints")
+_FREE = ("minutes", "threads", "compile_network", "max_shard_megabytes", "keep_checkpoints")
 
 
 @dataclass(frozen=True)
@@ -39,20 +39,20 @@ class AtariTrainArgs:
         compile_network: Compile the network by torch.compile, which takes a minute or two; not with
             workers. With --overlap the target network stays as it is. A run that is resumed is then
             the same up to rounding only.
-        max_part_megabytes: Largest file of a checkpoint; null: no bound.
+        max_shard_megabytes: Largest file of a checkpoint; null: no bound.
         threads: Of torch on the CPU; null: torch's choice.
     """
 
     out: str = ""
     resume: bool = False
     seed: Seed = 0
-    minutes: Annotated[float, Within(above=0, most=10_000_000)] | None = None
+    minutes: Annotated[float, Within(gt=0, le=10_000_000)] | None = None
     evaluate_every: CountOrZero = 0
-    evaluation_games: Annotated[int, Within(least=2, most=2**16)] = 32
+    evaluation_games: Annotated[int, Within(ge=2, le=2**16)] = 32
     evaluation_max_decisions: Count | None = None
     precision: Literal["no", "bf16"] = "no"
     compile_network: bool = False
-    max_part_megabytes: Annotated[float, Within(least=1, most=10_000_000)] | None = None
+    max_shard_megabytes: Annotated[float, Within(ge=1, le=10_000_000)] | None = None
     threads: Threads | None = None
     agent: AgentSettings = field(default_factory=AgentSettings)
     workers: WorkerSettings = field(default_factory=WorkerSettings)
@@ -61,7 +61,7 @@ class AtariTrainArgs:
         """Checks types and bounds."""
         check_types(self)
         require(bool(self.out), "out", self.out, "a folder for the run, by --out")
-        settle_outputs(self)
+        resolve_outputs(self)
         busy = self.workers.play_workers or self.workers.reanalyze_workers
         alone = not (self.compile_network and busy)
         require(alone, "compile_network", self.compile_network, "false with workers")
@@ -95,7 +95,7 @@ class CheckpointArgs:
         require(bool(self.checkpoint), "checkpoint", self.checkpoint, "a run, by --checkpoint")
         self.check()
         expand_home(self, "checkpoint")
-        for output in settle_outputs(self):
+        for output in resolve_outputs(self):
             require_kept({"checkpoint": self.checkpoint}, files=output.files)
 
     def check(self) -> None:
@@ -127,7 +127,7 @@ class AtariEvaluateArgs(CheckpointArgs):
     """
 
     budgets: list[Size] = field(default_factory=lambda: [16])
-    games: Annotated[int, Within(least=2, most=2**16)] = 32
+    games: Annotated[int, Within(ge=2, le=2**16)] = 32
     policy: bool = True
     random: bool = True
     seed: Seed = 1_000
@@ -155,7 +155,7 @@ class AtariPlayArgs(CheckpointArgs):
         num_simulations: Of a decision; null: as in training, 0: the policy alone.
         sample: Draw actions from what was found. False takes the best one, which in games without
             chance can be a rut.
-        trees_at: Decisions of the first game whose searches are kept, as pages and as files.
+        save_trees_at: Decisions of the first game whose searches are kept, as pages and as files.
         every: Keep one frame in so many, for smaller GIFs.
         seed: Of games and draws.
     """
@@ -164,7 +164,7 @@ class AtariPlayArgs(CheckpointArgs):
     games: Count = 1
     num_simulations: SizeOrZero | None = None
     sample: bool = True
-    trees_at: list[CountOrZero] = field(default_factory=lambda: [0, 50, 100])
+    save_trees_at: list[CountOrZero] = field(default_factory=lambda: [0, 50, 100])
     every: Count = 2
     seed: Seed = 2_000
 

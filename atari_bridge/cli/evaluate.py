@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from atari_bridge.acting.search_settings import eval_planner
+from atari_bridge.acting.planners import eval_planner
 from atari_bridge.cli.args import AtariEvaluateArgs
 from atari_bridge.cli.train import eval_environment_config
-from atari_bridge.environments.opening import open_environment
+from atari_bridge.environments.factory import open_environment
 from atari_bridge.evaluation.episodes import (
     Evaluation,
     PolicyOnly,
@@ -36,7 +36,7 @@ def evaluate(args: AtariEvaluateArgs) -> None:
     lines = [f"{agent.facts['game']}, {agent.facts['decisions']:,} decisions of training"]
     width = max(len(name) for name in found)
     for name, value in found.items():
-        share = _share_of_human(agent, value)
+        share = _human_normalized(agent, value)
         human = "" if share is None else f"  {share:6.1%} of human"
         lines.append(f"{name:<{width}}  {value.interval}{human}  ({value.seconds:.0f} s)")
     until = "" if args.max_decisions is None else f" of at most {args.max_decisions:,} decisions"
@@ -89,7 +89,7 @@ def evaluate_all(args: AtariEvaluateArgs, agent: Agent) -> dict[str, Evaluation]
     return {name: found[name] for name in planners}
 
 
-def _share_of_human(agent: Agent, found: Evaluation) -> float | None:
+def _human_normalized(agent: Agent, found: Evaluation) -> float | None:
     """The mean return between random play and a human's, where both are known."""
     game = agent.facts["game"]
     return human_normalized(game, found.interval.estimate) if game in games() else None
@@ -106,7 +106,7 @@ def _results(
             name: {
                 **asdict(value),
                 "interval": asdict(value.interval),
-                "human_normalized": _share_of_human(agent, value),
+                "human_normalized": _human_normalized(agent, value),
             }
             for name, value in found.items()
         },

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from atari_bridge.acting.search_settings import eval_planner
+from atari_bridge.acting.planners import eval_planner
 from atari_bridge.cli.args import AtariPlayArgs
 from atari_bridge.cli.train import eval_environment_config
+from atari_bridge.environments.factory import open_environment
 from atari_bridge.environments.interface import VectorEnvironment
-from atari_bridge.environments.opening import open_environment
 from atari_bridge.evaluation.episodes import PolicyOnly, SampledActions, evaluate_agent
 from atari_bridge.evaluation.recording import data_address, write_gif
 from atari_bridge.training.agent import Agent, load_agent
@@ -36,8 +36,8 @@ class Recorder:
         searches: Of the first game's chosen decisions, by number.
     """
 
-    def __init__(self, planner: Planner, *, frame_channels: int, trees_at: list[int]) -> None:
-        self._planner, self._channels, self._trees_at = planner, frame_channels, set(trees_at)
+    def __init__(self, planner: Planner, *, frame_channels: int, save_trees_at: list[int]) -> None:
+        self._planner, self._channels, self._trees_at = planner, frame_channels, set(save_trees_at)
         self.frames: list[np.ndarray] = []
         self.searches: dict[int, SearchOutput] = {}
 
@@ -92,7 +92,7 @@ def _play_one(
     recorder = Recorder(
         planner,
         frame_channels=environment.observation_shape[0],
-        trees_at=args.trees_at if game == 0 else [],
+        save_trees_at=args.save_trees_at if game == 0 else [],
     )
     found = evaluate_agent(
         environment,

@@ -10,10 +10,10 @@ from dataclasses import asdict, replace
 import torch
 from accelerate.utils import broadcast_object_list
 
-from atari_bridge.acting.search_settings import eval_planner
+from atari_bridge.acting.planners import eval_planner
 from atari_bridge.cli.args import AtariTrainArgs
 from atari_bridge.environments.config import EnvironmentConfig
-from atari_bridge.environments.opening import open_environment
+from atari_bridge.environments.factory import open_environment
 from atari_bridge.evaluation.episodes import Evaluation, PolicyOnly, SampledActions, evaluate_agent
 from atari_bridge.evaluation.report import write_report
 from atari_bridge.networks.building import compile_functions
@@ -70,9 +70,9 @@ def compile_networks(training: Training) -> None:
 
 
 def _follow(args: AtariTrainArgs, run: RunDirectory, training: Training) -> None:
-    """Part after part, with what belongs between them."""
+    """The training loop, with checkpoints and evaluations."""
     started, main = time.monotonic(), training.accelerator.is_main_process
-    part_bytes = None if args.max_part_megabytes is None else int(args.max_part_megabytes * 2**20)
+    part_bytes = None if args.max_shard_megabytes is None else int(args.max_shard_megabytes * 2**20)
     while True:
         made = training.counters.decisions
         late = args.minutes is not None and time.monotonic() - started > 60 * args.minutes
@@ -105,8 +105,7 @@ def _is_due(args: AtariTrainArgs, decisions: int) -> bool:
     every = args.evaluate_every
     under_way = every > 0 and decisions < args.agent.length.total_decisions
     return (
-        under_way
-        and decisions // every > max(0, decisions - args.agent.length.part_decisions) // every
+        under_way and decisions // every > max(0, decisions - args.agent.length.save_every) // every
     )
 
 
@@ -155,7 +154,9 @@ def eval_environment_config(config: EnvironmentConfig) -> EnvironmentConfig:
     It goes on for half an hour of play (108,000 frames), however early training cuts games off.
     """
     frames = EnvironmentConfig.max_episode_frames
-    return replace(config, life_loss_ends=False, clip_rewards=False, max_episode_frames=frames)
+    return replace(
+        config, terminal_on_life_loss=False, clip_rewards=False, max_episode_frames=frames
+    )
 
 
 def _show(training: Training, bar: Bar) -> None:

@@ -30,7 +30,8 @@ class AtariEnvironments:
         image_size: Pixels.
         grayscale: One channel (luminance) instead of red, green and blue.
         noop_max: Most no-op frames at the start of an episode; its seed draws their number.
-        sticky_actions: Probability with which a frame repeats the action of the one before, drawn
+        repeat_action_probability: Probability with which a frame repeats the action of the one
+            before, drawn
             by the episode's seed.
         full_action_space: All 18 actions.
         max_episode_frames: An episode is truncated at the end of the decision that reaches so many
@@ -53,7 +54,7 @@ class AtariEnvironments:
         image_size: int = 96,
         grayscale: bool = False,
         noop_max: int = 30,
-        sticky_actions: float = 0.0,
+        repeat_action_probability: float = 0.0,
         full_action_space: bool = False,
         max_episode_frames: int = 108_000,
     ) -> None:
@@ -84,7 +85,7 @@ class AtariEnvironments:
             use_fire_reset=False,
             episodic_life=False,
             reward_clipping=False,
-            repeat_action_probability=sticky_actions,
+            repeat_action_probability=repeat_action_probability,
             full_action_space=full_action_space,
         )
         self.num_envs = num_envs

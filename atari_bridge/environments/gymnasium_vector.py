@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from atari_bridge.environments.gymnasium_make import make_environment, running_environment
 from atari_bridge.environments.interface import VectorStep, check_reset, check_step
-from atari_bridge.environments.making import make_environment, running_environment
 
 _MOST_ACTIONS = 2**16
 _LARGEST_VECTOR = 4096  # numbers; more are probably an image of another dtype

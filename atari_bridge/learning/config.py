@@ -52,7 +52,7 @@ class LearningConfig:
         decay_updates: The rate is multiplied by `decay_factor` each time so many updates are made
             (EZ: 100,000).
         decay_factor: See `decay_updates` (EZ: .1; EZ-V2: 1, no decay).
-        clip_gradient: Largest norm of the whole gradient (EZ: 5).
+        max_grad_norm: Largest norm of the whole gradient (EZ: 5).
         unroll_scaling: `all` divides the losses of the root and of the unrolled steps by K (EZ);
             `unrolled` divides only those of the unrolled steps (MuZero).
         reward_weight: Of the reward or value-prefix loss (EZ: 1).
@@ -62,12 +62,12 @@ class LearningConfig:
         entropy_weight: Of the bonus for the policy's entropy (EZ: 0; EZ-V2: .005).
         priority_beta: Exponent of the importance weights at the start; it rises linearly to 1 at
             the run's end (EZ: .4; EZ-V2: 1).
-        target_interval: Updates between copies to the target network (EZ, EZ-V2: 200).
+        target_update_interval: Updates between copies to the target network (EZ, EZ-V2: 200).
         augmentation: Of images: random shift, random intensity, both (EZ), or none (MuZero).
     """
 
-    unroll_steps: Annotated[int, Within(least=1, most=4096)] = 5
-    td_steps: Annotated[int, Within(least=1, most=4096)] = 5
+    unroll_steps: Annotated[int, Within(ge=1, le=4096)] = 5
+    td_steps: Annotated[int, Within(ge=1, le=4096)] = 5
     discount: PositiveFraction = 0.988053892081
     off_policy_correction: bool = True
     correction_interval: Count = 30_000
@@ -79,11 +79,11 @@ class LearningConfig:
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: LearningRate = 0.2
     momentum: FractionBelowOne = 0.9
-    weight_decay: Annotated[float, Within(least=0, most=100)] = 1e-4
+    weight_decay: Annotated[float, Within(ge=0, le=100)] = 1e-4
     warmup_updates: CountOrZero = 1_000
     decay_updates: Count = 100_000
     decay_factor: PositiveFraction = 0.1
-    clip_gradient: Positive = 5.0
+    max_grad_norm: Positive = 5.0
     unroll_scaling: UnrollScaling = "all"
     reward_weight: NonNegative = 1.0
     value_weight: NonNegative = 0.25
@@ -91,7 +91,7 @@ class LearningConfig:
     self_supervised_weight: NonNegative = 2.0
     entropy_weight: NonNegative = 0.0
     priority_beta: Fraction = 0.4
-    target_interval: Count = 200
+    target_update_interval: Count = 200
     augmentation: AugmentationName = "shift_intensity"
 
     def __post_init__(self) -> None:

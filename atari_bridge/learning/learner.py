@@ -33,7 +33,7 @@ class Learner:
 
     Args:
         network: To be trained.
-        target_network: Of the same shape; copied every `target_interval` updates.
+        target_network: Of the same shape; copied every `target_update_interval` updates.
         config: Optimizer and weights of the losses.
         accelerator: Devices and processes.
         generator: Source of the augmentation's randomness.
@@ -69,7 +69,7 @@ class Learner:
         losses, values = self._loss(batch, row_weights, self._generator)
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(losses.total)
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_gradient)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.max_grad_norm)
         named = self._checked(losses, norm)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, self.updates)
@@ -83,7 +83,7 @@ class Learner:
 
         To be called before each batch, never while one is being made.
         """
-        due = self.updates > 0 and self.updates % self.config.target_interval == 0
+        due = self.updates > 0 and self.updates % self.config.target_update_interval == 0
         if due:
             self.target_network.load_state_dict(self.network.state_dict())
         return due
@@ -104,7 +104,7 @@ class Learner:
             raise FloatingPointError(
                 f"update {self.updates + 1}: found {odd}; required finite losses and gradient. "
                 "No weight was changed and the last checkpoint is intact: lower learning_rate or "
-                "clip_gradient, or take another seed, in a new run"
+                "max_grad_norm, or take another seed, in a new run"
             )
         return named
 

@@ -38,19 +38,19 @@ class NetworkConfig:
     """
 
     network: NetworkName = "residual"
-    channels: Annotated[int, Within(least=1, most=2**16)] = 64
-    blocks: Annotated[int, Within(least=1, most=1024)] = 1
-    hidden_size: Annotated[int, Within(least=1, most=2**16)] = 256
+    channels: Annotated[int, Within(ge=1, le=2**16)] = 64
+    blocks: Annotated[int, Within(ge=1, le=1024)] = 1
+    hidden_size: Annotated[int, Within(ge=1, le=2**16)] = 256
     support: Size = 300
-    support_bins: Annotated[int, Within(least=3, most=2**20)] = 601
+    support_bins: Annotated[int, Within(ge=3, le=2**20)] = 601
     value_prefix: bool = True
     prefix_horizon: Size = 5
-    lstm_size: Annotated[int, Within(least=1, most=2**16)] = 512
+    lstm_size: Annotated[int, Within(ge=1, le=2**16)] = 512
     normalization: Normalization = "batch"
     scale_hidden: bool = True
     self_supervised: SelfSupervision = "consistency"
-    projection_size: Annotated[int, Within(least=1, most=2**16)] = 1024
-    prediction_size: Annotated[int, Within(least=1, most=2**16)] = 512
+    projection_size: Annotated[int, Within(ge=1, le=2**16)] = 1024
+    prediction_size: Annotated[int, Within(ge=1, le=2**16)] = 512
 
     def __post_init__(self) -> None:
         """Checks types and bounds.

@@ -8,7 +8,7 @@ from torch.nn.functional import cosine_similarity, cross_entropy, mse_loss, norm
 
 from atari_bridge.networks.config import SelfSupervision
 
-Teacher = Literal["network", "target_network", "pixels"]
+TargetEncoder = Literal["network", "target_network", "pixels"]
 
 
 class SelfSupervisedLoss(nn.Module):
@@ -19,7 +19,7 @@ class SelfSupervisedLoss(nn.Module):
             observations are.
     """
 
-    teacher: Teacher = "network"
+    teacher: TargetEncoder = "network"
 
     def project(self, hidden: Tensor) -> Tensor:
         """Encoded observations `[M, ...]` to targets `[M, P]`; called without gradient."""
@@ -30,7 +30,7 @@ class SelfSupervisedLoss(nn.Module):
         raise NotImplementedError
 
 
-class ProjectedCosine(SelfSupervisedLoss):
+class ConsistencyLoss(SelfSupervisedLoss):
     """Negative cosine between predictions from unrolled states and projected observations.
 
     With the network itself as teacher this is EfficientZero's consistency (SimSiam), with the
@@ -46,7 +46,7 @@ class ProjectedCosine(SelfSupervisedLoss):
     """
 
     def __init__(
-        self, features: int, *, projection: int, prediction: int, teacher: Teacher
+        self, features: int, *, projection: int, prediction: int, teacher: TargetEncoder
     ) -> None:
         super().__init__()
         self.teacher = teacher
@@ -77,7 +77,7 @@ class ProjectedCosine(SelfSupervisedLoss):
         return -cosine_similarity(predicted.float(), target.float().detach(), dim=-1)
 
 
-class Contrast(SelfSupervisedLoss):
+class InfoNCELoss(SelfSupervisedLoss):
     """InfoNCE: unrolled states identify their observations among those of the batch.
 
     Args:
@@ -181,11 +181,11 @@ def build_auxiliary(
         case "none":
             return None
         case "consistency" | "spr":
-            teacher: Teacher = "network" if kind == "consistency" else "target_network"
-            return ProjectedCosine(
+            teacher: TargetEncoder = "network" if kind == "consistency" else "target_network"
+            return ConsistencyLoss(
                 features, projection=projection, prediction=prediction, teacher=teacher
             )
         case "contrastive":
-            return Contrast(features, projection=projection)
+            return InfoNCELoss(features, projection=projection)
         case "reconstruction":
             return Reconstruction(features, frame=frame, width=prediction)

@@ -14,7 +14,7 @@ class ReplayConfig:
     Attributes:
         replay_capacity: Rows of all environments; each keeps the same share, rounded down.
         priority_exponent: Alpha of prioritized replay (EZ: .6; EZ-V2: 1; 0: uniform).
-        priority_offset: Added to each priority, so that every row can be sampled.
+        priority_eps: Added to each priority, so that every row can be sampled.
         compress_frames: Keep images compressed in memory, without loss.
 
     Source: Schaul et al. 2016 (alpha and epsilon); EZ: EfficientZero (Ye et al. 2021); EZ-V2:
@@ -22,8 +22,8 @@ class ReplayConfig:
     """
 
     replay_capacity: Count = 100_000
-    priority_exponent: Annotated[float, Within(least=0, most=100)] = 0.6
-    priority_offset: Positive = 1e-6
+    priority_exponent: Annotated[float, Within(ge=0, le=100)] = 0.6
+    priority_eps: Positive = 1e-6
     compress_frames: bool = True
 
     def __post_init__(self) -> None:

@@ -187,7 +187,7 @@ class Replay:
                 "least 0"
             )
         config = self.config
-        raised = (given + config.priority_offset) ** config.priority_exponent
+        raised = (given + config.priority_eps) ** config.priority_exponent
         raised = np.maximum(raised, np.finfo(np.float64).tiny)  # a leaf of 0 is no row
         known = self._tree.values[index] > 0
         self._tree.set(index[known], raised[known])
@@ -273,7 +273,7 @@ class Replay:
             "packed": isinstance(self._frames, PackedFrames),
             "lookahead": self.lookahead,
             "priority_exponent": float(self.config.priority_exponent),
-            "priority_offset": float(self.config.priority_offset),
+            "priority_eps": float(self.config.priority_eps),
         }
 
     def state(self) -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Rows:
-    """M decisions, at most one of each environment. A is the number of actions.
+    """A batch of M transitions, at most one of each environment. A is the number of actions.
 
     Attributes:
         env_index: `[M]` int64, the environments, 0 to `num_envs` - 1, no two alike.

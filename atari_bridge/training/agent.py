@@ -25,7 +25,7 @@ class Agent:
 
     Attributes:
         model: The network as a planning model, on the GPU if there is one.
-        environment: Settings of training, such as `life_loss_ends` and `clip_rewards`.
+        environment: Settings of training, such as `terminal_on_life_loss` and `clip_rewards`.
         search: Settings of self-play.
         facts: The checkpoint's manifest.
         folder: The checkpoint.

@@ -13,17 +13,17 @@ from prefsearch.config.checks import check_types
 
 
 @dataclass(frozen=True)
-class RunLength:
+class TrainSchedule:
     """Length of a run, and its ratio of updates to decisions.
 
     Attributes:
         total_decisions: In all environments; emulator frames are frame_skip times as many.
         learning_starts: Decisions before the first update.
         updates_per_decision: Updates for each decision after those.
-        last_updates: Updates after the last decision.
+        final_updates: Updates after the last decision.
         train_every: Decisions between two training phases, which make all pending updates. Larger
             values let `overlap` do more.
-        part_decisions: Decisions between two checkpoints; after the last decision, as many updates
+        save_every: Decisions between two checkpoints; after the last decision, as many updates
             as those would bring. A kill loses at most these.
         keep_checkpoints: Number of newest checkpoints kept; with 1 there is none to fall back on
             if it is damaged later.
@@ -33,10 +33,10 @@ class RunLength:
 
     total_decisions: Count = 100_000
     learning_starts: CountOrZero = 2_000
-    updates_per_decision: Annotated[float, Within(least=0, most=10_000)] = 1.0
-    last_updates: CountOrZero = 20_000
+    updates_per_decision: Annotated[float, Within(ge=0, le=10_000)] = 1.0
+    final_updates: CountOrZero = 20_000
     train_every: Count = 1
-    part_decisions: Count = 5_000
+    save_every: Count = 5_000
     keep_checkpoints: Count = 1
     overlap: bool = False
 
@@ -61,9 +61,9 @@ class WorkerSettings:
             does not count the memory that training takes on the same GPU.
     """
 
-    play_workers: Annotated[int, Within(least=0, most=2**16)] = 0
-    reanalyze_workers: Annotated[int, Within(least=0, most=2**16)] = 0
-    worker_gpus: Annotated[float, Within(least=0, most=1024)] = 0.0
+    play_workers: Annotated[int, Within(ge=0, le=2**16)] = 0
+    reanalyze_workers: Annotated[int, Within(ge=0, le=2**16)] = 0
+    worker_gpus: Annotated[float, Within(ge=0, le=1024)] = 0.0
 
     def __post_init__(self) -> None:
         """Checks types and bounds."""
@@ -79,7 +79,7 @@ class AgentSettings:
     search: SearchSettings = field(default_factory=SearchSettings)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     learning: LearningConfig = field(default_factory=LearningConfig)
-    length: RunLength = field(default_factory=RunLength)
+    length: TrainSchedule = field(default_factory=TrainSchedule)
     seed: Seed = 0
 
     def __post_init__(self) -> None:

@@ -1,6 +1,6 @@
 """The training loop: self-play, replay and updates in a fixed order and ratio.
 
-A run is cut into parts of `part_decisions` decisions, each of which ends with a checkpoint. A run
+A run is cut into parts of `save_every` decisions, each of which ends with a checkpoint. A run
 that is resumed from one continues exactly: on one device, bit for bit.
 """
 
@@ -15,8 +15,8 @@ import torch
 from accelerate import Accelerator
 
 from atari_bridge.acting.actors import Actors, RayActors
-from atari_bridge.acting.reanalysis import RayPlanner
-from atari_bridge.acting.search_settings import reanalyze_planner, self_play_planner
+from atari_bridge.acting.planners import reanalyze_planner, self_play_planner
+from atari_bridge.acting.ray_planner import RayPlanner
 from atari_bridge.acting.self_play import Episode, SelfPlay
 from atari_bridge.acting.worker_pool import RayBackend
 from atari_bridge.environments.interface import VectorEnvironment
@@ -149,7 +149,7 @@ class Training:
             self.play_generator,
             frame_stack=settings.environment.frame_stack,
             seed=seed,
-            life_loss_ends=settings.environment.life_loss_ends,
+            terminal_on_life_loss=settings.environment.terminal_on_life_loss,
         )
 
     def _self_play_planner(self, progress: float) -> Planner:
@@ -185,7 +185,7 @@ class Training:
     def total_updates(self) -> int:
         """Updates of the whole run."""
         length = self.settings.length
-        return int(self._updates_due(length.total_decisions)) + length.last_updates
+        return int(self._updates_due(length.total_decisions)) + length.final_updates
 
     @property
     def is_done(self) -> bool:
@@ -208,11 +208,11 @@ class Training:
         sums: dict[str, float] = {}
         if self.counters.decisions >= length.total_decisions:
             # As many updates as other parts have.
-            part = max(1.0, length.part_decisions * (length.updates_per_decision or 1.0)) // 1
+            part = max(1.0, length.save_every * (length.updates_per_decision or 1.0)) // 1
             self.counters.pending_updates = min(self.total_updates - self.counters.updates, part)
             _add(sums, self.learn(int(self.counters.pending_updates)))
         end = min(
-            (self.counters.decisions // length.part_decisions + 1) * length.part_decisions,
+            (self.counters.decisions // length.save_every + 1) * length.save_every,
             length.total_decisions,
         )
         while self.counters.decisions < end:

@@ -42,7 +42,7 @@ from benchmarks.harness.results import (
     select_cells,
     wide_console,
 )
-from benchmarks.harness.timing import in_turn
+from benchmarks.harness.timing import interleaved
 from benchmarks.harness.worker import Json, Worker, WorkerError
 
 NAME = "atari_speed"
@@ -106,7 +106,7 @@ def run_cell(cell: Cell, sides: Sides, options: argparse.Namespace, console: Con
     prepared = {name: request(name, "prepare", cell=asdict(cell)) for name in names}
     facts = {name: reply["facts"] for name, reply in prepared.items() if reply is not None}
     times: dict[str, list[dict[str, float]]] = {name: [] for name in facts}
-    for _, name in in_turn(times, options.rounds):
+    for _, name in interleaved(times, options.rounds):
         reply = request(name, "time", at_least=options.seconds)
         if reply is None:
             del times[name]

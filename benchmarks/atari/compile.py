@@ -24,12 +24,12 @@ import torch
 
 from atari_bridge.cli.args import AtariTrainArgs
 from atari_bridge.cli.train import compile_networks
+from atari_bridge.environments.factory import open_environment
 from atari_bridge.environments.interface import VectorEnvironment
-from atari_bridge.environments.opening import open_environment
 from atari_bridge.training.loop import Training
 from benchmarks.atari.shipped import shipped_job
 from benchmarks.harness.results import Results, benchmark_parser
-from benchmarks.harness.timing import in_turn, paired_ratio
+from benchmarks.harness.timing import interleaved, paired_ratio
 from benchmarks.harness.worker import Json
 from prefsearch.distributed import open_accelerator
 
@@ -123,7 +123,7 @@ def measure(name: str, options: argparse.Namespace) -> Json:
     }
     first: dict[str, float] = {}
     times: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
-    for number, side in in_turn(sides, options.rounds + 1):
+    for number, side in interleaved(sides, options.rounds + 1):
         started = time.perf_counter()
         seconds = sides[side].run(moves=options.moves, updates=options.updates)
         if number:

@@ -36,7 +36,7 @@ from benchmarks.harness.provenance import held_sources
 from benchmarks.harness.results import Results, benchmark_parser
 from benchmarks.harness.worker import Json
 from prefsearch.statistics.intervals import SeedInterval, interval_over_seeds
-from prefsearch.statistics.verdicts import count_verdicts, describe_need
+from prefsearch.statistics.significance import count_verdicts, describe_required_seeds
 from prefsearch.storage.files import read_records
 
 _BUDGETS = [2, 8, 16, 50]
@@ -145,7 +145,9 @@ def _summary(found: Sequence[Json], job: AtariTrainArgs) -> Json:
             baseline: count_verdicts({k: v for k, v in found_gains.items() if k != "random"})
             for baseline, found_gains in above.items()
         },
-        "power": describe_need(gains, difference=0.1 * abs(means["policy, sampled"].estimate)),
+        "power": describe_required_seeds(
+            gains, difference=0.1 * abs(means["policy, sampled"].estimate)
+        ),
         "settings": asdict(job),
         "runs": list(found),
     }

@@ -30,7 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from atari_bridge.cli.args import AtariTrainArgs
 from atari_bridge.cli.train import train
-from atari_bridge.environments.opening import open_environment
+from atari_bridge.environments.factory import open_environment
 from atari_bridge.networks.building import compile_functions
 from atari_bridge.training.loop import Training
 from benchmarks.atari.shipped import shipped_job
@@ -43,8 +43,8 @@ from prefsearch.storage.files import write_json_atomic
 _CHANGES = {
     "resume": True,
     "overlap": True,
-    "part_decisions": 500,
-    "max_part_megabytes": 15.0,
+    "save_every": 500,
+    "max_shard_megabytes": 15.0,
     "evaluate_every": 0,
     "evaluation_max_decisions": 4_500,
 }
@@ -61,9 +61,9 @@ _SMALL = {
     "replay_capacity": 2_000,
     "total_decisions": 600,
     "learning_starts": 200,
-    "part_decisions": 200,
+    "save_every": 200,
     "updates_per_decision": 0.1,
-    "last_updates": 10,
+    "final_updates": 10,
     "evaluation_games": 2,
     "evaluation_max_decisions": 50,
     "precision": "no",

@@ -18,12 +18,12 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from atari_bridge.acting.config import SearchSettings
-from atari_bridge.acting.search_settings import reanalyze_planner, self_play_planner
+from atari_bridge.acting.planners import reanalyze_planner, self_play_planner
 from atari_bridge.acting.self_play import SelfPlay
 from atari_bridge.cli.args import AtariTrainArgs
 from atari_bridge.environments.config import EnvironmentConfig
+from atari_bridge.environments.factory import open_environment
 from atari_bridge.environments.interface import VectorEnvironment
-from atari_bridge.environments.opening import open_environment
 from atari_bridge.learning.batches import Batch
 from atari_bridge.learning.config import LearningConfig
 from atari_bridge.learning.learner import Learner
@@ -31,7 +31,7 @@ from atari_bridge.networks.building import build_network
 from atari_bridge.networks.config import NetworkConfig
 from atari_bridge.networks.interface import MuZeroNetwork
 from atari_bridge.networks.planning_model import NetworkModel
-from atari_bridge.training.config import AgentSettings, RunLength
+from atari_bridge.training.config import AgentSettings, TrainSchedule
 from atari_bridge.training.loop import Training
 from benchmarks.atari import cells
 from benchmarks.atari.cells import Cell
@@ -103,7 +103,7 @@ class OurSide:
         self._environment = self._run = None
 
     def profile(self, cell: Cell, at_least: float) -> Json:
-        """Where the time of training goes.
+        """Profile of a training run: where its time goes.
 
         Args:
             cell: Of kind `step`; the settings are those of `training_settings`.
@@ -311,10 +311,10 @@ def training_settings() -> tuple[AgentSettings, Json]:
     """Settings of configs/atari_bridge/ale_cpu.yaml with short parts, and their values."""
     values = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
     settings = build(AtariTrainArgs, **{**values, "out": "unused"}).agent
-    length = RunLength(
+    length = TrainSchedule(
         total_decisions=10**6,
         learning_starts=LEARNING_STARTS,
-        part_decisions=PART_DECISIONS,
+        save_every=PART_DECISIONS,
         updates_per_decision=settings.length.updates_per_decision,
     )
     named = {"config": f"configs/atari_bridge/{CONFIG.name}", **values}

@@ -17,7 +17,7 @@ from torch import Tensor
 from benchmarks.core.network import CHANNELS, SIDE, Network
 from benchmarks.core.table_model import TableModel
 from benchmarks.harness.results import Results, benchmark_parser, table, wide_console
-from benchmarks.harness.timing import in_turn, paired_ratio, spread, time_call
+from benchmarks.harness.timing import interleaved, paired_ratio, spread, time_call
 from benchmarks.harness.worker import Json
 from prefsearch.statistics.metrics import bootstrap_interval
 from search import GumbelMuZeroPlanner, MuZeroPlanner
@@ -71,7 +71,7 @@ def measure_time(simulations: int, rounds: int) -> list[Json]:
     times: dict[str, list[float]] = {side: [] for side in planners}
     for planner in planners.values():  # the first search compiles and allocates
         planner.plan(model, observation)
-    for _, side in in_turn(planners, rounds):
+    for _, side in interleaved(planners, rounds):
         seconds = time_call(lambda side=side: planners[side].plan(model, observation))
         times[side].append(1e3 * seconds["wall"])
     rows = []

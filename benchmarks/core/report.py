@@ -1,4 +1,4 @@
-"""What follows from the times of the planning-core benchmark: ratios, losing and skipped cells.
+"""Ratios, losing cells and skipped cells of the planning-core benchmark.
 
 Times are milliseconds of one search of all B trees, `[R]` a cell and side, one value a round in
 which all sides were timed one after the other.

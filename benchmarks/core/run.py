@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.core.grid import Cell, reason_to_skip
 from benchmarks.core.report import OURS, side_summary
 from benchmarks.core.worker import task_of, write_weights
-from benchmarks.harness.timing import in_turn
+from benchmarks.harness.timing import interleaved
 from benchmarks.harness.worker import Json, Worker, WorkerError
 
 SAMPLE_SECONDS = 0.03  # a timed sample repeats short searches until it lasts about so long
@@ -85,7 +85,7 @@ class Benchmark:
                     reason, over = str(error), error.limit
             sides[side] = {"skipped": reason, "over_limit": over}
         agreement = self._agreement(cell, live)
-        for _, side in in_turn(live, options.repeats):
+        for _, side in interleaved(live, options.repeats):
             if live[side].going:
                 try:
                     live[side].take_turn(self._worker(side))

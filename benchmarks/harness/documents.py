@@ -9,7 +9,7 @@ function makes it from results files, and its last lines have the command, commi
 seeds and rounds of each. Where the files that a result depends on (`SOURCES` in provenance.py) have
 changed since, the block is marked as older than the code, until the benchmark is run again. A block
 whose results file is missing is left as it is, with a warning, and fails a check. So do numbers
-outside all blocks (`benchmarks/harness/loose_figures.py`).
+outside all blocks (`benchmarks/harness/unsourced_numbers.py`).
 """
 
 import argparse
@@ -23,8 +23,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.harness import documents_atari, documents_planning, documents_reward, documents_text
-from benchmarks.harness.loose_figures import loose_in
 from benchmarks.harness.provenance import FIELDS, NOT_RECORDED, ROOT, SOURCES, source_digest
+from benchmarks.harness.unsourced_numbers import unsourced_in
 from benchmarks.harness.worker import Json
 from prefsearch.storage.files import write_text_atomic
 
@@ -227,7 +227,7 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
         print("run: python benchmarks/harness/documents.py")
     missing = missing_results(root)
     _warn(missing)
-    loose = loose_in(root)
+    loose = unsourced_in(root)
     for figure in loose:
         print(f"outside a block of figures: {figure}")
     return int(bool(found or missing or loose) and options.check)

@@ -179,7 +179,7 @@ def speed(results: Json) -> list[str]:
 
 
 def _profiles(cells: Sequence[Json]) -> list[str]:
-    """Where the time of training goes; nothing where it was not measured."""
+    """Profile of a training run: where its time goes; nothing where it was not measured."""
     profiles = {cell["settings"]["threads"]: cell["profile"] for cell in cells if "profile" in cell}
     if not profiles:
         return []

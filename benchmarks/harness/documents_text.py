@@ -7,7 +7,7 @@ from benchmarks.harness.worker import Json
 from policies.evaluation.cells import BEST_OF_N
 from policies.evaluation.gain_format import gains_of, method_name, scope_of, verdict
 from policies.planning.options import TITLES
-from prefsearch.statistics.verdicts import count_verdicts, describe_need
+from prefsearch.statistics.significance import count_verdicts, describe_required_seeds
 
 DIFFERENCES = ("best_of_16_above_base", "fine_tuned_above_base_without_search")
 _DEFAULTS = ("gumbel, default", "muzero, default")
@@ -45,7 +45,7 @@ def demo(results: Json) -> list[str]:
                 "tokens a prompt",
                 "gold utility",
                 "above best-of-N at equal tokens",
-                "so it",
+                "verdict",
             ),
             rows,
         ),
@@ -172,7 +172,7 @@ def _goal(goal: Json) -> str:
 
 
 def gains(results: Json) -> list[str]:
-    """Every method of search over text at equal cost, in the embedded world."""
+    """Every method of search over text at equal cost, in the synthetic task."""
     cells: Sequence[Json] = results["cells"]
     rows = []
     for cell in cells:
@@ -325,7 +325,7 @@ def planner_defaults(results: Json) -> list[str]:
     ]
     if results["world"]:
         parts += [
-            f"In the embedded world, {results['world_prompts']} training prompts, one policy, the "
+            f"In the synthetic task, {results['world_prompts']} training prompts, one policy, the "
             "simulated human itself as reward model; gains as above:",
             table(
                 ("planner", "simulations", "gold utility", "gain", "tokens a prompt"),
@@ -352,4 +352,5 @@ def _bounds(found: Sequence[float], form: str) -> str:
 def _decided(cells: Sequence[Json], key: str = "gain_at_equal_tokens") -> str:
     """Counts of decided comparisons, and the seeds that would decide the others."""
     compared = gains_of([{"policy": "base", **cell} for cell in cells], key)
-    return f"{count_verdicts(compared)} {describe_need(compared, difference=SMALLEST)}".rstrip()
+    required = describe_required_seeds(compared, difference=SMALLEST)
+    return f"{count_verdicts(compared)} {required}".rstrip()

@@ -75,7 +75,7 @@ class Sources:
 LEFT_OUT = (
     "benchmarks/harness/documents*.py",
     "benchmarks/harness/import_closure.py",
-    "benchmarks/harness/loose_figures.py",
+    "benchmarks/harness/unsourced_numbers.py",
     "benchmarks/harness/provenance.py",
     "prefsearch/report/plotting.py",
     "search/evaluation/figures.py",

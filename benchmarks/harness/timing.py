@@ -9,7 +9,7 @@ Seconds = Mapping[str, float]
 """CPU and wall-clock seconds, by `CLOCKS`."""
 
 
-def in_turn(sides: Collection[str], rounds: int) -> Iterator[tuple[int, str]]:
+def interleaved(sides: Collection[str], rounds: int) -> Iterator[tuple[int, str]]:
     """Round and side, all sides in each round, in reverse order in every other round.
 
     Args:

@@ -40,7 +40,7 @@ from benchmarks.harness.results import (
     table,
     wide_console,
 )
-from benchmarks.harness.timing import clock_ratios, in_turn, spread, time_call
+from benchmarks.harness.timing import clock_ratios, interleaved, spread, time_call
 from benchmarks.harness.worker import Json
 from benchmarks.reward.reward_models import SIZES
 from benchmarks.reward.scoring_sides import (
@@ -111,7 +111,7 @@ def run_cell(cell: Cell, options: argparse.Namespace, console: Console) -> Json:
     light = cell.tokens <= HEAVY or is_goal(cell)
     rounds = options.rounds if light else min(options.rounds, HEAVY_ROUNDS)
     times: dict[str, list[dict[str, float]]] = {side: [] for side in cell.sides}
-    for number, side in in_turn(cell.sides, rounds):
+    for number, side in interleaved(cell.sides, rounds):
         with console.status(f"{cell.name}: round {number + 1} of {rounds}, {side}"):
             times[side].append(time_call(lambda side=side: SIDES[side](subject, cell)))
     memory: dict[str, float] = {}

@@ -48,7 +48,7 @@ from benchmarks.harness.results import (
     table,
     wide_console,
 )
-from benchmarks.harness.timing import clock_ratios, in_turn, spread, time_call
+from benchmarks.harness.timing import clock_ratios, interleaved, spread, time_call
 from benchmarks.harness.worker import Json
 from benchmarks.reward.reward_models import (
     LIKE,
@@ -233,7 +233,7 @@ def run_cell(cell: Cell, options: argparse.Namespace, console: Console, *, gate_
     for side in SIDES:
         with console.status(f"{cell.name}: warm-up, {side}"):
             timed(cell, side, copy.deepcopy(start), steps=2)
-    for number, side in in_turn(SIDES, options.rounds):
+    for number, side in interleaved(SIDES, options.rounds):
         with console.status(f"{cell.name}: round {number + 1} of {options.rounds}, {side}"):
             times[side].append(timed(cell, side, copy.deepcopy(start), steps=steps))
     memory: dict[str, float] = {}

@@ -9,7 +9,7 @@ response's lead over the mean of all responses. Gains are paired by prompt, in r
 same planner with Gumbel MuZero's numbers of self-play (`value_scale` 0.1, `maxvisit_init` 50) or
 with an exploration constant of 5, with 95 % bootstrap intervals over prompts.
 
-`--policy FOLDER` adds the embedded world: training prompts, a policy fine-tuned on its
+`--policy FOLDER` adds the synthetic task: training prompts, a policy fine-tuned on its
 demonstrations (`prefsearch demo` leaves one in `checkpoints/sft`) and the simulated human itself as
 reward model, so that gains are in gold. No prompt here is an evaluation prompt: defaults are chosen
 on it. Writes `docs/results/text_planner_defaults.json` and the table of docs/text_search.md.
@@ -105,7 +105,7 @@ class _HumanReward:
 
 
 def study_world(folder: str, budgets: Sequence[int], prompts: int, seed: int) -> list[Json]:
-    """Gold and gain of the defaults on training prompts of the embedded world."""
+    """Gold and gain of the defaults on training prompts of the synthetic task."""
     policy = Policy.load(folder)
     requests = [request.prompt for request in sample_requests(prompts, seed=seed)]
     cells = []
@@ -152,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--budgets", type=int, nargs="+", default=[4, 8, 16, 32, 64, 512])
     parser.add_argument("--prompts", type=int, default=30, help="of each toy")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--policy", help="folder of a policy of the embedded world")
+    parser.add_argument("--policy", help="folder of a policy of the synthetic task")
     parser.add_argument("--world_budgets", type=int, nargs="+", default=[16, 32])
     parser.add_argument("--world_prompts", type=int, default=96)
     options = parser.parse_args(arguments)

@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from benchmarks.harness.timing import in_turn, paired_ratio, time_call
+from benchmarks.harness.timing import interleaved, paired_ratio, time_call
 from benchmarks.harness.worker import Json
 from benchmarks.text.models import Subject, counted_tokens
 
@@ -82,7 +82,7 @@ def run_cell(cell: Cell, subject: Subject, *, rounds: int, report: Callable[[str
             failed[side] = f"{type(error).__name__}: {error}"
     times: dict[str, list[dict[str, float]]] = {side: [] for side in warm}
     parts: dict[str, list[Mapping[str, float]]] = {side: [] for side in warm}
-    for number, side in in_turn(warm, rounds):
+    for number, side in interleaved(warm, rounds):
         report(f"{cell.name}: round {number + 1} of {rounds}, {side}")
         gc.collect()
         outcomes: list[Outcome] = []

@@ -15,7 +15,7 @@ from transformers import DynamicCache, PreTrainedModel
 from benchmarks.harness.worker import Json
 from benchmarks.text.models import CONTEXT, Subject
 from benchmarks.text.run import Cell, Outcome, Side
-from policies.finetuning.collection import sample_responses
+from policies.finetuning.samples import sample_responses
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
 from policies.generation.segment_tree import SegmentTree
@@ -175,7 +175,7 @@ class Unequal:
                 made += tree.extend([root] * len(numbers), numbers)
             lengths = [tree.segment(node).length for node in made]
             counts = {"tokens": sum(lengths), "longest": max(lengths)}
-            return Outcome([lengths], tree.idle_tokens, counts=counts)
+            return Outcome([lengths], tree.padding_tokens, counts=counts)
 
         return run
 

@@ -100,7 +100,7 @@ class Searches:
             found = self._planner(leaves).plan(timed, torch.tensor(roots))
             return Outcome(
                 root_visits(found),
-                tree.idle_tokens,
+                tree.padding_tokens,
                 {"prompts": prompts + timed.seconds},
                 {"nodes": sum(model.segments.values()), "depth": depth(found)},
             )

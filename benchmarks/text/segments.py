@@ -14,8 +14,8 @@ from transformers import DynamicCache
 
 from benchmarks.text.models import Subject
 from benchmarks.text.peers import PeerPlanningModel, laid_out, prefill, stacked_cache, step_rows
+from policies.generation.counter_rng import child_key, root_key, uniforms
 from policies.generation.proposals import Proposal
-from policies.generation.random import child_key, root_key, uniforms
 
 BLOCK = 12
 Draw = Callable[[Tensor, Sequence[int], int], Tensor]

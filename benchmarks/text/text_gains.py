@@ -1,4 +1,4 @@
-"""Every method of search over text in the embedded world, at equal tokens, over several seeds.
+"""Every method of search over text in the synthetic task, at equal tokens, over several seeds.
 
     python benchmarks/text/text_gains.py --seeds 1 2 3 4 5 6 7 8
 
@@ -32,9 +32,9 @@ from policies.demo import PROPOSAL, Demo
 from policies.evaluation.cells import cell_row, curves, summarize
 from policies.evaluation.gain_fits import fit_rows
 from policies.evaluation.gain_format import closing_table
-from policies.evaluation.measuring import load_pool
 from policies.evaluation.pooled import Pool
-from policies.finetuning.collection import sample_responses
+from policies.evaluation.runner import load_pool
+from policies.finetuning.samples import sample_responses
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Unit
 from policies.planning.options import TITLES

@@ -143,7 +143,7 @@ class ValueArgs(RewardedArgs):
 
 @dataclass
 class SearchArgs(RewardedArgs):
-    """What a search plans against.
+    """Arguments of leaf values, rewards and the KL penalty of a search.
 
     Attributes:
         leaf: How unfinished text is valued: "partial", the reward model's score of the text so far
@@ -156,10 +156,10 @@ class SearchArgs(RewardedArgs):
             each segment earns, beside the reward model's score at the end; of another kind of
             model, its score of the text so far. Null for none.
         process_weight: Multiplies the scores of process_reward.
-        kl_beta: Penalty a nat of divergence from the reference, taken from each segment's reward;
+        kl_coef: Penalty a nat of divergence from the reference, taken from each segment's reward;
             0 for none.
         reference: Policy to stay close to, of the policy's vocabulary, named as policy is; required
-            where kl_beta is above 0.
+            where kl_coef is above 0.
     """
 
     MODELS: ClassVar = ("policy", "reward_model", "value_head", "process_reward", "reference")
@@ -168,7 +168,7 @@ class SearchArgs(RewardedArgs):
     value_head: str | None = None
     process_reward: str | None = None
     process_weight: NonNegative = 1.0
-    kl_beta: NonNegative = 0.0
+    kl_coef: NonNegative = 0.0
     reference: str | None = None
     options: SearchOptions = field(default_factory=_command_options)
 
@@ -183,23 +183,23 @@ class SearchArgs(RewardedArgs):
         most, response = self.options.token_budget, self.proposal.max_new_tokens
         wanted = f"at least {response}, the max_new_tokens of one response"
         require(most is None or most >= response, "token_budget", most, wanted)
-        if self.kl_beta > 0:
-            wanted = "a policy's hub id or folder, since kl_beta is above 0"
+        if self.kl_coef > 0:
+            wanted = "a policy's hub id or folder, since kl_coef is above 0"
             require(bool(self.reference), "reference", self.reference, wanted)
         else:
-            wanted = "null, since kl_beta is 0 and would leave it unused"
+            wanted = "null, since kl_coef is 0 and would leave it unused"
             require(self.reference is None, "reference", self.reference, wanted)
 
 
 @dataclass
 class MethodArgs(SearchArgs):
-    """One search.
+    """Planner and budget of a search.
 
     Attributes:
         method: best_of_n; weighted or majority, a vote of N responses, by score or by count;
-            rejection, best-of-N that gives up on bad beginnings; beam; dvts, several small beams;
-            muzero or gumbel_muzero, tree searches; controlled_decoding, one token at a time by the
-            value of what it leads to.
+            speculative rejection, which drops low-scoring partial responses; beam; dvts, several
+            small beams; muzero or gumbel_muzero, tree searches; controlled_decoding, one token at a
+            time by the value of what it leads to.
         budget: Responses of best_of_n, weighted, majority and rejection; segments a step of beam
             and dvts; simulations a decision of muzero and gumbel_muzero; tokens considered of
             controlled_decoding.

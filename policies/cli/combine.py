@@ -11,8 +11,8 @@ from policies.evaluation.cells import BEST_OF_N, Record
 from policies.evaluation.clusters import clusters_of, with_clusters
 from policies.evaluation.gain_format import method_name
 from policies.evaluation.gain_report import records_of, write_gain_pages
-from policies.evaluation.measuring import load_pool
 from policies.evaluation.pooled import Pool
+from policies.evaluation.runner import load_pool
 from prefsearch.cli.console import PlainConsole
 from prefsearch.config.settings import settings_of_class
 from prefsearch.run.directory import DamagedRunError, RunDirectory

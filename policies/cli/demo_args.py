@@ -12,7 +12,7 @@ from rewardmodel.synthetic.requests import count_held_out
 
 @dataclass
 class DemoArgs(CheckedArgs):
-    """Train, search, fine-tune and report in the embedded world, in minutes.
+    """Train, search, fine-tune and report in the synthetic task, in minutes.
 
     Attributes:
         out: The run's folder.
@@ -24,7 +24,7 @@ class DemoArgs(CheckedArgs):
         few_labels: Comparisons for a second reward model, small enough to be over-optimized.
         eval_prompts: Held-out prompts that everything is measured on.
         pool: Responses to each held-out prompt, the largest N of best-of-N.
-        improve_prompts: Training prompts searched for fine-tuning.
+        finetune_prompts: Training prompts searched for fine-tuning.
         threads: Torch threads.
     """
 
@@ -32,12 +32,12 @@ class DemoArgs(CheckedArgs):
     resume: bool = False
     fast: bool = False
     seed: Seed = 0
-    demonstrations: Annotated[int, Within(least=100, most=10_000_000)] = 5000
-    comparisons: Annotated[int, Within(least=20, most=10_000_000)] = 1000
-    few_labels: Annotated[int, Within(least=10, most=10_000_000)] = 100
+    demonstrations: Annotated[int, Within(ge=100, le=10_000_000)] = 5000
+    comparisons: Annotated[int, Within(ge=20, le=10_000_000)] = 1000
+    few_labels: Annotated[int, Within(ge=10, le=10_000_000)] = 100
     eval_prompts: Count = 48
-    pool: Annotated[int, Within(least=16, most=2**20)] = 64
-    improve_prompts: Annotated[int, Within(least=2, most=10_000_000)] = 128
+    pool: Annotated[int, Within(ge=16, le=2**20)] = 64
+    finetune_prompts: Annotated[int, Within(ge=2, le=10_000_000)] = 128
     threads: Threads = 2
 
     def check(self) -> None:
@@ -48,9 +48,9 @@ class DemoArgs(CheckedArgs):
             self.few_labels = min(self.few_labels, 50)
             self.eval_prompts = min(self.eval_prompts, 12)
             self.pool = min(self.pool, 16)
-            self.improve_prompts = min(self.improve_prompts, 24)
+            self.finetune_prompts = min(self.finetune_prompts, 24)
         most = count_held_out()
-        bounds = f"2 to {most}, the held-out assignments of the embedded world"
+        bounds = f"2 to {most}, the held-out assignments of the synthetic task"
         require(2 <= self.eval_prompts <= most, "eval_prompts", self.eval_prompts, bounds)
 
     @property

@@ -11,7 +11,7 @@ from policies.cli.loading import digests_of, prompts_for, search_models, searche
 from policies.evaluation.clusters import clusters_of
 from policies.evaluation.gain_report import write_gain_report
 from policies.evaluation.gold_scorer import load_gold_scorer
-from policies.evaluation.measuring import Measurement, keep_prompts
+from policies.evaluation.runner import Measurement, keep_prompts
 from policies.planning.options import MethodName
 from policies.planning.searcher import SearchPolicy
 from prefsearch.config.checks import require

@@ -25,7 +25,7 @@ class PolicyEvaluateArgs(SearchArgs):
         pool: Responses sampled to each prompt, at least the largest budget. From these best_of_n,
             weighted and majority are measured at every budget and power of two; the more, the
             farther searches can be compared at equal cost.
-        gold: A scorer that the search never uses: "simulated" for the embedded world,
+        gold: A scorer that the search never uses: "simulated" for the synthetic task,
             "answers:FILE" for exact match with the reference answers of a file, a reward model or
             function as reward_model takes them, or null for none.
         out: Folder of the run.
@@ -34,7 +34,7 @@ class PolicyEvaluateArgs(SearchArgs):
 
     methods: list[str] | None = None
     budgets: list[Size] | None = None
-    pool: Annotated[int, Within(least=2, most=2**20)] = 16
+    pool: Annotated[int, Within(ge=2, le=2**20)] = 16
     gold: str | None = None
     out: str = "runs/evaluate"
     resume: bool = False

@@ -1,4 +1,4 @@
-"""What the arguments of the policy commands name, loaded: prompts, models, searches."""
+"""Loads the prompts, models and searches that command arguments name."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -96,7 +96,7 @@ def search_models(args: SearchArgs) -> SearchModels:
         scorer = load_reward_model(args.process_reward, aggregate="last" if steps else None)
         rewards.append(ProcessReward(scorer, weight=args.process_weight))
     if args.reference is not None:
-        rewards.append(KLPenalty(Policy.load(args.reference), args.kl_beta))
+        rewards.append(KLPenalty(Policy.load(args.reference), args.kl_coef))
     return SearchModels(
         policy,
         load_reward_model(args.reward_model, input_format=args.input_format),

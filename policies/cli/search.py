@@ -12,7 +12,7 @@ from typing import Any
 
 from policies.cli.args import PlanArgs, SampleArgs
 from policies.cli.loading import prompts_for, search_models, searcher_for
-from policies.finetuning.collection import sample_responses
+from policies.finetuning.samples import sample_responses
 from policies.generation.language_model import Policy
 from prefsearch.distributed import Processes, join_processes
 from prefsearch.progress import track

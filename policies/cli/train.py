@@ -15,7 +15,7 @@ from policies.cli.loading import (
     searcher_for,
 )
 from policies.evaluation.cell_files import CellFile, Fields, Line
-from policies.finetuning.collection import sample_responses, searched_demonstrations
+from policies.finetuning.samples import sample_responses, searched_demonstrations
 from policies.generation.language_model import (
     Policy,
     build_tiny_model,
@@ -109,7 +109,7 @@ def value(args: ValueArgs) -> None:
 
 
 def finetune(args: FinetuneArgs) -> None:
-    """Searches, in as many processes as there are, and distils in one."""
+    """Searches, in as many processes as there are, and distills in one."""
     processes = join_processes()
     models = search_models(args)
     prompts = prompts_for(args, models.policy)
@@ -133,7 +133,7 @@ def finetune(args: FinetuneArgs) -> None:
     if not processes.leave_main():
         return
     folder = run.checkpoints / "model"
-    if run.result("distil") is None:
+    if run.result("distill") is None:
         outcome = fine_tune(
             args.policy,
             load_demonstrations(str(found), keep_messages=True),
@@ -143,9 +143,9 @@ def finetune(args: FinetuneArgs) -> None:
             checkpoints=run.path / "trainer",
             keep_checkpoints=True,
         )
-        run.finish("distil", outcome, files=[folder])
+        run.finish("distill", outcome, files=[folder])
     remove_folder(run.path / "trainer")
-    _show_unfinished(PlainConsole(), run.result("distil") or {})
+    _show_unfinished(PlainConsole(), run.result("distill") or {})
     PlainConsole().print(f"Model: {folder}")
 
 

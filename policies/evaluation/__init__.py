@@ -1,1 +1,1 @@
-"""What test-time search gains: gold against proxy, per token spent."""
+"""Evaluation of test-time search: gold and proxy score at equal tokens."""

@@ -1,4 +1,4 @@
-"""What a cell of a measurement has found so far, on disk: one line a prompt, batch after batch.
+"""Resumable JSON-lines file of one method and budget: one line a prompt, batch after batch.
 
 A finished batch is appended and reaches the disk, so a killed run loses the batch it was at and
 nothing else. The main process appends to `CELL.jsonl`, every other to `CELL.rank-R.jsonl`; what is

@@ -1,4 +1,4 @@
-"""What test-time search gains: every method over a budget sweep, on the same prompts.
+"""Summaries by method and budget, with gains over best-of-N at equal cost.
 
 Records are summarized into cells of one method and budget, with the difference from best-of-N at
 equal cost and intervals over seeds, or over the prompts of one seed. P is prompts, L budgets.

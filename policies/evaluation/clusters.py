@@ -15,7 +15,7 @@ from rewardmodel.synthetic.requests import assignment_of
 def clusters_of(prompts: Sequence[Any]) -> list[str]:
     """The cluster of each prompt, the same name in every run that meets the prompt.
 
-    Of a request of the embedded world it is the set of things it requests, whatever the
+    Of a request of the synthetic task it is the set of things it requests, whatever the
     wording and whatever stands before it, such as instructions, examples and earlier turns: the
     last request counts, in a conversation the last one of the user. Other prompts share a cluster
     where they are equal but for case and white space at their ends.
@@ -38,7 +38,7 @@ def _cluster(prompt: Any) -> str:
 
 
 def _requested(prompt: Any) -> list[str]:
-    """The texts in which a user asks, in their order: a plain prompt, or messages of the user."""
+    """The user turns of a prompt, in order: a plain prompt, or messages of the user."""
     if isinstance(prompt, str):
         return [prompt]
     texts = []
@@ -53,7 +53,7 @@ def _requested(prompt: Any) -> list[str]:
 
 @functools.cache
 def _request_pattern() -> re.Pattern[str]:
-    """All requests of the embedded world, in upper or lower case."""
+    """All requests of the synthetic task, in upper or lower case."""
     wordings: list[str] = []
     for genre in GENRES:
         nouns = dict(zip(genre.slots, genre.things, strict=True))

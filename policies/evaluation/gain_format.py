@@ -8,8 +8,8 @@ from rich.table import Table
 from policies.evaluation.cells import BEST_OF_N, Record
 from prefsearch.statistics.intervals import SeedInterval, seed_interval_from
 from prefsearch.statistics.metrics import Interval
-from prefsearch.statistics.verdicts import Verdict
-from prefsearch.statistics.verdicts import verdict as verdict_of
+from prefsearch.statistics.significance import Verdict
+from prefsearch.statistics.significance import verdict as verdict_of
 
 
 def method_name(row: Record) -> str:

@@ -20,11 +20,11 @@ from policies.evaluation.gain_format import (
     show_share,
     verdict,
 )
-from policies.evaluation.measuring import load_pool
 from policies.evaluation.pooled import Pool
+from policies.evaluation.runner import load_pool
 from prefsearch.report.page import Report
 from prefsearch.run.directory import RunDirectory
-from prefsearch.statistics.verdicts import count_verdicts
+from prefsearch.statistics.significance import count_verdicts
 from prefsearch.storage.files import read_records, write_json_atomic, write_text_atomic
 from rewardmodel.data.conversation import prompt_of
 from search.evaluation.figures import gain_curves
@@ -43,7 +43,7 @@ _COLUMNS = {
     "proxy": "proxy",
     "kl": "KL bound, nats",
     "gain": "above best-of-N at equal tokens",
-    "verdict": "so it",
+    "verdict": "verdict",
     "finished": "finished",
     "seconds": "seconds a prompt",
 }
@@ -55,7 +55,7 @@ _COSTS = {
     "scored_tokens": "read by reward and value models",
     "model_tokens": "read by models in all",
     "gain": "above best-of-N at equal reading",
-    "verdict": "so it",
+    "verdict": "verdict",
     "seconds": "seconds a prompt",
 }
 _GUIDE = """

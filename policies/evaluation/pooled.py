@@ -14,7 +14,7 @@ from torch import Tensor
 
 from policies.evaluation.cell_files import Fields, Line
 from policies.evaluation.gold_scorer import GoldScorer, gold_scores
-from policies.finetuning.collection import Samples
+from policies.finetuning.samples import Samples
 from policies.generation.language_model import Policy
 from policies.planning.options import TITLES, MethodName
 from policies.planning.voting import VoteRule, vote_expectation

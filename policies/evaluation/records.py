@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from policies.evaluation.cell_files import Fields, Line
 from policies.evaluation.gold_scorer import GoldScorer, gold_scores
 from policies.evaluation.pooled import Pool, pool_lines, pool_records
-from policies.finetuning.collection import Samples
+from policies.finetuning.samples import Samples
 from policies.generation.language_model import Policy
 from policies.planning.result import SearchResult
 from policies.planning.searcher import SearchPolicy

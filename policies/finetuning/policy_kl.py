@@ -1,10 +1,10 @@
-"""How far a policy has gone from another, by its own samples."""
+"""Monte Carlo estimate of the KL divergence of a policy from another."""
 
 from collections.abc import Hashable, Sequence
 
 import torch
 
-from policies.finetuning.collection import Samples
+from policies.finetuning.samples import Samples
 from policies.generation.language_model import Policy
 from prefsearch.statistics.intervals import SeedInterval, interval_over_seeds
 

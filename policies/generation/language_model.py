@@ -31,7 +31,7 @@ from rewardmodel.prefix_cache.base import Prefixes
 from rewardmodel.prefix_cache.rerun import RerunTree
 from rewardmodel.prefix_cache.tree import PrefixTree
 from rewardmodel.pretrained.adapters import adapter_folder, load_causal
-from rewardmodel.pretrained.model_fit import context_length, fit_embeddings
+from rewardmodel.pretrained.compatibility import context_length, fit_embeddings
 from rewardmodel.pretrained.tokenization import TextEncoder, load_tokenizer
 from rewardmodel.training.optim_config import OptimConfig
 from rewardmodel.training.run import run_trainer, save_model

@@ -32,7 +32,7 @@ _SENTENCE_MARKS = (".", "!", "?", "。", "！", "？")
 
 @dataclass(frozen=True)
 class Proposal:
-    r"""How segments are made.
+    r"""Segment boundaries and sampling settings.
 
     Attributes:
         unit: Where a segment, what a search tries at a time, ends: after a "token", the likeliest
@@ -56,7 +56,7 @@ class Proposal:
     unit: Unit = "sentence"
     segment_tokens: Tokens = 64
     max_new_tokens: Tokens = 128
-    min_new_tokens: Annotated[int, Within(least=0, most=2**24)] = 0
+    min_new_tokens: Annotated[int, Within(ge=0, le=2**24)] = 0
     temperature: Temperature = 1.0
     top_k: CountOrZero = 0
     top_p: PositiveFraction = 1.0
@@ -104,7 +104,7 @@ class Proposal:
         return ends
 
     def weights(self, log_probabilities: Tensor) -> Tensor:
-        """What is proposed, by temperature and cuts.
+        """Sampling weights after temperature, top-k and top-p.
 
         Args:
             log_probabilities: Of the policy, [R, V]; -inf where a token is forbidden.

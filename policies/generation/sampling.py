@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from policies.generation.counter_rng import uniforms
 from policies.generation.proposals import Proposal
-from policies.generation.random import uniforms
 from policies.generation.segment import Segment, SegmentEnds
 from rewardmodel.prefix_cache.base import Prefixes
 from rewardmodel.prefix_cache.states import pick
 
 
 @dataclass(frozen=True)
-class Draft:
+class PendingSegment:
     """An empty segment that is to be sampled.
 
     Attributes:
@@ -35,25 +35,25 @@ class Draft:
 
 
 class Sampling:
-    """Samples drafts, at most `max_rows` of them at a time."""
+    """Samples pending, at most `max_rows` of them at a time."""
 
     def __init__(
         self,
         prefixes: Prefixes,
         proposal: Proposal,
-        drafts: Sequence[Draft],
+        pending: Sequence[PendingSegment],
         *,
         max_rows: int,
         describe: Callable[[int], str],
     ) -> None:
-        """Queues the drafts; `describe` names a prompt, by its handle, in errors."""
+        """Queues the pending; `describe` names a prompt, by its handle, in errors."""
         self._prefixes = prefixes
         self._proposal = proposal
         self._describe = describe
         # The longest prefixes come first: a row that is given another one has room for it.
-        self._waiting = deque(sorted(drafts, key=lambda draft: -draft.prefix_tokens))
-        self._rows = min(len(drafts), max_rows)
-        self._limit = max(draft.ends.limit for draft in drafts)
+        self._waiting = deque(sorted(pending, key=lambda draft: -draft.prefix_tokens))
+        self._rows = min(len(pending), max_rows)
+        self._limit = max(draft.ends.limit for draft in pending)
 
     @torch.inference_mode()
     def run(self) -> None:
@@ -62,7 +62,7 @@ class Sampling:
         Raises:
             ValueError: If the policy's logits are not finite, naming prompt and token.
         """
-        rows: list[Draft | None] = [self._waiting.popleft() for _ in range(self._rows)]
+        rows: list[PendingSegment | None] = [self._waiting.popleft() for _ in range(self._rows)]
         parents = _prefixes_of(rows)
         branches = self._prefixes.branches(parents, room=self._limit)
         log_probabilities = self._prefixes.logits(parents).log_softmax(-1)  # [lines, V]
@@ -70,7 +70,7 @@ class Sampling:
         fresh = list(range(len(rows)))  # lines whose next token is to be drawn
 
         def refill(lines: Sequence[int]) -> list[int]:
-            """Gives free lines to drafts that wait; returns the lines taken."""
+            """Gives free lines to pending that wait; returns the lines taken."""
             taken = list(lines[: len(self._waiting)])
             if taken:
                 for line in taken:
@@ -113,23 +113,23 @@ class Sampling:
 
     def _draw(
         self,
-        rows: Sequence[Draft | None],
+        rows: Sequence[PendingSegment | None],
         lines: Sequence[int],
         log_probabilities: Tensor,
         closed: set[int],
     ) -> tuple[Tensor, list[int]]:
         """Draws a token on each of some lines; returns tokens and the lines that finished."""
-        drafts = [_draft(rows[line]) for line in lines]
-        segments = [draft.segment for draft in drafts]
+        pending = [_draft(rows[line]) for line in lines]
+        segments = [draft.segment for draft in pending]
         policy = log_probabilities[torch.tensor(lines, device=log_probabilities.device)]
-        allowed = drafts[0].ends.allowed(policy, [segment.length for segment in segments])
+        allowed = pending[0].ends.allowed(policy, [segment.length for segment in segments])
         levels = uniforms([s.key for s in segments], [len(s.ids) for s in segments])
         drawn = self._proposal.draw(allowed, torch.from_numpy(levels))
         chosen = policy.gather(-1, drawn[:, None])[:, 0].tolist()
         # A row of NaN draws any token; checked here, where the numbers are copied to the host.
         require_finite(segments, [[chance] for chance in chosen], self._describe)
         finished = []
-        for line, draft, token, chance in zip(lines, drafts, drawn.tolist(), chosen, strict=True):
+        for line, draft, token, chance in zip(lines, pending, drawn.tolist(), chosen, strict=True):
             draft.segment.take(token, chance)
             draft.ends.finish(draft.segment, draft.tail)
             if draft.segment.finished:
@@ -165,10 +165,10 @@ def require_finite(
             )
 
 
-def _draft(row: Draft | None) -> Draft:
+def _draft(row: PendingSegment | None) -> PendingSegment:
     assert row is not None, "a free line has no draft"
     return row
 
 
-def _prefixes_of(rows: Sequence[Draft | None]) -> list[int]:
+def _prefixes_of(rows: Sequence[PendingSegment | None]) -> list[int]:
     return [row.prefix for row in rows if row is not None]

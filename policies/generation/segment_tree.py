@@ -2,7 +2,7 @@
 
 Long segments are sampled in rows of their own, ranked tokens of all prompts and branches take one
 forward pass (`rewardmodel.prefix_cache`). Random numbers are keyed by prompt and actions
-(`policies.generation.random`), so a segment does not depend on what else is sampled. A search
+(`policies.generation.counter_rng`), so a segment does not depend on what else is sampled. A search
 leaves its scores, values and rewards on the segments; this file makes none of them.
 """
 
@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from policies.generation.counter_rng import child_key, root_key
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
-from policies.generation.random import child_key, root_key
-from policies.generation.sampling import Draft, Sampling
+from policies.generation.sampling import PendingSegment, Sampling
 from policies.generation.segment import Segment, SegmentEnds
 from rewardmodel.data.conversation import Prompt
 from rewardmodel.data.text_rows import require_rows
@@ -154,9 +154,9 @@ class SegmentTree:
         return self.prefixes.forward_tokens[self._prefix_of_root[root]]
 
     @property
-    def idle_tokens(self) -> int:
+    def padding_tokens(self) -> int:
         """Tokens that the model was given only to fill batches up."""
-        return self.prefixes.idle_tokens
+        return self.prefixes.padding_tokens
 
     def bytes_per_token(self) -> int:
         """Bytes of keys and values that a token takes; 0 where none are kept."""
@@ -286,13 +286,13 @@ class SegmentTree:
         if not nodes:
             return []
         attempts = [0] * len(nodes) if attempts is None else attempts
-        drafts = []
+        pending = []
         for node, action, attempt in zip(nodes, actions, attempts, strict=True):
             source = self._segments[node]
             assert not source.finished, "a finished node cannot be extended"
             ends = self._whole if action == ROLLOUT else self._ends
-            drafts.append(
-                Draft(
+            pending.append(
+                PendingSegment(
                     self._open(node, child_key(source.key, action, attempt)),
                     ends,
                     prefix=self.prefixes_of([node])[0],
@@ -301,9 +301,9 @@ class SegmentTree:
                 )
             )
         Sampling(
-            self.prefixes, self.proposal, drafts, max_rows=self.max_rows, describe=self.describe
+            self.prefixes, self.proposal, pending, max_rows=self.max_rows, describe=self.describe
         ).run()
-        return [self._add(draft.segment) for draft in drafts]
+        return [self._add(draft.segment) for draft in pending]
 
     def add_scores(self, nodes: Sequence[int], scores: Sequence[float]) -> None:
         """Puts scores on finished responses, which become `candidates` of their prompts."""

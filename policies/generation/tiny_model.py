@@ -23,10 +23,10 @@ class TinyModel:
         context: From scratch: the most tokens of prompt and response.
     """
 
-    vocabulary: Annotated[int, Within(least=1, most=2**24)] = 1024
-    hidden_size: Annotated[int, Within(least=1, most=2**16)] = 128
-    layers: Annotated[int, Within(least=1, most=1024)] = 3
-    heads: Annotated[int, Within(least=1, most=1024)] = 4
+    vocabulary: Annotated[int, Within(ge=1, le=2**24)] = 1024
+    hidden_size: Annotated[int, Within(ge=1, le=2**16)] = 128
+    layers: Annotated[int, Within(ge=1, le=1024)] = 3
+    heads: Annotated[int, Within(ge=1, le=1024)] = 4
     context: Tokens = 256
 
     def __post_init__(self) -> None:

@@ -59,7 +59,7 @@ class PartialReward:
 
 @dataclass(frozen=True)
 class NoValue:
-    """Nothing, for searches that look at finished responses alone."""
+    """Value 0, for methods that score finished responses only."""
 
     samples: ClassVar[bool] = False
 

@@ -35,7 +35,7 @@ _SEGMENTS = 8  # of a response, roughly; set on toys and training prompts
 _LEAST_VISITS, _MOST_VISITS = 1.0, 3.0  # of the best candidate before another; set as _SEGMENTS was
 
 
-def sample_scale(
+def sampled_gumbel_scale(
     num_candidates: int, num_simulations: int, *, value_scale: float | None = None
 ) -> tuple[float, float]:
     """How Gumbel MuZero weighs Q-values of samples, whose prior is uniform over K candidates.
@@ -68,7 +68,7 @@ def sample_scale(
     return scale, at_new_node / scale
 
 
-def sample_exploration(num_candidates: int, num_simulations: int) -> float:
+def sampled_c_puct(num_candidates: int, num_simulations: int) -> float:
     """How much MuZero explores among samples, whose prior is uniform over K candidates.
 
     Where one candidate has q = 1 and the others, untried, 0, it is visited m times before another
@@ -189,14 +189,14 @@ def method_planner(
         case "muzero":
             explored = options.c_puct
             if explored is None and not proposal.ranked:
-                explored = sample_exploration(candidates, budget)
+                explored = sampled_c_puct(candidates, budget)
             if explored is not None:
                 settings["pb_c_init"] = explored
         case "gumbel_muzero":
             settings["max_num_considered_actions"] = candidates
             numbers: dict[str, float | None] = {}
             if not proposal.ranked:
-                scale = sample_scale(candidates, budget, value_scale=options.value_scale)
+                scale = sampled_gumbel_scale(candidates, budget, value_scale=options.value_scale)
                 numbers = dict(zip(("value_scale", "maxvisit_init"), scale, strict=True))
             given = {"value_scale": options.value_scale, "maxvisit_init": options.maxvisit_init}
             numbers |= {key: value for key, value in given.items() if value is not None}

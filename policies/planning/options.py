@@ -35,7 +35,7 @@ BEAM_PROPOSALS = 4
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """How methods search, beside their budgets.
+    """Options shared by all search methods.
 
     Attributes:
         leaves_per_step: Tree search: leaves of each tree that go through the models at once. More

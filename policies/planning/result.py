@@ -83,7 +83,7 @@ def tree_with_texts(tree: Tree, row: int, text: SegmentTree) -> dict[str, Any]:
     """One search tree as a nested dict whose nodes carry their text."""
     handles = tree.embeddings["node"][row].tolist()
 
-    def dress(entry: dict[str, Any]) -> dict[str, Any]:
+    def attach_text(entry: dict[str, Any]) -> dict[str, Any]:
         handle = handles[entry["node"]]
         is_root = entry["action"] is None
         return {
@@ -92,10 +92,10 @@ def tree_with_texts(tree: Tree, row: int, text: SegmentTree) -> dict[str, Any]:
             "value": entry["value"] if (score := text.segment(handle).score) is None else score,
             "prior": entry["prior"],
             "reward": entry["reward"],
-            "children": [dress(child) for child in entry["children"]],
+            "children": [attach_text(child) for child in entry["children"]],
         }
 
-    dressed = dress(tree.to_dict(row))
+    dressed = attach_text(tree.to_dict(row))
     if not dressed["text"]:
         dressed["text"] = str(text.prompt(handles[0])).strip()
     return dressed

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from prefsearch.cli.commands import COMMANDS, Command
-from prefsearch.cli.signals import OrderlyExit, close_bars, open_missing_streams
+from prefsearch.cli.signals import GracefulExit, close_bars, open_missing_streams
 from prefsearch.config.checks import nearest, shown
 
 
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     open_missing_streams()
     code = 0
-    with OrderlyExit() as exit_code:
+    with GracefulExit() as exit_code:
         try:
             code = _find_and_run(list(sys.argv[1:] if argv is None else argv))
             exit_code.flush()
@@ -126,12 +126,12 @@ def run_command(prog: str, command: Command, argv: Sequence[str]) -> int:
         `PREFSEARCH_TRACEBACK=1` shows where it arose.
     """
     from prefsearch.cli.command_line import as_flags, parse
-    from prefsearch.run.directory import withdraw_unused_runs
+    from prefsearch.run.directory import remove_unused_runs
     from prefsearch.storage.visible_text import visible
 
     configure_logging()
     config: type = object
-    with OrderlyExit() as exit_code:
+    with GracefulExit() as exit_code:
         try:
             config = command.load_args()
             args = parse(config, resolve_configuration(argv), prog=prog)
@@ -148,7 +148,7 @@ def run_command(prog: str, command: Command, argv: Sequence[str]) -> int:
         except (ValueError, OSError, ImportError, FloatingPointError) as error:
             if exit_code.takes(error) or os.environ.get("PREFSEARCH_TRACEBACK"):
                 raise
-            withdraw_unused_runs()
+            remove_unused_runs()
             close_bars()  # or the line would stand behind one
             message = str(error) if config is object else as_flags(str(error), config)
             sys.stderr.write(f"error: {visible(message)}\n")

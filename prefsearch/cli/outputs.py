@@ -59,7 +59,7 @@ class HasOutputs(Protocol):
         ...
 
 
-def settle_outputs(args: HasOutputs) -> list[Output]:
+def resolve_outputs(args: HasOutputs) -> list[Output]:
     """Expands and validates the output paths of a command.
 
     Args:

@@ -40,7 +40,7 @@ class Stopped(KeyboardInterrupt):
     """Raised on a termination signal; like KeyboardInterrupt, not an Exception."""
 
 
-class OrderlyExit:
+class GracefulExit:
     """Context manager that turns signals and broken pipes into a message and an exit code.
 
     Within it the first signal raises `Stopped`; the context lets no exception out after one.

@@ -2,7 +2,7 @@
 
 YAML bypasses type hints: a quoted number would travel as a string to the first line that multiplies
 it. Each class of settings calls `check_types` in its `__post_init__`, so that the error names the
-key instead. Bounds of numbers stand in the hints, as `Annotated[int, Within(least=1)]`; NaN and
+key instead. Bounds of numbers stand in the hints, as `Annotated[int, Within(ge=1)]`; NaN and
 infinities are refused without any.
 """
 

@@ -354,7 +354,7 @@ class RunDirectory:
                 write_text_atomic(path, text)
 
 
-def withdraw_unused_runs() -> None:
+def remove_unused_runs() -> None:
     """Removes the folders of runs started by this process that recorded nothing.
 
     For a command that ends by a mistake of its user: corrected, it begins in the same folder.
@@ -380,6 +380,6 @@ __all__ = [
     "StorageError",
     "environment",
     "new_folder",
+    "remove_unused_runs",
     "step_seed",
-    "withdraw_unused_runs",
 ]

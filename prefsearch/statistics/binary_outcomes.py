@@ -36,7 +36,9 @@ def effective_clusters(labels: Sequence[Hashable]) -> float:
     return len(labels) ** 2 / sum(size**2 for size in sizes.values())
 
 
-def share_interval(values: Array, labels: Sequence[Hashable], *, confidence: float) -> Interval:
+def proportion_interval(
+    values: Array, labels: Sequence[Hashable], *, confidence: float
+) -> Interval:
     """Mean of binary values with Wilson's interval over the effective clusters.
 
     Args:
@@ -68,7 +70,9 @@ def difference_interval(
         the three outcomes in the correlation, which none of them may lack.
     """
     up, down = ((values == sign).astype(np.float64) for sign in (1, -1))
-    better, worse = (share_interval(part, labels, confidence=confidence) for part in (up, down))
+    better, worse = (
+        proportion_interval(part, labels, confidence=confidence) for part in (up, down)
+    )
     total = effective_clusters(labels)
     p, q = ((part.estimate * total + 0.5) / (total + 1.5) for part in (better, worse))
     # Shares that exclude each other are correlated negatively, which widens their difference.

@@ -27,8 +27,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, special
 
+from prefsearch.statistics.binary_outcomes import (
+    difference_interval,
+    proportion_interval,
+    sign_test,
+)
 from prefsearch.statistics.metrics import Interval, finite
-from prefsearch.statistics.binary_outcomes import difference_interval, share_interval, sign_test
 
 Array = NDArray[np.float64]
 Kind = Literal["any", "share", "score"]
@@ -232,7 +236,7 @@ def _over_prompts(
         half = error * _student((1 + confidence) / 2, groups - 1)
         return _Width(half, half, error, groups - 1.0)
     if kind == "share":
-        exact, found = None, share_interval(array, labels, confidence=confidence)
+        exact, found = None, proportion_interval(array, labels, confidence=confidence)
     else:
         found = difference_interval(array, labels, confidence=confidence)
         exact = sign_test(array, labels)

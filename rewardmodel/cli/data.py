@@ -18,8 +18,8 @@ from rewardmodel.data.report import DataReport, examine_preferences
 from rewardmodel.data.report_page import advice, length_rows, report_rows, write_data_report
 from rewardmodel.data.rows import ColumnUse, name_columns
 from rewardmodel.pretrained.checkpoints import read_config
+from rewardmodel.pretrained.config_fields import InputFormat
 from rewardmodel.pretrained.input_format import separates_segments
-from rewardmodel.pretrained.own_settings import InputFormat
 from rewardmodel.pretrained.source import resolve_model
 from rewardmodel.pretrained.tokenization import TextEncoder, load_tokenizer
 

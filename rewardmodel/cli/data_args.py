@@ -9,7 +9,7 @@ from prefsearch.config.bounds import Count, ProperFraction, Rows, Seed, Tokens, 
 from prefsearch.config.checks import check_types, require
 from rewardmodel.choices import FormatName, OnBadRow
 from rewardmodel.data.sources.paths import checked_path
-from rewardmodel.pretrained.places import keep_inputs
+from rewardmodel.pretrained.paths import keep_inputs
 from rewardmodel.pretrained.source import MEMBERS, PACKAGE, place_of
 from rewardmodel.synthetic.requests import count_held_out
 
@@ -201,7 +201,7 @@ class ConvertArgs(PairArgs):
 
 @dataclass
 class WorldArgs(CheckedArgs):
-    """Write the embedded world's demonstrations and held-out prompts to files.
+    """Write the synthetic task's demonstrations and held-out prompts to files.
 
     Attributes:
         out: Folder for demonstrations.jsonl, prompts.jsonl and held_out_prompts.jsonl.
@@ -215,14 +215,14 @@ class WorldArgs(CheckedArgs):
     WRITES: ClassVar = tuple(f"{name}.jsonl" for name in _WORLD)
 
     out: str = "runs/world"
-    demonstrations: Annotated[int, Within(least=1, most=10_000_000)] = 6000
+    demonstrations: Annotated[int, Within(ge=1, le=10_000_000)] = 6000
     prompts: Count = 200
     seed: Seed = 0
 
     def check(self) -> None:
         """Checks that there are so many prompts."""
         most = count_held_out()
-        bounds = f"1 to {most}, the held-out assignments of the embedded world"
+        bounds = f"1 to {most}, the held-out assignments of the synthetic task"
         require(1 <= self.prompts <= most, "prompts", self.prompts, bounds)
 
 

@@ -18,13 +18,13 @@ from prefsearch.storage.files import write_json_atomic
 from rewardmodel.cli.model_args import RewardEvaluateArgs
 from rewardmodel.data.conversation import prompts_of, replies_of
 from rewardmodel.data.preferences import load_preferences, split_by_prompt
-from rewardmodel.data.reward_bench import load_reward_bench, load_reward_bench_2
+from rewardmodel.data.rewardbench import load_reward_bench, load_reward_bench_2
 from rewardmodel.evaluation.accuracy import evaluate_reward_model
 from rewardmodel.evaluation.agreement import evaluate_agreement
 from rewardmodel.evaluation.baselines import bag_of_words_accuracy, longer_reply_accuracy
 from rewardmodel.evaluation.batch_invariance import measure_batch_invariance
-from rewardmodel.evaluation.benchmarks.reward_bench import RewardBenchScore, evaluate_reward_bench
 from rewardmodel.evaluation.benchmarks.reward_bench2 import evaluate_reward_bench2
+from rewardmodel.evaluation.benchmarks.rewardbench import RewardBenchScore, evaluate_reward_bench
 from rewardmodel.evaluation.length.edits import edit_accuracy, load_edits
 from rewardmodel.evaluation.length.probes import truncation_probe
 from rewardmodel.evaluation.report import EvaluationRecord, write_evaluation
@@ -217,7 +217,7 @@ def _on_benchmark(
 
 
 def _tokenizer_of(reward_model: Any) -> Any:
-    """By whose template a bare question is a message, of an ensemble its first member's."""
+    """The tokenizer whose chat template renders prompts; of an ensemble the first member's."""
     tokenizer = getattr(getattr(reward_model, "encoder", None), "tokenizer", None)
     members = () if tokenizer is not None else getattr(reward_model, "members", ())
     return next((t for t in map(_tokenizer_of, members) if t is not None), tokenizer)

@@ -35,7 +35,7 @@ class RewardTrainArgs(PairArgs):
     Attributes:
         model: What to begin from, a language model or classifier: hub id, folder, .gguf file, or
             package:NAME/FOLDER of an installed package that carries one.
-        whole_rankings: Learn whole rankings of several responses, by the loss of `rankings`, not
+        listwise: Learn whole rankings of several responses, by the loss of `rankings`, not
             pair by pair.
         input_format: Whether the model is given prompt and response as one "text" (messages by its
             chat template) or as a "pair" of segments, as encoders are; "auto" takes what the base
@@ -58,7 +58,7 @@ class RewardTrainArgs(PairArgs):
     REQUIRED: ClassVar = _MODEL_AND_DATA
 
     model: str = ""
-    whole_rankings: bool = False
+    listwise: bool = False
     holdout: ProperFraction = 0.1
     input_format: ChosenFormat = "auto"
     reference: str | None = None
@@ -74,8 +74,8 @@ class RewardTrainArgs(PairArgs):
 
     def check(self) -> None:
         """Checks that columns and quantization go with the rest."""
-        if self.whole_rankings:
-            wanted = "unset, since rankings with whole_rankings have no such column"
+        if self.listwise:
+            wanted = "unset, since rankings with listwise have no such column"
             _require_unset(self, wanted, except_for="prompt_column")
         quantized = self.load_in_4bit or self.load_in_8bit
         rank = self.optim.lora_rank
@@ -255,7 +255,7 @@ class EnsembleArgs(CheckedArgs):
         models: Folders or hub ids of the members, of any kind; no functions, whose code would be
             run by whoever loads the folder. Name those where it is used:
             ensemble:FOLDER,python:FILE.py:name.
-        aggregate: "mean", "min", "mean_minus_deviation" or "mean_minus_variance".
+        aggregate: "mean", "min", "mean_minus_std" or "mean_minus_variance".
         weight: Of the members' disagreement, in the last two.
         standardize_on: Prompts and responses on which each member gets mean 0 and deviation 1, as
             for `score`; null takes the members' scores as they are.

@@ -27,9 +27,9 @@ from rewardmodel.data.parsing.reply_text import split_prompt, take_turns
 from rewardmodel.data.parsing.shared_prompt import Turns, repeats, split_last_turn
 from rewardmodel.data.preferences import split_by_prompt
 from rewardmodel.data.rows import (
+    ColumnTrackingRow,
     OnBadRow,
     PreferenceDataError,
-    ReadRow,
     Row,
     note,
     parse_rows,
@@ -173,8 +173,8 @@ def _part_conversation(row: Row, prompt_column: str, response_column: str) -> Ro
         note(row, f"conversation read from column {name!r}")
     if prompt_column != name and isinstance(beside, str) and not repeats(prompt, beside):
         note(row, "prompt not used, which the conversation beside it does not repeat")
-    parted = ReadRow({**row, prompt_column: prompt, response_column: response})
-    if isinstance(row, ReadRow):  # what is read of the one is read of the other
+    parted = ColumnTrackingRow({**row, prompt_column: prompt, response_column: response})
+    if isinstance(row, ColumnTrackingRow):  # what is read of the one is read of the other
         parted.read, parted.notes = row.read, row.notes
     return parted
 

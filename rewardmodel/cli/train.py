@@ -102,7 +102,7 @@ def _load(args: RewardTrainArgs, columns: ColumnUse) -> tuple[Dataset, Dataset, 
         "keep_messages": True,
         "columns": columns,
     }
-    if args.whole_rankings:
+    if args.listwise:
         for name in ("split", "format", "on_bad_row", "limit", "prompt_column"):
             options[name] = getattr(args, name)
         rankings = load_rankings(args.dataset, **options)

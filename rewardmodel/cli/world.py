@@ -1,4 +1,4 @@
-"""`prefsearch reward world` and `label`: the embedded world and its simulated human."""
+"""`prefsearch reward world` and `label`: the synthetic task and its simulated human."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from rewardmodel.synthetic.world import demonstrations
 
 
 def world(args: WorldArgs) -> None:
-    """Writes the embedded world."""
+    """Writes the synthetic task."""
     folder = Path(args.out)
     texts = demonstrations(args.demonstrations, seed=args.seed)
     write_text_atomic(folder / "demonstrations.jsonl", json_lines(texts))

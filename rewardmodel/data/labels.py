@@ -33,7 +33,7 @@ def chosen_probabilities(dataset: Dataset) -> Floats:
     return labels
 
 
-def better_signs(labels: Floats) -> Floats:
+def preference_signs(labels: Floats) -> Floats:
     """1 where the chosen reply is the better one, -1 where the other is, 0 for a tie."""
     return np.sign(labels - 0.5)
 

@@ -34,9 +34,9 @@ from rewardmodel.data.parsing.reply_text import OneKind, split_prompt, take_turn
 from rewardmodel.data.parsing.shared_prompt import split_last_turn
 from rewardmodel.data.rows import (
     ColumnUse,
-    LeftOut,
     OnBadRow,
     Row,
+    SkippedPart,
     note,
 )
 from rewardmodel.data.sources.files import PLAIN_LINE
@@ -185,7 +185,7 @@ def load_prompts(
             return row[PLAIN_LINE]
         is_pair = ("chosen" in row and "rejected" in row) or pairs.format_of(row) is not None
         if is_pair and (implicit_prompt or column not in row):
-            found = [pair for pair in pairs(row) if not isinstance(pair, LeftOut)]
+            found = [pair for pair in pairs(row) if not isinstance(pair, SkippedPart)]
             if not found:
                 return None
             prompt = prompt_of(found[0])
@@ -252,7 +252,7 @@ def load_demonstrations(
             prompt, completion = split_last_turn(take_turns(row, whole, option="messages"))
         elif named is None and is_pair:
             (pair,) = pairs(row)
-            assert not isinstance(pair, LeftOut)  # a plain row is one pair or an error
+            assert not isinstance(pair, SkippedPart)  # a plain row is one pair or an error
             kept = {name: held for name, held in pair.items() if name in _PROMPT_COLUMNS}
             return {**kept, "completion": pair["chosen"], "finished": pair.get("chosen_finished")}
         else:

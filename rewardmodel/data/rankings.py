@@ -26,10 +26,10 @@ from rewardmodel.data.parsing.finished import PAIR_COLUMNS
 from rewardmodel.data.parsing.reply_text import OneKind, split_prompt
 from rewardmodel.data.rows import (
     ColumnUse,
-    LeftOut,
     OnBadRow,
     PreferenceDataError,
     Row,
+    SkippedPart,
     leave_aside,
 )
 from rewardmodel.data.sources.sources import load_records
@@ -78,7 +78,7 @@ def load_rankings(
     has_subset: bool | None = None
     one_kind = OneKind()
 
-    def parse(row: Row) -> list[dict[str, Any] | LeftOut]:
+    def parse(row: Row) -> list[dict[str, Any] | SkippedPart]:
         nonlocal found, has_subset
         if found is None and format == "auto":
             found = recognize(row)
@@ -89,9 +89,9 @@ def load_rankings(
             parts = found.convert(row, options)
         else:
             parts = (convert_rankings if "ranks" in row else convert_scores)(row, options)
-        records: list[dict[str, Any] | LeftOut] = []
+        records: list[dict[str, Any] | SkippedPart] = []
         for part in parts:
-            if isinstance(part, LeftOut):
+            if isinstance(part, SkippedPart):
                 records.append(part)
                 continue
             prompt, record = _record(part, row, options)
@@ -118,7 +118,7 @@ def _record(
         raise PreferenceDataError(
             f"found rows of pairs ({', '.join(part)}); required are rankings: prompt, responses, "
             "and ranks or scores. Load pairs with load_preferences (train on them without "
-            f"whole_rankings); as format pass one of several responses:\n{describe_formats()}"
+            f"listwise); as format pass one of several responses:\n{describe_formats()}"
         )
     marks = part.get("finished")
     prompt, responses = split_prompt(

@@ -44,7 +44,7 @@ Place = tuple[str, Row | PreferenceDataError]
 """A location, `file:line` or `file[row]`, and what was found there."""
 
 
-class ReadRow(dict[str, object]):
+class ColumnTrackingRow(dict[str, object]):
     """A row that records which of its columns were read.
 
     Attributes:
@@ -78,13 +78,13 @@ def peek(row: Row, column: str) -> Any:
 
 def leave_aside(row: Row, columns: frozenset[str]) -> None:
     """Records columns of a row that are known to be unused."""
-    if isinstance(row, ReadRow):
+    if isinstance(row, ColumnTrackingRow):
         row.aside = columns
 
 
 def note(row: Row, text: str) -> None:
     """Records a remark on a row for the user."""
-    if isinstance(row, ReadRow):
+    if isinstance(row, ColumnTrackingRow):
         row.notes.append(text)
 
 
@@ -97,7 +97,7 @@ class ColumnUse:
         self._read: set[str] = set()
         self._aside: set[str] = set()
 
-    def add(self, row: ReadRow) -> None:
+    def add(self, row: ColumnTrackingRow) -> None:
         """Adds a row that was parsed."""
         self._filled.update(
             (column, None) for column in row if not _is_empty(dict.get(row, column))
@@ -161,7 +161,7 @@ def refuse_unusable_text(row: Row) -> None:
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class SkippedPart:
     """A part of a good row that is not used, but counted.
 
     Attributes:
@@ -173,7 +173,7 @@ class LeftOut:
 
 def parse_rows(
     places: Iterator[Place],
-    parse: Callable[[Row], Record | list[Record | LeftOut] | None],
+    parse: Callable[[Row], Record | list[Record | SkippedPart] | None],
     *,
     source: object,
     on_bad_row: OnBadRow,
@@ -207,7 +207,7 @@ def parse_rows(
                 raise found
             refuse_unusable_text(found)
             refuse_media(found)
-            row = ReadRow(found)
+            row = ColumnTrackingRow(found)
             parsed = parse(row)
         except PreferenceDataError as error:
             placed = error.at(location)
@@ -219,8 +219,8 @@ def parse_rows(
         columns.add(row)
         notes.update(row.notes)
         records = parsed if isinstance(parsed, list) else [parsed]
-        for record in cast("list[Record | LeftOut | None]", records):
-            if isinstance(record, LeftOut):
+        for record in cast("list[Record | SkippedPart | None]", records):
+            if isinstance(record, SkippedPart):
                 left_out[record.reason] += 1
             elif record is not None and kept != limit:
                 yield record

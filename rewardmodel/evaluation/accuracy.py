@@ -17,10 +17,10 @@ from scipy.special import expit
 
 from prefsearch.statistics.metrics import Interval
 from rewardmodel.data.labels import (
-    better_signs,
     chosen_probabilities,
     label_entropy,
     log_losses,
+    preference_signs,
     require_decided,
 )
 from rewardmodel.evaluation.calibration import (
@@ -146,7 +146,7 @@ def evaluate_reward_model(
             margin is 0.
     """
     labels = chosen_probabilities(dataset)
-    signs = better_signs(labels)
+    signs = preference_signs(labels)
     decided = signs != 0
     if len(labels):
         require_decided(labels)

@@ -10,7 +10,7 @@ import numpy as np
 from datasets import Dataset
 
 from prefsearch.statistics.metrics import Interval
-from rewardmodel.data.labels import better_signs, chosen_probabilities, require_decided
+from rewardmodel.data.labels import chosen_probabilities, preference_signs, require_decided
 from rewardmodel.evaluation.clustered import (
     Floats,
     Integers,
@@ -87,7 +87,7 @@ def evaluate_agreement(
             "it as a single reward model."
         )
     whole = preference_margins(ensemble, dataset)
-    signs = better_signs(labels)
+    signs = preference_signs(labels)
     decided = signs != 0
     groups = number_prompts(dataset)[decided]
     oriented = (signs * margins)[:, decided]  # [M, P]

@@ -20,7 +20,7 @@ from prefsearch.progress import track
 from prefsearch.statistics.metrics import Interval
 from prefsearch.storage.folders import new_folder
 from rewardmodel.data.conversation import replies_of
-from rewardmodel.data.labels import better_signs, chosen_probabilities
+from rewardmodel.data.labels import chosen_probabilities, preference_signs
 from rewardmodel.evaluation.clustered import (
     Floats,
     clustered_accuracy,
@@ -70,11 +70,11 @@ def bag_of_words_accuracy(train: Dataset, test: Dataset, *, seed: int = 0) -> Ba
         ValueError: `test` has no pair with a better reply, or `train` has such of fewer than two
             prompts.
     """
-    signs = better_signs(chosen_probabilities(train))
+    signs = preference_signs(chosen_probabilities(train))
     train, signs = train.select(np.flatnonzero(signs)), signs[signs != 0]
     groups = number_prompts(train)
     prompts = int(groups.max(initial=-1)) + 1
-    tested = int(np.count_nonzero(better_signs(chosen_probabilities(test))))
+    tested = int(np.count_nonzero(preference_signs(chosen_probabilities(test))))
     if prompts < 2 or tested == 0:
         raise ValueError(
             f"found {prompts} training prompts and {tested} test pairs with a better reply; "
@@ -106,7 +106,7 @@ def bag_of_words_accuracy(train: Dataset, test: Dataset, *, seed: int = 0) -> Ba
 
 def _accuracy(margins: Floats, dataset: Dataset) -> Interval:
     """Accuracy of margins [P], chosen minus rejected, over the pairs with a better reply."""
-    signs = better_signs(chosen_probabilities(dataset))
+    signs = preference_signs(chosen_probabilities(dataset))
     decided = signs != 0
     return clustered_accuracy((signs * margins)[decided], number_prompts(dataset)[decided])
 

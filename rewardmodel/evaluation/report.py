@@ -10,8 +10,8 @@ from prefsearch.storage.files import write_json_atomic
 from rewardmodel.evaluation.accuracy import RewardEvaluation
 from rewardmodel.evaluation.agreement import EnsembleAgreement
 from rewardmodel.evaluation.batch_invariance import BatchInvariance
-from rewardmodel.evaluation.benchmarks.reward_bench import RewardBenchScore, SubsetScore
 from rewardmodel.evaluation.benchmarks.reward_bench2 import RewardBench2Score
+from rewardmodel.evaluation.benchmarks.rewardbench import RewardBenchScore, SubsetScore
 from rewardmodel.evaluation.figures import (
     draw_length_curve,
     draw_reliability,
@@ -63,19 +63,19 @@ def write_evaluation(record: EvaluationRecord, folder: str | Path, *, title: str
     figures = folder / "figures"
     page = Report(title, subtitle=_subtitle(record))
     if record.pairs is not None:
-        _tell_accuracy(page, record.pairs, record.baselines, figures)
-        _tell_calibration(page, record.pairs, figures)
-        _tell_length(page, record, record.pairs, figures)
-        _tell_selection(page, record.pairs, record.agreement, figures)
+        _add_accuracy(page, record.pairs, record.baselines, figures)
+        _add_calibration(page, record.pairs, figures)
+        _add_length(page, record, record.pairs, figures)
+        _add_selection(page, record.pairs, record.agreement, figures)
     if record.benchmark is not None:
-        _tell_benchmark(page, record.benchmark, figures)
+        _add_benchmark(page, record.benchmark, figures)
     if record.pairs is None and (record.edits is not None or record.probe is not None):
         page.section("Length")
-        _tell_changed_replies(page, record)
+        _add_changed_replies(page, record)
     if record.agreement is not None:
-        _tell_agreement(page, record.agreement)
+        _add_agreement(page, record.agreement)
     if record.invariance is not None:
-        _tell_invariance(page, record.invariance)
+        _add_invariance(page, record.invariance)
     page.section("Settings")
     page.settings("What was measured", record.settings, opened=True)
     if record.environment:
@@ -93,7 +93,7 @@ def _subtitle(record: EvaluationRecord) -> str:
     )
 
 
-def _tell_accuracy(
+def _add_accuracy(
     page: Report, found: RewardEvaluation, baselines: Mapping[str, Interval], figures: Path
 ) -> None:
     page.section(
@@ -139,7 +139,7 @@ def _tell_accuracy(
         )
 
 
-def _tell_calibration(page: Report, found: RewardEvaluation, figures: Path) -> None:
+def _add_calibration(page: Report, found: RewardEvaluation, figures: Path) -> None:
     page.section(
         "Calibration",
         "A margin states the probability of the human's choice, by the logistic function. Log loss "
@@ -181,7 +181,7 @@ def _tell_calibration(page: Report, found: RewardEvaluation, figures: Path) -> N
     )
 
 
-def _tell_length(
+def _add_length(
     page: Report, record: EvaluationRecord, found: RewardEvaluation, figures: Path
 ) -> None:
     control, bias = found.length_control, found.length_bias
@@ -223,10 +223,10 @@ def _tell_length(
         alt="Accuracy by length difference: " + _spread_of(control.by_length_ratio),
         caption="Accuracy against how much longer the better reply is.",
     )
-    _tell_changed_replies(page, record)
+    _add_changed_replies(page, record)
 
 
-def _tell_changed_replies(page: Report, record: EvaluationRecord) -> None:
+def _add_changed_replies(page: Report, record: EvaluationRecord) -> None:
     if record.edits is not None:
         edits = record.edits
         page.table(
@@ -255,7 +255,7 @@ def _tell_changed_replies(page: Report, record: EvaluationRecord) -> None:
         )
 
 
-def _tell_selection(
+def _add_selection(
     page: Report,
     found: RewardEvaluation,
     agreement: EnsembleAgreement | None,
@@ -282,7 +282,7 @@ def _tell_selection(
     page.table(_strata_rows(found.by_margin), caption="Accuracy by the size of the margin.")
 
 
-def _tell_benchmark(page: Report, found: BenchmarkScore, figures: Path) -> None:
+def _add_benchmark(page: Report, found: BenchmarkScore, figures: Path) -> None:
     second = isinstance(found, RewardBench2Score)
     page.section(
         "RewardBench 2" if second else "RewardBench",
@@ -312,7 +312,7 @@ def _tell_benchmark(page: Report, found: BenchmarkScore, figures: Path) -> None:
     page.figure(svg, alt="Accuracy by subset: " + _spread_of(strata), caption="Accuracy by subset.")
 
 
-def _tell_agreement(page: Report, found: EnsembleAgreement) -> None:
+def _add_agreement(page: Report, found: EnsembleAgreement) -> None:
     page.section(
         "Members of the ensemble",
         "Members that agree on everything add nothing. Kappa is of being right: 0 where two err "
@@ -336,7 +336,7 @@ def _tell_agreement(page: Report, found: EnsembleAgreement) -> None:
     )
 
 
-def _tell_invariance(page: Report, found: BatchInvariance) -> None:
+def _add_invariance(page: Report, found: BatchInvariance) -> None:
     page.section(
         "Batches",
         f"The same text scored alone and in a batch differs by at most {found.max_difference:.2g} "

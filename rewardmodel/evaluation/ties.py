@@ -48,8 +48,8 @@ def evaluate_ties(
 ) -> TieEvaluation | None:
     """Evaluates tied pairs beside decided ones; None where there are none of either.
 
-    Margins [P] are chosen minus rejected, signs [P] those of `better_signs`, groups [P] indices of
-    the prompts; `seed` is that of the division into halves.
+    Margins [P] are chosen minus rejected, signs [P] those of `preference_signs`, groups [P] indices
+    of the prompts; `seed` is that of the division into halves.
     """
     tied = signs == 0
     if tied.all() or not tied.any():
@@ -63,7 +63,7 @@ def evaluate_ties(
         # With one prompt there is one half, and its threshold is chosen on itself.
         elsewhere = ~here if (~here).any() else here
         thresholds.append(best_tie_threshold(margins[elsewhere], signs[elsewhere]))
-        right[here] = _called_rightly(margins[here], signs[here], thresholds[-1])
+        right[here] = _is_correct(margins[here], signs[here], thresholds[-1])
     ranks = rankdata(sizes)
     decided = int((~tied).sum())
     above = ranks[~tied].sum() - decided * (decided + 1) / 2
@@ -75,7 +75,7 @@ def evaluate_ties(
         median_size_decided=float(np.median(sizes[~tied])),
         accuracy=clustered_share(right, groups),
         thresholds=(thresholds[0], thresholds[1]),
-        accuracy_without=clustered_share(_called_rightly(margins, signs, 0.0), groups),
+        accuracy_without=clustered_share(_is_correct(margins, signs, 0.0), groups),
     )
 
 
@@ -88,11 +88,11 @@ def best_tie_threshold(margins: Floats, signs: Floats) -> float:
     right = ties + good[-1] - good  # pairs called rightly with the threshold at each size
     last = np.append(np.diff(sizes[order]) > 0, True)  # of equal sizes, the last counts
     thresholds = np.append(0.0, sizes[order][last])
-    counts = np.append(_called_rightly(margins, signs, 0.0).sum(), right[last])
+    counts = np.append(_is_correct(margins, signs, 0.0).sum(), right[last])
     return float(thresholds[int(np.argmax(counts))])
 
 
-def _called_rightly(margins: Floats, signs: Floats, threshold: float) -> Floats:
+def _is_correct(margins: Floats, signs: Floats, threshold: float) -> Floats:
     """1 for each pair [P] predicted rightly, where margins within the threshold are ties."""
     called = np.where(np.abs(margins) <= threshold, 0.0, np.sign(margins))
     return (called == signs).astype(np.float64)

@@ -15,9 +15,9 @@ from rewardmodel.interface import Finished, ScoringSession
 from rewardmodel.models.multi_head import reward_heads
 from rewardmodel.models.sequence import SequenceRewardModel, load_scorer, open_encoder
 from rewardmodel.pretrained.adapters import adapter_folder, require_adapter_weights
+from rewardmodel.pretrained.config_fields import read_own_settings, shift_of
 from rewardmodel.pretrained.files import check_adapter_files
 from rewardmodel.pretrained.input_format import ChosenFormat
-from rewardmodel.pretrained.own_settings import read_own_settings, shift_of
 from rewardmodel.pretrained.tokenization import load_tokenizer
 from rewardmodel.pretrained.weights import without_doubled_warnings
 

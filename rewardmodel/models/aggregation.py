@@ -35,7 +35,7 @@ def combine(scores: Tensor, aggregate: Aggregate, *, weight: float = 1.0) -> Ten
 
     Args:
         scores: float [M, B], one row per member.
-        aggregate: "mean"; "min"; or "mean_minus_deviation" or "mean_minus_variance", the mean minus
+        aggregate: "mean"; "min"; or "mean_minus_std" or "mean_minus_variance", the mean minus
             `weight` times the standard deviation or the variance over members (divided by M, as in
             the paper, which takes the variance; the deviation, ours, keeps the scores' unit).
         weight: Of the deviation or variance; 0 is the mean.

@@ -22,7 +22,7 @@ from rewardmodel.interface import Finished, require_finite
 from rewardmodel.models.sequence import PlainRewardModel
 from rewardmodel.prefix_cache.row_batches import row_batches
 from rewardmodel.pretrained.adapters import adapter_folder, load_causal
-from rewardmodel.pretrained.model_fit import check_vocabulary, context_length
+from rewardmodel.pretrained.compatibility import check_vocabulary, context_length
 from rewardmodel.pretrained.tokenization import TextEncoder, load_tokenizer
 
 TokenAggregate = Literal["sum", "mean"]

@@ -23,7 +23,7 @@ from rewardmodel.models.implicit import TOKEN_AGGREGATES, WITHOUT_ADAPTER, Impli
 from rewardmodel.models.multi_head import MultiHeadRewardModel, reward_heads
 from rewardmodel.models.process import ProcessRewardModel
 from rewardmodel.models.sequence import SequenceRewardModel
-from rewardmodel.models.value_head import TokenValueModel
+from rewardmodel.models.token_value import TokenValueModel
 from rewardmodel.models.verifiers import AnswerMatch
 from rewardmodel.pretrained.adapters import adapter_folder
 from rewardmodel.pretrained.checkpoints import read_config

@@ -27,7 +27,7 @@ from rewardmodel.prefix_cache.row_batches import row_batches
 from rewardmodel.prefix_cache.sessions import head_of, worth_sharing
 from rewardmodel.prefix_cache.tree import PrefixTree
 from rewardmodel.pretrained.checkpoints import load_classifier
-from rewardmodel.pretrained.model_fit import context_length
+from rewardmodel.pretrained.compatibility import context_length
 from rewardmodel.pretrained.tokenization import TextEncoder
 
 _logger = logging.getLogger(__name__)
@@ -186,7 +186,7 @@ class ProcessRewardModel(PlainRewardModel):
                     at = torch.tensor(rows[i].ends, device=states.hidden.device) + offset
                     found[i] = probabilities(self._head(states.hidden[at]))
                     offset += len(rows[i].steps)
-                tokens += sum(tree.forward_tokens.values()) + tree.idle_tokens
+                tokens += sum(tree.forward_tokens.values()) + tree.padding_tokens
         return tokens
 
     @torch.inference_mode()

@@ -29,19 +29,19 @@ from rewardmodel.prefix_cache.sessions import (
     worth_sharing,
 )
 from rewardmodel.pretrained.checkpoints import load_classifier
+from rewardmodel.pretrained.compatibility import (
+    check_vocabulary,
+    context_length,
+    fit_embeddings,
+    require_positions,
+)
+from rewardmodel.pretrained.config_fields import shift_of
 from rewardmodel.pretrained.input_format import (
     ChosenFormat,
     input_format_of,
     require_usual_inputs,
     trained_on,
 )
-from rewardmodel.pretrained.model_fit import (
-    check_vocabulary,
-    context_length,
-    fit_embeddings,
-    require_positions,
-)
-from rewardmodel.pretrained.own_settings import shift_of
 from rewardmodel.pretrained.tokenization import TextEncoder, load_tokenizer, token_types
 
 _SET_LENGTH = 2**20  # tokenizers without a `model_max_length` have an astronomical one

@@ -16,7 +16,7 @@ Path = TypeVar("Path", bound=Any)
 
 @dataclass
 class Node(Generic[Path]):
-    """A prefix.
+    """A node of the prefix tree.
 
     Attributes:
         prompt: Handle of its prompt.
@@ -55,14 +55,14 @@ class Prefixes(ABC, Generic[Path]):
     Attributes:
         backbone: The model.
         forward_tokens: Tokens given to the model, by the prompt's handle; padding excluded.
-        idle_tokens: Padding tokens given to the model.
+        padding_tokens: Padding tokens given to the model.
     """
 
     def __init__(self, backbone: Backbone) -> None:
         """Makes an empty cache."""
         self.backbone = backbone
         self.forward_tokens: dict[int, int] = {}
-        self.idle_tokens = 0
+        self.padding_tokens = 0
         self._nodes: dict[int, Node[Path]] = {}
         self._next = 0
         self._kept = KeptStates()

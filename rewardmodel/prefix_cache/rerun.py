@@ -125,7 +125,7 @@ class RerunBranches:
             group.cache = cache
             for at, line in enumerate(group.lines):
                 if line is None:
-                    tree.idle_tokens += fed.shape[1]
+                    tree.padding_tokens += fed.shape[1]
                     continue
                 last = None if logits is None else logits[at, -1:]
                 states[line] = States(hidden[at, -1:], last)
@@ -133,7 +133,7 @@ class RerunBranches:
                     prompt = tree._nodes[self._parents[line]].prompt
                     tree.forward_tokens[prompt] += fed.shape[1]
                 else:
-                    tree.idle_tokens += fed.shape[1]
+                    tree.padding_tokens += fed.shape[1]
         return joined([states[line] for line in range(len(self._parents))])
 
     def keep(self, lines: Sequence[int]) -> None:

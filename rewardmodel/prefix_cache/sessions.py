@@ -119,7 +119,7 @@ class SharedPrefixScorer:
             states = tree.read(parents, [pairs[i][1] for i in lines], rows=rows)
             found.append(self.outputs(states.hidden))
             order += lines
-            tokens += sum(tree.forward_tokens.values()) + tree.idle_tokens
+            tokens += sum(tree.forward_tokens.values()) + tree.padding_tokens
         return torch.cat(found)[torch.tensor(order).argsort()], tokens
 
 
@@ -202,7 +202,7 @@ class PrefixSession:
     def forward_tokens(self) -> int:
         """Tokens given to the model so far, padding included."""
         tree = self._tree
-        return sum(tree.forward_tokens.values()) + tree.idle_tokens + self._cut_tokens
+        return sum(tree.forward_tokens.values()) + tree.padding_tokens + self._cut_tokens
 
     def score(
         self, prompts: Sequence[Prompt], responses: Sequence[Reply], *, finished: Finished = True

@@ -72,7 +72,7 @@ class PrefixTree(Prefixes[np.ndarray]):
                 self.backbone.run_first(ids, cache),
                 torch.arange(len(batch)) * width + torch.tensor(lengths) - 1,
             )
-            self.idle_tokens += ids.numel() - sum(lengths)
+            self.padding_tokens += ids.numel() - sum(lengths)
             places = self._kept.add(states)
             for line, i in enumerate(batch):
                 self._rows[handles[i]] = self._cache.num_rows + line
@@ -103,7 +103,7 @@ class PrefixTree(Prefixes[np.ndarray]):
             )
             found.append(pick(states, last_places(fed)))
             order += batch
-            self.idle_tokens += idle
+            self.padding_tokens += idle
             for node, run in zip(mine, fed, strict=True):
                 self.forward_tokens[node.prompt] += len(run)
         return pick(joined(found), torch.tensor(order).argsort())
@@ -185,7 +185,7 @@ class PrefixTree(Prefixes[np.ndarray]):
             known = self._nodes[parent].path if parent >= 0 else paths[~parent]
             paths.append(np.append(known, own))
         states, idle = run_trees(self.backbone, self._cache, rows, paths, runs)
-        self.idle_tokens += idle
+        self.padding_tokens += idle
         return self._store(prompts, paths, pick(states, last_places(runs)), runs), states
 
     def _feed_rows(
@@ -220,7 +220,7 @@ class PrefixTree(Prefixes[np.ndarray]):
         states, idle = run_rows(
             self.backbone, self._cache, self._rows_of(nodes), prefixes, runs, columns=columns
         )
-        self.idle_tokens += idle
+        self.padding_tokens += idle
         paths = [np.append(path, own) for path, own in zip(prefixes, columns, strict=True)]
         last = pick(states, last_places(runs))
         return states, self._store([node.prompt for node in nodes], paths, last, runs)
@@ -293,7 +293,7 @@ class RowBranches:
         )
         for line in live:
             tree.forward_tokens[tree._nodes[self._parents[line]].prompt] += 1
-        tree.idle_tokens += len(starts) - len(live)
+        tree.padding_tokens += len(starts) - len(live)
         return States(hidden[:, 0], None if logits is None else logits[:, 0])
 
     @torch.inference_mode()

@@ -15,9 +15,9 @@ from safetensors import SafetensorError, safe_open
 from prefsearch.storage.json_text import read_object
 from prefsearch.storage.weights import WeightsError
 from rewardmodel.pretrained.adapters import adapter_folder, load_adapter, load_causal
+from rewardmodel.pretrained.config_fields import read_own_settings, require_own_settings
 from rewardmodel.pretrained.files import ADAPTER_WEIGHTS, check_adapter_files, require_architectures
 from rewardmodel.pretrained.head_shape import head_labels
-from rewardmodel.pretrained.own_settings import read_own_settings, require_own_settings
 from rewardmodel.pretrained.source import resolve_model
 from rewardmodel.pretrained.weights import HEAD_PARTS, ShapesError, cannot_load, load_pretrained
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from prefsearch.storage.digests import describe_file, digest_of
 from prefsearch.storage.json_text import json_text
-from rewardmodel.pretrained.places import function_file, named_beneath
+from rewardmodel.pretrained.paths import function_file, named_beneath
 from rewardmodel.pretrained.source import named_members, names_function, resolve_model
 
 

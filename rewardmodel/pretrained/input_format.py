@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rewardmodel.choices import CHOSEN_FORMATS, ChosenFormat
 from rewardmodel.prefix_cache.backbone import plain_model
 from rewardmodel.prefix_cache.sessions import head_of
-from rewardmodel.pretrained.own_settings import FORMAT_VERSION, InputFormat, require_own_settings
+from rewardmodel.pretrained.config_fields import FORMAT_VERSION, InputFormat, require_own_settings
 from rewardmodel.pretrained.tokenization import TextEncoder, TrainedOn
 
 _logger = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ MEMBERS = "ensemble:"
 IMPLICIT = "implicit:"
 """The prefix of an implicit reward model: `implicit:POLICY,REFERENCE` or `implicit:ADAPTER`."""
 SIMULATED = "simulated"
-"""The name of the embedded world's simulated human."""
+"""The name of the synthetic task's simulated human."""
 
 _MODEL_FILES = ("config.json", ADAPTER_CONFIG, "ensemble.json", "value_head.json")
 

@@ -21,8 +21,8 @@ from prefsearch.storage.json_text import read_json
 from rewardmodel.data.chat_template import ChatTemplate, common_prefix_length
 from rewardmodel.data.conversation import Conversation, Prompt, Reply, text_of
 from rewardmodel.data.text_rows import require_text
+from rewardmodel.pretrained.config_fields import INPUT_FORMATS, InputFormat
 from rewardmodel.pretrained.files import ADAPTER_CONFIG, TOKENIZER_CONFIG, check_tokenizer_files
-from rewardmodel.pretrained.own_settings import INPUT_FORMATS, InputFormat
 from rewardmodel.pretrained.source import resolve_model
 from rewardmodel.pretrained.weights import cannot_load
 

@@ -15,8 +15,8 @@ import torch
 from transformers import PreTrainedModel
 
 from prefsearch.storage.weights import WeightsError, require_finite_weights
+from rewardmodel.pretrained.config_fields import require_own_settings
 from rewardmodel.pretrained.files import check_model_files
-from rewardmodel.pretrained.own_settings import require_own_settings
 
 HEAD_PARTS = {
     "score", "classifier", "pre_classifier", "pooler", "classification_head", "head", "summary",

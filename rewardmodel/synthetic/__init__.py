@@ -1,1 +1,1 @@
-"""The embedded world: requests, texts, and a simulated human."""
+"""The synthetic task: requests, texts, and a simulated human."""

@@ -1,4 +1,4 @@
-"""The simulated human: a utility over texts of the embedded world, and noisy choices by it.
+"""The simulated human: a utility over texts of the synthetic task, and noisy choices by it.
 
 The utility is the **gold** score. It labels preference pairs and measures results; no policy,
 reward model or planner sees it. Most terms add up sentence by sentence, so choosing well on the way

@@ -1,4 +1,4 @@
-"""The phrase book of the embedded world.
+"""The phrase book of the synthetic task.
 
 A template is one sentence. `{hero}`, `{object}` and `{place}` (in recipes `{dish}`,
 `{first}` and `{second}`) are the things that the prompt asks for; `<silver|restless>` is a

@@ -1,4 +1,4 @@
-"""Requests of the embedded world, and their split into training and held-out ones.
+"""Requests of the synthetic task, and their split into training and held-out ones.
 
 A prompt's *assignment* is the set of things that it names, whatever the wording and the roles. The
 simulated human's utility depends on the set only, so the split is a function of the set, the same
@@ -80,8 +80,8 @@ def requested_things(prompt: str) -> frozenset[str]:
     requested = things_in(prompt)
     if not requested:
         raise ValueError(
-            f"nothing in the prompt {prompt!r} is of the embedded world; required: a prompt of "
-            "the embedded world (rewardmodel.synthetic.requests.sample_requests). For other "
+            f"nothing in the prompt {prompt!r} is of the synthetic task; required: a prompt of "
+            "the synthetic task (rewardmodel.synthetic.requests.sample_requests). For other "
             "prompts measure with a reward model or a function of your own"
         )
     return requested

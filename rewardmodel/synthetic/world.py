@@ -1,4 +1,4 @@
-"""The embedded world: a writer of texts of every quality, and a reader that counts their features.
+"""The synthetic task: a writer of texts of every quality, and a reader that counts their features.
 
 The *writer* answers a request with a few sentences and makes the mistakes people make: it strays,
 repeats itself, breaks the order, goes on too long, ends flatly. The *reader* turns any text into a

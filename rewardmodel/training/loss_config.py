@@ -44,14 +44,14 @@ class LossConfig:
     """
 
     ties: Ties = "half"
-    tie_threshold: Annotated[float, Within(above=0, most=1_000)] = 0.5
-    label_smoothing: Annotated[float, Within(least=0, below=0.5)] = 0.0
+    tie_threshold: Annotated[float, Within(gt=0, le=1_000)] = 0.5
+    label_smoothing: Annotated[float, Within(ge=0, lt=0.5)] = 0.0
     center_rewards_coefficient: NonNegative | None = None
     rankings: Rankings = "plackett_luce"
-    heads: Annotated[int, Within(least=1, most=4096)] = 1
+    heads: Annotated[int, Within(ge=1, le=4096)] = 1
     head_bootstrap: bool = True
     layout: Layout = "auto"
-    pack_tokens: Annotated[int, Within(least=8, most=2**24, unit="tokens")] = 256
+    pack_tokens: Annotated[int, Within(ge=8, le=2**24, unit="tokens")] = 256
     group_by_length: bool = True
 
     def __post_init__(self) -> None:

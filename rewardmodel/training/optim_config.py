@@ -38,19 +38,19 @@ class OptimConfig:
         seed: Random seed.
     """
 
-    epochs: Annotated[float, Within(above=0, most=100_000)] = 1.0
+    epochs: Annotated[float, Within(gt=0, le=100_000)] = 1.0
     learning_rate: LearningRate = 1e-5
     batch_size: Size = 16
     gradient_accumulation_steps: Size = 1
     warmup_ratio: FractionBelowOne = 0.05
-    weight_decay: Annotated[float, Within(least=0, most=100)] = 0.0
+    weight_decay: Annotated[float, Within(ge=0, le=100)] = 0.0
     max_grad_norm: NonNegative = 1.0
-    max_length: Annotated[int, Within(least=8, most=2**24, unit="tokens")] | None = None
+    max_length: Annotated[int, Within(ge=8, le=2**24, unit="tokens")] | None = None
     save_steps: CountOrZero = 500
     gradient_checkpointing: bool = False
     bf16: bool = False
-    lora_rank: Annotated[int, Within(least=0, most=2**16)] = 0
-    lora_alpha: Annotated[int, Within(least=1, most=2**20)] = 32
+    lora_rank: Annotated[int, Within(ge=0, le=2**16)] = 0
+    lora_alpha: Annotated[int, Within(ge=1, le=2**20)] = 32
     lora_target_modules: str = "all-linear"
     seed: Seed = 0
 

@@ -1,4 +1,4 @@
-"""The base in small integers, adapters in floats on top (QLoRA)."""
+"""QLoRA: options to load a base model quantized by bitsandbytes."""
 
 import importlib.util
 from typing import Any

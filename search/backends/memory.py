@@ -36,15 +36,15 @@ class Memory:
 
     def is_read(self) -> bool:
         """Whether anything but this object refers to one of the arrays."""
-        return self.count_holders() > _UNREAD
+        return self.max_refcount() > _UNREAD
 
-    def count_holders(self) -> int:
+    def max_refcount(self) -> int:
         """References to the array that has most, those of this object and this call included."""
         return max(map(sys.getrefcount, self.arrays.values()))
 
 
-_UNREAD = Memory({"probe": ((1,), np.uint8)}).count_holders()
-"""`count_holders` where nothing else refers to an array: measured, since releases of Python differ
+_UNREAD = Memory({"probe": ((1,), np.uint8)}).max_refcount()
+"""`max_refcount` where nothing else refers to an array: measured, since releases of Python differ
 in how many references a call takes (3.14 takes fewer than those before it)."""
 
 
@@ -58,7 +58,7 @@ class _FreeMemory(threading.local):
 _free = _FreeMemory()
 
 
-def borrow_memory(key: Hashable, shapes: Callable[[], Shapes]) -> Memory:
+def acquire_buffers(key: Hashable, shapes: Callable[[], Shapes]) -> Memory:
     """Takes free memory of a key, or allocates it where there is none.
 
     Args:
@@ -72,7 +72,7 @@ def borrow_memory(key: Hashable, shapes: Callable[[], Shapes]) -> Memory:
     return Memory(shapes())
 
 
-def return_memory(key: Hashable, memory: Memory) -> None:
+def release_buffers(key: Hashable, memory: Memory) -> None:
     """Makes memory free for the next search of its shapes.
 
     The memory returned last is kept whatever its size; all others up to 256 MiB together.

@@ -85,7 +85,7 @@ class PooledEmbeddings:
             pool.write(rows, embedding[name])
 
     def finish(self) -> None:
-        """Nothing is left to do."""
+        """Does nothing; see `KeptEmbeddings.finish`."""
 
 
 class KeptEmbeddings(PooledEmbeddings):

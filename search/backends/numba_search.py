@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from search.backends import numba_kernels as kernels
-from search.backends.memory import Array, Memory, Shapes, borrow_memory, return_memory
+from search.backends.memory import Array, Memory, Shapes, acquire_buffers, release_buffers
 from search.backends.numba_exchange import (
     KeptEmbeddings,
     Outputs,
@@ -99,7 +99,7 @@ def search_on_cpu(
             (name, leaf.shape[1:], leaf.dtype) for name, leaf in root.embedding.items()
         ),
     )
-    memory = borrow_memory(size, partial(_shapes, size))
+    memory = acquire_buffers(size, partial(_shapes, size))
     try:
         memory.arrays["paths"][:, :, 0] = 0  # no last walk to fetch yet
         num_rows = num_nodes * num_trees
@@ -132,7 +132,7 @@ def search_on_cpu(
             embeddings={name: pool.trees(num_trees) for name, pool in pools.items()},
         )
     finally:
-        return_memory(size, memory)
+        release_buffers(size, memory)
 
 
 def _grow(

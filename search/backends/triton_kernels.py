@@ -445,7 +445,7 @@ def _select(
             else:
                 # Logits first come down to at most 0: far from it they have no digits for Q-values.
                 scores += logits - tl.max(logits, axis=0)
-                scores = _lag_behind_improved_policy(scores, visits, eligible)
+                scores = _visit_deficit(scores, visits, eligible)
     is_nan = tl.max((eligible & (scores != scores)).to(tl.int32), axis=0) > 0
     scores = tl.where(eligible & (scores == scores), scores, float("-inf"))
     is_good = (is_nan == 0) & _is_finite(tl.max(scores, axis=0))
@@ -506,7 +506,7 @@ def _transform(
 
 
 @triton.jit
-def _lag_behind_improved_policy(logits, visits, valid):
+def _visit_deficit(logits, visits, valid):
     """How far each action's share of visits lags behind the softmax of `logits`."""
     top = tl.max(tl.where(valid, logits, float("-inf")), axis=0)
     weights = tl.where(valid, tl.exp(logits - top), 0.0)

@@ -95,7 +95,7 @@ def _grow(
         launch(outputs, leaves, gather, action, previous=previous, first=first, width=leaves_now)
         if leaves_now == 0:  # the last launch only backs up
             return
-        rows = _rows_in_need(leaves[:leaves_now], first) if compact else None
+        rows = _rows_to_expand(leaves[:leaves_now], first) if compact else None
         if rows is not None:
             gather, action = gather[rows], action[rows]
         if len(action) > 0:
@@ -111,7 +111,7 @@ def _grow(
         previous, first = leaves_now, first + leaves_now
 
 
-def _rows_in_need(leaves: Tensor, first: int) -> Tensor:
+def _rows_to_expand(leaves: Tensor, first: int) -> Tensor:
     """Rows whose walk found a new leaf, tree by tree: `[W, B]` columns to `[M]` int64."""
     width, num_trees = leaves.shape
     columns = torch.arange(first, first + width, device=leaves.device)

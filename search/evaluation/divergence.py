@@ -238,7 +238,7 @@ def kl_lower_bound_values(
 def _rank_cells(
     pool_scores: ArrayLike, chosen_scores: ArrayLike, halvings: int | None
 ) -> tuple[Array, Array]:
-    """What of each prompt's rank falls in each cell, [P, C], and the cells' widths, [C]."""
+    """Histogram of the ranks of chosen responses by prompt, [P, C], and the cells' widths, [C]."""
     pool = finite(pool_scores, "pool_scores", remedy=_REMEDY)
     chosen = finite(chosen_scores, "chosen_scores", remedy=_REMEDY)
     if pool.ndim != 2 or chosen.shape != pool.shape[:1] or chosen.size < 2 or not pool.shape[1]:

@@ -14,11 +14,11 @@ from search.planners.base import SearchOutput, release_output, require_int
 from search.planners.level_search import (
     EMPTY,
     Level,
-    afford_edges,
+    build_tree,
     evaluate_edges,
-    plant_tree,
     read_decision,
     root_level,
+    select_within_budget,
 )
 
 
@@ -102,7 +102,7 @@ class BeamPlanner:
         """
         with torch.inference_mode():
             root = evaluate_root(model, observation, generator=generator)
-            tree = plant_tree(root, self._search(model, root, generator))
+            tree = build_tree(root, self._search(model, root, generator))
             action, weights, value = read_decision(tree)
         return release_output(action, weights, value, tree)
 
@@ -122,7 +122,9 @@ class BeamPlanner:
             valid = last.output.valid_actions[frontier.open.clamp_min(0)]  # [B, P, A]
             dealt = (valid.cumsum(dim=-1) - 1) // block == (group if len(levels) == 1 else 0)
             wanted = valid & dealt & (frontier.open != EMPTY).unsqueeze(-1)
-            edges = afford_edges(last, frontier.open, wanted, num_simulations=self.num_simulations)
+            edges = select_within_budget(
+                last, frontier.open, wanted, num_simulations=self.num_simulations
+            )
             if edges.rows.numel() == 0:
                 break
             level = evaluate_edges(model, last, edges, generator=generator)

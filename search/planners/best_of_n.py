@@ -9,7 +9,7 @@ import torch
 
 from search.model import PlanningModel, evaluate_root
 from search.planners.base import SearchOutput, release_output, require_int
-from search.planners.level_search import evaluate_root_actions, plant_tree, read_decision
+from search.planners.level_search import build_tree, evaluate_root_actions, read_decision
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class BestOfNPlanner:
         with torch.inference_mode():
             root = evaluate_root(model, observation, generator=generator)
             tried = root.valid_actions & (root.valid_actions.cumsum(-1) <= self.num_simulations)
-            tree = plant_tree(
+            tree = build_tree(
                 root,
                 evaluate_root_actions(
                     model, root, tried, num_simulations=self.num_simulations, generator=generator

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from search.model import PlanningModel, evaluate_root
 from search.planners.base import SearchOutput, release_output, require_float, require_int
-from search.planners.level_search import evaluate_root_actions, plant_tree
+from search.planners.level_search import build_tree, evaluate_root_actions
 from search.planners.muzero import sample_by_visits
 from search.tree import Tree
 
@@ -74,7 +74,7 @@ class ControlledDecodingPlanner:
         """Plans from each observation; see `search.planners.base.Planner.plan`."""
         with torch.inference_mode():
             root = evaluate_root(model, observation, generator=generator)
-            tree = plant_tree(
+            tree = build_tree(
                 root,
                 evaluate_root_actions(
                     model,

@@ -79,7 +79,9 @@ def root_level(root: RootOutput) -> Level:
     )
 
 
-def afford_edges(level: Level, frontier: Tensor, wanted: Tensor, *, num_simulations: int) -> Edges:
+def select_within_budget(
+    level: Level, frontier: Tensor, wanted: Tensor, *, num_simulations: int
+) -> Edges:
     """The wanted edges that each row's budget allows, first places and highest priors first.
 
     Args:
@@ -161,11 +163,11 @@ def evaluate_root_actions(
     """
     top = root_level(root)
     frontier = top.rows.unsqueeze(-1)  # [B, 1], one place a row: the root
-    edges = afford_edges(top, frontier, tried.unsqueeze(1), num_simulations=num_simulations)
+    edges = select_within_budget(top, frontier, tried.unsqueeze(1), num_simulations=num_simulations)
     return [top, evaluate_edges(model, top, edges, generator=generator)]
 
 
-def plant_tree(root: RootOutput, levels: list[Level]) -> Tree:
+def build_tree(root: RootOutput, levels: list[Level]) -> Tree:
     """Writes levels as trees, as large as they need to be, and backs them up.
 
     A node's visits are 1 + the number of nodes evaluated below it. Its value is the greatest Q of

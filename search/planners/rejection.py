@@ -14,11 +14,11 @@ from search.planners.base import SearchOutput, release_output, require_float, re
 from search.planners.level_search import (
     EMPTY,
     Level,
-    afford_edges,
+    build_tree,
     evaluate_edges,
-    plant_tree,
     read_decision,
     root_level,
+    select_within_budget,
 )
 
 
@@ -75,12 +75,14 @@ class RejectionPlanner:
                 valid = last.output.valid_actions[frontier.clamp_min(0)]  # [B, P, A]
                 branching = self.num_lines if len(levels) == 1 else 1
                 wanted = valid & (valid.cumsum(-1) <= branching) & (frontier != EMPTY)[..., None]
-                edges = afford_edges(last, frontier, wanted, num_simulations=self.num_simulations)
+                edges = select_within_budget(
+                    last, frontier, wanted, num_simulations=self.num_simulations
+                )
                 if edges.rows.numel() == 0:
                     break
                 levels.append(evaluate_edges(model, last, edges, generator=generator))
                 frontier = _best_unfinished(levels[-1], len(frontier), keep=self.keep)
-            tree = plant_tree(root, levels)
+            tree = build_tree(root, levels)
             action, weights, value = read_decision(tree)
         return release_output(action, weights, value, tree)
 

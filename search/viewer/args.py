@@ -11,7 +11,7 @@ from prefsearch.storage.errors import naming_path
 from prefsearch.storage.text_files import refuse_special
 
 # Any integer: what is no tree of the file is named when it is opened.
-_Number = Annotated[int, Within(least=-(2**31), most=2**31)]
+_Number = Annotated[int, Within(ge=-(2**31), le=2**31)]
 
 
 @dataclass

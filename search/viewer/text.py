@@ -76,7 +76,7 @@ def summary_line(view: TreeView) -> str:
 
 def principal_text(view: TreeView, most: int = 24) -> str:
     """The actions of the principal line, the first of them if there are many."""
-    actions = ["?" if action is None else str(action) for action in view.principal_line]
+    actions = ["?" if action is None else str(action) for action in view.principal_variation]
     if len(actions) > most:
         actions[most:] = [f"… ({len(actions) - most} more)"]
     return " → ".join(actions) or "(none)"

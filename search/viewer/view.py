@@ -82,7 +82,7 @@ class TreeView:
         return max(node.depth for node in self.nodes)
 
     @property
-    def principal_line(self) -> list[int | None]:
+    def principal_variation(self) -> list[int | None]:
         """Actions from the root, most visited child after most visited child."""
         return [node.action for node in self.nodes[1:] if node.principal]
 
@@ -231,7 +231,7 @@ def children_of(view: TreeView) -> list[list[int]]:
 
 
 def _rank(node: NodeView) -> tuple[int, float, int]:
-    """The order of siblings, that of `Tree.principal_line`: visits, then Q-value, then action."""
+    """Order of siblings as in `Tree.principal_variation`: visits, Q-value, action."""
     worth = node.value if node.qvalue is None else node.qvalue
     known = -worth if worth is not None and not math.isnan(worth) else math.inf
     return -node.visits, known, node.action or 0

@@ -51,7 +51,7 @@ class Format:
         name: Its name in settings.
         description: One line, for help and errors.
         convert: From a raw row to rows of pairs (`prompt`, `chosen`, `rejected`) or of rankings
-            (`prompt`, `responses`, `ranks`), and `LeftOut` for parts that were left out.
+            (`prompt`, `responses`, `ranks`), and `SkippedPart` for parts that were left out.
         signatures: Sets of columns; a row that has all of one set is of this format.
         hub: Hub ids, each with further arguments of `datasets.load_dataset`.
         aside: Columns that the format has and that are not used, such as ids.

@@ -17,14 +17,14 @@ from typing import Any
 
 from rewardmodel.data.formats.fields import bad_value, take_list, take_text
 from rewardmodel.data.formats.format import ConvertOptions, Format
-from rewardmodel.data.rows import LeftOut, Row
+from rewardmodel.data.rows import Row, SkippedPart
 
 ORDER = ((1, 2), (1, 3), (1, 4), (2, 3), (2, 4), (3, 4))
 _SIX = "a list of six numbers, each 1, 2 or 0 for a tie, in the order 1v2 1v3 1v4 2v3 2v4 3v4"
 _PASSAGES = "a list of passages, each a title and its sentences"
 
 
-def convert_qa_feedback(row: Row, _options: ConvertOptions) -> list[dict[str, Any] | LeftOut]:
+def convert_qa_feedback(row: Row, _options: ConvertOptions) -> list[dict[str, Any] | SkippedPart]:
     """Six pairs, ties with a chosen_probability of one half.
 
     Raises:
@@ -35,10 +35,10 @@ def convert_qa_feedback(row: Row, _options: ConvertOptions) -> list[dict[str, An
         raise bad_value("preference", preferences, _SIX)
     answers = {k: take_text(row, f"prediction {k}", blank=False) for k in range(1, 5)}
     prompt = _prompt(row)
-    pairs: list[dict[str, Any] | LeftOut] = []
+    pairs: list[dict[str, Any] | SkippedPart] = []
     for (first, second), preference in zip(ORDER, preferences, strict=True):
         if answers[first] == answers[second]:
-            pairs.append(LeftOut("identical answers"))
+            pairs.append(SkippedPart("identical answers"))
             continue
         better, worse = (second, first) if preference == 2 else (first, second)
         pairs.append(

@@ -12,13 +12,13 @@ from rewardmodel.data.formats.format import ConvertOptions, Format
 from rewardmodel.data.parsing.finished import replies_finished
 from rewardmodel.data.parsing.prompt_columns import take_prompt
 from rewardmodel.data.parsing.reply_text import Turns
-from rewardmodel.data.rows import LeftOut, PreferenceDataError, Row
+from rewardmodel.data.rows import PreferenceDataError, Row, SkippedPart
 
 _TEXTS = "a list of at least two different texts"
 _HIGHEST_RANK = 2**53  # beyond it not every whole number is a float
 
 
-def convert_scores(row: Row, options: ConvertOptions) -> list[dict[str, Any] | LeftOut]:
+def convert_scores(row: Row, options: ConvertOptions) -> list[dict[str, Any] | SkippedPart]:
     """One ranking from `prompt`, `responses` and `scores`, the highest score best.
 
     Raises:
@@ -37,7 +37,7 @@ def convert_scores(row: Row, options: ConvertOptions) -> list[dict[str, Any] | L
     )
 
 
-def convert_rankings(row: Row, options: ConvertOptions) -> list[dict[str, Any] | LeftOut]:
+def convert_rankings(row: Row, options: ConvertOptions) -> list[dict[str, Any] | SkippedPart]:
     """One ranking from `prompt`, `responses` and `ranks`, rank 1 best.
 
     Raises:
@@ -73,8 +73,8 @@ def ranking_of_scores(
     subset: object = None,
     finished: Sequence[bool | None] = (),
     options: ConvertOptions,
-) -> list[dict[str, Any] | LeftOut]:
-    """One ranking from replies and their scores, and a `LeftOut` for each repeated reply.
+) -> list[dict[str, Any] | SkippedPart]:
+    """One ranking from replies and their scores, and a `SkippedPart` for each repeated reply.
 
     Raises:
         PreferenceDataError: Fewer than two replies differ.
@@ -133,8 +133,8 @@ def _require_two(texts: list[str], given: Sequence[str]) -> list[str]:
     return texts
 
 
-def _copies(count: int) -> list[LeftOut]:
-    return [LeftOut("repeated reply of a ranking")] * count
+def _copies(count: int) -> list[SkippedPart]:
+    return [SkippedPart("repeated reply of a ranking")] * count
 
 
 SCORES = Format(

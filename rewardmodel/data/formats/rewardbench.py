@@ -2,7 +2,7 @@
 
 Version 1 is pairs: `prompt`, `chosen`, `chosen_model`, `rejected`, `rejected_model`, `subset`,
 `id`. Version 2 has one (in its Ties subset several) correct reply against three or more wrong ones,
-and is refused here: `rewardmodel.data.reward_bench.load_reward_bench_2` loads it.
+and is refused here: `rewardmodel.data.rewardbench.load_reward_bench_2` loads it.
 
 Source: Lambert et al. 2024, "RewardBench"; Malik et al. 2025, "RewardBench 2".
 """
@@ -39,7 +39,7 @@ def refuse_reward_bench_2(_row: Row, _options: ConvertOptions) -> list[dict[str,
     raise PreferenceDataError(
         "found rows of RewardBench 2, which judges the best of several replies; required are "
         "pairs. Measure on it with `prefsearch reward evaluate --benchmark rewardbench2`, or read "
-        "it with load_reward_bench_2 of rewardmodel.data.reward_bench."
+        "it with load_reward_bench_2 of rewardmodel.data.rewardbench."
     )
 
 

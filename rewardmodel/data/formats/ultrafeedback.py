@@ -12,10 +12,10 @@ from typing import Any
 from rewardmodel.data.formats.fields import take_list, take_number, take_text
 from rewardmodel.data.formats.format import ConvertOptions, Format
 from rewardmodel.data.formats.ranked import ranking_of_scores
-from rewardmodel.data.rows import LeftOut, PreferenceDataError, Row
+from rewardmodel.data.rows import PreferenceDataError, Row, SkippedPart
 
 
-def convert_ultrafeedback(row: Row, options: ConvertOptions) -> list[dict[str, Any] | LeftOut]:
+def convert_ultrafeedback(row: Row, options: ConvertOptions) -> list[dict[str, Any] | SkippedPart]:
     """One pair from a binarized row, one ranking from an original one.
 
     Raises:
@@ -38,7 +38,7 @@ def convert_ultrafeedback(row: Row, options: ConvertOptions) -> list[dict[str, A
     return [pair]
 
 
-def _ranking(row: Row, options: ConvertOptions) -> list[dict[str, Any] | LeftOut]:
+def _ranking(row: Row, options: ConvertOptions) -> list[dict[str, Any] | SkippedPart]:
     question = take_text(row, "instruction", blank=False)
     completions = take_list(
         row, "completions", dict, required="a list of objects with response and overall_score"

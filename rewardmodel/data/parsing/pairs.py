@@ -27,9 +27,9 @@ from rewardmodel.data.parsing.reply_text import OneKind, split_prompt, take_turn
 from rewardmodel.data.parsing.shared_prompt import Turns, repeats, shared_prompt
 from rewardmodel.data.rankings import pairs_of_ranking
 from rewardmodel.data.rows import (
-    LeftOut,
     PreferenceDataError,
     Row,
+    SkippedPart,
     leave_aside,
     name_columns,
     note,
@@ -120,7 +120,7 @@ class PairParser:
             )
         return self.format
 
-    def __call__(self, row: Row) -> list[dict[str, Any] | LeftOut]:
+    def __call__(self, row: Row) -> list[dict[str, Any] | SkippedPart]:
         """The pairs of a row.
 
         Raises:
@@ -130,9 +130,9 @@ class PairParser:
         if found is None:
             return [self._pair(row, *self.columns, beside=row)]
         leave_aside(row, found.aside)
-        pairs: list[dict[str, Any] | LeftOut] = []
+        pairs: list[dict[str, Any] | SkippedPart] = []
         for part in found.convert(row, self.options):
-            if isinstance(part, LeftOut):
+            if isinstance(part, SkippedPart):
                 pairs.append(part)
             elif "ranks" in part:
                 pairs += [

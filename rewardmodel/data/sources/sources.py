@@ -13,11 +13,11 @@ from rewardmodel.choices import OnBadRow
 from rewardmodel.data.formats.table import hub_options
 from rewardmodel.data.rows import (
     ColumnUse,
-    LeftOut,
     Place,
     PreferenceDataError,
     Record,
     Row,
+    SkippedPart,
     parse_rows,
 )
 from rewardmodel.data.sources.files import read_file
@@ -62,7 +62,7 @@ def read_rows(source: str | os.PathLike[str], *, split: str) -> Iterator[Place]:
 
 def load_records(
     source: str | os.PathLike[str],
-    parse: Callable[[Row], Record | list[Record | LeftOut] | None],
+    parse: Callable[[Row], Record | list[Record | SkippedPart] | None],
     *,
     split: str,
     on_bad_row: OnBadRow,

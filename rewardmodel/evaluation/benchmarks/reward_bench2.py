@@ -14,7 +14,7 @@ import numpy as np
 from datasets import Dataset
 
 from rewardmodel.data.conversation import Prompt, prompts_of
-from rewardmodel.evaluation.benchmarks.reward_bench import SubsetScore
+from rewardmodel.evaluation.benchmarks.rewardbench import SubsetScore
 from rewardmodel.evaluation.clustered import clustered_share, number_texts
 from rewardmodel.evaluation.scoring import score_texts
 from rewardmodel.interface import RewardModel

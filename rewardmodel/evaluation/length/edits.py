@@ -14,7 +14,7 @@ from prefsearch.statistics.metrics import Interval
 from rewardmodel.data.formats.format import ConvertOptions
 from rewardmodel.data.formats.qa_feedback import convert_qa_feedback
 from rewardmodel.data.parsing.template_columns import with_system
-from rewardmodel.data.rows import LeftOut, OnBadRow, PreferenceDataError, Row
+from rewardmodel.data.rows import OnBadRow, PreferenceDataError, Row, SkippedPart
 from rewardmodel.data.sources.sources import load_records
 from rewardmodel.evaluation.clustered import (
     accuracy_where,
@@ -136,14 +136,14 @@ def load_edits(
     )
 
 
-def _take_edit(row: Row) -> list[dict[str, str] | LeftOut]:
+def _take_edit(row: Row) -> list[dict[str, str] | SkippedPart]:
     """Prompt, original and edited of one row."""
     feedback = row.get("feedback")
     if "edited" in row or not isinstance(feedback, dict):
         edit = {name: _text(row, name) for name in ("prompt", "original", "edited")}
         return [{**edit, "prompt": with_system(row, edit["prompt"])}]
     if feedback.get("corrected-prediction") == "":
-        return [LeftOut("empty correction")]
+        return [SkippedPart("empty correction")]
     edited = _text(feedback, "corrected-prediction").strip()
     original = _text(row, "prediction 1").strip()
     return [{"prompt": _qa_prompt(row), "original": f" {original}", "edited": f" {edited}"}]
@@ -152,7 +152,7 @@ def _take_edit(row: Row) -> list[dict[str, str] | LeftOut]:
 def _qa_prompt(row: Row) -> str:
     """The prompt that the converter of preference pairs makes of the same row."""
     for pair in convert_qa_feedback(row, ConvertOptions()):
-        if not isinstance(pair, LeftOut):
+        if not isinstance(pair, SkippedPart):
             return pair["prompt"]
     raise PreferenceDataError(
         "all four predictions are the same text, so the row has no pair to take its prompt from. "

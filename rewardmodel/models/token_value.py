@@ -18,7 +18,7 @@ from rewardmodel.models.sequence import PlainRewardModel, load_scorer, open_enco
 from rewardmodel.prefix_cache.backbone import plain_model
 from rewardmodel.prefix_cache.row_batches import row_batches
 from rewardmodel.prefix_cache.sessions import head_of
-from rewardmodel.pretrained.own_settings import shift_of
+from rewardmodel.pretrained.config_fields import shift_of
 from rewardmodel.pretrained.tokenization import TextEncoder
 
 

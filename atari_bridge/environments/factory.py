@@ -25,7 +25,12 @@ def open_environment(
     count = config.num_envs if num_envs is None else num_envs
     if names_gymnasium_id(config.game):
         only_atari = f"its default, for {config.game!r} is no Atari game and does not have it"
-        require(config.sticky_actions == 0, "sticky_actions", config.sticky_actions, only_atari)
+        require(
+            config.repeat_action_probability == 0,
+            "repeat_action_probability",
+            config.repeat_action_probability,
+            only_atari,
+        )
         require(
             not config.full_action_space, "full_action_space", config.full_action_space, only_atari
         )
@@ -37,7 +42,7 @@ def open_environment(
         image_size=config.image_size,
         grayscale=config.grayscale,
         noop_max=config.noop_max,
-        sticky_actions=config.sticky_actions,
+        repeat_action_probability=config.repeat_action_probability,
         full_action_space=config.full_action_space,
         max_episode_frames=config.max_episode_frames,
     )

@@ -1,4 +1,4 @@
-"""What the policy writes by itself, and what a search found: the raw material of training.
+"""Sampled responses and searched demonstrations for training.
 
 Responses are sampled through the same key/value tree as a search, so that "the policy" means one
 thing everywhere.

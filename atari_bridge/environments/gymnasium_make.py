@@ -107,7 +107,7 @@ def _refuse_atari(gymnasium_id: str) -> None:
     raise ValueError(
         f"game: found the gymnasium id {gymnasium_id!r} of an Atari game; required: the game's "
         "name, for gymnasium may skip frames and repeat actions of its own, on top of frame_skip "
-        f"and sticky_actions. Write {game!r}"
+        f"and repeat_action_probability. Write {game!r}"
     )
 
 

@@ -12,7 +12,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
-from prefsearch.cli.outputs import require_kept, settle_outputs
+from prefsearch.cli.outputs import require_kept, resolve_outputs
 from rewardmodel.models.ensemble_file import member_source
 from rewardmodel.pretrained.source import (
     ANSWERS,
@@ -33,7 +33,7 @@ def keep_inputs(args: Any, *names: str) -> None:
         ValueError: Naming the output, and the input if it is one.
     """
     inputs = {name: getattr(args, name) for name in names}
-    for output in settle_outputs(args):
+    for output in resolve_outputs(args):
         require_kept(
             inputs,
             files=output.files,

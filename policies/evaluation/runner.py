@@ -1,4 +1,4 @@
-"""Runs an evaluation cell by cell: what is measured, kept on disk, dealt out and gone on with.
+"""Runs an evaluation cell by cell, resumable and distributed over processes.
 
 A cell is one method at one budget over all prompts; the pool of samples, from which every method
 that chooses among whole responses is measured, is one more. A cell that is done is a step of the
@@ -15,7 +15,7 @@ from policies.evaluation.clusters import with_clusters
 from policies.evaluation.gold_scorer import GoldScorer
 from policies.evaluation.pooled import POOL_FIELDS, Pool, pool_lines, pool_records
 from policies.evaluation.records import SEARCH_FIELDS, records_of_lines, search_lines
-from policies.finetuning.collection import sample_responses
+from policies.finetuning.samples import sample_responses
 from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
 from policies.planning.options import TITLES, MethodName, seed_name

@@ -64,8 +64,8 @@ def count_verdicts(comparisons: Mapping[str, SeedInterval | None]) -> str:
     return (
         f"{len(made)} comparison{'s' if len(made) > 1 else ''}, each at 95 %: "
         f"{words.count('gains')} gain, {words.count('loses')} lose, "
-        f"{words.count('is undecided')} undecided. All asked at once (Holm's correction at 5 %), "
-        f"these stand: {together}."
+        f"{words.count('is undecided')} undecided. Significant after Holm's "
+        f"correction at 5 %: {together}."
     )
 
 
@@ -207,7 +207,9 @@ def seeds_needed(
     return high
 
 
-def describe_need(comparisons: Mapping[str, SeedInterval | None], *, difference: float) -> str:
+def describe_required_seeds(
+    comparisons: Mapping[str, SeedInterval | None], *, difference: float
+) -> str:
     """Describes how many seeds the inconclusive comparisons need.
 
     Where seeds share prompts, more of them on the same prompts lessen one part of the error alone;

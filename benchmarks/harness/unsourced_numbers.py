@@ -75,7 +75,7 @@ def _outside_blocks(text: str) -> str:
     return re.sub(r"<!-- figures: (.+?) -->.*?<!-- end of figures: \1 -->", " ", text, flags=re.S)
 
 
-def loose_figures(text: str, allowed: Mapping[str, str]) -> list[str]:
+def unsourced_numbers(text: str, allowed: Mapping[str, str]) -> list[str]:
     """Numbers and pictures of results outside blocks, numbers with the words around them.
 
     Args:
@@ -96,12 +96,12 @@ def loose_figures(text: str, allowed: Mapping[str, str]) -> list[str]:
     return found
 
 
-def loose_in(root: Path) -> list[str]:
+def unsourced_in(root: Path) -> list[str]:
     """The loose figures of all documents of a repository, each with its document."""
     documents = [*sorted(root.glob("*.md")), *sorted((root / "docs").glob("*.md"))]
     return [
         f"{name}: {figure}"
         for path in documents
         for name in [path.relative_to(root).as_posix()]
-        for figure in loose_figures(path.read_text(encoding="utf-8"), ALLOWED.get(name, {}))
+        for figure in unsourced_numbers(path.read_text(encoding="utf-8"), ALLOWED.get(name, {}))
     ]
