@@ -39,7 +39,7 @@ from policies.planning.options import TITLES, MethodName, seed_name
 from policies.planning.searcher import SearchPolicy
 from prefsearch.cli.console import PlainConsole
 from prefsearch.run.directory import RunDirectory, step_seed
-from prefsearch.statistics.intervals import interval_over_seeds
+from prefsearch.statistics.seed_intervals import interval_over_seeds
 from prefsearch.storage.files import write_json_atomic, write_text_atomic
 from rewardmodel.data.json_lines import json_lines
 from rewardmodel.data.preferences import load_demonstrations, load_preferences

@@ -17,7 +17,7 @@ from policies.evaluation.gain_report import (
 )
 from prefsearch.report.page import Report
 from prefsearch.run.directory import RunDirectory
-from prefsearch.statistics.metrics import best_of_n_kl
+from prefsearch.statistics.best_of_n import best_of_n_kl
 from prefsearch.storage.files import write_json_atomic
 from prefsearch.storage.json_text import json_text
 from rewardmodel.synthetic.human import SimulatedHuman

@@ -15,7 +15,7 @@ from policies.demo_report import write_report as write_demo_report
 from prefsearch.cli import entry
 from prefsearch.report.page import Report
 from prefsearch.run.directory import RunDirectory
-from prefsearch.statistics.intervals import interval_over_seeds
+from prefsearch.statistics.seed_intervals import interval_over_seeds
 from rewardmodel.synthetic.human import SimulatedHuman
 from search.evaluation.figures import Curve, gain_curves, overoptimization
 from search.viewer.page import NamedView, render_html

@@ -160,11 +160,11 @@ def test_what_the_steps_before_a_benchmark_run_is_among_its_sources(name: str) -
 @pytest.mark.parametrize(
     ("name", "file"),
     [
-        ("hh_minilm", "prefsearch/statistics/metrics.py"),
-        ("demo", "prefsearch/statistics/intervals.py"),
+        ("hh_minilm", "prefsearch/statistics/intervals.py"),
+        ("demo", "prefsearch/statistics/seed_intervals.py"),
         ("cartpole", "prefsearch/cli/command_line.py"),
         ("cartpole", "atari_bridge/cli/train.py"),
-        ("atari_cpu", "prefsearch/statistics/intervals.py"),
+        ("atari_cpu", "prefsearch/statistics/seed_intervals.py"),
         ("atari_speed", "benchmarks/atari/ours.py"),
         ("planning_core", "search/backends/numba_kernels.py"),
         ("planning_core", "benchmarks/core/mctx_side.py"),

@@ -21,7 +21,7 @@ from policies.generation.segment_tree import SegmentTree
 from policies.planning.options import METHOD_NAMES
 from policies.planning.scoring import TreeScorer
 from policies.planning.value_head import ValueHead, boundary_states, fit_value_head
-from prefsearch.statistics.metrics import best_of_n_kl
+from prefsearch.statistics.best_of_n import best_of_n_kl
 from search.evaluation.divergence import best_of_n_kl_estimate, kl_lower_bound_from_ranks
 from tests.fakes import CountingReward, policy_of, search_of
 

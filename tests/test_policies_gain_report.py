@@ -16,8 +16,9 @@ from policies.evaluation.gain_report import add_costs, add_gains
 from policies.evaluation.pooled import Pool
 from prefsearch.report.page import Report
 from prefsearch.run.directory import RunDirectory
-from prefsearch.statistics.intervals import interval_over_seeds
-from prefsearch.statistics.metrics import best_of_n_kl, wilson_interval
+from prefsearch.statistics.best_of_n import best_of_n_kl
+from prefsearch.statistics.intervals import wilson_interval
+from prefsearch.statistics.seed_intervals import interval_over_seeds
 
 
 def record(method: str, budget: int, prompt: int, score: float, tokens: float) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.planning.voting import VoteRule, VoteWeight, choose, vote_expectation
-from prefsearch.statistics.metrics import best_of_n_expectation, pass_at_k
+from prefsearch.statistics.best_of_n import best_of_n_expectation, pass_at_k
 from rewardmodel.models.verifiers import extract_answer, normalize_answer
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from prefsearch.report.page import Report, format_cell
-from prefsearch.statistics.metrics import Interval
+from prefsearch.statistics.intervals import Interval
 from prefsearch.storage.errors import StorageError
 from search.evaluation.figures import Curve, gain_curves
 

@@ -7,16 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from prefsearch.statistics.metrics import (
-    Interval,
-    accuracy_from_margins,
-    best_of_n_expectation,
-    best_of_n_kl,
-    bootstrap_interval,
-    expected_calibration_error,
-    pass_at_k,
-    wilson_interval,
-)
+from prefsearch.statistics.best_of_n import best_of_n_expectation, best_of_n_kl, pass_at_k
+from prefsearch.statistics.intervals import Interval, bootstrap_interval, wilson_interval
+from rewardmodel.evaluation.calibration import expected_calibration_error
+from rewardmodel.evaluation.clustered import clustered_accuracy
 
 
 def enumerate_best_of_n(proxy: list[float], metric: list[float], n: int) -> float:
@@ -152,7 +146,7 @@ def test_bootstrap_over_seeds_keeps_a_prompt_together() -> None:
 def test_bootstrap_is_the_same_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     sample = np.random.default_rng(3).normal(size=30)
     whole = bootstrap_interval(sample, seed=0, resamples=101)
-    monkeypatch.setattr("prefsearch.statistics.metrics._BLOCK_VALUES", 300)
+    monkeypatch.setattr("prefsearch.statistics.intervals._BLOCK_VALUES", 300)
     assert bootstrap_interval(sample, seed=0, resamples=101) == whole
 
 
@@ -186,10 +180,13 @@ def test_wilson_matches_published_values_and_stays_inside_bounds() -> None:
 
 
 def test_accuracy_counts_ties_half() -> None:
-    assert accuracy_from_margins([1.0, 0.0, 0.0, -2.0, 3.0]).estimate == pytest.approx(0.6)
-    assert accuracy_from_margins([0.0] * 10).estimate == 0.5
-    with pytest.raises(ValueError, match="at least one"):
-        accuracy_from_margins([])
+    def accuracy(margins: list[float]) -> float:
+        return clustered_accuracy(np.array(margins), np.arange(len(margins))).estimate
+
+    assert accuracy([1.0, 0.0, 0.0, -2.0, 3.0]) == pytest.approx(0.6)
+    assert accuracy([0.0] * 10) == 0.5
+    with pytest.raises(ValueError, match="margins"):
+        accuracy([])
 
 
 def test_calibration_error_by_hand_and_for_a_calibrated_model() -> None:

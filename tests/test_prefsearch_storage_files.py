@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from prefsearch.statistics.metrics import Interval
+from prefsearch.statistics.intervals import Interval
 from prefsearch.storage.errors import StorageError
 from prefsearch.storage.files import (
     append_record,

@@ -9,7 +9,7 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefsearch.statistics.metrics import wilson_interval
+from prefsearch.statistics.intervals import wilson_interval
 from rewardmodel.data.preferences import load_preferences
 from rewardmodel.data.report import (
     examine_preferences,

@@ -9,7 +9,7 @@ import torch
 from datasets import Dataset, concatenate_datasets
 from torch import Tensor
 
-from prefsearch.statistics.metrics import wilson_interval
+from prefsearch.statistics.intervals import wilson_interval
 from rewardmodel.data.preferences import load_preferences, split_by_prompt
 from rewardmodel.evaluation.accuracy import evaluate_reward_model
 from rewardmodel.evaluation.baselines import bag_of_words_accuracy, longer_reply_accuracy

@@ -8,7 +8,7 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForSequenceClassification
 
-from prefsearch.statistics.metrics import wilson_interval
+from prefsearch.statistics.intervals import wilson_interval
 from rewardmodel.evaluation.accuracy import evaluate_reward_model
 from rewardmodel.evaluation.agreement import evaluate_agreement, member_margins
 from rewardmodel.evaluation.batch_invariance import (

@@ -8,7 +8,7 @@ import torch
 from datasets import Dataset
 from scipy.special import expit
 
-from prefsearch.statistics.metrics import wilson_interval
+from prefsearch.statistics.intervals import wilson_interval
 from rewardmodel.data.preferences import load_preferences
 from rewardmodel.evaluation.accuracy import evaluate_reward_model
 from rewardmodel.evaluation.clustered import clustered_correlation

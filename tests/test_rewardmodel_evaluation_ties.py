@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from prefsearch.statistics.metrics import wilson_interval
+from prefsearch.statistics.intervals import wilson_interval
 from rewardmodel.data.labels import chosen_probabilities, label_entropy, log_losses
 from rewardmodel.evaluation.accuracy import evaluate_reward_model
 from rewardmodel.evaluation.strata import by_quantile, by_value, risk_coverage

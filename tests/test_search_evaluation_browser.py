@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from prefsearch.report.page import Report
-from prefsearch.statistics.metrics import Interval
+from prefsearch.statistics.intervals import Interval
 from search.evaluation.figures import Curve, gain_curves
 from tests.browser import CHROMIUM, QUIET
 

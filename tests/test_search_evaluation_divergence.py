@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefsearch.statistics.metrics import best_of_n_kl, bootstrap_interval
+from prefsearch.statistics.best_of_n import best_of_n_kl
+from prefsearch.statistics.intervals import bootstrap_interval
 from search.evaluation.divergence import (
     _cell_edges,
     best_of_n_kl_bound,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prefsearch.statistics.metrics import best_of_n_kl
+from prefsearch.statistics.best_of_n import best_of_n_kl
 from prefsearch.storage.errors import StorageError
 from search.evaluation.figures import Curve, gain_curves, overoptimization
 from search.evaluation.scaling import fit_best_of_n

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from prefsearch.statistics.metrics import best_of_n_kl
+from prefsearch.statistics.best_of_n import best_of_n_kl
 from search.evaluation.scaling import (
     FitRefusedError,
     best_of_n_coefficients,

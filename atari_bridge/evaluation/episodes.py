@@ -14,7 +14,7 @@ from torch import Tensor
 from atari_bridge.acting.self_play import episode_seed
 from atari_bridge.environments.frame_stack import FrameStack
 from atari_bridge.environments.interface import VectorEnvironment
-from prefsearch.statistics.intervals import SeedInterval, interval_over_seeds
+from prefsearch.statistics.seed_intervals import SeedInterval, interval_over_seeds
 from search import Planner, PlanningModel, SearchOutput
 from search.planners.muzero import sample_by_visits
 

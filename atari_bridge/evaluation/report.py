@@ -11,7 +11,7 @@ import yaml
 from prefsearch.report.page import Report
 from prefsearch.report.plotting import FAINT, PALETTE, label_text, open_canvas
 from prefsearch.run.directory import RunDirectory
-from prefsearch.statistics.intervals import seed_interval_from
+from prefsearch.statistics.seed_intervals import seed_interval_from
 from prefsearch.storage.files import read_records
 
 _LABELS = {

@@ -18,7 +18,7 @@ from benchmarks.harness.provenance import held_sources
 from benchmarks.harness.results import Results, benchmark_parser
 from benchmarks.harness.seed_runs import each_seed
 from benchmarks.harness.worker import Json
-from prefsearch.statistics.intervals import interval_over_seeds
+from prefsearch.statistics.seed_intervals import interval_over_seeds
 from prefsearch.storage.files import read_records
 
 NAME = "cartpole"

@@ -35,7 +35,7 @@ from benchmarks.atari.shipped import shipped_job
 from benchmarks.harness.provenance import held_sources
 from benchmarks.harness.results import Results, benchmark_parser
 from benchmarks.harness.worker import Json
-from prefsearch.statistics.intervals import SeedInterval, interval_over_seeds
+from prefsearch.statistics.seed_intervals import SeedInterval, interval_over_seeds
 from prefsearch.statistics.significance import count_verdicts, describe_required_seeds
 from prefsearch.storage.files import read_records
 

@@ -19,7 +19,7 @@ from benchmarks.core.table_model import TableModel
 from benchmarks.harness.results import Results, benchmark_parser, table, wide_console
 from benchmarks.harness.timing import interleaved, paired_ratio, spread, time_call
 from benchmarks.harness.worker import Json
-from prefsearch.statistics.metrics import bootstrap_interval
+from prefsearch.statistics.intervals import bootstrap_interval
 from search import GumbelMuZeroPlanner, MuZeroPlanner
 
 NAME = "leaves_per_step"

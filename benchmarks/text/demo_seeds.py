@@ -33,7 +33,7 @@ from policies.evaluation.cells import (
     curves,
     summarize,
 )
-from prefsearch.statistics.intervals import interval_over_seeds
+from prefsearch.statistics.seed_intervals import interval_over_seeds
 from prefsearch.storage.files import read_records, write_json_atomic
 from search.evaluation.figures import gain_curves
 

@@ -27,7 +27,7 @@ from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
 from policies.planning.methods import build_searcher, method_planner
 from policies.planning.options import MethodName, SearchOptions
-from prefsearch.statistics.metrics import bootstrap_interval
+from prefsearch.statistics.intervals import bootstrap_interval
 from rewardmodel.synthetic.human import SimulatedHuman
 from rewardmodel.synthetic.requests import sample_requests
 

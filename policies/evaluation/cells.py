@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.evaluation.pooled import Pool
-from prefsearch.statistics.intervals import Kind, SeedInterval, interval_over_seeds
-from prefsearch.statistics.metrics import Interval, best_of_n_kl
+from prefsearch.statistics.best_of_n import best_of_n_kl
+from prefsearch.statistics.intervals import Interval
+from prefsearch.statistics.seed_intervals import Kind, SeedInterval, interval_over_seeds
 from search.evaluation.divergence import kl_lower_bound_from_ranks, kl_lower_bound_values
+from search.evaluation.equal_cost import gain_at_equal_cost
 from search.evaluation.figures import Curve
-from search.evaluation.scaling import gain_at_equal_cost
 
 BEST_OF_N = "best-of-N"
 Cost = Literal["tokens", "model_tokens"]

@@ -20,8 +20,8 @@ from policies.evaluation.cells import (
 )
 from prefsearch.report.page import Report
 from prefsearch.run.directory import RunDirectory
-from prefsearch.statistics.intervals import SeedInterval, interval_over_seeds
-from prefsearch.statistics.metrics import Interval
+from prefsearch.statistics.intervals import Interval
+from prefsearch.statistics.seed_intervals import SeedInterval, interval_over_seeds
 from search.evaluation.figures import Curve, overoptimization
 from search.evaluation.scaling import (
     BestOfNFit,

@@ -6,8 +6,8 @@ from rich import box
 from rich.table import Table
 
 from policies.evaluation.cells import BEST_OF_N, Record
-from prefsearch.statistics.intervals import SeedInterval, seed_interval_from
-from prefsearch.statistics.metrics import Interval
+from prefsearch.statistics.intervals import Interval
+from prefsearch.statistics.seed_intervals import SeedInterval, seed_interval_from
 from prefsearch.statistics.significance import Verdict
 from prefsearch.statistics.significance import verdict as verdict_of
 

@@ -18,7 +18,7 @@ from policies.finetuning.samples import Samples
 from policies.generation.language_model import Policy
 from policies.planning.options import TITLES, MethodName
 from policies.planning.voting import VoteRule, vote_expectation
-from prefsearch.statistics.metrics import best_of_n_expectation, best_of_n_kl, pass_at_k
+from prefsearch.statistics.best_of_n import best_of_n_expectation, best_of_n_kl, pass_at_k
 from rewardmodel.data.conversation import Prompt
 from rewardmodel.interface import RewardModel, SessionRewardModel, score_replies
 from rewardmodel.models.answers import extract_answer

@@ -6,7 +6,7 @@ import torch
 
 from policies.finetuning.samples import Samples
 from policies.generation.language_model import Policy
-from prefsearch.statistics.intervals import SeedInterval, interval_over_seeds
+from prefsearch.statistics.seed_intervals import SeedInterval, interval_over_seeds
 
 
 @torch.inference_mode()

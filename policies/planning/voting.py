@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from prefsearch.statistics.metrics import best_of_n_expectation
+from prefsearch.statistics.best_of_n import best_of_n_expectation
 from rewardmodel.models.answers import extract_answer, normalize_answer
 
 VoteRule = Literal["best", "majority", "weighted"]

@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from prefsearch.report.style import STYLE
-from prefsearch.statistics.metrics import Interval
+from prefsearch.statistics.intervals import Interval
 from prefsearch.storage.errors import naming_path
 from prefsearch.storage.files import write_text_atomic
 from prefsearch.storage.json_text import plain_number

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from prefsearch.statistics.metrics import Interval, wilson_interval
+from prefsearch.statistics.intervals import Interval, wilson_interval
 
 Array = NDArray[np.float64]
 

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from prefsearch.statistics.intervals import SeedInterval, equal_values
-from prefsearch.statistics.metrics import Interval, finite
+from prefsearch.statistics.intervals import Interval, finite
+from prefsearch.statistics.seed_intervals import SeedInterval, equal_values
 
 Verdict = Literal["gains", "loses", "is undecided"]
 _MOST_SEEDS = 10_000

@@ -13,7 +13,7 @@ from rich.console import Console
 from prefsearch.cli.console import PlainConsole
 from prefsearch.config.settings import flatten
 from prefsearch.run.files import environment
-from prefsearch.statistics.metrics import Interval
+from prefsearch.statistics.intervals import Interval
 from prefsearch.storage.files import write_json_atomic
 from rewardmodel.cli.model_args import RewardEvaluateArgs
 from rewardmodel.data.conversation import prompts_of, replies_of

@@ -9,7 +9,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from prefsearch.progress import track
-from prefsearch.statistics.metrics import Interval, wilson_interval
+from prefsearch.statistics.intervals import Interval, wilson_interval
 from rewardmodel.data.conversation import (
     TEMPLATE_COLUMNS,
     Prompt,

@@ -15,7 +15,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from prefsearch.statistics.metrics import Interval
+from prefsearch.statistics.intervals import Interval
 from rewardmodel.data.labels import (
     chosen_probabilities,
     label_entropy,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from datasets import Dataset
 
-from prefsearch.statistics.metrics import Interval
+from prefsearch.statistics.intervals import Interval
 from rewardmodel.data.labels import chosen_probabilities, preference_signs, require_decided
 from rewardmodel.evaluation.clustered import (
     Floats,

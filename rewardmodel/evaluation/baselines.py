@@ -17,7 +17,7 @@ from scipy.special import expit
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from prefsearch.progress import track
-from prefsearch.statistics.metrics import Interval
+from prefsearch.statistics.intervals import Interval
 from prefsearch.storage.folders import new_folder
 from rewardmodel.data.conversation import replies_of
 from rewardmodel.data.labels import chosen_probabilities, preference_signs

@@ -8,9 +8,10 @@ would go untested. Letters: P pairs, G prompts, R resamples.
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import expit
 
-from prefsearch.statistics.metrics import Interval, expected_calibration_error, finite
+from prefsearch.statistics.intervals import Interval, finite
 from rewardmodel.data.labels import log_losses
 from rewardmodel.evaluation.clustered import (
     Floats,
@@ -27,6 +28,44 @@ _FOLDS = 5
 _BINS = 10
 _WIDEST = 500.0  # bounds of the temperature, as a multiple and a fraction of the margins' size
 _HALVINGS = 28
+
+
+def expected_calibration_error(
+    probabilities: ArrayLike, outcomes: ArrayLike, bins: int = 10
+) -> float:
+    """Expected calibration error over equal-width bins.
+
+    Present every pair in a random order: if the preferred response always comes first, each
+    outcome is 1 and calibration below one half is never tested.
+
+    Args:
+        probabilities: [P] in [0, 1], that the outcome is 1.
+        outcomes: [P] in [0, 1]; one half for a tie.
+        bins: equal-width bins of [0, 1]; the last includes 1.
+
+    Raises:
+        ValueError: the shapes differ or are empty, a number is outside [0, 1], or bins is below 1.
+
+    Source: Naeini et al. 2015; Guo et al. 2017, equation 3.
+    """
+    stated, seen = finite(probabilities, "probabilities"), finite(outcomes, "outcomes")
+    if stated.ndim != 1 or stated.shape != seen.shape or not stated.size:
+        raise ValueError(
+            f"probabilities has shape {list(stated.shape)} and outcomes {list(seen.shape)}, "
+            "required the same [P] with P >= 1"
+        )
+    for name, array in (("probabilities", stated), ("outcomes", seen)):
+        if array.min() < 0 or array.max() > 1:
+            raise ValueError(
+                f"{name} spans [{array.min():g}, {array.max():g}], required inside [0, 1]; apply "
+                "a sigmoid to score margins first"
+            )
+    if bins < 1:
+        raise ValueError(f"bins is {bins}, required at least 1")
+    index = np.minimum((stated * bins).astype(np.int64), bins - 1)
+    # Each bin's gap times its share of the pairs: |sum of (seen - stated)| / P.
+    gaps = np.bincount(index, weights=seen - stated, minlength=bins)
+    return float(np.abs(gaps).sum() / stated.size)
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,7 @@ import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
 
-from prefsearch.statistics.metrics import (
-    Interval,
-    accuracy_from_margins,
-    bootstrap_interval,
-    wilson_interval,
-)
+from prefsearch.statistics.intervals import Interval, bootstrap_interval, wilson_interval
 from rewardmodel.data.conversation import prompts_of, replies_of
 
 Floats = NDArray[np.float64]
@@ -87,7 +82,7 @@ def clustered_mean(values: Floats, groups: Integers, seed: int) -> Interval:
 def clustered_accuracy(margins: Floats, groups: Integers) -> Interval:
     """Accuracy over pairs [P] with a Wilson interval, a margin of 0 counting half."""
     if not len(margins):
-        return accuracy_from_margins(margins)  # which names the mistake
+        raise ValueError("found no margins; required: at least one pair")
     return clustered_share((margins > 0) + 0.5 * (margins == 0), groups)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from prefsearch.report.plotting import FAINT, INK, PALETTE, label_text, open_canvas
-from prefsearch.statistics.metrics import Interval
+from prefsearch.statistics.intervals import Interval
 from rewardmodel.evaluation.calibration import ReliabilityBin
 from rewardmodel.evaluation.strata import RiskCoverage, Stratum
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from datasets import Dataset
 
-from prefsearch.statistics.metrics import Interval, expected_calibration_error, wilson_interval
+from prefsearch.statistics.intervals import Interval, wilson_interval
 from rewardmodel.data.conversation import prompts_of
+from rewardmodel.evaluation.calibration import expected_calibration_error
 from rewardmodel.evaluation.clustered import clustered_accuracy
 from rewardmodel.interface import StepRewardModel
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from prefsearch.report.page import Report
-from prefsearch.statistics.metrics import Interval
+from prefsearch.statistics.intervals import Interval
 from prefsearch.storage.files import write_json_atomic
 from rewardmodel.evaluation.accuracy import RewardEvaluation
 from rewardmodel.evaluation.agreement import EnsembleAgreement

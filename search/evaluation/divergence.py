@@ -14,8 +14,9 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from prefsearch.statistics.intervals import jackknife_values
-from prefsearch.statistics.metrics import Interval, best_of_n_kl, finite
+from prefsearch.statistics.best_of_n import best_of_n_kl
+from prefsearch.statistics.intervals import Interval, finite
+from prefsearch.statistics.seed_intervals import jackknife_values
 
 Array = NDArray[np.float64]
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from prefsearch.report.plotting import FAINT, INK, PALETTE, label_text, open_canvas
-from prefsearch.statistics.metrics import best_of_n_kl
+from prefsearch.statistics.best_of_n import best_of_n_kl
 from search.evaluation.scaling import BestOfNFit
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
-"""Scaling laws fitted to measured curves, and gains over a curve at equal cost.
+"""Scaling laws fitted to measured curves: over-optimization in KL, gains in log compute.
 
-Laws are over-optimization in KL and gains in log compute. A fit carries the range of its points, so
-that reports can mark extrapolation. L is points of a curve, P prompts.
+A fit carries the range of its points, so that reports can mark extrapolation. L is points of a
+curve.
 """
 
 from __future__ import annotations
@@ -11,9 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-
-from prefsearch.statistics.intervals import jackknife_values
-from prefsearch.statistics.metrics import finite
 
 Array = NDArray[np.float64]
 
@@ -210,59 +207,6 @@ def fit_log_linear(cost: ArrayLike, score: ArrayLike) -> LogLinearFit:
         lowest=float(x.min()),
         highest=float(x.max()),
     )
-
-
-def gain_at_equal_cost(
-    cost: ArrayLike, score: ArrayLike, curve_cost: ArrayLike, curve_score: ArrayLike
-) -> Array | None:
-    """Score of a method above a curve at the method's own mean cost, of one seed.
-
-    The curve is read between its mean costs over the log of cost. The gain is no mean of the
-    prompts' gains, since all costs are means over prompts, too; so what comes back are values whose
-    mean is the gain and whose spread holds the costs' as well (`intervals.jackknife_values`).
-
-    Args:
-        cost: [P] what each prompt cost the method.
-        score: [P] what it reached.
-        curve_cost: [P, L] the same of the curve's budgets, for the same prompts, in any order of L.
-        curve_score: [P, L].
-
-    Returns:
-        [P], or None where the method's mean cost is outside the curve's range: no extrapolation.
-
-    Raises:
-        ValueError: the shapes disagree, a value is not finite, or two budgets have one mean cost.
-    """
-    spent, reached = finite(cost, "cost"), finite(score, "score")
-    costs, scores = finite(curve_cost, "curve_cost"), finite(curve_score, "curve_score")
-    if spent.ndim != 1 or reached.shape != spent.shape or costs.shape != scores.shape:
-        raise ValueError(
-            f"found shapes {list(spent.shape)}, {list(reached.shape)}, {list(costs.shape)} and "
-            f"{list(scores.shape)}, required [P], [P], [P, L] and [P, L]"
-        )
-    if costs.ndim != 2 or costs.shape[0] != spent.shape[0]:
-        raise ValueError(
-            f"the curve has shape {list(costs.shape)} and the method {list(spent.shape)}: compare "
-            "the same prompts"
-        )
-    order = np.argsort(costs.mean(axis=0), kind="stable")
-    costs, scores = costs[:, order], scores[:, order]
-    budgets = costs.shape[1]
-    if not costs[:, 0].mean() <= spent.mean() <= costs[:, -1].mean():
-        return None
-    means = costs.mean(axis=0)
-    if means[0] <= 0 or bool((np.diff(means) <= 0).any()):
-        raise ValueError(f"cost is {means.tolist()}, required positive and strictly increasing")
-
-    def gain_of(means: Array) -> Array:  # [..., 2 + 2L]
-        found: list[float] = []
-        rows: list[Array] = list(means)
-        for row in rows:
-            curve, score = np.log(row[2 : 2 + budgets]), row[2 + budgets :]
-            found.append(float(row[1] - np.interp(np.log(row[0]), curve, score)))  # pyright: ignore
-        return np.array(found)
-
-    return jackknife_values(gain_of, np.column_stack([spent, reached, costs, scores]))
 
 
 def _design(distance: Array) -> Array:

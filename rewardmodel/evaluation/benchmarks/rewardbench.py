@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from datasets import Dataset
 
-from prefsearch.statistics.metrics import Interval
+from prefsearch.statistics.intervals import Interval
 from rewardmodel.evaluation.clustered import Floats, clustered_share, number_prompts
 from rewardmodel.evaluation.scoring import preference_margins
 from rewardmodel.interface import RewardModel

@@ -9,7 +9,7 @@ import numpy as np
 from datasets import Dataset
 from scipy.stats import rankdata
 
-from prefsearch.statistics.metrics import Interval
+from prefsearch.statistics.intervals import Interval
 from rewardmodel.data.conversation import Reply, replies_of
 from rewardmodel.data.labels import chosen_probabilities
 from rewardmodel.evaluation.clustered import (

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from prefsearch.statistics.metrics import Interval
+from prefsearch.statistics.intervals import Interval
 from rewardmodel.data.labels import log_losses
 from rewardmodel.evaluation.clustered import (
     Floats,

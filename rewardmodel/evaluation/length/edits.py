@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from datasets import Dataset
 
-from prefsearch.statistics.metrics import Interval
+from prefsearch.statistics.intervals import Interval
 from rewardmodel.data.formats.format import ConvertOptions
 from rewardmodel.data.formats.qa_feedback import convert_qa_feedback
 from rewardmodel.data.parsing.template_columns import with_system

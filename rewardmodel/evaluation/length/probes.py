@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from datasets import Dataset
 
-from prefsearch.statistics.metrics import Interval
+from prefsearch.statistics.intervals import Interval
 from rewardmodel.data.conversation import Prompt, prompts_of, replies_of
 from rewardmodel.evaluation.clustered import (
     clustered_accuracy,

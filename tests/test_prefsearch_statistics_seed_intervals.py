@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from prefsearch.statistics.binary_outcomes import effective_clusters
-from prefsearch.statistics.intervals import (
+from prefsearch.statistics.intervals import bootstrap_interval, wilson_interval
+from prefsearch.statistics.seed_intervals import (
     SeedInterval,
     interval_over_seeds,
     jackknife_values,
     seed_interval_from,
 )
-from prefsearch.statistics.metrics import bootstrap_interval, wilson_interval
-from search.evaluation.scaling import gain_at_equal_cost
+from search.evaluation.equal_cost import gain_at_equal_cost
 
 Array = NDArray[np.float64]
 SIMULATIONS = 1500  # of 95 %, the share covered has a standard error of 0.0056

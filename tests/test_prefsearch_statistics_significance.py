@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from prefsearch.statistics.intervals import SeedInterval, interval_over_seeds, seed_interval_from
-from prefsearch.statistics.metrics import Interval
+from prefsearch.statistics.intervals import Interval
+from prefsearch.statistics.seed_intervals import (
+    SeedInterval,
+    interval_over_seeds,
+    seed_interval_from,
+)
 from prefsearch.statistics.significance import (
     count_verdicts,
     describe_required_seeds,
