@@ -12,6 +12,7 @@ from torch import Tensor
 from atari_bridge.acting.self_play import SelfPlay
 from atari_bridge.learning.batches import Batch, BatchMaker
 from atari_bridge.learning.config import LearningConfig
+from atari_bridge.learning.reanalyze import Reanalyzer
 from atari_bridge.replay.config import ReplayConfig
 from atari_bridge.replay.replay import Replay
 from atari_bridge.replay.rows import Sample
@@ -89,8 +90,11 @@ def make(
     """When the sampled rows were played (t), and the batch."""
     maker = BatchMaker(
         config,
-        model=SeenModel(),  # pyright: ignore[reportArgumentType]
-        planner=FixedPlanner(FRESH, lambda newest: 100 + newest),
+        Reanalyzer(
+            config,
+            model=SeenModel(),  # pyright: ignore[reportArgumentType]
+            planner=FixedPlanner(FRESH, lambda newest: 100 + newest),
+        ),
         clip_rewards=clip,
         prefix_horizon=None,
         with_future=True,

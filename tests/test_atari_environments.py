@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from atari_bridge.acting.self_play import reproduce_episodes
+from atari_bridge.acting.episode_resume import reproduce_episodes
 from atari_bridge.environments.config import EnvironmentConfig
 from atari_bridge.environments.factory import open_environment
 from atari_bridge.environments.games import ATARI_100K, game_name, rom_name

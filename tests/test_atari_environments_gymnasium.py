@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atari_bridge.acting.self_play import reproduce_episodes
+from atari_bridge.acting.episode_resume import reproduce_episodes
 from atari_bridge.environments.config import EnvironmentConfig
 from atari_bridge.environments.factory import open_environment
 from atari_bridge.environments.frame_stack import FrameStack

@@ -16,7 +16,7 @@ from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
 from policies.planning import options
 from policies.planning.methods import build_searcher
-from rewardmodel.data.formats import table
+from rewardmodel.data.formats.registry import FORMATS
 from rewardmodel.data.preferences import load_preferences
 from rewardmodel.models.loading import load_reward_model
 from rewardmodel.training import loss_config, losses
@@ -80,9 +80,8 @@ def test_a_reward_model_is_a_function(tmp_path: Path) -> None:
 
 
 def test_a_format_is_a_file_and_an_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = define("rewardmodel/data/formats/versus.py", monkeypatch)
-    assert entry("versus") == "rewardmodel.data.formats.versus:FORMAT"
-    monkeypatch.setattr(table, "FORMATS", {**table.FORMATS, "versus": module.FORMAT})
+    define("rewardmodel/data/formats/versus.py", monkeypatch)
+    monkeypatch.setitem(FORMATS, "versus", entry("versus"))
     row = {"question": "Who?", "first": "I.", "second": "You.", "better": 2}
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps(row) + "\n" + json.dumps({**row, "better": 3}) + "\n")

@@ -8,7 +8,7 @@ import pytest
 from prefsearch.cli import entry
 from prefsearch.config.settings import settings_of_class
 from rewardmodel.cli.data_args import ConvertArgs, InspectArgs, SplitArgs
-from rewardmodel.data.formats.table import FORMATS
+from rewardmodel.data.formats.registry import FORMATS
 from rewardmodel.data.preferences import load_preferences
 
 RANKING = {"prompt": "p", "responses": [" good", " bad", " poor"], "scores": [2, 1, 1]}

@@ -7,7 +7,7 @@ import pytest
 from datasets import Dataset
 from transformers import PreTrainedTokenizerFast
 
-from rewardmodel.data.formats.table import FORMATS, describe_formats
+from rewardmodel.data.formats.registry import FORMATS, describe_formats, load_formats
 from rewardmodel.data.formats.tldr import query_of, truncate_query
 from rewardmodel.data.preferences import load_preferences, load_prompts
 from rewardmodel.data.rewardbench import load_reward_bench, load_reward_bench_2
@@ -49,14 +49,14 @@ def test_no_format_recognizes_another_ones_rows_or_plain_rows():
         "rankings": {"prompt": "a", "responses": ["b"], "ranks": [1]},
     }
     for name, row in shapes.items():
-        found = [f.name for f in FORMATS.values() if any(s <= set(row) for s in f.signatures)]
+        found = [f.name for f in load_formats() if any(s <= set(row) for s in f.signatures)]
         assert found == [name]
     for row in (
         {"prompt": "a", "chosen": "b", "rejected": "c", "margin": 1, "subset": "s"},
         {"prompt": "a", "completions": ["b"], "labels": [True]},  # process supervision
         {"question": "a", "answer": "b"},
     ):
-        assert not [f for f in FORMATS.values() if any(s <= set(row) for s in f.signatures)]
+        assert not [f for f in load_formats() if any(s <= set(row) for s in f.signatures)]
 
 
 def test_hub_id_decides_the_format_and_what_is_asked_of_the_hub(monkeypatch):

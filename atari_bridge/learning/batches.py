@@ -11,20 +11,16 @@ import torch
 from torch import Tensor
 
 from atari_bridge.learning.config import LearningConfig
+from atari_bridge.learning.reanalyze import ObservationStacks, Reanalyzer
 from atari_bridge.learning.targets import (
-    Horizon,
     Targets,
     make_targets,
     off_policy_horizon,
     value_horizon,
     with_search_values,
 )
-from atari_bridge.networks.planning_model import NetworkModel
 from atari_bridge.replay.replay import Replay
-from atari_bridge.replay.rows import FrameWindow, Sample, Window
-from search import Planner
-
-_MAX_ROOTS = 2048  # observations that the model evaluates at a time
+from atari_bridge.replay.rows import Sample
 
 
 @dataclass(frozen=True)
@@ -64,8 +60,7 @@ class BatchMaker:
 
     Attributes:
         config: How targets are made.
-        model: The target network, as a planning model.
-        planner: The planner of reanalysis.
+        reanalyzer: Recomputes policies and values.
         clip_rewards: Whether rewards are replaced by their signs.
         prefix_horizon: Steps of a value prefix; None: rewards.
         with_future: Whether batches have `future`.
@@ -73,8 +68,7 @@ class BatchMaker:
     """
 
     config: LearningConfig
-    model: NetworkModel
-    planner: Planner
+    reanalyzer: Reanalyzer
     clip_rewards: bool
     prefix_horizon: int | None
     with_future: bool
@@ -103,7 +97,7 @@ class BatchMaker:
         config = self.config
         length = config.lookahead + 1
         window = replay.window(sample.index, length)
-        stacks = _Stacks(replay.frames(sample.index, length), self.device)
+        stacks = ObservationStacks(replay.frames(sample.index, length), self.device)
         age = decisions_made - window.made_at[:, 0]
         td = np.full(len(age), config.td_steps)
         if config.off_policy_correction:
@@ -115,7 +109,7 @@ class BatchMaker:
             td=td,
             unroll_steps=config.unroll_steps,
         )
-        policy, searched, fresh = self._reanalyze(
+        policy, searched, fresh = self.reanalyzer.policies(
             window, stacks, generator=generator, search_generator=search_generator
         )
         targets = make_targets(
@@ -125,7 +119,9 @@ class BatchMaker:
             alive=window.alive,
             bootstrap=window.bootstrap,
             policy=policy,
-            values=self._values(window, stacks, horizon, search_generator=search_generator),
+            values=self.reanalyzer.values(
+                window, stacks, horizon, search_generator=search_generator
+            ),
             horizon=horizon,
             discount=config.discount,
             prefix_horizon=self.prefix_horizon,
@@ -138,7 +134,7 @@ class BatchMaker:
             targets = with_search_values(targets, searched=searched, rows=old)
         return self._batch(stacks, targets, sample.weight)
 
-    def _batch(self, stacks: "_Stacks", targets: Targets, weight: np.ndarray) -> Batch:
+    def _batch(self, stacks: ObservationStacks, targets: Targets, weight: np.ndarray) -> Batch:
         """Moves all tensors to the device."""
         rows = np.arange(len(weight))
         steps = self.config.unroll_steps
@@ -149,82 +145,3 @@ class BatchMaker:
             weight=torch.as_tensor(weight).to(self.device),
             **{name: tensor.to(self.device) for name, tensor in named.items()},
         )
-
-    def _reanalyze(
-        self,
-        window: Window,
-        stacks: "_Stacks",
-        *,
-        generator: np.random.Generator,
-        search_generator: torch.Generator,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Policies `[B, K+1, A]`, of a share of the rows from new searches.
-
-        Returns:
-            The policies; root values `[B, K+1]` of the searches, 0 where none was made; and
-            `[B]` bool, which rows were searched.
-        """
-        steps = self.config.unroll_steps + 1
-        policy = window.policy[:, :steps].copy()
-        value = np.zeros(policy.shape[:2], np.float32)
-        fresh = np.zeros(len(policy), bool)
-        count = round(self.config.reanalyze_policy * len(policy))
-        fresh[generator.permutation(len(policy))[:count]] = True
-        at = np.nonzero(window.alive[:, :steps] & fresh[:, None])
-        for part in _parts(len(at[0]), _MAX_ROOTS):
-            row, step = at[0][part], at[1][part]
-            found = self.planner.plan(self.model, stacks.at(row, step), generator=search_generator)
-            policy[row, step] = found.action_weights.float().cpu().numpy()
-            value[row, step] = found.value.float().cpu().numpy()
-        return policy, value, fresh
-
-    def _values(
-        self,
-        window: Window,
-        stacks: "_Stacks",
-        horizon: Horizon,
-        *,
-        search_generator: torch.Generator,
-    ) -> np.ndarray:
-        """Values `[B, W]`, recomputed where n-step returns end."""
-        value = window.value.copy()
-        if self.config.bootstrap == "played":
-            return value
-        at = np.nonzero(horizon.reads(value.shape[1]))
-        for part in _parts(len(at[0]), _MAX_ROOTS):
-            row, step = at[0][part], at[1][part]
-            observation = stacks.at(row, step)
-            if self.config.bootstrap == "search":
-                plan = self.planner.plan(self.model, observation, generator=search_generator)
-                found = plan.value
-            else:
-                with torch.inference_mode():
-                    found = self.model.root(observation, generator=search_generator).value
-            value[row, step] = found.float().cpu().numpy()
-        return value
-
-
-class _Stacks:
-    """Stacks frames into observations, on the device."""
-
-    def __init__(self, window: FrameWindow, device: torch.device) -> None:
-        self._frames = torch.as_tensor(window.frames).to(device)  # [B, F, ...]
-        self._index = torch.as_tensor(window.stack_index).to(device)  # [B, W, S]
-
-    def at(self, row: np.ndarray, step: np.ndarray) -> Tensor:
-        """`[M, S*C, H, W]`: the observations at `step` of `row`, `[M]` int each."""
-        rows = torch.as_tensor(row).to(self._frames.device)
-        index = self._index[rows, torch.as_tensor(step).to(self._frames.device)]  # [M, S]
-        stacked = self._frames[rows[:, None], index]  # [M, S, C, H, W] or [M, 1, D]
-        return stacked.flatten(1, 2) if stacked.ndim == 5 else stacked.squeeze(1)
-
-    def block(self, start: int, stop: int) -> Tensor:
-        """`[B, stop - start, S*C, H, W]`: the observations of a range of steps of all rows."""
-        rows, steps = np.arange(len(self._frames)), np.arange(start, stop)
-        grid = np.meshgrid(rows, steps, indexing="ij")
-        flat = self.at(grid[0].ravel(), grid[1].ravel())
-        return flat.view(len(rows), len(steps), *flat.shape[1:])
-
-
-def _parts(total: int, size: int) -> list[slice]:
-    return [slice(start, start + size) for start in range(0, total, size)]

@@ -22,6 +22,7 @@ from atari_bridge.acting.worker_pool import RayBackend
 from atari_bridge.environments.interface import VectorEnvironment
 from atari_bridge.learning.batches import Batch, BatchMaker
 from atari_bridge.learning.learner import Learner
+from atari_bridge.learning.reanalyze import Reanalyzer
 from atari_bridge.networks.building import build_network
 from atari_bridge.networks.interface import MuZeroNetwork
 from atari_bridge.networks.planning_model import NetworkModel
@@ -97,8 +98,11 @@ class Training:
         planner = self._ray_planner or reanalyze_planner(settings.search)
         self.batches = BatchMaker(
             settings.learning,
-            model=self._planning_model(self.target_network),
-            planner=TimedPlanner(planner, self.clock),
+            Reanalyzer(
+                settings.learning,
+                model=self._planning_model(self.target_network),
+                planner=TimedPlanner(planner, self.clock),
+            ),
             clip_rewards=settings.environment.clip_rewards,
             prefix_horizon=settings.network.prefix_horizon
             if settings.network.value_prefix

@@ -118,8 +118,10 @@ class OurSide:
         assert isinstance(actors, SelfPlay)
         playing = Timed(actors.model, ("root", "step"))
         actors.model = cast(NetworkModel, playing)
-        learning = Timed(training.batches.model, ("root", "step"))
-        training.batches = replace(training.batches, model=cast(NetworkModel, learning))
+        reanalyzer = training.batches.reanalyzer
+        learning = Timed(reanalyzer.model, ("root", "step"))
+        reanalyzer = replace(reanalyzer, model=cast(NetworkModel, learning))
+        training.batches = replace(training.batches, reanalyzer=reanalyzer)
         while training.counters.decisions < LEARNING_STARTS:  # no update is made in here
             training.run_part()
         for one in (emulators, playing, learning):

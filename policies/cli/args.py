@@ -11,8 +11,9 @@ from policies.planning.options import MethodName, SearchOptions, check_budget, m
 from prefsearch.cli.outputs import Output
 from prefsearch.config.bounds import CountOrZero, NonNegative, Seed, Size
 from prefsearch.config.checks import require
-from rewardmodel.choices import ChosenFormat, FormatName, OnBadRow
+from rewardmodel.choices import ChosenFormat, OnBadRow
 from rewardmodel.cli.data_args import DataArgs
+from rewardmodel.data.formats.registry import FormatName
 from rewardmodel.training.optim_config import OptimConfig
 
 _BATCH = 32

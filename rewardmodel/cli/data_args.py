@@ -7,7 +7,8 @@ from typing import Annotated, Any, ClassVar
 from prefsearch.cli.outputs import Output
 from prefsearch.config.bounds import Count, ProperFraction, Rows, Seed, Tokens, Within
 from prefsearch.config.checks import check_types, require
-from rewardmodel.choices import FormatName, OnBadRow
+from rewardmodel.choices import OnBadRow
+from rewardmodel.data.formats.registry import FormatName
 from rewardmodel.data.sources.paths import checked_path
 from rewardmodel.pretrained.paths import keep_inputs
 from rewardmodel.pretrained.source import MEMBERS, PACKAGE, place_of

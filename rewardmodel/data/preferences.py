@@ -13,7 +13,6 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from rewardmodel.choices import FormatName
 from rewardmodel.data.conversation import (
     TEMPLATE_COLUMNS,
     Prompt,
@@ -22,6 +21,7 @@ from rewardmodel.data.conversation import (
     row_of,
 )
 from rewardmodel.data.formats.format import ConvertOptions
+from rewardmodel.data.formats.registry import FormatName
 from rewardmodel.data.parsing.finished import replies_finished
 from rewardmodel.data.parsing.pairs import PairParser
 from rewardmodel.data.parsing.prompt_columns import (
@@ -86,7 +86,7 @@ def load_preferences(
             `.csv` (each also `.gz`) or `.parquet` file.
         split: Of a hub dataset or folder; a single file is read whole.
         format: "auto" recognizes a published format by hub id or by the first row's columns;
-            "plain" takes the columns as they are; or a name of `rewardmodel.data.formats.table`.
+            "plain" takes the columns as they are; or a name of `rewardmodel.data.formats.registry`.
         tokenizer: With a chat template; renders messages unless they are kept, makes the questions
             of published formats user messages, and counts `query_tokens`.
         keep_messages: Keep messages (TRL's conversational format), for each model to render with

@@ -12,11 +12,11 @@ from typing import Any
 from datasets import Dataset, List, Value
 from transformers import PreTrainedTokenizerBase
 
-from rewardmodel.choices import FormatName
 from rewardmodel.data.conversation import TEMPLATE_COLUMNS, Prompt, prompt_record
 from rewardmodel.data.formats.format import ConvertOptions
 from rewardmodel.data.formats.ranked import convert_rankings, convert_scores
-from rewardmodel.data.formats.table import (
+from rewardmodel.data.formats.registry import (
+    FormatName,
     describe_formats,
     format_named,
     format_of_source,

@@ -6,14 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from prefsearch.storage.json_text import read_object
-from rewardmodel.choices import (
-    AGGREGATES,
-    KINDS,
-    STEP_AGGREGATES,
-    ChosenFormat,
-    Kind,
-    OnBadRow,
-)
+from rewardmodel.choices import AGGREGATES, KINDS, STEP_AGGREGATES, ChosenFormat, Kind, OnBadRow
 from rewardmodel.interface import RewardModel
 from rewardmodel.models.adapter_members import load_adapter_members, shared_base
 from rewardmodel.models.ensemble import EnsembleRewardModel

@@ -10,7 +10,7 @@ import datasets
 import pyarrow as pa
 
 from rewardmodel.choices import OnBadRow
-from rewardmodel.data.formats.table import hub_options
+from rewardmodel.data.formats.registry import hub_options
 from rewardmodel.data.rows import (
     ColumnUse,
     Place,
