@@ -176,3 +176,16 @@ def test_ranked_tokens_keep_the_numbers_of_an_informative_prior(policy: Policy) 
     searcher = search_of(policy, "gumbel_muzero", 16, Proposal(unit="token"))
     assert isinstance(searcher.planner, GumbelMuZeroPlanner)
     assert searcher.planner.qtransform is qtransform_completed_by_mix_value
+
+
+@pytest.mark.parametrize("method", ["gumbel_muzero", "muzero"])
+def test_the_number_of_proposals_is_an_option(method: MethodName, policy: Policy) -> None:
+    def width(budget: int, num_proposals: int | None) -> int:
+        return search_of(
+            policy, method, budget, SENTENCES, num_proposals=num_proposals
+        ).num_proposals
+
+    assert [width(16, k) for k in (None, 3, 12)] == [8, 3, 12]
+    assert width(2, 12) == 2
+    with pytest.raises(ValueError, match="num_proposals"):
+        SearchOptions(num_proposals=0)

@@ -136,8 +136,8 @@ def test_a_message_names_the_setting_the_value_and_the_bounds(
 def test_bounds_hold_what_they_say(
     value: float, low: int, high: int, open_low: bool, open_high: bool
 ) -> None:
-    lower = {"above": low} if open_low else {"least": low}
-    upper = {"below": high} if open_high else {"most": high}
+    lower = {"gt": low} if open_low else {"ge": low}
+    upper = {"lt": high} if open_high else {"le": high}
     bounds = Within(**lower, **upper)  # type: ignore[arg-type]
     above = value > low if open_low else value >= low
     beneath = value < high if open_high else value <= high

@@ -17,6 +17,7 @@ from rewardmodel.data.preferences import load_preferences
 from rewardmodel.evaluation import report
 from rewardmodel.evaluation.benchmarks.rewardbench import evaluate_reward_bench
 from rewardmodel.evaluation.report import EvaluationRecord, write_evaluation
+from tests.chat_models import chat_tokenizer
 
 
 class Ensemble:
@@ -203,11 +204,7 @@ def test_temperature_at_its_bound_is_not_printed_as_known(files: Path, capsys):
 def test_ensemble_is_given_questions_as_messages_where_a_member_has_a_template(
     files: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    tokenizer = SimpleNamespace(
-        chat_template="yes",
-        name_or_path="chat",
-        apply_chat_template=lambda turns, **_: "".join(f"<{turn['content']}>" for turn in turns),
-    )
+    tokenizer = chat_tokenizer("qwen")
     asked: set[Conversation] = set()
 
     class Chat(Ensemble):

@@ -115,7 +115,7 @@ def test_where_no_reward_model_lies_the_kinds_are_listed(
     [
         ("sequence", "mean", "found 'mean' for a sequence model; required: none"),
         ("process", "mean_minus_std", "for a process model; required: one of min, product"),
-        ("ensemble", "product", "for a ensemble model; required: one of mean, min, mean_minus_dev"),
+        ("ensemble", "product", "for a ensemble model; required: one of mean, min, mean_minus_std"),
     ],
 )
 def test_an_aggregate_of_another_kind_is_refused(

@@ -29,31 +29,31 @@ from search.qtransforms import qtransform_completed_by_mix_value
 
 _BY_LEVELS = ("beam", "dvts", "rejection")
 _ANSWERS: dict[MethodName, Answer] = {"weighted": "weighted", "majority": "majority"}
-_CANDIDATES = 8
+_PROPOSALS = 8
 _RESAMPLES = 1
 _SEGMENTS = 8  # of a response, roughly; set on toys and training prompts
-_LEAST_VISITS, _MOST_VISITS = 1.0, 3.0  # of the best candidate before another; set as _SEGMENTS was
+_LEAST_VISITS, _MOST_VISITS = 1.0, 3.0  # of the best proposal before another; set as _SEGMENTS was
 
 
 def sampled_gumbel_scale(
-    num_candidates: int, num_simulations: int, *, value_scale: float | None = None
+    num_proposals: int, num_simulations: int, *, value_scale: float | None = None
 ) -> tuple[float, float]:
-    """How Gumbel MuZero weighs Q-values of samples, whose prior is uniform over K candidates.
+    """How Gumbel MuZero weighs Q-values of samples, whose prior is uniform over K proposals.
 
     The improved policy is the softmax of `(maxvisit_init + most visits) * value_scale * q`, with q
-    in [0, 1]. Where one candidate has q = 1 and the others 0, both numbers follow from the odds of
+    in [0, 1]. Where one proposal has q = 1 and the others 0, both numbers follow from the odds of
     the one against the others together. At a new node they are 1 + 8K / n : 1, so that the best
-    line is followed while the n / K simulations of a candidate pay for little more than one line
-    below it (a response has some 8 segments or fewer), and the best candidate gets half of the
-    visits where there are many more. A candidate that was visited n times has sqrt(1 + n) times
-    these odds, and none can have more. So a node that is visited N times gives its worst candidate
-    at least the order of N / log n visits, and its best candidate a share that goes to 1: every
-    candidate is tried more and more often as budgets grow, and values approach those of the best
+    line is followed while the n / K simulations of a proposal pay for little more than one line
+    below it (a response has some 8 segments or fewer), and the best proposal gets half of the
+    visits where there are many more. A proposal that was visited n times has sqrt(1 + n) times
+    these odds, and none can have more. So a node that is visited N times gives its worst proposal
+    at least the order of N / log n visits, and its best proposal a share that goes to 1: every
+    proposal is tried more and more often as budgets grow, and values approach those of the best
     continuation. (A constant `value_scale`, as in self-play with a learned prior, makes the share
     of the others fall like exp(-value_scale * N), and what is not tried early is never tried.)
 
     Args:
-        num_candidates: K.
+        num_proposals: K.
         num_simulations: n, of one plan.
         value_scale: Given by the user, more than 0; the odds at a new node stay the same.
 
@@ -63,27 +63,27 @@ def sampled_gumbel_scale(
     scale = value_scale
     if scale is None:
         scale = 0.5 * math.log1p(num_simulations) / num_simulations
-    odds = 1 + _SEGMENTS * num_candidates / num_simulations
-    at_new_node = math.log(odds * max(1, num_candidates - 1))
+    odds = 1 + _SEGMENTS * num_proposals / num_simulations
+    at_new_node = math.log(odds * max(1, num_proposals - 1))
     return scale, at_new_node / scale
 
 
-def sampled_c_puct(num_candidates: int, num_simulations: int) -> float:
-    """How much MuZero explores among samples, whose prior is uniform over K candidates.
+def sampled_c_puct(num_proposals: int, num_simulations: int) -> float:
+    """How much MuZero explores among samples, whose prior is uniform over K proposals.
 
-    Where one candidate has q = 1 and the others, untried, 0, it is visited m times before another
-    is tried if c1 = K sqrt(m + 1) / m: then the bonus of an untried candidate, c1 / K times the
+    Where one proposal has q = 1 and the others, untried, 0, it is visited m times before another
+    is tried if c1 = K sqrt(m + 1) / m: then the bonus of an untried proposal, c1 / K times the
     root of the node's m + 1 visits, reaches what is left of 1 and the own bonus. Small budgets pay
-    for breadth alone (m = 1 for 8 simulations), larger ones follow the best candidate deeper, as
+    for breadth alone (m = 1 for 8 simulations), larger ones follow the best proposal deeper, as
     the number of levels that they pay for grows with their logarithm: m = log2(n) - 2, up to 3.
-    PUCT's bonus grows with the root of a node's visits, so every candidate is tried in the end.
+    PUCT's bonus grows with the root of a node's visits, so every proposal is tried in the end.
 
     Args:
-        num_candidates: K.
+        num_proposals: K.
         num_simulations: n, of one plan.
     """
     visits = min(max(math.log2(num_simulations) - 2, _LEAST_VISITS), _MOST_VISITS)
-    return num_candidates * math.sqrt(visits + 1) / visits
+    return num_proposals * math.sqrt(visits + 1) / visits
 
 
 def build_searcher(
@@ -125,7 +125,7 @@ def build_searcher(
         leaf_value=NoValue() if method in POOLED else leaf_value or PartialReward(),
         planner=method_planner(method, budget, proposal, options),
         proposal=proposal,
-        num_proposals=_num_proposals(method, budget),
+        num_proposals=_num_proposals(method, budget, options),
         segment_reward=segment_reward,
         resamples=None if method in POOLED or method == "rejection" else _RESAMPLES,
         token_budget=token_budget,
@@ -148,12 +148,12 @@ def _proposal_of(method: MethodName, proposal: Proposal) -> Proposal:
     return proposal
 
 
-def _num_proposals(method: MethodName, budget: int) -> int:
-    """Segments that a node can hold."""
+def _num_proposals(method: MethodName, budget: int, options: SearchOptions) -> int:
+    """K, the proposals of a node."""
     if method == "beam":
         return min(BEAM_PROPOSALS, budget)
     by_budget = method in (*POOLED, *_BY_LEVELS, "controlled_decoding")
-    return budget if by_budget else min(_CANDIDATES, budget)
+    return budget if by_budget else min(options.num_proposals or _PROPOSALS, budget)
 
 
 def method_planner(
@@ -168,7 +168,7 @@ def method_planner(
         options: How to search.
     """
     name = "best_of_n" if method in POOLED else method_name(method)
-    width, candidates = min(BEAM_PROPOSALS, budget), _num_proposals(name, budget)
+    width, num_proposals = min(BEAM_PROPOSALS, budget), _num_proposals(name, budget, options)
     leaves = min(options.leaves_per_step, budget)
     known = planner_settings(name)
     wanted = {"dirichlet_fraction": 0.0, "gumbel_scale": 0.0, "temperature": 0.0}
@@ -189,14 +189,14 @@ def method_planner(
         case "muzero":
             explored = options.c_puct
             if explored is None and not proposal.ranked:
-                explored = sampled_c_puct(candidates, budget)
+                explored = sampled_c_puct(num_proposals, budget)
             if explored is not None:
                 settings["pb_c_init"] = explored
         case "gumbel_muzero":
-            settings["max_num_considered_actions"] = candidates
+            settings["max_num_considered_actions"] = num_proposals
             numbers: dict[str, float | None] = {}
             if not proposal.ranked:
-                scale = sampled_gumbel_scale(candidates, budget, value_scale=options.value_scale)
+                scale = sampled_gumbel_scale(num_proposals, budget, value_scale=options.value_scale)
                 numbers = dict(zip(("value_scale", "maxvisit_init"), scale, strict=True))
             given = {"value_scale": options.value_scale, "maxvisit_init": options.maxvisit_init}
             numbers |= {key: value for key, value in given.items() if value is not None}

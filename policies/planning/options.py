@@ -38,6 +38,7 @@ class SearchOptions:
     """Options shared by all search methods.
 
     Attributes:
+        num_proposals: Tree search: proposals of a node, at most the budget; null takes 8.
         leaves_per_step: Tree search: leaves of each tree that go through the models at once. More
             is faster on large models and searches a little less well.
         c_puct: muzero: the weight of exploration, c1 of its rule; null takes the planner's default
@@ -65,6 +66,7 @@ class SearchOptions:
             short.
     """
 
+    num_proposals: Size | None = None
     leaves_per_step: Size = 1
     c_puct: NonNegative | None = None
     # At 0 samples, whose prior is uniform, would all be alike whatever their values.

@@ -13,9 +13,8 @@ from typing import Any
 from prefsearch.config.checks import closest
 from rewardmodel.data.conversation import row_of
 from rewardmodel.data.formats.fields import read_number
-from rewardmodel.data.formats.format import ConvertOptions
+from rewardmodel.data.formats.format import ConvertOptions, Format
 from rewardmodel.data.formats.registry import (
-    Format,
     FormatName,
     format_named,
     format_of_source,
