@@ -1,8 +1,7 @@
 """Functions of users that misbehave: one error that names them, and their own as its cause."""
 
 import asyncio
-import subprocess
-import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,13 @@ from policies.generation.language_model import Policy
 from policies.generation.proposals import Proposal
 from policies.planning.leaf_values import PartialReward
 from policies.planning.searcher import SearchPolicy
+from prefsearch.cli.entry import main
 from rewardmodel.data.conversation import Conversation
 from rewardmodel.models.functions import FunctionRewardModel, UserCodeError
 from rewardmodel.models.loading import load_reward_model
 from search import GumbelMuZeroPlanner
 from tests.fakes import CountingReward
 
-ROOT = Path(__file__).resolve().parent.parent
 CHAT = Conversation(({"role": "user", "content": "hi"},))
 
 
@@ -195,31 +194,26 @@ def test_a_search_and_a_pool_name_the_prompt(policy: Policy) -> None:
         pool_lines(samples, CountingReward(), raising(SystemExit), first=7)
 
 
-def test_a_command_ends_with_one_line_and_shows_the_cause_on_request(tmp_path: Path) -> None:
+def test_a_command_ends_with_one_line_and_shows_the_cause_on_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "mine.py").write_text(
         "import sys\ndef f(prompts, responses):\n    sys.exit(0)\ndef g(prompts, responses):\n"
         "    return {}['lost']\n"
     )
     (tmp_path / "rows.jsonl").write_text('{"prompt": "One", "response": "a"}\n')
-    command = [sys.executable, "-m", "prefsearch", "reward", "score", "--dataset", "rows.jsonl"]
-
-    def run(name: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        import os
-
-        return subprocess.run(
-            [*command, "--model", f"python:mine.py:{name}"], cwd=tmp_path, text=True,
-            capture_output=True, check=False,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        )  # fmt: skip
-
-    left = run("f")
-    assert left.returncode == 2
-    assert left.stderr.startswith("error: row 0: mine.py:f, called for")
-    assert "mine.py:3: SystemExit: 0" in " ".join(left.stderr.split())
-    shown = run("g", PREFSEARCH_TRACEBACK="1")
-    assert shown.returncode == 1
-    assert "return {}['lost']" in shown.stderr
-    assert "KeyError: 'lost'" in shown.stderr
+    monkeypatch.chdir(tmp_path)
+    command = ["reward", "score", "--dataset", "rows.jsonl", "--model"]
+    assert main([*command, "python:mine.py:f"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: row 0: mine.py:f, called for")
+    assert "mine.py:3: SystemExit: 0" in " ".join(error.split())
+    monkeypatch.setenv("PREFSEARCH_TRACEBACK", "1")
+    with pytest.raises(UserCodeError) as raised:
+        main([*command, "python:mine.py:g"])
+    shown = "".join(traceback.format_exception(raised.value))
+    assert "return {}['lost']" in shown
+    assert "KeyError: 'lost'" in shown
 
 
 class _Exits:
