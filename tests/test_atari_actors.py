@@ -216,7 +216,8 @@ def test_a_run_goes_on_when_workers_die(monkeypatch: pytest.MonkeyPatch) -> None
     backend, training = FakeBackend(), begin(TINY)
     actors, planner = actors_of(training, backend), planner_of(training, backend, noise=True)
     training.actors = actors
-    training.batches = replace(training.batches, planner=planner)
+    reanalyzer = replace(training.batches.reanalyzer, planner=planner)
+    training.batches = replace(training.batches, reanalyzer=reanalyzer)
     cuts = cuts_of(training, monkeypatch)
     training.run_part()
     backend.dead += [actors.pool[1], planner.pool[1]]
