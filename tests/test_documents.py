@@ -1,6 +1,5 @@
 """The documents' figures are those of the results files, marked where the code has changed."""
 
-import ast
 import json
 import re
 import shutil
@@ -24,20 +23,14 @@ from benchmarks.harness.documents import (
     read_results,
     rendered,
 )
-from benchmarks.harness.import_closure import FIRST_PARTY, import_closure
+from benchmarks.harness.import_closure import FIRST_PARTY
 from benchmarks.harness.provenance import (
-    CHANGED,
-    LEFT_OUT,
-    NOT_RECORDED,
     ROOT,
     SOURCES,
-    held_sources,
-    require_sources,
     source_digest,
     source_files,
 )
-from benchmarks.harness.unsourced_numbers import unsourced_in, unsourced_numbers
-from prefsearch.cli.commands import COMMANDS
+from benchmarks.harness.unsourced_numbers import unsourced_in
 
 RESULTS = sorted((ROOT / "docs" / "results").glob("*.json"))
 REMEDY = "run: python benchmarks/harness/documents.py"
@@ -82,157 +75,6 @@ def test_results_record_where_they_come_from_and_are_shown(path: Path) -> None:
 
 
 # What results depend on
-
-
-def imported_anywhere(path: Path) -> set[str]:
-    """Modules that a file imports, read apart from `import_closure`."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_bytes())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return found
-
-
-def files_behind(modules: set[str]) -> set[Path]:
-    """The plain files of modules of this repository; packages are left to who re-exports."""
-    files = {ROOT.joinpath(*module.split(".")).with_suffix(".py") for module in modules}
-    return {file for file in files if file.is_file()}
-
-
-@pytest.mark.parametrize("name", SOURCES)
-def test_sources_are_closed_under_imports_and_hold_the_benchmark(name: str) -> None:
-    found = set(source_files(name))
-    left_out = {path for pattern in LEFT_OUT for path in ROOT.glob(pattern)}
-    assert ROOT.joinpath(*SOURCES[name].roots[0].split(".")).with_suffix(".py") in found
-    for path in found:
-        if path.suffix == ".py":
-            missing = files_behind(imported_anywhere(path)) - found - left_out
-            assert not missing, f"{path.relative_to(ROOT)} imports {missing}"
-    assert not found & left_out
-
-
-@pytest.mark.parametrize("name", SOURCES)
-def test_names_of_modules_in_benchmarks_are_among_the_sources(name: str) -> None:
-    """Workers that are started by name are imported by no statement: they have to be roots."""
-    found = source_files(name)
-    named = {
-        node.value
-        for path in found
-        if "benchmarks" in path.parts and path.suffix == ".py"
-        for node in ast.walk(ast.parse(path.read_bytes()))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-        if re.fullmatch(rf"(?:{'|'.join(FIRST_PARTY)})\.\w+(?:\.\w+)*", node.value)
-    }
-    assert files_behind(named) - set(found) == set()
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").rglob("*.py")), ids=lambda p: p.stem)
-def test_what_benchmarks_run_by_prefsearch_is_among_their_sources(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    started = re.search(r'"-m", "prefsearch", "(\w+)"|entry\.main\(\["(\w+)", "(\w+)"', text)
-    if started is None:
-        return
-    demo, package, command = started.groups()
-    folder = {"policy": "policies", "atari": "atari_bridge", "reward": "rewardmodel"}
-    file = "policies/demo.py" if demo else f"{folder[package]}/cli/{command}.py"
-    name = next(n for n, s in SOURCES.items() if s.roots[0].endswith(f".{path.stem}"))
-    assert {
-        ROOT / "prefsearch/cli/entry.py",
-        ROOT / "prefsearch/cli/command_line.py",
-        ROOT / file,
-    } <= set(source_files(name))
-
-
-@pytest.mark.parametrize("name", ["real_data", "hh_minilm"])
-def test_what_the_steps_before_a_benchmark_run_is_among_its_sources(name: str) -> None:
-    scripts = {
-        "real_data": (ROOT / "docs" / "real_data.sh").read_text(encoding="utf-8"),
-        "hh_minilm": (ROOT / "benchmarks" / "reward" / "baselines.py").read_text(encoding="utf-8"),
-    }
-    found = source_files(name)
-    for package, command in set(re.findall(r"prefsearch (reward|policy) (\w+)", scripts[name])):
-        module = COMMANDS[package].subcommands[command].run.partition(":")[0]
-        assert (ROOT / module.replace(".", "/")).with_suffix(".py") in found, command
-
-
-@pytest.mark.parametrize(
-    ("name", "file"),
-    [
-        ("hh_minilm", "prefsearch/statistics/intervals.py"),
-        ("demo", "prefsearch/statistics/seed_intervals.py"),
-        ("cartpole", "prefsearch/cli/command_line.py"),
-        ("cartpole", "atari_bridge/cli/train.py"),
-        ("atari_cpu", "prefsearch/statistics/seed_intervals.py"),
-        ("atari_speed", "benchmarks/atari/ours.py"),
-        ("planning_core", "search/backends/numba_kernels.py"),
-        ("planning_core", "benchmarks/core/mctx_side.py"),
-        ("planning_core", "prefsearch/storage/files.py"),
-        ("text_search_one_thread", "benchmarks/text/reasoners.py"),
-        ("real_data", "rewardmodel/evaluation/baselines.py"),
-    ],
-)
-def test_a_file_that_makes_figures_is_among_their_sources(name: str, file: str) -> None:
-    assert ROOT / file in source_files(name)
-
-
-@pytest.mark.parametrize(
-    ("name", "file"),
-    [
-        ("planning_core", "policies/demo.py"),
-        ("planning_core", "search/viewer/page.py"),
-        ("reward_training", "search/backends/numba_kernels.py"),
-        ("demo", "rewardmodel/cli/train.py"),
-        ("cartpole", "policies/cli/train.py"),
-        ("text_gains", "policies/cli/train.py"),
-    ],
-)
-def test_a_file_that_a_benchmark_does_not_run_is_not(name: str, file: str) -> None:
-    assert (ROOT / file).is_file()
-    assert ROOT / file not in source_files(name)
-
-
-def test_a_closure_follows_lazy_imports_and_looks_through_packages(tmp_path: Path) -> None:
-    def write(path: str, text: str) -> None:
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_text(text, encoding="utf-8")
-
-    write(
-        "benchmarks/one.py",
-        "from search import Planner\nimport torch\ndef f():\n    import prefsearch.x",
-    )
-    write(
-        "search/__init__.py",
-        "from search.planners.base import P as Planner\nfrom search.other import O",
-    )
-    write("search/planners/base.py", "from search import tree\nfrom benchmarks import documents")
-    write("search/tree.py", "import broken (")
-    write("search/other.py", "")
-    write("benchmarks/documents.py", "from policies import nothing")
-    write("prefsearch/__init__.py", "import os\nos.environ['A'] = '1'")
-    write("prefsearch/x.py", "import rewardmodel as rm")
-    write("rewardmodel/__init__.py", "from rewardmodel.all import a")
-    write("rewardmodel/all.py", "a = 1")
-
-    def closure(*roots: str) -> set[str]:
-        found = import_closure(roots, tmp_path, left_out=["benchmarks/documents.py"])
-        return {path.relative_to(tmp_path).as_posix() for path in found}
-
-    expected = {
-        "benchmarks/one.py", "prefsearch/__init__.py", "prefsearch/x.py",
-        "rewardmodel/__init__.py", "rewardmodel/all.py", "search/planners/base.py",
-        "search/tree.py",
-    }  # fmt: skip
-    assert closure("benchmarks.one") == expected
-    write("search/planners/base.py", "from search.lost import x")
-    with pytest.raises(
-        ValueError, match=r"search/planners/base\.py imports 'search\.lost'.*no file"
-    ):
-        closure("benchmarks.one")
-    write("search/planners/base.py", "from .tree import x")
-    with pytest.raises(ValueError, match=r"search/planners/base\.py:1: found a relative import"):
-        closure("benchmarks.one")
 
 
 @pytest.fixture(scope="module")
@@ -398,158 +240,6 @@ def test_the_check_of_the_command_line_exits_with_one(
     assert "outside a block of figures: README.md: '3.4'" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    "sentence",
-    [
-        "It is 3.4 times as fast.",
-        "It is three times as fast, 28x at best.",
-        "Accuracy reaches 0.71 on them.",
-        "Runs take twelve minutes.",
-        "Within half an hour it is done.",
-        "Games bring 9,480 points.",
-        "It gains +0.70 [+0.56, +0.85] in gold.",
-        "Memory falls to 121 MB.",
-        "It wins on 70 % of them.",
-        "Nine methods were compared.",
-        "It takes a fifth of the memory.",
-        "```bash\nmake demo   # 6 minutes\n```",
-        "It wins in 7 of 8 seeds.",
-        "It wins in seven of eight seeds.",
-        "In 5 of 6 tables it is ahead.",
-        "Accuracy rose from 64 to 71.",
-        "They score 21 against 14.",
-        "A step costs 900 us.",
-        "It takes 26 min.",
-        "It makes 12k tokens a second.",
-        "That halved the time.",
-        "The score doubled.",
-        "Three-quarters of it is left.",
-        "two-thirds of prompts",
-        "A dozen seeds were run.",
-        "It is an order of magnitude faster.",
-        "A gain of .36.",
-        "Here p < .01.",
-        "It returns 9480 points.",
-        "A 28-fold speedup, or a threefold one.",
-        "It is ten times as fast.",
-        "0.7±0.1",
-        "about ≈3",
-        "1e-3 slower",
-        "best-of-16 gains 1",
-        "It wins on most prompts.",
-        "Tens of thousands of games were played.",
-        "`exploration` (now 10 for samples)",
-        "![Gold](docs/results/demo_gains.png)",
-        "See the [picture](results/demo_gains.png).",
-    ],
-)
-def test_a_loose_figure_is_found(sentence: str) -> None:
-    assert unsourced_numbers(f"Before it.\n\n{sentence}\n", {})
-
-
-@pytest.mark.parametrize(
-    "sentence",
-    [
-        "LightZero 0.2.0 with `--rounds 2` of MuZero; see [it](x_3.4.md).",
-        "Two processes give the result of one, as in Stiennon et al. 2020.",
-        "Qwen3-0.6B, hh-rlhf, T5, sm_80 and best-of-16 under Apache-2.0.",
-        "## The 26 games\n\nSee [it](https://x.org/3.4), at `0.5` by `c = 1 / 2`.",
-        "<!-- figures: x -->\n![x](results/x.png)\n<!-- end of figures: x -->",
-        "<!-- figures: x -->\n3.4 times\n<!-- end of figures: x -->",
-        "```python\nlearning_rate = 3.4  # a rate\n```",
-    ],
-)
-def test_what_is_no_measurement_is_left_alone(sentence: str) -> None:
-    assert unsourced_numbers(sentence, {}) == []
-
-
-def test_an_allowed_phrase_covers_itself_only() -> None:
-    assert unsourced_numbers("A cap of 40 frames.", {"A cap of 40 frames": "set"}) == []
-    assert unsourced_numbers("A cap of 41 frames.", {"A cap of 40 frames": "set"})
-
-
-def test_a_run_is_not_continued_with_other_sources(tmp_path: Path) -> None:
-    run, digest = tmp_path / "run", source_digest("demo")
-    with held_sources(run, "demo", digest):
-        run.mkdir()
-        (run / "config.yaml").write_text("seed: 1", encoding="utf-8")
-    with held_sources(run, "demo", digest):
-        pass
-    kept = tmp_path / "run.sources.json"
-    kept.write_text(json.dumps({"source_digest": "0" * 16}), encoding="utf-8")
-    with (
-        pytest.raises(ValueError, match="was begun with other source files"),
-        held_sources(run, "demo", digest),
-    ):
-        pass
-    kept.unlink()
-    with pytest.raises(ValueError, match=NOT_RECORDED), held_sources(run, "demo", digest):
-        pass
-
-
-@pytest.fixture
-def one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The only source file of `demo`, which a test may change."""
-    path = tmp_path / "code" / "policies" / "one.py"
-    path.parent.mkdir(parents=True)
-    path.write_text("A = 1", encoding="utf-8")
-    sources = provenance.Sources("python policies/one.py")
-    monkeypatch.setattr(provenance, "SOURCES", {**SOURCES, "demo": sources})
-    monkeypatch.setattr(provenance.source_files, "__defaults__", (path.parents[1],))
-    monkeypatch.setattr(provenance.source_digest, "__defaults__", (path.parents[1],))
-    return path
-
-
-def test_a_change_of_code_between_seeds_stops_the_benchmark(one_file: Path, tmp_path: Path) -> None:
-    digest = provenance.source_digest("demo")
-    with held_sources(tmp_path / "seed-1", "demo", digest):
-        (tmp_path / "seed-1").mkdir()
-    one_file.write_text("A = 2", encoding="utf-8")
-    remedy = rf"changed while.*required: {digest}.*Put the files back"
-    with pytest.raises(ValueError, match=remedy), held_sources(tmp_path / "seed-2", "demo", digest):
-        pytest.fail("the second seed ran with other code")
-    assert not (tmp_path / "seed-2.sources.json").exists()
-    with pytest.raises(ValueError, match=remedy):
-        require_sources("demo", digest)
-    one_file.write_text("A = 1", encoding="utf-8")
-    require_sources("demo", digest)
-
-
-@pytest.mark.parametrize("left", ["A = 2", "A = (", None])
-def test_a_run_during_which_code_changed_is_refused_even_after_it_is_put_back(
-    one_file: Path, tmp_path: Path, left: str | None
-) -> None:
-    run, digest = tmp_path / "seed-1", provenance.source_digest("demo")
-
-    def work() -> None:
-        run.mkdir(exist_ok=True)
-        (run / "records.jsonl").write_text("{}", encoding="utf-8")
-        if left is None:
-            one_file.unlink()
-        else:
-            one_file.write_text(left, encoding="utf-8")
-
-    with pytest.raises(ValueError, match="required"), held_sources(run, "demo", digest):
-        work()
-    one_file.write_text("A = 1", encoding="utf-8")
-    with pytest.raises(ValueError, match=CHANGED), held_sources(run, "demo", digest):
-        pytest.fail("figures of two versions would be pooled")
-
-
-def test_provenance_has_all_fields_and_no_folder_of_this_machine(tmp_path: Path) -> None:
-    words = ["--out", str(tmp_path / "demo.json")]
-    found = provenance.provenance("demo", words, seeds=[1, 2], rounds=3)
-    assert set(provenance.FIELDS) <= set(found)
-    assert found["command"] == "python benchmarks/text/demo_seeds.py --out demo.json"
-    assert found["source_digest"] == source_digest("demo")
-    assert found["seeds"] == [1, 2]
-    assert found["machine"]["cores"] >= 1
-    assert str(tmp_path) not in json.dumps(found)
-
-
-# What single blocks state
-
-
 def block_text(name: str) -> str:
     return rendered(next(block for block in BLOCKS if block.name == name))
 
@@ -612,18 +302,6 @@ def test_the_value_heads_fitting_is_charged() -> None:
         read = cell["model_tokens"] + (60_000 + own_head) * share
         assert f"| {tokens:.0f} / {read:.0f} |" in text
     assert f"sampling and scoring: {30_000 * len(heads):,} tokens generated" in text
-
-
-def test_figures_of_a_run_trained_at_another_commit_are_older_than_the_code(tmp_path: Path) -> None:
-    from benchmarks.reward.baselines import trained_by
-
-    about = {"commit": "b" * 40, "source_digest": source_digest("hh_minilm")}
-    kept = tmp_path / "environment.json"
-    kept.write_text(json.dumps({"commit": "b" * 40}), encoding="utf-8")
-    assert trained_by(tmp_path, about) == about
-    kept.write_text(json.dumps({"commit": "a" * 40}), encoding="utf-8")
-    expected = {"commit": "a" * 40, "source_digest": NOT_RECORDED}
-    assert trained_by(tmp_path, about) == expected
 
 
 @pytest.mark.parametrize(
