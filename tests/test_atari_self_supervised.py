@@ -84,8 +84,8 @@ def test_states_of_planes_are_flattened() -> None:
 
 
 def test_each_kind_has_its_teacher_and_none_is_nothing() -> None:
-    teachers = {kind: make(kind).teacher for kind in (*PROJECTED, "reconstruction")}
-    assert teachers == {
+    sources = {kind: make(kind).target_source for kind in (*PROJECTED, "reconstruction")}
+    assert sources == {
         "consistency": "network",
         "spr": "target_network",
         "contrastive": "network",

@@ -104,15 +104,15 @@ class UnrolledLoss(nn.Module):
         rows, steps = batch.future.shape[:2]
         seen = batch.future.flatten(0, 1)  # [B*K, ...]
         hidden = torch.stack(unrolled, dim=1).flatten(0, 1)  # [B*K, ...]
-        if auxiliary.teacher == "pixels":
+        if auxiliary.target_source == "pixels":
             target = as_floats(seen)
         else:
-            own = auxiliary.teacher == "network"
-            teacher = self.network if own else self._target_network[0]
-            assert teacher.auxiliary is not None
+            own = auxiliary.target_source == "network"
+            encoder = self.network if own else self._target_network[0]
+            assert encoder.auxiliary is not None
             with torch.no_grad():
-                known = teacher.representation(self._augmented(seen, generator))["hidden"]
-                target = teacher.auxiliary.project(known)
+                known = encoder.representation(self._augmented(seen, generator))["hidden"]
+                target = encoder.auxiliary.project(known)
         return auxiliary.loss(hidden, target).unflatten(0, (rows, steps))
 
     def _augmented(self, observation: Tensor, generator: torch.Generator) -> Tensor:

@@ -8,18 +8,18 @@ from torch.nn.functional import cosine_similarity, cross_entropy, mse_loss, norm
 
 from atari_bridge.networks.config import SelfSupervision
 
-TargetEncoder = Literal["network", "target_network", "pixels"]
+TargetSource = Literal["network", "target_network", "pixels"]
 
 
 class SelfSupervisedLoss(nn.Module):
     """Interface of self-supervised losses.
 
     Attributes:
-        teacher: The network whose projections of observations are the targets; "pixels": the
+        target_source: The network whose projections of observations are the targets; "pixels": the
             observations are.
     """
 
-    teacher: TargetEncoder = "network"
+    target_source: TargetSource = "network"
 
     def project(self, hidden: Tensor) -> Tensor:
         """Encoded observations `[M, ...]` to targets `[M, P]`; called without gradient."""
@@ -33,23 +33,23 @@ class SelfSupervisedLoss(nn.Module):
 class ConsistencyLoss(SelfSupervisedLoss):
     """Negative cosine between predictions from unrolled states and projected observations.
 
-    With the network itself as teacher this is EfficientZero's consistency (SimSiam), with the
+    With the network as its own target this is EfficientZero's consistency (SimSiam), with the
     target network SPR.
 
     Args:
         features: Of a flattened state.
         projection: P.
         prediction: Width of the predictor's hidden layer.
-        teacher: "network" or "target_network".
+        target_source: "network" or "target_network".
 
     Source: Ye et al. 2021, section 4.1; Schwarzer et al. 2021 (SPR); Chen and He 2021 (SimSiam).
     """
 
     def __init__(
-        self, features: int, *, projection: int, prediction: int, teacher: TargetEncoder
+        self, features: int, *, projection: int, prediction: int, target_source: TargetSource
     ) -> None:
         super().__init__()
-        self.teacher = teacher
+        self.target_source = target_source
         self.projector = nn.Sequential(
             nn.Linear(features, projection, bias=False),
             nn.BatchNorm1d(projection),
@@ -123,7 +123,7 @@ class Reconstruction(SelfSupervisedLoss):
     Source: Anand et al. 2022, MuZero with reconstruction; the decoder is ours.
     """
 
-    teacher = "pixels"
+    target_source = "pixels"
 
     def __init__(self, features: int, *, frame: tuple[int, ...], width: int) -> None:
         super().__init__()
@@ -181,9 +181,9 @@ def build_auxiliary(
         case "none":
             return None
         case "consistency" | "spr":
-            teacher: TargetEncoder = "network" if kind == "consistency" else "target_network"
+            target_source: TargetSource = "network" if kind == "consistency" else "target_network"
             return ConsistencyLoss(
-                features, projection=projection, prediction=prediction, teacher=teacher
+                features, projection=projection, prediction=prediction, target_source=target_source
             )
         case "contrastive":
             return InfoNCELoss(features, projection=projection)

@@ -35,7 +35,7 @@ class PendingSegment:
 
 
 class Sampling:
-    """Samples pending, at most `max_rows` of them at a time."""
+    """Samples pending segments, at most `max_rows` of them at a time."""
 
     def __init__(
         self,
@@ -46,14 +46,14 @@ class Sampling:
         max_rows: int,
         describe: Callable[[int], str],
     ) -> None:
-        """Queues the pending; `describe` names a prompt, by its handle, in errors."""
+        """Queues the segments; `describe` names a prompt, by its handle, in errors."""
         self._prefixes = prefixes
         self._proposal = proposal
         self._describe = describe
         # The longest prefixes come first: a row that is given another one has room for it.
-        self._waiting = deque(sorted(pending, key=lambda draft: -draft.prefix_tokens))
+        self._waiting = deque(sorted(pending, key=lambda one: -one.prefix_tokens))
         self._rows = min(len(pending), max_rows)
-        self._limit = max(draft.ends.limit for draft in pending)
+        self._limit = max(one.ends.limit for one in pending)
 
     @torch.inference_mode()
     def run(self) -> None:
@@ -70,7 +70,7 @@ class Sampling:
         fresh = list(range(len(rows)))  # lines whose next token is to be drawn
 
         def refill(lines: Sequence[int]) -> list[int]:
-            """Gives free lines to pending that wait; returns the lines taken."""
+            """Gives free lines to waiting segments; returns the lines taken."""
             taken = list(lines[: len(self._waiting)])
             if taken:
                 for line in taken:
@@ -105,7 +105,7 @@ class Sampling:
             if done:
                 committed = branches.commit(done, pick(states, torch.tensor(done)))
                 for line, prefix in zip(done, committed, strict=True):
-                    _draft(rows[line]).segment.prefix = prefix
+                    _filled(rows[line]).segment.prefix = prefix
                     rows[line] = None
             fresh = [line for line in live if line not in closed] + refill(done)
             if not fresh:
@@ -119,8 +119,8 @@ class Sampling:
         closed: set[int],
     ) -> tuple[Tensor, list[int]]:
         """Draws a token on each of some lines; returns tokens and the lines that finished."""
-        pending = [_draft(rows[line]) for line in lines]
-        segments = [draft.segment for draft in pending]
+        pending = [_filled(rows[line]) for line in lines]
+        segments = [one.segment for one in pending]
         policy = log_probabilities[torch.tensor(lines, device=log_probabilities.device)]
         allowed = pending[0].ends.allowed(policy, [segment.length for segment in segments])
         levels = uniforms([s.key for s in segments], [len(s.ids) for s in segments])
@@ -129,12 +129,12 @@ class Sampling:
         # A row of NaN draws any token; checked here, where the numbers are copied to the host.
         require_finite(segments, [[chance] for chance in chosen], self._describe)
         finished = []
-        for line, draft, token, chance in zip(lines, pending, drawn.tolist(), chosen, strict=True):
-            draft.segment.take(token, chance)
-            draft.ends.finish(draft.segment, draft.tail)
-            if draft.segment.finished:
+        for line, one, token, chance in zip(lines, pending, drawn.tolist(), chosen, strict=True):
+            one.segment.take(token, chance)
+            one.ends.finish(one.segment, one.tail)
+            if one.segment.finished:
                 finished.append(line)
-            elif draft.ends.closes(draft.segment):
+            elif one.ends.closes(one.segment):
                 closed.add(line)
         return drawn, finished
 
@@ -165,8 +165,8 @@ def require_finite(
             )
 
 
-def _draft(row: PendingSegment | None) -> PendingSegment:
-    assert row is not None, "a free line has no draft"
+def _filled(row: PendingSegment | None) -> PendingSegment:
+    assert row is not None, "a free line has no segment"
     return row
 
 

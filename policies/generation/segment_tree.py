@@ -303,7 +303,7 @@ class SegmentTree:
         Sampling(
             self.prefixes, self.proposal, pending, max_rows=self.max_rows, describe=self.describe
         ).run()
-        return [self._add(draft.segment) for draft in pending]
+        return [self._add(one.segment) for one in pending]
 
     def add_scores(self, nodes: Sequence[int], scores: Sequence[float]) -> None:
         """Puts scores on finished responses, which become `candidates` of their prompts."""

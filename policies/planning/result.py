@@ -95,7 +95,7 @@ def tree_with_texts(tree: Tree, row: int, text: SegmentTree) -> dict[str, Any]:
             "children": [attach_text(child) for child in entry["children"]],
         }
 
-    dressed = attach_text(tree.to_dict(row))
-    if not dressed["text"]:
-        dressed["text"] = str(text.prompt(handles[0])).strip()
-    return dressed
+    found = attach_text(tree.to_dict(row))
+    if not found["text"]:
+        found["text"] = str(text.prompt(handles[0])).strip()
+    return found
